@@ -1,0 +1,60 @@
+"""The model file: weights, and all that is needed to rebuild model and schedule from the file alone."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ddpm.arrays import load_arrays, save_arrays
+from ddpm.console import UserError
+from ddpm.params import Section, parse
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.unet import UNet, UNetParams
+
+
+class ModelCard(Section):
+    """What a model file says of itself."""
+
+    model: UNetParams
+    schedule: ScheduleParams
+    classes: tuple[int, ...]
+
+
+class LoadedModel(NamedTuple):
+    """A denoiser in evaluation mode, its schedule and its card."""
+
+    model: UNet
+    schedule: NoiseSchedule
+    card: ModelCard
+
+
+def save_model(path: Path, model: UNet, schedule: NoiseSchedule, classes: tuple[int, ...], **facts: Any) -> None:
+    """Write weights and card as safetensors.
+
+    Args:
+        classes: the labels of the images that the model was trained on.
+        facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
+    """
+    card = ModelCard(model=model.params, schedule=schedule.params, classes=classes)
+    weights = {name: value for name, value in model.state_dict().items()}
+    save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
+    """Rebuild model and schedule from a model file.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a model.
+    """
+    path = Path(path)
+    weights, metadata = load_arrays(path)
+    if "card" not in metadata:
+        raise UserError(f"{path}: not a model file of this project")
+    card = parse(ModelCard, metadata["card"], str(path))
+    model = UNet(card.model, card.schedule.timesteps)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit the model that the file describes ({error})") from None
+    model = model.to(device=device, memory_format=torch.channels_last).eval()
+    return LoadedModel(model, NoiseSchedule(card.schedule), card)

@@ -1,0 +1,31 @@
+"""What every command line of the project shares: one-line errors and progress bars."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the message names the parameter or file and says what to do."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; a UserError or OSError ends the process with one message and exit code 1, without a traceback."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+def progress(iterable: Iterable[T] | None = None, **options: Any) -> "tqdm[T]":
+    """A tqdm bar on standard error; where that is a file and not a terminal, one line every ten seconds."""
+    return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 10.0, dynamic_ncols=True, **options)

@@ -1,0 +1,63 @@
+"""The data sets: their files, sizes and checksums, and how they are fetched from whichever source has them.
+
+MNIST: LeCun, Cortes, Burges. Fashion-MNIST: Xiao, Rasul, Vollgraf 2017 (arXiv:1708.07747). Both are four IDX files.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+from ddpm.console import UserError
+from ddpm.sources import Source, SourceError
+
+SIZES = {
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
+CHECKSUMS = {  # sha256 of the unpacked files
+    "mnist": {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+}
+
+Arrived = Callable[[str, bytes, str], None]
+
+
+def fetch_dataset(dataset: str, sources: Iterable[Source], arrived: Arrived = lambda *_: None) -> dict[str, bytes]:
+    """The four unpacked files of `dataset`, each from the first source that gives its true bytes.
+
+    Args:
+        arrived: told of every file that passed its check: its name, its bytes and the source's name.
+
+    Raises:
+        UserError: some file could not be had; the message lists each source and why it failed.
+    """
+    files: dict[str, bytes] = {}
+    failures = []
+    for source in sources:
+        try:
+            for name in SIZES:
+                if name in files:
+                    continue
+                data = source.fetch(name, SIZES[name])
+                if hashlib.sha256(data).hexdigest() != CHECKSUMS[dataset][name]:
+                    failures.append(f"{source.name}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
+                    continue
+                files[name] = data
+                arrived(name, data, source.name)
+        except SourceError as error:
+            failures.append(f"{source.name}: {error}")
+        if len(files) == len(SIZES):
+            return files
+    missing = ", ".join(name for name in SIZES if name not in files)
+    raise UserError("\n  ".join([f"{dataset}: no source has {missing}:", *failures]))

@@ -1,0 +1,84 @@
+"""Where it runs: device, precision, threads and determinism, from the machine and the environment, never from params.
+
+Environment:
+    DDPM_DEVICE     cpu, cuda or mps; by default the best there is.
+    DDPM_PRECISION  float32 or bfloat16; by default bfloat16 where the processor computes it natively.
+    DDPM_THREADS    threads on the CPU; by default what torch chooses, the number of physical cores.
+"""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from ddpm.console import UserError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device and the precision of the matrix products on it."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision inside the block, where `precision` is bfloat16; weights and sums stay float32."""
+        enabled = self.precision is not torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
+
+    @property
+    def sample_batch(self) -> int:
+        """Images sampled side by side: what fills a GPU, and what keeps a CPU's caches warm."""
+        return 128 if self.device.type == "cpu" else 2500
+
+    def describe(self) -> dict[str, str | int]:
+        """What the bit-exactness of a result is bound to; equal on machines of one kind."""
+        return {
+            "torch": torch.__version__,
+            "device": self.device.type,
+            "precision": str(self.precision).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def start() -> Runtime:
+    """Choose device and precision, and make torch deterministic; call it once, first.
+
+    Raises:
+        UserError: an environment variable names what this machine does not have.
+    """
+    device = _choose("DDPM_DEVICE", {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True})
+    native = _has_native_bfloat16(device)
+    precision = _choose("DDPM_PRECISION", {"bfloat16": native, "float32": True})
+    if threads := os.environ.get("DDPM_THREADS"):
+        if not (threads.isdecimal() and int(threads) > 0):
+            raise UserError(f"DDPM_THREADS={threads}: give a number of threads, at least 1")
+        torch.set_num_threads(int(threads))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
+    torch.use_deterministic_algorithms(True, warn_only=device == "mps")
+    torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision("high")
+    return Runtime(torch.device(device), getattr(torch, precision))
+
+
+def _choose(variable: str, available: dict[str, bool]) -> str:
+    """The choice that the environment names, or the first that is available."""
+    choices = [name for name, there in available.items() if there]
+    name = os.environ.get(variable) or choices[0]
+    if name not in choices:
+        raise UserError(f"{variable}={name}: not available here; choose from {', '.join(choices)}")
+    return name
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def _has_native_bfloat16(device: str) -> bool:
+    """Whether bfloat16 has instructions of its own: emulated, it is slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False

@@ -1,0 +1,52 @@
+"""The IDX format of MNIST's files, decoded strictly."""
+
+import math
+import struct
+
+import torch
+from torch import Tensor
+
+from ddpm.console import UserError
+
+UNSIGNED_BYTE = 0x08
+
+
+def decode_idx(data: bytes, name: str) -> Tensor:
+    """Decode an IDX file of unsigned bytes, strictly; the shape is the header's, the dtype uint8.
+
+    The format: two zero bytes, the dtype (8: unsigned byte), the number of dimensions, each size as a big-endian uint32,
+    then the values.
+
+    Raises:
+        UserError: anything else; the message begins with `name`.
+    """
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise UserError(f"{name}: not an IDX file: it does not begin with two zero bytes, dtype and dimensions")
+    dtype, dimensions = data[2], data[3]
+    if dtype != UNSIGNED_BYTE:
+        raise UserError(f"{name}: IDX dtype 0x{dtype:02x} where 0x08, unsigned bytes, belongs")
+    if dimensions not in (1, 3):
+        raise UserError(f"{name}: {dimensions} dimensions; labels have 1 and images 3")
+    start = 4 + 4 * dimensions
+    if len(data) < start:
+        raise UserError(f"{name}: cut short inside its header")
+    shape = struct.unpack(f">{dimensions}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise UserError(f"{name}: the header promises {math.prod(shape):,} values, the file has {len(data) - start:,}")
+    return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)
+
+
+def decode_pair(images: bytes, labels: bytes, name: str) -> tuple[Tensor, Tensor]:
+    """Images (N, 28, 28) and labels (N,) of one split, both uint8, checked against each other.
+
+    Raises:
+        UserError: a file is damaged, sizes differ, or a label is not one of 0..9.
+    """
+    pixels, classes = decode_idx(images, f"{name} images"), decode_idx(labels, f"{name} labels")
+    if pixels.dim() != 3 or pixels.shape[1:] != (28, 28) or not len(pixels):
+        raise UserError(f"{name} images: shape {tuple(pixels.shape)} where (N, 28, 28) belongs")
+    if classes.shape != pixels.shape[:1]:
+        raise UserError(f"{name} labels: shape {tuple(classes.shape)} beside {len(pixels)} images")
+    if classes.max() > 9:
+        raise UserError(f"{name} labels: the label {int(classes.max())} where 0..9 belong")
+    return pixels, classes

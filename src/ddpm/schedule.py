@@ -1,0 +1,79 @@
+"""The noise schedule and the closed-form forward diffusion (Ho et al. 2020, arXiv:2006.11239)."""
+
+import copy
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ddpm.params import Section
+
+
+class ScheduleParams(Section):
+    """T and the range of the linear betas; the paper's are 1000, 1e-4 and 0.02 (section 4)."""
+
+    timesteps: Annotated[int, Field(ge=1, le=100_000)]
+    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    beta_end: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        if self.beta_end < self.beta_start:
+            raise ValueError("beta_end must be at least beta_start")
+        return self
+
+
+class NoiseSchedule:
+    """Tables over t = 0..T-1, each of shape (T,), computed in float64.
+
+    `alphas_cumprod_prev` is 1 at t = 0, where no noise is left before.
+    """
+
+    def __init__(self, params: ScheduleParams) -> None:
+        self.params = params
+        self.timesteps = params.timesteps
+        self.betas = torch.linspace(params.beta_start, params.beta_end, params.timesteps, dtype=torch.float64)
+        self.alphas = 1 - self.betas
+        self.alphas_cumprod = self.alphas.cumprod(0)
+        self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+        self.sqrt_alphas_cumprod = self.alphas_cumprod.sqrt()
+        self.sqrt_one_minus_alphas_cumprod = (1 - self.alphas_cumprod).sqrt()
+        # q(x_{t-1} | x_t, x_0), eqs. 6 and 7.
+        self.posterior_variance = self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+        self.posterior_mean_coef1 = self.alphas_cumprod_prev.sqrt() * self.betas / (1 - self.alphas_cumprod)
+        self.posterior_mean_coef2 = self.alphas.sqrt() * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
+        """The same schedule with its tables, rounded once from float64, on `device`."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(dtype).to(device))
+        return moved
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Draw x_t ~ q(x_t | x_0) given `noise` ~ N(0, I) (eq. 4).
+
+        Shapes: x_start and noise (B, C, H, W), t (B,) of integers in 0..T-1; the result is like x_start.
+        """
+        signal = _over_images(self.sqrt_alphas_cumprod, t, x_start)
+        spread = _over_images(self.sqrt_one_minus_alphas_cumprod, t, x_start)
+        return signal * x_start + spread * noise
+
+    def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, like x_t, and variance, (B, 1, 1, 1), of q(x_{t-1} | x_t, x_0) (eqs. 6 and 7)."""
+        coef1 = _over_images(self.posterior_mean_coef1, t, x_t)
+        coef2 = _over_images(self.posterior_mean_coef2, t, x_t)
+        return coef1 * x_start + coef2 * x_t, _over_images(self.posterior_variance, t, x_t)
+
+    def predict_x_start(self, x_t: Tensor, t: Tensor, pred_noise: Tensor) -> Tensor:
+        """The estimate of x_0 that the predicted noise implies (eq. 15), unclipped."""
+        signal = _over_images(self.sqrt_alphas_cumprod, t, x_t)
+        spread = _over_images(self.sqrt_one_minus_alphas_cumprod, t, x_t)
+        return (x_t - spread * pred_noise) / signal
+
+
+def _over_images(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """table[t] in the dtype of `like`, shaped (B, 1, 1, 1) to broadcast over the images."""
+    return table[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))

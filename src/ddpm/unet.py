@@ -1,0 +1,159 @@
+"""The time-conditioned U-Net: the article's network, and the options that make it better for the same compute.
+
+After Ronneberger et al. 2015 (arXiv:1505.04597), with the time embedding of Ho et al. 2020 (arXiv:2006.11239).
+"""
+
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm.images import IMAGE_SHAPE
+from ddpm.params import Section
+
+Channels = Annotated[int, Field(ge=1, le=2048)]
+
+
+class UNetParams(Section):
+    """Width, depth and kind of the network; see params.yaml for what each choice means."""
+
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)]
+    time_embed_dim: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+    block: Literal["double_conv", "residual"]
+    patch_size: Literal[1, 2, 4]
+    attention: bool
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        shrink = self.patch_size * 2 ** (len(self.channels) - 1)
+        if IMAGE_SHAPE[-1] % shrink:
+            raise ValueError(
+                f"{len(self.channels)} levels of channels with patch_size {self.patch_size} shrink the image by "
+                f"{shrink}, which must divide {IMAGE_SHAPE[-1]}"
+            )
+        return self
+
+
+def time_embedding(timesteps: int, dim: int) -> Tensor:
+    """The sinusoids of t = 0..timesteps-1, interleaved sin, cos, sin, cos ...; shape (timesteps, dim), float32.
+
+    Columns i and i + 1, for even i, are the sine and cosine of t / 10000^(i / dim).
+    """
+    t = torch.arange(timesteps, dtype=torch.float64)[:, None]
+    i = torch.arange(0, dim, 2, dtype=torch.float64)
+    angles = t / 10000 ** (i / dim)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+class DoubleConv(nn.Module):
+    """The article's block: twice convolution, BatchNorm and ReLU, the time added between."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.time = nn.Linear(time_dim, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Shapes: x (B, in, H, W), embedding (B, time_dim) -> (B, out, H, W)."""
+        h = F.relu(self.norm1(self.conv1(x))) + self.time(embedding)[:, :, None, None]
+        return F.relu(self.norm2(self.conv2(h)))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block; the last convolution starts at zero, so the block starts as its skip.
+
+    The norm is over all channels and pixels of an image: images do not depend on one another, and on a CPU it costs
+    a third of a norm over groups.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(1, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(time_dim, out_channels)
+        self.norm2 = nn.GroupNorm(1, out_channels)
+        self.conv2 = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Shapes: x (B, in, H, W), embedding (B, time_dim) -> (B, out, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x))) + self.time(embedding)[:, :, None, None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels, with a residual connection; heads of 32 channels where they divide."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = channels // 32 if channels % 32 == 0 else 1
+        self.norm = nn.GroupNorm(1, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = _zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (B, C, H, W) -> (B, C, H, W)."""
+        qkv = self.qkv(self.norm(x)).unflatten(1, (3, self.heads, -1)).flatten(4).transpose(-1, -2)
+        mixed = F.scaled_dot_product_attention(*qkv.unbind(1))
+        return x + self.out(mixed.transpose(-1, -2).flatten(1, 2).unflatten(-1, x.shape[2:]))
+
+
+class UNet(nn.Module):
+    """Predicts the noise in x_t: down through the levels, a bottleneck, and up again with skip connections."""
+
+    def __init__(self, params: UNetParams, timesteps: int) -> None:
+        super().__init__()
+        self.params = params
+        *levels, bottom = params.channels
+        dim = params.time_embed_dim
+        pixels = IMAGE_SHAPE[0] * params.patch_size**2
+        self.register_buffer("time_table", time_embedding(timesteps, dim), persistent=False)
+        if params.block == "residual":
+            block, width = ResidualBlock, params.channels[0]
+            self.time_mlp: nn.Module = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim), nn.SiLU())
+            self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
+            self.head: nn.Module = nn.Sequential(
+                nn.GroupNorm(1, width), nn.SiLU(), _zero(nn.Conv2d(width, pixels, 1))
+            )
+        else:
+            block, width = DoubleConv, pixels
+            self.time_mlp, self.stem = nn.Identity(), nn.Identity()
+            self.head = nn.Conv2d(params.channels[0], pixels, 1)
+        self.down = nn.ModuleList()
+        for channels in levels:
+            self.down.append(block(width, channels, dim))
+            width = channels
+        self.bottleneck = block(width, bottom, dim)
+        self.attention = Attention(bottom) if params.attention else nn.Identity()
+        self.upsample, self.up = nn.ModuleList(), nn.ModuleList()
+        width = bottom
+        for channels in reversed(levels):
+            self.upsample.append(nn.ConvTranspose2d(width, channels, 2, stride=2))
+            self.up.append(block(2 * channels, channels, dim))
+            width = channels
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Shapes: x_t (B, 1, 28, 28), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t."""
+        embedding = self.time_mlp(self.time_table[t])
+        h = self.stem(F.pixel_unshuffle(x_t, self.params.patch_size))
+        skips = []
+        for block in self.down:
+            skips.append(block(h, embedding))
+            h = F.max_pool2d(skips[-1], 2)
+        h = self.attention(self.bottleneck(h, embedding))
+        for upsample, block in zip(self.upsample, self.up, strict=True):
+            h = block(torch.cat([upsample(h), skips.pop()], dim=1), embedding)
+        return F.pixel_shuffle(self.head(h), self.params.patch_size)
+
+
+def _zero(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution, set to zero."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

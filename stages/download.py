@@ -1,0 +1,42 @@
+"""Fetch the four raw files of the data set and check their hashes."""
+
+from pathlib import Path
+from typing import Literal
+
+from ddpm.console import progress, run
+from ddpm.datasets import SIZES, fetch_dataset
+from ddpm.files import write_whole
+from ddpm.params import Section, Sections, load_params
+from ddpm.sources import sources
+
+RAW = Path("data/raw")
+
+
+class DownloadParams(Section):
+    """Which data set."""
+
+    dataset: Literal["mnist", "fashion_mnist"]
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    download: DownloadParams
+
+
+def main() -> None:
+    """Fetch all files, then write them."""
+    dataset = load_params(Params).download.dataset
+    with progress(desc=f"download {dataset}", total=sum(SIZES.values()), unit="B", unit_scale=True) as bar:
+
+        def arrived(name: str, data: bytes, source: str) -> None:
+            bar.write(f"{name}: from {source}")
+            bar.update(len(data))
+
+        files = fetch_dataset(dataset, sources(dataset), arrived)
+    for name, data in files.items():
+        write_whole(RAW / name, data)
+
+
+if __name__ == "__main__":
+    run(main)

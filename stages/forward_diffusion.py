@@ -1,0 +1,70 @@
+"""Show the forward diffusion: a few digits on their way to noise, and the schedule as curves."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from ddpm.arrays import load_arrays
+from ddpm.console import UserError, run
+from ddpm.figures import image_table, to_png
+from ddpm.files import write_whole
+from ddpm.images import to_uint8
+from ddpm.params import Section, Sections, load_params
+from ddpm.randomness import generator
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+
+TRAIN = Path("data/processed/train.safetensors")
+METRICS = Path("metrics/forward_diffusion")
+
+
+class ForwardDiffusionParams(Section):
+    """Which images are shown, and when."""
+
+    images: Annotated[int, Field(ge=1, le=20)]
+    timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=20)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    schedule: ScheduleParams
+    forward_diffusion: ForwardDiffusionParams
+
+
+def main() -> None:
+    """Write the strip and the table of the schedule."""
+    params = load_params(Params)
+    late = [t for t in params.forward_diffusion.timesteps if t >= params.schedule.timesteps]
+    if late:
+        raise UserError(f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}")
+    schedule = NoiseSchedule(params.schedule)
+    write_whole(METRICS / "strip.png", draw_strip(schedule, params.forward_diffusion))
+    write_whole(METRICS / "schedule.csv", schedule_table(schedule).encode())
+
+
+def draw_strip(schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes:
+    """A row for each image, a column for each timestep; the first column is the clean image."""
+    arrays, _ = load_arrays(TRAIN, {"images", "labels"})
+    x_start = arrays["images"][: params.images]
+    columns = [x_start]
+    for t in params.timesteps:
+        noise = torch.randn(x_start.shape, generator=generator(params.seed, "forward", t))
+        columns.append(schedule.q_sample(x_start, torch.full((len(x_start),), t), noise))
+    titles = ["clean", *(f"t = {t}" for t in params.timesteps)]
+    table = to_uint8(torch.stack(columns, dim=1)).squeeze(2)
+    return to_png(image_table(table, titles, "Forward diffusion: x_t, from the clean image to noise"))
+
+
+def schedule_table(schedule: NoiseSchedule) -> str:
+    """The schedule as csv, a row for each t; SNR is alphas_cumprod / (1 - alphas_cumprod)."""
+    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    rows = zip(schedule.betas, schedule.alphas_cumprod, snr.log10(), strict=True)
+    lines = [f"{t},{beta:.6e},{alpha_bar:.6e},{log_snr:.6f}" for t, (beta, alpha_bar, log_snr) in enumerate(rows)]
+    return "\n".join(["t,betas,alphas_cumprod,log10_snr", *lines]) + "\n"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,126 @@
+"""Train the denoising diffusion model; its curves are rewritten while it trains."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm.arrays import load_arrays
+from ddpm.checkpoint import save_model
+from ddpm.console import UserError, progress, run
+from ddpm.device import Runtime, start
+from ddpm.files import write_json, write_whole
+from ddpm.params import Sections, load_params
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.training import TIMESTEP_BUCKETS, EpochEnd, Logged, Training, TrainParams
+from ddpm.unet import UNet, UNetParams
+
+TRAIN = Path("data/processed/train.safetensors")
+MODEL = Path("models/ddpm.safetensors")
+METRICS = Path("metrics/train")
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    schedule: ScheduleParams
+    model: UNetParams
+    train: TrainParams
+
+
+def main() -> None:
+    """Train to the end, then write model and summary."""
+    params = load_params(Params)
+    runtime = start()
+    images, validation, classes = split_images(params.train)
+    training = new_training(params, images, validation, runtime)
+    curves = Curves(params.schedule.timesteps)
+    total = training.total_steps * params.train.batch_size
+    with progress(desc="train", total=total, unit="img", unit_scale=True) as bar:
+        for event in training.run():
+            curves.add(event)
+            if isinstance(event, Logged):
+                bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+                bar.update(event.step * params.train.batch_size - bar.n)
+    environment = runtime.describe()
+    save_model(MODEL, training.model, NoiseSchedule(params.schedule), classes, environment=environment)
+    parameters = sum(weight.numel() for weight in training.model.parameters())
+    write_json(METRICS / "summary.json", {**curves.summary(), "images_seen": total, "parameters": parameters})
+    write_json(METRICS / "environment.json", environment)
+
+
+def split_images(params: TrainParams) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Training and validation images of the classes to train on, and those classes; the last images are held out.
+
+    Raises:
+        UserError: a class has no images, or too few images are left for a batch.
+    """
+    arrays, _ = load_arrays(TRAIN, {"images", "labels"})
+    images, labels = arrays["images"], arrays["labels"]
+    present = labels.unique().tolist()
+    classes = present if params.classes == "all" else sorted(set(params.classes))
+    if absent := sorted(set(classes) - set(present)):
+        raise UserError(f"train.classes: no image has the label {absent[0]}; choose from {present}")
+    if params.classes != "all":
+        images = images[torch.isin(labels, torch.tensor(classes))]
+    left = len(images) - params.validation
+    if left < params.batch_size:
+        raise UserError(
+            f"train.batch_size: {params.batch_size} exceeds the training images, {max(left, 0)} of {len(images)} "
+            f"after train.validation takes {params.validation}"
+        )
+    return images[:left], images[left:], tuple(classes)
+
+
+def new_training(params: Params, images: Tensor, validation: Tensor, runtime: Runtime) -> Training:
+    """The run, with freshly initialised weights."""
+    torch.manual_seed(params.train.seed)
+    model = UNet(params.model, params.schedule.timesteps)
+    return Training(model, NoiseSchedule(params.schedule), images, validation, params.train, runtime)
+
+
+class Curves:
+    """The loss curves as csv files, written anew with every event."""
+
+    def __init__(self, timesteps: int) -> None:
+        self.timesteps = timesteps
+        self.rows = {"loss": ["step,train_loss"], "validation": ["step,validation_loss"]}
+        self.last: dict[str, float] = {}
+        self._write("validation")
+
+    def add(self, event: Logged | EpochEnd) -> None:
+        """Append the event to its curve."""
+        if isinstance(event, Logged):
+            self.rows["loss"].append(f"{event.step},{event.loss:.6f}")
+            self.last["train_loss"] = round(event.loss, 6)
+            self._write("loss")
+            return
+        if event.validation is not None:
+            mean = event.validation.nanmean().item()
+            self.rows["validation"].append(f"{event.step},{mean:.6f}")
+            self.last["validation_loss"] = round(mean, 6)
+            self._write("validation")
+        self._write_by_timestep(event)
+
+    def summary(self) -> dict[str, float]:
+        """The last value of every curve."""
+        return self.last
+
+    def _write_by_timestep(self, event: EpochEnd) -> None:
+        """The losses of the last epoch for each range of t, labelled with the middle of the range."""
+        rows = ["t,train_loss,validation_loss"]
+        for bucket in range(TIMESTEP_BUCKETS):
+            middle = (bucket + 0.5) * self.timesteps / TIMESTEP_BUCKETS
+            validation = math.nan if event.validation is None else event.validation[bucket].item()
+            values = (event.training[bucket].item(), validation)
+            rows.append(f"{middle:g}," + ",".join("" if math.isnan(value) else f"{value:.6f}" for value in values))
+        self.rows["loss_by_timestep"] = rows
+        self._write("loss_by_timestep")
+
+    def _write(self, curve: str) -> None:
+        write_whole(METRICS / f"{curve}.csv", ("\n".join(self.rows[curve]) + "\n").encode())
+
+
+if __name__ == "__main__":
+    run(main)
