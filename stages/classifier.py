@@ -32,9 +32,13 @@ def main() -> None:
     """Train on all training images, then test."""
     params = load_params(Params).classifier
     runtime = start()
-    train, test = (load_arrays(PROCESSED / f"{split}.safetensors", {"images", "labels"})[0] for split in ("train", "test"))
+    train, test = (
+        load_arrays(PROCESSED / f"{split}.safetensors", {"images", "labels"})[0] for split in ("train", "test")
+    )
     if params.batch_size > len(train["images"]):
-        raise UserError(f"classifier.batch_size: {params.batch_size} exceeds the {len(train['images'])} training images")
+        raise UserError(
+            f"classifier.batch_size: {params.batch_size} exceeds the {len(train['images'])} training images"
+        )
     torch.manual_seed(params.seed)
     model = Classifier(params)
     steps = params.epochs * (len(train["images"]) // params.batch_size)

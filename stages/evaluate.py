@@ -96,8 +96,8 @@ def score(samples: Scored, train: Scored, test: Scored, params: EvaluateParams) 
         }
         for name, rows in (("samples", samples), ("test", test))
     }
-    ratio = rows["samples"]["frechet"] / floor["frechet"]
-    return {"count": count, "frechet_over_floor": round(ratio, 3), **rows, "floor": floor}
+    ratio = round(rows["samples"]["frechet"] / floor["frechet"], 3)
+    return {"count": count, "frechet_over_floor": ratio, **rows, "floor": floor}
 
 
 def distances(reference: Tensor, features: Tensor, seed: int) -> dict[str, float]:
@@ -110,7 +110,7 @@ def distances(reference: Tensor, features: Tensor, seed: int) -> dict[str, float
     }
 
 
-def recognition(rows: Scored, train: Scored, confidence: float) -> dict[str, object]:
+def recognition(rows: Scored, train: Scored, confidence: float) -> dict[str, float]:
     """How surely digits are recognised, how evenly they fall on the classes, how near they are to training images.
 
     The imbalance is the total variation distance between the shares of the recognised classes and those of the
@@ -135,8 +135,13 @@ def draw_gallery(gallery: dict[str, Tensor], kept_t: list[int]) -> None:
     last = slice(-STRIP_FRAMES, None)
     strip = torch.stack([x_t[last, 0], pred_x_start[last, 0]])
     titles = [f"t = {t}" for t in kept_t[last]]
-    write_whole(METRICS / "denoising.png", to_png(image_table(strip, titles, "One sample: x_t above, the estimate of x_0 below")))
-    frames = [torch.cat([tile(noisy, 8), tile(clean, 8)], dim=1) for noisy, clean in zip(x_t, pred_x_start, strict=True)]
+    write_whole(
+        METRICS / "denoising.png",
+        to_png(image_table(strip, titles, "One sample: x_t above, the estimate of x_0 below")),
+    )
+    frames = [
+        torch.cat([tile(noisy, 8), tile(clean, 8)], dim=1) for noisy, clean in zip(x_t, pred_x_start, strict=True)
+    ]
     write_whole(METRICS / "reverse.gif", image_gif(frames, scale=2))
 
 
@@ -144,7 +149,7 @@ def draw_neighbours(samples: Scored, train: Scored) -> None:
     """Samples above, the training image nearest to each below."""
     shown = samples.images[:PAIRS]
     nearest = nearest_neighbours(shown, train.images)
-    table = to_uint8(torch.stack([shown, train.images[nearest.index]])).squeeze(2)
+    table = to_uint8(torch.stack([shown, train.images[nearest.nearest]])).squeeze(2)
     titles = [f"{distance:.3f}" for distance in nearest.distance.tolist()]
     title = "Samples above, their nearest training images below (root-mean-square difference)"
     write_whole(METRICS / "neighbours.png", to_png(image_table(table, titles, title)))
@@ -152,7 +157,9 @@ def draw_neighbours(samples: Scored, train: Scored) -> None:
 
 def draw_classes(samples: Scored, train: Scored) -> None:
     """How often each class is recognised, among the samples and among the training images."""
-    shares = {name: class_shares(rows.logits.argmax(1)) for name, rows in (("samples", samples), ("training images", train))}
+    shares = {
+        name: class_shares(rows.logits.argmax(1)) for name, rows in (("samples", samples), ("training images", train))
+    }
     write_whole(METRICS / "classes.png", to_png(class_histogram(shares, "Classes as the classifier sees them")))
 
 

@@ -39,7 +39,9 @@ def main() -> None:
     params = load_params(Params)
     late = [t for t in params.forward_diffusion.timesteps if t >= params.schedule.timesteps]
     if late:
-        raise UserError(f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}")
+        raise UserError(
+            f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}"
+        )
     schedule = NoiseSchedule(params.schedule)
     write_whole(METRICS / "strip.png", draw_strip(schedule, params.forward_diffusion))
     write_whole(METRICS / "schedule.csv", schedule_table(schedule).encode())

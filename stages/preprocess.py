@@ -21,7 +21,9 @@ def main() -> None:
     summary = {}
     for split, prefix in PREFIXES.items():
         images, labels = decode_pair(
-            (RAW / f"{prefix}-images-idx3-ubyte").read_bytes(), (RAW / f"{prefix}-labels-idx1-ubyte").read_bytes(), split
+            (RAW / f"{prefix}-images-idx3-ubyte").read_bytes(),
+            (RAW / f"{prefix}-labels-idx1-ubyte").read_bytes(),
+            split,
         )
         normalised = to_float(images).unsqueeze(1)
         save_arrays(PROCESSED / f"{split}.safetensors", {"images": normalised, "labels": labels})

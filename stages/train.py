@@ -1,6 +1,7 @@
 """Train the denoising diffusion model; its curves are rewritten while it trains."""
 
 import math
+import time
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from ddpm.unet import UNet, UNetParams
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
+SECONDS_BETWEEN_WRITES = 5
 
 
 class Params(Sections):
@@ -41,12 +43,17 @@ def main() -> None:
         for event in training.run():
             curves.add(event)
             if isinstance(event, Logged):
+                if not math.isfinite(event.loss):
+                    raise UserError(
+                        f"train.lr: the loss is {event.loss} at step {event.step}; try less than {params.train.lr}"
+                    )
                 bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
                 bar.update(event.step * params.train.batch_size - bar.n)
+    curves.write()
     environment = runtime.describe()
     save_model(MODEL, training.model, NoiseSchedule(params.schedule), classes, environment=environment)
     parameters = sum(weight.numel() for weight in training.model.parameters())
-    write_json(METRICS / "summary.json", {**curves.summary(), "images_seen": total, "parameters": parameters})
+    write_json(METRICS / "summary.json", {**curves.last, "images_seen": total, "parameters": parameters})
     write_json(METRICS / "environment.json", environment)
 
 
@@ -59,10 +66,10 @@ def split_images(params: TrainParams) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     arrays, _ = load_arrays(TRAIN, {"images", "labels"})
     images, labels = arrays["images"], arrays["labels"]
     present = labels.unique().tolist()
-    classes = present if params.classes == "all" else sorted(set(params.classes))
+    classes = sorted(set(params.classes))
     if absent := sorted(set(classes) - set(present)):
         raise UserError(f"train.classes: no image has the label {absent[0]}; choose from {present}")
-    if params.classes != "all":
+    if classes != present:  # else the images stay mapped from their file
         images = images[torch.isin(labels, torch.tensor(classes))]
     left = len(images) - params.validation
     if left < params.batch_size:
@@ -81,45 +88,43 @@ def new_training(params: Params, images: Tensor, validation: Tensor, runtime: Ru
 
 
 class Curves:
-    """The loss curves as csv files, written anew with every event."""
+    """The loss curves as csv files, written anew every few seconds while they grow."""
 
     def __init__(self, timesteps: int) -> None:
         self.timesteps = timesteps
-        self.rows = {"loss": ["step,train_loss"], "validation": ["step,validation_loss"]}
-        self.last: dict[str, float] = {}
-        self._write("validation")
+        self.rows = {"loss": ["step,train_loss"], "validation": ["step,validation_loss"], "loss_by_timestep": []}
+        self.last: dict[str, float] = {}  # the end of each curve, for the summary
+        self.written = time.monotonic()
 
     def add(self, event: Logged | EpochEnd) -> None:
         """Append the event to its curve."""
         if isinstance(event, Logged):
-            self.rows["loss"].append(f"{event.step},{event.loss:.6f}")
             self.last["train_loss"] = round(event.loss, 6)
-            self._write("loss")
-            return
-        if event.validation is not None:
-            mean = event.validation.nanmean().item()
-            self.rows["validation"].append(f"{event.step},{mean:.6f}")
-            self.last["validation_loss"] = round(mean, 6)
-            self._write("validation")
-        self._write_by_timestep(event)
+            self.rows["loss"].append(f"{event.step},{event.loss:.6f}")
+        else:
+            if event.validation is not None:
+                mean = event.validation.nanmean().item()
+                self.last["validation_loss"] = round(mean, 6)
+                self.rows["validation"].append(f"{event.step},{mean:.6f}")
+            self.rows["loss_by_timestep"] = self._by_timestep(event)
+        if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
+            self.write()
 
-    def summary(self) -> dict[str, float]:
-        """The last value of every curve."""
-        return self.last
+    def write(self) -> None:
+        """Write every curve as it is now."""
+        for curve, rows in self.rows.items():
+            write_whole(METRICS / f"{curve}.csv", ("\n".join(rows) + "\n").encode())
+        self.written = time.monotonic()
 
-    def _write_by_timestep(self, event: EpochEnd) -> None:
-        """The losses of the last epoch for each range of t, labelled with the middle of the range."""
+    def _by_timestep(self, event: EpochEnd) -> list[str]:
+        """The losses of the epoch for each range of t, labelled with the middle of the range."""
         rows = ["t,train_loss,validation_loss"]
         for bucket in range(TIMESTEP_BUCKETS):
             middle = (bucket + 0.5) * self.timesteps / TIMESTEP_BUCKETS
             validation = math.nan if event.validation is None else event.validation[bucket].item()
             values = (event.training[bucket].item(), validation)
             rows.append(f"{middle:g}," + ",".join("" if math.isnan(value) else f"{value:.6f}" for value in values))
-        self.rows["loss_by_timestep"] = rows
-        self._write("loss_by_timestep")
-
-    def _write(self, curve: str) -> None:
-        write_whole(METRICS / f"{curve}.csv", ("\n".join(self.rows[curve]) + "\n").encode())
+        return rows
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 
 from ddpm.arrays import load_arrays, save_arrays
 from ddpm.console import UserError
+from ddpm.device import to_device
 from ddpm.params import Section, parse
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet, UNetParams
@@ -36,7 +37,7 @@ def save_model(path: Path, model: UNet, schedule: NoiseSchedule, classes: tuple[
         facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
     """
     card = ModelCard(model=model.params, schedule=schedule.params, classes=classes)
-    weights = {name: value for name, value in model.state_dict().items()}
+    weights = dict(model.state_dict())
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
 
@@ -56,5 +57,4 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit the model that the file describes ({error})") from None
-    model = model.to(device=device, memory_format=torch.channels_last).eval()
-    return LoadedModel(model, NoiseSchedule(card.schedule), card)
+    return LoadedModel(to_device(model, torch.device(device)).eval(), NoiseSchedule(card.schedule), card)

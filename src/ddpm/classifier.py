@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ddpm.arrays import load_arrays, save_arrays
 from ddpm.console import UserError
-from ddpm.device import Runtime
+from ddpm.device import Runtime, to_device
 from ddpm.params import Section, parse
 from ddpm.randomness import generator
 
@@ -77,7 +77,7 @@ def train_classifier(
     """
     if len(images) < params.batch_size:
         raise ValueError(f"batch_size is {params.batch_size}, but there are only {len(images)} training images")
-    model.to(device=runtime.device, memory_format=torch.channels_last).train()
+    to_device(model, runtime.device).train()
     images, labels = images.to(runtime.device), labels.to(runtime.device, torch.long)
     steps = len(images) // params.batch_size
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01)
@@ -89,7 +89,7 @@ def train_classifier(
             x, y = images[batch.to(runtime.device)], labels[batch.to(runtime.device)]
             dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=source).tolist()
             with runtime.autocast():
-                loss = F.cross_entropy(model(_shift(x, dx, dy)), y, label_smoothing=0.05)
+                loss = F.cross_entropy(model(_shift(x, dx, dy)), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -109,12 +109,12 @@ def _shift(images: Tensor, dx: int, dy: int) -> Tensor:
 @torch.inference_mode()
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Features (N, num_features) and logits (N, CLASSES) of images (N, 1, 28, 28) in [-1, 1], in float32 on the CPU."""
-    model.to(device=device, memory_format=torch.channels_last).eval()
-    parts = []
+    to_device(model, device).eval()
+    features, logits = [], []
     for batch in images.split(1000):
-        features = model.features(batch.to(device))
-        parts.append((features.cpu(), model.head(features).cpu()))
-    features, logits = zip(*parts, strict=True)
+        seen = model.features(batch.to(device))
+        features.append(seen.cpu())
+        logits.append(model.head(seen).cpu())
     return torch.cat(features), torch.cat(logits)
 
 

@@ -2,11 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
-
-T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -26,6 +24,6 @@ def run(main: Callable[[], None]) -> None:
         sys.exit("interrupted")
 
 
-def progress(iterable: Iterable[T] | None = None, **options: Any) -> "tqdm[T]":
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
     """A tqdm bar on standard error; where that is a file and not a terminal, one line every ten seconds."""
     return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 10.0, dynamic_ncols=True, **options)

@@ -9,10 +9,14 @@ Environment:
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from ddpm.console import UserError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Runtime:
         return {
             "torch": torch.__version__,
             "device": self.device.type,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
             "precision": str(self.precision).removeprefix("torch."),
             "threads": torch.get_num_threads(),
         }
@@ -56,10 +61,15 @@ def start() -> Runtime:
             raise UserError(f"DDPM_THREADS={threads}: give a number of threads, at least 1")
         torch.set_num_threads(int(threads))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    torch.use_deterministic_algorithms(True, warn_only=device == "mps")
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")  # some operations have no such version there
     torch.backends.cudnn.benchmark = False
-    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = False  # where float32 is asked for, it is meant
     return Runtime(torch.device(device), getattr(torch, precision))
+
+
+def to_device(module: Module, device: torch.device) -> Module:
+    """Move a network there, its weights in the memory format in which convolutions are fastest."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _choose(variable: str, available: dict[str, bool]) -> str:

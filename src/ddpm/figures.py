@@ -1,7 +1,7 @@
 """Tensors in, matplotlib figures and encoded pictures out; no file is touched here."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
     return figure
 
 
-def class_histogram(shares: dict[str, Sequence[float]], title: str) -> Figure:
+def class_histogram(shares: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Bars for the share of each class, one colour for each named series of shares."""
     figure, axis = plt.subplots(figsize=(6, 3))
     width = 0.8 / len(shares)

@@ -14,8 +14,8 @@ UNSIGNED_BYTE = 0x08
 def decode_idx(data: bytes, name: str) -> Tensor:
     """Decode an IDX file of unsigned bytes, strictly; the shape is the header's, the dtype uint8.
 
-    The format: two zero bytes, the dtype (8: unsigned byte), the number of dimensions, each size as a big-endian uint32,
-    then the values.
+    The format: two zero bytes, the dtype (8 is the unsigned byte), the number of dimensions, each size as a big-endian
+    uint32, then the values.
 
     Raises:
         UserError: anything else; the message begins with `name`.

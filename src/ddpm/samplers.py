@@ -1,6 +1,7 @@
 """The reverse process: from pure noise to images. Every sampler is a generator of its steps.
 
-`ddpm` is the ancestral process of Ho et al. 2020 (arXiv:2006.11239), `ddim` that of Song et al. 2021 (arXiv:2010.02502).
+`ddpm` is the ancestral process of Ho et al. 2020 (arXiv:2006.11239), `ddim` the generalised one of Song et al. 2021
+(arXiv:2010.02502).
 """
 
 import math
@@ -48,7 +49,9 @@ def spaced_timesteps(timesteps: int, steps: int | None) -> list[int]:
     return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
 
 
-def sample_loop(predict_noise: PredictNoise, schedule: NoiseSchedule, params: SamplerParams, noise: Noise) -> Iterator[Step]:
+def sample_loop(
+    predict_noise: PredictNoise, schedule: NoiseSchedule, params: SamplerParams, noise: Noise
+) -> Iterator[Step]:
     """Walk the reverse process from x_T ~ N(0, I), one `Step` for each evaluation of `predict_noise`.
 
     Both samplers are one update. With abar the cumulative product of the alphas at t, and abar' the one at the next
@@ -56,10 +59,10 @@ def sample_loop(predict_noise: PredictNoise, schedule: NoiseSchedule, params: Sa
 
         x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z,
 
-    where x_0 is the estimate of the clean image and eps the noise that it implies (Song et al. 2021, eq. 12). The mean is
-    that of q(x_prev | x_t, x_0), and the process is that of Ho et al. 2020 (eqs. 7 and 11, algorithm 2), when s^2 is the
-    posterior variance beta (1 - abar') / (1 - abar). `ddpm` draws its noise with that variance or with beta (section 3.2);
-    `ddim` takes eta^2 times it, in mean and noise alike.
+    where x_0 is the estimate of the clean image and eps the noise that it implies (Song et al. 2021, eq. 12). With the
+    posterior variance, beta (1 - abar') / (1 - abar), as s^2, the mean is that of q(x_prev | x_t, x_0), and the process
+    that of Ho et al. 2020 (eqs. 7 and 11, algorithm 2). `ddpm` draws its noise z with that variance or with beta
+    (section 3.2 there); `ddim` takes eta^2 times the posterior variance, in mean and noise alike.
 
     Args:
         noise: called once for x_T, then once for every step that adds noise.

@@ -28,7 +28,8 @@ def draw_batch(
 
     def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
         with runtime.autocast():
-            return loaded.model(x_t, t).float()
+            pred_noise: Tensor = loaded.model(x_t, t)
+        return pred_noise.float()
 
     steps = sample_loop(predict_noise, loaded.schedule, params, noise)
     while True:

@@ -37,7 +37,7 @@ def frechet_distance(real: Tensor, samples: Tensor) -> float:
 
 
 def kernel_distance(real: Tensor, samples: Tensor, seed: int) -> tuple[float, float]:
-    """Mean and deviation over subsets of the kernel distance, KID (Binkowski et al. 2018, arXiv:1801.01401); unbiased."""
+    """Kernel distance, KID, its mean and deviation over subsets (Binkowski et al. 2018, arXiv:1801.01401); unbiased."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(KID_SUBSET_SIZE, len(real), len(samples))
@@ -61,9 +61,9 @@ def class_shares(labels: Tensor, classes: int = 10) -> list[float]:
 
 
 class Neighbours(NamedTuple):
-    """For each query its nearest reference image: index (N,), and root-mean-square pixel difference (N,)."""
+    """For each query its nearest reference image: its index (N,), and root-mean-square pixel difference (N,)."""
 
-    index: Tensor
+    nearest: Tensor
     distance: Tensor
 
 

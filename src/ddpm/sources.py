@@ -3,6 +3,7 @@
 Each gives unpacked bytes by file name; none is trusted, since the caller checks every file's hash.
 """
 
+import contextlib
 import gzip
 import http.client
 import os
@@ -187,7 +188,5 @@ def _gunzip(chunks: Iterator[bytes], size: int) -> bytes:
 
 
 def _quietly(function, *arguments) -> None:  # type: ignore[no-untyped-def]
-    try:
+    with contextlib.suppress(OSError):  # the connection that follows says it better
         function(*arguments)
-    except OSError:
-        pass  # the connection that follows says it better

@@ -5,18 +5,19 @@ from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from ddpm.device import Runtime
+from ddpm.device import Runtime, to_device
 from ddpm.params import Section
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule
 from ddpm.unet import UNet
 
 TIMESTEP_BUCKETS = 10
+Tensors = tuple[Tensor, ...] | list[Tensor]
 Label = Annotated[int, Field(ge=0, le=9)]
 
 
@@ -30,10 +31,19 @@ class TrainParams(Section):
     warmup_steps: Annotated[int, Field(ge=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     timestep_sampling: Literal["uniform", "stratified"]
-    classes: Literal["all"] | Annotated[tuple[Label, ...], Field(min_length=1)]
+    classes: Annotated[tuple[Label, ...], Field(min_length=1)]
     validation: Annotated[int, Field(ge=0)]
     log_every: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _labels(cls, value: object) -> tuple[object, ...]:
+        if value == "all":
+            return tuple(range(10))
+        if isinstance(value, list | tuple):
+            return tuple(value)
+        raise ValueError("must be all, or a list of labels such as [7]")
 
 
 class Logged(NamedTuple):
@@ -59,7 +69,13 @@ class Training:
     """One training run. `run` is its loop, a generator; `model` is what to keep, at any time."""
 
     def __init__(
-        self, model: UNet, schedule: NoiseSchedule, images: Tensor, validation: Tensor, params: TrainParams, runtime: Runtime
+        self,
+        model: UNet,
+        schedule: NoiseSchedule,
+        images: Tensor,
+        validation: Tensor,
+        params: TrainParams,
+        runtime: Runtime,
     ) -> None:
         """Put everything on the device.
 
@@ -73,13 +89,14 @@ class Training:
             raise ValueError(f"batch_size is {params.batch_size}, but there are only {len(images)} training images")
         self.params = params
         self.runtime = runtime
-        self.network = model.to(device=runtime.device, memory_format=torch.channels_last).train()
+        self.network = to_device(model, runtime.device).train()
         self.average = AveragedModel(self.network, multi_avg_fn=self._average) if params.ema_decay else None
         self.schedule = schedule.to(runtime.device)
         self.images = images.to(runtime.device)
         self.validation = validation.to(runtime.device)
         self.steps_per_epoch = len(images) // params.batch_size  # the short last batch is dropped
         self.total_steps = self.steps_per_epoch * params.epochs
+        self.step = 0  # gradient steps taken
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=params.lr, fused=runtime.device.type != "mps")
 
     @property
@@ -92,20 +109,20 @@ class Training:
 
         The losses are summed on the device and read only when one of them is due.
         """
-        step, since_log = 0, 0
+        since_log = 0
         loss_sum = torch.zeros((), device=self.runtime.device)
         for epoch in range(1, self.params.epochs + 1):
             buckets = _Buckets(self.schedule.timesteps, self.runtime.device)
             for batch in self._batches(epoch):
-                t, losses = self._step(self.images[batch], step)
+                t, losses = self._step(self.images[batch])
                 buckets.add(t, losses)
                 loss_sum += losses.mean()
-                step, since_log = step + 1, since_log + 1
-                if step % self.params.log_every == 0 or step == self.total_steps:
-                    yield Logged(step, float(loss_sum) / since_log)
+                since_log += 1
+                if self.step % self.params.log_every == 0 or self.step == self.total_steps:
+                    yield Logged(self.step, float(loss_sum) / since_log)
                     loss_sum.zero_()
                     since_log = 0
-            yield EpochEnd(epoch, step, buckets.mean(), self.validate() if len(self.validation) else None)
+            yield EpochEnd(epoch, self.step, buckets.mean(), self.validate() if len(self.validation) else None)
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
@@ -131,18 +148,19 @@ class Training:
         """The indices of every full batch of the epoch, shuffled."""
         order = torch.randperm(len(self.images), generator=generator(self.params.seed, "shuffle", epoch))
         used = order[: self.steps_per_epoch * self.params.batch_size].to(self.runtime.device)
-        return used.split(self.params.batch_size)
+        return torch.split(used, self.params.batch_size)
 
-    def _step(self, x_start: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def _step(self, x_start: Tensor) -> tuple[Tensor, Tensor]:
         """One gradient step; t and the detached loss of every image."""
-        source = generator(self.params.seed, "train", step, self.runtime.device)
+        source = generator(self.params.seed, "train", self.step, self.runtime.device)
         t = draw_timesteps(len(x_start), self.schedule.timesteps, self.params.timestep_sampling, source)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(self.step)
         losses = self._losses(self.network, x_start, t, source)
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         self.optimizer.step()
+        self.step += 1
         if self.average:
             self.average.update_parameters(self.network)
         return t, losses.detach()
@@ -155,9 +173,9 @@ class Training:
             pred_noise = model(x_t, t)
         return F.mse_loss(pred_noise.float(), noise, reduction="none").mean(dim=(1, 2, 3))
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
-        """Move the average toward the current weights; young averages move faster, so none remembers the start."""
-        decay = min(self.params.ema_decay, (1 + int(updates)) / (10 + int(updates)))
+    def _average(self, averaged: Tensors, current: Tensors, _updates: Tensor | int) -> None:
+        """Move the average toward the current weights; young averages move faster, so that none remembers the start."""
+        decay = min(self.params.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
 

@@ -106,6 +106,8 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """Predicts the noise in x_t: down through the levels, a bottleneck, and up again with skip connections."""
 
+    time_table: Tensor
+
     def __init__(self, params: UNetParams, timesteps: int) -> None:
         super().__init__()
         self.params = params
@@ -114,12 +116,13 @@ class UNet(nn.Module):
         pixels = IMAGE_SHAPE[0] * params.patch_size**2
         self.register_buffer("time_table", time_embedding(timesteps, dim), persistent=False)
         if params.block == "residual":
-            block, width = ResidualBlock, params.channels[0]
-            self.time_mlp: nn.Module = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim), nn.SiLU())
-            self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
-            self.head: nn.Module = nn.Sequential(
-                nn.GroupNorm(1, width), nn.SiLU(), _zero(nn.Conv2d(width, pixels, 1))
+            block: type[ResidualBlock | DoubleConv] = ResidualBlock
+            width = params.channels[0]
+            self.time_mlp: nn.Module = nn.Sequential(
+                nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim), nn.SiLU()
             )
+            self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
+            self.head: nn.Module = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), _zero(nn.Conv2d(width, pixels, 1)))
         else:
             block, width = DoubleConv, pixels
             self.time_mlp, self.stem = nn.Identity(), nn.Identity()

@@ -1,0 +1,56 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help repro test check plots article remote clean env
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+repro: env ## run the whole pipeline, or what is out of date of it
+	@python -m scripts.check_params
+	dvc repro
+
+test: env check ## check format, lint and types, then run the tests
+	pytest -n 2 --dist worksteal
+
+check: env
+	ruff format --check .
+	ruff check .
+	mypy
+
+plots: env ## write the plots page, dvc_plots/index.html
+	dvc plots show
+
+article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
+	scripts/article.sh
+
+remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
+	@test -n "$(URL)" || { echo "error: URL: missing; say make remote URL=s3://bucket/path, ssh://host/path or /a/folder"; exit 1; }
+	dvc remote add --default --force storage "$(URL)"
+	dvc remote modify storage verify true
+
+clean: ## remove environment and scratch; the DVC cache and the artifacts stay
+	rm -rf .venv build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find src stages scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env: .venv/.package
+
+# The library is installed as a copy, for `python -m ddpm.generate`; the stages run the source beside dvc.yaml.
+.venv/.package: .venv/.dependencies $(wildcard src/ddpm/*.py)
+	@pip install --quiet --no-deps --no-build-isolation .
+	@rm -rf build src/*.egg-info
+	@touch $@
+
+.venv/.dependencies: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one with its venv module"; exit 1; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing the locked dependencies into .venv (a minute or two)"
+	@pip install --quiet --constraint constraints.txt setuptools '.[remotes,test]'
+	@rm -rf build src/*.egg-info
+	@touch $@

@@ -1,0 +1,101 @@
+"""Draw as many images as wanted from a model file: `python -m ddpm.generate --help`."""
+
+import argparse
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm.checkpoint import load_model
+from ddpm.console import UserError, progress, run
+from ddpm.device import start
+from ddpm.files import write_whole
+from ddpm.images import to_uint8
+from ddpm.params import parse
+from ddpm.samplers import SamplerParams
+from ddpm.sampling import check_steps, draw_batch
+
+
+def main() -> None:
+    """Draw the images and write them."""
+    args = arguments()
+    params = parse(SamplerParams, {name: getattr(args, name) for name in SamplerParams.model_fields}, "command line")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
+    write = {"png": write_pngs, "npz": write_npz}[args.format]
+    write(args.out, draw_images(args, params))
+
+
+def draw_images(args: argparse.Namespace, params: SamplerParams) -> Iterator[tuple[int, Tensor]]:
+    """Batches of finished images, uint8 (B, 28, 28), each with the number of its first."""
+    runtime = start()
+    loaded = load_model(args.model, runtime.device)
+    steps = check_steps(loaded, params)
+    with progress(desc="generate", total=args.count * steps, unit="eval", unit_scale=True) as bar:
+        for indices in torch.arange(args.first, args.first + args.count).split(runtime.sample_batch):
+            for step in draw_batch(loaded, params, args.seed, indices.tolist(), runtime):
+                bar.update(len(indices))
+            yield int(indices[0]), to_uint8(step.x_prev).squeeze(1).cpu()
+
+
+def write_pngs(folder: Path, batches: Iterator[tuple[int, Tensor]]) -> None:
+    """A picture for each image, named by its number; each batch is written as soon as it is drawn."""
+    for first, images in batches:
+        for number, image in enumerate(images, start=first):
+            buffer = io.BytesIO()
+            Image.fromarray(image.numpy()).save(buffer, "PNG")
+            write_whole(folder / f"{number:06d}.png", buffer.getvalue())
+
+
+def write_npz(folder: Path, batches: Iterator[tuple[int, Tensor]]) -> None:
+    """One file, images.npz, whose array `images` is uint8 (N, 28, 28)."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=torch.cat([images for _, images in batches]).numpy())
+    write_whole(folder / "images.npz", buffer.getvalue())
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ddpm.generate",
+        description="Draw images from a trained model. Equal seeds give equal images, whatever the count.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    option = parser.add_argument
+    option("--model", type=Path, required=True, metavar="FILE", help="model file, such as models/ddpm.safetensors")
+    option("--count", type=_at_least(1), default=64, metavar="N", help="number of images")
+    option("--out", type=Path, required=True, metavar="FOLDER", help="new or empty folder for the images")
+    option("--format", choices=["png", "npz"], default="png", help="a picture for each image, or one file of arrays")
+    option("--seed", type=_at_least(0), default=0, metavar="N", help="seed of the noise")
+    option("--first", type=_at_least(0), default=0, metavar="N", help="number of the first image: go on from there")
+    option("--sampler", choices=_choices("sampler"), default="ddim", help="reverse process")
+    option("--steps", type=_at_least(1), default=50, metavar="N", help="evaluations of the network for each image")
+    option("--eta", type=float, default=1.0, metavar="X", help="ddim's share of noise, 0 (deterministic) to 1")
+    option("--variance", choices=_choices("variance"), default="posterior", help="variance of ddpm's noise")
+    option("--no-clip", dest="clip", action="store_false", help="do not clip the estimates of the clean image")
+    return parser.parse_args()
+
+
+def _choices(field: str) -> tuple[str, ...]:
+    """What the sampler's params allow."""
+    return get_args(SamplerParams.model_fields[field].annotation)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
+if __name__ == "__main__":
+    run(main)
