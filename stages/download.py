@@ -27,13 +27,16 @@ class Params(Sections):
 def main() -> None:
     """Fetch all files, then write them."""
     dataset = load_params(Params).download.dataset
-    with progress(desc=f"download {dataset}", total=sum(SIZES.values()), unit="B", unit_scale=True) as bar:
+    total = sum(SIZES.values())
+    with progress(desc=f"download {dataset}", total=total, unit="B", unit_scale=True) as bar:
 
-        def arrived(name: str, data: bytes, source: str) -> None:
+        def arrived(name: str, _data: bytes, source: str) -> None:
             bar.write(f"{name}: from {source}")
-            bar.update(len(data))
+            missing.remove(name)
+            bar.update(total - sum(SIZES[name] for name in missing) - bar.n)  # forget what a source gave in vain
 
-        files = fetch_dataset(dataset, sources(dataset), arrived)
+        missing = list(SIZES)
+        files = fetch_dataset(dataset, sources(dataset, bar.update), arrived)
     for name, data in files.items():
         write_whole(RAW / name, data)
 

@@ -15,7 +15,7 @@ from ddpm.device import start
 from ddpm.images import to_uint8
 from ddpm.params import load_params
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import check_steps, draw_batch
+from ddpm.sampling import batches, check_steps, draw_batch
 
 MODEL = Path("models/ddpm.safetensors")
 SAMPLES = Path("data/samples")
@@ -43,9 +43,9 @@ def main() -> None:
     kept: list[list[Tensor]] = []  # for each batch, its kept frames: x_t and pred_x_start, stacked
     kept_t: list[int] = []
     with progress(desc=f"sample {name}", total=params.count * steps, unit="eval", unit_scale=True) as bar:
-        for indices in torch.arange(params.count).split(runtime.sample_batch):
+        for indices in batches(0, params.count, runtime.sample_batch):
             kept_t, frames = [], []
-            for done, step in enumerate(draw_batch(loaded, params, params.seed, indices.tolist(), runtime), start=1):
+            for done, step in enumerate(draw_batch(loaded, params, params.seed, indices, runtime), start=1):
                 if params.keep_every and (steps - done) % params.keep_every == 0:
                     kept_t.append(step.t)
                     frames.append(to_uint8(torch.stack([step.x_prev, step.pred_x_start])).cpu())

@@ -83,8 +83,9 @@ def split_images(params: TrainParams) -> tuple[Tensor, Tensor, tuple[int, ...]]:
 def new_training(params: Params, images: Tensor, validation: Tensor, runtime: Runtime) -> Training:
     """The run, with freshly initialised weights."""
     torch.manual_seed(params.train.seed)
-    model = UNet(params.model, params.schedule.timesteps)
-    return Training(model, NoiseSchedule(params.schedule), images, validation, params.train, runtime)
+    schedule = NoiseSchedule(params.schedule)
+    model = UNet(params.model, schedule)
+    return Training(model, schedule, images, validation, params.train, runtime)
 
 
 class Curves:

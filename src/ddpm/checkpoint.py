@@ -52,9 +52,10 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     if "card" not in metadata:
         raise UserError(f"{path}: not a model file of this project")
     card = parse(ModelCard, metadata["card"], str(path))
-    model = UNet(card.model, card.schedule.timesteps)
+    schedule = NoiseSchedule(card.schedule)
+    model = UNet(card.model, schedule)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit the model that the file describes ({error})") from None
-    return LoadedModel(to_device(model, torch.device(device)).eval(), NoiseSchedule(card.schedule), card)
+    return LoadedModel(to_device(model, torch.device(device)).eval(), schedule, card)

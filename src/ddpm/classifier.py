@@ -26,7 +26,7 @@ class ClassifierParams(Section):
     batch_size: Annotated[int, Field(ge=2)]
     lr: Annotated[float, Field(gt=0, le=1)]
     shift: Annotated[int, Field(ge=0, le=4)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**64)]  # what torch takes
 
 
 class Classifier(nn.Module):

@@ -34,7 +34,8 @@ def class_histogram(shares: Mapping[str, Sequence[float]], title: str) -> Figure
         places = [label + (index - (len(shares) - 1) / 2) * width for label in range(len(values))]
         axis.bar(places, [100 * value for value in values], width, label=name)
     axis.set(title=title, xlabel="class", ylabel="share of the images in %", xticks=range(len(values)))
-    axis.legend()
+    axis.margins(y=0.25)  # room for the legend
+    axis.legend(loc="upper center", ncols=len(shares), frameon=False)
     figure.tight_layout()
     return figure
 

@@ -18,7 +18,7 @@ from ddpm.files import write_whole
 from ddpm.images import to_uint8
 from ddpm.params import parse
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import check_steps, draw_batch
+from ddpm.sampling import batches, check_steps, draw_batch
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def draw_images(args: argparse.Namespace, params: SamplerParams) -> Iterator[tup
     loaded = load_model(args.model, runtime.device)
     steps = check_steps(loaded, params)
     with progress(desc="generate", total=args.count * steps, unit="eval", unit_scale=True) as bar:
-        for indices in torch.arange(args.first, args.first + args.count).split(runtime.sample_batch):
-            for step in draw_batch(loaded, params, args.seed, indices.tolist(), runtime):
+        for indices in batches(args.first, args.count, runtime.sample_batch):
+            for step in draw_batch(loaded, params, args.seed, indices, runtime):
                 bar.update(len(indices))
-            yield int(indices[0]), to_uint8(step.x_prev).squeeze(1).cpu()
+            yield indices.start, to_uint8(step.x_prev).squeeze(1).cpu()
 
 
 def write_pngs(folder: Path, batches: Iterator[tuple[int, Tensor]]) -> None:

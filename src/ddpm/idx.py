@@ -33,6 +33,8 @@ def decode_idx(data: bytes, name: str) -> Tensor:
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     if len(data) - start != math.prod(shape):
         raise UserError(f"{name}: the header promises {math.prod(shape):,} values, the file has {len(data) - start:,}")
+    if not math.prod(shape):
+        raise UserError(f"{name}: the header promises no values, shape {shape}")
     return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)
 
 
@@ -43,7 +45,7 @@ def decode_pair(images: bytes, labels: bytes, name: str) -> tuple[Tensor, Tensor
         UserError: a file is damaged, sizes differ, or a label is not one of 0..9.
     """
     pixels, classes = decode_idx(images, f"{name} images"), decode_idx(labels, f"{name} labels")
-    if pixels.dim() != 3 or pixels.shape[1:] != (28, 28) or not len(pixels):
+    if pixels.dim() != 3 or pixels.shape[1:] != (28, 28):
         raise UserError(f"{name} images: shape {tuple(pixels.shape)} where (N, 28, 28) belongs")
     if classes.shape != pixels.shape[:1]:
         raise UserError(f"{name} labels: shape {tuple(classes.shape)} beside {len(pixels)} images")

@@ -40,6 +40,12 @@ def draw_batch(
         yield step
 
 
+def batches(first: int, count: int, size: int) -> Iterator[range]:
+    """The indices first, first + 1, ..., `count` of them, in ranges of at most `size`."""
+    for start in range(first, first + count, size):
+        yield range(start, min(start + size, first + count))
+
+
 def check_steps(loaded: LoadedModel, params: SamplerParams) -> int:
     """Number of steps that `params` means for this model.
 

@@ -3,6 +3,7 @@
 Features are float32 of shape (N, D); the statistics are float64.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,9 @@ def kernel_distance(real: Tensor, samples: Tensor, seed: int) -> tuple[float, fl
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(KID_SUBSET_SIZE, len(real), len(samples))
-    metric = KernelInceptionDistance(_Features(real.shape[1]), subsets=KID_SUBSETS, subset_size=size)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted features")
+        metric = KernelInceptionDistance(_Features(real.shape[1]), subsets=KID_SUBSETS, subset_size=size)
     metric.update(real, real=True)
     metric.update(samples, real=False)
     with torch.random.fork_rng(devices=[]):  # torchmetrics draws the subsets from the global generator

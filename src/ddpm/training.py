@@ -30,11 +30,12 @@ class TrainParams(Section):
     lr_decay: Literal["none", "cosine"]
     warmup_steps: Annotated[int, Field(ge=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
     classes: Annotated[tuple[Label, ...], Field(min_length=1)]
     validation: Annotated[int, Field(ge=0)]
     log_every: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**64)]  # what torch takes
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -151,14 +152,20 @@ class Training:
         return torch.split(used, self.params.batch_size)
 
     def _step(self, x_start: Tensor) -> tuple[Tensor, Tensor]:
-        """One gradient step; t and the detached loss of every image."""
+        """One gradient step; t and the detached loss of every image.
+
+        The error of v is that of the noise over alphas_cumprod (Salimans and Ho 2022, arXiv:2202.00512, section 4): as
+        a loss it gives more weight to the noisy images, where the shape of a digit is decided. What is returned is
+        always the error of the noise, so that curves compare.
+        """
         source = generator(self.params.seed, "train", self.step, self.runtime.device)
         t = draw_timesteps(len(x_start), self.schedule.timesteps, self.params.timestep_sampling, source)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         losses = self._losses(self.network, x_start, t, source)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        weighted = losses / self.schedule.alphas_cumprod[t] if self.params.loss == "v" else losses
+        weighted.mean().backward()
         self.optimizer.step()
         self.step += 1
         if self.average:

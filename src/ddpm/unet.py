@@ -6,12 +6,13 @@ After Ronneberger et al. 2015 (arXiv:1505.04597), with the time embedding of Ho 
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.images import IMAGE_SHAPE
 from ddpm.params import Section
+from ddpm.schedule import NoiseSchedule
 
 Channels = Annotated[int, Field(ge=1, le=2048)]
 
@@ -24,6 +25,14 @@ class UNetParams(Section):
     block: Literal["double_conv", "residual"]
     patch_size: Literal[1, 2, 4]
     attention: bool
+    prediction: Literal["noise", "v"]
+
+    @field_validator("patch_size", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if isinstance(value, bool):  # Literal takes true for 1
+            raise ValueError("must be 1, 2 or 4")
+        return value
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -107,14 +116,20 @@ class UNet(nn.Module):
     """Predicts the noise in x_t: down through the levels, a bottleneck, and up again with skip connections."""
 
     time_table: Tensor
+    signal: Tensor
+    spread: Tensor
 
-    def __init__(self, params: UNetParams, timesteps: int) -> None:
+    def __init__(self, params: UNetParams, schedule: NoiseSchedule) -> None:
         super().__init__()
         self.params = params
         *levels, bottom = params.channels
         dim = params.time_embed_dim
         pixels = IMAGE_SHAPE[0] * params.patch_size**2
-        self.register_buffer("time_table", time_embedding(timesteps, dim), persistent=False)
+        self.register_buffer("time_table", time_embedding(schedule.timesteps, dim), persistent=False)
+        self.register_buffer("signal", schedule.sqrt_alphas_cumprod.float().view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer(
+            "spread", schedule.sqrt_one_minus_alphas_cumprod.float().view(-1, 1, 1, 1), persistent=False
+        )
         if params.block == "residual":
             block: type[ResidualBlock | DoubleConv] = ResidualBlock
             width = params.channels[0]
@@ -141,7 +156,12 @@ class UNet(nn.Module):
             width = channels
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Shapes: x_t (B, 1, 28, 28), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t."""
+        """Shapes: x_t (B, 1, 28, 28), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
+
+        With prediction "v" the layers give v = signal eps - spread x_0, and eps is spread x_t + signal v (Salimans and
+        Ho 2022, arXiv:2202.00512, appendix D). Where x_t is nearly all noise, it is then handed on as it is, and the
+        layers only correct it: through them, in bfloat16 above all, it would lose more than the trace of the image.
+        """
         embedding = self.time_mlp(self.time_table[t])
         h = self.stem(F.pixel_unshuffle(x_t, self.params.patch_size))
         skips = []
@@ -151,7 +171,10 @@ class UNet(nn.Module):
         h = self.attention(self.bottleneck(h, embedding))
         for upsample, block in zip(self.upsample, self.up, strict=True):
             h = block(torch.cat([upsample(h), skips.pop()], dim=1), embedding)
-        return F.pixel_shuffle(self.head(h), self.params.patch_size)
+        out = F.pixel_shuffle(self.head(h), self.params.patch_size)
+        if self.params.prediction == "noise":
+            return out
+        return self.spread[t] * x_t + self.signal[t] * out.float()
 
 
 def _zero(conv: nn.Conv2d) -> nn.Conv2d:
