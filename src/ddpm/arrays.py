@@ -32,6 +32,8 @@ def load_arrays(path: Path, names: set[str] | None = None) -> tuple[dict[str, Te
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_METADATA])
+            if not isinstance(metadata, dict):
+                raise ValueError("its metadata is no object")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` brings the pipeline's files") from None

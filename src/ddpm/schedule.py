@@ -1,6 +1,7 @@
 """The noise schedule and the closed-form forward diffusion (Ho et al. 2020, arXiv:2006.11239)."""
 
 import copy
+import math
 from typing import Annotated, Self
 
 import torch
@@ -8,6 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ddpm.params import Section
+
+LEAST_SIGNAL = 1e-10  # at the last timestep; Ho et al. 2020 leave 4e-5
 
 
 class ScheduleParams(Section):
@@ -18,10 +21,20 @@ class ScheduleParams(Section):
     beta_end: Annotated[float, Field(gt=0, lt=1)]
 
     @model_validator(mode="after")
-    def _increasing(self) -> Self:
+    def _sound(self) -> Self:
         if self.beta_end < self.beta_start:
             raise ValueError("beta_end must be at least beta_start")
+        # With less than that, float32 could not tell the error of v from rounding.
+        if float(torch.log1p(-linear_betas(self)).sum()) < math.log(LEAST_SIGNAL):
+            raise ValueError(
+                f"timesteps and beta_end leave less than {LEAST_SIGNAL:g} of the signal; lower one of them"
+            )
         return self
+
+
+def linear_betas(params: ScheduleParams) -> Tensor:
+    """The betas of t = 0..T-1, shape (T,), float64."""
+    return torch.linspace(params.beta_start, params.beta_end, params.timesteps, dtype=torch.float64)
 
 
 class NoiseSchedule:
@@ -33,7 +46,7 @@ class NoiseSchedule:
     def __init__(self, params: ScheduleParams) -> None:
         self.params = params
         self.timesteps = params.timesteps
-        self.betas = torch.linspace(params.beta_start, params.beta_end, params.timesteps, dtype=torch.float64)
+        self.betas = linear_betas(params)
         self.alphas = 1 - self.betas
         self.alphas_cumprod = self.alphas.cumprod(0)
         self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])

@@ -45,8 +45,8 @@ def kernel_distance(real: Tensor, samples: Tensor, seed: int) -> tuple[float, fl
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted features")
         metric = KernelInceptionDistance(_Features(real.shape[1]), subsets=KID_SUBSETS, subset_size=size)
-    metric.update(real, real=True)
-    metric.update(samples, real=False)
+    metric.update(real.double(), real=True)
+    metric.update(samples.double(), real=False)
     with torch.random.fork_rng(devices=[]):  # torchmetrics draws the subsets from the global generator
         torch.manual_seed(seed)
         mean, deviation = metric.compute()

@@ -1,0 +1,193 @@
+"""A throw-away clone of the repository with a configuration of seconds, in which real `dvc` runs."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+RAW = ROOT / "data/raw"
+STAGES = [
+    "download",
+    "preprocess",
+    "forward_diffusion",
+    "classifier",
+    "train",
+    "sample@gallery",
+    "sample@population",
+    "evaluate",
+]
+TINY = {
+    "classifier.channels": 1,
+    "classifier.epochs": 1,
+    "classifier.batch_size": 500,
+    "model.channels": [8, 16],
+    "model.attention": False,
+    "model.patch_size": 2,
+    "train.epochs": 1,
+    "train.batch_size": 500,
+    "train.lr": 0.001,
+    "train.classes": [7],
+    "train.validation": 100,
+    "train.log_every": 1,
+    "sample.gallery.count": 8,
+    "sample.gallery.steps": 20,
+    "sample.gallery.keep_every": 2,
+    "sample.population.count": 64,
+    "sample.population.steps": 5,
+}
+
+
+class Clone(NamedTuple):
+    """A git repository with its own DVC cache and settings."""
+
+    path: Path
+
+    def run(self, *command: str, code: int = 0, **variables: str) -> str:
+        """What the command prints; the test fails unless it exits with `code`."""
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=environment(self.path.parent) | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        if done.returncode != code:
+            pytest.fail(f"{' '.join(command)}: exit code {done.returncode}, not {code}\n{done.stdout}", pytrace=False)
+        return done.stdout
+
+    def dvc(self, *arguments: str, code: int = 0) -> str:
+        return self.run("dvc", *arguments, code=code)
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments)
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "test")
+
+    def edit_params(self, values: Mapping[str, Any]) -> None:
+        """Set values, each named by its dotted path, and keep the comments, as `dvc exp run -S` does."""
+        yaml, file = YAML(), self.path / "params.yaml"
+        params = yaml.load(file)
+        for name, value in values.items():
+            *sections, key = name.split(".")
+            section = params
+            for part in sections:
+                section = section[part]
+            assert key in section, f"params.yaml has no {name}"
+            section[key] = value
+        yaml.dump(params, file)
+
+    def append(self, file: str, line: str) -> None:
+        with (self.path / file).open("a") as opened:
+            opened.write(f"{line}\n")
+
+    def bytes_under(self, folder: str) -> dict[str, bytes]:
+        files = (path for path in (self.path / folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(self.path)): path.read_bytes() for path in files}
+
+
+class Built(NamedTuple):
+    """A clone that is not to be changed, and what dvc printed when it ran there."""
+
+    clone: Clone
+    output: str
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """The user's environment without what steers git, DVC or the pipeline; DVC keeps its own files in `scratch`."""
+    steering = ("DDPM_", "DVC_", "GIT_", "OMP_", "MKL_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
+    data = os.environ.get("DDPM_DATA_DIR") or (str(RAW) if RAW.is_dir() else "")  # without it, the network
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
+        "DDPM_DATA_DIR": data,
+        "DDPM_DEVICE": "cpu",
+        "DDPM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(scratch / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(scratch / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(scratch / "system"),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+
+
+def new_clone(folder: Path) -> Clone:
+    """The repository as it stands in the working tree, committed, with an empty cache and the tiny params."""
+    clone = Clone(folder / "clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        (clone.path / name).parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # deleted files are listed as well
+            shutil.copy2(ROOT / name, clone.path / name)
+    clone.git("init", "--quiet", "--initial-branch", "main")
+    identify(clone)
+    clone.edit_params(TINY)
+    clone.commit()
+    return clone
+
+
+def git_clone(source: Clone, folder: Path, revision: str = "main") -> Clone:
+    """What `git clone` gives of a revision: none of what DVC caches."""
+    clone = Clone(folder / "clone")
+    clone.path.mkdir(parents=True)
+    clone.git("clone", "--quiet", str(source.path), ".")
+    identify(clone)
+    clone.git("reset", "--quiet", "--hard", clone.git("rev-parse", f"origin/{revision}").strip())
+    return clone
+
+
+def identify(clone: Clone) -> None:
+    clone.git("config", "user.name", "Test")
+    clone.git("config", "user.email", "test@example.org")
+
+
+def run_pipeline(clone: Clone) -> str:
+    """Run everything, commit what git keeps of it, and return what dvc printed."""
+    output = clone.dvc("repro")
+    clone.commit()
+    return output
+
+
+def copy_clone(source: Clone, folder: Path) -> Clone:
+    """An independent copy; only the objects in the cache, which nobody writes to, are shared."""
+    objects = source.path / ".dvc/cache/files"
+
+    def copy(origin: str, destination: str) -> str:
+        if Path(origin).is_relative_to(objects):
+            os.link(origin, destination)
+            return destination
+        return shutil.copy2(origin, destination)
+
+    shutil.copytree(source.path, folder / "clone", symlinks=True, copy_function=copy)
+    return Clone(folder / "clone")
+
+
+def ran(output: str) -> set[str]:
+    """The stages that dvc ran, by what it printed."""
+    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
+
+
+def restored(output: str) -> set[str]:
+    """The stages whose outputs dvc restored from its run cache, by what it printed."""
+    return set(re.findall(r"^Stage '([^']+)' is cached", output, re.MULTILINE))

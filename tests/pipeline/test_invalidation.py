@@ -1,0 +1,76 @@
+"""Each edit reruns exactly the stages that it can change, and what comes out equal stops the chain."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dvc_clone import Built, Clone, copy_clone, ran, restored
+
+pytestmark = pytest.mark.pipeline
+SAMPLES = {"sample@gallery", "sample@population"}
+
+
+@pytest.fixture(scope="module")
+def growing(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A clone whose edits pile up: each is new, so each test sees the effect of its own one alone."""
+    folder = tmp_path_factory.mktemp("growing")
+    yield copy_clone(pipeline.clone, folder)
+    shutil.rmtree(folder)
+
+
+# The section `train` is in test_pipeline.py, by way of `dvc exp run`.
+@pytest.mark.parametrize(
+    ("name", "value", "stages"),
+    [
+        ("schedule.beta_end", 0.019, {"forward_diffusion", "train", *SAMPLES, "evaluate"}),
+        ("forward_diffusion.seed", 1, {"forward_diffusion"}),
+        ("classifier.lr", 0.003, {"classifier", "evaluate"}),
+        ("model.time_embed_dim", 32, {"train", *SAMPLES, "evaluate"}),
+        ("sample.gallery.seed", 2, {"sample@gallery", "evaluate"}),
+        ("sample.population.seed", 3, {"sample@population", "evaluate"}),
+        ("evaluate.confidence", 0.8, {"evaluate"}),
+    ],
+)
+def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
+    growing: Clone, name: str, value: Any, stages: set[str]
+) -> None:
+    growing.edit_params({name: value})
+    output = growing.dvc("repro")
+    assert (ran(output), restored(output)) == (stages, set()), output
+
+
+# The comment changes no output, so only the stages that import the file run, and none behind them.
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("src/ddpm/sources.py", {"download"}),
+        ("src/ddpm/idx.py", {"preprocess"}),
+        ("src/ddpm/classifier.py", {"classifier", "evaluate"}),
+        ("src/ddpm/training.py", {"train"}),
+        ("src/ddpm/schedule.py", {"forward_diffusion", "train", *SAMPLES}),
+        ("src/ddpm/samplers.py", SAMPLES),
+        ("src/ddpm/figures.py", {"forward_diffusion", "evaluate"}),
+        ("src/ddpm/scores.py", {"evaluate"}),
+        ("src/ddpm/generate.py", set()),
+        ("scripts/check_params.py", set()),
+        ("params.yaml", set()),
+    ],
+)
+def test_a_comment_reruns_the_stages_that_import_the_file(growing: Clone, file: str, stages: set[str]) -> None:
+    growing.append(file, "# a comment")
+    output = growing.dvc("repro")
+    assert (ran(output), restored(output)) == (stages, set()), output
+
+
+def test_another_data_set_reruns_from_the_download_on(clone: Clone) -> None:
+    clone.edit_params({"download.dataset": "fashion_mnist"})
+    output = clone.dvc("repro", "--dry", "download", "preprocess")
+    assert "Running stage 'download'" in output, output
+
+
+def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:
+    tried.git("checkout", "params.yaml")
+    output = tried.dvc("repro")
+    assert (ran(output), restored(output)) == (set(), {"train", *SAMPLES, "evaluate"}), output
+    assert tried.git("status", "--porcelain") == ""

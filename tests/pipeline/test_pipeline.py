@@ -1,0 +1,308 @@
+"""The whole pipeline with real dvc: its outputs, experiments, the queue, plots, remotes and the same bytes again."""
+
+import csv
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from dvc_clone import STAGES, Built, Clone, git_clone, ran, restored
+from PIL import Image
+from ruamel.yaml import YAML
+
+from ddpm.arrays import load_arrays
+from ddpm.checkpoint import load_model
+from ddpm.classifier import load_classifier
+
+pytestmark = pytest.mark.pipeline
+AFTER_TRAIN_PARAMS = {"train", "sample@gallery", "sample@population", "evaluate"}
+PICTURES = [
+    "metrics/forward_diffusion/strip.png",
+    "metrics/evaluate/samples.png",
+    "metrics/evaluate/denoising.png",
+    "metrics/evaluate/neighbours.png",
+    "metrics/evaluate/classes.png",
+]
+ARRAYS = [
+    "data/processed/test.safetensors",
+    "data/processed/train.safetensors",
+    "data/samples/gallery.safetensors",
+    "data/samples/population.safetensors",
+]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+class Curve(NamedTuple):
+    """A plot of columns of csv files, as dvc.yaml declares it."""
+
+    title: str
+    x: str
+    y: dict[str, list[str]]  # the columns by file
+
+
+def declared_curves(clone: Clone) -> Iterator[Curve]:
+    """Those at the top level of dvc.yaml, and those of the stages."""
+    pipeline = YAML(typ="safe").load(clone.path / "dvc.yaml")
+    entries = [*pipeline["plots"], *(plot for stage in pipeline["stages"].values() for plot in stage.get("plots", []))]
+    for entry in entries:
+        ((name, plot),) = entry.items() if isinstance(entry, dict) else ((entry, {}),)
+        if "y" in plot:
+            y = plot["y"] if isinstance(plot["y"], dict) else {name: plot["y"]}
+            columns = {file: [names] if isinstance(names, str) else names for file, names in y.items()}
+            yield Curve(plot["title"], plot["x"], columns)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as opened:
+        return list(csv.DictReader(opened))
+
+
+def experiment_names(clone: Clone) -> list[str]:
+    return clone.dvc("exp", "list", "--name-only").split()
+
+
+def experiment_file(clone: Clone, name: str, file: str) -> bytes:
+    """A file that git keeps, from the commit of an experiment."""
+    reference = clone.git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
+    target = clone.path.parent / "extracted"
+    clone.run("git", "archive", f"--output={target}.tar", reference, file)
+    clone.run(
+        "tar", "--extract", f"--file={target}.tar", f"--directory={clone.path.parent}", "--one-top-level=extracted"
+    )
+    return (target / file).read_bytes()
+
+
+def test_first_run_runs_every_stage(pipeline: Built) -> None:
+    assert ran(pipeline.output) == set(STAGES)
+    assert set(YAML(typ="safe").load(pipeline.clone.path / "dvc.lock")["stages"]) == set(STAGES)
+
+
+def test_every_declared_output_is_made_and_git_keeps_the_small_ones_only(pipeline: Built) -> None:
+    lock = YAML(typ="safe").load(pipeline.clone.path / "dvc.lock")["stages"]
+    outputs = {out["path"] for stage in lock.values() for out in stage["outs"]}
+    made = {*pipeline.clone.bytes_under("data"), *pipeline.clone.bytes_under("models")}
+    kept = {*pipeline.clone.bytes_under("metrics")}
+    assert made | kept == outputs
+    tracked = set(pipeline.clone.git("ls-files", "data", "models", "metrics").split())
+    assert tracked == kept
+
+
+def test_pictures_open(pipeline: Built) -> None:
+    for name in PICTURES:
+        with Image.open(pipeline.clone.path / name) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.convert("L").getextrema() == (0, 255), name
+    with Image.open(pipeline.clone.path / "metrics/evaluate/reverse.gif") as animation:
+        assert animation.n_frames == 10  # 20 steps, of which every second is kept
+
+
+def test_scores_have_their_keys(pipeline: Built) -> None:
+    scores = read_json(pipeline.clone.path / "metrics/evaluate/scores.json")
+    distances = {"frechet", "kid", "kid_deviation"}
+    recognition = {"confident_share", "class_imbalance", "nearest_train_distance"}
+    assert {"count", "frechet_over_floor", "samples", "test", "floor"} <= scores.keys()
+    assert distances | recognition <= scores["samples"].keys()
+    assert scores["samples"].keys() == scores["test"].keys()
+    assert distances <= scores["floor"].keys()
+    assert scores["count"] == 64
+    assert scores["samples"]["frechet"] > scores["test"]["frechet"] > 0
+
+
+def test_curves_have_the_columns_that_the_plots_name(pipeline: Built) -> None:
+    curves = list(declared_curves(pipeline.clone))
+    assert len(curves) >= 5
+    for _, x, y in curves:
+        for file, columns in y.items():
+            rows = table(pipeline.clone.path / file)
+            assert {x, *columns} <= rows[0].keys(), file
+            assert all(math.isfinite(float(row[column])) for row in rows for column in (x, *columns)), file
+
+
+def test_without_validation_images_no_cell_is_empty(clone: Clone) -> None:
+    clone.edit_params({"train.validation": 0})
+    clone.run("python", "-m", "stages.train")
+    rows = table(clone.path / "metrics/train/loss_by_timestep.csv")
+    assert len(rows) == 10
+    assert all("" not in row.values() for row in rows), "the plots page draws an empty cell as a loss of zero"
+    assert table(clone.path / "metrics/train/validation.csv") == []
+    filled = {curve.title for curve in declared_curves(clone) if any(table(clone.path / file) for file in curve.y)}
+    assert titles(plots_page(clone, "show")) == filled, "an empty file leaves its plot out and harms no other"
+
+
+def test_models_and_arrays_load(pipeline: Built) -> None:
+    model, schedule, card = load_model(pipeline.clone.path / "models/ddpm.safetensors")
+    assert card.classes == (7,)
+    assert model.params.channels == (8, 16)
+    assert schedule.timesteps == 1000
+    assert load_classifier(pipeline.clone.path / "models/classifier.safetensors").num_features == 4
+    lengths = [len(load_arrays(pipeline.clone.path / name)[0]["images"]) for name in ARRAYS]
+    assert lengths == [10_000, 60_000, 8, 64]
+
+
+def test_second_run_runs_nothing(clone: Clone) -> None:
+    output = clone.dvc("repro")
+    assert (ran(output), restored(output)) == (set(), set()), output
+    assert clone.dvc("status").strip() == "Data and pipelines are up to date."
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_metrics_are_shown(clone: Clone) -> None:
+    shown = json.loads(clone.dvc("metrics", "show", "--json"))[""]["data"]
+    scores = read_json(clone.path / "metrics/evaluate/scores.json")
+    assert shown["metrics/evaluate/scores.json"]["data"] == scores
+    assert shown["metrics/train/summary.json"]["data"].keys() >= {"train_loss", "validation_loss", "parameters"}
+
+
+def plots_page(clone: Clone, *command: str) -> str:
+    page = re.search(r"^file://(.+)$", clone.dvc("plots", *command), re.MULTILINE)
+    assert page
+    return Path(page[1]).read_text()
+
+
+def titles(page: str) -> set[str]:
+    """The titles of the curves on a plots page."""
+    return {json.loads(text) for text in re.findall(r'"title": {"text": ("(?:[^"\\]|\\.)*")', page)}
+
+
+def declared_titles(clone: Clone) -> set[str]:
+    return {curve.title for curve in declared_curves(clone)}
+
+
+def test_plots_page_has_every_curve_and_picture(clone: Clone) -> None:
+    page = plots_page(clone, "show")
+    assert titles(page) == declared_titles(clone)
+    for name in PICTURES:
+        link = f"static/workspace_{name.replace('/', '_')}"
+        assert link in page
+        assert (clone.path / "dvc_plots" / link).read_bytes() == (clone.path / name).read_bytes()
+
+
+def test_curves_of_several_columns_are_drawn_whole(clone: Clone) -> None:
+    plots = json.loads(clone.dvc("plots", "show", "--json"))["data"].values()
+    points = [point for (plot,) in plots if plot["type"] == "vega" for point in plot["content"]["data"]["values"]]
+    drawn = {(point["field"], point["t"]): point["dvc_inferred_y_value"] for point in points if "field" in point}
+    rows = table(clone.path / "metrics/train/loss_by_timestep.csv")
+    assert drawn == {(field, row["t"]): row[field] for row in rows for field in ("train_loss", "validation_loss")}
+
+
+def test_experiment_runs_train_and_what_is_behind_it(experiment: Built) -> None:
+    assert (ran(experiment.output), restored(experiment.output)) == (AFTER_TRAIN_PARAMS, set()), experiment.output
+
+
+def test_experiment_is_compared_with_its_parent(tried: Clone) -> None:
+    rows = csv.DictReader(tried.dvc("exp", "show", "--csv").splitlines())
+    rates = {row["Experiment"] or row["rev"]: float(row["train.lr"]) for row in rows}
+    assert rates == {"workspace": 0.0005, "main": 0.001, "slower": 0.0005}
+    params = json.loads(tried.dvc("params", "diff", "--json"))
+    assert params == {"params.yaml": {"train.lr": {"old": 0.001, "new": 0.0005, "diff": -0.0005}}}
+    before = json.loads(tried.git("show", "HEAD:metrics/evaluate/scores.json"))["samples"]["frechet"]
+    after = read_json(tried.path / "metrics/evaluate/scores.json")["samples"]["frechet"]
+    metrics = json.loads(tried.dvc("metrics", "diff", "--json"))["metrics/evaluate/scores.json"]
+    assert metrics["samples.frechet"] == {"old": before, "new": after, "diff": pytest.approx(after - before)}
+
+
+def test_experiment_is_drawn_beside_its_parent(tried: Clone) -> None:
+    page = plots_page(tried, "diff", "HEAD", "workspace")
+    assert titles(page) == declared_titles(tried)
+    assert '"domain": ["workspace", "HEAD"]' in page
+    for revision in ("HEAD", "workspace"):
+        assert f"static/{revision}_metrics_evaluate_samples.png" in page
+
+
+# One of the slowest: trains once.
+def test_temporary_experiment_with_a_learning_rate_in_exponent_form(clone: Clone) -> None:
+    output = clone.dvc("exp", "run", "--temp", "--name", "slowest", "-S", "train.lr=1e-5")
+    assert (ran(output), restored(output)) == (AFTER_TRAIN_PARAMS, set()), output
+    assert clone.git("status", "--porcelain") == "", "the workspace stays as it was"
+    assert b"  lr: 1e-05 " in experiment_file(clone, "slowest", "params.yaml")
+    losses = experiment_file(clone, "slowest", "metrics/train/loss.csv")
+    assert losses != (clone.path / "metrics/train/loss.csv").read_bytes()
+
+
+def test_queue_runs_the_code_that_was_queued(tried: Clone) -> None:
+    tried.git("checkout", ".")
+    figures = tried.path / "src/ddpm/figures.py"
+    source = figures.read_text()
+    coarse = re.sub(r"^DPI = 150$", "DPI = 50", source, flags=re.MULTILINE)
+    assert coarse != source
+    figures.write_text(coarse)
+    tried.dvc("exp", "run", "--queue", "--name", "sweep", "-S", "train.lr=0.001,0.0005")
+    figures.write_text(source)
+    tried.dvc("queue", "start", "--jobs", "1")
+    status = finished_queue(tried)
+    logs = {name: tried.dvc("queue", "logs", name) for name in ("sweep-1", "sweep-2")}
+    assert status.count("Success") == 2, "\n".join([status, *logs.values()])
+    assert ran(logs["sweep-1"]) == {"forward_diffusion", "evaluate"}, logs["sweep-1"]
+    assert ran(logs["sweep-2"]) == {"evaluate"}, logs["sweep-2"]  # all else is in the run cache
+    assert sorted(experiment_names(tried)) == ["slower", "sweep-1", "sweep-2"]
+    for name, lr in (("sweep-1", 0.001), ("sweep-2", 0.0005)):
+        assert YAML(typ="safe").load(experiment_file(tried, name, "params.yaml"))["train"]["lr"] == lr
+        picture = tried.path.parent / "queued.png"
+        picture.write_bytes(experiment_file(tried, name, PICTURES[0]))
+        assert 3 * width(picture) == pytest.approx(width(tried.path / PICTURES[0]), abs=3)
+    assert tried.git("status", "--porcelain") == "", "the workspace stays as it was"
+
+
+def width(picture: Path) -> int:
+    with Image.open(picture) as opened:
+        return opened.width
+
+
+def finished_queue(clone: Clone, seconds: float = 240) -> str:
+    """The queue's status once nothing waits or runs, or when patience ends."""
+    deadline = time.monotonic() + seconds
+    while True:
+        status = clone.dvc("queue", "status")
+        if not re.search("Queued|Running", status) or time.monotonic() > deadline:
+            return status
+        time.sleep(1)
+
+
+def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone, tmp_path: Path) -> None:
+    clone.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    clone.commit()
+    clone.dvc("push")
+    fresh = git_clone(clone, tmp_path / "other")
+    fresh.dvc("pull")
+    output = fresh.dvc("repro")
+    assert (ran(output), restored(output)) == (set(), set()), output
+    assert fresh.dvc("status").strip() == "Data and pipelines are up to date."
+    assert fresh.git("status", "--porcelain") == ""
+
+    options = ["--model", "models/ddpm.safetensors", "--out", "drawn", "--count", "3", "--steps", "5"]
+    fresh.run("python", "-m", "ddpm.generate", *options, PYTHONPATH="src")
+    drawn = sorted((fresh.path / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["000000.png", "000001.png", "000002.png"]
+    with Image.open(drawn[0]) as picture:
+        assert (picture.mode, picture.size) == ("L", (28, 28))
+
+
+def test_bad_params_fail_by_name_and_what_was_there_comes_back(clone: Clone) -> None:
+    clone.edit_params({"train.epochs": 0, "train.lr": "fast"})
+    output = clone.dvc("repro", code=255)
+    assert ran(output) == {"train"}, output
+    assert "train.epochs: input should be greater than or equal to 1, got 0" in output, output
+    assert 'train.lr: input should be a valid number, got "fast"' in output, output
+    assert "Traceback" not in output, output
+    clone.git("checkout", ".")
+    clone.dvc("checkout")
+    assert clone.dvc("status").strip() == "Data and pipelines are up to date."
+    assert load_model(clone.path / "models/ddpm.safetensors").card.classes == (7,)
+
+
+# The slowest: runs the whole pipeline again, in another folder and with a cache of its own.
+def test_an_independent_run_gives_the_same_bytes(pipeline: Built, tmp_path: Path) -> None:
+    again = git_clone(pipeline.clone, tmp_path, "main~1")  # before its results were committed
+    assert ran(again.dvc("repro")) == set(STAGES)
+    assert (again.path / "dvc.lock").read_text() == (pipeline.clone.path / "dvc.lock").read_text()
+    assert again.bytes_under("metrics") == pipeline.clone.bytes_under("metrics")
+    shutil.rmtree(tmp_path)

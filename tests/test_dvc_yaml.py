@@ -1,0 +1,251 @@
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from scripts.closure import closure, imported_modules, module_file
+
+ROOT = Path(__file__).parents[1]
+PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
+STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
+SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/*.py")])
+ITEM = "${item.set}"  # the only matrix variable
+every_stage = pytest.mark.parametrize("name", STAGES)
+
+
+def expanded(name: str, entries: list[Any]) -> list[Any]:
+    """The entries for every item of the stage's matrix."""
+    items = STAGES[name].get("matrix", {"set": [""]})["set"]
+    texts = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    return [text.replace(ITEM, item) for text in texts for item in (items if ITEM in text else items[:1])]
+
+
+def outputs(name: str) -> dict[str, bool]:
+    """Whether DVC caches it, for every output of the stage."""
+    cached = {}
+    for kind in ("outs", "metrics", "plots"):
+        for entry in STAGES[name].get(kind, []):
+            options = {} if isinstance(entry, str) else next(iter(entry.values()))
+            cached |= dict.fromkeys(expanded(name, [entry]), options.get("cache", True))
+    return cached
+
+
+ALL_OUTPUTS = {path: cached for name in STAGES for path, cached in outputs(name).items()}
+
+
+def script(name: str) -> ast.Module:
+    return ast.parse((ROOT / "stages" / f"{name}.py").read_text())
+
+
+def calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
+            yield node
+
+
+def fields(tree: ast.AST, class_name: str) -> list[str]:
+    """The fields of a pydantic model, from its source."""
+    body = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    return [node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+
+
+def loaded_sections(tree: ast.Module) -> set[str]:
+    """What the script's calls of load_params read: the fields of `Params`, or the section that an f-string names."""
+    sections: set[str] = set()
+    for call in calls(tree, "load_params"):
+        match call.args:
+            case [ast.Name("Params")]:
+                sections |= set(fields(tree, "Params"))
+            case [ast.Name(), ast.JoinedStr(values=[ast.Constant(value=str(section)), ast.FormattedValue()])]:
+                sections.add(f"{section}{ITEM}")
+            case _:
+                pytest.fail(f"load_params is called in a way that this test cannot read: {ast.unparse(call)}")
+    return sections
+
+
+@every_stage
+def test_code_deps_are_the_import_closure(name: str) -> None:
+    code = [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
+    assert sorted(code) == closure(f"stages.{name}", ROOT)
+
+
+@every_stage
+def test_params_are_the_sections_that_the_script_loads(name: str) -> None:
+    declared = STAGES[name].get("params", [])
+    assert len(set(declared)) == len(declared)
+    assert set(declared) == loaded_sections(script(name))
+
+
+def test_the_sections_read_are_those_expected() -> None:
+    # Pinned, so that the reader above cannot agree with dvc.yaml by finding nothing.
+    read = {name: loaded_sections(script(name)) for name in STAGES}
+    assert read == {
+        "download": {"download"},
+        "preprocess": set(),
+        "forward_diffusion": {"forward_diffusion", "schedule"},
+        "classifier": {"classifier"},
+        "train": {"model", "schedule", "train"},
+        "sample": {"sample.${item.set}"},
+        "evaluate": {"evaluate"},
+    }
+
+
+def test_params_yaml_holds_the_declared_sections_and_no_others() -> None:
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    declared = {section for name in STAGES for section in expanded(name, STAGES[name].get("params", []))}
+    held = {section for section in params if section != "sample"} | {f"sample.{name}" for name in params["sample"]}
+    assert declared == held
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_stages_and_the_check_load_params(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    if path.parent.name == "stages" or path.name == "check_params.py":
+        assert not list(calls(tree, "read_yaml"))
+    elif path.name != "params.py":
+        assert not list(calls(tree, "load_params"))
+        assert not list(calls(tree, "read_yaml"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_import_is_one_that_the_closure_sees(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not names & {"__import__", "exec", "eval"}, "an import built from a string"
+    assert not {name.partition(".")[0] for name in imported_modules(path)} & {"importlib", "runpy", "pkgutil"}
+    relative = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert not relative, "closure() reads absolute imports only"
+
+
+def test_no_package_has_a_face() -> None:
+    inits = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name == "__init__.py")
+    assert inits == ["scripts/__init__.py", "src/ddpm/__init__.py", "stages/__init__.py"]
+    assert (ROOT / "scripts/__init__.py").read_text() == ""
+    assert (ROOT / "src/ddpm/__init__.py").read_text() == ""
+    first, second = ast.parse((ROOT / "stages/__init__.py").read_text()).body
+    assert ast.unparse(first) == "import sys"
+    assert ast.unparse(second) == "sys.path.insert(0, f'{__path__[0]}/../src')"
+
+
+def test_stages_are_the_scripts() -> None:
+    assert set(STAGES) == {path.stem for path in ROOT.glob("stages/*.py")} - {"__init__"}
+
+
+@every_stage
+def test_command_runs_the_script_of_the_same_name(name: str) -> None:
+    argument = f" {ITEM}" if "matrix" in STAGES[name] else ""
+    assert STAGES[name]["cmd"] == f"python -m stages.{name}{argument}"
+
+
+@every_stage
+def test_a_stage_s_own_section_has_its_name(name: str) -> None:
+    sections = {section.partition(".")[0] for section in STAGES[name].get("params", [])}
+    assert sections - {"schedule", "model"} == ({name} if name != "preprocess" else set())
+
+
+@every_stage
+def test_text_and_pictures_lie_in_the_stage_s_metrics_folder(name: str) -> None:
+    for path in outputs(name):
+        assert path.startswith((f"metrics/{name}/", "data/", "models/")), path
+
+
+@every_stage
+def test_data_deps_are_outputs_of_earlier_stages(name: str) -> None:
+    order = list(STAGES)
+    earlier = {path for other in order[: order.index(name)] for path in outputs(other)}
+    data = {dep for dep in expanded(name, STAGES[name]["deps"]) if not dep.endswith(".py")}
+    assert data <= earlier
+    assert bool(data) == (name != "download")
+
+
+def test_no_output_belongs_to_two_stages() -> None:
+    assert len(ALL_OUTPUTS) == sum(len(outputs(name)) for name in STAGES)
+
+
+@pytest.mark.parametrize("path", ALL_OUTPUTS)
+def test_git_keeps_what_dvc_does_not_cache(path: str) -> None:
+    cached = ALL_OUTPUTS[path]
+    assert cached != path.startswith("metrics/")
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", path], cwd=ROOT).returncode == 0
+    assert ignored == cached
+
+
+@every_stage
+def test_uncached_outputs_are_metrics_or_plots(name: str) -> None:
+    # DVC keeps a stage out of the run cache when another kind of output has `cache: false` (dvc.stage.Stage.run): the
+    # stage then runs again on the way back to params that it has seen.
+    uncached = [entry for entry in STAGES[name].get("outs", []) if not isinstance(entry, str)]
+    assert uncached == []
+
+
+def plot_sources(plot: Any) -> set[str]:
+    """The files that an entry of the top-level plots names."""
+    if isinstance(plot, str):
+        return {plot}
+    (properties,) = plot.values()
+    assert isinstance(properties["x"], str), "DVC drops a plot that has a dictionary for x and several columns for y"
+    return set(properties["y"])
+
+
+@pytest.mark.parametrize(
+    "plot", PIPELINE["plots"], ids=lambda plot: plot if isinstance(plot, str) else next(iter(plot))
+)
+def test_plots_name_outputs(plot: Any) -> None:
+    assert plot_sources(plot) <= ALL_OUTPUTS.keys()
+
+
+def test_artifacts_are_cached_outputs() -> None:
+    assert {ALL_OUTPUTS[artifact["path"]] for artifact in PIPELINE["artifacts"].values()} == {True}
+
+
+FILES = {
+    "stages/__init__.py": "import sys",
+    "stages/first.py": "import json, torch.nn\nfrom ddpm.one import thing\ndef main():\n    import ddpm.late",
+    "stages/second.py": "from ddpm import one as renamed",
+    "stages/third.py": "from ddpm.deep.inner import thing",
+    "src/ddpm/__init__.py": "",
+    "src/ddpm/one.py": "from ddpm.two import a, b\nfrom ddpm.one import thing",
+    "src/ddpm/two.py": "if True:\n    from ddpm.one import thing",
+    "src/ddpm/late.py": "text = 'import ddpm.unused'",
+    "src/ddpm/unused.py": "import ddpm.two",
+    "src/ddpm/deep/__init__.py": "import ddpm.late",
+    "src/ddpm/deep/inner.py": "x = 1",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("module", "files"),
+    [
+        ("stages.first", "src/ddpm/late.py src/ddpm/one.py src/ddpm/two.py stages/__init__.py stages/first.py"),
+        ("stages.second", "src/ddpm/one.py src/ddpm/two.py stages/__init__.py stages/second.py"),
+        (
+            "stages.third",
+            "src/ddpm/deep/__init__.py src/ddpm/deep/inner.py src/ddpm/late.py stages/__init__.py stages/third.py",
+        ),
+        ("ddpm.unused", "src/ddpm/one.py src/ddpm/two.py src/ddpm/unused.py"),
+        ("stages.absent", "stages/__init__.py"),
+    ],
+)
+def test_closure_of_a_small_tree(tree: Path, module: str, files: str) -> None:
+    assert closure(module, tree) == files.split()
+
+
+def test_module_file_knows_the_project_s_own_modules_only(tree: Path) -> None:
+    assert module_file("ddpm.one", tree) == tree / "src/ddpm/one.py"
+    assert module_file("ddpm.deep", tree) == tree / "src/ddpm/deep/__init__.py"
+    assert module_file("stages", tree) == tree / "stages/__init__.py"
+    assert module_file("torch", tree) is None
+    assert module_file("ddpm.one.thing", tree) is None

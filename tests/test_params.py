@@ -1,0 +1,567 @@
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from ddpm import console
+from ddpm.console import UserError
+from ddpm.params import Section, Sections, load_params
+from ddpm.samplers import SamplerParams
+from ddpm.training import TrainParams
+from scripts import check_params
+from scripts.check_params import AllParams, spanning_errors
+from stages import download, forward_diffusion, train
+from stages.sample import SampleParams
+
+REPOSITORY = Path(__file__).parents[1]
+TEXT = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
+VALUES = YAML(typ="safe", pure=True).load(TEXT)
+REMOVED = object()
+NAN, INF = float("nan"), float("inf")
+
+
+def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
+    """The repository's params with some dotted keys set, added or REMOVED."""
+    values = copy.deepcopy(VALUES)
+    for dotted, value in changes:
+        *sections, key = dotted.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        if value is REMOVED:
+            del section[key]
+        else:
+            section[key] = value
+    return values
+
+
+def written(folder: Path, values: Any) -> Path:
+    path = folder / "params.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(values, file)
+    return path
+
+
+def complaint(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What scripts/check_params.py says of the file."""
+    monkeypatch.setattr(sys, "argv", ["check_params", str(path)])
+    with pytest.raises(UserError) as caught:
+        check_params.main()
+    return str(caught.value)
+
+
+WRONG = [
+    # Missing and unknown keys and sections.
+    ("download", REMOVED, "download", "missing; add it"),
+    ("evaluate", REMOVED, "evaluate", "missing; add it"),
+    ("sample", REMOVED, "sample", "missing; add it"),
+    ("sample.gallery", REMOVED, "sample.gallery", "missing; add it"),
+    ("sample.population.eta", REMOVED, "sample.population.eta", "missing; add it"),
+    ("train.epochs", REMOVED, "train.epochs", "missing; add it"),
+    ("schedule.beta_end", REMOVED, "schedule.beta_end", "missing; add it"),
+    ("model.attention", REMOVED, "model.attention", "missing; add it"),
+    ("evaluation", {}, "evaluation", "unknown key; remove it or mend its spelling"),
+    ("train.epoch", 3, "train.epoch", "unknown key; remove it or mend its spelling"),
+    ("sample.galery", {}, "sample.galery", "unknown key; remove it or mend its spelling"),
+    ("sample.gallery.step", 50, "sample.gallery.step", "unknown key; remove it or mend its spelling"),
+    ("classifier.weight_decay", 0.1, "classifier.weight_decay", "unknown key; remove it or mend its spelling"),
+    ("download", None, "download", "got null"),
+    ("train", "fast", "train", 'got "fast"'),
+    ("schedule", [1000], "schedule", "got [1000]"),
+    # Wrong types.
+    ("train.lr", "0.002", "train.lr", 'valid number, got "0.002"'),
+    ("train.lr", "1e-3", "train.lr", 'valid number, got "1e-3"'),
+    ("train.lr", None, "train.lr", "valid number, got null"),
+    ("train.lr", True, "train.lr", "valid number, got true"),
+    ("train.lr", [0.002], "train.lr", "valid number, got [0.002]"),
+    ("train.epochs", 8.0, "train.epochs", "valid integer, got 8.0"),
+    ("train.epochs", 1.5, "train.epochs", "valid integer, got 1.5"),
+    ("train.epochs", True, "train.epochs", "valid integer, got true"),
+    ("train.seed", "0", "train.seed", 'valid integer, got "0"'),
+    ("schedule.timesteps", "1000", "schedule.timesteps", 'valid integer, got "1000"'),
+    ("classifier.channels", [32], "classifier.channels", "valid integer, got [32]"),
+    ("evaluate.confidence", "high", "evaluate.confidence", 'valid number, got "high"'),
+    ("evaluate.confidence", {}, "evaluate.confidence", "valid number"),
+    ("model.channels", 64, "model.channels", "got 64"),
+    ("model.channels", "64", "model.channels", 'got "64"'),
+    ("model.channels", [64, "128"], "model.channels.1", 'valid integer, got "128"'),
+    ("model.attention", 1, "model.attention", "valid boolean, got 1"),
+    ("model.attention", "yes", "model.attention", 'valid boolean, got "yes"'),  # YAML 1.2: yes is a word
+    ("model.patch_size", "2", "model.patch_size", '1, 2 or 4, got "2"'),
+    ("sample.population.clip", None, "sample.population.clip", "valid boolean, got null"),
+    ("sample.gallery.steps", "all", "sample.gallery.steps", 'valid integer, got "all"'),
+    ("forward_diffusion.timesteps", 5, "forward_diffusion.timesteps", "got 5"),
+    ("forward_diffusion.timesteps", [0, 1.5], "forward_diffusion.timesteps.1", "valid integer, got 1.5"),
+    # Not a number, infinity.
+    ("train.lr", NAN, "train.lr", "finite number, got NaN"),
+    ("train.lr", INF, "train.lr", "finite number, got Infinity"),
+    ("schedule.beta_start", -INF, "schedule.beta_start", "finite number, got -Infinity"),
+    ("sample.gallery.eta", NAN, "sample.gallery.eta", "finite number, got NaN"),
+    ("evaluate.confidence", NAN, "evaluate.confidence", "finite number, got NaN"),
+    ("train.epochs", NAN, "train.epochs", "valid integer, got NaN"),
+    ("train.epochs", INF, "train.epochs", "valid integer, got Infinity"),
+    # Out of range.
+    ("schedule.timesteps", 0, "schedule.timesteps", "greater than or equal to 1, got 0"),
+    ("schedule.timesteps", -5, "schedule.timesteps", "greater than or equal to 1, got -5"),
+    ("schedule.timesteps", 100_001, "schedule.timesteps", "less than or equal to 100000, got 100001"),
+    ("schedule.beta_start", 0, "schedule.beta_start", "greater than 0, got 0"),
+    ("schedule.beta_end", 1, "schedule.beta_end", "less than 1, got 1"),
+    ("schedule.beta_end", 1e-9, "schedule", "beta_end must be at least beta_start"),
+    ("forward_diffusion.images", 0, "forward_diffusion.images", "greater than or equal to 1, got 0"),
+    ("forward_diffusion.images", 21, "forward_diffusion.images", "less than or equal to 20, got 21"),
+    ("forward_diffusion.timesteps", [], "forward_diffusion.timesteps", "at least 1 item"),
+    ("forward_diffusion.timesteps", [0] * 21, "forward_diffusion.timesteps", "at most 20 items"),
+    ("forward_diffusion.timesteps", [0, -1], "forward_diffusion.timesteps.1", "greater than or equal to 0, got -1"),
+    ("forward_diffusion.seed", -1, "forward_diffusion.seed", "greater than or equal to 0, got -1"),
+    ("classifier.channels", 0, "classifier.channels", "greater than or equal to 1, got 0"),
+    ("classifier.channels", 1025, "classifier.channels", "less than or equal to 1024, got 1025"),
+    ("classifier.epochs", 0, "classifier.epochs", "greater than or equal to 1, got 0"),
+    ("classifier.batch_size", 1, "classifier.batch_size", "greater than or equal to 2, got 1"),
+    ("classifier.lr", 0, "classifier.lr", "greater than 0, got 0"),
+    ("classifier.shift", 5, "classifier.shift", "less than or equal to 4, got 5"),
+    ("classifier.shift", -1, "classifier.shift", "greater than or equal to 0, got -1"),
+    ("classifier.seed", -1, "classifier.seed", "greater than or equal to 0, got -1"),
+    ("model.channels", [], "model.channels", "at least 1 item"),
+    ("model.channels", [8] * 6, "model.channels", "at most 5 items"),
+    ("model.channels", [8, 0], "model.channels.1", "greater than or equal to 1, got 0"),
+    ("model.channels", [8, 2049], "model.channels.1", "less than or equal to 2048, got 2049"),
+    ("model.channels", [8] * 5, "model", "which must divide 28"),
+    ("model.time_embed_dim", 63, "model.time_embed_dim", "multiple of 2, got 63"),
+    ("model.time_embed_dim", 0, "model.time_embed_dim", "greater than or equal to 2, got 0"),
+    ("model.patch_size", 3, "model.patch_size", "1, 2 or 4, got 3"),
+    ("train.epochs", 0, "train.epochs", "greater than or equal to 1, got 0"),
+    ("train.batch_size", 0, "train.batch_size", "greater than or equal to 1, got 0"),
+    ("train.lr", 0, "train.lr", "greater than 0, got 0"),
+    ("train.lr", -0.1, "train.lr", "greater than 0, got -0.1"),
+    ("train.lr", 2, "train.lr", "less than or equal to 1, got 2"),
+    ("train.warmup_steps", -1, "train.warmup_steps", "greater than or equal to 0, got -1"),
+    ("train.ema_decay", 1, "train.ema_decay", "less than 1, got 1"),
+    ("train.ema_decay", -0.1, "train.ema_decay", "greater than or equal to 0, got -0.1"),
+    ("train.validation", -1, "train.validation", "greater than or equal to 0, got -1"),
+    ("train.log_every", 0, "train.log_every", "greater than or equal to 1, got 0"),
+    ("train.seed", -1, "train.seed", "greater than or equal to 0, got -1"),
+    ("sample.gallery.steps", 0, "sample.gallery.steps", "greater than or equal to 1, got 0"),
+    ("sample.population.eta", 2, "sample.population.eta", "less than or equal to 1, got 2"),
+    ("sample.population.eta", -0.5, "sample.population.eta", "greater than or equal to 0, got -0.5"),
+    ("sample.gallery.count", 1, "sample.gallery.count", "greater than or equal to 2, got 1"),
+    ("sample.gallery.keep_every", -1, "sample.gallery.keep_every", "greater than or equal to 0, got -1"),
+    ("sample.population.seed", -1, "sample.population.seed", "greater than or equal to 0, got -1"),
+    ("evaluate.confidence", 1, "evaluate.confidence", "less than 1, got 1"),
+    ("evaluate.confidence", 0, "evaluate.confidence", "greater than 0, got 0"),
+    ("evaluate.seed", -1, "evaluate.seed", "greater than or equal to 0, got -1"),
+    # Unknown choices.
+    ("download.dataset", "cifar", "download.dataset", "'mnist' or 'fashion_mnist', got \"cifar\""),
+    ("download.dataset", "MNIST", "download.dataset", "'mnist' or 'fashion_mnist', got \"MNIST\""),
+    ("model.block", "resnet", "model.block", "'double_conv' or 'residual', got \"resnet\""),
+    ("model.prediction", "x_start", "model.prediction", "'noise' or 'v', got \"x_start\""),
+    ("train.loss", "huber", "train.loss", 'got "huber"'),
+    ("train.lr_decay", "linear", "train.lr_decay", "'none' or 'cosine', got \"linear\""),
+    ("train.lr_decay", None, "train.lr_decay", "'none' or 'cosine', got null"),
+    ("train.timestep_sampling", "random", "train.timestep_sampling", "'uniform' or 'stratified', got \"random\""),
+    ("sample.gallery.sampler", "plms", "sample.gallery.sampler", "'ddpm' or 'ddim', got \"plms\""),
+    ("sample.population.variance", "learned", "sample.population.variance", "'posterior' or 'beta', got \"learned\""),
+    # Classes.
+    ("train.classes", "some", "train.classes", 'must be all, or a list of labels such as [7], got "some"'),
+    ("train.classes", 7, "train.classes", "must be all, or a list of labels such as [7], got 7"),
+    ("train.classes", None, "train.classes", "must be all, or a list of labels such as [7], got null"),
+    ("train.classes", [], "train.classes", "at least 1 item"),
+    ("train.classes", [7, 10], "train.classes.1", "less than or equal to 9, got 10"),
+    ("train.classes", [7, -1], "train.classes.1", "greater than or equal to 0, got -1"),
+    ("train.classes", [7, "8"], "train.classes.1", 'valid integer, got "8"'),
+    # Between sections.
+    ("forward_diffusion.timesteps", [0, 10**6], "forward_diffusion.timesteps", "[1000000] must be below schedule.time"),
+    ("sample.gallery.steps", 10**6, "sample.gallery.steps", "1000000 must be at most schedule.timesteps"),
+    ("sample.population.steps", 10**6, "sample.population.steps", "1000000 must be at most schedule.timesteps"),
+    ("sample.gallery.keep_every", 0, "sample.gallery.keep_every", "set it to 1 or more"),
+    ("train.batch_size", 60_001, "train.batch_size", "at most the 60000 training images"),
+    ("train.validation", 60_000, "train.batch_size", "and train.validation 60000 together must be at most the 60000"),
+    ("classifier.batch_size", 60_001, "classifier.batch_size", "at most the 60000 training images"),
+]
+
+
+@pytest.mark.parametrize(("dotted", "value", "where", "what"), WRONG)
+def test_each_wrong_value_is_named(
+    dotted: str, value: Any, where: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, changed((dotted, value)))
+    first, *lines = complaint(path, monkeypatch).split("\n")
+    assert first == f"{path}: 1 invalid"
+    (line,) = lines
+    assert line.startswith(f"  {where}: ")
+    assert what in line
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value"), [("train.classes", [10]), ("forward_diffusion.timesteps", [-1]), ("model.channels", [0])]
+)
+def test_one_wrong_item_alone_is_one_error(
+    dotted: str, value: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, changed((dotted, value)))
+    assert complaint(path, monkeypatch).startswith(f"{path}: 1 invalid\n  {dotted}.0: ")
+
+
+def test_a_truth_value_is_no_patch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "model.patch_size: " in complaint(written(tmp_path, changed(("model.patch_size", True))), monkeypatch)
+
+
+@pytest.mark.parametrize("section", ["train", "classifier"])
+def test_a_seed_that_torch_cannot_take(section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, changed((f"{section}.seed", 2**64)))
+    assert f"{section}.seed: " in complaint(path, monkeypatch)
+
+
+def test_the_repository_has_valid_params() -> None:
+    assert spanning_errors(load_params(AllParams, path=REPOSITORY / "params.yaml")) == []
+
+
+def test_check_params_is_silent_on_valid_params(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads params.yaml in the current folder by default."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["check_params"])
+    check_params.main()
+
+
+def test_several_errors_are_reported_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = changed(
+        ("download.dataset", "cifar"),
+        ("model.block", 5),
+        ("train.lr", "fast"),
+        ("train.epochs", REMOVED),
+        ("sample.gallery.steps", -1),
+        ("sample.population.clip", 0),
+        ("extra", 1),
+    )
+    path = written(tmp_path, wrong)
+    first, *lines = complaint(path, monkeypatch).split("\n")
+    assert first == f"{path}: 7 invalid"
+    assert [line.split(": ")[0] for line in lines] == [
+        "  download.dataset",
+        "  model.block",
+        "  train.epochs",
+        "  train.lr",
+        "  sample.gallery.steps",
+        "  sample.population.clip",
+        "  extra",
+    ]
+
+
+def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = changed(
+        ("schedule.timesteps", 10),
+        ("forward_diffusion.timesteps", [0, 9, 10, 11]),
+        ("sample.gallery.steps", 11),
+        ("sample.population.steps", 10),
+        ("sample.gallery.keep_every", 0),
+        ("train.batch_size", 100),
+        ("train.validation", 59_901),
+        ("classifier.batch_size", 60_001),
+    )
+    path = written(tmp_path, wrong)
+    assert complaint(path, monkeypatch).split("\n") == [
+        f"{path}: 5 invalid",
+        "  forward_diffusion.timesteps: [10, 11] must be below schedule.timesteps, 10",
+        "  sample.gallery.steps: 11 must be at most schedule.timesteps, 10",
+        "  sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more",
+        "  train.batch_size: 100 and train.validation 59901 together must be at most the 60000 training images",
+        "  classifier.batch_size: must be at most the 60000 training images",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("schedule.timesteps", 1), ("forward_diffusion.timesteps", [0]), ("sample.population.steps", 1)],
+        [("schedule.beta_start", 0.02), ("schedule.beta_end", 0.02)],
+        [("train.batch_size", 59_000), ("train.validation", 1000)],
+        [("classifier.batch_size", 60_000)],
+        [("train.classes", [7])],
+        [("train.ema_decay", 0)],
+        [("train.lr", 1)],
+        [("train.validation", 0), ("train.warmup_steps", 0)],
+        [("model.channels", [8, 8, 8]), ("model.patch_size", 1)],
+        [("model.channels", [8]), ("model.patch_size", 4)],
+        [("sample.population.steps", None), ("sample.population.eta", 0)],
+    ],
+)
+def test_the_edges_of_the_ranges_are_valid(changes: list[tuple[str, Any]], tmp_path: Path) -> None:
+    changes = [("sample.gallery.steps", None), *changes]
+    assert spanning_errors(load_params(AllParams, path=written(tmp_path, changed(*changes)))) == []
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", "the whole file: ", id="empty"),
+        pytest.param(b"# nothing but this\n", "the whole file: ", id="a comment"),
+        pytest.param(b"- train\n- sample\n", "the whole file: ", id="a list"),
+        pytest.param(b"train\n", "the whole file: ", id="a word"),
+        pytest.param(b"train: [1\n", "not valid YAML: ", id="an open bracket"),
+        pytest.param(b"train:\n\tepochs: 1\n", "not valid YAML: ", id="a tab"),
+        pytest.param(b"train: \xff\n", "not valid YAML: ", id="not UTF-8"),
+        pytest.param(b"train: !!python/object:os.system x\n", "not valid YAML: ", id="a Python object"),
+        pytest.param(b"---\na: 1\n---\nb: 2\n", "not valid YAML: ", id="two documents"),
+        pytest.param(b"train: {}\nsample: {}\ntrain: {}\n", 'found duplicate key "train"', id="section twice"),
+        pytest.param(
+            TEXT.replace("  lr_decay:", "  lr: 0.1\n  lr_decay:", 1).encode(),
+            'found duplicate key "lr" with value "0.1"',
+            id="key twice",
+        ),
+    ],
+)
+def test_a_file_that_is_no_params_file(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    complained = complaint(path, monkeypatch)
+    assert complained.startswith(f"{path}: ")
+    assert message in complained
+    assert complained.count("\n") == (1 if "the whole file" in message else 0)
+
+
+def test_a_duplicate_key_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  lr: 1.0\n  epochs: 2\n  lr: 2.0\n")
+    complained = complaint(path, monkeypatch)
+    assert 'found duplicate key "lr" with value "2.0" (original value: "1.0")' in complained
+    assert "line 4" in complained
+
+
+@pytest.mark.parametrize("content", ["a: &x [*x]\n", "? [a, b]\n: 1\n"], ids=["recursive", "a list as a key"])
+def test_yaml_that_is_no_json(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    assert complaint(path, monkeypatch).startswith(f"{path}: ")
+
+
+def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "params.yaml"
+    assert complaint(path, monkeypatch) == f"{path}: no such file; run this at the top of the repository"
+
+
+class Numbers(Section):
+    lr: float
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-05", 1e-05),  # as `dvc exp run -S` writes it
+        ("1e-5", 1e-5),
+        ("1E-5", 1e-5),
+        ("1.0e-05", 1e-05),
+        ("5e-4", 0.0005),
+        ("0.0005", 0.0005),
+        ("1", 1.0),
+        ("+.5", 0.5),
+    ],
+)
+def test_numbers_are_read_as_dvc_writes_them(text: str, value: float, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"x:\n  lr: {text}\n")
+    lr = load_params(Numbers, "x", path).lr
+    assert type(lr) is float
+    assert lr == value
+
+
+def test_train_lr_in_scientific_notation(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    lines = ["  lr: 1e-05" if line.startswith("  lr: ") else line for line in TEXT.splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    params = load_params(AllParams, path=path)
+    assert (params.train.lr, params.classifier.lr) == (1e-05, 1e-05)
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dotted_section_is_loaded(tmp_path: Path) -> None:
+    path = written(tmp_path, changed(("sample.gallery.count", 12), ("sample.population.count", 34)))
+    assert load_params(SampleParams, "sample.gallery", path).count == 12
+    assert load_params(SampleParams, "sample.population", path).count == 34
+
+
+def test_a_section_names_its_errors_in_full(tmp_path: Path) -> None:
+    path = written(tmp_path, changed(("sample.gallery.eta", 2), ("sample.gallery.typo", 1)))
+    with pytest.raises(UserError) as caught:
+        load_params(SampleParams, "sample.gallery", path)
+    assert str(caught.value) == (
+        f"{path}: 2 invalid\n"
+        "  sample.gallery.eta: input should be less than or equal to 1, got 2\n"
+        "  sample.gallery.typo: unknown key; remove it or mend its spelling"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value"),
+    [("sample.gallery", REMOVED), ("sample.gallery", None), ("sample", REMOVED), ("sample", None), ("sample", 5)],
+)
+def test_a_missing_section_is_named(dotted: str, value: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, changed((dotted, value)))
+    with pytest.raises(UserError) as caught:
+        load_params(SampleParams, "sample.gallery", path)
+    assert (
+        str(caught.value)
+        == f"{path}: sample.gallery: missing; add it (params.yaml in the repository's history has the default)"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n"])
+def test_a_section_of_no_mapping_is_missing(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    with pytest.raises(
+        UserError, match="sample: missing; add it (params.yaml in the repository's history has the default)"
+    ):
+        load_params(SamplerParams, "sample", path)
+
+
+def test_a_stage_minds_its_own_sections_alone(tmp_path: Path) -> None:
+    path = written(tmp_path, changed(("evaluate.confidence", 5), ("download", REMOVED), ("other", 1)))
+    assert load_params(train.Params, path=path).train.epochs == VALUES["train"]["epochs"]
+    with pytest.raises(UserError, match=r"1 invalid\n  download: missing"):
+        load_params(download.Params, path=path)
+
+
+def test_a_stage_of_two_sections_reports_both(tmp_path: Path) -> None:
+    path = written(tmp_path, changed(("schedule.timesteps", 0), ("forward_diffusion.images", 0)))
+    with pytest.raises(UserError) as caught:
+        load_params(forward_diffusion.Params, path=path)
+    assert [line.split(": ")[0] for line in str(caught.value).split("\n")[1:]] == [
+        "  schedule.timesteps",
+        "  forward_diffusion.images",
+    ]
+
+
+def test_params_are_immutable() -> None:
+    params = load_params(train.Params, path=REPOSITORY / "params.yaml")
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train.epochs = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train = params.train  # type: ignore[misc]
+
+
+def test_values_arrive_typed(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, changed(("train.classes", [3, 1]), ("sample.gallery.steps", None), ("model.channels", [4, 8]))
+    )
+    params = load_params(AllParams, path=path)
+    assert params.train.classes == (3, 1)
+    assert params.model.channels == (4, 8)
+    assert params.sample.gallery.steps is None
+
+
+def test_all_classes_are_ten() -> None:
+    values = {**VALUES["train"], "classes": "all"}
+    assert TrainParams.model_validate_json(json.dumps(values)).classes == tuple(range(10))
+
+
+def test_sections_skip_what_is_not_theirs(tmp_path: Path) -> None:
+    class Params(Sections):
+        x: Numbers
+
+    path = tmp_path / "params.yaml"
+    path.write_text("x: {lr: 0.5}\ny: [1, 2]\n")
+    assert load_params(Params, path=path).x.lr == 0.5
+
+
+# --- command lines ---------------------------------------------------------------------------------------------------
+
+
+def stage(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a stage of this repository in another folder."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        pytest.param(
+            ["stages.download"],
+            [("download.dataset", "cifar"), ("download.mirror", "http://x/")],
+            "error: params.yaml: 2 invalid\n"
+            "  download.dataset: input should be 'mnist' or 'fashion_mnist', got \"cifar\"\n"
+            "  download.mirror: unknown key; remove it or mend its spelling\n",
+            id="download",
+        ),
+        pytest.param(
+            ["stages.train"],
+            [("schedule.timesteps", 0), ("train.lr", "fast"), ("train.epochs", REMOVED), ("model.block", "x")],
+            "error: params.yaml: 4 invalid\n"
+            "  schedule.timesteps: input should be greater than or equal to 1, got 0\n"
+            "  model.block: input should be 'double_conv' or 'residual', got \"x\"\n"
+            "  train.epochs: missing; add it (params.yaml in the repository's history has the default)\n"
+            '  train.lr: input should be a valid number, got "fast"\n',
+            id="train",
+        ),
+        pytest.param(
+            ["stages.sample", "gallery"],
+            [("sample.gallery", REMOVED)],
+            "error: params.yaml: sample.gallery: missing; add it (params.yaml in the repository's history has the default)\n",
+            id="sample",
+        ),
+    ],
+)
+def test_a_stage_ends_with_a_line_for_each_error(
+    arguments: list[str], changes: list[tuple[str, Any]], message: str, tmp_path: Path
+) -> None:
+    written(tmp_path, changed(*changes))
+    result = stage(tmp_path, *arguments)
+    assert result.stderr == message
+    assert result.stdout == ""
+    assert result.returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def exit_of(error: BaseException) -> str | int | None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        console.run(main)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("train.lr: too high"), "error: train.lr: too high"),
+        (FileNotFoundError(2, "No such file or directory", "data/x"), "error: data/x: No such file or directory"),
+        (PermissionError(13, "Permission denied", "models"), "error: models: Permission denied"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (OSError("something else"), "error: something else"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_run_makes_one_line_of_an_expected_error(error: BaseException, message: str) -> None:
+    assert exit_of(error) == message
+
+
+def test_run_makes_one_line_of_a_real_oserror(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        console.run(lambda: (tmp_path / "absent").read_text() and None)
+    assert caught.value.code == f"error: {tmp_path}/absent: No such file or directory"
+
+
+def test_run_lets_a_bug_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        console.run(lambda: 1 // 0 and None)
+
+
+def test_run_returns_where_nothing_is_wrong() -> None:
+    called = []
+    console.run(lambda: called.append(1))
+    assert called == [1]

@@ -1,0 +1,424 @@
+"""The reverse process: parity with diffusers, exact denoisers, and images that do not depend on their batch."""
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor, nn
+
+from ddpm.checkpoint import LoadedModel, load_model, save_model
+from ddpm.console import UserError
+from ddpm.device import Runtime
+from ddpm.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.sampling import batches, check_steps, draw_batch
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.unet import UNet, UNetParams
+
+REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
+SHAPE = (3, 1, 4, 4)
+CPU = Runtime(torch.device("cpu"), torch.float32)
+
+
+def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
+    defaults = {"sampler": name, "steps": None, "variance": "posterior", "eta": 1.0, "clip": False}
+    return SamplerParams.model_validate({**defaults, **changes})
+
+
+def fake_model(x_t: Tensor, t: Tensor) -> Tensor:
+    """Stands for a network: any fixed function, bent enough that no coefficient can hide."""
+    return 0.8 * torch.sin(1.3 * x_t + 0.01 * t.view(-1, 1, 1, 1)) + 0.1 * x_t
+
+
+def normals(seed: int = 0) -> Iterator[Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(SHAPE, generator=source, dtype=torch.float64)
+
+
+def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:
+    return lambda: next(draws)
+
+
+def to_float64(scheduler: DDPMScheduler | DDIMScheduler) -> None:
+    # diffusers rounds its tables to float32; so that tolerances can be tight, it gets them from numpy, in float64.
+    assert torch.allclose(scheduler.alphas_cumprod.double(), REFERENCE.alphas_cumprod, rtol=2e-4)
+    scheduler.alphas_cumprod = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+
+
+def diffusers_ddpm(steps: int, variance: str, clip: bool, seed: int = 0) -> Iterator[Step]:
+    scheduler = DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_start=1e-4,
+        beta_end=0.02,
+        variance_type=variance,
+        clip_sample=clip,
+        timestep_spacing="trailing",
+    )
+    to_float64(scheduler)
+    scheduler.set_timesteps(steps)
+    source = torch.Generator().manual_seed(seed)
+    x_t = torch.randn(SHAPE, generator=source, dtype=torch.float64)
+    for t in scheduler.timesteps:
+        step = scheduler.step(fake_model(x_t, t.expand(len(x_t))), t, x_t, generator=source)
+        yield Step(int(t), step.prev_sample, step.pred_original_sample)
+        x_t = step.prev_sample
+
+
+def diffusers_ddim(steps: int, eta: float, clip: bool, seed: int = 0) -> Iterator[Step]:
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=1e-4,
+        beta_end=0.02,
+        clip_sample=clip,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+    to_float64(scheduler)
+    scheduler.set_timesteps(steps)
+    draws = normals(seed)
+    x_t = next(draws)
+    for t in scheduler.timesteps:
+        pred_noise = fake_model(x_t, t.expand(len(x_t)))
+        drawn = next(draws) if eta else None
+        step = scheduler.step(pred_noise, int(t), x_t, eta=eta, use_clipped_model_output=clip, variance_noise=drawn)
+        yield Step(int(t), step.prev_sample, step.pred_original_sample)
+        x_t = step.prev_sample
+
+
+def assert_same_walk(ours: list[Step], theirs: list[Step]) -> None:
+    assert [step.t for step in ours] == [step.t for step in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        # diffusers adds noise of variance 1e-20 at the last step, hence 1e-9.
+        torch.testing.assert_close(our.x_prev, their.x_prev, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(our.pred_x_start, their.pred_x_start, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [None, 100, 64, 7, 1])
+def test_ddpm_walks_as_diffusers_fixed_small(steps: int | None, clip: bool) -> None:
+    ours = list(sample_loop(fake_model, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
+    assert_same_walk(ours, list(diffusers_ddpm(steps or 1000, "fixed_small", clip)))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [None, 100, 7])
+def test_ddpm_with_variance_beta_walks_as_diffusers_fixed_large(steps: int | None, clip: bool) -> None:
+    params = sampler(steps=steps, clip=clip, variance="beta")
+    ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))
+    theirs = list(diffusers_ddpm(steps or 1000, "fixed_large", clip))
+    # At a last timestep that is not 0, diffusers adds noise of variance beta to the finished image; we add none.
+    last = None if ours[-1].t == 0 else -1
+    assert_same_walk(ours[:last], theirs[:last])
+    torch.testing.assert_close(ours[-1].pred_x_start, theirs[-1].pred_x_start, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1000, 50, 4])
+def test_ddim_walks_as_diffusers(steps: int, eta: float, clip: bool) -> None:
+    ours = list(
+        sample_loop(fake_model, REFERENCE, sampler("ddim", steps=steps, eta=eta, clip=clip), noise_from(normals()))
+    )
+    assert_same_walk(ours, list(diffusers_ddim(steps, eta, clip)))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_clip_bounds_every_estimate_and_matters(clip: bool) -> None:
+    walk = list(sample_loop(fake_model, REFERENCE, sampler(steps=20, clip=clip), noise_from(normals())))
+    highest = max(step.pred_x_start.abs().max().item() for step in walk)
+    assert highest == 1 if clip else highest > 1
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("t", [1, 500, 999])
+def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
+    # Two timesteps of a walk, t and t - 1, from a schedule cut off after t: its first step is ours to check.
+    cut = NoiseSchedule(ScheduleParams(timesteps=t + 1, beta_start=1e-4, beta_end=REFERENCE.betas[t].item()))
+    draws = normals()
+    x_t, z = next(draws), next(draws)
+    first = next(sample_loop(fake_model, cut, sampler(clip=clip), noise_from(normals())))
+    index = torch.full((3,), t)
+    pred_x_start = REFERENCE.predict_x_start(x_t, index, fake_model(x_t, index))
+    pred_x_start = pred_x_start.clamp(-1, 1) if clip else pred_x_start
+    mean, variance = REFERENCE.q_posterior(pred_x_start, x_t, index)
+    assert first.t == t
+    torch.testing.assert_close(first.pred_x_start, pred_x_start, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(first.x_prev, mean + variance.sqrt() * z, rtol=1e-9, atol=1e-9)
+
+
+def test_the_articles_backward_step() -> None:
+    x_t, z = (draw for draw, _ in zip(normals(), range(2), strict=False))
+    first = next(sample_loop(fake_model, REFERENCE, sampler(), noise_from(normals())))
+    beta, alpha_bar, alpha_bar_prev = 0.02, REFERENCE.alphas_cumprod[999], REFERENCE.alphas_cumprod[998]
+    pred_noise = fake_model(x_t, torch.full((3,), 999))
+    mean = (x_t - beta * pred_noise / (1 - alpha_bar).sqrt()) / (1 - beta) ** 0.5
+    variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    torch.testing.assert_close(first.x_prev, mean + variance.sqrt() * z, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [None, 30])
+def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(steps: int | None, clip: bool) -> None:
+    ddpm = list(sample_loop(fake_model, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
+    ddim = list(sample_loop(fake_model, REFERENCE, sampler("ddim", steps=steps, clip=clip), noise_from(normals())))
+    assert_same_walk(ddim, ddpm)
+
+
+def gaussian_denoiser(mean: Tensor | float, deviation: float) -> PredictNoise:
+    """The exact expected noise in x_t where the data is N(mean, deviation^2): for 0, a single point."""
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha_bar = REFERENCE.alphas_cumprod[t].view(-1, 1, 1, 1)
+        variance = alpha_bar * deviation**2 + 1 - alpha_bar
+        return (1 - alpha_bar).sqrt() * (x_t - alpha_bar.sqrt() * mean) / variance
+
+    return predict_noise
+
+
+@pytest.mark.parametrize("steps", [None, 50, 3, 1])
+@pytest.mark.parametrize(
+    "params",
+    [sampler(), sampler(variance="beta"), sampler(clip=True), *(sampler("ddim", eta=eta) for eta in (0.0, 0.3, 1.0))],
+    ids=["ddpm", "ddpm-beta", "ddpm-clip", "ddim-0", "ddim-0.3", "ddim-1"],
+)
+def test_a_known_x_start_is_recovered(params: SamplerParams, steps: int | None) -> None:
+    x_start = next(normals(seed=9)).clamp(-1, 1)
+    params = params.model_copy(update={"steps": steps})
+    walk = list(sample_loop(gaussian_denoiser(x_start, 0), REFERENCE, params, noise_from(normals())))
+    for step in walk:
+        torch.testing.assert_close(step.pred_x_start, x_start, rtol=0, atol=1e-11)
+    torch.testing.assert_close(walk[-1].x_prev, x_start, rtol=0, atol=1e-12)
+
+
+def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tuple[int, float, float]]:
+    """t, mean and variance of x_prev over all noise, exactly, for a Gaussian denoiser and x_T ~ q(x_T).
+
+    Every step is then affine in the noise, so that the response to each draw alone tells the variance: image 0 gets
+    no noise, and image k a one at draw k.
+    """
+    draws = len(spaced_timesteps(1000, params.steps))
+    unit = torch.eye(draws + 1, dtype=torch.float64)[1:, :, None, None, None]
+    alpha_bar = REFERENCE.alphas_cumprod[-1]
+    first = alpha_bar.sqrt() * mean + (alpha_bar * deviation**2 + 1 - alpha_bar).sqrt() * unit[0]
+    noise = noise_from(iter([first, *unit[1:]]))
+    for step in sample_loop(gaussian_denoiser(mean, deviation), REFERENCE, params, noise):
+        base = step.x_prev[0]
+        yield step.t, base.item(), (step.x_prev - base).square().sum().item()
+
+
+@pytest.mark.parametrize("steps", [None, 20])
+@pytest.mark.parametrize(
+    "params", [sampler(), sampler("ddim", eta=0.0), sampler("ddim", eta=0.5)], ids=["ddpm", "ddim-0", "ddim-0.5"]
+)
+def test_a_points_marginals_are_those_of_q_at_every_timestep(params: SamplerParams, steps: int | None) -> None:
+    params = params.model_copy(update={"steps": steps})
+    after = [*spaced_timesteps(1000, steps)[1:], None]
+    for t_prev, (_, mean, variance) in zip(after, moments(0.6, 0, params), strict=True):
+        alpha_bar = 1.0 if t_prev is None else REFERENCE.alphas_cumprod[t_prev].item()
+        assert mean == pytest.approx(alpha_bar**0.5 * 0.6, abs=1e-10)
+        assert variance == pytest.approx(1 - alpha_bar, abs=1e-10)
+
+
+def test_standard_normal_data_stays_standard_normal_with_variance_beta() -> None:
+    # Ho et al. 2020, section 3.2: beta is exactly the right variance for x_0 ~ N(0, I).
+    *walk, (_, last_mean, last_variance) = moments(0, 1, sampler(variance="beta"))
+    assert [variance for _, _, variance in walk] == pytest.approx([1] * 999, rel=1e-9)
+    assert last_mean == 0
+    # The last step adds no noise: it gives E[x_0 | x_1], whose variance is alphas_cumprod[0].
+    assert last_variance == pytest.approx(1 - 1e-4, rel=1e-9)
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_gaussian_data_is_drawn_with_its_mean_and_variance(variance: str) -> None:
+    *_, (t, last_mean, last_variance) = moments(0.3, 0.5, sampler(variance=variance))
+    assert t == 0
+    assert last_mean == pytest.approx(0.3, abs=1e-9)
+    # The article's form of the mean says the same of the variance alone: the exact noise in x_t is
+    # sqrt(1 - abar) (x_t - its mean) / its variance, which is `marginal`.
+    marginals = (REFERENCE.alphas_cumprod * 0.25 + 1 - REFERENCE.alphas_cumprod).tolist()
+    expected = marginals[-1]
+    for t in reversed(range(1000)):
+        beta = REFERENCE.betas[t].item()
+        added = REFERENCE.posterior_variance[t].item() if variance == "posterior" or t == 0 else beta
+        expected = (1 - beta / marginals[t]) ** 2 / (1 - beta) * expected + added
+    assert last_variance == pytest.approx(expected, rel=1e-9)
+    # The true reverse variance lies between the two choices (Ho et al. 2020, section 3.2); T = 1000 is near the limit.
+    low, high = (0.98, 1) if variance == "posterior" else (1, 1.02)
+    assert low < last_variance / 0.25 < high
+
+
+def test_gaussian_data_by_drawing_it() -> None:
+    draws, source = 20_000, torch.Generator().manual_seed(0)
+
+    def noise() -> Tensor:
+        return torch.randn(draws, 1, 1, 1, generator=source, dtype=torch.float64)
+
+    *_, last = sample_loop(gaussian_denoiser(0.3, 0.5), REFERENCE, sampler(steps=200), noise)
+    *_, (_, mean, variance) = moments(0.3, 0.5, sampler(steps=200))
+    # Five standard errors.
+    assert last.x_prev.mean().item() == pytest.approx(mean, abs=5 * (variance / draws) ** 0.5)
+    assert last.x_prev.var().item() == pytest.approx(variance, rel=5 * (2 / draws) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("params", "draws"),
+    [
+        (sampler(steps=10), 10),
+        (sampler(steps=10, variance="beta"), 10),
+        (sampler("ddim", steps=10, eta=1.0), 10),
+        (sampler("ddim", steps=10, eta=0.1), 10),
+        (sampler("ddim", steps=10, eta=0.0), 1),
+        (sampler(steps=1), 1),
+        (sampler(), 1000),
+    ],
+)
+def test_noise_is_drawn_at_the_start_and_at_every_step_but_the_last(params: SamplerParams, draws: int) -> None:
+    drawn = []
+    source = normals()
+
+    def noise() -> Tensor:
+        drawn.append(None)
+        return next(source)
+
+    for _ in sample_loop(fake_model, REFERENCE, params, noise):
+        pass
+    assert len(drawn) == draws
+
+
+def test_the_network_sees_x_t_and_one_t_for_each_image() -> None:
+    seen = []
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((x_t, t))
+        return fake_model(x_t, t)
+
+    walk = list(sample_loop(predict_noise, REFERENCE, sampler(steps=4), noise_from(normals())))
+    assert [t.tolist() for _, t in seen] == [[999] * 3, [749] * 3, [499] * 3, [249] * 3]
+    assert all(t.dtype == torch.int64 for _, t in seen)
+    assert [step.t for step in walk] == [999, 749, 499, 249]
+    assert torch.equal(seen[0][0], next(normals()))
+    for step, (x_t, _) in zip(walk[:-1], seen[1:], strict=True):
+        assert torch.equal(step.x_prev, x_t)
+    assert torch.equal(walk[-1].x_prev, walk[-1].pred_x_start)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "steps", "expected"),
+    [
+        (1000, 10, [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]),
+        (1000, 4, [999, 749, 499, 249]),
+        (1000, 3, [999, 666, 332]),
+        (1000, 1, [999]),
+        (5, None, [4, 3, 2, 1, 0]),
+        (5, 5, [4, 3, 2, 1, 0]),
+        (5, 4, [4, 3, 1, 0]),
+        (5, 2, [4, 1]),
+        (1, None, [0]),
+    ],
+)
+def test_spaced_timesteps(timesteps: int, steps: int | None, expected: list[int]) -> None:
+    assert spaced_timesteps(timesteps, steps) == expected
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
+def test_spaced_timesteps_are_the_exact_fractions_rounded(timesteps: int) -> None:
+    for steps in range(1, timesteps + 1):
+        walk = spaced_timesteps(timesteps, steps)
+        assert walk == [round(Fraction(timesteps) - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
+        assert walk[0] == timesteps - 1
+        assert walk[-1] >= 0
+        assert sorted(set(walk), reverse=True) == walk
+
+
+def test_more_steps_than_timesteps_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps is 11, but the model has only 10 timesteps"):
+        spaced_timesteps(10, 11)
+    with pytest.raises(ValueError, match="1001"):
+        next(sample_loop(fake_model, REFERENCE, sampler(steps=1001), noise_from(normals())))
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"eta": 1.1}, {"eta": -0.1}, {"sampler": "euler"}, {"variance": "learned"}, {"clip": 1}]
+)
+def test_sampler_params_refuse(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        sampler(**change)
+
+
+@pytest.fixture(params=[("double_conv", "noise"), ("residual", "noise"), ("residual", "v")], ids="-".join)
+def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> LoadedModel:
+    """A tiny model through its file, saved while in training mode, none of its weights zero."""
+    block, prediction = request.param
+    params = UNetParams(
+        channels=(4, 8), time_embed_dim=4, block=block, patch_size=2, attention=True, prediction=prediction
+    )
+    schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UNet(params, schedule).train()
+        for name, weight in model.state_dict().items():
+            if weight.is_floating_point():
+                weight.copy_(0.5 + torch.rand_like(weight) if "running_var" in name else 0.3 * torch.randn_like(weight))
+    save_model(tmp_path / "model.safetensors", model, schedule, (7,))
+    return load_model(tmp_path / "model.safetensors")
+
+
+def draw(loaded: LoadedModel, indices: list[int], seed: int = 0, **changes: object) -> Tensor:
+    *_, last = draw_batch(loaded, sampler(**changes), seed, indices, CPU)
+    return last.x_prev.clone()
+
+
+@pytest.mark.parametrize("changes", [{}, {"name": "ddim", "eta": 0.0, "steps": 4, "clip": True}])
+def test_an_image_does_not_depend_on_its_batch(loaded: LoadedModel, changes: dict[str, object]) -> None:
+    together = draw(loaded, [0, 1, 2, 3, 4], **changes)
+    assert together.shape == (5, 1, 28, 28)
+    assert together.dtype == torch.float32
+    assert together.isfinite().all()
+    # Convolutions add in another order for another batch size.
+    torch.testing.assert_close(draw(loaded, [3], **changes)[0], together[3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(draw(loaded, [4, 3, 17], **changes)[:2], together[[4, 3]], rtol=0, atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 0.1
+
+
+def test_drawing_again_gives_equal_bits_and_another_seed_other_images(loaded: LoadedModel) -> None:
+    assert torch.equal(draw(loaded, [0, 1]), draw(loaded, [0, 1]))
+    assert (draw(loaded, [0, 1]) - draw(loaded, [0, 1], seed=1)).abs().max() > 0.1
+
+
+def test_the_network_draws_in_evaluation_mode_and_leaves_no_mode_behind(loaded: LoadedModel) -> None:
+    modes = []
+    nn.Module.register_forward_pre_hook(loaded.model, lambda module, _: modes.append(module.training))
+    before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    for step in draw_batch(loaded, sampler(), 0, [0, 1], CPU):
+        assert not torch.is_inference_mode_enabled()
+        assert not step.x_prev.requires_grad
+    assert modes == [False] * 10
+    assert not any(module.training for module in loaded.model.modules())
+    for name, weight in loaded.model.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "size", "expected"),
+    [
+        (0, 10, 4, [range(0, 4), range(4, 8), range(8, 10)]),
+        (7, 4, 2, [range(7, 9), range(9, 11)]),
+        (5, 3, 128, [range(5, 8)]),
+        (5, 0, 128, []),
+    ],
+)
+def test_batches_cover_the_indices_once_and_in_order(first: int, count: int, size: int, expected: list[range]) -> None:
+    assert list(batches(first, count, size)) == expected
+
+
+def test_steps_are_checked_against_the_model(loaded: LoadedModel) -> None:
+    assert check_steps(loaded, sampler()) == 10
+    assert check_steps(loaded, sampler(steps=4)) == 4
+    with pytest.raises(UserError, match="steps is 11, but the model has only 10 timesteps"):
+        check_steps(loaded, sampler(steps=11))
+    with pytest.raises(UserError, match="steps is 11"):
+        next(draw_batch(loaded, sampler(steps=11), 0, [0], CPU))

@@ -1,0 +1,422 @@
+"""Training: the loss, the averaged weights, the loop and its randomness, against hand-made references."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.console import UserError
+from ddpm.device import Runtime
+from ddpm.params import parse
+from ddpm.randomness import generator
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.training import EpochEnd, Logged, Training, TrainParams, draw_timesteps
+from ddpm.unet import UNet, UNetParams
+
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
+CPU = Runtime(torch.device("cpu"), torch.float32)
+RECIPE = {
+    "epochs": 2,
+    "batch_size": 4,
+    "lr": 0.01,
+    "lr_decay": "none",
+    "warmup_steps": 0,
+    "ema_decay": 0.9,
+    "loss": "noise",
+    "timestep_sampling": "stratified",
+    "classes": "all",
+    "validation": 0,
+    "log_every": 1,
+    "seed": 0,
+}
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return 2 * torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+def network(block: str = "residual", channels: int = 4, prediction: str = "noise") -> UNet:
+    """A fresh network, always with the same weights, none of the layers zero."""
+    params = {
+        "channels": (channels,),
+        "time_embed_dim": 4,
+        "block": block,
+        "patch_size": 4,
+        "attention": False,
+        "prediction": prediction,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UNet(UNetParams.model_validate(params), SCHEDULE)
+        for weight in model.parameters():
+            if not weight.any():
+                torch.nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def new_training(
+    count: int = 16, held_out: int = 0, model: UNet | None = None, block: str = "residual", **changes: object
+) -> Training:
+    params = TrainParams.model_validate({**RECIPE, **changes})
+    return Training(model or network(block), SCHEDULE, images(count), images(held_out, seed=1), params, CPU)
+
+
+def finished(**changes: object) -> Training:
+    training = new_training(**changes)
+    for _ in training.run():
+        pass
+    return training
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def assert_equal_weights(left: torch.nn.Module, right: torch.nn.Module) -> None:
+    torch.testing.assert_close(weights(left), weights(right), rtol=0, atol=0)
+
+
+def record_steps(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """A list that grows by (x_start, t, losses) with every step."""
+    steps = []
+    original = training._step
+
+    def step(x_start: Tensor) -> tuple[Tensor, Tensor]:
+        t, losses = original(x_start)
+        steps.append((x_start, t, losses))
+        return t, losses
+
+    monkeypatch.setattr(training, "_step", step)
+    return steps
+
+
+def by_bucket(t: Tensor, losses: Tensor) -> Tensor:
+    """Mean loss in each tenth of the 20 timesteps."""
+    return torch.stack([losses[t // 2 == bucket].mean() for bucket in range(10)])
+
+
+def test_uniform_timesteps_are_uniform() -> None:
+    t = draw_timesteps(100_000, 1000, "uniform", generator(0, "test"))
+    assert t.dtype == torch.int64
+    counts = t.bincount(minlength=1000)
+    assert len(counts) == 1000
+    # Each count is 100 with deviation 10, and the mean 499.5 with 0.91: five deviations.
+    assert (counts - 100).abs().max() < 50
+    assert t.double().mean().item() == pytest.approx(499.5, abs=4.6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [1, 8, 100])
+def test_stratified_timesteps_are_one_in_each_stratum(count: int, seed: int) -> None:
+    t = draw_timesteps(count, 1000, "stratified", generator(seed, "test"))
+    assert (t * count // 1000).tolist() == list(range(count))
+
+
+def test_stratified_timesteps_are_uniform_also_where_strata_end_between_timesteps() -> None:
+    source = generator(0, "test")
+    t = torch.stack([draw_timesteps(4, 10, "stratified", source) for _ in range(5000)])
+    # Strata of 2.5 timesteps: each may reach into the next stratum's first.
+    assert [column.unique().tolist() for column in t.T] == [[0, 1, 2], [2, 3, 4], [5, 6, 7], [7, 8, 9]]
+    # Of 20,000 draws 2,000 each; five deviations of a binomial, which is wider than this is.
+    assert (t.flatten().bincount(minlength=10) - 2000).abs().max() < 5 * (20_000 * 0.1 * 0.9) ** 0.5
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "stratified"])
+def test_the_largest_draw_is_still_a_timestep(sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The largest float32 below 1; with a stratum's number added, it rounds to the next whole number.
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), 1 - 2**-24))
+    assert draw_timesteps(128, 1000, sampling, generator(0, "test"))[-1] == 999
+
+
+def test_stratified_timesteps_have_less_variance_in_their_mean() -> None:
+    source = generator(0, "test")
+    means = {
+        sampling: torch.stack([draw_timesteps(16, 1000, sampling, source).double().mean() for _ in range(500)])
+        for sampling in ("uniform", "stratified")
+    }
+    # Theory: deviation 288.7 / 4, and a sixteenth of it.
+    assert means["uniform"].std().item() == pytest.approx(72.2, rel=0.15)
+    assert means["stratified"].std().item() == pytest.approx(72.2 / 16, rel=0.15)
+    assert means["stratified"].mean().item() == pytest.approx(499.5, abs=1.1)
+
+
+def test_learning_rate_constant() -> None:
+    training = new_training(lr=0.02)
+    assert [training.learning_rate(step) for step in range(8)] == [0.02] * 8
+
+
+def test_learning_rate_warms_up() -> None:
+    training = new_training(lr=0.02, warmup_steps=3)
+    rates = [training.learning_rate(step) for step in range(6)]
+    assert rates == pytest.approx([0.005, 0.01, 0.015, 0.02, 0.02, 0.02], rel=1e-12)
+
+
+def test_learning_rate_falls_by_half_a_cosine() -> None:
+    training = new_training(lr=0.02, lr_decay="cosine")
+    assert training.total_steps == 8
+    rates = [training.learning_rate(step) for step in (0, 2, 4, 6, 8)]
+    assert rates == pytest.approx([0.02, 0.01 * (1 + 0.5**0.5), 0.01, 0.01 * (1 - 0.5**0.5), 0], abs=1e-12)
+
+
+def test_learning_rate_warm_up_and_cosine_multiply() -> None:
+    training = new_training(lr=0.02, lr_decay="cosine", warmup_steps=4)
+    assert training.learning_rate(2) == pytest.approx(0.02 * 3 / 5 * 0.5 * (1 + math.cos(math.pi / 4)), rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["noise", "v"])
+@pytest.mark.parametrize("sampling", ["uniform", "stratified"])
+@pytest.mark.parametrize(("block", "prediction"), [("residual", "noise"), ("residual", "v"), ("double_conv", "noise")])
+def test_one_step_is_adam_on_the_mean_squared_error(block: str, prediction: str, sampling: str, loss: str) -> None:
+    model = network(block, prediction=prediction)
+    training = new_training(model=model, timestep_sampling=sampling, loss=loss, warmup_steps=9)
+    by_hand = copy.deepcopy(training.network)
+    x_start = images(4, seed=2)
+
+    source = generator(0, "train", 0)
+    expected_t = draw_timesteps(4, 20, sampling, source)
+    noise = torch.randn(4, 1, 28, 28, generator=source)
+    alpha_bar = (1 - torch.linspace(0.01, 0.5, 20, dtype=torch.float64)).cumprod(0)[expected_t].view(4, 1, 1, 1)
+    signal, spread = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    x_t = signal * x_start + spread * noise
+    pred_noise = by_hand.train()(x_t, expected_t)
+    expected = (pred_noise - noise).square().flatten(1).mean(1)
+    # The velocity that a predicted noise implies is the v for which noise = spread x_t + signal v.
+    pred_velocity, velocity = (pred_noise - spread * x_t) / signal, signal * noise - spread * x_start
+    (expected if loss == "noise" else (pred_velocity - velocity).square()).mean().backward()
+
+    t, losses = training._step(x_start)
+    assert torch.equal(t, expected_t)
+    # What is told is the error of the noise, whichever loss is minimised.
+    torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)
+    assert not losses.requires_grad
+    assert training.step == 1
+    for name, weight in training.network.named_parameters():
+        before = by_hand.get_parameter(name)
+        assert before.grad is not None
+        assert weight.grad is not None
+        # Relative to the largest: a convolution before BatchNorm has gradients that cancel.
+        scale = before.grad.abs().max().item()
+        torch.testing.assert_close(weight.grad, before.grad, rtol=1e-4, atol=1e-4 * scale + 1e-7)
+        # Adam's first step, at the first of ten rates up to 0.01.
+        expected_weight = before - 0.001 * weight.grad / (weight.grad.abs() + 1e-8)
+        torch.testing.assert_close(weight, expected_weight, rtol=1e-5, atol=1e-6)
+
+
+def test_each_step_has_its_own_noise_and_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = new_training(count=4, epochs=5, lr=1e-12)
+    steps = record_steps(training, monkeypatch)
+    for _ in training.run():
+        pass
+    assert len({tuple(t.tolist()) for _, t, _ in steps}) == 5
+    assert len({losses.sum().item() for _, _, losses in steps}) == 5
+
+
+def test_training_overfits_one_image() -> None:
+    recipe = {"epochs": 300, "batch_size": 16, "lr": 5e-3, "lr_decay": "cosine", "warmup_steps": 10, "log_every": 50}
+    params = UNetParams(
+        channels=(32,), time_embed_dim=8, block="residual", patch_size=4, attention=False, prediction="noise"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UNet(params, SCHEDULE)
+    image = images(1).sign().expand(16, -1, -1, -1)
+    training = Training(model, SCHEDULE, image, image, TrainParams.model_validate({**RECIPE, **recipe}), CPU)
+    # A fresh network predicts nothing, and noise has a mean square of 1.
+    assert training.validate().nanmean().item() == pytest.approx(1, rel=0.02)
+    events = list(training.run())
+    losses = [event.loss for event in events if isinstance(event, Logged)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.06
+    assert isinstance(events[-1], EpochEnd)
+    assert events[-1].validation is not None
+    assert events[-1].validation.nanmean() < 0.06
+
+
+def test_equal_seeds_give_equal_bits() -> None:
+    first, second = finished(), finished()
+    assert_equal_weights(first.network, second.network)
+    assert_equal_weights(first.model, second.model)
+
+
+def test_neither_logging_nor_validating_changes_the_training() -> None:
+    assert_equal_weights(finished().model, finished(log_every=3, held_out=5).model)
+
+
+def test_another_seed_gives_other_weights() -> None:
+    first, second = finished(seed=0), finished(seed=1)
+    for name, weight in first.network.named_parameters():
+        assert not torch.equal(weight, second.network.get_parameter(name)), name
+
+
+def test_the_global_generator_is_neither_used_nor_moved() -> None:
+    before = torch.get_rng_state()
+    first = finished(held_out=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        assert_equal_weights(finished(held_out=5).model, first.model)
+
+
+@pytest.mark.parametrize("ema_decay", [0.3, 0.9])
+def test_average_is_a_moving_average_whose_decay_warms_up(ema_decay: float) -> None:
+    training = new_training(ema_decay=ema_decay, epochs=6)
+    average: dict[str, Tensor] = {}
+    for event in training.run():
+        if isinstance(event, EpochEnd):
+            continue
+        decay = min(ema_decay, (1 + event.step) / (10 + event.step))
+        for name, weight in training.network.named_parameters():
+            now = weight.detach().double()
+            # The average starts at the weights after the first step.
+            average[name] = decay * average[name] + (1 - decay) * now if event.step > 1 else now
+            torch.testing.assert_close(
+                training.model.get_parameter(name).detach().double(), average[name], rtol=1e-5, atol=1e-6
+            )
+    assert training.model is not training.network
+    assert (training.model.stem.weight - training.network.stem.weight).abs().max() > 1e-4
+
+
+def test_average_has_the_networks_batch_statistics() -> None:
+    # torch's AveragedModel copies buffers; without that, evaluation would use the statistics of the start.
+    training = finished(block="double_conv")
+    for name, buffer in training.network.named_buffers():
+        assert torch.equal(training.model.get_buffer(name), buffer), name
+    assert training.network.bottleneck.norm1.num_batches_tracked == 8
+
+
+def test_without_averaging_the_network_itself_is_kept() -> None:
+    training = finished(ema_decay=0)
+    assert training.model is training.network
+    assert_equal_weights(training.model, finished(ema_decay=0.9).network)
+
+
+def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = new_training(count=10, epochs=5)
+    assert training.steps_per_epoch == 2
+    assert training.total_steps == 10
+    training.images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 28, 28) / 10
+    steps = record_steps(training, monkeypatch)
+    events = list(training.run())
+    assert training.step == 10
+    assert [event.step for event in events if isinstance(event, EpochEnd)] == [2, 4, 6, 8, 10]
+    assert all(x_start.shape == (4, 1, 28, 28) for x_start, _, _ in steps)
+    seen = (torch.stack([x_start[:, 0, 0, 0] for x_start, _, _ in steps]) * 10).round().long().view(5, 8).tolist()
+    for epoch in seen:
+        assert len(set(epoch)) == 8
+    assert len({tuple(epoch) for epoch in seen}) == 5
+    assert {index for epoch in seen for index in epoch} == set(range(10))
+
+
+def test_the_order_of_the_images_hangs_on_seed_and_epoch_alone() -> None:
+    order = torch.cat(new_training(count=40, seed=3)._batches(1)).tolist()
+    assert sorted(order) == list(range(40))
+    assert torch.cat(new_training(count=40, seed=3, batch_size=8)._batches(1)).tolist() == order
+    assert torch.cat(new_training(count=40, seed=4)._batches(1)).tolist() != order
+    assert torch.cat(new_training(count=40, seed=3)._batches(2)).tolist() != order
+
+
+def test_fewer_images_than_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size is 4, but there are only 3 training images"):
+        new_training(count=3)
+    assert new_training(count=4).steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("ema_decay", [0, 0.9])
+def test_validating_twice_gives_the_same_and_changes_nothing(ema_decay: float) -> None:
+    training = new_training(held_out=6, block="double_conv", ema_decay=ema_decay)
+    training._step(images(4, seed=2))
+    before = weights(training.network)
+    first, second = training.validate(), training.validate()
+    assert torch.equal(first.nan_to_num(-1), second.nan_to_num(-1))
+    torch.testing.assert_close(weights(training.network), before, rtol=0, atol=0)
+    assert all(module.training for module in training.network.modules())
+
+
+def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
+    # More than one chunk of 500, and BatchNorm, whose mode shows in the values.
+    training = new_training(held_out=503, block="double_conv")
+    for seed in (2, 3, 4):
+        training._step(images(4, seed))
+    timesteps, losses = [], []
+    for chunk, x_start in enumerate(images(503, seed=1).split(500)):
+        source = generator(0, "validation", chunk)
+        t = draw_timesteps(len(x_start), 20, "stratified", source)
+        noise = torch.randn(x_start.shape, generator=source)
+        with torch.no_grad():
+            pred_noise = copy.deepcopy(training.model).eval()(SCHEDULE.q_sample(x_start, t, noise), t)
+        timesteps.append(t)
+        losses.append((pred_noise - noise).square().mean(dim=(1, 2, 3)))
+    expected = by_bucket(torch.cat(timesteps), torch.cat(losses))
+    torch.testing.assert_close(training.validate(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_validation_has_no_value_where_no_timestep_fell() -> None:
+    # Three strata of 20 timesteps: at most three buckets of two.
+    losses = new_training(held_out=3).validate()
+    assert losses.shape == (10,)
+    assert losses.isfinite().sum() == 3
+    assert losses.isnan().sum() == 7
+
+
+def test_without_held_out_images_there_is_no_validation() -> None:
+    ends = [event for event in new_training().run() if isinstance(event, EpochEnd)]
+    assert [end.validation for end in ends] == [None, None]
+
+
+def test_logged_losses_are_means_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = new_training(epochs=2, log_every=3)
+    steps = record_steps(training, monkeypatch)
+    events = list(training.run())
+    means = [losses.mean().item() for _, _, losses in steps]
+    logged = [event for event in events if isinstance(event, Logged)]
+    # Eight steps: logging runs on over the end of an epoch, and the end of training is always logged.
+    assert [event.step for event in logged] == [3, 6, 8]
+    expected = [sum(means[0:3]) / 3, sum(means[3:6]) / 3, sum(means[6:8]) / 2]
+    assert [event.loss for event in logged] == pytest.approx(expected, rel=1e-6)
+    assert [type(event).__name__ for event in events] == ["Logged", "EpochEnd", "Logged", "Logged", "EpochEnd"]
+
+
+def test_epochs_end_with_their_own_losses_by_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = new_training(count=100, epochs=2, batch_size=50, lr=0.05)
+    steps = record_steps(training, monkeypatch)
+    ends = [event for event in training.run() if isinstance(event, EpochEnd)]
+    assert [(end.epoch, end.step) for end in ends] == [(1, 2), (2, 4)]
+    for end, (first, second) in zip(ends, [steps[:2], steps[2:]], strict=True):
+        expected = by_bucket(torch.cat([first[1], second[1]]), torch.cat([first[2], second[2]]))
+        torch.testing.assert_close(end.training, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "classes"), [("all", tuple(range(10))), ([7], (7,)), ([0, 9], (0, 9)), ((3, 1), (3, 1))]
+)
+def test_classes_are_all_or_a_list(value: object, classes: tuple[int, ...]) -> None:
+    assert parse(TrainParams, {**RECIPE, "classes": value}, "params.yaml", "train").classes == classes
+
+
+@pytest.mark.parametrize("value", ["none", "7", 7, None, [], [10], [-1], ["7"], [1.5], [True], {"7": 1}])
+def test_other_classes_are_refused(value: object) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml: .*\n  train\.classes"):
+        parse(TrainParams, {**RECIPE, "classes": value}, "params.yaml", "train")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"lr": "1e-3"},
+        {"ema_decay": 1.0},
+        {"warmup_steps": -1},
+        {"log_every": 0},
+        {"lr_decay": "linear"},
+        {"loss": "x_start"},
+        {"timestep_sampling": "importance"},
+        {"seed": -1},
+    ],
+)
+def test_params_out_of_range_are_refused_by_name(change: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=rf"train\.{next(iter(change))}: "):
+        parse(TrainParams, {**RECIPE, **change}, "params.yaml", "train")

@@ -1,0 +1,312 @@
+"""The network: the article's shapes and count, and each part against its definition."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.unet import Attention, DoubleConv, ResidualBlock, UNet, UNetParams, time_embedding
+
+REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
+ARTICLE = UNetParams(
+    channels=(64, 128, 256),
+    time_embed_dim=32,
+    block="double_conv",
+    patch_size=1,
+    attention=False,
+    prediction="noise",
+)
+# Levels and patch size: every pair that 28 pixels allow.
+SHAPES = [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 4)]
+
+
+def tiny(
+    block: str = "residual", levels: int = 2, patch_size: int = 2, attention: bool = True, prediction: str = "noise"
+) -> UNetParams:
+    return UNetParams.model_validate(
+        {
+            "channels": (4, 6, 8)[:levels],
+            "time_embed_dim": 4,
+            "block": block,
+            "patch_size": patch_size,
+            "attention": attention,
+            "prediction": prediction,
+        }
+    )
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """All weights and running statistics away from their starting values, none of them zero."""
+    source = torch.Generator().manual_seed(seed)
+    for name, weight in module.state_dict().items():
+        if "running_var" in name:
+            weight.uniform_(0.5, 1.5, generator=source)
+        elif weight.is_floating_point():
+            weight.normal_(0, 0.3, generator=source)
+    return module
+
+
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_article_has_its_count_of_parameters() -> None:
+    assert sum(weight.numel() for weight in UNet(ARTICLE, REFERENCE).parameters()) == 1_884_097
+
+
+def test_article_has_its_shapes_and_wiring() -> None:
+    model = UNet(ARTICLE, REFERENCE).eval()
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, given: tuple[Tensor, ...], out: Tensor) -> None:
+        inputs[name], outputs[name] = given[0], out
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, given, out, name=name: keep(name, given, out))
+    with torch.no_grad():
+        model(normal(2, 1, 28, 28), torch.tensor([0, 999]))
+    shapes = {
+        "down.0": (2, 64, 28, 28),
+        "down.1": (2, 128, 14, 14),
+        "bottleneck": (2, 256, 7, 7),
+        "upsample.0": (2, 128, 14, 14),
+        "up.0": (2, 128, 14, 14),
+        "upsample.1": (2, 64, 28, 28),
+        "up.1": (2, 64, 28, 28),
+        "head": (2, 1, 28, 28),
+        "": (2, 1, 28, 28),
+    }
+    assert {name: tuple(outputs[name].shape) for name in shapes} == shapes
+    pooled = {"down.1": (2, 64, 14, 14), "bottleneck": (2, 128, 7, 7)}
+    assert {name: tuple(inputs[name].shape) for name in pooled} == pooled
+    assert torch.equal(inputs["down.1"], F.max_pool2d(outputs["down.0"], 2))
+    assert torch.equal(inputs["bottleneck"], F.max_pool2d(outputs["down.1"], 2))
+    assert torch.equal(inputs["upsample.0"], outputs["bottleneck"])
+    # The transposed convolution's output comes first, then the skip.
+    assert torch.equal(inputs["up.0"], torch.cat([outputs["upsample.0"], outputs["down.1"]], dim=1))
+    assert torch.equal(inputs["up.1"], torch.cat([outputs["upsample.1"], outputs["down.0"]], dim=1))
+    assert torch.equal(outputs[""], outputs["head"])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize(("levels", "patch_size"), SHAPES)
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_output_is_like_the_input(block: str, levels: int, patch_size: int, attention: bool) -> None:
+    # In float64, for the time moves untrained tiny networks only a little.
+    model = randomised(UNet(tiny(block, levels, patch_size, attention), SCHEDULE)).double().eval()
+    x_t = normal(2, 1, 28, 28).double()
+    with torch.no_grad():
+        pred_noise = model(x_t, torch.tensor([0, 9]))
+        earlier = model(x_t, torch.tensor([0, 2]))
+    assert pred_noise.shape == x_t.shape
+    assert pred_noise.dtype == x_t.dtype
+    assert pred_noise.isfinite().all()
+    # Every configuration is told the time, and each image its own.
+    assert torch.equal(earlier[0], pred_noise[0])
+    assert (earlier[1] - pred_noise[1]).abs().max() > 1e-5
+
+
+def test_patches_keep_their_pixels_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = UNet(tiny("double_conv", levels=1, patch_size=2, attention=False), SCHEDULE)
+    # Nothing happens between patching and its inverse: what goes in must come out where it was.
+    monkeypatch.setattr(model.bottleneck, "forward", lambda x, embedding: x)
+    nn.init.dirac_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    x_t = normal(2, 1, 28, 28)
+    assert torch.equal(model(x_t, torch.tensor([0, 1])), x_t)
+
+
+def test_time_embedding_is_interleaved_sines_and_cosines() -> None:
+    table = time_embedding(1000, 32)
+    assert table.shape == (1000, 32)
+    assert table.dtype == torch.float32
+    for t in (0, 1, 7, 500, 999):
+        for i in range(0, 32, 2):
+            angle = t / 10000 ** (i / 32)
+            # Half a unit in the last place of float32 near 1.
+            assert table[t, i].item() == pytest.approx(math.sin(angle), abs=6e-8)
+            assert table[t, i + 1].item() == pytest.approx(math.cos(angle), abs=6e-8)
+
+
+def test_time_embedding_by_hand() -> None:
+    table = time_embedding(2, 4)
+    assert table[0].tolist() == [0, 1, 0, 1]
+    assert table[1].tolist() == pytest.approx([0.841471, 0.540302, 0.0099998, 0.99995], abs=1e-6)
+
+
+def test_tables_are_rebuilt_and_not_stored() -> None:
+    model = UNet(tiny(), SCHEDULE)
+    assert torch.equal(model.time_table, time_embedding(10, 4))
+    assert torch.equal(model.signal.flatten(), SCHEDULE.sqrt_alphas_cumprod.float())
+    assert torch.equal(model.spread.flatten(), SCHEDULE.sqrt_one_minus_alphas_cumprod.float())
+    assert sorted(model.state_dict()) == sorted(name for name, _ in model.named_parameters())
+
+
+def test_the_velocity_of_theory_gives_the_noise_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Salimans and Ho 2022 (arXiv:2202.00512): v = sqrt(abar) eps - sqrt(1 - abar) x_0.
+    x_start, noise, t = normal(3, 1, 28, 28), normal(3, 1, 28, 28, seed=2), torch.tensor([0, 5, 9])
+    alpha_bar = SCHEDULE.alphas_cumprod[t].float().view(3, 1, 1, 1)
+    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_start
+    model = UNet(tiny(levels=1, patch_size=1, prediction="v"), SCHEDULE)
+    monkeypatch.setattr(model.head, "forward", lambda _: velocity)
+    torch.testing.assert_close(model(SCHEDULE.q_sample(x_start, t, noise), t), noise, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_predicting_velocity_is_a_change_of_output_alone(block: str) -> None:
+    plain = randomised(UNet(tiny(block), SCHEDULE)).eval()
+    model = UNet(tiny(block, prediction="v"), SCHEDULE).eval()
+    model.load_state_dict(plain.state_dict())
+    x_t, t = normal(3, 1, 28, 28), torch.tensor([0, 5, 9])
+    alpha_bar = SCHEDULE.alphas_cumprod[t].float().view(3, 1, 1, 1)
+    with torch.no_grad():
+        expected = (1 - alpha_bar).sqrt() * x_t + alpha_bar.sqrt() * plain(x_t, t)
+        torch.testing.assert_close(model(x_t, t), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_velocity_keeps_nearly_pure_noise_through_bfloat16() -> None:
+    model = randomised(UNet(tiny(prediction="v"), REFERENCE)).eval()
+    plain = UNet(tiny(), REFERENCE).eval()
+    plain.load_state_dict(model.state_dict())
+    x_t, t = normal(2, 1, 28, 28), torch.tensor([999, 999])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        velocity, pred_noise = plain(x_t, t), model(x_t, t)
+    assert velocity.dtype == torch.bfloat16
+    assert pred_noise.dtype == torch.float32
+    alpha_bar = REFERENCE.alphas_cumprod[999].float()
+    expected = (1 - alpha_bar).sqrt() * x_t + alpha_bar.sqrt() * velocity.float()
+    torch.testing.assert_close(pred_noise, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_residual_network_for_velocity_starts_by_predicting_velocity_zero() -> None:
+    model = UNet(tiny("residual", prediction="v"), SCHEDULE)
+    x_t, t = normal(2, 1, 28, 28), torch.tensor([0, 9])
+    assert torch.equal(model(x_t, t), SCHEDULE.sqrt_one_minus_alphas_cumprod[t].float().view(2, 1, 1, 1) * x_t)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_residual_network_starts_by_predicting_exactly_nothing(attention: bool) -> None:
+    model = UNet(tiny("residual", attention=attention), SCHEDULE)
+    assert torch.equal(model(normal(2, 1, 28, 28), torch.tensor([0, 9])), torch.zeros(2, 1, 28, 28))
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_in_evaluation_an_image_does_not_depend_on_the_others(block: str, attention: bool) -> None:
+    model = randomised(UNet(tiny(block, attention=attention), SCHEDULE)).eval()
+    x_t, t = normal(3, 1, 28, 28), torch.tensor([2, 5, 9])
+    others, other_t = 5 * normal(3, 1, 28, 28, seed=2), torch.tensor([9, 5, 0])
+    others[1] = x_t[1]
+    with torch.no_grad():
+        together, among_others, alone = model(x_t, t), model(others, other_t), model(x_t[1:2], t[1:2])
+    scale = together.abs().max().item()
+    # Only the order in which convolutions add may differ.
+    torch.testing.assert_close(among_others[1], together[1], rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-5 * scale)
+    assert (among_others[0] - together[0]).abs().max() > 0.01 * scale
+
+
+def test_residual_network_has_no_batch_statistics_in_training_either() -> None:
+    model = randomised(UNet(tiny("residual"), SCHEDULE))
+    x_t, t = normal(2, 1, 28, 28), torch.tensor([2, 5])
+    with torch.no_grad():
+        assert torch.equal(model.train()(x_t, t), model.eval()(x_t, t))
+    assert not any("running" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("channels", "patch_size", "shrink"),
+    [((8, 8, 8, 8), 1, 8), ((8, 8, 8), 2, 8), ((8, 8), 4, 8), ((8, 8, 8, 8, 8), 4, 64)],
+)
+def test_too_many_levels_are_refused(channels: tuple[int, ...], patch_size: int, shrink: int) -> None:
+    says = f"{len(channels)} levels of channels with patch_size {patch_size} .* by {shrink}, which must divide 28"
+    with pytest.raises(ValidationError, match=says):
+        UNetParams.model_validate({**ARTICLE.model_dump(), "channels": channels, "patch_size": patch_size})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": ()},
+        {"channels": (0,)},
+        {"time_embed_dim": 5},
+        {"time_embed_dim": 0},
+        {"patch_size": 3},
+        {"patch_size": True},
+        {"block": "resnet"},
+        {"prediction": "x_start"},
+        {"attention": 1},
+    ],
+)
+def test_params_out_of_range_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        UNetParams.model_validate({**ARTICLE.model_dump(), **change})
+
+
+def whole_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Norm over all channels and pixels of an image, written out."""
+    mean, variance = x.mean(dim=(1, 2, 3), keepdim=True), x.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
+    return (x - mean) / (variance + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(64, 2), (32, 1), (24, 1)])
+def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
+    block = randomised(Attention(channels)).double()
+    assert block.heads == heads
+    x = normal(2, channels, 3, 5).double()
+    query, key, value = F.conv2d(whole_norm(x, block.norm), block.qkv.weight, block.qkv.bias).flatten(2).chunk(3, dim=1)
+    width = channels // heads
+    mixed = torch.empty_like(query)
+    for image in range(2):
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            weights = (query[image, part].T @ key[image, part] / width**0.5).softmax(dim=1)
+            mixed[image, part] = (weights @ value[image, part].T).T
+    expected = x + F.conv2d(mixed.unflatten(2, (3, 5)), block.out.weight, block.out.bias)
+    assert (expected - x).abs().max() > 0.1
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_attention_starts_as_the_identity() -> None:
+    x = normal(2, 32, 3, 3)
+    assert torch.equal(Attention(32)(x), x)
+
+
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(3, 5), (4, 4)])
+def test_residual_block_is_its_definition(in_channels: int, out_channels: int) -> None:
+    block = randomised(ResidualBlock(in_channels, out_channels, 6)).double()
+    x, embedding = normal(2, in_channels, 4, 4).double(), normal(2, 6, seed=2).double()
+    h = F.conv2d(F.silu(whole_norm(x, block.norm1)), block.conv1.weight, block.conv1.bias, padding=1)
+    h = h + (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
+    h = F.conv2d(F.silu(whole_norm(h, block.norm2)), block.conv2.weight, block.conv2.bias, padding=1)
+    same = in_channels == out_channels
+    skip = x if same else F.conv2d(x, block.skip.weight, block.skip.bias)
+    torch.testing.assert_close(block(x, embedding), skip + h, rtol=1e-10, atol=1e-10)
+
+
+def test_residual_block_starts_as_its_skip() -> None:
+    x = normal(2, 4, 4, 4)
+    assert torch.equal(ResidualBlock(4, 4, 6)(x, normal(2, 6)), x)
+
+
+def test_double_conv_is_the_articles_in_evaluation() -> None:
+    block = randomised(DoubleConv(3, 5, 6)).double().eval()
+    x, embedding = normal(2, 3, 4, 4).double(), normal(2, 6, seed=2).double()
+
+    def conv_norm_relu(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+        assert conv.bias is None
+        x = F.conv2d(x, conv.weight, padding=1) - norm.running_mean[:, None, None]
+        x = x / (norm.running_var[:, None, None] + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+        return x.clamp(min=0)
+
+    h = conv_norm_relu(x, block.conv1, block.norm1)
+    h = h + (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
+    expected = conv_norm_relu(h, block.conv2, block.norm2)
+    assert expected.max() > 0.1
+    torch.testing.assert_close(block(x, embedding), expected, rtol=1e-10, atol=1e-10)
