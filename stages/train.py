@@ -92,22 +92,29 @@ class Curves:
     """The loss curves as csv files, written anew every few seconds while they grow."""
 
     def __init__(self, timesteps: int) -> None:
-        self.timesteps = timesteps
-        self.rows = {"loss": ["step,train_loss"], "validation": ["step,validation_loss"], "loss_by_timestep": []}
+        width = timesteps / TIMESTEP_BUCKETS
+        self.middles = [(bucket + 0.5) * width for bucket in range(TIMESTEP_BUCKETS)]  # label the ranges of t
+        self.rows: dict[str, list[str]] = {
+            "loss": ["step,train_loss"],
+            "validation": ["step,validation_loss"],
+            "loss_by_timestep": ["t,train_loss"],
+            "validation_by_timestep": ["t,validation_loss"],
+        }
         self.last: dict[str, float] = {}  # the end of each curve, for the summary
         self.written = time.monotonic()
 
     def add(self, event: Logged | EpochEnd) -> None:
-        """Append the event to its curve."""
+        """Append the event to its curve; the losses by timestep are those of the last epoch alone."""
         if isinstance(event, Logged):
             self.last["train_loss"] = round(event.loss, 6)
             self.rows["loss"].append(f"{event.step},{event.loss:.6f}")
         else:
+            self.rows["loss_by_timestep"][1:] = self._by_timestep(event.training)
             if event.validation is not None:
                 mean = event.validation.nanmean().item()
                 self.last["validation_loss"] = round(mean, 6)
                 self.rows["validation"].append(f"{event.step},{mean:.6f}")
-            self.rows["loss_by_timestep"] = self._by_timestep(event)
+                self.rows["validation_by_timestep"][1:] = self._by_timestep(event.validation)
         if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
             self.write()
 
@@ -117,15 +124,10 @@ class Curves:
             write_whole(METRICS / f"{curve}.csv", ("\n".join(rows) + "\n").encode())
         self.written = time.monotonic()
 
-    def _by_timestep(self, event: EpochEnd) -> list[str]:
-        """The losses of the epoch for each range of t, labelled with the middle of the range."""
-        rows = ["t,train_loss,validation_loss"]
-        for bucket in range(TIMESTEP_BUCKETS):
-            middle = (bucket + 0.5) * self.timesteps / TIMESTEP_BUCKETS
-            validation = math.nan if event.validation is None else event.validation[bucket].item()
-            values = (event.training[bucket].item(), validation)
-            rows.append(f"{middle:g}," + ",".join("" if math.isnan(value) else f"{value:.6f}" for value in values))
-        return rows
+    def _by_timestep(self, losses: Tensor) -> list[str]:
+        """A row for each range of t in which a t fell."""
+        pairs = zip(self.middles, losses.tolist(), strict=True)
+        return [f"{middle:g},{loss:.6f}" for middle, loss in pairs if not math.isnan(loss)]
 
 
 if __name__ == "__main__":
