@@ -172,7 +172,7 @@ def test_a_mirror_refuses_what_is_not_a_whole_archive(serve: Serve, answer: Answ
 
 
 def test_a_mirror_without_the_file(serve: Serve) -> None:
-    assert "Not Found" in failure(Mirror(serve({}), Patience()))
+    assert "HTTP Error 404: Not Found" in failure(Mirror(serve({}), Patience()))
 
 
 @pytest.mark.parametrize("code", [403, 500, 503])
@@ -364,7 +364,7 @@ def test_the_final_message_lists_each_source_and_why(serve: Serve, tmp_path: Pat
         "  a folder: ",
         *(f"  {longer}: {name} has the wrong checksum, {len(FILES[name]) + 1} bytes; rejected" for name in NAMES),
         f"  {partial}: cut short after ",
-        f"  {missing}: Not Found",
+        f"  {missing}: HTTP Error 404: Not Found",
         f"  {nobody}: ",
     ]
     assert len(lines) == len(expected)
