@@ -142,7 +142,7 @@ def draw_gallery(gallery: dict[str, Tensor], kept_t: list[int]) -> None:
     frames = [
         torch.cat([tile(noisy, 8), tile(clean, 8)], dim=1) for noisy, clean in zip(x_t, pred_x_start, strict=True)
     ]
-    write_whole(METRICS / "reverse.gif", image_gif(frames, scale=2))
+    write_whole(METRICS / "reverse.gif", image_gif(frames, scale=1))
 
 
 def draw_neighbours(samples: Scored, train: Scored) -> None:
