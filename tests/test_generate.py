@@ -42,7 +42,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of 20 timesteps whose every weight is random: at its start, a network would predict zero."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     params = UNetParams(
-        channels=(4, 8), time_embed_dim=8, block="residual", patch_size=2, attention=False, prediction="v"
+        channels=(4, 8),
+        time_embed_dim=8,
+        block="residual",
+        patch_size=2,
+        bottleneck_blocks=1,
+        attention=False,
+        prediction="v",
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
     network = UNet(params, schedule)

@@ -354,7 +354,13 @@ def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> LoadedModel:
     """A tiny model through its file, saved while in training mode, none of its weights zero."""
     block, prediction = request.param
     params = UNetParams(
-        channels=(4, 8), time_embed_dim=4, block=block, patch_size=2, attention=True, prediction=prediction
+        channels=(4, 8),
+        time_embed_dim=4,
+        block=block,
+        patch_size=2,
+        bottleneck_blocks=1,
+        attention=True,
+        prediction=prediction,
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
     with torch.random.fork_rng(devices=[]):

@@ -37,6 +37,7 @@ def network(channels: tuple[int, ...] = (4, 6), block: str = "residual", predict
             "time_embed_dim": 4,
             "block": block,
             "patch_size": 2,
+            "bottleneck_blocks": 2,
             "attention": True,
             "prediction": prediction,
         }
@@ -255,7 +256,14 @@ def rewritten(path: Path, drop: str = "", **changes: object) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"drop": "head.2.bias"}, {"channels": [4, 8]}, {"channels": [4]}, {"block": "double_conv"}, {"attention": False}],
+    [
+        {"drop": "head.2.bias"},
+        {"channels": [4, 8]},
+        {"channels": [4]},
+        {"block": "double_conv"},
+        {"attention": False},
+        {"bottleneck_blocks": 3},
+    ],
 )
 def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "model.safetensors"

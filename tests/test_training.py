@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddpm.console import UserError
 from ddpm.device import Runtime
+from ddpm.muon import orthogonalise
 from ddpm.params import parse
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule, ScheduleParams
@@ -20,6 +21,7 @@ CPU = Runtime(torch.device("cpu"), torch.float32)
 RECIPE = {
     "epochs": 2,
     "batch_size": 4,
+    "optimizer": "adam",
     "lr": 0.01,
     "lr_decay": "none",
     "warmup_steps": 0,
@@ -44,6 +46,7 @@ def network(block: str = "residual", channels: int = 4, prediction: str = "noise
         "time_embed_dim": 4,
         "block": block,
         "patch_size": 4,
+        "bottleneck_blocks": 1,
         "attention": False,
         "prediction": prediction,
     }
@@ -204,6 +207,33 @@ def test_one_step_is_adam_on_the_mean_squared_error(block: str, prediction: str,
         torch.testing.assert_close(weight, expected_weight, rtol=1e-5, atol=1e-6)
 
 
+def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others() -> None:
+    training = new_training(model=network(), optimizer="muon")
+    muon, adam = training.optimizers
+    names = {id(weight): name for name, weight in training.network.named_parameters()}
+
+    def moved_by(optimizer: torch.optim.Optimizer) -> set[str]:
+        return {names[id(weight)] for group in optimizer.param_groups for weight in group["params"]}
+
+    assert moved_by(muon) == {"bottleneck.0.conv1.weight", "bottleneck.0.conv2.weight"}
+    assert moved_by(adam) == set(names.values()) - moved_by(muon)
+    before = weights(training.network)
+    training._step(images(4, seed=2))
+    for name, weight in training.network.named_parameters():
+        update = orthogonalise(0.0975 * weight.grad.flatten(1)) * 0.2 * 36**0.5 if name in moved_by(muon) else None
+        expected = weight.grad / (weight.grad.abs() + 1e-8) if update is None else update.view(weight.shape)
+        torch.testing.assert_close(before[name] - weight, 0.01 * expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
+    training = new_training(optimizer=optimizer, lr=0.02, lr_decay="cosine", warmup_steps=2)
+    for step in range(3):
+        training._step(images(4, seed=step))
+        rates = {group["lr"] for each in training.optimizers for group in each.param_groups}
+        assert rates == {training.learning_rate(step)}
+
+
 def test_each_step_has_its_own_noise_and_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
     training = new_training(count=4, epochs=5, lr=1e-12)
     steps = record_steps(training, monkeypatch)
@@ -216,7 +246,13 @@ def test_each_step_has_its_own_noise_and_timesteps(monkeypatch: pytest.MonkeyPat
 def test_training_overfits_one_image() -> None:
     recipe = {"epochs": 300, "batch_size": 16, "lr": 5e-3, "lr_decay": "cosine", "warmup_steps": 10, "log_every": 50}
     params = UNetParams(
-        channels=(32,), time_embed_dim=8, block="residual", patch_size=4, attention=False, prediction="noise"
+        channels=(32,),
+        time_embed_dim=8,
+        block="residual",
+        patch_size=4,
+        bottleneck_blocks=1,
+        attention=False,
+        prediction="noise",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -283,7 +319,7 @@ def test_average_has_the_networks_batch_statistics() -> None:
     training = finished(block="double_conv")
     for name, buffer in training.network.named_buffers():
         assert torch.equal(training.model.get_buffer(name), buffer), name
-    assert training.network.bottleneck.norm1.num_batches_tracked == 8
+    assert training.network.bottleneck[0].norm1.num_batches_tracked == 8
 
 
 def test_without_averaging_the_network_itself_is_kept() -> None:
@@ -412,6 +448,7 @@ def test_other_classes_are_refused(value: object) -> None:
         {"warmup_steps": -1},
         {"log_every": 0},
         {"lr_decay": "linear"},
+        {"optimizer": "sgd"},
         {"loss": "x_start"},
         {"timestep_sampling": "importance"},
         {"seed": -1},

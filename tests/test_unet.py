@@ -18,6 +18,7 @@ ARTICLE = UNetParams(
     time_embed_dim=32,
     block="double_conv",
     patch_size=1,
+    bottleneck_blocks=1,
     attention=False,
     prediction="noise",
 )
@@ -34,6 +35,7 @@ def tiny(
             "time_embed_dim": 4,
             "block": block,
             "patch_size": patch_size,
+            "bottleneck_blocks": 2,
             "attention": attention,
             "prediction": prediction,
         }
@@ -74,7 +76,7 @@ def test_article_has_its_shapes_and_wiring() -> None:
     shapes = {
         "down.0": (2, 64, 28, 28),
         "down.1": (2, 128, 14, 14),
-        "bottleneck": (2, 256, 7, 7),
+        "bottleneck.0": (2, 256, 7, 7),
         "upsample.0": (2, 128, 14, 14),
         "up.0": (2, 128, 14, 14),
         "upsample.1": (2, 64, 28, 28),
@@ -83,11 +85,11 @@ def test_article_has_its_shapes_and_wiring() -> None:
         "": (2, 1, 28, 28),
     }
     assert {name: tuple(outputs[name].shape) for name in shapes} == shapes
-    pooled = {"down.1": (2, 64, 14, 14), "bottleneck": (2, 128, 7, 7)}
+    pooled = {"down.1": (2, 64, 14, 14), "bottleneck.0": (2, 128, 7, 7)}
     assert {name: tuple(inputs[name].shape) for name in pooled} == pooled
     assert torch.equal(inputs["down.1"], F.max_pool2d(outputs["down.0"], 2))
-    assert torch.equal(inputs["bottleneck"], F.max_pool2d(outputs["down.1"], 2))
-    assert torch.equal(inputs["upsample.0"], outputs["bottleneck"])
+    assert torch.equal(inputs["bottleneck.0"], F.max_pool2d(outputs["down.1"], 2))
+    assert torch.equal(inputs["upsample.0"], outputs["bottleneck.0"])
     # The transposed convolution's output comes first, then the skip.
     assert torch.equal(inputs["up.0"], torch.cat([outputs["upsample.0"], outputs["down.1"]], dim=1))
     assert torch.equal(inputs["up.1"], torch.cat([outputs["upsample.1"], outputs["down.0"]], dim=1))
@@ -115,7 +117,8 @@ def test_output_is_like_the_input(block: str, levels: int, patch_size: int, atte
 def test_patches_keep_their_pixels_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     model = UNet(tiny("double_conv", levels=1, patch_size=2, attention=False), SCHEDULE)
     # Nothing happens between patching and its inverse: what goes in must come out where it was.
-    monkeypatch.setattr(model.bottleneck, "forward", lambda x, embedding: x)
+    for block in model.bottleneck:
+        monkeypatch.setattr(block, "forward", lambda x, embedding: x)
     nn.init.dirac_(model.head.weight)
     nn.init.zeros_(model.head.bias)
     x_t = normal(2, 1, 28, 28)
@@ -242,6 +245,8 @@ def test_too_many_levels_are_refused(channels: tuple[int, ...], patch_size: int,
         {"block": "resnet"},
         {"prediction": "x_start"},
         {"attention": 1},
+        {"bottleneck_blocks": 0},
+        {"bottleneck_blocks": 17},
     ],
 )
 def test_params_out_of_range_are_refused(change: dict[str, object]) -> None:
@@ -252,7 +257,8 @@ def test_params_out_of_range_are_refused(change: dict[str, object]) -> None:
 def whole_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Norm over all channels and pixels of an image, written out."""
     mean, variance = x.mean(dim=(1, 2, 3), keepdim=True), x.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-    return (x - mean) / (variance + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+    whitened = (x - mean) / (variance + 1e-5).sqrt()
+    return whitened * norm.weight[:, None, None] + norm.bias[:, None, None] if norm.affine else whitened
 
 
 @pytest.mark.parametrize(("channels", "heads"), [(64, 2), (32, 1), (24, 1)])
@@ -283,8 +289,9 @@ def test_residual_block_is_its_definition(in_channels: int, out_channels: int) -
     block = randomised(ResidualBlock(in_channels, out_channels, 6)).double()
     x, embedding = normal(2, in_channels, 4, 4).double(), normal(2, 6, seed=2).double()
     h = F.conv2d(F.silu(whole_norm(x, block.norm1)), block.conv1.weight, block.conv1.bias, padding=1)
-    h = h + (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
-    h = F.conv2d(F.silu(whole_norm(h, block.norm2)), block.conv2.weight, block.conv2.bias, padding=1)
+    time = (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
+    h = whole_norm(h, block.norm2) * (1 + time[:, :out_channels]) + time[:, out_channels:]
+    h = F.conv2d(F.silu(h), block.conv2.weight, block.conv2.bias, padding=1)
     same = in_channels == out_channels
     skip = x if same else F.conv2d(x, block.skip.weight, block.skip.bias)
     torch.testing.assert_close(block(x, embedding), skip + h, rtol=1e-10, atol=1e-10)

@@ -62,6 +62,7 @@ def start() -> Runtime:
         torch.set_num_threads(int(threads))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")  # some operations have no such version there
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow, for debugging
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # where float32 is asked for, it is meant
     return Runtime(torch.device(device), getattr(torch, precision))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from ddpm.device import Runtime, to_device
+from ddpm.muon import Muon
 from ddpm.params import Section
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule
@@ -26,6 +27,7 @@ class TrainParams(Section):
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
+    optimizer: Literal["adam", "muon"]
     lr: Annotated[float, Field(gt=0, le=1)]
     lr_decay: Literal["none", "cosine"]
     warmup_steps: Annotated[int, Field(ge=0)]
@@ -98,7 +100,7 @@ class Training:
         self.steps_per_epoch = len(images) // params.batch_size  # the short last batch is dropped
         self.total_steps = self.steps_per_epoch * params.epochs
         self.step = 0  # gradient steps taken
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=params.lr, fused=runtime.device.type != "mps")
+        self.optimizers = self._optimizers()
 
     @property
     def model(self) -> UNet:
@@ -145,6 +147,16 @@ class Training:
         self.network.train()
         return buckets.mean()
 
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for everything, or Muon for the convolutions' weights between stem and head, and Adam for the rest."""
+        fused = self.runtime.device.type != "mps"
+        if self.params.optimizer == "adam":
+            return [torch.optim.Adam(self.network.parameters(), lr=self.params.lr, fused=fused)]
+        outer = {*self.network.stem.parameters(), *self.network.head.parameters()}
+        hidden = [weight for weight in self.network.parameters() if weight.ndim == 4 and weight not in outer]
+        others = [weight for weight in self.network.parameters() if weight.ndim != 4 or weight in outer]
+        return [Muon(hidden, self.params.lr), torch.optim.Adam(others, lr=self.params.lr, fused=fused)]
+
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The indices of every full batch of the epoch, shuffled."""
         order = torch.randperm(len(self.images), generator=generator(self.params.seed, "shuffle", epoch))
@@ -160,13 +172,14 @@ class Training:
         """
         source = generator(self.params.seed, "train", self.step, self.runtime.device)
         t = draw_timesteps(len(x_start), self.schedule.timesteps, self.params.timestep_sampling, source)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
         losses = self._losses(self.network, x_start, t, source)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         weighted = losses / self.schedule.alphas_cumprod[t] if self.params.loss == "v" else losses
         weighted.mean().backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.step)
+            optimizer.step()
         self.step += 1
         if self.average:
             self.average.update_parameters(self.network)

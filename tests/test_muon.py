@@ -1,0 +1,62 @@
+"""Muon: the orthogonal update against the singular value decomposition, its first steps against their definition."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.muon import Muon, orthogonalise
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 72), (72, 8), (1, 9)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_orthogonal_factor_keeps_the_directions_and_evens_out_the_lengths(shape: tuple[int, int], scale: float) -> None:
+    # Singular values between 0.1 and 1 of the largest: what lies below a hundredth takes more iterations.
+    left, _, right = torch.linalg.svd(normal(*shape).double(), full_matrices=False)
+    values = torch.linspace(1, 0.1, min(shape), dtype=torch.float64)
+    factor = orthogonalise(scale * left * values @ right)
+    inner = left.T @ factor @ right.T
+    assert (inner - inner.diag().diag()).abs().max() < 1e-8
+    assert inner.diag().min() > 0.65
+    assert inner.diag().max() < 1.25
+
+
+def test_nothing_gives_nothing() -> None:
+    assert torch.equal(orthogonalise(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_steps_are_nesterov_momentum_made_orthogonal() -> None:
+    weight = normal(6, 4, 3, 3).requires_grad_()
+    optimizer = Muon([weight], lr=0.01)
+    expected, momentum = weight.detach().clone(), torch.zeros(6, 4, 3, 3)
+    for step in range(3):
+        gradient = normal(6, 4, 3, 3, seed=step + 1)
+        weight.grad = gradient.clone()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        nesterov = 0.05 * gradient + 0.95 * momentum
+        expected = expected - 0.01 * 0.2 * 36**0.5 * orthogonalise(nesterov.flatten(1)).view(6, 4, 3, 3)
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(weight.grad, gradient)
+
+
+def test_an_update_has_the_size_of_one_of_adams() -> None:
+    weight = normal(64, 32, 3, 3).requires_grad_()
+    before = weight.detach().clone()
+    weight.grad = normal(64, 32, 3, 3, seed=1)
+    Muon([weight], lr=0.01).step()
+    size = (weight.detach() - before).square().mean().sqrt().item()
+    assert size == pytest.approx(0.2 * 0.01, rel=0.2)
+
+
+def test_memory_format_does_not_matter() -> None:
+    weights = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        weight = normal(8, 4, 3, 3).contiguous(memory_format=memory_format).requires_grad_()
+        weight.grad = normal(8, 4, 3, 3, seed=1).contiguous(memory_format=memory_format)
+        Muon([weight], lr=0.01).step()
+        weights.append(weight)
+    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-7)
