@@ -7,7 +7,7 @@ VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro test check plots article remote clean env
+.PHONY: help repro test check plots article verify remote clean env
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,13 +30,16 @@ plots: env ## write the plots page, dvc_plots/index.html
 article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
 	scripts/article.sh
 
+verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
+	@python -m scripts.verify
+
 remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
 	@test -n "$(URL)" || { echo "error: URL: missing; say make remote URL=s3://bucket/path, ssh://host/path or /a/folder"; exit 1; }
 	dvc remote add --default --force storage "$(URL)"
 	dvc remote modify storage verify true
 
 clean: ## remove environment and scratch; the DVC cache and the artifacts stay
-	rm -rf .venv build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src stages scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env: .venv/.package

@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.arrays import save_arrays
-from ddpm.checkpoint import load_model
+from ddpm.checkpoint import LoadedModel, load_model
 from ddpm.console import UserError, progress, run
-from ddpm.device import start
-from ddpm.images import to_uint8
+from ddpm.device import Runtime, start
+from ddpm.images import IMAGE_SHAPE, to_uint8
 from ddpm.params import load_params
+from ddpm.resume import State, fingerprint, stopping
 from ddpm.samplers import SamplerParams
 from ddpm.sampling import batches, check_steps, draw_batch
 
@@ -31,34 +32,69 @@ class SampleParams(SamplerParams):
 
 
 def main() -> None:
-    """Draw the set that the command line names."""
+    """Draw the set that the command line names; go on where a run with the very same inputs was cut off."""
     if len(sys.argv) != 2 or sys.argv[1] not in SETS:
         raise UserError(f"usage: python -m stages.sample {{{','.join(SETS)}}}")
     name = sys.argv[1]
     params = load_params(SampleParams, f"sample.{name}")
     runtime = start()
+    state = State(f"sample-{name}", fingerprint([MODEL], params.model_dump(mode="json"), runtime.describe()))
     loaded = load_model(MODEL, runtime.device)
+    arrays, kept_t = draw(name, loaded, params, runtime, state)
+    output = SAMPLES / f"{name}.safetensors"
+    x_t, pred_x_start = arrays["frames"]
+    save_arrays(
+        output,
+        {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start},
+        {"classes": loaded.card.classes, "kept_t": kept_t},
+    )
+    state.finish(arrays, {"kept_t": kept_t}, [output])
+
+
+def draw(
+    name: str, loaded: LoadedModel, params: SampleParams, runtime: Runtime, state: State
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Images (count, 1, 28, 28), the frames kept of their way (2, frames, count, 1, 28, 28), and the frames' t.
+
+    The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way.
+    """
     steps = check_steps(loaded, params)
-    images: list[Tensor] = []
-    kept: list[list[Tensor]] = []  # for each batch, its kept frames: x_t and pred_x_start, stacked
+    arrays = {"images": torch.empty(0, *IMAGE_SHAPE, dtype=torch.uint8)}
     kept_t: list[int] = []
-    with progress(desc=f"sample {name}", total=params.count * steps, unit="eval", unit_scale=True) as bar:
-        for indices in batches(0, params.count, runtime.sample_batch):
-            kept_t, frames = [], []
+    if saved := state.load():
+        arrays, kept_t = saved.arrays, saved.facts["kept_t"]
+        print(f"resuming after {len(arrays['images'])} of {params.count} images", file=sys.stderr)
+    first = len(arrays["images"])
+    bar = progress(
+        desc=f"sample {name}", total=params.count * steps, initial=first * steps, unit="eval", unit_scale=True
+    )
+    with stopping() as stop, bar:
+        for indices in batches(first, params.count - first, runtime.sample_batch):
+            kept_t = []
+            frames = [torch.empty(2, 0, len(indices), *IMAGE_SHAPE, dtype=torch.uint8)]
             for done, step in enumerate(draw_batch(loaded, params, params.seed, indices, runtime), start=1):
                 if params.keep_every and (steps - done) % params.keep_every == 0:
                     kept_t.append(step.t)
-                    frames.append(to_uint8(torch.stack([step.x_prev, step.pred_x_start])).cpu())
+                    frames.append(to_uint8(torch.stack([step.x_prev, step.pred_x_start])).cpu().unsqueeze(1))
                 bar.update(len(indices))
-            images.append(to_uint8(step.x_prev).cpu())
-            kept.append(frames)
-    whole = [torch.cat(parts, dim=1) for parts in zip(*kept, strict=True)]
-    x_t, pred_x_start = torch.stack(whole, dim=1) if whole else torch.empty(2, 0, dtype=torch.uint8)
-    save_arrays(
-        SAMPLES / f"{name}.safetensors",
-        {"images": torch.cat(images), "x_t": x_t, "pred_x_start": pred_x_start},
-        {"classes": loaded.card.classes, "kept_t": kept_t},
-    )
+                if stop.requested:
+                    state.save(arrays, {"kept_t": kept_t})
+                    raise UserError(
+                        f"interrupted after {indices.start} images; the next `dvc repro` goes on from there"
+                    )
+            batch = {"images": to_uint8(step.x_prev).cpu(), "frames": torch.cat(frames, dim=1)}
+            arrays = join(arrays, batch) if len(arrays["images"]) else batch
+            if state.due():
+                state.save(arrays, {"kept_t": kept_t})
+    return arrays, kept_t
+
+
+def join(before: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The images and frames of both."""
+    return {
+        "images": torch.cat([before["images"], batch["images"]]),
+        "frames": torch.cat([before["frames"], batch["frames"]], dim=2),
+    }
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Train the denoising diffusion model; its curves are rewritten while it trains."""
 
 import math
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +15,10 @@ from ddpm.console import UserError, progress, run
 from ddpm.device import Runtime, start
 from ddpm.files import write_json, write_whole
 from ddpm.params import Sections, load_params
+from ddpm.resume import State, fingerprint, stopping
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.training import TIMESTEP_BUCKETS, EpochEnd, Logged, Training, TrainParams
+from ddpm.timesteps import TIMESTEP_BUCKETS
+from ddpm.training import EpochEnd, Logged, Training, TrainParams
 from ddpm.unet import UNet, UNetParams
 
 TRAIN = Path("data/processed/train.safetensors")
@@ -32,29 +36,48 @@ class Params(Sections):
 
 
 def main() -> None:
-    """Train to the end, then write model and summary."""
+    """Train to the end, then write model and summary; go on where a run with the very same inputs was cut off."""
     params = load_params(Params)
     runtime = start()
+    environment = runtime.describe()
+    state = State("train", fingerprint([TRAIN], params.model_dump(mode="json"), environment))
     images, validation, classes = split_images(params.train)
     training = new_training(params, images, validation, runtime)
     curves = Curves(params.schedule.timesteps)
-    total = training.total_steps * params.train.batch_size
-    with progress(desc="train", total=total, unit="img", unit_scale=True) as bar:
-        for event in training.run():
-            curves.add(event)
-            if isinstance(event, Logged):
-                if not math.isfinite(event.loss):
-                    raise UserError(
-                        f"train.lr: the loss is {event.loss} at step {event.step}; try less than {params.train.lr}"
-                    )
-                bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
-                bar.update(event.step * params.train.batch_size - bar.n)
+    if saved := state.load():
+        training.load_state(saved.arrays)
+        curves.load(saved.facts)
+        print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
+    train(training, curves, state)
     curves.write()
-    environment = runtime.describe()
     save_model(MODEL, training.model, NoiseSchedule(params.schedule), classes, environment=environment)
     parameters = sum(weight.numel() for weight in training.model.parameters())
+    total = training.total_steps * params.train.batch_size
     write_json(METRICS / "summary.json", {**curves.last, "images_seen": total, "parameters": parameters})
     write_json(METRICS / "environment.json", environment)
+    state.finish(training.state(), curves.facts(), [MODEL])
+
+
+def train(training: Training, curves: "Curves", state: State) -> None:
+    """Run the loop; the state is saved every so often, and when someone asks the process to end."""
+    size = training.params.batch_size
+    bar = progress(
+        desc="train", total=training.total_steps * size, initial=training.step * size, unit="img", unit_scale=True
+    )
+    with stopping() as stop, bar:
+        for event in training.run():
+            if event:
+                curves.add(event)
+            if isinstance(event, Logged):
+                if not math.isfinite(event.loss):
+                    lr = training.params.lr
+                    raise UserError(f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
+                bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+                bar.update(event.step * size - bar.n)
+            if stop.requested or state.due():
+                state.save(training.state(), curves.facts())
+            if stop.requested:
+                raise UserError(f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
 
 
 def split_images(params: TrainParams) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -117,6 +140,14 @@ class Curves:
                 self.rows["validation_by_timestep"][1:] = self._by_timestep(event.validation)
         if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
             self.write()
+
+    def facts(self) -> dict[str, Any]:
+        """What `load` takes to go on."""
+        return {"rows": self.rows, "last": self.last}
+
+    def load(self, facts: dict[str, Any]) -> None:
+        """Go on from where other curves were."""
+        self.rows, self.last = facts["rows"], facts["last"]
 
     def write(self) -> None:
         """Write every curve as it is now."""

@@ -53,9 +53,10 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
         raise UserError(f"{path}: not a model file of this project")
     card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
+    with torch.device("meta"):  # costs no memory, whatever the card claims
+        described = {name: weight.shape for name, weight in UNet(card.model, schedule).state_dict().items()}
+    if wrong := sorted(described.items() ^ {name: weight.shape for name, weight in weights.items()}.items()):
+        raise UserError(f"{path}: the weights do not fit the model that the file describes ({wrong[0][0]})")
     model = UNet(card.model, schedule)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit the model that the file describes ({error})") from None
+    model.load_state_dict(weights)
     return LoadedModel(to_device(model, torch.device(device)).eval(), schedule, card)

@@ -40,7 +40,7 @@ class Runtime:
         """What the bit-exactness of a result is bound to; equal on machines of one kind."""
         return {
             "torch": torch.__version__,
-            "device": self.device.type,
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "precision": str(self.precision).removeprefix("torch."),
             "threads": torch.get_num_threads(),

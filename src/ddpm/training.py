@@ -15,9 +15,9 @@ from ddpm.muon import Muon
 from ddpm.params import Section
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule
+from ddpm.timesteps import Buckets, draw_timesteps
 from ddpm.unet import UNet
 
-TIMESTEP_BUCKETS = 10
 Tensors = tuple[Tensor, ...] | list[Tensor]
 Label = Annotated[int, Field(ge=0, le=9)]
 
@@ -100,6 +100,10 @@ class Training:
         self.steps_per_epoch = len(images) // params.batch_size  # the short last batch is dropped
         self.total_steps = self.steps_per_epoch * params.epochs
         self.step = 0  # gradient steps taken
+        self.epochs_done = 0
+        self.since_log = 0  # steps whose losses are in loss_sum
+        self.loss_sum = torch.zeros((), device=runtime.device)
+        self.buckets = Buckets(self.schedule.timesteps, runtime.device)
         self.optimizers = self._optimizers()
 
     @property
@@ -107,25 +111,55 @@ class Training:
         """The network with the averaged weights, or as it is where nothing is averaged."""
         return self.average.module if self.average else self.network  # type: ignore[return-value]
 
-    def run(self) -> Iterator[Logged | EpochEnd]:
-        """Train to the end, with a `Logged` every log_every steps and an `EpochEnd` after every epoch.
+    def run(self) -> Iterator[Logged | EpochEnd | None]:
+        """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
 
-        The losses are summed on the device and read only when one of them is due.
+        The losses are summed on the device and read only when one of them is due. Between two events the state is
+        whole: a new Training that is given it goes on bit for bit.
         """
-        since_log = 0
-        loss_sum = torch.zeros((), device=self.runtime.device)
-        for epoch in range(1, self.params.epochs + 1):
-            buckets = _Buckets(self.schedule.timesteps, self.runtime.device)
-            for batch in self._batches(epoch):
+        while self.epochs_done < self.params.epochs:
+            taken = self.step - self.epochs_done * self.steps_per_epoch
+            for batch in self._batches(self.epochs_done + 1)[taken:]:
                 t, losses = self._step(self.images[batch])
-                buckets.add(t, losses)
-                loss_sum += losses.mean()
-                since_log += 1
-                if self.step % self.params.log_every == 0 or self.step == self.total_steps:
-                    yield Logged(self.step, float(loss_sum) / since_log)
-                    loss_sum.zero_()
-                    since_log = 0
-            yield EpochEnd(epoch, self.step, buckets.mean(), self.validate() if len(self.validation) else None)
+                self.buckets.add(t, losses)
+                self.loss_sum += losses.mean()
+                self.since_log += 1
+                due = self.step % self.params.log_every == 0 or self.step == self.total_steps
+                yield self._log() if due else None
+            means, validation = self.buckets.mean(), self.validate() if len(self.validation) else None
+            self.buckets.clear()
+            self.epochs_done += 1
+            yield EpochEnd(self.epochs_done, self.step, means, validation)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes while it trains; the tensors are not copies."""
+        counts = torch.tensor([self.step, self.epochs_done, self.since_log])
+        state = {"counts": counts, "loss_sum": self.loss_sum, "sums": self.buckets.sums, "hits": self.buckets.counts}
+        for number, module in enumerate(self._modules()):
+            state |= {f"module.{number}.{name}": weight for name, weight in module.state_dict().items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, values in optimizer.state_dict()["state"].items():
+                state |= {f"optimizer.{number}.{index}.{name}": value for name, value in values.items()}
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from where another Training with the same arguments was.
+
+        Raises:
+            RuntimeError: the state is of another network.
+        """
+        self.step, self.epochs_done, self.since_log = state["counts"].tolist()
+        for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
+            tensor.copy_(state[name])
+        for number, module in enumerate(self._modules()):
+            prefix = f"module.{number}."
+            module.load_state_dict({n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)})
+        for number, optimizer in enumerate(self.optimizers):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            for index, weight in enumerate(weights):
+                prefix = f"optimizer.{number}.{index}."
+                values = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+                optimizer.state[weight] = {name: _like(weight, value) for name, value in values.items()}
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
@@ -139,13 +173,22 @@ class Training:
     def validate(self) -> Tensor:
         """Loss per timestep bucket on the held-out images, with the same t and noise every time."""
         model = self.model.eval()
-        buckets = _Buckets(self.schedule.timesteps, self.runtime.device)
+        buckets = Buckets(self.schedule.timesteps, self.runtime.device)
         for index, x_start in enumerate(self.validation.split(500)):
             source = generator(self.params.seed, "validation", index, self.runtime.device)
             t = draw_timesteps(len(x_start), self.schedule.timesteps, "stratified", source)
             buckets.add(t, self._losses(model, x_start, t, source))
         self.network.train()
         return buckets.mean()
+
+    def _log(self) -> Logged:
+        logged = Logged(self.step, float(self.loss_sum) / self.since_log)
+        self.loss_sum.zero_()
+        self.since_log = 0
+        return logged
+
+    def _modules(self) -> list[torch.nn.Module]:
+        return [self.network, self.average] if self.average else [self.network]
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for everything, or Muon for the convolutions' weights between stem and head, and Adam for the rest."""
@@ -199,31 +242,6 @@ class Training:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
 
-def draw_timesteps(count: int, timesteps: int, sampling: str, source: torch.Generator) -> Tensor:
-    """`count` timesteps, each uniform on 0..timesteps-1, shape (count,).
-
-    "stratified" draws one from each of `count` equal strata, as Kingma et al. 2021 (arXiv:2107.00630, section I.1) do:
-    the same mean loss with less variance. The images come shuffled, so which of them gets which stratum is random.
-    """
-    u = torch.rand(count, generator=source, device=source.device)
-    if sampling == "stratified":
-        u = (torch.arange(count, device=source.device) + u) / count
-    return (u * timesteps).long().clamp(max=timesteps - 1)
-
-
-class _Buckets:
-    """Running means of losses in TIMESTEP_BUCKETS equal ranges of t, kept on the device."""
-
-    def __init__(self, timesteps: int, device: torch.device) -> None:
-        self.timesteps = timesteps
-        self.sums = torch.zeros(TIMESTEP_BUCKETS, device=device)
-        self.counts = torch.zeros(TIMESTEP_BUCKETS, device=device)
-
-    def add(self, t: Tensor, losses: Tensor) -> None:
-        bucket = t * TIMESTEP_BUCKETS // self.timesteps
-        self.sums.index_add_(0, bucket, losses)
-        self.counts.index_add_(0, bucket, torch.ones_like(losses))
-
-    def mean(self) -> Tensor:
-        """Mean per bucket, NaN where no t fell."""
-        return (self.sums / self.counts).cpu()
+def _like(weight: Tensor, value: Tensor) -> Tensor:
+    """A copy of an optimizer's `value`, in the memory format and on the device of the weight that it belongs to."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone().to(weight.device)
