@@ -186,7 +186,10 @@ def test_what_a_result_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
         "precision": "float32",
         "threads": 2,
     }
-    assert Runtime(torch.device("cuda"), torch.bfloat16).describe()["precision"] == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A kind of GPU")
+    described = Runtime(torch.device("cuda"), torch.bfloat16).describe()
+    assert described["device"] == "A kind of GPU"
+    assert described["precision"] == "bfloat16"
 
 
 def test_images_sampled_side_by_side() -> None:
