@@ -158,13 +158,15 @@ class Stop:
 def stopping() -> Iterator[Stop]:
     """Inside the block, Ctrl-C and SIGTERM only set `requested`, and the death of the parent process counts as SIGTERM.
 
-    The block ends when its state is saved; a second signal ends it at once.
+    The block ends when its state is saved; a second Ctrl-C ends it at once. SIGTERM often comes twice, to the process
+    group and then by the parent's death.
     """
     stop = Stop()
 
     def request(number: int, _frame: object) -> None:
         stop.requested = True
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     if sys.platform == "linux":
