@@ -20,8 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from dvc_clone import Clone, environment, new_clone, run_pipeline
+from dvc_clone import Clone, new_clone, run_pipeline
 
+REPRO = ("dvc", "repro")
+OFTEN = {"DDPM_SAVE_SECONDS": "0.2"}  # states are saved all the time
 LONGEST = 20  # seconds before a kill
 
 
@@ -71,27 +73,13 @@ def results(clone: Clone) -> dict[str, bytes]:
     return found
 
 
-def start(clone: Clone) -> "subprocess.Popen[str]":
-    """`dvc repro` in a process group of its own; states are saved all the time."""
-    return subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=clone.path,
-        env=environment(clone.path.parent) | {"DDPM_SAVE_SECONDS": "0.2"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def disturbed(
     clone: Clone, kills: int, chance: random.Random, shout: Callable[[str], None]
 ) -> collections.Counter[str]:
     """Kill so many times, begin anew whenever the pipeline has finished; returns what happened how often."""
     counts: collections.Counter[str] = collections.Counter()
     while counts["kills"] < kills:
-        process = start(clone)
+        process = clone.start(*REPRO, **OFTEN)
         wait = chance.uniform(0.5, LONGEST)
         try:
             printed, _ = process.communicate(timeout=wait)
@@ -127,7 +115,7 @@ def campaign(folder: Path, kills: int, seed: int, undisturbed: Clone | None = No
     (folder / "disturbed").mkdir()
     clone = new_clone(folder / "disturbed")
     counts = disturbed(clone, kills, random.Random(seed), lambda line: print(line, file=sys.stderr))
-    last = start(clone)
+    last = clone.start(*REPRO, **OFTEN)
     printed, _ = last.communicate()
     if last.returncode:
         raise SystemExit(f"the last dvc repro failed:\n{printed}")

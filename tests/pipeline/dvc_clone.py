@@ -72,6 +72,19 @@ class Clone(NamedTuple):
             pytest.fail(f"{' '.join(command)}: exit code {done.returncode}, not {code}\n{done.stdout}", pytrace=False)
         return done.stdout
 
+    def start(self, *command: str, **variables: str) -> "subprocess.Popen[str]":
+        """Begin a command, in a process group of its own so that it can be killed with all its children."""
+        return subprocess.Popen(
+            command,
+            cwd=self.path,
+            env=environment(self.path.parent) | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def dvc(self, *arguments: str, code: int = 0) -> str:
         return self.run("dvc", *arguments, code=code)
 

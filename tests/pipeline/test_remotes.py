@@ -1,12 +1,11 @@
 """Sharing through real remotes: servers that the tests start on loopback, stop in the middle, and let go bad."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_clone import Clone, environment, git_clone, ran
+from dvc_clone import Clone, git_clone, ran
 from servers import SERVERS, Server, find
 
 pytestmark = pytest.mark.pipeline
@@ -46,15 +45,7 @@ def outputs(clone: Clone) -> dict[str, bytes]:
 
 def interrupted(clone: Clone, server: Server, *command: str, started: Path) -> str:
     """What dvc prints when the server dies as soon as there is something under `started`; it must fail."""
-    process = subprocess.Popen(
-        ["dvc", *command],
-        cwd=clone.path,
-        env=environment(clone.path.parent),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = clone.start("dvc", *command)
     deadline = time.monotonic() + 120
     while not any(path.is_file() and path.stat().st_size for path in started.rglob("*")):
         assert process.poll() is None, f"too fast to be interrupted:\n{process.communicate()[0]}"

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_clone import ROOT, Built, Clone, copy_clone, environment, ran
+from dvc_clone import ROOT, Built, Clone, copy_clone, ran
 
 sys.path.insert(0, str(ROOT / "tests"))
 from faults.campaign import campaign
 
 pytestmark = pytest.mark.pipeline
-ALWAYS = {"DDPM_SAVE_SECONDS": "0"}
 LATE = {"train.seed": 1, "train.epochs": 3}  # a run that the cache does not have
 
 
@@ -37,17 +36,8 @@ def left(clone: Clone) -> dict[str, bytes]:
 
 
 def start(clone: Clone, *command: str) -> "subprocess.Popen[str]":
-    """The command in a process group of its own, once it has saved a state."""
-    process = subprocess.Popen(
-        command,
-        cwd=clone.path,
-        env=environment(clone.path.parent) | ALWAYS,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    """The command, once it has saved a state."""
+    process = clone.start(*command, DDPM_SAVE_SECONDS="0")
     deadline = time.monotonic() + 300
     while not list((clone.path / ".resume").glob("train-*/1.safetensors")):
         assert process.poll() is None, f"ended too early:\n{process.communicate()[0]}"
