@@ -99,6 +99,8 @@ def test_a_failure_while_writing_leaves_the_old_file_alone(
         patched.setattr(files.os, step, fail)
         with pytest.raises(type(error)):
             write_whole(tmp_path / "file", b"new")
+    if isinstance(error, OSError):
+        assert error.filename == str(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
