@@ -139,7 +139,7 @@ def test_stages_are_the_scripts() -> None:
 @every_stage
 def test_command_runs_the_script_of_the_same_name(name: str) -> None:
     argument = f" {ITEM}" if "matrix" in STAGES[name] else ""
-    assert STAGES[name]["cmd"] == f"python -m stages.{name}{argument}"
+    assert STAGES[name]["cmd"] == f"exec python -m stages.{name}{argument}"
 
 
 @every_stage

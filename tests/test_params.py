@@ -134,6 +134,7 @@ WRONG = [
     ("model.channels", [8, 2049], "model.channels.1", "less than or equal to 2048, got 2049"),
     ("model.channels", [8] * 5, "model", "which must divide 28"),
     ("model.time_embed_dim", 63, "model.time_embed_dim", "multiple of 2, got 63"),
+    ("model.time_embed_dim", 1026, "model.time_embed_dim", "less than or equal to 1024, got 1026"),
     ("model.time_embed_dim", 0, "model.time_embed_dim", "greater than or equal to 2, got 0"),
     ("model.patch_size", 3, "model.patch_size", "1, 2 or 4, got 3"),
     ("train.epochs", 0, "train.epochs", "greater than or equal to 1, got 0"),

@@ -228,6 +228,13 @@ def test_saving_is_due_after_the_seconds_of_the_environment(monkeypatch: pytest.
     assert State("train", KEY[::-1]).due()
 
 
+@pytest.mark.parametrize("given", ["soon", "-1", "nan"])
+def test_seconds_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("DDPM_SAVE_SECONDS", given)
+    with pytest.raises(UserError, match=f"DDPM_SAVE_SECONDS={given}: give a number of seconds"):
+        State("train", KEY)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_a_request_until_the_block_ends(number: signal.Signals) -> None:
     before = signal.getsignal(number)

@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -66,13 +69,42 @@ def test_write_whole_creates_parents_and_replaces(tmp_path: Path) -> None:
     assert names(path.parent) == ["file.bin"]
 
 
-def test_write_whole_gives_a_mode_that_others_can_read(tmp_path: Path) -> None:
-    before = os.umask(0o077)
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_write_whole_gives_the_mode_that_the_user_has_chosen(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
     try:
         write_whole(tmp_path / "file", b"data")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_write_whole_removes_what_a_killed_attempt_has_left(tmp_path: Path) -> None:
+    writer = f"""
+import os, signal
+from pathlib import Path
+from ddpm import files
+files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+files.write_whole(Path({str(tmp_path)!r}) / "file", b"killed half-way")
+"""
+    source = Path(files.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", writer], cwd=source).returncode == -signal.SIGKILL
+    assert names(tmp_path) == [".file.partial"]
+    write_whole(tmp_path / "file", b"whole")
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_of_two_writers_of_one_file_neither_leaves_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(_: int) -> None:  # the other begins while the first one writes
+        (tmp_path / ".file.partial").unlink()
+        (tmp_path / ".file.partial").write_bytes(b"ha")
+
+    write_whole(tmp_path / "file", b"old")
+    monkeypatch.setattr(files.os, "fsync", meanwhile)
+    with pytest.raises(FileExistsError, match="another process is writing it"):
+        write_whole(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
 
 
 def test_write_whole_replaces_a_link_and_not_what_it_points_to(tmp_path: Path) -> None:
@@ -86,7 +118,7 @@ def test_write_whole_replaces_a_link_and_not_what_it_points_to(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_while_writing_leaves_the_old_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
 ) -> None:

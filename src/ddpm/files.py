@@ -1,8 +1,9 @@
 """Writing files whole or not at all."""
 
+import contextlib
+import errno
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,26 @@ from typing import Any
 def write_whole(path: Path, data: bytes) -> None:
     """Write `data` under a temporary name, then move it into place: readers see the old file or the new one.
 
+    The temporary name is always the same, so that the next attempt removes what a killed one has left.
+
     Raises:
-        OSError: the disk is full, the folder is read-only, ...; whatever stood at `path` is untouched.
+        OSError: the disk is full, the folder is read-only, another process writes the same file, ...; whatever stood at
+            `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which a shared cache could not read
+            if not os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+                raise FileExistsError(errno.EEXIST, "another process is writing it")
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):
             error.filename = str(path)  # a full disk does not say where it is
         raise

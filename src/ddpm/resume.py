@@ -62,7 +62,7 @@ class State:
         """Take the state of `stage` with the fingerprint `key`, and remove the oldest of the others.
 
         Raises:
-            UserError: another process is at the same work.
+            UserError: another process is at the same work, or DDPM_SAVE_SECONDS is no number.
         """
         self.folder = Path(os.environ.get("DVC_ROOT", "."), FOLDER, f"{stage}-{key[:16]}")
         self.key = key
@@ -78,7 +78,7 @@ class State:
         self._prune(stage)
         self._generation = 0
         self._saved_at = time.monotonic()
-        self._seconds = float(os.environ.get("DDPM_SAVE_SECONDS", "30"))
+        self._seconds = _seconds()
 
     def load(self) -> Saved | None:
         """The newest whole state, None where there is none, or where DVC has recorded its result.
@@ -176,6 +176,14 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _seconds() -> float:
+    given = os.environ.get("DDPM_SAVE_SECONDS") or "30"
+    with contextlib.suppress(ValueError):
+        if (seconds := float(given)) >= 0:
+            return seconds
+    raise UserError(f"DDPM_SAVE_SECONDS={given}: give a number of seconds, 0 or more")
 
 
 def _locked(handle: int) -> bool:

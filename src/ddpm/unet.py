@@ -22,7 +22,7 @@ class UNetParams(Section):
     """Width, depth and kind of the network; see params.yaml for what each choice means."""
 
     channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)]
-    time_embed_dim: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+    time_embed_dim: Annotated[int, Field(ge=2, le=1024, multiple_of=2)]
     block: Literal["double_conv", "residual"]
     patch_size: Literal[1, 2, 4]
     bottleneck_blocks: Annotated[int, Field(ge=1, le=16)]

@@ -122,10 +122,11 @@ def campaign(folder: Path, kills: int, seed: int, undisturbed: Clone | None = No
     counts["resumed"] += printed.count("resuming after")
     wanted, found = results(undisturbed), results(clone)
     counts["compared files"] = len(wanted)
-    counts["lost"] = len(wanted.keys() - found.keys())
-    counts["different"] = sum(found.get(name, data) != data for name, data in wanted.items()) + len(
-        found.keys() - wanted
-    )
+    lost = wanted.keys() - found.keys()
+    different = {name for name, data in found.items() if wanted.get(name) != data}
+    counts["lost"], counts["different"] = len(lost), len(different)
+    for name in sorted(lost | different):
+        print(f"{'lost' if name in lost else 'different'}: {name}", file=sys.stderr)
     return counts
 
 

@@ -125,8 +125,11 @@ class Built(NamedTuple):
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """The user's environment without what steers git, DVC or the pipeline; DVC keeps its own files in `scratch`."""
-    steering = ("DDPM_", "DVC_", "GIT_", "OMP_", "MKL_", "PYTHONPATH")
+    """The user's environment without what steers git, DVC or the pipeline; DVC keeps its own files in `scratch`.
+
+    Without SHELL, DVC runs the stages in /bin/sh, which on Debian stays between DVC and a command without `exec`.
+    """
+    steering = ("DDPM_", "DVC_", "GIT_", "OMP_", "MKL_", "PYTHONPATH", "SHELL")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     data = os.environ.get("DDPM_DATA_DIR") or (str(RAW) if RAW.is_dir() else "")  # without it, the network
     return kept | {
