@@ -1,30 +1,37 @@
-"""Kill the tiny pipeline at random moments, let it finish, and compare all it leaves with an undisturbed run.
+"""Kill the tiny pipeline at random moments, damage what it leaves, and compare its end with an undisturbed run.
 
     python -m tests.faults.campaign --kills 100 --seed 0
 
-Every kill is kill -9 of the whole process group of `dvc repro`, or of dvc alone, and sometimes a fault comes with it: a
-deleted output, a truncated cache object or state, a clock that jumps. Prints the table of docs/reliability.md.
+Every kill is kill -9 of the whole process group of `dvc repro`, or of dvc alone. Behind some of them comes damage: a
+deleted output, a corrupted cache object, a cut state, a clock that jumps. Between them the pipeline runs on a full disk
+or with a read-only folder, where the user may mount a file system (root on Linux). Prints a table.
 """
 
 import argparse
 import collections
+import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from dvc_clone import Clone, new_clone, run_pipeline
+from dvc_clone import SECONDS, STAGES, Clone, new_clone, run_pipeline
 
-REPRO = ("dvc", "repro")
 OFTEN = {"DDPM_SAVE_SECONDS": "0.2"}  # states are saved all the time
-LONGEST = 20  # seconds before a kill
+MEAN_WAIT = (
+    6  # seconds before a kill, exponentially distributed: short ones hit dvc's own work, long ones the last stages
+)
+DISK_SIZE = "2g"
+ALONE, DAMAGE, CONDITION = 0.25, 0.35, 0.1  # chances of each, for a kill or a run
 
 
 def delete_an_output(clone: Clone, chance: random.Random) -> None:
@@ -44,9 +51,25 @@ def cut_a_state(clone: Clone, chance: random.Random) -> None:
 
 def delete_an_object(clone: Clone, chance: random.Random) -> None:
     """As an overeager cleaner does."""
-    files = sorted(path for path in (clone.path / ".dvc/cache/files/md5").rglob("*") if path.is_file())
-    if files:
-        chance.choice(files).unlink()
+    if objects := cached(clone):
+        chance.choice(objects).unlink()
+
+
+def corrupt_an_object(clone: Clone, chance: random.Random) -> None:
+    """As a bad disk does, so that DVC cannot see it; then do what `make verify` says."""
+    if not (objects := [path for path in cached(clone) if path.stat().st_size]):
+        return
+    path = chance.choice(objects)
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if (clone.path / "dvc.lock").exists():
+        printed = clone.run("python", "-m", "scripts.verify", code=1)
+        assert f"{path}: damaged; delete it" in printed, printed
+    path.unlink()
 
 
 def jump_the_clock(clone: Clone, chance: random.Random) -> None:
@@ -57,12 +80,63 @@ def jump_the_clock(clone: Clone, chance: random.Random) -> None:
             os.utime(path, (later, later))
 
 
-FAULTS: dict[str, Callable[[Clone, random.Random], None]] = {
-    "delete an output": delete_an_output,
-    "cut a state": cut_a_state,
-    "delete a cache object": delete_an_object,
-    "jump the clock": jump_the_clock,
+def cached(clone: Clone) -> list[Path]:
+    """The objects in the cache."""
+    return sorted(path for path in (clone.path / ".dvc/cache/files/md5").rglob("*") if path.is_file())
+
+
+@contextlib.contextmanager
+def full_disk(clone: Clone, chance: random.Random) -> Iterator[None]:
+    """All but a kilobyte to 64 MiB of the disk is taken."""
+    filler = clone.path.parent / "filler"
+    try:
+        with filler.open("wb") as file:
+            free = shutil.disk_usage(clone.path).free
+            os.posix_fallocate(file.fileno(), 0, max(1, free - int(2 ** chance.uniform(10, 26))))
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextlib.contextmanager
+def read_only_folder(clone: Clone, chance: random.Random) -> Iterator[None]:
+    """One of the folders that the pipeline writes to is mounted read-only."""
+    folder = clone.path / chance.choice([".resume", ".dvc/cache", "data", "metrics", "models"])
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+DAMAGES: dict[str, Callable[[Clone, random.Random], None]] = {
+    "an output deleted": delete_an_output,
+    "a state cut": cut_a_state,
+    "a cache object deleted": delete_an_object,
+    "a cache object corrupted": corrupt_an_object,
+    "the clock moved": jump_the_clock,
 }
+CONDITIONS = {"runs on a full disk": full_disk, "runs with a read-only folder": read_only_folder}
+ROWS = (
+    *("kills", "of the whole group", "of dvc alone", "between stages", *(f"during {stage}" for stage in STAGES)),
+    *(*DAMAGES, *CONDITIONS, "of which ended with an error", "tracebacks"),
+    *("training or sampling went on from a state", "the pipeline finished and began from nothing"),
+    *("comparisons of all files", "files lost", "files different"),
+)
+
+
+@contextlib.contextmanager
+def disk_of_its_own(folder: Path) -> Iterator[bool]:
+    """Mount a small file system at `folder`, if the user may; says whether there is one."""
+    mounted = not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "campaign", folder], capture_output=True
+    ).returncode
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
 
 
 def results(clone: Clone) -> dict[str, bytes]:
@@ -73,60 +147,99 @@ def results(clone: Clone) -> dict[str, bytes]:
     return found
 
 
-def disturbed(
-    clone: Clone, kills: int, chance: random.Random, shout: Callable[[str], None]
-) -> collections.Counter[str]:
-    """Kill so many times, begin anew whenever the pipeline has finished; returns what happened how often."""
-    counts: collections.Counter[str] = collections.Counter()
-    while counts["kills"] < kills:
-        process = clone.start(*REPRO, **OFTEN)
-        wait = chance.uniform(0.5, LONGEST)
-        try:
-            printed, _ = process.communicate(timeout=wait)
-        except subprocess.TimeoutExpired:
-            alone = chance.random() < 0.25
-            os.kill(process.pid, signal.SIGKILL) if alone else os.killpg(process.pid, signal.SIGKILL)
-            printed, _ = process.communicate()  # an orphan that does not die would hold this up
-            counts["kills"] += 1
-            counts["of dvc alone" if alone else "of the whole group"] += 1
-            if chance.random() < 0.3:
-                name = chance.choice(sorted(FAULTS))
-                FAULTS[name](clone, chance)
-                counts[name] += 1
-        else:
-            if process.returncode:
-                raise SystemExit(f"dvc repro failed by itself after {counts['kills']} kills:\n{printed}")
-            counts["finished"] += 1
-            shutil.rmtree(clone.path / ".dvc/cache", ignore_errors=True)
-            for gone in ("data", "models", "metrics", ".resume"):
-                shutil.rmtree(clone.path / gone, ignore_errors=True)
-            (clone.path / "dvc.lock").unlink()
-        counts["resumed"] += printed.count("resuming after")
-        shout(f"{counts['kills']} kills, {counts['resumed']} resumed, {counts['finished']} finished")
-    return counts
+def begin_from_nothing(clone: Clone) -> None:
+    for gone in (".dvc/cache", "data", "models", "metrics", ".resume"):
+        shutil.rmtree(clone.path / gone, ignore_errors=True)
+    (clone.path / "dvc.lock").unlink()
+
+
+class Campaign(NamedTuple):
+    """A clone that is disturbed, what an undisturbed one has, and what happened how often."""
+
+    clone: Clone
+    wanted: dict[str, bytes]
+    chance: random.Random
+    counts: collections.Counter[str]
+
+    def compare(self) -> None:
+        """Count the files that are missing, or not as in the undisturbed run, and name them."""
+        found = results(self.clone)
+        lost = self.wanted.keys() - found.keys()
+        different = {name for name, data in found.items() if self.wanted.get(name) != data}
+        self.counts.update({"comparisons of all files": 1, "files lost": len(lost), "files different": len(different)})
+        for name in sorted(lost | different):
+            print(f"{'lost' if name in lost else 'different'}: {name}", file=sys.stderr)
+
+    def run(self) -> "subprocess.Popen[str]":
+        return self.clone.start("dvc", "repro", **OFTEN)
+
+    def finish(self, process: "subprocess.Popen[str]", printed: str) -> str:
+        """After a run that was not killed: it must have succeeded."""
+        if process.returncode:
+            raise SystemExit(f"dvc repro failed by itself after {self.counts['kills']} kills:\n{printed}")
+        self.counts["the pipeline finished and began from nothing"] += 1
+        self.compare()
+        begin_from_nothing(self.clone)
+        return printed
+
+
+def run_and_kill(at: Campaign) -> str:
+    """Run until the kill, or the end if that comes first; returns what was printed."""
+    process = at.run()
+    try:
+        printed, _ = process.communicate(timeout=at.chance.expovariate(1 / MEAN_WAIT))
+    except subprocess.TimeoutExpired:
+        alone = at.chance.random() < ALONE
+        os.kill(process.pid, signal.SIGKILL) if alone else os.killpg(process.pid, signal.SIGKILL)
+        printed, _ = process.communicate(timeout=SECONDS)  # an orphan holds this up until it ends
+        running = re.findall(r"^Running stage '([^']+)'|^(Updating) lock", printed, re.MULTILINE)
+        at.counts["kills"] += 1
+        at.counts["of dvc alone" if alone else "of the whole group"] += 1
+        at.counts[f"during {running[-1][0]}" if running and running[-1][0] else "between stages"] += 1
+        if at.chance.random() < DAMAGE:
+            name = at.chance.choice(sorted(DAMAGES))
+            DAMAGES[name](at.clone, at.chance)
+            at.counts[name] += 1
+        return printed
+    return at.finish(process, printed)
+
+
+def run_under(name: str, at: Campaign) -> str:
+    """Run to the end under a condition that may make it fail."""
+    with CONDITIONS[name](at.clone, at.chance):
+        process = at.run()
+        printed, _ = process.communicate(timeout=SECONDS)
+    at.counts[name] += 1
+    if process.returncode:
+        at.counts["of which ended with an error"] += 1
+        return printed
+    return at.finish(process, printed)
 
 
 def campaign(folder: Path, kills: int, seed: int, undisturbed: Clone | None = None) -> collections.Counter[str]:
-    """Run it; "different" and "lost" count files that are not as in an undisturbed run, or missing."""
+    """Run it; every end of the pipeline, and the last above all, is compared with an undisturbed run."""
     if undisturbed is None:
         (folder / "undisturbed").mkdir()
         undisturbed = new_clone(folder / "undisturbed")
         run_pipeline(undisturbed)
     (folder / "disturbed").mkdir()
-    clone = new_clone(folder / "disturbed")
-    counts = disturbed(clone, kills, random.Random(seed), lambda line: print(line, file=sys.stderr))
-    last = clone.start(*REPRO, **OFTEN)
-    printed, _ = last.communicate()
-    if last.returncode:
-        raise SystemExit(f"the last dvc repro failed:\n{printed}")
-    counts["resumed"] += printed.count("resuming after")
-    wanted, found = results(undisturbed), results(clone)
-    counts["compared files"] = len(wanted)
-    lost = wanted.keys() - found.keys()
-    different = {name for name, data in found.items() if wanted.get(name) != data}
-    counts["lost"], counts["different"] = len(lost), len(different)
-    for name in sorted(lost | different):
-        print(f"{'lost' if name in lost else 'different'}: {name}", file=sys.stderr)
+    with disk_of_its_own(folder / "disturbed") as mounted:
+        counts = collections.Counter(dict.fromkeys(ROWS, 0))
+        at = Campaign(new_clone(folder / "disturbed"), results(undisturbed), random.Random(seed), counts)
+        while counts["kills"] < kills:
+            if mounted and at.chance.random() < CONDITION:
+                printed = run_under(at.chance.choice(sorted(CONDITIONS)), at)
+            else:
+                printed = run_and_kill(at)
+            counts["training or sampling went on from a state"] += printed.count("resuming after")
+            if "Traceback" in printed:
+                counts["tracebacks"] += 1
+                print(printed, file=sys.stderr)
+            print(f"{counts['kills']} kills", file=sys.stderr)
+        last = at.run()
+        printed, _ = last.communicate(timeout=SECONDS)
+        counts["training or sampling went on from a state"] += printed.count("resuming after")
+        at.finish(last, printed)
     return counts
 
 
@@ -138,9 +251,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         counts = campaign(Path(folder), options.kills, options.seed)
     print("| what | how often |\n| --- | --- |")
-    for name, count in counts.items():
-        print(f"| {name} | {count} |")
-    if counts["lost"] or counts["different"]:
+    for name in ROWS:
+        print(f"| {name} | {counts[name]} |")
+    if counts["files lost"] or counts["files different"]:
         sys.exit(1)
 
 

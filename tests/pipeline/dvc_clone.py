@@ -4,8 +4,10 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +22,14 @@ STAGES = [
     "download",
     "preprocess",
     "forward_diffusion",
-    "classifier",
+    "classifier@a",
+    "classifier@b",
     "train",
     "sample@gallery",
     "sample@population",
     "evaluate",
+    "likelihood",
+    "relearn",
 ]
 TINY = {
     "classifier.channels": 1,
@@ -44,6 +49,9 @@ TINY = {
     "sample.gallery.keep_every": 2,
     "sample.population.count": 64,
     "sample.population.steps": 5,
+    "likelihood.images": 10,
+    "likelihood.terms": 3,
+    "relearn.count": 64,
 }
 
 
@@ -54,23 +62,16 @@ class Clone(NamedTuple):
 
     def run(self, *command: str, code: int = 0, **variables: str) -> str:
         """What the command prints; the test fails unless it exits with `code`."""
+        process = self.start(*command, **variables)
         try:
-            done = subprocess.run(
-                command,
-                cwd=self.path,
-                env=environment(self.path.parent) | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=SECONDS,
-            )
-        except subprocess.TimeoutExpired as late:
-            printed = (late.stdout or b"").decode()
+            printed, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            printed, _ = process.communicate()
             pytest.fail(f"{' '.join(command)}: not done after {SECONDS} s\n{printed}", pytrace=False)
-        if done.returncode != code:
-            pytest.fail(f"{' '.join(command)}: exit code {done.returncode}, not {code}\n{done.stdout}", pytrace=False)
-        return done.stdout
+        if process.returncode != code:
+            pytest.fail(f"{' '.join(command)}: exit code {process.returncode}, not {code}\n{printed}", pytrace=False)
+        return printed
 
     def start(self, *command: str, **variables: str) -> "subprocess.Popen[str]":
         """Begin a command, in a process group of its own so that it can be killed with all its children."""
@@ -87,6 +88,15 @@ class Clone(NamedTuple):
 
     def dvc(self, *arguments: str, code: int = 0) -> str:
         return self.run("dvc", *arguments, code=code)
+
+    def finished_queue(self, seconds: float = SECONDS) -> str:
+        """The queue's status once nothing waits or runs, or when patience ends."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.dvc("queue", "status")
+            if not re.search("Queued|Running", status) or time.monotonic() > deadline:
+                return status
+            time.sleep(1)
 
     def git(self, *arguments: str) -> str:
         return self.run("git", *arguments)
@@ -193,7 +203,7 @@ def run_pipeline(clone: Clone) -> str:
 
 
 def copy_clone(source: Clone, folder: Path) -> Clone:
-    """An independent copy; only the objects in the cache, which nobody writes to, are shared."""
+    """An independent copy without saved states; the objects in the cache, which nobody writes to, are shared."""
     objects = source.path / ".dvc/cache/files"
 
     def copy(origin: str, destination: str) -> str:
@@ -202,7 +212,8 @@ def copy_clone(source: Clone, folder: Path) -> Clone:
             return destination
         return shutil.copy2(origin, destination)
 
-    shutil.copytree(source.path, folder / "clone", symlinks=True, copy_function=copy)
+    states = shutil.ignore_patterns(".resume")
+    shutil.copytree(source.path, folder / "clone", symlinks=True, ignore=states, copy_function=copy)
     return Clone(folder / "clone")
 
 
