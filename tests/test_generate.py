@@ -152,12 +152,18 @@ def test_first_goes_on(run: Callable[..., Path], drawn: Generate, monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "params"),
     [
-        ([], SamplerParams(sampler="ddim", steps=5, variance="posterior", eta=1.0, clip=True)),
-        (["--eta", 0], SamplerParams(sampler="ddim", steps=5, variance="posterior", eta=0.0, clip=True)),
-        (["--steps", 20], SamplerParams(sampler="ddim", steps=20, variance="posterior", eta=1.0, clip=True)),
+        ([], SamplerParams(sampler="dpmpp_2m", steps=5, spacing="trailing", variance="posterior", eta=1.0, clip=True)),
+        (
+            ["--eta", 0],
+            SamplerParams(sampler="dpmpp_2m", steps=5, spacing="trailing", variance="posterior", eta=0.0, clip=True),
+        ),
+        (
+            ["--steps", 20],
+            SamplerParams(sampler="dpmpp_2m", steps=20, spacing="trailing", variance="posterior", eta=1.0, clip=True),
+        ),
         (
             ["--sampler", "ddpm", "--variance", "beta", "--no-clip"],
-            SamplerParams(sampler="ddpm", steps=5, variance="beta", eta=1.0, clip=False),
+            SamplerParams(sampler="ddpm", steps=5, spacing="trailing", variance="beta", eta=1.0, clip=False),
         ),
     ],
 )
@@ -268,9 +274,9 @@ def test_help_names_every_option() -> None:
     result = command_line("--help")
     assert result.returncode == 0
     assert result.stderr == ""
-    words = ["model", "count", "out", "format", "seed", "first", "sampler", "steps", "eta", "variance", "no-clip"]
-    assert re.findall(r"^  --([a-z-]+)", result.stdout, flags=re.MULTILINE) == words
-    assert "{ddpm,ddim}" in result.stdout
+    words = "model out count format seed first sampler steps spacing eta variance clip"
+    assert " ".join(re.findall(r"^  --([a-z-]+)", result.stdout, flags=re.MULTILINE)) == words
+    assert "{ddpm,ddim,dpmpp_2m}" in result.stdout
     assert "{posterior,beta}" in result.stdout
 
 

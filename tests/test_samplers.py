@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from ddpm.checkpoint import LoadedModel, load_model, save_model
@@ -24,7 +24,14 @@ CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
-    defaults = {"sampler": name, "steps": None, "variance": "posterior", "eta": 1.0, "clip": False}
+    defaults = {
+        "sampler": name,
+        "steps": None,
+        "spacing": "trailing",
+        "variance": "posterior",
+        "eta": 1.0,
+        "clip": False,
+    }
     return SamplerParams.model_validate({**defaults, **changes})
 
 
@@ -68,14 +75,14 @@ def diffusers_ddpm(steps: int, variance: str, clip: bool, seed: int = 0) -> Iter
         x_t = step.prev_sample
 
 
-def diffusers_ddim(steps: int, eta: float, clip: bool, seed: int = 0) -> Iterator[Step]:
+def diffusers_ddim(steps: int, eta: float, clip: bool, spacing: str = "trailing", seed: int = 0) -> Iterator[Step]:
     scheduler = DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=1e-4,
         beta_end=0.02,
         clip_sample=clip,
         set_alpha_to_one=True,
-        timestep_spacing="trailing",
+        timestep_spacing=spacing,
     )
     to_float64(scheduler)
     scheduler.set_timesteps(steps)
@@ -87,6 +94,31 @@ def diffusers_ddim(steps: int, eta: float, clip: bool, seed: int = 0) -> Iterato
         step = scheduler.step(pred_noise, int(t), x_t, eta=eta, use_clipped_model_output=clip, variance_noise=drawn)
         yield Step(int(t), step.prev_sample, step.pred_original_sample)
         x_t = step.prev_sample
+
+
+def diffusers_dpmpp_2m(walk: list[int], stochastic: bool, clip: bool, seed: int = 0) -> Iterator[Step]:
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_start=1e-4,
+        beta_end=0.02,
+        solver_order=2,
+        algorithm_type="sde-dpmsolver++" if stochastic else "dpmsolver++",
+        solver_type="midpoint",
+        thresholding=clip,  # with this greatest value, it is the clip
+        sample_max_value=1.0,
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(timesteps=walk)
+    alpha_bar = REFERENCE.alphas_cumprod[scheduler.timesteps]
+    scheduler.sigmas = torch.cat([((1 - alpha_bar) / alpha_bar).sqrt(), torch.zeros(1, dtype=torch.float64)])
+    draws = normals(seed)
+    x_t = next(draws)
+    for t in scheduler.timesteps:
+        drawn = next(draws) if stochastic and t != scheduler.timesteps[-1] else torch.zeros_like(x_t)
+        pred_noise = fake_model(x_t, t.expand(len(x_t)))
+        x_prev = scheduler.step(pred_noise, t, x_t, variance_noise=drawn).prev_sample
+        yield Step(int(t), x_prev, scheduler.model_outputs[-1])
+        x_t = x_prev
 
 
 def assert_same_walk(ours: list[Step], theirs: list[Step]) -> None:
@@ -124,6 +156,31 @@ def test_ddim_walks_as_diffusers(steps: int, eta: float, clip: bool) -> None:
         sample_loop(fake_model, REFERENCE, sampler("ddim", steps=steps, eta=eta, clip=clip), noise_from(normals()))
     )
     assert_same_walk(ours, list(diffusers_ddim(steps, eta, clip)))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("steps", [1000, 100, 20, 7])
+def test_ddim_takes_the_timesteps_of_diffusers(steps: int, spacing: str) -> None:
+    params = sampler("ddim", steps=steps, eta=0.0, spacing=spacing)
+    theirs = list(diffusers_ddim(steps, 0, clip=False, spacing=spacing))
+    ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))
+    assert [step.t for step in ours] == [step.t for step in theirs]
+    if 1000 % steps == 0:  # else DDIMScheduler does not step to the next of its own timesteps
+        assert_same_walk(ours[:-1], theirs[:-1])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "log_snr"])
+@pytest.mark.parametrize("steps", [100, 50, 20, 5, 2, 1])
+def test_dpmpp_2m_walks_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
+    params = sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip)
+    ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))
+    theirs = list(diffusers_dpmpp_2m([step.t for step in ours], stochastic=eta == 1, clip=clip))
+    for our, their in zip(ours, theirs, strict=True):
+        # diffusers rounds every x_t to float32, and the network bends the difference.
+        torch.testing.assert_close(our.x_prev, their.x_prev, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(our.pred_x_start, their.pred_x_start, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -182,8 +239,14 @@ def gaussian_denoiser(mean: Tensor | float, deviation: float) -> PredictNoise:
 @pytest.mark.parametrize("steps", [None, 50, 3, 1])
 @pytest.mark.parametrize(
     "params",
-    [sampler(), sampler(variance="beta"), sampler(clip=True), *(sampler("ddim", eta=eta) for eta in (0.0, 0.3, 1.0))],
-    ids=["ddpm", "ddpm-beta", "ddpm-clip", "ddim-0", "ddim-0.3", "ddim-1"],
+    [
+        sampler(),
+        sampler(variance="beta"),
+        sampler(clip=True),
+        *(sampler("ddim", eta=eta) for eta in (0.0, 0.3, 1.0)),
+        *(sampler("dpmpp_2m", eta=eta) for eta in (0.0, 1.0)),
+    ],
+    ids=["ddpm", "ddpm-beta", "ddpm-clip", "ddim-0", "ddim-0.3", "ddim-1", "dpmpp_2m-0", "dpmpp_2m-1"],
 )
 def test_a_known_x_start_is_recovered(params: SamplerParams, steps: int | None) -> None:
     x_start = next(normals(seed=9)).clamp(-1, 1)
@@ -200,7 +263,7 @@ def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tu
     Every step is then affine in the noise, so that the response to each draw alone tells the variance: image 0 gets
     no noise, and image k a one at draw k.
     """
-    draws = len(spaced_timesteps(1000, params.steps))
+    draws = len(spaced_timesteps(REFERENCE, params.steps, params.spacing))
     unit = torch.eye(draws + 1, dtype=torch.float64)[1:, :, None, None, None]
     alpha_bar = REFERENCE.alphas_cumprod[-1]
     first = alpha_bar.sqrt() * mean + (alpha_bar * deviation**2 + 1 - alpha_bar).sqrt() * unit[0]
@@ -212,11 +275,13 @@ def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tu
 
 @pytest.mark.parametrize("steps", [None, 20])
 @pytest.mark.parametrize(
-    "params", [sampler(), sampler("ddim", eta=0.0), sampler("ddim", eta=0.5)], ids=["ddpm", "ddim-0", "ddim-0.5"]
+    "params",
+    [sampler(), sampler("ddim", eta=0.0), sampler("ddim", eta=0.5), sampler("dpmpp_2m", eta=0.5, spacing="log_snr")],
+    ids=["ddpm", "ddim-0", "ddim-0.5", "dpmpp_2m-0.5"],
 )
 def test_a_points_marginals_are_those_of_q_at_every_timestep(params: SamplerParams, steps: int | None) -> None:
     params = params.model_copy(update={"steps": steps})
-    after = [*spaced_timesteps(1000, steps)[1:], None]
+    after = [*spaced_timesteps(REFERENCE, steps, params.spacing)[1:], None]
     for t_prev, (_, mean, variance) in zip(after, moments(0.6, 0, params), strict=True):
         alpha_bar = 1.0 if t_prev is None else REFERENCE.alphas_cumprod[t_prev].item()
         assert mean == pytest.approx(alpha_bar**0.5 * 0.6, abs=1e-10)
@@ -251,6 +316,42 @@ def test_gaussian_data_is_drawn_with_its_mean_and_variance(variance: str) -> Non
     assert low < last_variance / 0.25 < high
 
 
+def errors_half_way(name: str, steps: int) -> float:
+    """How far x_t is from the exact solution of the probability-flow equation at t = 499, for Gaussian data."""
+    mean, deviation = 0.3, 0.5
+    walk = list(
+        sample_loop(
+            gaussian_denoiser(mean, deviation), REFERENCE, sampler(name, steps=steps, eta=0.0), noise_from(normals())
+        )
+    )
+    assert walk[steps // 2].t == 499
+    x_t = next(normals())
+
+    def standardised(x: Tensor, t: int) -> Tensor:
+        alpha_bar = REFERENCE.alphas_cumprod[t]
+        return (x - alpha_bar.sqrt() * mean) / (alpha_bar * deviation**2 + 1 - alpha_bar).sqrt()
+
+    # The equation moves every quantile to the same quantile.
+    return (standardised(walk[steps // 2 - 1].x_prev, 499) - standardised(x_t, 999)).abs().max().item()
+
+
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
+def test_order_of_convergence(name: str, order: int) -> None:
+    coarse, fine, finer = (errors_half_way(name, steps) for steps in (50, 100, 200))
+    assert coarse / fine == pytest.approx(2**order, rel=0.2)
+    assert fine / finer == pytest.approx(2**order, rel=0.1)
+
+
+def test_the_second_order_draws_gaussian_data_more_truly() -> None:
+    for eta in (0.0, 1.0):
+        variances = []
+        for name in ("ddim", "dpmpp_2m"):
+            *_, (_, mean, variance) = moments(0.3, 0.5, sampler(name, steps=20, eta=eta, spacing="log_snr"))
+            assert mean == pytest.approx(0.3, abs=0.01)
+            variances.append(abs(variance - 0.25))
+        assert variances[1] < variances[0] / 3
+
+
 def test_gaussian_data_by_drawing_it() -> None:
     draws, source = 20_000, torch.Generator().manual_seed(0)
 
@@ -272,6 +373,8 @@ def test_gaussian_data_by_drawing_it() -> None:
         (sampler("ddim", steps=10, eta=1.0), 10),
         (sampler("ddim", steps=10, eta=0.1), 10),
         (sampler("ddim", steps=10, eta=0.0), 1),
+        (sampler("dpmpp_2m", steps=10, eta=1.0), 10),
+        (sampler("dpmpp_2m", steps=10, eta=0.0), 1),
         (sampler(steps=1), 1),
         (sampler(), 1000),
     ],
@@ -306,6 +409,12 @@ def test_the_network_sees_x_t_and_one_t_for_each_image() -> None:
     assert torch.equal(walk[-1].x_prev, walk[-1].pred_x_start)
 
 
+def spaced(timesteps: int, steps: int | None, spacing: str = "trailing") -> list[int]:
+    return spaced_timesteps(
+        NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=1e-4, beta_end=0.02)), steps, spacing
+    )
+
+
 @pytest.mark.parametrize(
     ("timesteps", "steps", "expected"),
     [
@@ -321,13 +430,49 @@ def test_the_network_sees_x_t_and_one_t_for_each_image() -> None:
     ],
 )
 def test_spaced_timesteps(timesteps: int, steps: int | None, expected: list[int]) -> None:
-    assert spaced_timesteps(timesteps, steps) == expected
+    assert spaced(timesteps, steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "spacing", "expected"),
+    [
+        (4, "leading", [750, 500, 250, 0]),
+        (3, "leading", [666, 333, 0]),
+        (1, "leading", [0]),
+        (4, "linspace", [999, 666, 333, 0]),
+        (3, "linspace", [999, 500, 0]),
+        (1, "linspace", [999]),
+        (1, "log_snr", [999]),
+        (2, "log_snr", [999, 0]),
+    ],
+)
+def test_other_spacings(steps: int, spacing: str, expected: list[int]) -> None:
+    assert spaced(1000, steps, spacing) == expected
+
+
+def test_log_snr_is_even_where_the_timesteps_are_fine() -> None:
+    walk = spaced(1000, 20, "log_snr")
+    assert (walk[0], walk[-1]) == (999, 0)
+    steps = REFERENCE.alphas_cumprod[walk].logit().diff()
+    # The first timesteps are further apart than the grid, the others are within half of a timestep.
+    assert steps[:-3] == pytest.approx(steps[0].item(), rel=0.12)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "log_snr", "trailing"])
+@pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
+def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
+    for steps in range(1, timesteps + 1):
+        walk = spaced(timesteps, steps, spacing)
+        assert len(walk) == steps
+        assert sorted(set(walk), reverse=True) == walk
+        assert 0 <= walk[-1] <= walk[0] < timesteps
+    assert walk == list(reversed(range(timesteps)))
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
 def test_spaced_timesteps_are_the_exact_fractions_rounded(timesteps: int) -> None:
     for steps in range(1, timesteps + 1):
-        walk = spaced_timesteps(timesteps, steps)
+        walk = spaced(timesteps, steps)
         assert walk == [round(Fraction(timesteps) - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
         assert walk[0] == timesteps - 1
         assert walk[-1] >= 0
@@ -336,13 +481,22 @@ def test_spaced_timesteps_are_the_exact_fractions_rounded(timesteps: int) -> Non
 
 def test_more_steps_than_timesteps_are_refused() -> None:
     with pytest.raises(ValueError, match="steps is 11, but the model has only 10 timesteps"):
-        spaced_timesteps(10, 11)
+        spaced(10, 11)
     with pytest.raises(ValueError, match="1001"):
         next(sample_loop(fake_model, REFERENCE, sampler(steps=1001), noise_from(normals())))
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"eta": 1.1}, {"eta": -0.1}, {"sampler": "euler"}, {"variance": "learned"}, {"clip": 1}]
+    "change",
+    [
+        {"steps": 0},
+        {"eta": 1.1},
+        {"eta": -0.1},
+        {"sampler": "euler"},
+        {"variance": "learned"},
+        {"clip": 1},
+        {"spacing": "karras"},
+    ],
 )
 def test_sampler_params_refuse(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):

@@ -3,6 +3,7 @@
 import argparse
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -67,17 +68,19 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     option = parser.add_argument
-    option("--model", type=Path, required=True, metavar="FILE", help="model file, such as models/ddpm.safetensors")
-    option("--count", type=_at_least(1), default=64, metavar="N", help="number of images")
-    option("--out", type=Path, required=True, metavar="FOLDER", help="new or empty folder for the images")
+    path = partial(option, type=Path, required=True, default=argparse.SUPPRESS)
+    path("--model", metavar="FILE", help="model file, such as models/ddpm.safetensors")
+    path("--out", metavar="FOLDER", help="new or empty folder for the images")
+    option("--count", type=at_least(1), default=64, metavar="N", help="number of images")
     option("--format", choices=["png", "npz"], default="png", help="a picture for each image, or one file of arrays")
-    option("--seed", type=_at_least(0), default=0, metavar="N", help="seed of the noise")
-    option("--first", type=_at_least(0), default=0, metavar="N", help="number of the first image: go on from there")
-    option("--sampler", choices=_choices("sampler"), default="ddim", help="reverse process")
-    option("--steps", type=_at_least(1), default=50, metavar="N", help="evaluations of the network for each image")
-    option("--eta", type=float, default=1.0, metavar="X", help="ddim's share of noise, 0 (deterministic) to 1")
-    option("--variance", choices=_choices("variance"), default="posterior", help="variance of ddpm's noise")
-    option("--no-clip", dest="clip", action="store_false", help="do not clip the estimates of the clean image")
+    option("--seed", type=at_least(0), default=0, metavar="N", help="seed of the noise")
+    option("--first", type=at_least(0), default=0, metavar="N", help="number of the first image: go on from there")
+    option("--sampler", choices=_choices("sampler"), default="dpmpp_2m", help="reverse process")
+    option("--steps", type=at_least(1), default=20, metavar="N", help="evaluations of the network for each image")
+    option("--spacing", choices=_choices("spacing"), default="trailing", help="which timesteps are taken")
+    option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
+    option("--variance", choices=_choices("variance"), default="posterior", help="variance of the noise of ddpm")
+    option("--clip", action=argparse.BooleanOptionalAction, default=True, help="clip the estimates of the clean image")
     return parser.parse_args()
 
 
@@ -86,7 +89,7 @@ def _choices(field: str) -> tuple[str, ...]:
     return get_args(SamplerParams.model_fields[field].annotation)
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int) -> Callable[[str], int]:
     """A parser of whole numbers from `least` on."""
 
     def number(text: str) -> int:

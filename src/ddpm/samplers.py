@@ -1,7 +1,8 @@
 """The reverse process: from pure noise to images. Every sampler is a generator of its steps.
 
 `ddpm` is the ancestral process of Ho et al. 2020 (arXiv:2006.11239), `ddim` the generalised one of Song et al. 2021
-(arXiv:2010.02502).
+(arXiv:2010.02502), `dpmpp_2m` the second-order multistep solver of Lu et al. 2022 (DPM-Solver++, arXiv:2211.01095), of
+the ordinary differential equation with eta 0, of the stochastic one with eta 1.
 """
 
 import math
@@ -22,8 +23,9 @@ Noise = Callable[[], Tensor]  # the next standard normal draw, shaped like x_t
 class SamplerParams(Section):
     """Which reverse process, and how finely it is walked."""
 
-    sampler: Literal["ddpm", "ddim"]
+    sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1)] | None
+    spacing: Literal["trailing", "linspace", "leading", "log_snr"]
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
@@ -37,16 +39,40 @@ class Step(NamedTuple):
     pred_x_start: Tensor
 
 
-def spaced_timesteps(timesteps: int, steps: int | None) -> list[int]:
-    """`steps` of the T timesteps, evenly spaced and descending from T-1 ("trailing" spacing); None takes all T.
+def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str) -> list[int]:
+    """`steps` of the T timesteps, descending; None takes all T.
+
+    trailing: equal steps down from T-1. linspace: equal steps from T-1 to 0. leading: equal steps up from 0, which does
+    not see pure noise. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise ratio, each at the nearest
+    timestep that is still free.
 
     Raises:
         ValueError: steps > timesteps.
     """
+    timesteps = schedule.timesteps
     steps = steps or timesteps
     if steps > timesteps:
         raise ValueError(f"steps is {steps}, but the model has only {timesteps} timesteps")
-    return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
+    match spacing:
+        case "trailing":
+            return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
+        case "leading":
+            return [timesteps // steps * i for i in reversed(range(steps))]
+        case "linspace":
+            return [round((timesteps - 1) * (1 - i / max(steps - 1, 1))) for i in range(steps)]
+        case _:
+            return _evenly_in_log_snr(schedule, steps)
+
+
+def _evenly_in_log_snr(schedule: NoiseSchedule, steps: int) -> list[int]:
+    log_snr = schedule.alphas_cumprod.logit()
+    grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
+    walk, free = [], schedule.timesteps - 1
+    for left, wanted in zip(reversed(range(steps)), grid, strict=True):
+        nearest = int((log_snr - wanted).abs().argmin())
+        walk.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
+        free = walk[-1] - 1
+    return walk
 
 
 def sample_loop(
@@ -54,7 +80,7 @@ def sample_loop(
 ) -> Iterator[Step]:
     """Walk the reverse process from x_T ~ N(0, I), one `Step` for each evaluation of `predict_noise`.
 
-    Both samplers are one update. With abar the cumulative product of the alphas at t, and abar' the one at the next
+    All samplers are one update. With abar the cumulative product of the alphas at t, and abar' the one at the next
     timestep of the walk,
 
         x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z,
@@ -62,7 +88,9 @@ def sample_loop(
     where x_0 is the estimate of the clean image and eps the noise that it implies (Song et al. 2021, eq. 12). With the
     posterior variance, beta (1 - abar') / (1 - abar), as s^2, the mean is that of q(x_prev | x_t, x_0), and the process
     that of Ho et al. 2020 (eqs. 7 and 11, algorithm 2). `ddpm` draws its noise z with that variance or with beta
-    (section 3.2 there); `ddim` takes eta^2 times the posterior variance, in mean and noise alike.
+    (section 3.2 there); `ddim` takes eta^2 times the posterior variance, in mean and noise alike. `dpmpp_2m` is `ddim`
+    with an x_0 extrapolated from two estimates, linearly in the log signal-to-noise ratio, to the middle of the step;
+    the first step and the one to the clean image take the estimate as it is (Lu et al. 2022, algorithm 2).
 
     Args:
         noise: called once for x_T, then once for every step that adds noise.
@@ -70,8 +98,9 @@ def sample_loop(
     Raises:
         ValueError: params.steps exceeds the schedule's timesteps.
     """
-    walk = spaced_timesteps(schedule.timesteps, params.steps)
+    walk = spaced_timesteps(schedule, params.steps, params.spacing)
     x_t = noise()
+    before: tuple[float, Tensor] | None = None  # alpha_bar and the estimate of the step before
     for t, t_prev in zip(walk, [*walk[1:], None], strict=True):
         alpha_bar = float(schedule.alphas_cumprod[t])
         alpha_bar_prev = 1.0 if t_prev is None else float(schedule.alphas_cumprod[t_prev])
@@ -79,19 +108,39 @@ def sample_loop(
         pred_x_start = (x_t - math.sqrt(1 - alpha_bar) * pred_noise) / math.sqrt(alpha_bar)
         if params.clip:
             pred_x_start = pred_x_start.clamp(-1, 1)
-            pred_noise = (x_t - math.sqrt(alpha_bar) * pred_x_start) / math.sqrt(1 - alpha_bar)
+        target = pred_x_start
+        if params.sampler == "dpmpp_2m" and before and t_prev is not None:
+            target = _half_way(before, (alpha_bar, pred_x_start), alpha_bar_prev)
+        before = alpha_bar, pred_x_start
+        if params.clip or params.sampler == "dpmpp_2m":
+            pred_noise = (x_t - math.sqrt(alpha_bar) * target) / math.sqrt(1 - alpha_bar)
         mean_variance, noise_variance = _variances(params, alpha_bar, alpha_bar_prev)
-        x_prev = math.sqrt(alpha_bar_prev) * pred_x_start + math.sqrt(1 - alpha_bar_prev - mean_variance) * pred_noise
+        x_prev = math.sqrt(alpha_bar_prev) * target + math.sqrt(1 - alpha_bar_prev - mean_variance) * pred_noise
         if t_prev is not None and noise_variance > 0:
             x_prev = x_prev + math.sqrt(noise_variance) * noise()
         yield Step(t, x_prev, pred_x_start)
         x_t = x_prev
 
 
+def _half_way(before: tuple[float, Tensor], now: tuple[float, Tensor], alpha_bar_prev: float) -> Tensor:
+    """The estimate of x_0 in the middle of the step to alpha_bar_prev, on the line through the last two.
+
+    The line runs over the log signal-to-noise ratio; `before` and `now` are the cumulative product of the alphas and
+    the estimate there.
+    """
+    log_snr_before, log_snr, log_snr_prev = map(_log_snr, (before[0], now[0], alpha_bar_prev))
+    reach = (log_snr_prev - log_snr) / 2 / (log_snr - log_snr_before)
+    return now[1] + reach * (now[1] - before[1])
+
+
+def _log_snr(alpha_bar: float) -> float:
+    return math.log(alpha_bar / (1 - alpha_bar))
+
+
 def _variances(params: SamplerParams, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, float]:
     """s^2 as it enters the mean, and the variance of the noise that is added."""
     beta = 1 - alpha_bar / alpha_bar_prev
     posterior = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
-    if params.sampler == "ddim":
-        return params.eta**2 * posterior, params.eta**2 * posterior
-    return posterior, posterior if params.variance == "posterior" else beta
+    if params.sampler == "ddpm":
+        return posterior, posterior if params.variance == "posterior" else beta
+    return params.eta**2 * posterior, params.eta**2 * posterior

@@ -53,6 +53,6 @@ def check_steps(loaded: LoadedModel, params: SamplerParams) -> int:
         UserError: more steps than the model has timesteps.
     """
     try:
-        return len(spaced_timesteps(loaded.schedule.timesteps, params.steps))
+        return len(spaced_timesteps(loaded.schedule, params.steps, params.spacing))
     except ValueError as error:
         raise UserError(str(error)) from None
