@@ -1,0 +1,237 @@
+"""Images per second in training and sampling: this project, the article's loop, and a peer, in turns and in one run.
+
+    python -m benchmarks.throughput --rounds 5 --seconds 5
+
+Prints a table of medians over the rounds, with the floating-point operations per second that they amount to, beside
+those of a matrix product, which is what the machine can do.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from ddpm.checkpoint import LoadedModel, ModelCard
+from ddpm.console import progress, run
+from ddpm.device import Runtime, start, to_device
+from ddpm.generate import at_least
+from ddpm.params import load_params
+from ddpm.sampling import draw_batch
+from ddpm.schedule import NoiseSchedule
+from ddpm.unet import UNet
+from scripts.check_params import AllParams
+from stages.train import Params, new_training
+
+SIDE = 2048  # of the square matrices
+ARTICLE = {
+    "model": {
+        "channels": (64, 128, 256),
+        "time_embed_dim": 32,
+        "block": "double_conv",
+        "patch_size": 1,
+        "bottleneck_blocks": 1,
+        "attention": False,
+        "prediction": "noise",
+    },
+    "train": {
+        "optimizer": "adam",
+        "batch_size": 128,
+        "loss": "noise",
+        "timestep_sampling": "uniform",
+        "ema_decay": 0.0,
+    },
+}
+
+
+class Contestant(NamedTuple):
+    """Something that works by steps: its name, images and operations in each step, and the steps."""
+
+    name: str
+    images: int
+    operations: float
+    steps: Iterator[Any]
+
+
+def main() -> None:
+    """Let all of them work in turns, then print the table."""
+    args = arguments()
+    runtime = start()
+    contestants = [*products(runtime), *trainings(runtime), *samplings(runtime)]
+    rates: dict[str, list[float]] = {each.name: [] for each in contestants}
+    with progress(desc="throughput", total=args.rounds * len(contestants), unit="turn") as bar:
+        for _ in range(args.rounds):
+            for each in contestants:
+                rates[each.name].append(rate(each.steps, args.seconds, runtime))
+                bar.update()
+    print("| | images/s | GFLOP/s |\n| --- | --- | --- |")
+    for each in contestants:
+        steps = statistics.median(rates[each.name])
+        images = f"{steps * each.images:.0f}" if each.images else ""
+        print(f"| {each.name} | {images} | {steps * each.operations / 1e9:.0f} |")
+
+
+def rate(steps: Iterator[Any], seconds: float, runtime: Runtime) -> float:
+    """Steps per second, after one that is not counted."""
+    next(steps)
+    synchronise(runtime)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        next(steps)
+        synchronise(runtime)
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
+def synchronise(runtime: Runtime) -> None:
+    """Wait for the device."""
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def operations(model: nn.Module, *inputs: Any) -> float:
+    """Floating-point operations of a forward pass."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*inputs)
+    return counter.get_total_flops()
+
+
+def forever(work: Callable[[], Any]) -> Iterator[Any]:
+    """Its results, one after the other."""
+    while True:
+        yield work()
+
+
+def products(runtime: Runtime) -> Iterator[Contestant]:
+    """Matrix products in float32, and in the precision that the machine computes natively."""
+    for precision in dict.fromkeys([torch.float32, runtime.precision]):
+        left, right = (torch.randn(SIDE, SIDE, device=runtime.device).to(precision) for _ in range(2))
+        name = f"product of matrices, {str(precision).removeprefix('torch.')}"
+        yield Contestant(name, 0, 2 * SIDE**3, forever(partial(torch.matmul, left, right)))
+
+
+def trainings(runtime: Runtime) -> Iterator[Contestant]:
+    """Our default, the article's network in our loop and in the article's, and a network of diffusers."""
+    default = load_params(Params)
+    article = Params.model_validate(
+        {
+            "schedule": default.schedule.model_dump(),
+            "model": ARTICLE["model"],
+            "train": default.train.model_dump() | ARTICLE["train"],
+        }
+    )
+    for name, params in (("training, default", default), ("training, article's network", article)):
+        images = random_images(20_000, runtime)
+        training = new_training(params, images, images[:0], runtime)
+        batch = params.train.batch_size
+        cost = 3 * operations(UNet(params.model, training.schedule.to(torch.device("cpu"))), *inputs(batch))
+        yield Contestant(name, batch, cost, endless(training.run))
+    for batch in (2, 128):
+        model = UNet(article.model, NoiseSchedule(article.schedule))
+        cost = 3 * operations(model, *inputs(batch))
+        yield Contestant(
+            f"training, article's loop, batch {batch}", batch, cost, plain(model.to(runtime.device), batch)
+        )
+    peer = Diffusers()
+    cost = 3 * operations(peer, *inputs(128))
+    parameters = sum(weight.numel() for weight in peer.parameters())
+    name = f"training, diffusers' UNet2DModel, {parameters / 1e6:.2f} M parameters, batch 128"
+    yield Contestant(name, 128, cost, plain(peer.to(runtime.device), 128))
+
+
+def endless(loop: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """The loop's steps; a benchmark is over before the training is."""
+    yield from loop()
+    raise RuntimeError("the training ended before the benchmark; give less rounds or seconds")
+
+
+class Diffusers(nn.Module):
+    """A network of diffusers, at about the default's number of parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = UNet2DModel(
+            sample_size=28,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=1,
+            block_out_channels=(32, 48, 64),
+            norm_num_groups=16,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        )
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """As our networks are called."""
+        noise: Tensor = self.network(x_t, t, return_dict=False)[0]  # type: ignore[operator]
+        return noise
+
+
+def plain(model: nn.Module, batch: int) -> Iterator[float]:
+    """The loop that tutorials show: Adam, float32, the loss of every step read."""
+    device = next(model.parameters()).device
+    scheduler: Any = DDPMScheduler(num_train_timesteps=1000)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    images = torch.rand(batch, 1, 28, 28, device=device) * 2 - 1
+    while True:
+        noise = torch.randn_like(images)
+        t = torch.randint(0, 1000, (batch,), device=device)
+        loss = F.mse_loss(model(scheduler.add_noise(images, noise, t), t), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+def samplings(runtime: Runtime) -> Iterator[Contestant]:
+    """The default's sampler, and the bare network that it calls."""
+    params = load_params(AllParams)
+    schedule = NoiseSchedule(params.schedule)
+    model = UNet(params.model, schedule)
+    batch = runtime.sample_batch
+    cost = operations(model, *inputs(batch))
+    model = to_device(model, runtime.device).eval()
+    loaded = LoadedModel(model, schedule, ModelCard(model=params.model, schedule=params.schedule, classes=(7,)))
+    x_t, t = (each.to(runtime.device) for each in inputs(batch))
+
+    def bare() -> Tensor:
+        with torch.inference_mode(), runtime.autocast():
+            noise: Tensor = model(x_t, t)
+            return noise
+
+    def sampled() -> Iterator[Any]:
+        while True:
+            yield from draw_batch(loaded, params.sample.population, 0, range(batch), runtime)
+
+    yield Contestant(f"network alone, batch {batch}", batch, cost, forever(bare))
+    yield Contestant("sampling, population", batch, cost, sampled())
+
+
+def inputs(batch: int) -> tuple[Tensor, Tensor]:
+    """A batch of noise, and its timesteps."""
+    return torch.randn(batch, 1, 28, 28), torch.full((batch,), 500)
+
+
+def random_images(count: int, runtime: Runtime) -> Tensor:
+    """Noise in the place of a data set."""
+    return torch.rand(count, 1, 28, 28, device=runtime.device) * 2 - 1
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="turns of each")
+    parser.add_argument("--seconds", type=at_least(1), default=5, help="length of a turn")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)
