@@ -19,7 +19,7 @@ repro: env ## run the whole pipeline, or what is out of date of it
 test: env check ## check format, lint and types, then run the tests
 	pytest -n 2 --dist worksteal
 
-check: env
+check: env ## check format, lint and types
 	ruff format --check .
 	ruff check .
 	mypy
@@ -40,9 +40,9 @@ remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
 
 clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
-	find src stages scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src stages scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-env: .venv/.package
+env: .venv/.package ## set up .venv alone
 
 # The library is installed as a copy, for `python -m ddpm.generate`; the stages run the source beside dvc.yaml.
 .venv/.package: .venv/.dependencies $(wildcard src/ddpm/*.py)

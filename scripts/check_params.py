@@ -6,6 +6,7 @@ from pathlib import Path
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.classifier import ClassifierParams
 from ddpm.console import UserError, run
+from ddpm.manifold import NEIGHBOURS
 from ddpm.params import Section, load_params
 from ddpm.schedule import ScheduleParams
 from ddpm.training import TrainParams
@@ -13,6 +14,8 @@ from ddpm.unet import UNetParams
 from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
 from stages.forward_diffusion import ForwardDiffusionParams
+from stages.likelihood import LikelihoodParams
+from stages.relearn import RelearnParams
 from stages.sample import SampleParams
 
 TRAINING_IMAGES = 60_000  # in every data set that download knows
@@ -36,6 +39,8 @@ class AllParams(Section):
     train: TrainParams
     sample: SamplePair
     evaluate: EvaluateParams
+    likelihood: LikelihoodParams
+    relearn: RelearnParams
 
 
 def spanning_errors(params: AllParams) -> list[str]:
@@ -57,6 +62,8 @@ def spanning_errors(params: AllParams) -> list[str]:
         )
     if params.classifier.batch_size > TRAINING_IMAGES:
         errors.append(f"classifier.batch_size: must be at most the {TRAINING_IMAGES} training images")
+    if params.sample.population.count <= NEIGHBOURS:
+        errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors
 
 

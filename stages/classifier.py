@@ -1,24 +1,17 @@
-"""Train the digit classifier whose features the scores use; it depends on the data alone."""
+"""Train one of the two classifiers whose features the scores use, `a` or `b`; they depend on the data alone."""
 
+import sys
 from pathlib import Path
 
-import torch
-
-from ddpm.arrays import load_arrays
-from ddpm.classifier import (
-    Classifier,
-    ClassifierParams,
-    features_and_logits,
-    save_classifier,
-    train_classifier,
-)
-from ddpm.console import UserError, progress, run
+from ddpm.classifier import NAMES, ClassifierParams, accuracy, fit_classifier, save_classifier
+from ddpm.console import UserError, run
 from ddpm.device import start
 from ddpm.files import write_json
 from ddpm.params import Sections, load_params
+from ddpm.splits import load_split
 
 PROCESSED = Path("data/processed")
-MODEL = Path("models/classifier.safetensors")
+MODELS = Path("models")
 METRICS = Path("metrics/classifier")
 
 
@@ -29,28 +22,21 @@ class Params(Sections):
 
 
 def main() -> None:
-    """Train on all training images, then test."""
+    """Train the one that the command line names on all training images, then test."""
+    if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
+        raise UserError(f"usage: python -m stages.classifier {{{','.join(NAMES)}}}")
+    name = sys.argv[1]
     params = load_params(Params).classifier
+    params = params.model_copy(update={"seed": (params.seed + NAMES.index(name)) % 2**63})
     runtime = start()
-    train, test = (
-        load_arrays(PROCESSED / f"{split}.safetensors", {"images", "labels"})[0] for split in ("train", "test")
-    )
-    if params.batch_size > len(train["images"]):
-        raise UserError(
-            f"classifier.batch_size: {params.batch_size} exceeds the {len(train['images'])} training images"
-        )
-    torch.manual_seed(params.seed)
-    model = Classifier(params)
-    steps = params.epochs * (len(train["images"]) // params.batch_size)
-    losses = train_classifier(model, train["images"], train["labels"], params, runtime)
-    with progress(losses, desc="classifier", total=steps, unit="step") as bar:
-        for loss in bar:
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-    _, logits = features_and_logits(model, test["images"], runtime.device)
-    accuracy = (logits.argmax(1) == test["labels"]).double().mean().item()
-    save_classifier(MODEL, model.cpu())
+    train, test = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
+    if params.batch_size > len(train.images):
+        raise UserError(f"classifier.batch_size: {params.batch_size} exceeds the {len(train.images)} training images")
+    model = fit_classifier(f"classifier {name}", *train, params, runtime)
+    found = accuracy(model, *test, runtime.device)
+    save_classifier(MODELS / f"classifier-{name}.safetensors", model.cpu())
     parameters = sum(weight.numel() for weight in model.parameters())
-    write_json(METRICS / "summary.json", {"test_accuracy": round(accuracy, 6), "parameters": parameters})
+    write_json(METRICS / f"{name}.json", {"test_accuracy": round(found, 6), "parameters": parameters})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
-"""Draw the pictures of what the model makes, and score it on the classifier's features."""
+"""Draw the pictures of what the model makes, and score it, on the features of both classifiers.
 
+Recipes are chosen by the scores of classifier a, and those of b are reported; what else is measured takes b.
+"""
+
+import hashlib
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -7,22 +11,31 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.arrays import load_arrays
-from ddpm.classifier import features_and_logits, load_classifier
+from ddpm.classifier import NAMES, features_and_logits, load_classifier
 from ddpm.console import UserError, progress, run
 from ddpm.device import start
 from ddpm.figures import class_histogram, image_gif, image_png, image_table, tile, to_png
 from ddpm.files import write_json, write_whole
 from ddpm.images import to_float, to_uint8
+from ddpm.manifold import NEIGHBOURS, manifold_scores
 from ddpm.params import Section, Sections, load_params
 from ddpm.randomness import generator
-from ddpm.scores import class_shares, confident_share, frechet_distance, kernel_distance, nearest_neighbours
+from ddpm.scores import (
+    class_chi_square,
+    class_imbalance,
+    class_shares,
+    confident_share,
+    copying,
+    frechet_distance,
+    kernel_distance,
+    nearest_neighbours,
+)
+from ddpm.splits import load_samples, load_split
 
 PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")
-CLASSIFIER = Path("models/classifier.safetensors")
+MODELS = Path("models")
 METRICS = Path("metrics/evaluate")
-SAMPLE_ARRAYS = {"images", "x_t", "pred_x_start"}
 GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS = 6, 7, 10, 10
 
 
@@ -30,7 +43,7 @@ class EvaluateParams(Section):
     """What counts as recognised, and the seed of the random subsets."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Params(Sections):
@@ -39,92 +52,124 @@ class Params(Sections):
     evaluate: EvaluateParams
 
 
-class Scored(NamedTuple):
-    """A set of images with what the classifier sees in it."""
+class Seen(NamedTuple):
+    """A set of images with what one classifier sees in it."""
 
     images: Tensor  # (N, 1, 28, 28) in [-1, 1]
     features: Tensor
     logits: Tensor
 
-    def take(self, index: Tensor | slice) -> "Scored":
-        """Some of them."""
-        return Scored(self.images[index], self.features[index], self.logits[index])
+    @property
+    def labels(self) -> Tensor:
+        """The most probable classes."""
+        return self.logits.argmax(1)
+
+    def first(self, count: int) -> "Seen":
+        """The first of them."""
+        return Seen(self.images[:count], self.features[:count], self.logits[:count])
+
+
+class Sets(NamedTuple):
+    """Samples, and real images of the classes trained on; images held out count as training images."""
+
+    samples: Seen
+    test: Seen
+    train: Seen
 
 
 def main() -> None:
-    """Pictures first, then scores."""
+    """Look at all images with both classifiers, score, and draw."""
     params = load_params(Params).evaluate
     runtime = start()
-    gallery, gallery_card = load_arrays(SAMPLES / "gallery.safetensors", SAMPLE_ARRAYS)
-    population, card = load_arrays(SAMPLES / "population.safetensors", SAMPLE_ARRAYS)
+    gallery, gallery_card = load_samples(SAMPLES / "gallery.safetensors")
+    population, card = load_samples(SAMPLES / "population.safetensors")
     if not gallery_card["kept_t"]:
         raise UserError("sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more")
-    draw_gallery(gallery, gallery_card["kept_t"])
-    classifier = load_classifier(CLASSIFIER)
-    with progress(desc="evaluate", total=5, unit="step") as bar:
-
-        def see(images: Tensor) -> Scored:
-            scored = Scored(images, *features_and_logits(classifier, images, runtime.device))
+    real = (load_split(PROCESSED / f"{split}.safetensors", card["classes"]).images for split in ("test", "train"))
+    images = (to_float(population["images"]), *real)
+    count = min(len(images[0]), len(images[1]), len(images[2]) // 2)
+    if count <= NEIGHBOURS:
+        raise UserError(f"sample.population.count: the scores need more than {NEIGHBOURS} samples and test images")
+    scores: dict[str, object] = {"count": count}
+    seen = {}
+    with progress(desc="evaluate", total=len(NAMES) + 2, unit="step") as bar:
+        for name in NAMES:
+            path = MODELS / f"classifier-{name}.safetensors"
+            classifier = load_classifier(path)
+            seen[name] = Sets(*(Seen(each, *features_and_logits(classifier, each, runtime.device)) for each in images))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            scores[name] = {"classifier_sha256": digest, **compare(seen[name], count, params)}
             bar.update()
-            return scored
-
-        train, test = (see(images_of(split, card["classes"])) for split in ("train", "test"))
-        samples = see(to_float(population["images"]))
-        scores = score(samples, train, test, params)
+        scores |= examine(seen["b"], count, params)
         bar.update()
-        draw_neighbours(samples, train)
-        draw_classes(samples, train)
+        draw_gallery(gallery, gallery_card["kept_t"])
+        draw_neighbours(seen["b"])
+        draw_classes(seen["b"])
         bar.update()
     write_json(METRICS / "scores.json", scores)
 
 
-def images_of(split: str, classes: list[int]) -> Tensor:
-    """The real images of the classes that the model was trained on."""
-    arrays, _ = load_arrays(PROCESSED / f"{split}.safetensors", {"images", "labels"})
-    return arrays["images"][torch.isin(arrays["labels"], torch.tensor(classes))]
+def compare(sets: Sets, count: int, params: EvaluateParams) -> dict[str, object]:
+    """Distances from the training images, each by `count` images: of samples, of test images, and the floor.
 
-
-def score(samples: Scored, train: Scored, test: Scored, params: EvaluateParams) -> dict[str, object]:
-    """All scores, at equal counts: samples, test images, and, as the floor, training images against the others."""
-    count = min(len(samples.images), len(test.images), len(train.images) // 2)
-    order = torch.randperm(len(train.images), generator=generator(params.seed, "floor"))
-    floor = distances(train.features[order[count:]], train.features[order[:count]], params.seed)
-    rows = {
-        name: {
-            **distances(train.features, rows.features[:count], params.seed),
-            **recognition(rows.take(slice(count)), train, params.confidence),
-        }
-        for name, rows in (("samples", samples), ("test", test))
-    }
-    ratio = round(rows["samples"]["frechet"] / floor["frechet"], 3)
-    return {"count": count, "frechet_over_floor": ratio, **rows, "floor": floor}
-
-
-def distances(reference: Tensor, features: Tensor, seed: int) -> dict[str, float]:
-    """Frechet and kernel distance between two sets of features."""
-    kid, kid_deviation = kernel_distance(reference, features, seed)
-    return {
-        "frechet": round(frechet_distance(reference, features), 5),
-        "kid": round(kid, 6),
-        "kid_deviation": round(kid_deviation, 6),
-    }
-
-
-def recognition(rows: Scored, train: Scored, confidence: float) -> dict[str, float]:
-    """How surely digits are recognised, how evenly they fall on the classes, how near they are to training images.
-
-    The imbalance is the total variation distance between the shares of the recognised classes and those of the
-    training images: 0 where they agree, 1 where they have nothing in common.
+    The floor is the distance of training images that are left out for it from the others.
     """
-    shares = class_shares(rows.logits.argmax(1))
-    wanted = class_shares(train.logits.argmax(1))
-    imbalance = sum(abs(share - want) for share, want in zip(shares, wanted, strict=True)) / 2
-    distance = nearest_neighbours(rows.images, train.images).distance
-    return {
-        "confident_share": round(confident_share(rows.logits, confidence), 4),
-        "class_imbalance": round(imbalance, 4),
-        "nearest_train_distance": round(distance.median().item(), 4),
+    train = sets.train.features
+    order = floor_order(len(train), params.seed)
+    pairs = {
+        "samples": (train, sets.samples.features[:count]),
+        "test": (train, sets.test.features[:count]),
+        "floor": (train[order[count:]], train[order[:count]]),
     }
+    frechet = {name: frechet_distance(*pair) for name, pair in pairs.items()}
+    rows: dict[str, object] = {}
+    for name, pair in pairs.items():
+        kid, kid_deviation = kernel_distance(*pair, params.seed)
+        rows[name] = {
+            "frechet": round(frechet[name], 5),
+            "frechet_over_floor": round(frechet[name] / frechet["floor"], 3) if frechet["floor"] else None,
+            "kid": round(kid, 6),
+            "kid_deviation": round(kid_deviation, 6),
+        }
+    return rows
+
+
+def floor_order(images: int, seed: int) -> Tensor:
+    """A random order of the training images: the first of them stand for all where counts must be equal."""
+    return torch.randperm(images, generator=generator(seed, "floor"))
+
+
+def examine(sets: Sets, count: int, params: EvaluateParams) -> dict[str, dict[str, float]]:
+    """Recognition, balance, variety and copying, of the samples and of as many test images.
+
+    Copying is told from test images, so for them it is not.
+    """
+    train = sets.train
+    reference = train.features[floor_order(len(train.features), params.seed)[:count]]
+    rows = {"samples": sets.samples.first(count), "test": sets.test.first(count)}
+    nearest = {
+        name: (
+            nearest_neighbours(row.images, train.images).distance,
+            nearest_neighbours(row.features, train.features).distance,
+        )
+        for name, row in rows.items()
+    }
+    found = {}
+    for name, row in rows.items():
+        chi_square, p_value = class_chi_square(row.labels, train.labels)
+        found[name] = {
+            "confident_share": confident_share(row.logits, params.confidence),
+            **manifold_scores(reference, row.features)._asdict(),
+            "class_imbalance": class_imbalance(row.labels, train.labels),
+            "class_chi_square": chi_square,
+            "class_p_value": p_value,
+            "nearest_train_pixels": nearest[name][0].median().item(),
+            "nearest_train_features": nearest[name][1].median().item(),
+        }
+    for space, samples, test in zip(("pixels", "features"), nearest["samples"], nearest["test"], strict=True):
+        z, near_copies = copying(samples, test)
+        found["samples"] |= {f"copying_z_{space}": z, f"near_copies_{space}": near_copies}
+    return {name: {key: float(f"{value:.4g}") for key, value in values.items()} for name, values in found.items()}
 
 
 def draw_gallery(gallery: dict[str, Tensor], kept_t: list[int]) -> None:
@@ -145,22 +190,20 @@ def draw_gallery(gallery: dict[str, Tensor], kept_t: list[int]) -> None:
     write_whole(METRICS / "reverse.gif", image_gif(frames, scale=1))
 
 
-def draw_neighbours(samples: Scored, train: Scored) -> None:
+def draw_neighbours(sets: Sets) -> None:
     """Samples above, the training image nearest to each below."""
-    shown = samples.images[:PAIRS]
-    nearest = nearest_neighbours(shown, train.images)
-    table = to_uint8(torch.stack([shown, train.images[nearest.nearest]])).squeeze(2)
+    shown = sets.samples.images[:PAIRS]
+    nearest = nearest_neighbours(shown, sets.train.images)
+    table = to_uint8(torch.stack([shown, sets.train.images[nearest.nearest]])).squeeze(2)
     titles = [f"{distance:.3f}" for distance in nearest.distance.tolist()]
     title = "Samples above, their nearest training images below (root-mean-square difference)"
     write_whole(METRICS / "neighbours.png", to_png(image_table(table, titles, title)))
 
 
-def draw_classes(samples: Scored, train: Scored) -> None:
+def draw_classes(sets: Sets) -> None:
     """How often each class is recognised, among the samples and among the training images."""
-    shares = {
-        name: class_shares(rows.logits.argmax(1)) for name, rows in (("samples", samples), ("training images", train))
-    }
-    write_whole(METRICS / "classes.png", to_png(class_histogram(shares, "Classes as the classifier sees them")))
+    shares = {"samples": class_shares(sets.samples.labels), "training images": class_shares(sets.train.labels)}
+    write_whole(METRICS / "classes.png", to_png(class_histogram(shares, "Classes as classifier b sees them")))
 
 
 if __name__ == "__main__":

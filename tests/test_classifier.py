@@ -9,7 +9,9 @@ from ddpm.classifier import (
     Classifier,
     ClassifierParams,
     _shift,
+    accuracy,
     features_and_logits,
+    fit_classifier,
     load_classifier,
     save_classifier,
     train_classifier,
@@ -95,6 +97,20 @@ def test_the_order_of_the_batches_is_the_params_seed() -> None:
         torch.manual_seed(0)
         losses.append(list(train_classifier(Classifier(params), *separable(60), params, RUNTIME)))
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_five_steps_are_a_cycle_as_well() -> None:
+    params = PARAMS.model_copy(update={"epochs": 5})
+    assert len(list(train_classifier(Classifier(params), *separable(20), params, RUNTIME))) == 5
+
+
+def test_fitting_trains_and_names_the_learning_rate_that_is_too_high() -> None:
+    images, labels = separable(207)
+    model = fit_classifier("fit", images, labels, PARAMS, RUNTIME)
+    assert accuracy(model, images, labels, CPU) == 1
+    assert accuracy(model, images, labels.flip(0), CPU) < 0.6
+    with pytest.raises(UserError, match=r"^classifier.lr: the loss is nan; try less than 0.02$"):
+        fit_classifier("fit", images * torch.nan, labels, PARAMS, RUNTIME)
 
 
 def test_too_few_images_for_a_batch_are_refused() -> None:

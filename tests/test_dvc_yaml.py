@@ -13,15 +13,21 @@ ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/*.py")])
-ITEM = "${item.set}"  # the only matrix variable
 every_stage = pytest.mark.parametrize("name", STAGES)
 
 
 def expanded(name: str, entries: list[Any]) -> list[Any]:
     """The entries for every item of the stage's matrix."""
-    items = STAGES[name].get("matrix", {"set": [""]})["set"]
+    variable, items = item(name), next(iter(STAGES[name].get("matrix", {"": [""]}).values()))
     texts = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-    return [text.replace(ITEM, item) for text in texts for item in (items if ITEM in text else items[:1])]
+    return [text.replace(variable, each) for text in texts for each in (items if variable in text else items[:1])]
+
+
+def item(name: str) -> str:
+    """The only variable of the stage's matrix, as it is written; what no text contains where there is none."""
+    keys = [*STAGES[name].get("matrix", {"none": []})]
+    assert len(keys) == 1
+    return f"${{item.{keys[0]}}}"
 
 
 def outputs(name: str) -> dict[str, bool]:
@@ -61,7 +67,7 @@ def loaded_sections(tree: ast.Module) -> set[str]:
             case [ast.Name("Params")]:
                 sections |= set(fields(tree, "Params"))
             case [ast.Name(), ast.JoinedStr(values=[ast.Constant(value=str(section)), ast.FormattedValue()])]:
-                sections.add(f"{section}{ITEM}")
+                sections.add(f"{section}${{item.set}}")
             case _:
                 pytest.fail(f"load_params is called in a way that this test cannot read: {ast.unparse(call)}")
     return sections
@@ -91,6 +97,8 @@ def test_the_sections_read_are_those_expected() -> None:
         "train": {"model", "schedule", "train"},
         "sample": {"sample.${item.set}"},
         "evaluate": {"evaluate"},
+        "likelihood": {"likelihood"},
+        "relearn": {"relearn"},
     }
 
 
@@ -138,7 +146,7 @@ def test_stages_are_the_scripts() -> None:
 
 @every_stage
 def test_command_runs_the_script_of_the_same_name(name: str) -> None:
-    argument = f" {ITEM}" if "matrix" in STAGES[name] else ""
+    argument = f" {item(name)}" if "matrix" in STAGES[name] else ""
     assert STAGES[name]["cmd"] == f"exec python -m stages.{name}{argument}"
 
 

@@ -157,6 +157,10 @@ WRONG = [
     ("evaluate.confidence", 1, "evaluate.confidence", "less than 1, got 1"),
     ("evaluate.confidence", 0, "evaluate.confidence", "greater than 0, got 0"),
     ("evaluate.seed", -1, "evaluate.seed", "greater than or equal to 0, got -1"),
+    ("likelihood.images", 1, "likelihood.images", "greater than or equal to 2, got 1"),
+    ("likelihood.terms", 0, "likelihood.terms", "greater than or equal to 1, got 0"),
+    ("relearn.count", 1, "relearn.count", "greater than or equal to 2, got 1"),
+    ("evaluate.seed", 2**63, "evaluate.seed", "less than 9223372036854775808, got 9223372036854775808"),
     # Unknown choices.
     ("download.dataset", "cifar", "download.dataset", "'mnist' or 'fashion_mnist', got \"cifar\""),
     ("download.dataset", "MNIST", "download.dataset", "'mnist' or 'fashion_mnist', got \"MNIST\""),
@@ -169,7 +173,7 @@ WRONG = [
     ("train.lr_decay", "linear", "train.lr_decay", "'none' or 'cosine', got \"linear\""),
     ("train.lr_decay", None, "train.lr_decay", "'none' or 'cosine', got null"),
     ("train.timestep_sampling", "random", "train.timestep_sampling", "'uniform' or 'stratified', got \"random\""),
-    ("sample.gallery.sampler", "plms", "sample.gallery.sampler", "'ddpm' or 'ddim', got \"plms\""),
+    ("sample.gallery.sampler", "plms", "sample.gallery.sampler", "'ddpm', 'ddim' or 'dpmpp_2m', got \"plms\""),
     ("sample.population.variance", "learned", "sample.population.variance", "'posterior' or 'beta', got \"learned\""),
     # Classes.
     ("train.classes", "some", "train.classes", 'must be all, or a list of labels such as [7], got "some"'),
@@ -187,6 +191,7 @@ WRONG = [
     ("train.batch_size", 60_001, "train.batch_size", "at most the 60000 training images"),
     ("train.validation", 60_000, "train.batch_size", "and train.validation 60000 together must be at most the 60000"),
     ("classifier.batch_size", 60_001, "classifier.batch_size", "at most the 60000 training images"),
+    ("sample.population.count", 5, "sample.population.count", "the scores need more than 5 images"),
 ]
 
 

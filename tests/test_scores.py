@@ -1,5 +1,6 @@
 """The scores against closed forms, computed independently with numpy."""
 
+import math
 import warnings
 
 import numpy as np
@@ -8,7 +9,16 @@ import torch
 from torch import Tensor
 
 from ddpm import scores
-from ddpm.scores import class_shares, confident_share, frechet_distance, kernel_distance, nearest_neighbours
+from ddpm.scores import (
+    class_chi_square,
+    class_imbalance,
+    class_shares,
+    confident_share,
+    copying,
+    frechet_distance,
+    kernel_distance,
+    nearest_neighbours,
+)
 
 
 def features(count: int, seed: int, width: int = 6) -> Tensor:
@@ -186,3 +196,70 @@ def test_neighbours_are_those_of_a_plain_search() -> None:
     found = nearest_neighbours(queries, references)
     assert torch.equal(found.nearest, distances.argmin(1))
     torch.testing.assert_close(found.distance.double(), distances.amin(1), rtol=1e-6, atol=0)
+
+
+def test_class_imbalance_is_the_total_variation_distance() -> None:
+    even, shifted = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 2])
+    assert class_imbalance(even, even) == 0
+    assert class_imbalance(even, shifted) == 0.25
+    assert class_imbalance(even, torch.tensor([7, 8])) == 1
+
+
+def test_chi_square_of_a_table_worked_by_hand() -> None:
+    first, second = torch.tensor([3] * 10 + [5] * 20), torch.tensor([3] * 20 + [5] * 10)
+    chi_square, p_value = class_chi_square(first, second)
+    assert chi_square == pytest.approx(20 / 3)  # every cell is 5 off the 15 that are expected
+    assert p_value == pytest.approx(math.erfc(math.sqrt(20 / 3 / 2)))  # one degree of freedom
+
+
+def test_chi_square_with_more_degrees_of_freedom() -> None:
+    first, second = torch.tensor([0] * 10 + [1] * 20 + [2] * 30), torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
+    chi_square, p_value = class_chi_square(first, second)
+    assert chi_square == pytest.approx(20)
+    assert p_value == pytest.approx(math.exp(-10))  # two degrees of freedom
+
+
+def test_chi_square_of_one_class_says_nothing() -> None:
+    assert class_chi_square(torch.tensor([7, 7, 7]), torch.tensor([7, 7])) == (0, 1)
+
+
+def test_p_values_of_one_distribution_are_uniform() -> None:
+    source = torch.Generator().manual_seed(0)
+    draws = [torch.randint(0, 10, (2, 2000), generator=source) for _ in range(300)]
+    p_values = torch.tensor([class_chi_square(first, second)[1] for first, second in draws])
+    assert p_values.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert (p_values < 0.05).double().mean().item() == pytest.approx(0.05, abs=0.04)
+
+
+def test_equal_distances_are_no_copying() -> None:
+    distances = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    assert copying(distances, distances.flip(0)) == (0, pytest.approx(0.01))
+
+
+def test_copying_statistic_worked_by_hand() -> None:
+    # Of the six pairs, the sample is farther in one and ties in one: U = 1.5, expected 3, deviation sqrt(6 * 6 / 12).
+    found = copying(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 3.0, 4.0]))
+    assert found.z == pytest.approx((1.5 - 3) / 3**0.5)
+    assert found.near_copies == 0.5
+
+
+def test_copying_statistic_is_standard_normal_of_equal_distributions() -> None:
+    source = torch.Generator().manual_seed(0)
+    found = torch.tensor([copying(*torch.rand(2, 300, generator=source))[0] for _ in range(400)])
+    assert found.mean().item() == pytest.approx(0, abs=0.15)
+    assert found.std().item() == pytest.approx(1, abs=0.12)
+
+
+def test_copies_are_found() -> None:
+    source = torch.Generator().manual_seed(0)
+    fresh, own = torch.rand(1000, generator=source) + 1, torch.rand(1000, generator=source) + 1
+    own[:100] = 0.001
+    found = copying(own, fresh)
+    assert found.z < -3
+    assert found.near_copies == pytest.approx(0.11, abs=0.01)
+
+
+def test_neighbours_of_features() -> None:
+    found = nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [3.0, 3.0]]))
+    assert found.nearest.tolist() == [1]
+    assert found.distance.item() == pytest.approx(0.5**0.5)

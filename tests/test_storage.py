@@ -23,6 +23,7 @@ from ddpm.files import write_json, write_whole
 from ddpm.images import IMAGE_SHAPE, to_float, to_uint8
 from ddpm.randomness import ImageNoise, generator
 from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.splits import load_split
 from ddpm.unet import UNet, UNetParams
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
@@ -315,6 +316,21 @@ def test_a_card_with_unknown_values_is_refused_by_key(tmp_path: Path) -> None:
     rewritten(path, block="transformer", wings=2)
     with pytest.raises(UserError, match=r"model\.safetensors: 2 invalid\n  model\.block: .*\n  model\.wings: "):
         load_model(path)
+
+
+def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> None:
+    images = torch.arange(5, dtype=torch.float32).view(5, 1, 1, 1).expand(-1, 1, 28, 28)
+    labels = torch.tensor([7, 1, 7, 0, 9], dtype=torch.uint8)
+    save_arrays(tmp_path / "split", {"images": images, "labels": labels})
+    whole, some = load_split(tmp_path / "split"), load_split(tmp_path / "split", [9, 7])
+    assert torch.equal(whole.images, images)
+    assert torch.equal(whole.labels, labels)
+    assert some.images[:, 0, 0, 0].tolist() == [0, 2, 4]
+    assert some.labels.tolist() == [7, 7, 9]
+    assert some.take(torch.tensor([2, 0])).labels.tolist() == [9, 7]
+    save_arrays(tmp_path / "other", {"images": images})
+    with pytest.raises(UserError, match="other: holds"):
+        load_split(tmp_path / "other")
 
 
 def test_model_and_classifier_files_are_not_taken_for_one_another(tmp_path: Path) -> None:

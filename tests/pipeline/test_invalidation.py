@@ -9,6 +9,8 @@ from dvc_clone import Built, Clone, copy_clone, ran, restored
 
 pytestmark = pytest.mark.pipeline
 SAMPLES = {"sample@gallery", "sample@population"}
+CLASSIFIERS = {"classifier@a", "classifier@b"}
+SCORES = {"evaluate", "likelihood", "relearn"}
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +25,15 @@ def growing(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.mark.parametrize(
     ("name", "value", "stages"),
     [
-        ("schedule.beta_end", 0.019, {"forward_diffusion", "train", *SAMPLES, "evaluate"}),
+        ("schedule.beta_end", 0.019, {"forward_diffusion", "train", *SAMPLES, *SCORES}),
         ("forward_diffusion.seed", 1, {"forward_diffusion"}),
-        ("classifier.lr", 0.003, {"classifier", "evaluate"}),
-        ("model.time_embed_dim", 32, {"train", *SAMPLES, "evaluate"}),
+        ("classifier.lr", 0.003, {*CLASSIFIERS, "evaluate", "relearn"}),
+        ("model.time_embed_dim", 32, {"train", *SAMPLES, *SCORES}),
         ("sample.gallery.seed", 2, {"sample@gallery", "evaluate"}),
-        ("sample.population.seed", 3, {"sample@population", "evaluate"}),
+        ("sample.population.seed", 3, {"sample@population", "evaluate", "relearn"}),
         ("evaluate.confidence", 0.8, {"evaluate"}),
+        ("likelihood.seed", 1, {"likelihood"}),
+        ("relearn.count", 50, {"relearn"}),
     ],
 )
 def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
@@ -46,12 +50,13 @@ def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
     [
         ("src/ddpm/sources.py", {"download"}),
         ("src/ddpm/idx.py", {"preprocess"}),
-        ("src/ddpm/classifier.py", {"classifier", "evaluate"}),
+        ("src/ddpm/classifier.py", {*CLASSIFIERS, "evaluate", "relearn"}),
         ("src/ddpm/training.py", {"train"}),
-        ("src/ddpm/schedule.py", {"forward_diffusion", "train", *SAMPLES}),
+        ("src/ddpm/schedule.py", {"forward_diffusion", "train", *SAMPLES, "likelihood"}),
         ("src/ddpm/samplers.py", SAMPLES),
         ("src/ddpm/figures.py", {"forward_diffusion", "evaluate"}),
         ("src/ddpm/scores.py", {"evaluate"}),
+        ("src/ddpm/likelihood.py", {"likelihood"}),
         ("src/ddpm/generate.py", set()),
         ("scripts/check_params.py", set()),
         ("params.yaml", set()),
@@ -72,5 +77,5 @@ def test_another_data_set_reruns_from_the_download_on(clone: Clone) -> None:
 def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:
     tried.git("checkout", "params.yaml")
     output = tried.dvc("repro")
-    assert (ran(output), restored(output)) == (set(), {"train", *SAMPLES, "evaluate"}), output
+    assert (ran(output), restored(output)) == (set(), {"train", *SAMPLES, *SCORES}), output
     assert tried.git("status", "--porcelain") == ""

@@ -1,11 +1,11 @@
 """The whole pipeline with real dvc: its outputs, experiments, the queue, plots, remotes and the same bytes again."""
 
 import csv
+import hashlib
 import json
 import math
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from ddpm.checkpoint import load_model
 from ddpm.classifier import load_classifier
 
 pytestmark = pytest.mark.pipeline
-AFTER_TRAIN_PARAMS = {"train", "sample@gallery", "sample@population", "evaluate"}
+AFTER_TRAIN_PARAMS = {"train", "sample@gallery", "sample@population", "evaluate", "likelihood", "relearn"}
 PICTURES = [
     "metrics/forward_diffusion/strip.png",
     "metrics/evaluate/samples.png",
@@ -107,14 +107,30 @@ def test_pictures_open(pipeline: Built) -> None:
 
 def test_scores_have_their_keys(pipeline: Built) -> None:
     scores = read_json(pipeline.clone.path / "metrics/evaluate/scores.json")
-    distances = {"frechet", "kid", "kid_deviation"}
-    recognition = {"confident_share", "class_imbalance", "nearest_train_distance"}
-    assert {"count", "frechet_over_floor", "samples", "test", "floor"} <= scores.keys()
-    assert distances | recognition <= scores["samples"].keys()
-    assert scores["samples"].keys() == scores["test"].keys()
-    assert distances <= scores["floor"].keys()
+    assert scores.keys() == {"count", "a", "b", "samples", "test"}
     assert scores["count"] == 64
-    assert scores["samples"]["frechet"] > scores["test"]["frechet"] > 0
+    for name in ("a", "b"):
+        file = pipeline.clone.path / f"models/classifier-{name}.safetensors"
+        assert hashlib.sha256(file.read_bytes()).hexdigest().startswith(scores[name]["classifier_sha256"])
+        for row in ("samples", "test", "floor"):
+            assert scores[name][row].keys() == {"frechet", "frechet_over_floor", "kid", "kid_deviation"}
+        assert scores[name]["samples"]["frechet"] > scores[name]["test"]["frechet"] > 0
+    copying = {"copying_z_pixels", "copying_z_features", "near_copies_pixels", "near_copies_features"}
+    assert scores["samples"].keys() == scores["test"].keys() | copying
+    assert {"confident_share", "precision", "recall", "density", "coverage", "class_p_value"} <= scores["test"].keys()
+    assert scores["samples"]["copying_z_pixels"] > 3, "of the noise that the tiny model draws, nothing is a copy"
+
+
+def test_costly_scores_have_their_keys(pipeline: Built) -> None:
+    bits = read_json(pipeline.clone.path / "metrics/likelihood/bits.json")
+    assert (bits["images"], bits["terms"]) == (10, 3)
+    for split in ("test", "train"):
+        parts = [bits[split][f"{part}_bits"] for part in ("prior", "steps", "decoder")]
+        assert bits[split]["bits_per_dim"] == pytest.approx(sum(parts), abs=2e-5)
+        assert min(parts) > 0
+    accuracy = read_json(pipeline.clone.path / "metrics/relearn/accuracy.json")
+    assert accuracy["count"] == 64
+    assert all(0 <= accuracy[source]["accuracy"] <= 1 for source in ("samples", "real"))
 
 
 def test_curves_have_the_columns_that_the_plots_name(pipeline: Built) -> None:
@@ -143,7 +159,7 @@ def test_models_and_arrays_load(pipeline: Built) -> None:
     assert card.classes == (7,)
     assert model.params.channels == (8, 16)
     assert schedule.timesteps == 1000
-    assert load_classifier(pipeline.clone.path / "models/classifier.safetensors").num_features == 4
+    assert load_classifier(pipeline.clone.path / "models/classifier-b.safetensors").num_features == 4
     lengths = [len(load_arrays(pipeline.clone.path / name)[0]["images"]) for name in ARRAYS]
     assert lengths == [10_000, 60_000, 8, 64]
 
@@ -212,10 +228,10 @@ def test_experiment_is_compared_with_its_parent(tried: Clone) -> None:
     assert rates == {"workspace": 0.0005, "main": 0.001, "slower": 0.0005}
     params = json.loads(tried.dvc("params", "diff", "--json"))
     assert params == {"params.yaml": {"train.lr": {"old": 0.001, "new": 0.0005, "diff": -0.0005}}}
-    before = json.loads(tried.git("show", "HEAD:metrics/evaluate/scores.json"))["samples"]["frechet"]
-    after = read_json(tried.path / "metrics/evaluate/scores.json")["samples"]["frechet"]
+    before = json.loads(tried.git("show", "HEAD:metrics/evaluate/scores.json"))["b"]["samples"]["frechet"]
+    after = read_json(tried.path / "metrics/evaluate/scores.json")["b"]["samples"]["frechet"]
     metrics = json.loads(tried.dvc("metrics", "diff", "--json"))["metrics/evaluate/scores.json"]
-    assert metrics["samples.frechet"] == {"old": before, "new": after, "diff": pytest.approx(after - before)}
+    assert metrics["b.samples.frechet"] == {"old": before, "new": after, "diff": pytest.approx(after - before)}
 
 
 def test_experiment_is_drawn_beside_its_parent(tried: Clone) -> None:
@@ -246,7 +262,7 @@ def test_queue_runs_the_code_that_was_queued(tried: Clone) -> None:
     tried.dvc("exp", "run", "--queue", "--name", "sweep", "-S", "train.lr=0.001,0.0005")
     figures.write_text(source)
     tried.dvc("queue", "start", "--jobs", "1")
-    status = finished_queue(tried)
+    status = tried.finished_queue()
     logs = {name: tried.dvc("queue", "logs", name) for name in ("sweep-1", "sweep-2")}
     assert status.count("Success") == 2, "\n".join([status, *logs.values()])
     assert ran(logs["sweep-1"]) == {"forward_diffusion", "evaluate"}, logs["sweep-1"]
@@ -263,16 +279,6 @@ def test_queue_runs_the_code_that_was_queued(tried: Clone) -> None:
 def width(picture: Path) -> int:
     with Image.open(picture) as opened:
         return opened.width
-
-
-def finished_queue(clone: Clone, seconds: float = 900) -> str:
-    """The queue's status once nothing waits or runs, or when patience ends."""
-    deadline = time.monotonic() + seconds
-    while True:
-        status = clone.dvc("queue", "status")
-        if not re.search("Queued|Running", status) or time.monotonic() > deadline:
-            return status
-        time.sleep(1)
 
 
 def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone, tmp_path: Path) -> None:

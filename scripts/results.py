@@ -1,0 +1,63 @@
+"""Print the table of results in README, from metrics/ and docs/article/metrics/."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+FOLDERS = {"default": Path("metrics"), "article": Path("docs/article/metrics")}
+FILES = {"scores": "evaluate/scores.json", "bits": "likelihood/bits.json", "accuracy": "relearn/accuracy.json"}
+# What a row shows, with how many digits. {row} is "samples" for a model, then "test" and "floor"; {learned} is
+# that, but "real" in the last; {test} and {train} are for models alone.
+ROWS = {
+    "Frechet distance, classifier b": (4, ["scores.b.{row}.frechet"]),
+    "... over the floor": (1, ["scores.b.{row}.frechet_over_floor"]),
+    "Frechet distance, classifier a": (4, ["scores.a.{row}.frechet"]),
+    "KID, classifier b": (5, ["scores.b.{row}.kid"]),
+    "precision, recall": (3, ["scores.{row}.precision", "scores.{row}.recall"]),
+    "density, coverage": (3, ["scores.{row}.density", "scores.{row}.coverage"]),
+    "recognised": (3, ["scores.{row}.confident_share"]),
+    "class imbalance, chi-square": (3, ["scores.{row}.class_imbalance", "scores.{row}.class_chi_square"]),
+    "nearest in pixels, in features": (3, ["scores.{row}.nearest_train_pixels", "scores.{row}.nearest_train_features"]),
+    "copying z in pixels, in features": (1, ["scores.{row}.copying_z_pixels", "scores.{row}.copying_z_features"]),
+    "near copies in pixels, in features": (4, ["scores.{row}.near_copies_pixels", "scores.{row}.near_copies_features"]),
+    "bits per dimension of test, of training images": (3, ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]),
+    "classification accuracy score": (4, ["accuracy.{learned}.accuracy"]),
+}
+
+
+def main() -> None:
+    """A row for each measure; a column for each model, for real test images, and for training images left out."""
+    runs = {name: flat(folder) for name, folder in FOLDERS.items() if folder.is_dir()}
+    columns = {name: (run, "samples") for name, run in runs.items()}
+    columns |= {"test images": (runs["default"], "test"), "training images": (runs["default"], "floor")}
+    print(f"| | {' | '.join(columns)} |")
+    print("| --- " * (len(columns) + 1) + "|")
+    for text, (digits, paths) in ROWS.items():
+        cells = []
+        for run, row in columns.values():
+            learned = "real" if row == "floor" else row
+            splits = {split: split if row == "samples" else "" for split in ("test", "train")}
+            values = [run.get(path.format(row=row, learned=learned, **splits)) for path in paths]
+            cells.append(", ".join(f"{value:.{digits}f}" for value in values if value is not None))
+        print(f"| {text} | {' | '.join(cells)} |")
+
+
+def flat(folder: Path) -> dict[str, float]:
+    """All values of one run by their dotted paths."""
+    found: dict[str, float] = {}
+
+    def add(path: str, value: object) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                add(f"{path}.{key}", inner)
+        elif isinstance(value, int | float):
+            found[path] = value
+
+    for name, file in FILES.items():
+        if (folder / file).exists():
+            add(name, json.loads((folder / file).read_text()))
+    return found
+
+
+if __name__ == "__main__":
+    main()

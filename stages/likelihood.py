@@ -1,0 +1,79 @@
+"""Bound the negative log-likelihood of real images, in bits per dimension: of test images, and of training images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddpm.checkpoint import load_model
+from ddpm.console import progress, run
+from ddpm.device import start
+from ddpm.files import write_json
+from ddpm.likelihood import Bound, variational_bound
+from ddpm.params import Section, Sections, load_params
+from ddpm.randomness import generator
+from ddpm.splits import load_split
+
+PROCESSED = Path("data/processed")
+MODEL = Path("models/ddpm.safetensors")
+METRICS = Path("metrics/likelihood")
+BATCH = 100
+
+
+class LikelihoodParams(Section):
+    """How many images, and how many of the bound's terms for each."""
+
+    images: Annotated[int, Field(ge=2)]
+    terms: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    likelihood: LikelihoodParams
+
+
+def main() -> None:
+    """Both splits, by equally many images of the classes that the model was trained on; in float32.
+
+    Held-out images count as training images here.
+    """
+    params = load_params(Params).likelihood
+    runtime = start()
+    loaded = load_model(MODEL, runtime.device)
+    terms = min(params.terms, loaded.schedule.timesteps - 1)
+
+    @torch.inference_mode()
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        pred_noise: Tensor = loaded.model(x_t.to(runtime.device), t.to(runtime.device))
+        return pred_noise.cpu()
+
+    splits = {
+        split: load_split(PROCESSED / f"{split}.safetensors", loaded.card.classes).images for split in ("test", "train")
+    }
+    count = min(params.images, *map(len, splits.values()))
+    scores: dict[str, object] = {"images": count, "terms": terms}
+    with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
+        for split, images in splits.items():
+            order = torch.randperm(len(images), generator=generator(params.seed, f"likelihood {split}"))
+            bounds = []
+            for batch in order[:count].split(BATCH):
+                noise = [generator(params.seed, f"likelihood {split} image", index) for index in batch.tolist()]
+                bounds.append(variational_bound(predict_noise, loaded.schedule, images[batch], terms, noise))
+                bar.update(len(batch))
+            scores[split] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
+    write_json(METRICS / "bits.json", scores)
+
+
+def summary(bound: Bound) -> dict[str, float]:
+    """Mean bits per dimension, their standard error over the images, and the mean of each part."""
+    means = {f"{name}_bits": round(part.mean().item(), 5) for name, part in bound._asdict().items() if name != "total"}
+    error = bound.total.std().item() / len(bound.total) ** 0.5
+    return {"bits_per_dim": round(bound.total.mean().item(), 5), "standard_error": round(error, 5), **means}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,65 @@
+"""The classification accuracy score: what a new classifier learns from samples (Ravuri and Vinyals, arXiv:1905.10887).
+
+Samples are labelled by classifier b, which has seen all real ones; the new classifier is tested on real test images,
+beside one that learned from as many real images and their true labels.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from ddpm.classifier import ClassifierParams, accuracy, features_and_logits, fit_classifier, load_classifier
+from ddpm.console import run
+from ddpm.device import start
+from ddpm.files import write_json
+from ddpm.images import to_float
+from ddpm.params import Section, Sections, load_params
+from ddpm.randomness import generator
+from ddpm.splits import Split, load_samples, load_split
+
+PROCESSED = Path("data/processed")
+POPULATION = Path("data/samples/population.safetensors")
+CLASSIFIER = Path("models/classifier-b.safetensors")
+METRICS = Path("metrics/relearn")
+
+
+class RelearnParams(Section):
+    """From how many images is learned, at most."""
+
+    count: Annotated[int, Field(ge=2)]
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    relearn: RelearnParams
+
+
+def main() -> None:
+    """Learn from samples, then from real images; test both on the real test images of the classes trained on."""
+    params = load_params(Params).relearn
+    runtime = start()
+    judge = load_classifier(CLASSIFIER)
+    population, card = load_samples(POPULATION)
+    train, test = (load_split(PROCESSED / f"{split}.safetensors", card["classes"]) for split in ("train", "test"))
+    count = min(params.count, len(population["images"]), len(train.images))
+    samples = to_float(population["images"][:count])
+    _, logits = features_and_logits(judge, samples, runtime.device)
+    recipe = new_recipe(judge.params, count)
+    real = train.take(torch.randperm(len(train.images), generator=generator(recipe.seed, "relearn"))[:count])
+    scores = {}
+    for name, source in (("samples", Split(samples, logits.argmax(1))), ("real", real)):
+        learned = fit_classifier(f"learn from {name}", *source, recipe, runtime)
+        scores[name] = {"accuracy": round(accuracy(learned, *test, runtime.device), 6)}
+    write_json(METRICS / "accuracy.json", {"count": count, **scores})
+
+
+def new_recipe(judge: ClassifierParams, count: int) -> ClassifierParams:
+    """As the classifier was trained that labels the samples, but from another seed."""
+    return judge.model_copy(update={"seed": (judge.seed + 1) % 2**63, "batch_size": min(judge.batch_size, count)})
+
+
+if __name__ == "__main__":
+    run(main)
