@@ -16,4 +16,4 @@ dvc exp run --temp --name article \
 head=$(git rev-parse HEAD)
 experiment="refs/exps/${head:0:2}/${head:2}/article"
 rm -rf docs/article/metrics docs/article/params.yaml docs/article/dvc.lock
-git archive "$experiment" metrics params.yaml dvc.lock | tar -x -C docs/article
+git archive "$experiment" metrics/{train,evaluate,likelihood,relearn} params.yaml dvc.lock | tar -x -C docs/article
