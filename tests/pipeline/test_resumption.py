@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_clone import ROOT, Built, Clone, copy_clone, ran
+from dvc_clone import ROOT, SECONDS, Built, Clone, copy_clone, ran
 
 sys.path.insert(0, str(ROOT / "tests"))
 from faults.campaign import campaign
@@ -97,10 +97,11 @@ def test_an_experiment_in_a_temporary_copy_goes_on(clone: Clone) -> None:
 def test_an_experiment_of_the_queue_goes_on(clone: Clone) -> None:
     command = ("exp", "run", "--queue", "-S", "train.seed=1", "-S", "train.epochs=3")
     clone.dvc(*command, "--name", "killed")
-    clone.run("dvc", "queue", "start", DDPM_SAVE_SECONDS="0")
+    worker = clone.start("dvc", "queue", "start", DDPM_SAVE_SECONDS="0")
     await_state(clone)
     (lock,) = (clone.path / ".resume").glob("train-*/lock")
     os.kill(int(lock.read_text()), signal.SIGKILL)
+    worker.communicate(timeout=SECONDS)  # the worker in the background has the pipe until it ends
     assert "Failed" in clone.finished_queue()
     clone.dvc(*command, "--name", "again")
     clone.dvc("queue", "start")
