@@ -22,14 +22,13 @@ from torch import Tensor
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.checkpoint import LoadedModel, load_model
 from ddpm.classifier import NAMES, features_and_logits, load_classifier
-from ddpm.console import progress, run
+from ddpm.console import run
 from ddpm.device import Runtime, start
 from ddpm.figures import to_png
 from ddpm.files import write_whole
-from ddpm.generate import at_least
-from ddpm.images import to_float, to_uint8
+from ddpm.generate import at_least, draw_images
+from ddpm.images import to_float
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, draw_batch
 from ddpm.scores import frechet_distance
 from ddpm.splits import load_split
 
@@ -76,13 +75,8 @@ def settings(args: argparse.Namespace) -> Iterator[tuple[list[Any], SamplerParam
 
 def draw(loaded: LoadedModel, params: SamplerParams, count: int, runtime: Runtime) -> Tensor:
     """Images as they would be written: rounded to 256 values, in [-1, 1]."""
-    images = []
-    with progress(total=count * (params.steps or 0), unit="eval", unit_scale=True, leave=False) as bar:
-        for indices in batches(0, count, runtime.sample_batch):
-            for step in draw_batch(loaded, params, SEED, indices, runtime):
-                bar.update(len(indices))
-            images.append(to_float(to_uint8(step.x_prev).cpu()))
-    return torch.cat(images)
+    drawn = [images for _, images in draw_images(loaded, params, SEED, range(count), runtime)]
+    return to_float(torch.cat(drawn).unsqueeze(1))
 
 
 class Judge:

@@ -55,15 +55,18 @@ def locked_outputs() -> list[Output]:
     Raises:
         UserError: there is no readable dvc.lock here.
     """
-    lock = read_yaml(LOCK)
+    mend = f"`git checkout {LOCK}`, or delete it: `dvc repro` makes it anew"
     try:
+        lock = read_yaml(LOCK)
         return [
             Output(Path(out["path"]), out["md5"], name)
             for name, stage in lock["stages"].items()
             for out in stage.get("outs", [])
         ]
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{LOCK}: not a lock of DVC; `git checkout {LOCK}` brings it back") from None
+        raise UserError(f"{LOCK}: not a lock of DVC; {mend}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {mend}" if LOCK.exists() else str(error)) from None
 
 
 def cache_folder() -> Path:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.checkpoint import load_model
+from ddpm.checkpoint import LoadedModel, load_model
 from ddpm.console import UserError, progress, run
-from ddpm.device import start
+from ddpm.device import Runtime, start
 from ddpm.files import write_whole
 from ddpm.images import to_uint8
 from ddpm.params import parse
@@ -29,17 +29,23 @@ def main() -> None:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
     write = {"png": write_pngs, "npz": write_npz}[args.format]
-    write(args.out, draw_images(args, params))
-
-
-def draw_images(args: argparse.Namespace, params: SamplerParams) -> Iterator[tuple[int, Tensor]]:
-    """Batches of finished images, uint8 (B, 28, 28), each with the number of its first."""
     runtime = start()
     loaded = load_model(args.model, runtime.device)
+    write(args.out, draw_images(loaded, params, args.seed, range(args.first, args.first + args.count), runtime))
+
+
+def draw_images(
+    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime
+) -> Iterator[tuple[int, Tensor]]:
+    """Batches of finished images, uint8 (B, 28, 28), each with the number of its first, under a progress bar.
+
+    Raises:
+        UserError: params.steps exceeds the model's timesteps.
+    """
     steps = check_steps(loaded, params)
-    with progress(desc="generate", total=args.count * steps, unit="eval", unit_scale=True) as bar:
-        for indices in batches(args.first, args.count, runtime.sample_batch):
-            for step in draw_batch(loaded, params, args.seed, indices, runtime):
+    with progress(desc="generate", total=len(numbers) * steps, unit="eval", unit_scale=True) as bar:
+        for indices in batches(numbers.start, len(numbers), runtime.sample_batch):
+            for step in draw_batch(loaded, params, seed, indices, runtime):
                 bar.update(len(indices))
             yield indices.start, to_uint8(step.x_prev).squeeze(1).cpu()
 

@@ -173,17 +173,29 @@ class Campaign(NamedTuple):
     def run(self) -> "subprocess.Popen[str]":
         return self.clone.start("dvc", "repro", **OFTEN)
 
+    def note(self, printed: str) -> None:
+        """What one run has printed."""
+        self.counts["training or sampling went on from a state"] += printed.count("resuming after")
+        if "Traceback" in printed:
+            self.counts["tracebacks"] += 1
+            print(printed, file=sys.stderr)
+
     def finish(self, process: "subprocess.Popen[str]", printed: str) -> str:
-        """After a run that was not killed: it must have succeeded, but for a lock that DVC left half written."""
-        if process.returncode and "'./dvc.lock' validation failed" in printed:
+        """After a run that was not killed: it must have succeeded, or met a lock that DVC had left half written.
+
+        Of that, `make verify` must say how to mend it: no commit here has a lock, so it is deleted.
+        """
+        if process.returncode and re.search(r"'\./dvc\.lock' (validation failed|is invalid)", printed):
+            advice = self.clone.run("python", "-m", "scripts.verify", code=1)
+            assert "delete it" in advice, advice
             (self.clone.path / "dvc.lock").unlink()
             self.counts["dvc.lock left half written, deleted"] += 1
-            return printed
-        if process.returncode:
+        elif process.returncode:
             raise SystemExit(f"dvc repro failed by itself after {self.counts['kills']} kills:\n{printed}")
-        self.counts["the pipeline finished and began from nothing"] += 1
-        self.compare()
-        begin_from_nothing(self.clone)
+        else:
+            self.counts["the pipeline finished and began from nothing"] += 1
+            self.compare()
+            begin_from_nothing(self.clone)
         return printed
 
 
@@ -232,20 +244,15 @@ def campaign(folder: Path, kills: int, seed: int, undisturbed: Clone | None = No
         at = Campaign(new_clone(folder / "disturbed"), results(undisturbed), random.Random(seed), counts)
         while counts["kills"] < kills:
             if mounted and at.chance.random() < CONDITION:
-                printed = run_under(at.chance.choice(sorted(CONDITIONS)), at)
+                at.note(run_under(at.chance.choice(sorted(CONDITIONS)), at))
             else:
-                printed = run_and_kill(at)
-            counts["training or sampling went on from a state"] += printed.count("resuming after")
-            if "Traceback" in printed:
-                counts["tracebacks"] += 1
-                print(printed, file=sys.stderr)
+                at.note(run_and_kill(at))
             print(f"{counts['kills']} kills", file=sys.stderr)
         ends = counts["comparisons of all files"]
         while counts["comparisons of all files"] == ends:
             last = at.run()
             printed, _ = last.communicate(timeout=SECONDS)
-            counts["training or sampling went on from a state"] += printed.count("resuming after")
-            at.finish(last, printed)
+            at.note(at.finish(last, printed))
     return counts
 
 

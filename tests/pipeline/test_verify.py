@@ -80,6 +80,7 @@ def test_a_damaged_lock_is_one_line(clone: Clone, text: str) -> None:
     (clone.path / "dvc.lock").write_text(text)
     printed = verify(clone, code=1)
     assert printed.startswith(("error: dvc.lock: not a lock of DVC", "error: dvc.lock: not valid YAML"))
+    assert printed.endswith("; `git checkout dvc.lock`, or delete it: `dvc repro` makes it anew\n")
     assert len(printed.splitlines()) == 1
 
 
