@@ -1,10 +1,12 @@
 """Muon: the orthogonal update against the singular value decomposition, its first steps against their definition."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm.muon import Muon, orthogonalise
+from ddpm.muon import ITERATIONS, NEWTON_SCHULZ, Muon, orthogonalise
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -24,8 +26,53 @@ def test_orthogonal_factor_keeps_the_directions_and_evens_out_the_lengths(shape:
     assert inner.diag().max() < 1.25
 
 
-def test_nothing_gives_nothing() -> None:
-    assert torch.equal(orthogonalise(torch.zeros(3, 4)), torch.zeros(3, 4))
+def newton_schulz(matrix: Tensor) -> Tensor:
+    """The quintic iteration of Jordan et al. 2024, as they write it."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrix / (matrix.norm() + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+def of_singular_values(values: Tensor, rows: int, columns: int) -> Tensor:
+    left, _, right = torch.linalg.svd(normal(rows, columns).double(), full_matrices=False)
+    return left * values @ right
+
+
+# The Gram matrix holds the squares of the singular values, and float32 a ten-millionth of the largest.
+@pytest.mark.parametrize(("least", "tolerance"), [(1.0, 1e-5), (0.1, 1e-5), (1e-2, 1e-4), (1e-4, 5e-4)])
+@pytest.mark.parametrize("shape", [(16, 16), (32, 288), (288, 32), (64, 576), (1, 9)])
+def test_it_is_newton_schulz_on_a_smaller_matrix(shape: tuple[int, int], least: float, tolerance: float) -> None:
+    spread = torch.logspace(0, math.log10(least), min(shape), dtype=torch.float64)
+    matrix = of_singular_values(spread, *shape)
+    expected = newton_schulz(matrix)
+    torch.testing.assert_close(orthogonalise(matrix), expected, rtol=0, atol=1e-10)
+    single = orthogonalise(matrix.float())
+    assert single.dtype == torch.float32
+    assert (single - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 72), (72, 8)])
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_what_has_few_directions_gets_no_others(shape: tuple[int, int], rank: int, scale: float) -> None:
+    values = torch.zeros(min(shape), dtype=torch.float64)
+    values[:rank] = torch.linspace(1, 0.5, rank)
+    matrix = of_singular_values(values, *shape)
+    factor = orthogonalise((scale * matrix).float())
+    assert factor.isfinite().all()
+    found = torch.linalg.svdvals(factor)
+    assert found[rank:].max() < 1e-3
+    if scale >= 1:
+        assert found[:rank].min() > 0.65
+        assert found[:rank].max() < 1.25
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3), (4, 4)])
+def test_nothing_gives_nothing(shape: tuple[int, int]) -> None:
+    assert torch.equal(orthogonalise(torch.zeros(shape)), torch.zeros(shape))
 
 
 def test_steps_are_nesterov_momentum_made_orthogonal() -> None:
