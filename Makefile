@@ -7,7 +7,7 @@ VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro test check plots article verify remote clean env
+.PHONY: help repro test check plots article fashion verify remote clean env
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,14 @@ plots: env ## write the plots page, dvc_plots/index.html
 	dvc plots show
 
 article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
-	scripts/article.sh
+	scripts/variant.sh article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
+		model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
+		model.prediction=noise train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
+		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
+		train.log_snr_center=null train.validation=0 train.log_every=1 sample.gallery.clip=false
+
+fashion: env ## run the default recipe on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
+	scripts/variant.sh fashion download.dataset=fashion_mnist
 
 verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
 	@python -m scripts.verify

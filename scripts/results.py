@@ -1,6 +1,12 @@
-"""Print the table of results in README, from metrics/ and docs/article/metrics/."""
+"""Print the table of results in README, or that of another folder of metrics.
+
+    python -m scripts.results [docs/fashion/metrics]
+
+README's is made of metrics/ and docs/article/metrics/.
+"""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +22,7 @@ ROWS = {
     "precision, recall": (3, ["scores.{row}.precision", "scores.{row}.recall"]),
     "density, coverage": (3, ["scores.{row}.density", "scores.{row}.coverage"]),
     "recognised": (3, ["scores.{row}.confident_share"]),
+    "recognised as the class asked for": (3, ["scores.{row}.label_accuracy"]),
     "class imbalance, chi-square": (3, ["scores.{row}.class_imbalance", "scores.{row}.class_chi_square"]),
     "nearest in pixels, in features": (3, ["scores.{row}.nearest_train_pixels", "scores.{row}.nearest_train_features"]),
     "copying z in pixels, in features": (1, ["scores.{row}.copying_z_pixels", "scores.{row}.copying_z_features"]),
@@ -25,11 +32,12 @@ ROWS = {
 }
 
 
-def main() -> None:
+def main(folders: Mapping[str, Path] | None = None) -> None:
     """A row for each measure; a column for each model, for real test images, and for training images left out."""
-    runs = {name: flat(folder) for name, folder in FOLDERS.items() if folder.is_dir()}
+    runs = {name: flat(folder) for name, folder in (folders or FOLDERS).items() if folder.is_dir()}
+    first = next(iter(runs.values()))
     columns = {name: (run, "samples") for name, run in runs.items()}
-    columns |= {"test images": (runs["default"], "test"), "training images": (runs["default"], "floor")}
+    columns |= {"test images": (first, "test"), "training images": (first, "floor")}
     print(f"| | {' | '.join(columns)} |")
     print("| --- " * (len(columns) + 1) + "|")
     for text, (digits, paths) in ROWS.items():
@@ -60,4 +68,4 @@ def flat(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    main({"samples": Path(sys.argv[1])} if len(sys.argv) > 1 else None)

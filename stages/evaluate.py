@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddpm.classifier import NAMES, features_and_logits, load_classifier
 from ddpm.console import UserError, progress, run
@@ -36,7 +37,7 @@ PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")
 MODELS = Path("models")
 METRICS = Path("metrics/evaluate")
-GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS = 6, 7, 10, 10
+GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
 
 
 class EvaluateParams(Section):
@@ -85,8 +86,8 @@ def main() -> None:
     population, card = load_samples(SAMPLES / "population.safetensors")
     if not gallery_card["kept_t"]:
         raise UserError("sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more")
-    real = (load_split(PROCESSED / f"{split}.safetensors", card["classes"]).images for split in ("test", "train"))
-    images = (to_float(population["images"]), *real)
+    test, train = (load_split(PROCESSED / f"{split}.safetensors", card["classes"]) for split in ("test", "train"))
+    images = (to_float(population["images"]), test.images, train.images)
     count = min(len(images[0]), len(images[1]), len(images[2]) // 2)
     if count <= NEIGHBOURS:
         raise UserError(f"sample.population.count: the scores need more than {NEIGHBOURS} samples and test images")
@@ -100,11 +101,13 @@ def main() -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             scores[name] = {"classifier_sha256": digest, **compare(seen[name], count, params)}
             bar.update()
-        scores |= examine(seen["b"], count, params)
+        labels = {"samples": population.get("labels"), "test": test.labels}
+        scores |= examine(seen["b"], labels, count, params)
         bar.update()
         draw_gallery(gallery, gallery_card["kept_t"])
         draw_neighbours(seen["b"])
         draw_classes(seen["b"])
+        draw_by_class(population["images"], population.get("labels", seen["b"].samples.labels))
         bar.update()
     write_json(METRICS / "scores.json", scores)
 
@@ -139,10 +142,12 @@ def floor_order(images: int, seed: int) -> Tensor:
     return torch.randperm(images, generator=generator(seed, "floor"))
 
 
-def examine(sets: Sets, count: int, params: EvaluateParams) -> dict[str, dict[str, float]]:
+def examine(
+    sets: Sets, labels: dict[str, Tensor | None], count: int, params: EvaluateParams
+) -> dict[str, dict[str, float]]:
     """Recognition, balance, variety and copying, of the samples and of as many test images.
 
-    Copying is told from test images, so for them it is not.
+    Copying is told from test images, so for them it is not; labels are those of a class-conditional model's samples.
     """
     train = sets.train
     reference = train.features[floor_order(len(train.features), params.seed)[:count]]
@@ -160,6 +165,7 @@ def examine(sets: Sets, count: int, params: EvaluateParams) -> dict[str, dict[st
         found[name] = {
             "confident_share": confident_share(row.logits, params.confidence),
             **manifold_scores(reference, row.features)._asdict(),
+            **({} if (asked := labels[name]) is None else {"label_accuracy": agreement(row.labels, asked[:count])}),
             "class_imbalance": class_imbalance(row.labels, train.labels),
             "class_chi_square": chi_square,
             "class_p_value": p_value,
@@ -170,6 +176,11 @@ def examine(sets: Sets, count: int, params: EvaluateParams) -> dict[str, dict[st
         z, near_copies = copying(samples, test)
         found["samples"] |= {f"copying_z_{space}": z, f"near_copies_{space}": near_copies}
     return {name: {key: float(f"{value:.4g}") for key, value in values.items()} for name, values in found.items()}
+
+
+def agreement(labels: Tensor, asked: Tensor) -> float:
+    """Share of the images that are taken for what they are meant to be."""
+    return float((labels == asked).double().mean())
 
 
 def draw_gallery(gallery: dict[str, Tensor], kept_t: list[int]) -> None:
@@ -204,6 +215,15 @@ def draw_classes(sets: Sets) -> None:
     """How often each class is recognised, among the samples and among the training images."""
     shares = {"samples": class_shares(sets.samples.labels), "training images": class_shares(sets.train.labels)}
     write_whole(METRICS / "classes.png", to_png(class_histogram(shares, "Classes as classifier b sees them")))
+
+
+def draw_by_class(images: Tensor, labels: Tensor) -> None:
+    """The first samples of each class, a row for each: as they were asked for, or else as classifier b sees them."""
+    rows = []
+    for label in labels.unique():
+        row = images[labels == label][:EACH_CLASS]
+        rows.append(F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row))))
+    write_whole(METRICS / "by_class.png", image_png(tile(torch.cat(rows).squeeze(1), EACH_CLASS), scale=4))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Bound the negative log-likelihood of real images, in bits per dimension: of test images, and of training images."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,8 @@ class Params(Sections):
 def main() -> None:
     """Both splits, by equally many images of the classes that the model was trained on; in float32.
 
+    What a class-conditional model bounds is the likelihood of the image given its class.
+
     Held-out images count as training images here.
     """
     params = load_params(Params).likelihood
@@ -47,24 +50,24 @@ def main() -> None:
     terms = min(params.terms, loaded.schedule.timesteps - 1)
 
     @torch.inference_mode()
-    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
-        pred_noise: Tensor = loaded.model(x_t.to(runtime.device), t.to(runtime.device))
+    def predict_noise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        pred_noise: Tensor = loaded.model(*(each.to(runtime.device) for each in (x_t, t, labels.long())))
         return pred_noise.cpu()
 
-    splits = {
-        split: load_split(PROCESSED / f"{split}.safetensors", loaded.card.classes).images for split in ("test", "train")
-    }
-    count = min(params.images, *map(len, splits.values()))
+    splits = {name: load_split(PROCESSED / f"{name}.safetensors", loaded.card.classes) for name in ("test", "train")}
+    count = min(params.images, *(len(split.images) for split in splits.values()))
     scores: dict[str, object] = {"images": count, "terms": terms}
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
-        for split, images in splits.items():
-            order = torch.randperm(len(images), generator=generator(params.seed, f"likelihood {split}"))
+        for name, split in splits.items():
+            order = torch.randperm(len(split.images), generator=generator(params.seed, f"likelihood {name}"))
             bounds = []
             for batch in order[:count].split(BATCH):
-                noise = [generator(params.seed, f"likelihood {split} image", index) for index in batch.tolist()]
-                bounds.append(variational_bound(predict_noise, loaded.schedule, images[batch], terms, noise))
+                noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
+                images, labels = split.take(batch)
+                predict = partial(predict_noise, labels)
+                bounds.append(variational_bound(predict, loaded.schedule, images, terms, noise))
                 bar.update(len(batch))
-            scores[split] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
+            scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
     write_json(METRICS / "bits.json", scores)
 
 

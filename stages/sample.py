@@ -16,7 +16,7 @@ from ddpm.images import IMAGE_SHAPE, to_uint8
 from ddpm.params import load_params
 from ddpm.resume import State, fingerprint, stopping
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, check_steps, draw_batch
+from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels
 
 MODEL = Path("models/ddpm.safetensors")
 SAMPLES = Path("data/samples")
@@ -43,11 +43,10 @@ def main() -> None:
     arrays, kept_t = draw(name, loaded, params, runtime, state)
     output = SAMPLES / f"{name}.safetensors"
     x_t, pred_x_start = arrays["frames"]
-    save_arrays(
-        output,
-        {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start},
-        {"classes": loaded.card.classes, "kept_t": kept_t},
-    )
+    samples = {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start}
+    if loaded.card.model.class_conditional:
+        samples["labels"] = draw_labels(loaded.card, params, params.seed, range(params.count)).to(torch.uint8)
+    save_arrays(output, samples, {"classes": params.classes or loaded.card.classes, "kept_t": kept_t})
     state.finish(arrays, {"kept_t": kept_t}, [output])
 
 
@@ -58,7 +57,7 @@ def draw(
 
     The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way.
     """
-    steps = check_steps(loaded, params)
+    steps = check_sampler(loaded, params)
     arrays = {"images": torch.empty(0, *IMAGE_SHAPE, dtype=torch.uint8)}
     kept_t: list[int] = []
     if saved := state.load():

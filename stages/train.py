@@ -1,6 +1,7 @@
 """Train the denoising diffusion model; its curves are rewritten while it trains."""
 
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.arrays import load_arrays
 from ddpm.checkpoint import save_model
 from ddpm.console import UserError, progress, run
 from ddpm.device import Runtime, start
 from ddpm.files import write_json, write_whole
+from ddpm.group import ALONE, Group, join
+from ddpm.labels import CLASSES
+from ddpm.launch import launch, on_several_machines, wanted_processes
 from ddpm.params import Sections, load_params
 from ddpm.resume import State, fingerprint, stopping
 from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.splits import Split, load_split
 from ddpm.timesteps import TIMESTEP_BUCKETS
 from ddpm.training import EpochEnd, Logged, Training, TrainParams
 from ddpm.unet import UNet, UNetParams
@@ -36,21 +40,62 @@ class Params(Sections):
 
 
 def main() -> None:
-    """Train to the end, then write model and summary; go on where a run with the very same inputs was cut off."""
+    """Train in this process, or in as many as the environment asks for."""
     params = load_params(Params)
     runtime = start()
-    environment = runtime.describe()
-    state = State("train", fingerprint([TRAIN], params.model_dump(mode="json"), environment))
-    images, validation, classes = split_images(params.train)
-    training = new_training(params, images, validation, runtime)
+    processes = wanted_processes(runtime.device)
+    if "DDPM_PROCESSES" not in os.environ:
+        processes = min(processes, most_processes(params))
+    check_processes(params, processes)
+    if processes > 1 or on_several_machines():
+        split_images(params.train)  # what is wrong with them is said once
+        launch(processes, "stages.train")
+    else:
+        work(params, runtime)
+
+
+def most_processes(params: Params) -> int:
+    """How many can train together: images of a batch are shared among them, statistics of BatchNorm are not."""
+    return 1 if params.model.block == "double_conv" else params.train.batch_size
+
+
+def check_processes(params: Params, processes: int) -> None:
+    """Refuse too many of them.
+
+    Raises:
+        UserError: there are more than most_processes.
+    """
+    if processes > (most := most_processes(params)):
+        reason = f"train.batch_size: {most} images cannot be shared among {processes} processes"
+        if params.model.block == "double_conv":
+            reason = "model.block: double_conv has BatchNorm, whose statistics several processes would not share"
+        raise UserError(f"{reason}; set DDPM_PROCESSES={most}")
+
+
+def work(params: Params, runtime: Runtime) -> None:
+    """Train to the end, then write model and summary; go on where a run with the very same inputs was cut off.
+
+    Of the processes that train together only the first reads and writes states and results.
+    """
+    group = join(runtime.device)
+    check_processes(params, group.size)
+    environment = {**runtime.describe(), "processes": group.size}
+    state = None
+    if group.rank == 0:
+        state = State("train", fingerprint([TRAIN], params.model_dump(mode="json"), environment))
+    images, held_out, class_counts = split_images(params.train)
+    training = new_training(params, images, held_out, runtime, group)
     curves = Curves(params.schedule.timesteps)
-    if saved := state.load():
+    if saved := group.from_first(state.load() if state else None):
         training.load_state(saved.arrays)
         curves.load(saved.facts)
-        print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
+        if state:
+            print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
     train(training, curves, state)
+    if not state:
+        return
     curves.write()
-    save_model(MODEL, training.model, NoiseSchedule(params.schedule), classes, environment=environment)
+    save_model(MODEL, training.model, NoiseSchedule(params.schedule), class_counts, environment=environment)
     parameters = sum(weight.numel() for weight in training.model.parameters())
     total = training.total_steps * params.train.batch_size
     write_json(METRICS / "summary.json", {**curves.last, "images_seen": total, "parameters": parameters})
@@ -58,57 +103,70 @@ def main() -> None:
     state.finish(training.state(), curves.facts(), [MODEL])
 
 
-def train(training: Training, curves: "Curves", state: State) -> None:
-    """Run the loop; the state is saved every so often, and when someone asks the process to end."""
-    size = training.params.batch_size
+def train(training: Training, curves: "Curves", state: State | None) -> None:
+    """Run the loop; the state is saved every so often, and when someone asks the process to end.
+
+    Several processes agree on both, and do so only where a loss is read, so that it costs nothing.
+    """
+    size, group = training.params.batch_size, training.group
     bar = progress(
-        desc="train", total=training.total_steps * size, initial=training.step * size, unit="img", unit_scale=True
+        desc="train",
+        total=training.total_steps * size,
+        initial=training.step * size,
+        unit="img",
+        unit_scale=True,
+        disable=not state,
     )
     with stopping() as stop, bar:
         for event in training.run():
-            if event:
+            if event and state:
                 curves.add(event)
             if isinstance(event, Logged):
                 if not math.isfinite(event.loss):
                     lr = training.params.lr
-                    raise UserError(f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
+                    raise ending(state, f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
                 bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
                 bar.update(event.step * size - bar.n)
-            if stop.requested or state.due():
+            if group.size > 1 and not isinstance(event, Logged):
+                continue
+            stopped = group.any(stop.requested)
+            if state and (stopped or state.due()):
                 state.save(training.state(), curves.facts())
-            if stop.requested:
-                raise UserError(f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
+            if stopped:
+                raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
 
 
-def split_images(params: TrainParams) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Training and validation images of the classes to train on, and those classes; the last images are held out.
+def ending(state: State | None, message: str) -> UserError | SystemExit:
+    """The end of all processes; the first says why."""
+    return UserError(message) if state else SystemExit(1)
+
+
+def split_images(params: TrainParams) -> tuple[Split, Split, tuple[int, ...]]:
+    """Training and held-out images of the classes to train on, and how many there are of each class.
 
     Raises:
         UserError: a class has no images, or too few images are left for a batch.
     """
-    arrays, _ = load_arrays(TRAIN, {"images", "labels"})
-    images, labels = arrays["images"], arrays["labels"]
-    present = labels.unique().tolist()
-    classes = sorted(set(params.classes))
-    if absent := sorted(set(classes) - set(present)):
-        raise UserError(f"train.classes: no image has the label {absent[0]}; choose from {present}")
-    if classes != present:  # else the images stay mapped from their file
-        images = images[torch.isin(labels, torch.tensor(classes))]
-    left = len(images) - params.validation
+    split = load_split(TRAIN, params.classes or range(CLASSES))
+    counts = tuple(split.labels.bincount(minlength=CLASSES).tolist())
+    for label in params.classes:
+        if not counts[label]:
+            raise UserError(f"train.classes: no image has the label {label}")
+    left = len(split.images) - params.validation
     if left < params.batch_size:
         raise UserError(
-            f"train.batch_size: {params.batch_size} exceeds the training images, {max(left, 0)} of {len(images)} "
-            f"after train.validation takes {params.validation}"
+            f"train.batch_size: {params.batch_size} exceeds the training images, {max(left, 0)} of "
+            f"{len(split.images)} after train.validation takes {params.validation}"
         )
-    return images[:left], images[left:], tuple(classes)
+    return split.take(slice(left)), split.take(slice(left, None)), counts
 
 
-def new_training(params: Params, images: Tensor, validation: Tensor, runtime: Runtime) -> Training:
+def new_training(params: Params, images: Split, held_out: Split, runtime: Runtime, group: Group = ALONE) -> Training:
     """The run, with freshly initialised weights."""
     torch.manual_seed(params.train.seed)
     schedule = NoiseSchedule(params.schedule)
     model = UNet(params.model, schedule)
-    return Training(model, schedule, images, validation, params.train, runtime)
+    return Training(model, schedule, images, held_out, params.train, runtime, group)
 
 
 class Curves:

@@ -206,6 +206,19 @@ def test_to_device_lays_out_weights_channels_last_and_keeps_their_values() -> No
     assert torch.equal(conv.weight, before)
 
 
+@pytest.mark.parametrize("name", ["cpu", "mps"])
+def test_only_a_gpu_gets_a_compiled_network(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    network, compiled, asked = nn.Linear(2, 2), nn.Linear(2, 2), []
+    monkeypatch.setattr(torch, "compile", lambda *given, **options: asked.append((given, options)) or compiled)
+    with torch._dynamo.config.patch(suppress_errors=False):
+        assert Runtime(torch.device(name), torch.float32).compiled(network) is network
+        assert asked == []
+        assert not torch._dynamo.config.suppress_errors
+        assert Runtime(torch.device("cuda"), torch.float32).compiled(network) is compiled
+        assert asked == [((network,), {"mode": "reduce-overhead"})]
+        assert torch._dynamo.config.suppress_errors
+
+
 def test_nothing_is_chosen_at_import() -> None:
     # A choice at import would precede the environment that a stage or a test sets.
     assert not [name for name, value in vars(device).items() if isinstance(value, Runtime | torch.device)]

@@ -23,6 +23,7 @@ from ddpm.unet import UNet, UNetParams
 MUTANTS = 10_000
 MEGABYTES = 1000  # by which the process may grow
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
+COUNTS = [0] * 7 + [6265, 0, 0]
 NETWORK = UNetParams(
     channels=(2,),
     time_embed_dim=2,
@@ -30,6 +31,7 @@ NETWORK = UNetParams(
     patch_size=4,
     bottleneck_blocks=1,
     attention=False,
+    class_conditional=True,
     prediction="v",
 )
 PARAMS = """train:
@@ -42,6 +44,7 @@ PARAMS = """train:
   ema_decay: 0.999
   loss: v
   timestep_sampling: stratified
+  log_snr_center: -1.0
   classes: [1, 7]
   validation: 1000
   log_every: 20
@@ -115,7 +118,7 @@ def test_arrays(tmp_path: Path) -> None:
 
 def test_model_files(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, UNet(NETWORK, SCHEDULE), SCHEDULE, (7,))
+    save_model(path, UNet(NETWORK, SCHEDULE), SCHEDULE, tuple(COUNTS))
     assert refused(path.read_bytes(), from_file(path, load_model)) > MUTANTS / 3
 
 
@@ -159,7 +162,7 @@ def test_states_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_card_that_claims_a_giant_network_costs_no_memory(tmp_path: Path) -> None:
     giant = NETWORK.model_copy(update={"channels": (2048,), "bottleneck_blocks": 16, "patch_size": 1})
     path = tmp_path / "model.safetensors"
-    card = {"model": giant.model_dump(mode="json"), "schedule": SCHEDULE.params.model_dump(), "classes": [7]}
+    card = {"model": giant.model_dump(mode="json"), "schedule": SCHEDULE.params.model_dump(), "class_counts": COUNTS}
     save_arrays(path, {"weight": torch.zeros(1)}, {"card": card})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match="the weights do not fit"):

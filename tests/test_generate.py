@@ -17,12 +17,19 @@ from ddpm.console import UserError
 from ddpm.device import Runtime
 from ddpm.images import to_uint8
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import draw_batch
+from ddpm.sampling import draw_batch, draw_labels
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet, UNetParams
 
 REPOSITORY = Path(__file__).parents[1]
+CPU = Runtime(torch.device("cpu"), torch.float32)
 Generate = Callable[..., np.ndarray]
+
+
+def sampler(**changes: object) -> SamplerParams:
+    """What the options of `run` mean, but for the changes."""
+    defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "variance": "posterior", "eta": 1.0}
+    return SamplerParams.model_validate({**defaults, "clip": True, "classes": "all", **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +44,9 @@ def _cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(folder: Path, class_conditional: bool) -> Path:
     """A tiny model of 20 timesteps whose every weight is random: at its start, a network would predict zero."""
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    path = folder / "tiny.safetensors"
     params = UNetParams(
         channels=(4, 8),
         time_embed_dim=8,
@@ -48,6 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch_size=2,
         bottleneck_blocks=1,
         attention=False,
+        class_conditional=class_conditional,
         prediction="v",
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
@@ -56,8 +63,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for weight in network.parameters():
             weight.normal_(0, 0.3, generator=source)
-    save_model(path, network, schedule, (0, 1))
+    save_model(path, network, schedule, (0, 30, 0, 10, 0, 0, 0, 60, 0, 0))
     return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=False)
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("conditional"), class_conditional=True)
 
 
 @pytest.fixture
@@ -150,26 +167,22 @@ def test_first_goes_on(run: Callable[..., Path], drawn: Generate, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("options", "params"),
+    ("options", "changes"),
     [
-        ([], SamplerParams(sampler="dpmpp_2m", steps=5, spacing="trailing", variance="posterior", eta=1.0, clip=True)),
-        (
-            ["--eta", 0],
-            SamplerParams(sampler="dpmpp_2m", steps=5, spacing="trailing", variance="posterior", eta=0.0, clip=True),
-        ),
-        (
-            ["--steps", 20],
-            SamplerParams(sampler="dpmpp_2m", steps=20, spacing="trailing", variance="posterior", eta=1.0, clip=True),
-        ),
+        ([], {}),
+        (["--eta", 0], {"eta": 0.0}),
+        (["--steps", 20], {"steps": 20}),
         (
             ["--sampler", "ddpm", "--variance", "beta", "--no-clip"],
-            SamplerParams(sampler="ddpm", steps=5, spacing="trailing", variance="beta", eta=1.0, clip=False),
+            {"sampler": "ddpm", "variance": "beta", "clip": False},
         ),
     ],
 )
-def test_options_reach_the_sampler(options: list[object], params: SamplerParams, drawn: Generate, model: Path) -> None:
+def test_options_reach_the_sampler(
+    options: list[object], changes: dict[str, object], drawn: Generate, model: Path
+) -> None:
     images = drawn("--count", 2, "--seed", 3, *options)
-    *_, last = draw_batch(load_model(model), params, 3, [0, 1], Runtime(torch.device("cpu"), torch.float32))
+    *_, last = draw_batch(load_model(model), sampler(**changes), 3, [0, 1], CPU)
     assert np.array_equal(images, to_uint8(last.x_prev).squeeze(1).numpy())
 
 
@@ -177,6 +190,60 @@ def test_options_change_the_images(drawn: Generate) -> None:
     choices: list[list[object]] = [[], ["--eta", 0], ["--sampler", "ddpm", "--variance", "beta"], ["--steps", 4]]
     results = [drawn("--count", 1, *options).tobytes() for options in choices]
     assert len(set(results)) == len(choices)
+
+
+@pytest.mark.parametrize(("options", "classes"), [([], "all"), (["--classes", 7], [7]), (["--classes", 7, 1], [7, 1])])
+def test_a_class_conditional_model_draws_what_is_asked_for_and_says_what(
+    options: list[object], classes: object, run: Callable[..., Path], conditional: Path
+) -> None:
+    out = run("--model", conditional, "--format", "npz", "--count", 20, "--first", 3, "--seed", 2, *options)
+    params, loaded = sampler(classes=classes), load_model(conditional)
+    labels = draw_labels(loaded.card, params, 2, range(3, 23))
+    *_, last = draw_batch(loaded, params, 2, range(3, 23), CPU)
+    with np.load(out / "images.npz") as arrays:
+        assert sorted(arrays.files) == ["images", "labels"]
+        assert arrays["labels"].dtype == np.int64
+        assert arrays["labels"].tolist() == labels.tolist()
+        assert set(labels.tolist()) == set([1, 3, 7] if classes == "all" else classes)
+        assert np.array_equal(arrays["images"], to_uint8(last.x_prev).squeeze(1).numpy())
+
+
+def test_labels_stand_beside_the_pictures_that_they_name(
+    run: Callable[..., Path], conditional: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 2))
+    out = run("--model", conditional, "--count", 5, "--first", 8, "--seed", 1)
+    labels = draw_labels(load_model(conditional).card, sampler(), 1, range(8, 13)).tolist()
+    assert len(set(labels)) > 1
+    rows = [f"{number:06d}.png,{label}" for number, label in zip(range(8, 13), labels, strict=True)]
+    assert (out / "labels.csv").read_text() == "\n".join(["image,label", *rows]) + "\n"
+    assert sorted(path.name for path in out.iterdir()) == [f"{number:06d}.png" for number in range(8, 13)] + [
+        "labels.csv"
+    ]
+
+
+@pytest.mark.parametrize("image_format", ["png", "npz"])
+@pytest.mark.parametrize(
+    ("which", "classes", "message"),
+    [
+        ("model", [1], "classes: this model is not class-conditional; say all, or train one on these classes alone"),
+        ("conditional", [7, 2], "classes: the model has not seen 2; choose from [1, 3, 7]"),
+    ],
+)
+def test_classes_that_the_model_cannot_draw_are_refused(
+    which: str,
+    classes: list[int],
+    message: str,
+    image_format: str,
+    run: Callable[..., Path],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    path = request.getfixturevalue(which)
+    with pytest.raises(UserError) as caught:
+        run("--model", path, "--format", image_format, "--classes", *classes, out=tmp_path / "out")
+    assert str(caught.value) == message
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_folder_is_taken(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -252,6 +319,10 @@ def test_a_foreign_model_is_refused(run: Callable[..., Path], tmp_path: Path) ->
         (["--eta", "much"], "argument --eta: invalid float value: 'much'"),
         (["--format", "jpg"], "argument --format: invalid choice: 'jpg'"),
         (["--sampler", "plms"], "argument --sampler: invalid choice: 'plms'"),
+        (["--classes", "10"], "argument --classes: invalid choice: 10"),
+        (["--classes", "-1"], "argument --classes: "),
+        (["--classes", "seven"], "argument --classes: invalid int value: 'seven'"),
+        (["--classes"], "argument --classes: expected at least one argument"),
     ],
 )
 def test_a_wrong_option_is_named(
@@ -274,7 +345,7 @@ def test_help_names_every_option() -> None:
     result = command_line("--help")
     assert result.returncode == 0
     assert result.stderr == ""
-    words = "model out count format seed first sampler steps spacing eta variance clip"
+    words = "model out count format seed first sampler steps spacing eta variance classes clip"
     assert " ".join(re.findall(r"^  --([a-z-]+)", result.stdout, flags=re.MULTILINE)) == words
     assert "{ddpm,ddim,dpmpp_2m}" in result.stdout
     assert "{posterior,beta}" in result.stdout

@@ -67,6 +67,9 @@ WRONG = [
     ("train.epochs", REMOVED, "train.epochs", "missing; add it"),
     ("schedule.beta_end", REMOVED, "schedule.beta_end", "missing; add it"),
     ("model.attention", REMOVED, "model.attention", "missing; add it"),
+    ("model.class_conditional", REMOVED, "model.class_conditional", "missing; add it"),
+    ("train.log_snr_center", REMOVED, "train.log_snr_center", "missing; add it"),
+    ("sample.gallery.classes", REMOVED, "sample.gallery.classes", "missing; add it"),
     ("evaluation", {}, "evaluation", "unknown key; remove it or mend its spelling"),
     ("train.epoch", 3, "train.epoch", "unknown key; remove it or mend its spelling"),
     ("sample.galery", {}, "sample.galery", "unknown key; remove it or mend its spelling"),
@@ -81,9 +84,11 @@ WRONG = [
     ("train.lr", None, "train.lr", "valid number, got null"),
     ("train.lr", True, "train.lr", "valid number, got true"),
     ("train.lr", [0.002], "train.lr", "valid number, got [0.002]"),
-    ("train.epochs", 8.0, "train.epochs", "valid integer, got 8.0"),
-    ("train.epochs", 1.5, "train.epochs", "valid integer, got 1.5"),
-    ("train.epochs", True, "train.epochs", "valid integer, got true"),
+    ("train.epochs", "8", "train.epochs", 'valid number, got "8"'),
+    ("train.epochs", True, "train.epochs", "valid number, got true"),
+    ("train.log_every", 8.0, "train.log_every", "valid integer, got 8.0"),
+    ("train.log_every", 1.5, "train.log_every", "valid integer, got 1.5"),
+    ("train.log_every", True, "train.log_every", "valid integer, got true"),
     ("train.seed", "0", "train.seed", 'valid integer, got "0"'),
     ("schedule.timesteps", "1000", "schedule.timesteps", 'valid integer, got "1000"'),
     ("classifier.channels", [32], "classifier.channels", "valid integer, got [32]"),
@@ -94,6 +99,9 @@ WRONG = [
     ("model.channels", [64, "128"], "model.channels.1", 'valid integer, got "128"'),
     ("model.attention", 1, "model.attention", "valid boolean, got 1"),
     ("model.attention", "yes", "model.attention", 'valid boolean, got "yes"'),  # YAML 1.2: yes is a word
+    ("model.class_conditional", 1, "model.class_conditional", "valid boolean, got 1"),
+    ("model.class_conditional", "yes", "model.class_conditional", 'valid boolean, got "yes"'),
+    ("model.class_conditional", [7], "model.class_conditional", "valid boolean, got [7]"),
     ("model.patch_size", "2", "model.patch_size", '1, 2 or 4, got "2"'),
     ("sample.population.clip", None, "sample.population.clip", "valid boolean, got null"),
     ("sample.gallery.steps", "all", "sample.gallery.steps", 'valid integer, got "all"'),
@@ -105,8 +113,12 @@ WRONG = [
     ("schedule.beta_start", -INF, "schedule.beta_start", "finite number, got -Infinity"),
     ("sample.gallery.eta", NAN, "sample.gallery.eta", "finite number, got NaN"),
     ("evaluate.confidence", NAN, "evaluate.confidence", "finite number, got NaN"),
-    ("train.epochs", NAN, "train.epochs", "valid integer, got NaN"),
-    ("train.epochs", INF, "train.epochs", "valid integer, got Infinity"),
+    ("train.log_snr_center", NAN, "train.log_snr_center", "finite number, got NaN"),
+    ("train.log_snr_center", -INF, "train.log_snr_center", "finite number, got -Infinity"),
+    ("train.epochs", NAN, "train.epochs", "finite number, got NaN"),
+    ("train.epochs", INF, "train.epochs", "finite number, got Infinity"),
+    ("train.log_every", NAN, "train.log_every", "valid integer, got NaN"),
+    ("train.log_every", INF, "train.log_every", "valid integer, got Infinity"),
     # Out of range.
     ("schedule.timesteps", 0, "schedule.timesteps", "greater than or equal to 1, got 0"),
     ("schedule.timesteps", -5, "schedule.timesteps", "greater than or equal to 1, got -5"),
@@ -137,7 +149,9 @@ WRONG = [
     ("model.time_embed_dim", 1026, "model.time_embed_dim", "less than or equal to 1024, got 1026"),
     ("model.time_embed_dim", 0, "model.time_embed_dim", "greater than or equal to 2, got 0"),
     ("model.patch_size", 3, "model.patch_size", "1, 2 or 4, got 3"),
-    ("train.epochs", 0, "train.epochs", "greater than or equal to 1, got 0"),
+    ("train.epochs", 0, "train.epochs", "greater than 0, got 0"),
+    ("train.epochs", -0.5, "train.epochs", "greater than 0, got -0.5"),
+    ("train.epochs", 2e6, "train.epochs", "less than or equal to 1000000, got 2000000.0"),
     ("train.batch_size", 0, "train.batch_size", "greater than or equal to 1, got 0"),
     ("train.lr", 0, "train.lr", "greater than 0, got 0"),
     ("train.lr", -0.1, "train.lr", "greater than 0, got -0.1"),
@@ -173,16 +187,28 @@ WRONG = [
     ("train.lr_decay", "linear", "train.lr_decay", "'none' or 'cosine', got \"linear\""),
     ("train.lr_decay", None, "train.lr_decay", "'none' or 'cosine', got null"),
     ("train.timestep_sampling", "random", "train.timestep_sampling", "'uniform' or 'stratified', got \"random\""),
+    ("train.log_snr_center", "linear", "train.log_snr_center", 'valid number, got "linear"'),
+    ("train.log_snr_center", True, "train.log_snr_center", "valid number, got true"),
+    ("train.log_snr_center", -21, "train.log_snr_center", "greater than or equal to -20, got -21"),
+    ("train.log_snr_center", 20.5, "train.log_snr_center", "less than or equal to 20, got 20.5"),
     ("sample.gallery.sampler", "plms", "sample.gallery.sampler", "'ddpm', 'ddim' or 'dpmpp_2m', got \"plms\""),
     ("sample.population.variance", "learned", "sample.population.variance", "'posterior' or 'beta', got \"learned\""),
     # Classes.
     ("train.classes", "some", "train.classes", 'must be all, or a list of labels such as [7], got "some"'),
     ("train.classes", 7, "train.classes", "must be all, or a list of labels such as [7], got 7"),
     ("train.classes", None, "train.classes", "must be all, or a list of labels such as [7], got null"),
-    ("train.classes", [], "train.classes", "at least 1 item"),
-    ("train.classes", [7, 10], "train.classes.1", "less than or equal to 9, got 10"),
+    ("train.classes", [], "train.classes", "must be all, or a list of labels such as [7], got []"),
+    ("train.classes", [7, 10], "train.classes.1", "less than 10, got 10"),
     ("train.classes", [7, -1], "train.classes.1", "greater than or equal to 0, got -1"),
     ("train.classes", [7, "8"], "train.classes.1", 'valid integer, got "8"'),
+    ("sample.gallery.classes", "7", "sample.gallery.classes", 'must be all, or a list of labels such as [7], got "7"'),
+    ("sample.gallery.classes", 7, "sample.gallery.classes", "must be all, or a list of labels such as [7], got 7"),
+    ("sample.gallery.classes", None, "sample.gallery.classes", "or a list of labels such as [7], got null"),
+    ("sample.gallery.classes", False, "sample.gallery.classes", "or a list of labels such as [7], got false"),
+    ("sample.population.classes", [], "sample.population.classes", "or a list of labels such as [7], got []"),
+    ("sample.population.classes", [7, 10], "sample.population.classes.1", "less than 10, got 10"),
+    ("sample.population.classes", [-1], "sample.population.classes.0", "greater than or equal to 0, got -1"),
+    ("sample.population.classes", [1.5], "sample.population.classes.0", "valid integer, got 1.5"),
     # Between sections.
     ("forward_diffusion.timesteps", [0, 10**6], "forward_diffusion.timesteps", "[1000000] must be below schedule.time"),
     ("sample.gallery.steps", 10**6, "sample.gallery.steps", "1000000 must be at most schedule.timesteps"),
@@ -208,7 +234,13 @@ def test_each_wrong_value_is_named(
 
 
 @pytest.mark.parametrize(
-    ("dotted", "value"), [("train.classes", [10]), ("forward_diffusion.timesteps", [-1]), ("model.channels", [0])]
+    ("dotted", "value"),
+    [
+        ("train.classes", [10]),
+        ("sample.gallery.classes", [10]),
+        ("forward_diffusion.timesteps", [-1]),
+        ("model.channels", [0]),
+    ],
 )
 def test_one_wrong_item_alone_is_one_error(
     dotted: str, value: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -292,6 +324,12 @@ def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypat
         [("train.batch_size", 59_000), ("train.validation", 1000)],
         [("classifier.batch_size", 60_000)],
         [("train.classes", [7])],
+        [("train.classes", [0, 9]), ("sample.gallery.classes", [9]), ("sample.population.classes", [0])],
+        [("model.class_conditional", False), ("train.log_snr_center", None)],
+        [("train.log_snr_center", 20)],
+        [("train.log_snr_center", -20)],
+        [("train.epochs", 1e-5)],
+        [("train.epochs", 1e6)],
         [("train.ema_decay", 0)],
         [("train.lr", 1)],
         [("train.validation", 0), ("train.warmup_steps", 0)],
@@ -461,17 +499,24 @@ def test_params_are_immutable() -> None:
 
 def test_values_arrive_typed(tmp_path: Path) -> None:
     path = written(
-        tmp_path, changed(("train.classes", [3, 1]), ("sample.gallery.steps", None), ("model.channels", [4, 8]))
+        tmp_path,
+        changed(
+            ("train.classes", [3, 1]),
+            ("sample.population.classes", [1]),
+            ("sample.gallery.steps", None),
+            ("model.channels", [4, 8]),
+        ),
     )
     params = load_params(AllParams, path=path)
     assert params.train.classes == (3, 1)
+    assert params.sample.population.classes == (1,)
     assert params.model.channels == (4, 8)
     assert params.sample.gallery.steps is None
 
 
-def test_all_classes_are_ten() -> None:
-    values = {**VALUES["train"], "classes": "all"}
-    assert TrainParams.model_validate_json(json.dumps(values)).classes == tuple(range(10))
+def test_no_class_by_name_is_all_of_them() -> None:
+    for section, values in ((TrainParams, VALUES["train"]), (SampleParams, VALUES["sample"]["gallery"])):
+        assert section.model_validate_json(json.dumps({**values, "classes": "all"})).classes == ()
 
 
 def test_sections_skip_what_is_not_theirs(tmp_path: Path) -> None:

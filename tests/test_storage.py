@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ddpm import files
@@ -23,17 +24,20 @@ from ddpm.files import write_json, write_whole
 from ddpm.images import IMAGE_SHAPE, to_float, to_uint8
 from ddpm.randomness import ImageNoise, generator
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.splits import load_split
+from ddpm.splits import Split, load_samples, load_split
 from ddpm.unet import UNet, UNetParams
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
+COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def network(channels: tuple[int, ...] = (4, 6), block: str = "residual", prediction: str = "v") -> UNet:
+def network(
+    channels: tuple[int, ...] = (4, 6), block: str = "residual", prediction: str = "v", class_conditional: bool = True
+) -> UNet:
     """A tiny network in training mode with all weights and running statistics away from their start."""
     params = UNetParams.model_validate(
         {
@@ -43,6 +47,7 @@ def network(channels: tuple[int, ...] = (4, 6), block: str = "residual", predict
             "patch_size": 2,
             "bottleneck_blocks": 2,
             "attention": True,
+            "class_conditional": class_conditional,
             "prediction": prediction,
         }
     )
@@ -58,7 +63,7 @@ def network(channels: tuple[int, ...] = (4, 6), block: str = "residual", predict
 def outputs(model: UNet) -> Tensor:
     x_t = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model(x_t, torch.tensor([0, 5, 11]))
+        return model(x_t, torch.tensor([0, 5, 11]), torch.tensor([3, 7, 7]))
 
 
 def test_write_whole_creates_parents_and_replaces(tmp_path: Path) -> None:
@@ -254,14 +259,33 @@ def test_other_names_than_wanted_are_refused(tmp_path: Path, wanted: set[str]) -
         load_arrays(tmp_path / "file", wanted)
 
 
+@pytest.mark.parametrize("optional", [{"labels"}, {"labels", "more"}])
+def test_optional_names_may_be_there_or_not(tmp_path: Path, optional: set[str]) -> None:
+    for arrays in ({"images": torch.ones(1)}, {"images": torch.ones(1), "labels": torch.zeros(1)}):
+        save_arrays(tmp_path / "file", arrays)
+        assert load_arrays(tmp_path / "file", {"images"}, optional)[0] == arrays
+
+
+@pytest.mark.parametrize(
+    ("names", "optional"), [({"images"}, {"more"}), ({"more"}, {"images", "labels"}), (set(), {"images"})]
+)
+def test_what_is_neither_wanted_nor_optional_is_refused(tmp_path: Path, names: set[str], optional: set[str]) -> None:
+    save_arrays(tmp_path / "file", {"images": torch.zeros(1), "labels": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"file: holds \['images', 'labels'\] where "):
+        load_arrays(tmp_path / "file", names, optional)
+
+
 @pytest.mark.parametrize("block", ["residual", "double_conv"])
-@pytest.mark.parametrize("prediction", ["noise", "v"])
-def test_a_model_comes_back_from_its_file_alone(tmp_path: Path, block: str, prediction: str) -> None:
-    model = network(block=block, prediction=prediction)
-    save_model(tmp_path / "model.safetensors", model, SCHEDULE, (3, 7), versions={"torch": "x"})
+@pytest.mark.parametrize(("prediction", "class_conditional"), [("noise", True), ("v", False), ("v", True)])
+def test_a_model_comes_back_from_its_file_alone(
+    tmp_path: Path, block: str, prediction: str, class_conditional: bool
+) -> None:
+    model = network(block=block, prediction=prediction, class_conditional=class_conditional)
+    save_model(tmp_path / "model.safetensors", model, SCHEDULE, COUNTS, versions={"torch": "x"})
     loaded = load_model(tmp_path / "model.safetensors")
     assert loaded.card.model == model.params
     assert loaded.card.schedule == loaded.schedule.params == SCHEDULE.params
+    assert loaded.card.class_counts == COUNTS
     assert loaded.card.classes == (3, 7)
     assert torch.equal(loaded.schedule.alphas_cumprod, SCHEDULE.alphas_cumprod)
     assert not any(module.training for module in loaded.model.modules())
@@ -276,9 +300,9 @@ def test_a_model_comes_back_from_its_file_alone(tmp_path: Path, block: str, pred
 
 
 def test_saving_a_model_again_gives_equal_bytes(tmp_path: Path) -> None:
-    save_model(tmp_path / "first", network(), SCHEDULE, (7,), a=1, b=2)
+    save_model(tmp_path / "first", network(), SCHEDULE, COUNTS, a=1, b=2)
     loaded = load_model(tmp_path / "first")
-    save_model(tmp_path / "second", loaded.model, loaded.schedule, loaded.card.classes, b=2, a=1)
+    save_model(tmp_path / "second", loaded.model, loaded.schedule, loaded.card.class_counts, b=2, a=1)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
@@ -297,12 +321,13 @@ def rewritten(path: Path, drop: str = "", **changes: object) -> None:
         {"channels": [4]},
         {"block": "double_conv"},
         {"attention": False},
+        {"class_conditional": False},
         {"bottleneck_blocks": 3},
     ],
 )
 def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, network(), SCHEDULE, (7,))
+    save_model(path, network(), SCHEDULE, COUNTS)
     rewritten(path, **change)  # type: ignore[arg-type]
     with pytest.raises(
         UserError, match=r"model\.safetensors: the weights do not fit the model that the file describes"
@@ -312,9 +337,46 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: 
 
 def test_a_card_with_unknown_values_is_refused_by_key(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, network(), SCHEDULE, (7,))
+    save_model(path, network(), SCHEDULE, COUNTS)
     rewritten(path, block="transformer", wings=2)
     with pytest.raises(UserError, match=r"model\.safetensors: 2 invalid\n  model\.block: .*\n  model\.wings: "):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        (),
+        (7,),
+        (1,) * 9,
+        (1,) * 11,
+        (1,) * 9 + (-1,),
+        (1,) * 9 + (0.5,),
+        (1,) * 9 + (True,),
+        (1,) * 9 + (None,),
+        "1111111111",
+    ],
+)
+def test_class_counts_are_ten_numbers_of_images(tmp_path: Path, counts: object) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ValidationError, match="class_counts"):
+        save_model(path, network(), SCHEDULE, counts)  # type: ignore[arg-type]
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    metadata["card"]["class_counts"] = counts
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError, match=r"model\.safetensors: 1 invalid\n  class_counts"):
+        load_model(path)
+
+
+def test_a_model_file_from_before_class_counts_is_refused_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    del metadata["card"]["class_counts"], metadata["card"]["model"]["class_conditional"]
+    metadata["card"]["classes"] = [7]
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError, match=r"3 invalid\n  model\.class_conditional: .*\n  class_counts: .*\n  classes:"):
         load_model(path)
 
 
@@ -328,15 +390,40 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
     assert some.images[:, 0, 0, 0].tolist() == [0, 2, 4]
     assert some.labels.tolist() == [7, 7, 9]
     assert some.take(torch.tensor([2, 0])).labels.tolist() == [9, 7]
+    for part, kept in ((slice(2), [0, 2]), (slice(2, None), [4]), (slice(3, None), [])):
+        assert some.take(part).images[:, 0, 0, 0].tolist() == kept
+        assert torch.equal(some.take(part).labels, some.labels[part])
     save_arrays(tmp_path / "other", {"images": images})
     with pytest.raises(UserError, match="other: holds"):
         load_split(tmp_path / "other")
 
 
+def test_a_split_on_a_device_has_labels_that_index() -> None:
+    there = Split(torch.zeros(2, 1, 28, 28), torch.tensor([255, 3], dtype=torch.uint8)).to(torch.device("cpu"))
+    assert there.labels.dtype == torch.int64
+    assert there.labels.tolist() == [255, 3]
+    assert there.images.dtype == torch.float32
+
+
+@pytest.mark.parametrize("labels", [{}, {"labels": torch.tensor([3, 7], dtype=torch.uint8)}])
+def test_samples_have_labels_or_none(tmp_path: Path, labels: dict[str, Tensor]) -> None:
+    frames = torch.zeros(2, 0, dtype=torch.uint8)
+    arrays = {"images": torch.arange(2, dtype=torch.uint8), "x_t": frames, "pred_x_start": frames + 1, **labels}
+    save_arrays(tmp_path / "samples", arrays, {"classes": [3, 7]})
+    loaded, card = load_samples(tmp_path / "samples")
+    torch.testing.assert_close(loaded, arrays, rtol=0, atol=0)
+    assert card == {"classes": [3, 7]}
+    for change in ({"more": frames}, {"x_t": None}):
+        wrong = {name: array for name, array in {**arrays, **change}.items() if array is not None}
+        save_arrays(tmp_path / "wrong", wrong)
+        with pytest.raises(UserError, match="wrong: holds"):
+            load_samples(tmp_path / "wrong")
+
+
 def test_model_and_classifier_files_are_not_taken_for_one_another(tmp_path: Path) -> None:
     params = ClassifierParams(channels=2, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
     save_classifier(tmp_path / "classifier", Classifier(params))
-    save_model(tmp_path / "model", network(), SCHEDULE, (7,))
+    save_model(tmp_path / "model", network(), SCHEDULE, COUNTS)
     with pytest.raises(UserError, match=r"classifier: not a model file of this project"):
         load_model(tmp_path / "classifier")
     with pytest.raises(UserError, match=r"model: not a classifier file of this project"):

@@ -20,6 +20,7 @@ ARTICLE = UNetParams(
     patch_size=1,
     bottleneck_blocks=1,
     attention=False,
+    class_conditional=False,
     prediction="noise",
 )
 # Levels and patch size: every pair that 28 pixels allow.
@@ -27,7 +28,12 @@ SHAPES = [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 4)]
 
 
 def tiny(
-    block: str = "residual", levels: int = 2, patch_size: int = 2, attention: bool = True, prediction: str = "noise"
+    block: str = "residual",
+    levels: int = 2,
+    patch_size: int = 2,
+    attention: bool = True,
+    class_conditional: bool = False,
+    prediction: str = "noise",
 ) -> UNetParams:
     return UNetParams.model_validate(
         {
@@ -37,6 +43,7 @@ def tiny(
             "patch_size": patch_size,
             "bottleneck_blocks": 2,
             "attention": attention,
+            "class_conditional": class_conditional,
             "prediction": prediction,
         }
     )
@@ -193,6 +200,66 @@ def test_residual_network_for_velocity_starts_by_predicting_velocity_zero() -> N
     assert torch.equal(model(x_t, t), SCHEDULE.sqrt_one_minus_alphas_cumprod[t].float().view(2, 1, 1, 1) * x_t)
 
 
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_a_label_is_a_learned_vector_that_joins_the_time(block: str) -> None:
+    model = randomised(UNet(tiny(block, class_conditional=True), SCHEDULE)).eval()
+    told: list[Tensor] = []
+    for part in (*model.down, *model.bottleneck, *model.up):
+        part.register_forward_hook(lambda _, given, __: told.append(given[1]))
+    t, labels = torch.tensor([0, 5, 9]), torch.tensor([3, 0, 9])
+    with torch.no_grad():
+        model(normal(3, 1, 28, 28), t, labels)
+        time = model.time_table[t]
+        if block == "residual":
+            first, _, last = model.time_mlp
+            time = F.silu(time @ first.weight.T + first.bias) @ last.weight.T + last.bias
+        expected = time + model.label.weight[labels]
+        expected = F.silu(expected) if block == "residual" else expected
+    assert len(told) == 4
+    for embedding in told:
+        torch.testing.assert_close(embedding, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_a_class_conditional_network_is_told_of_each_image_its_own_label(block: str) -> None:
+    model = randomised(UNet(tiny(block, class_conditional=True), SCHEDULE)).double().eval()
+    x_t, t = normal(3, 1, 28, 28).double(), torch.tensor([2, 5, 9])
+    with torch.no_grad():
+        given, other = model(x_t, t, torch.tensor([1, 2, 3])), model(x_t, t, torch.tensor([1, 7, 3]))
+    assert torch.equal(given[[0, 2]], other[[0, 2]])
+    assert (given[1] - other[1]).abs().max() > 1e-5
+
+
+def test_a_class_conditional_network_without_labels_is_refused() -> None:
+    model = UNet(tiny(class_conditional=True), SCHEDULE)
+    with pytest.raises(ValueError, match="a class-conditional network needs labels"):
+        model(normal(2, 1, 28, 28), torch.tensor([0, 9]))
+
+
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_a_network_that_is_not_class_conditional_ignores_labels(block: str) -> None:
+    model = randomised(UNet(tiny(block), SCHEDULE)).eval()
+    x_t, t = normal(2, 1, 28, 28), torch.tensor([2, 9])
+    with torch.no_grad():
+        assert torch.equal(model(x_t, t, torch.tensor([3, 4])), model(x_t, t))
+    assert not any("label" in name for name in model.state_dict())
+
+
+def test_labels_cost_a_vector_each() -> None:
+    plain, conditional = (UNet(tiny(class_conditional=each), SCHEDULE).state_dict() for each in (False, True))
+    assert conditional.keys() - plain.keys() == {"label.weight"}
+    assert conditional["label.weight"].shape == (10, 4)
+
+
+@pytest.mark.parametrize("class_conditional", [False, True])
+@pytest.mark.parametrize("block", ["double_conv", "residual"])
+def test_the_network_is_one_graph(block: str, class_conditional: bool) -> None:
+    model = UNet(tiny(block, class_conditional=class_conditional, prediction="v"), SCHEDULE)
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(model)(normal(2, 1, 28, 28), torch.tensor([0, 9]), torch.tensor([3, 4]))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
 @pytest.mark.parametrize("attention", [False, True])
 def test_residual_network_starts_by_predicting_exactly_nothing(attention: bool) -> None:
     model = UNet(tiny("residual", attention=attention), SCHEDULE)
@@ -245,6 +312,7 @@ def test_too_many_levels_are_refused(channels: tuple[int, ...], patch_size: int,
         {"block": "resnet"},
         {"prediction": "x_start"},
         {"attention": 1},
+        {"class_conditional": "yes"},
         {"bottleneck_blocks": 0},
         {"bottleneck_blocks": 17},
     ],
@@ -277,6 +345,21 @@ def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
     expected = x + F.conv2d(mixed.unflatten(2, (3, 5)), block.out.weight, block.out.bias)
     assert (expected - x).abs().max() > 0.1
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(64, 2), (24, 1)])
+def test_attention_is_torchs_own(channels: int, heads: int) -> None:
+    block = randomised(Attention(channels)).double()
+    x = normal(2, channels, 4, 4).double()
+    with torch.no_grad():
+        query, key, value = (
+            each.unflatten(1, (heads, -1)).flatten(3).transpose(2, 3)
+            for each in block.qkv(block.norm(x)).chunk(3, dim=1)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(2, 3).reshape(x.shape)
+        expected = x + block.out(mixed)
+        torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+    assert (expected - x).abs().max() > 0.1
 
 
 def test_attention_starts_as_the_identity() -> None:

@@ -1,6 +1,7 @@
 """Arrays on disk, as safetensors files: written whole or not at all, read strictly, mapped straight into memory."""
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ def save_arrays(path: Path, arrays: dict[str, Tensor], metadata: dict[str, Any] 
     write_whole(path, save(contiguous, {_METADATA: json.dumps(metadata or {}, sort_keys=True)}))
 
 
-def load_arrays(path: Path, names: set[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_arrays(
+    path: Path, names: set[str] | None = None, optional: Set[str] = frozenset()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_arrays` wrote; the tensors are memory-mapped copy-on-write, so the file is never changed.
 
     Args:
-        names: the names that must be there, and no others; None takes any.
+        names: the names that must be there, and no others but the `optional` ones; None takes any.
 
     Raises:
         UserError: the file is missing, damaged, or not of this kind.
@@ -39,6 +42,6 @@ def load_arrays(path: Path, names: set[str] | None = None) -> tuple[dict[str, Te
         raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` brings the pipeline's files") from None
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path}: not a file of this pipeline, or damaged ({error})") from None
-    if names is not None and arrays.keys() != names:
+    if names is not None and not names <= arrays.keys() <= names | optional:
         raise UserError(f"{path}: holds {sorted(arrays)} where {sorted(names)} belong")
     return arrays, metadata

@@ -1,13 +1,15 @@
 """The model file: weights, and all that is needed to rebuild model and schedule from the file alone."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field, NonNegativeInt
 
 from ddpm.arrays import load_arrays, save_arrays
 from ddpm.console import UserError
 from ddpm.device import to_device
+from ddpm.labels import CLASSES
 from ddpm.params import Section, parse
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet, UNetParams
@@ -18,7 +20,12 @@ class ModelCard(Section):
 
     model: UNetParams
     schedule: ScheduleParams
-    classes: tuple[int, ...]
+    class_counts: Annotated[tuple[NonNegativeInt, ...], Field(min_length=CLASSES, max_length=CLASSES)]
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The labels of the images that the model was trained on."""
+        return tuple(label for label, count in enumerate(self.class_counts) if count)
 
 
 class LoadedModel(NamedTuple):
@@ -29,14 +36,14 @@ class LoadedModel(NamedTuple):
     card: ModelCard
 
 
-def save_model(path: Path, model: UNet, schedule: NoiseSchedule, classes: tuple[int, ...], **facts: Any) -> None:
+def save_model(path: Path, model: UNet, schedule: NoiseSchedule, class_counts: tuple[int, ...], **facts: Any) -> None:
     """Write weights and card as safetensors.
 
     Args:
-        classes: the labels of the images that the model was trained on.
+        class_counts: how many images of each class the model was trained on.
         facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
     """
-    card = ModelCard(model=model.params, schedule=schedule.params, classes=classes)
+    card = ModelCard(model=model.params, schedule=schedule.params, class_counts=class_counts)
     weights = dict(model.state_dict())
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from ddpm.arrays import load_arrays, save_arrays
 from ddpm.console import UserError, progress
 from ddpm.device import Runtime, to_device
+from ddpm.labels import CLASSES
 from ddpm.params import Section, parse
 from ddpm.randomness import generator
 
-CLASSES = 10
 NAMES = ("a", "b")  # recipes are chosen by the scores of a, those of b are reported
 
 

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,21 +17,28 @@ from ddpm.console import UserError, progress, run
 from ddpm.device import Runtime, start
 from ddpm.files import write_whole
 from ddpm.images import to_uint8
+from ddpm.labels import CLASSES
 from ddpm.params import parse
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, check_steps, draw_batch
+from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels
 
 
 def main() -> None:
     """Draw the images and write them."""
     args = arguments()
-    params = parse(SamplerParams, {name: getattr(args, name) for name in SamplerParams.model_fields}, "command line")
+    params = parse(
+        SamplerParams, {name: getattr(args, name, "all") for name in SamplerParams.model_fields}, "command line"
+    )
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
     write = {"png": write_pngs, "npz": write_npz}[args.format]
     runtime = start()
     loaded = load_model(args.model, runtime.device)
-    write(args.out, draw_images(loaded, params, args.seed, range(args.first, args.first + args.count), runtime))
+    check_sampler(loaded, params)
+    numbers = range(args.first, args.first + args.count)
+    drawn = draw_images(loaded, params, args.seed, numbers, runtime)
+    conditional = loaded.card.model.class_conditional
+    write(args.out, drawn, draw_labels(loaded.card, params, args.seed, numbers) if conditional else None)
 
 
 def draw_images(
@@ -40,9 +47,9 @@ def draw_images(
     """Batches of finished images, uint8 (B, 28, 28), each with the number of its first, under a progress bar.
 
     Raises:
-        UserError: params.steps exceeds the model's timesteps.
+        UserError: params do not fit the model, see `check_sampler`.
     """
-    steps = check_steps(loaded, params)
+    steps = check_sampler(loaded, params)
     with progress(desc="generate", total=len(numbers) * steps, unit="eval", unit_scale=True) as bar:
         for indices in batches(numbers.start, len(numbers), runtime.sample_batch):
             for step in draw_batch(loaded, params, seed, indices, runtime):
@@ -50,19 +57,30 @@ def draw_images(
             yield indices.start, to_uint8(step.x_prev).squeeze(1).cpu()
 
 
-def write_pngs(folder: Path, batches: Iterator[tuple[int, Tensor]]) -> None:
-    """A picture for each image, named by its number; each batch is written as soon as it is drawn."""
+def write_pngs(folder: Path, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
+    """A picture for each image, named by its number; each batch is written as soon as it is drawn.
+
+    The labels, where there are any, come last, as labels.csv.
+    """
+    names = []
     for first, images in batches:
         for number, image in enumerate(images, start=first):
             buffer = io.BytesIO()
             Image.fromarray(image.numpy()).save(buffer, "PNG")
-            write_whole(folder / f"{number:06d}.png", buffer.getvalue())
+            names.append(f"{number:06d}.png")
+            write_whole(folder / names[-1], buffer.getvalue())
+    if labels is not None:
+        rows = [f"{name},{label}" for name, label in zip(names, labels.tolist(), strict=True)]
+        write_whole(folder / "labels.csv", "\n".join(["image,label", *rows, ""]).encode())
 
 
-def write_npz(folder: Path, batches: Iterator[tuple[int, Tensor]]) -> None:
-    """One file, images.npz, whose array `images` is uint8 (N, 28, 28)."""
+def write_npz(folder: Path, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
+    """One file, images.npz: `images`, uint8 (N, 28, 28), and `labels`, int64 (N,), where there are any."""
+    arrays: dict[str, Any] = {"images": torch.cat([images for _, images in batches]).numpy()}
+    if labels is not None:
+        arrays["labels"] = labels.numpy()
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=torch.cat([images for _, images in batches]).numpy())
+    np.savez_compressed(buffer, **arrays)
     write_whole(folder / "images.npz", buffer.getvalue())
 
 
@@ -86,6 +104,14 @@ def arguments() -> argparse.Namespace:
     option("--spacing", choices=_choices("spacing"), default="trailing", help="which timesteps are taken")
     option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
     option("--variance", choices=_choices("variance"), default="posterior", help="variance of the noise of ddpm")
+    option(
+        "--classes",
+        type=int,
+        choices=range(CLASSES),
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="what a class-conditional model is to draw (default: all)",
+    )
     option("--clip", action=argparse.BooleanOptionalAction, default=True, help="clip the estimates of the clean image")
     return parser.parse_args()
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ddpm.labels import Classes
 from ddpm.params import Section
 from ddpm.schedule import NoiseSchedule
 
@@ -21,7 +22,7 @@ Noise = Callable[[], Tensor]  # the next standard normal draw, shaped like x_t
 
 
 class SamplerParams(Section):
-    """Which reverse process, and how finely it is walked."""
+    """Which reverse process, how finely it is walked, and to what."""
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1)] | None
@@ -29,6 +30,7 @@ class SamplerParams(Section):
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
+    classes: Classes
 
 
 class Step(NamedTuple):

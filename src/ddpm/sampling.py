@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint import LoadedModel
+from ddpm.checkpoint import LoadedModel, ModelCard
 from ddpm.console import UserError
 from ddpm.device import Runtime
 from ddpm.images import IMAGE_SHAPE
-from ddpm.randomness import ImageNoise
+from ddpm.randomness import ImageNoise, generator
 from ddpm.samplers import SamplerParams, Step, sample_loop, spaced_timesteps
 
 
@@ -18,17 +18,19 @@ def draw_batch(
 ) -> Iterator[Step]:
     """The steps of the reverse process for the images `indices`; image i is that of (seed, i) in any batch.
 
-    The last step's `x_prev` is the images, shape (len(indices), 1, 28, 28), on the runtime's device.
+    The last step's `x_prev` is the images, shape (len(indices), 1, 28, 28), on the runtime's device. `draw_labels` says
+    of which classes they are.
 
     Raises:
-        UserError: params.steps exceeds the model's timesteps.
+        UserError: params do not fit the model, see `check_sampler`.
     """
-    check_steps(loaded, params)
+    check_sampler(loaded, params)
     noise = ImageNoise(seed, indices, IMAGE_SHAPE, runtime.device)
+    labels = draw_labels(loaded.card, params, seed, indices).to(runtime.device)
 
     def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
         with runtime.autocast():
-            pred_noise: Tensor = loaded.model(x_t, t)
+            pred_noise: Tensor = loaded.model(x_t, t, labels)
         return pred_noise.float()
 
     steps = sample_loop(predict_noise, loaded.schedule, params, noise)
@@ -40,18 +42,33 @@ def draw_batch(
         yield step
 
 
+def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
+    """The classes of the images `indices`, shape (len(indices),): each as often as among the training images.
+
+    A model that is not class-conditional does not look at them.
+    """
+    wanted = list(params.classes or card.classes)
+    places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
+    shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
+    return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
+
+
 def batches(first: int, count: int, size: int) -> Iterator[range]:
     """The indices first, first + 1, ..., `count` of them, in ranges of at most `size`."""
     for start in range(first, first + count, size):
         yield range(start, min(start + size, first + count))
 
 
-def check_steps(loaded: LoadedModel, params: SamplerParams) -> int:
+def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
     """Number of steps that `params` means for this model.
 
     Raises:
-        UserError: more steps than the model has timesteps.
+        UserError: more steps than the model has timesteps, or classes that it cannot draw.
     """
+    if params.classes and not loaded.card.model.class_conditional:
+        raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
+    if unknown := sorted(set(params.classes) - set(loaded.card.classes)):
+        raise UserError(f"classes: the model has not seen {unknown[0]}; choose from {list(loaded.card.classes)}")
     try:
         return len(spaced_timesteps(loaded.schedule, params.steps, params.spacing))
     except ValueError as error:

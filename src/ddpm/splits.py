@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.arrays import load_arrays
+from ddpm.labels import CLASSES
 
 
 class Split(NamedTuple):
@@ -16,12 +17,16 @@ class Split(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    def take(self, index: Tensor) -> "Split":
+    def take(self, index: Tensor | slice) -> "Split":
         """Some of them."""
         return Split(self.images[index], self.labels[index])
 
+    def to(self, device: torch.device) -> "Split":
+        """All of them, on a device; labels as an index needs them."""
+        return Split(self.images.to(device), self.labels.to(device, torch.int64))
 
-def load_split(path: Path, classes: Iterable[int] = range(10)) -> Split:
+
+def load_split(path: Path, classes: Iterable[int] = range(CLASSES)) -> Split:
     """The images of these classes, in the order of the file.
 
     Raises:
@@ -35,7 +40,9 @@ def load_split(path: Path, classes: Iterable[int] = range(10)) -> Split:
 def load_samples(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Samples, uint8 `images` (N, 1, 28, 28), with the kept frames `x_t` and `pred_x_start`, and their card.
 
+    Those of a class-conditional model have `labels` (N,), of the classes that were asked for.
+
     Raises:
         UserError: the file is missing, damaged, or no set of samples.
     """
-    return load_arrays(path, {"images", "x_t", "pred_x_start"})
+    return load_arrays(path, {"images", "x_t", "pred_x_start"}, {"labels"})

@@ -1,13 +1,31 @@
 """Timesteps of a batch: how they are drawn, and the mean losses of their ranges."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from ddpm.schedule import NoiseSchedule
 
 TIMESTEP_BUCKETS = 10
 
 
-def draw_timesteps(count: int, timesteps: int, sampling: str, source: torch.Generator) -> Tensor:
-    """`count` timesteps, each uniform on 0..timesteps-1, shape (count,).
+def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:
+    """The probability that t or an earlier timestep is drawn, for every t, shape (T,), float64.
+
+    Linear betas, drawn uniformly (None), spend half of the draws where almost nothing but noise is left. A center takes
+    the log signal-to-noise ratios lambda that the cosine schedule visits instead, moved there: their density is
+    sech((lambda - center) / 2) / (2 pi), where Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17) have the center 0.
+    Given the loss, a schedule of training is no more than such a density (Kingma and Gao 2023, arXiv:2303.00848).
+    """
+    if log_snr_center is None:
+        return torch.arange(1, schedule.timesteps + 1, dtype=torch.float64) / schedule.timesteps
+    log_snr = schedule.alphas_cumprod.logit()
+    return ((log_snr_center - log_snr) / 2).exp().atan() * 2 / math.pi
+
+
+def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generator) -> Tensor:
+    """`count` timesteps of this distribution, shape (count,); what `cdf` lacks of 1 is the last one's.
 
     "stratified" draws one from each of `count` equal strata, as Kingma et al. 2021 (arXiv:2107.00630, section I.1) do:
     the same mean loss with less variance. The images come shuffled, so which of them gets which stratum is random.
@@ -15,7 +33,7 @@ def draw_timesteps(count: int, timesteps: int, sampling: str, source: torch.Gene
     u = torch.rand(count, generator=source, device=source.device)
     if sampling == "stratified":
         u = (torch.arange(count, device=source.device) + u) / count
-    return (u * timesteps).long().clamp(max=timesteps - 1)
+    return torch.searchsorted(cdf, u.double(), right=True).clamp(max=len(cdf) - 1)
 
 
 class Buckets:

@@ -5,27 +5,31 @@ from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from ddpm.device import Runtime, to_device
+from ddpm.group import ALONE, Group
+from ddpm.images import IMAGE_SHAPE
+from ddpm.labels import Classes
 from ddpm.muon import Muon
 from ddpm.params import Section
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule
-from ddpm.timesteps import Buckets, draw_timesteps
+from ddpm.splits import Split
+from ddpm.timesteps import Buckets, draw_timesteps, timestep_cdf
 from ddpm.unet import UNet
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
-Label = Annotated[int, Field(ge=0, le=9)]
+VALIDATION_BATCH = 500
 
 
 class TrainParams(Section):
     """The recipe; see params.yaml for what each choice means."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1)]
     optimizer: Literal["adam", "muon"]
     lr: Annotated[float, Field(gt=0, le=1)]
@@ -34,19 +38,11 @@ class TrainParams(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
-    classes: Annotated[tuple[Label, ...], Field(min_length=1)]
+    log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
+    classes: Classes
     validation: Annotated[int, Field(ge=0)]
     log_every: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**64)]  # what torch takes
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _labels(cls, value: object) -> tuple[object, ...]:
-        if value == "all":
-            return tuple(range(10))
-        if isinstance(value, list | tuple):
-            return tuple(value)
-        raise ValueError("must be all, or a list of labels such as [7]")
 
 
 class Logged(NamedTuple):
@@ -75,30 +71,39 @@ class Training:
         self,
         model: UNet,
         schedule: NoiseSchedule,
-        images: Tensor,
-        validation: Tensor,
+        train: Split,
+        validation: Split,
         params: TrainParams,
         runtime: Runtime,
+        group: Group = ALONE,
     ) -> None:
         """Put everything on the device.
 
         Args:
-            images, validation: training and held-out images, (N, 1, 28, 28) in [-1, 1]; the latter may be empty.
+            train, validation: training and held-out images; the latter may be none.
+            group: the processes that train together. What comes out is what one process gives, up to rounding.
 
         Raises:
-            ValueError: there are fewer images than batch_size.
+            ValueError: there are fewer images than batch_size, or fewer images in a batch than processes.
         """
-        if len(images) < params.batch_size:
-            raise ValueError(f"batch_size is {params.batch_size}, but there are only {len(images)} training images")
+        if params.batch_size < group.size:
+            raise ValueError(f"a batch of {params.batch_size} images cannot be shared among {group.size} processes")
+        if len(train.images) < params.batch_size:
+            raise ValueError(
+                f"batch_size is {params.batch_size}, but there are only {len(train.images)} training images"
+            )
         self.params = params
         self.runtime = runtime
+        self.group = group
         self.network = to_device(model, runtime.device).train()
+        self.compiled = runtime.compiled(self.network)
         self.average = AveragedModel(self.network, multi_avg_fn=self._average) if params.ema_decay else None
         self.schedule = schedule.to(runtime.device)
-        self.images = images.to(runtime.device)
+        self.cdf = timestep_cdf(schedule, params.log_snr_center).to(runtime.device)
+        self.train = train.to(runtime.device)
         self.validation = validation.to(runtime.device)
-        self.steps_per_epoch = len(images) // params.batch_size  # the short last batch is dropped
-        self.total_steps = self.steps_per_epoch * params.epochs
+        self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
+        self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.step = 0  # gradient steps taken
         self.epochs_done = 0
         self.since_log = 0  # steps whose losses are in loss_sum
@@ -117,16 +122,15 @@ class Training:
         The losses are summed on the device and read only when one of them is due. Between two events the state is
         whole: a new Training that is given it goes on bit for bit.
         """
-        while self.epochs_done < self.params.epochs:
-            taken = self.step - self.epochs_done * self.steps_per_epoch
-            for batch in self._batches(self.epochs_done + 1)[taken:]:
-                t, losses = self._step(self.images[batch])
+        while (begun := self.epochs_done * self.steps_per_epoch) < self.total_steps:
+            for batch in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
+                t, losses = self._step(self.train.take(batch[self.group.share(len(batch))]))
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
                 self.since_log += 1
                 due = self.step % self.params.log_every == 0 or self.step == self.total_steps
                 yield self._log() if due else None
-            means, validation = self.buckets.mean(), self.validate() if len(self.validation) else None
+            means, validation = self.buckets.mean(), self.validate() if len(self.validation.images) else None
             self.buckets.clear()
             self.epochs_done += 1
             yield EpochEnd(self.epochs_done, self.step, means, validation)
@@ -174,10 +178,14 @@ class Training:
         """Loss per timestep bucket on the held-out images, with the same t and noise every time."""
         model = self.model.eval()
         buckets = Buckets(self.schedule.timesteps, self.runtime.device)
-        for index, x_start in enumerate(self.validation.split(500)):
+        uniform = timestep_cdf(self.schedule, None).to(self.runtime.device)
+        for index, batch in enumerate(torch.arange(len(self.validation.images)).split(VALIDATION_BATCH)):
             source = generator(self.params.seed, "validation", index, self.runtime.device)
-            t = draw_timesteps(len(x_start), self.schedule.timesteps, "stratified", source)
-            buckets.add(t, self._losses(model, x_start, t, source))
+            t = draw_timesteps(len(batch), uniform, "stratified", source)
+            noise = self._noise(len(batch), source)
+            if index % self.group.size == self.group.rank:
+                buckets.add(t, self._losses(model, self.validation.take(batch), t, noise))
+        self.group.sum([buckets.sums, buckets.counts])
         self.network.train()
         return buckets.mean()
 
@@ -202,23 +210,29 @@ class Training:
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The indices of every full batch of the epoch, shuffled."""
-        order = torch.randperm(len(self.images), generator=generator(self.params.seed, "shuffle", epoch))
+        order = torch.randperm(len(self.train.images), generator=generator(self.params.seed, "shuffle", epoch))
         used = order[: self.steps_per_epoch * self.params.batch_size].to(self.runtime.device)
         return torch.split(used, self.params.batch_size)
 
-    def _step(self, x_start: Tensor) -> tuple[Tensor, Tensor]:
-        """One gradient step; t and the detached loss of every image.
+    def _step(self, share: Split) -> tuple[Tensor, Tensor]:
+        """One gradient step, by this process's share of the batch; t and the detached loss of every image of the batch.
 
         The error of v is that of the noise over alphas_cumprod (Salimans and Ho 2022, arXiv:2202.00512, section 4): as
         a loss it gives more weight to the noisy images, where the shape of a digit is decided. What is returned is
         always the error of the noise, so that curves compare.
         """
         source = generator(self.params.seed, "train", self.step, self.runtime.device)
-        t = draw_timesteps(len(x_start), self.schedule.timesteps, self.params.timestep_sampling, source)
-        losses = self._losses(self.network, x_start, t, source)
+        count = self.params.batch_size
+        t = draw_timesteps(count, self.cdf, self.params.timestep_sampling, source)
+        noise = self._noise(count, source)
+        mine = self.group.share(count)
+        losses = self._losses(self.compiled, share, t[mine], noise[mine])
         self.network.zero_grad(set_to_none=True)
-        weighted = losses / self.schedule.alphas_cumprod[t] if self.params.loss == "v" else losses
-        weighted.mean().backward()
+        weighted = losses / self.schedule.alphas_cumprod[t[mine]] if self.params.loss == "v" else losses
+        (weighted.sum() / count).backward()
+        all_losses = torch.zeros(count, device=t.device)
+        all_losses[mine] = losses.detach()
+        self.group.sum([all_losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.step)
@@ -226,14 +240,16 @@ class Training:
         self.step += 1
         if self.average:
             self.average.update_parameters(self.network)
-        return t, losses.detach()
+        return t, all_losses
 
-    def _losses(self, model: torch.nn.Module, x_start: Tensor, t: Tensor, source: torch.Generator) -> Tensor:
+    def _noise(self, count: int, source: torch.Generator) -> Tensor:
+        return torch.randn(count, *IMAGE_SHAPE, generator=source, device=self.runtime.device)
+
+    def _losses(self, model: torch.nn.Module, split: Split, t: Tensor, noise: Tensor) -> Tensor:
         """The simple loss of every image, shape (B,): the squared error of the predicted noise (eq. 14)."""
-        noise = torch.randn(x_start.shape, generator=source, device=x_start.device)
-        x_t = self.schedule.q_sample(x_start, t, noise)
+        x_t = self.schedule.q_sample(split.images, t, noise)
         with self.runtime.autocast():
-            pred_noise = model(x_t, t)
+            pred_noise = model(x_t, t, split.labels)
         return F.mse_loss(pred_noise.float(), noise, reduction="none").mean(dim=(1, 2, 3))
 
     def _average(self, averaged: Tensors, current: Tensors, _updates: Tensor | int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.images import IMAGE_SHAPE
+from ddpm.labels import CLASSES
 from ddpm.params import Section
 from ddpm.schedule import NoiseSchedule
 
@@ -27,6 +28,7 @@ class UNetParams(Section):
     patch_size: Literal[1, 2, 4]
     bottleneck_blocks: Annotated[int, Field(ge=1, le=16)]
     attention: bool
+    class_conditional: bool
     prediction: Literal["noise", "v"]
 
     @field_validator("patch_size", mode="before")
@@ -100,7 +102,10 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, with a residual connection; heads of 32 channels where they divide."""
+    """Self-attention over the pixels, with a residual connection; heads of 32 channels where they divide.
+
+    Written out: for so few pixels, torch's own scaled_dot_product_attention costs a CPU five times as much.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -111,9 +116,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (B, C, H, W) -> (B, C, H, W)."""
-        qkv = self.qkv(self.norm(x)).unflatten(1, (3, self.heads, -1)).flatten(4).transpose(-1, -2)
-        mixed = F.scaled_dot_product_attention(*qkv.unbind(1))
-        return x + self.out(mixed.transpose(-1, -2).flatten(1, 2).unflatten(-1, x.shape[2:]))
+        pixels = self.qkv(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = pixels.unflatten(-1, (3, self.heads, -1)).permute(
+            2, 0, 3, 1, 4
+        )  # (B, heads, H W, C / heads)
+        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        mixed = (weights @ value).transpose(1, 2).flatten(2)
+        return x + self.out(mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2))
 
 
 class UNet(nn.Module):
@@ -137,15 +146,15 @@ class UNet(nn.Module):
         if params.block == "residual":
             block: type[ResidualBlock | DoubleConv] = ResidualBlock
             width = params.channels[0]
-            self.time_mlp: nn.Module = nn.Sequential(
-                nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim), nn.SiLU()
-            )
+            self.time_mlp: nn.Module = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+            self.activation: nn.Module = nn.SiLU()
             self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
             self.head: nn.Module = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), _zero(nn.Conv2d(width, pixels, 1)))
         else:
             block, width = DoubleConv, pixels
-            self.time_mlp, self.stem = nn.Identity(), nn.Identity()
+            self.time_mlp, self.activation, self.stem = nn.Identity(), nn.Identity(), nn.Identity()
             self.head = nn.Conv2d(params.channels[0], pixels, 1)
+        self.label = nn.Embedding(CLASSES, dim) if params.class_conditional else None
         self.down = nn.ModuleList()
         for channels in levels:
             self.down.append(block(width, channels, dim))
@@ -161,14 +170,22 @@ class UNet(nn.Module):
             self.up.append(block(2 * channels, channels, dim))
             width = channels
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Shapes: x_t (B, 1, 28, 28), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
+
+        The labels (B,), integers, are what is in the pictures; only a class-conditional network looks at them. They
+        join the time (Dhariwal and Nichol 2021, section 2.2), each as a learned vector.
 
         With prediction "v" the layers give v = signal eps - spread x_0, and eps is spread x_t + signal v (Salimans and
         Ho 2022, arXiv:2202.00512, appendix D). Where x_t is nearly all noise, it is then handed on as it is, and the
         layers only correct it: through them, in bfloat16 above all, it would lose more than the trace of the image.
         """
         embedding = self.time_mlp(self.time_table[t])
+        if self.label:
+            if labels is None:
+                raise ValueError("a class-conditional network needs labels")
+            embedding = embedding + self.label(labels)
+        embedding = self.activation(embedding)
         h = self.stem(F.pixel_unshuffle(x_t, self.params.patch_size))
         skips = []
         for block in self.down:

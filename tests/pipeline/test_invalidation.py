@@ -30,6 +30,7 @@ def growing(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ("classifier.lr", 0.003, {*CLASSIFIERS, "evaluate", "relearn"}),
         ("model.time_embed_dim", 32, {"train", *SAMPLES, *SCORES}),
         ("sample.gallery.seed", 2, {"sample@gallery", "evaluate"}),
+        ("sample.gallery.classes", [7], {"sample@gallery"}),  # which are all that the model has seen
         ("sample.population.seed", 3, {"sample@population", "evaluate", "relearn"}),
         ("evaluate.confidence", 0.8, {"evaluate"}),
         ("likelihood.seed", 1, {"likelihood"}),
@@ -52,6 +53,7 @@ def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
         ("src/ddpm/idx.py", {"preprocess"}),
         ("src/ddpm/classifier.py", {*CLASSIFIERS, "evaluate", "relearn"}),
         ("src/ddpm/training.py", {"train"}),
+        ("src/ddpm/launch.py", {"train"}),
         ("src/ddpm/schedule.py", {"forward_diffusion", "train", *SAMPLES, "likelihood"}),
         ("src/ddpm/samplers.py", SAMPLES),
         ("src/ddpm/figures.py", {"forward_diffusion", "evaluate"}),

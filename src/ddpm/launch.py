@@ -1,0 +1,60 @@
+"""Several processes for one stage, through torch's own launcher (torch.distributed.run, known as torchrun).
+
+Environment:
+    DDPM_PROCESSES  how many on this machine; by default one for each visible GPU, and one where there is none.
+    PET_*           what else torch's launcher takes, such as PET_NNODES and PET_RDZV_ENDPOINT for several machines.
+"""
+
+import logging
+import os
+import sys
+
+import torch
+
+from ddpm.console import UserError
+from ddpm.resume import end_with_parent
+
+
+def wanted_processes(device: torch.device) -> int:
+    """How many processes are to be started; 1 in a process that the launcher has started.
+
+    Raises:
+        UserError: DDPM_PROCESSES is no number, or more than there are GPUs.
+    """
+    if "RANK" in os.environ:
+        return 1
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    given = os.environ.get("DDPM_PROCESSES") or str(max(gpus, 1))
+    if not (given.isdecimal() and int(given) > 0):
+        raise UserError(f"DDPM_PROCESSES={given}: give a number of processes, at least 1")
+    if gpus and int(given) > gpus:
+        raise UserError(f"DDPM_PROCESSES={given}: only {gpus} GPUs are visible; give at most as many")
+    return int(given)
+
+
+def on_several_machines() -> bool:
+    """Whether this process is to start its machine's share of a larger group."""
+    return "RANK" not in os.environ and os.environ.get("PET_NNODES", "1") != "1"
+
+
+def launch(processes: int, module: str) -> None:
+    """Run `python -m module` in so many processes, and wait for them; SIGTERM and Ctrl-C reach them all.
+
+    Raises:
+        SystemExit: one of them failed, which ends the others, or the launcher was asked to end.
+    """
+    from torch.distributed import run  # slow to import
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes say themselves what is wrong
+    end_with_parent()
+    try:
+        run.run(run.parse_args(["--nproc-per-node", str(processes), "--module", module]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            sys.exit(f"error: the training process of rank {rank} was ended by signal {-failure.exitcode}")
+        sys.exit(1)
+    except SignalException:
+        sys.exit(1)

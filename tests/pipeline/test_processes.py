@@ -1,0 +1,205 @@
+"""The train stage in two processes: what one process gives, cut off or not, and one line for every mistake."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from dvc_clone import Built, Clone, copy_clone
+from test_resumption import LATE, await_state, left
+
+from ddpm.arrays import load_arrays, save_arrays
+
+pytestmark = pytest.mark.pipeline
+STAGE = ("python", "-m", "stages.train")
+TWO = {"DDPM_PROCESSES": "2"}
+MODEL = "models/ddpm.safetensors"
+CURVES = ("loss", "loss_by_timestep", "validation", "validation_by_timestep")
+
+
+def curve(clone: Clone, name: str) -> list[float]:
+    with (clone.path / f"metrics/train/{name}.csv").open() as file:
+        return [float(cell) for row in list(csv.reader(file))[1:] for cell in row]
+
+
+def read_json(clone: Clone, name: str) -> dict[str, object]:
+    return json.loads((clone.path / f"metrics/train/{name}.json").read_text())
+
+
+def workers(launcher: int) -> dict[int, int]:
+    """The processes that a launcher has started, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher:
+                found[int(re.search(rb"\0RANK=(\d+)\0", (folder / "environ").read_bytes())[1])] = int(folder.name)
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+def await_end(pid: int) -> None:
+    deadline = time.monotonic() + 60
+    while (Path("/proc") / str(pid)).exists():
+        assert time.monotonic() < deadline, f"process {pid} does not end"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def together(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """`pipeline` with other params, trained by two processes without a kill."""
+    folder = tmp_path_factory.mktemp("together")
+    clone = copy_clone(pipeline.clone, folder)
+    clone.edit_params(LATE)
+    clone.run("dvc", "repro", "train", **TWO)
+    yield clone
+    shutil.rmtree(folder)
+
+
+def test_two_processes_train_what_one_trains(clone: Clone) -> None:
+    clone.edit_params({"train.optimizer": "adam", "train.warmup_steps": 0})  # muon makes much of small differences
+    weights, facts, curves, summaries, environments = [], [], [], [], []
+    for processes in ("1", "2"):
+        clone.run(*STAGE, DDPM_PROCESSES=processes)
+        for kept, each in zip((weights, facts), load_arrays(clone.path / MODEL), strict=True):
+            kept.append(each)
+        curves.append({name: curve(clone, name) for name in CURVES})
+        summaries.append(read_json(clone, "summary"))
+        environments.append(read_json(clone, "environment"))
+    # Only the order in which float32 adds differs.
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-4)
+    assert weights[0]["bottleneck.0.conv2.weight"].abs().max() > 3e-3, "it began at zero"
+    assert [len(values) for values in curves[0].values()] == [24, 20, 2, 20]
+    for name, values in curves[0].items():
+        assert curves[1][name] == pytest.approx(values, rel=1e-5, abs=1e-6), name
+    assert summaries[1] == pytest.approx(summaries[0], rel=1e-5)
+    assert facts[1]["card"] == facts[0]["card"]
+    assert [environment.pop("processes") for environment in environments] == [1, 2]
+    assert environments[0] == environments[1]
+    assert [each["environment"]["processes"] for each in facts] == [1, 2]
+
+
+# The processes are in sessions of their own, so what is sent to the group reaches dvc and the launcher.
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_two_processes_that_are_cut_off_go_on_bit_for_bit(
+    clone: Clone, together: Clone, number: signal.Signals
+) -> None:
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("processes hear of the launcher's death on Linux alone")
+    clone.edit_params(LATE)
+    process = clone.start("dvc", "repro", "train", DDPM_SAVE_SECONDS="0", **TWO)
+    await_state(clone, process)
+    os.killpg(process.pid, number)
+    printed, _ = process.communicate(timeout=60)  # until the processes, which have the pipe as well, have ended
+    assert process.returncode != 0
+    assert printed.count("error: interrupted after step") == 1, printed
+    assert "Traceback" not in printed, printed
+    printed = clone.run("dvc", "repro", "train", **TWO)
+    assert printed.count("resuming after step") == 1, printed
+    assert left(clone) == left(together)
+
+
+def test_the_state_of_two_processes_is_not_that_of_one(clone: Clone) -> None:
+    clone.edit_params(LATE)
+    process = clone.start(*STAGE, DDPM_SAVE_SECONDS="0", **TWO)
+    await_state(clone, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "resuming" not in clone.run(*STAGE)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_process_that_is_killed_ends_the_stage_and_is_named(clone: Clone, together: Clone, rank: int) -> None:
+    clone.edit_params(LATE)
+    process = clone.start(*STAGE, DDPM_SAVE_SECONDS="0", **TWO)
+    await_state(clone, process)
+    started = workers(process.pid)
+    assert sorted(started) == [0, 1]
+    os.kill(started[rank], signal.SIGKILL)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert printed.endswith(f"error: the training process of rank {rank} was ended by signal 9\n"), printed
+    for pid in started.values():
+        await_end(pid)
+    assert clone.run("dvc", "repro", "train", **TWO).count("resuming after step") == 1
+    assert left(clone) == left(together)
+
+
+def complaint(clone: Clone, **variables: str) -> str:
+    """What the stage says before it ends with exit code 1, in two processes unless the variables say otherwise."""
+    return clone.run(*STAGE, code=1, **{**TWO, **variables})
+
+
+@pytest.mark.parametrize("given", ["0", "x", "-2", "1.5"])
+def test_processes_that_are_no_number_are_one_line(clone: Clone, given: str) -> None:
+    expected = f"error: DDPM_PROCESSES={given}: give a number of processes, at least 1\n"
+    assert complaint(clone, DDPM_PROCESSES=given) == expected
+
+
+def test_batch_norm_is_refused_and_nothing_is_trained(clone: Clone) -> None:
+    before = clone.bytes_under("models")
+    clone.edit_params({"model.block": "double_conv"})
+    assert complaint(clone) == (
+        "error: model.block: double_conv has BatchNorm, whose statistics several processes would not share; "
+        "set DDPM_PROCESSES=1\n"
+    )
+    assert clone.bytes_under("models") == before
+    clone.run(*STAGE, DDPM_PROCESSES="1")
+    assert clone.bytes_under("models") != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train.lr": "fast"}, 'error: params.yaml: 1 invalid\n  train.lr: input should be a valid number, got "fast"'),
+        ({"train.batch_size": 6200}, "error: train.batch_size: 6200 exceeds the training images, 6165 of 6265 "),
+    ],
+)
+def test_wrong_params_are_said_once(clone: Clone, change: dict[str, object], message: str) -> None:
+    clone.edit_params(change)
+    printed = complaint(clone)
+    assert printed.startswith(message), printed
+    assert printed.count("\n") == message.count("\n") + 1, printed
+
+
+def test_a_loss_that_is_no_number_is_one_line(clone: Clone) -> None:
+    data = clone.path / "data/processed/train.safetensors"
+    arrays, facts = load_arrays(data)
+    save_arrays(data, {**arrays, "images": arrays["images"] * torch.nan}, facts)
+    said = [line for line in complaint(clone).splitlines() if line and not line.startswith("train: ")]
+    assert said == ["error: train.lr: the loss is nan at step 1; try less than 0.001"]
+
+
+def test_seconds_that_are_no_number_are_one_line(clone: Clone) -> None:
+    expected = "error: DDPM_SAVE_SECONDS=soon: give a number of seconds, 0 or more\n"
+    assert complaint(clone, DDPM_SAVE_SECONDS="soon").startswith(expected)  # what the others say of its end may follow
+
+
+def test_a_second_run_of_the_same_training_is_one_line(clone: Clone) -> None:
+    clone.edit_params(LATE | {"train.epochs": 1000})
+    process = clone.start(*STAGE, DDPM_SAVE_SECONDS="0", **TWO)
+    try:
+        await_state(clone, process)
+        first = workers(process.pid)[0]
+        expected = f"error: train: process {first} is already at this very run; wait for it\n"
+        assert complaint(clone).startswith(expected)  # what the others say of its end may follow
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(clone: Clone) -> None:
+    clone.edit_params({"train.batch_size": 2})
+    expected = "error: train.batch_size: 2 images cannot be shared among 3 processes; set DDPM_PROCESSES=2\n"
+    assert complaint(clone, DDPM_PROCESSES="3") == expected

@@ -1,0 +1,201 @@
+"""Several processes: how many are wanted, and what becomes of all when one of them ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm.console import UserError
+from ddpm.launch import on_several_machines, wanted_processes
+
+REPOSITORY = Path(__file__).parents[1]
+SECONDS = 120  # on a busy machine
+LAUNCH = "from ddpm.console import run; from ddpm.launch import launch; run(lambda: launch(2, 'job'))"
+JOB = """
+import os, signal, sys, time, torch
+from pathlib import Path
+from ddpm.group import join
+from ddpm.resume import stopping
+group = join(torch.device("cpu"))
+def ready():
+    Path(f".{group.rank}").write_text(str(os.getpid()))
+    os.rename(f".{group.rank}", f"{group.rank}.pid")
+"""
+WORK_UNTIL_TOLD_TO_END = """
+with stopping() as stop:
+    ready()
+    while not stop.requested:
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RANK", "DDPM_PROCESSES", "PET_NNODES"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def on_a_machine_with(gpus: int, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    return torch.device("cuda" if gpus else "cpu")
+
+
+@pytest.mark.parametrize(("gpus", "count"), [(0, 1), (1, 1), (4, 4)])
+@pytest.mark.parametrize("given", [None, ""])
+def test_by_default_each_gpu_gets_a_process(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, count: int, given: str | None
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("DDPM_PROCESSES", given)
+    assert wanted_processes(on_a_machine_with(gpus, monkeypatch)) == count
+
+
+def test_gpus_do_not_count_where_the_cpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_machine_with(4, monkeypatch)
+    assert wanted_processes(torch.device("cpu")) == 1
+    monkeypatch.setenv("DDPM_PROCESSES", "6")
+    assert wanted_processes(torch.device("cpu")) == 6
+
+
+@pytest.mark.parametrize(("gpus", "given"), [(0, 1), (0, 3), (4, 1), (4, 3), (4, 4)])
+def test_processes_are_as_many_as_named(monkeypatch: pytest.MonkeyPatch, gpus: int, given: int) -> None:
+    monkeypatch.setenv("DDPM_PROCESSES", str(given))
+    assert wanted_processes(on_a_machine_with(gpus, monkeypatch)) == given
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", "1e1", " ", "²", "x"])
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_processes_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, given: str) -> None:
+    monkeypatch.setenv("DDPM_PROCESSES", given)
+    with pytest.raises(UserError, match=f"^DDPM_PROCESSES={re.escape(given)}: give a number of processes, at least 1$"):
+        wanted_processes(on_a_machine_with(gpus, monkeypatch))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_PROCESSES", "5")
+    with pytest.raises(UserError, match=r"^DDPM_PROCESSES=5: only 4 GPUs are visible; give at most as many$"):
+        wanted_processes(on_a_machine_with(4, monkeypatch))
+
+
+def test_a_process_that_was_launched_launches_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("DDPM_PROCESSES", "4")
+    assert wanted_processes(on_a_machine_with(4, monkeypatch)) == 1
+
+
+def test_several_machines_are_those_of_torchs_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not on_several_machines()
+    for nodes, several in (("1", False), ("2", True), ("1:4", True)):
+        monkeypatch.setenv("PET_NNODES", nodes)
+        assert on_several_machines() is several
+    monkeypatch.setenv("RANK", "0")
+    assert not on_several_machines(), "a process that was launched launches none"
+
+
+Launched = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Launched]:
+    """Start two processes that join a group and run the code that is given."""
+    started = []
+
+    def call(code: str) -> "subprocess.Popen[str]":
+        (tmp_path / "job.py").write_text(JOB + code)
+        environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{tmp_path}"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def pids(folder: Path) -> list[int]:
+    """Of both processes, once they are ready."""
+    deadline = time.monotonic() + SECONDS
+    while len(found := sorted(folder.glob("*.pid"))) < 2:
+        assert time.monotonic() < deadline, "the processes did not start"
+        time.sleep(0.02)
+    return [int(path.read_text()) for path in found]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or does so soon."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+            os.kill(pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_the_processes_know_one_another(launched: Launched, tmp_path: Path) -> None:
+    process = launched('Path(f"{group.rank} of {group.size}").write_text(str(group.from_first(group.rank + 40)))')
+    assert process.communicate(timeout=SECONDS) == ("", "")
+    assert {path.name: path.read_text() for path in tmp_path.glob("* of *")} == {"0 of 2": "40", "1 of 2": "40"}
+    assert process.returncode == 0
+
+
+def test_the_first_says_what_is_wrong_and_all_end_with_code_1(launched: Launched) -> None:
+    process = launched('sys.exit("error: train.lr: too high" if group.rank == 0 else 1)')
+    assert process.communicate(timeout=SECONDS) == ("", "error: train.lr: too high\n")
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_process_that_a_signal_ends_is_named_and_ends_the_other(
+    launched: Launched, tmp_path: Path, rank: int, number: signal.Signals
+) -> None:
+    process = launched("ready(); time.sleep(600)")
+    workers = pids(tmp_path)
+    os.kill(workers[rank], number)
+    printed, said = process.communicate(timeout=SECONDS)
+    assert said == f"error: the training process of rank {rank} was ended by signal {int(number)}\n"
+    assert printed == ""
+    assert process.returncode == 1
+    assert gone(workers[1 - rank])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_end_reaches_both_and_both_may_finish(
+    launched: Launched, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = launched(f'{WORK_UNTIL_TOLD_TO_END}time.sleep(1)\nPath(f"{{group.rank}}.saved").touch()\nsys.exit(1)')
+    workers = pids(tmp_path)
+    process.send_signal(number)
+    printed, said = process.communicate(timeout=SECONDS)
+    assert printed == ""
+    assert all("death signal" in line for line in said.splitlines()), said  # torch's launcher may say so
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["0.saved", "1.saved"]
+    assert process.returncode == 1
+    assert all(map(gone, workers))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is told on Linux alone")
+def test_the_death_of_the_launcher_ends_the_processes(launched: Launched, tmp_path: Path) -> None:
+    process = launched(WORK_UNTIL_TOLD_TO_END)
+    workers = pids(tmp_path)
+    process.kill()
+    assert all(map(gone, workers))
