@@ -69,7 +69,7 @@ def settings(args: argparse.Namespace) -> Iterator[tuple[list[Any], SamplerParam
         for key, value in [("variance", "posterior"), ("variance", "beta"), ("eta", 0.0), ("eta", 1.0)]:
             if (sampler == "ddpm") == (key == "variance"):
                 chosen = {"sampler": sampler, "steps": steps, "spacing": spacing, "clip": clip, key: value}
-                params = SamplerParams.model_validate({"variance": "posterior", "eta": 0.0} | chosen)
+                params = SamplerParams.model_validate({"variance": "posterior", "eta": 0.0, "classes": "all"} | chosen)
                 yield [sampler, f"{key} {value}", spacing, clip, steps], params
 
 

@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from benchmarks.peers import BATCH, peers, plain_loop
 from ddpm.checkpoint import LoadedModel, ModelCard
 from ddpm.console import progress, run
 from ddpm.device import Runtime, start, to_device
 from ddpm.generate import at_least
+from ddpm.labels import CLASSES
 from ddpm.params import load_params
 from ddpm.sampling import draw_batch
 from ddpm.schedule import NoiseSchedule
+from ddpm.splits import Split
 from ddpm.unet import UNet
 from scripts.check_params import AllParams
 from stages.train import Params, new_training
@@ -84,8 +85,9 @@ def synchronise(runtime: Runtime) -> None:
 
 def operations(model: nn.Module, *inputs: Any) -> float:
     """Floating-point operations of a forward pass."""
+    device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(*inputs)
+        model(*(each.to(device) for each in inputs))
     return counter.get_total_flops()
 
 
@@ -104,64 +106,24 @@ def products(runtime: Runtime) -> Iterator[Contestant]:
 
 
 def trainings(runtime: Runtime) -> Iterator[Contestant]:
-    """Our default, the article's network in our loop and in the article's, and a network of diffusers."""
+    """Our default, the article's network in our loop and in the article's, and the peers."""
     default, article = load_params(Params), load_params(Params, path=ARTICLE)
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
         cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule)), *inputs(batch))
         recipe = params.train.model_copy(update={"epochs": WITHOUT_END})
-        images = torch.rand(10_000, 1, 28, 28) * 2 - 1
-        training = new_training(params.model_copy(update={"train": recipe}), images, images[:0], runtime)
+        images = Split(torch.rand(10_000, 1, 28, 28) * 2 - 1, torch.randint(CLASSES, (10_000,)))
+        training = new_training(params.model_copy(update={"train": recipe}), images, images.take(slice(0)), runtime)
         yield Contestant(f"{name}, batch {batch}", batch, cost, training.run())
     for batch in (2, 128):
-        model = UNet(article.model, NoiseSchedule(article.schedule))
+        model = UNet(article.model, NoiseSchedule(article.schedule)).to(runtime.device)
         cost = 3 * operations(model, *inputs(batch))
-        yield Contestant(
-            f"training, article's loop, batch {batch}", batch, cost, plain(model.to(runtime.device), batch)
-        )
-    peer = Diffusers()
-    cost = 3 * operations(peer, *inputs(128))
-    parameters = sum(weight.numel() for weight in peer.parameters())
-    name = f"training, diffusers' UNet2DModel, {parameters / 1e6:.2f} M parameters, batch 128"
-    yield Contestant(name, 128, cost, plain(peer.to(runtime.device), 128))
-
-
-class Diffusers(nn.Module):
-    """A network of diffusers, at about the default's number of parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = UNet2DModel(
-            sample_size=28,
-            in_channels=1,
-            out_channels=1,
-            layers_per_block=1,
-            block_out_channels=(32, 48, 64),
-            norm_num_groups=16,
-            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        )
-
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """As our networks are called."""
-        noise: Tensor = self.network(x_t, t, return_dict=False)[0]  # type: ignore[operator]
-        return noise
-
-
-def plain(model: nn.Module, batch: int) -> Iterator[float]:
-    """The loop that tutorials show: Adam, float32, the loss of every step read."""
-    device = next(model.parameters()).device
-    scheduler: Any = DDPMScheduler(num_train_timesteps=1000)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    images = torch.rand(batch, 1, 28, 28, device=device) * 2 - 1
-    while True:
-        noise = torch.randn_like(images)
-        t = torch.randint(0, 1000, (batch,), device=device)
-        loss = F.mse_loss(model(scheduler.add_noise(images, noise, t), t), noise)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        yield loss.item()
+        yield Contestant(f"training, article's loop, batch {batch}", batch, cost, plain_loop(model, model, batch))
+    for peer in peers(runtime.device):
+        cost = 3 * operations(peer.network, *peer.inputs)
+        parameters = sum(weight.numel() for weight in peer.network.parameters())
+        name = f"training, {peer.name}, {parameters / 1e6:.2f} M parameters, batch {BATCH}"
+        yield Contestant(name, BATCH, cost, peer.steps)
 
 
 def samplings(runtime: Runtime) -> Iterator[Contestant]:
@@ -172,12 +134,13 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
     batch = runtime.sample_batch
     cost = operations(model, *inputs(batch))
     model = to_device(model, runtime.device).eval()
-    loaded = LoadedModel(model, schedule, ModelCard(model=params.model, schedule=params.schedule, classes=(7,)))
-    x_t, t = (each.to(runtime.device) for each in inputs(batch))
+    card = ModelCard(model=params.model, schedule=params.schedule, class_counts=(1,) * CLASSES)
+    loaded = LoadedModel(model, schedule, card)
+    x_t, t, labels = (each.to(runtime.device) for each in inputs(batch))
 
     def bare() -> Tensor:
         with torch.inference_mode(), runtime.autocast():
-            noise: Tensor = model(x_t, t)
+            noise: Tensor = model(x_t, t, labels)
             return noise
 
     def sampled() -> Iterator[Any]:
@@ -188,9 +151,9 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
     yield Contestant("sampling, population", batch, cost, sampled())
 
 
-def inputs(batch: int) -> tuple[Tensor, Tensor]:
-    """A batch of noise, and its timesteps."""
-    return torch.randn(batch, 1, 28, 28), torch.full((batch,), 500)
+def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch of noise, its timesteps and its labels."""
+    return torch.randn(batch, 1, 28, 28), torch.full((batch,), 500), torch.full((batch,), 7)
 
 
 def arguments() -> argparse.Namespace:

@@ -1,0 +1,218 @@
+"""What each part of the recipe is worth: the default without it, as DVC experiments of equally many CPU minutes.
+
+    python -m benchmarks.recipe --minutes 3 --jobs 2
+
+Every experiment trains on one thread, for as many epochs as the variant's speed, measured first, allows. What is in
+docs/recipe/trials.csv for this code is not run again; a table of all of them is printed. Experiments leave the
+workspace alone, but params.yaml, dvc.lock and all code must be committed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from dvc.api import DVCFileSystem
+from ruamel.yaml import YAML
+
+import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from benchmarks.samplers import Judge
+from ddpm.console import UserError, progress, run
+from ddpm.device import Runtime, start
+from ddpm.files import write_whole
+from ddpm.generate import at_least
+from ddpm.images import to_float
+from ddpm.labels import CLASSES
+from ddpm.params import parse, read_yaml
+from ddpm.splits import Split, load_samples
+from stages.train import Params, new_training
+
+TABLE = Path("docs/recipe/trials.csv")
+CHANGES = {
+    "the default": [],
+    "classes not told": ["model.class_conditional=false"],
+    "t uniform": ["train.log_snr_center=null"],
+    "log-SNR centered at 0": ["train.log_snr_center=0.0"],
+    "t independent within a batch": ["train.timestep_sampling=uniform"],
+    "Adam for all weights, lr 0.001": ["train.optimizer=adam", "train.lr=0.001"],
+    "weights not averaged": ["train.ema_decay=0"],
+    "constant learning rate": ["train.lr_decay=none"],
+    "lr 0.006": ["train.lr=0.006"],
+    "batch 32": ["train.batch_size=32"],
+    "loss of the noise": ["train.loss=noise"],
+    "noise predicted, and its loss": ["train.loss=noise", "model.prediction=noise"],
+    "no attention": ["model.attention=false"],
+    "one block at the bottleneck": ["model.bottleneck_blocks=1"],
+    "three blocks at the bottleneck": ["model.bottleneck_blocks=3"],
+    "bottleneck of 192 channels": ["model.channels=[64,192]"],
+    "full resolution, channels 32, 64, 128": ["model.patch_size=1", "model.channels=[32,64,128]"],
+    "the article's blocks": ["model.block=double_conv"],
+}
+WARMUP_STEPS, TIMED_STEPS = 5, 30
+SECONDS_BETWEEN_LOOKS = 5
+KEY = ["change", "seed", "cpu_minutes", "src_tree"]
+IMAGES = 59_000  # of an epoch: what train.validation leaves
+
+
+class Trial(NamedTuple):
+    """One experiment: a change of the default, and a seed."""
+
+    change: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As DVC calls it."""
+        letters = "".join(letter if letter.isalnum() else "-" for letter in self.change)
+        return f"recipe-{letters}-{self.seed}"
+
+
+def main() -> None:
+    """Queue what is asked for and not yet there, write down each result as it comes, and print the table."""
+    args = arguments()
+    if output("git", "status", "--porcelain", "src", "stages", "params.yaml", "dvc.yaml", "dvc.lock"):
+        raise UserError("code or params have changes; commit them first, so that the table says what it was made of")
+    torch.set_num_threads(1)
+    runtime = start()
+    tree = output("git", "rev-parse", "HEAD:src").strip()
+    code = tree[:7]
+    rows = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=KEY)
+    done = set(rows[KEY].itertuples(index=False, name=None))
+    wanted = [Trial(change, seed) for seed in args.seeds for change in args.changes or CHANGES]
+    waiting = [trial for trial in wanted if (*trial, args.minutes, code) not in done]
+    known = queue_states()
+    new = [trial for trial in waiting if known.get(trial.name, "Failed") == "Failed" and not experiment(trial, tree)]
+    for trial in progress(new, desc="queue", unit="trial"):
+        epochs = images_per_second(trial, runtime) * 60 * args.minutes / IMAGES
+        settings = [*CHANGES[trial.change], f"train.epochs={epochs:.4g}", f"train.seed={trial.seed}"]
+        settings.append(f"sample.population.count={args.count}")
+        options = [f"--set-param={setting}" for setting in settings]
+        output("dvc", "exp", "run", "--queue", "--force", f"--name={trial.name}", *options, "sample@population")
+    if new:
+        start_workers(args.jobs)
+    if waiting:
+        judge = Judge(tuple(range(CLASSES)), runtime)
+        for trial, reference in finished(waiting, tree):
+            key = dict(zip(KEY, (*trial, args.minutes, code), strict=True))
+            rows = pd.concat([rows, pd.DataFrame([key | result(reference, args.minutes, judge)])])
+            write_whole(TABLE, rows.to_csv(index=False).encode())
+    print_table(rows[(rows["src_tree"] == code) & (rows["cpu_minutes"] == args.minutes)])
+
+
+def images_per_second(trial: Trial, runtime: Runtime) -> float:
+    """How many images train in a second of one thread's CPU time."""
+    values = read_yaml(Path("params.yaml"))
+    for setting in CHANGES[trial.change]:
+        path, _, value = setting.partition("=")
+        section, key = path.split(".")
+        values[section][key] = YAML(typ="safe", pure=True).load(StringIO(value))
+    params = parse(Params, values, trial.change)
+    count = params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS)
+    images = Split(torch.rand(count, 1, 28, 28) * 2 - 1, torch.randint(CLASSES, (count,)))
+    steps = new_training(params, images, images.take(slice(0)), runtime).run()
+    for _ in range(WARMUP_STEPS):
+        next(steps)
+    began = time.process_time()
+    for _ in range(TIMED_STEPS):
+        next(steps)
+    return TIMED_STEPS * params.train.batch_size / (time.process_time() - began)
+
+
+def start_workers(jobs: int) -> None:
+    """Let DVC's workers begin, with a thread for each experiment."""
+    one_thread = {**os.environ, "DDPM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = ["dvc", "queue", "start", f"--jobs={jobs}"]
+    subprocess.run(command, env=one_thread, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def finished(trials: list[Trial], tree: str) -> Iterator[tuple[Trial, str]]:
+    """Each trial and its git reference, as soon as it has one.
+
+    Raises:
+        UserError: an experiment failed.
+    """
+    waiting = list(trials)
+    with progress(desc="experiments", total=len(trials), unit="trial") as bar:
+        while waiting:
+            for trial in list(waiting):
+                if reference := experiment(trial, tree):
+                    waiting.remove(trial)
+                    bar.update()
+                    yield trial, reference
+            states = queue_states()
+            if failed := [trial for trial in waiting if states.get(trial.name) == "Failed"]:
+                raise UserError(f"{failed[0].change}: the experiment failed; see dvc queue logs {failed[0].name}")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def queue_states() -> dict[str, str]:
+    """The last word of DVC's queue on each experiment: Queued, Running, Success or Failed."""
+    rows = [line.split() for line in output("dvc", "queue", "status").splitlines()]
+    return {row[1]: row[-1] for row in rows if len(row) > 2}
+
+
+def experiment(trial: Trial, tree: str) -> str | None:
+    """The reference of the finished experiment that ran this very code."""
+    for reference in output("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{trial.name}").split():
+        if output("git", "rev-parse", f"{reference}:src").strip() == tree:
+            return reference
+    return None
+
+
+def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
+    """What the experiment gave; its speed is what its length was chosen by."""
+    summary = json.loads(output("git", "show", f"{reference}:metrics/train/summary.json"))
+    epochs = YAML(typ="safe", pure=True).load(output("git", "show", f"{reference}:params.yaml"))["train"]["epochs"]
+    with tempfile.TemporaryDirectory() as folder:
+        samples = Path(folder, "samples")
+        DVCFileSystem(rev=reference).get_file("data/samples/population.safetensors", str(samples))
+        images = to_float(load_samples(samples)[0]["images"])
+    return {
+        "images_per_second": round(epochs * IMAGES / minutes / 60, 1),
+        "images_seen": summary["images_seen"],
+        "parameters": summary["parameters"],
+        "samples": len(images),
+        **judge.frechet(images),
+    }
+
+
+def print_table(rows: pd.DataFrame) -> None:
+    """A row for each change, the best first; where there are several seeds, their mean and each of them."""
+    print("| change | parameters | images/s | images seen | Frechet distance, a | each seed |")
+    print("| --- " * 6 + "|")
+    groups = [group for _, group in rows.groupby("change")]
+    for group in sorted(groups, key=lambda group: group["frechet_a"].mean()):
+        seeds = ", ".join(f"{distance:.2f}" for distance in group["frechet_a"])
+        mean = group.mean(numeric_only=True)
+        print(
+            f"| {group['change'].iloc[0]} | {mean['parameters']:.0f} | {mean['images_per_second']:.0f} "
+            f"| {mean['images_seen']:.0f} | {mean['frechet_a']:.2f} | {seeds} |"
+        )
+
+
+def output(*command: str) -> str:
+    """What a command prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=3.0, help="CPU minutes of training, on one thread")
+    parser.add_argument("--jobs", type=at_least(1), default=2, help="experiments side by side")
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0])
+    parser.add_argument("--changes", choices=CHANGES, nargs="+", metavar="CHANGE", help="by default all")
+    parser.add_argument("--count", type=at_least(2), default=2000, help="samples that are scored")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,119 @@
+"""How the cost of training grows with batch size, channels and image size: images per second and peak memory.
+
+    python -m benchmarks.scaling --seconds 5
+
+Every setting differs from the default in one thing, and runs in a process of its own. Prints a table, and writes
+docs/scaling/costs.csv and costs.png.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from ddpm import training
+from ddpm.console import progress, run
+from ddpm.device import start
+from ddpm.figures import to_png
+from ddpm.files import write_whole
+from ddpm.generate import at_least
+from ddpm.labels import CLASSES
+from ddpm.params import load_params
+from ddpm.splits import Split
+from stages.train import Params, new_training
+
+OUT = Path("docs/scaling")
+DEFAULTS = {
+    "batch size": 64,
+    "channels": 64,
+    "image size": 28,
+}  # channels: at the first resolution, half of the bottleneck's
+SETTINGS = {
+    "batch size": [2, 8, 32, 64, 128, 256, 512],
+    "channels": [16, 32, 64, 128],
+    "image size": [28, 32, 64],
+}
+MEGABYTE = 1 << (20 if sys.platform == "darwin" else 10)  # of what getrusage counts in: bytes on macOS, else kilobytes
+
+
+def main() -> None:
+    """Measure every setting, or the one that another process of this script asks for."""
+    args = arguments()
+    if args.only:
+        print(json.dumps(measure(json.loads(args.only), args.seconds)))
+        return
+    rows = []
+    for what, value in progress(
+        [(what, value) for what, values in SETTINGS.items() for value in values], desc="scaling"
+    ):
+        setting = json.dumps(DEFAULTS | {what: value})
+        command = [sys.executable, "-m", "benchmarks.scaling", "--seconds", str(args.seconds), "--only", setting]
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows.append({"what": what, "value": value, **json.loads(printed.splitlines()[-1])})
+    table = pd.DataFrame(rows)
+    write_whole(OUT / "costs.csv", table.to_csv(index=False).encode())
+    write_whole(OUT / "costs.png", plot(table))
+    print("| | | images/s | peak memory in MB |\n| --- | --- | --- | --- |")
+    for row in table.itertuples():
+        print(f"| {row.what} | {row.value} | {row.images_per_second:.0f} | {row.peak_megabytes:.0f} |")
+
+
+def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
+    """Train on noise for so many seconds."""
+    shape = (1, setting["image size"], setting["image size"])
+    vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
+    params = load_params(Params)
+    channels = (setting["channels"], 2 * setting["channels"])
+    model = params.model.model_copy(update={"channels": channels})
+    recipe = params.train.model_copy(update={"batch_size": setting["batch size"], "epochs": 1e6})
+    count = 2 * setting["batch size"]
+    images = Split(torch.rand(count, *shape) * 2 - 1, torch.randint(CLASSES, (count,)))
+    changed = params.model_copy(update={"model": model, "train": recipe})
+    steps = new_training(changed, images, images.take(slice(0)), start()).run()
+    for _ in range(3):
+        next(steps)
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        next(steps)
+        done += 1
+    rate = done * setting["batch size"] / (time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
+    return {"images_per_second": round(rate, 1), "peak_megabytes": round(peak, 1)}
+
+
+def plot(table: pd.DataFrame) -> bytes:
+    """A column for each thing that grows: images per second above, memory below."""
+    figure, axes = plt.subplots(2, len(SETTINGS), figsize=(9, 5), layout="constrained", sharex="col")
+    for column, (what, rows) in enumerate(table.groupby("what", sort=False)):
+        for axis, key, label in zip(
+            axes[:, column],
+            ("images_per_second", "peak_megabytes"),
+            ("images per second", "peak memory in MB"),
+            strict=True,
+        ):
+            axis.loglog(rows["value"], rows[key], marker="o")
+            axis.set(ylabel=label if column == 0 else "")
+            axis.set_xticks(rows["value"], [str(value) for value in rows["value"]])
+            axis.minorticks_off()
+        axes[1, column].set_xlabel(str(what))
+    return to_png(figure)
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=at_least(1), default=5, help="length of each measurement")
+    parser.add_argument("--only", metavar="JSON", help="measure one setting and print it as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)
