@@ -19,11 +19,12 @@ REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120  # on a busy machine
 LAUNCH = "from ddpm.console import run; from ddpm.launch import launch; run(lambda: launch(2, 'job'))"
 JOB = """
-import os, signal, sys, time, torch
+import atexit, os, signal, sys, time, torch
 from pathlib import Path
 from ddpm.group import join
 from ddpm.resume import stopping
 group = join(torch.device("cpu"))
+atexit.register(torch.distributed.destroy_process_group)  # else gloo's threads may abort a process that ends
 def ready():
     Path(f".{group.rank}").write_text(str(os.getpid()))
     os.rename(f".{group.rank}", f"{group.rank}.pid")
