@@ -40,9 +40,7 @@ class Params(Sections):
 def main() -> None:
     """Both splits, by equally many images of the classes that the model was trained on; in float32.
 
-    What a class-conditional model bounds is the likelihood of the image given its class.
-
-    Held-out images count as training images here.
+    Held-out images count as training images here. A class-conditional model is told the images' true classes.
     """
     params = load_params(Params).likelihood
     runtime = start()

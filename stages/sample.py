@@ -16,7 +16,7 @@ from ddpm.images import IMAGE_SHAPE, to_uint8
 from ddpm.params import load_params
 from ddpm.resume import State, fingerprint, stopping
 from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels
+from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels, wanted_classes
 
 MODEL = Path("models/ddpm.safetensors")
 SAMPLES = Path("data/samples")
@@ -46,7 +46,7 @@ def main() -> None:
     samples = {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start}
     if loaded.card.model.class_conditional:
         samples["labels"] = draw_labels(loaded.card, params, params.seed, range(params.count)).to(torch.uint8)
-    save_arrays(output, samples, {"classes": params.classes or loaded.card.classes, "kept_t": kept_t})
+    save_arrays(output, samples, {"classes": wanted_classes(loaded.card, params), "kept_t": kept_t})
     state.finish(arrays, {"kept_t": kept_t}, [output])
 
 

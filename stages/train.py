@@ -14,7 +14,7 @@ from ddpm.checkpoint import save_model
 from ddpm.console import UserError, progress, run
 from ddpm.device import Runtime, start
 from ddpm.files import write_json, write_whole
-from ddpm.group import ALONE, Group, join
+from ddpm.group import ALONE, Group, join, launched, place
 from ddpm.labels import CLASSES
 from ddpm.launch import launch, on_several_machines, wanted_processes
 from ddpm.params import Sections, load_params
@@ -43,15 +43,16 @@ def main() -> None:
     """Train in this process, or in as many as the environment asks for."""
     params = load_params(Params)
     runtime = start()
-    processes = wanted_processes(runtime.device)
-    if "DDPM_PROCESSES" not in os.environ:
-        processes = min(processes, most_processes(params))
-    check_processes(params, processes)
-    if processes > 1 or on_several_machines():
-        split_images(params.train)  # what is wrong with them is said once
-        launch(processes, "stages.train")
-    else:
-        work(params, runtime)
+    if not launched():
+        processes = wanted_processes(runtime.device)
+        if not os.environ.get("DDPM_PROCESSES"):
+            processes = min(processes, most_processes(params))
+        check_processes(params, processes)
+        if processes > 1 or on_several_machines():
+            split_images(params.train)  # what is wrong with them is said once
+            launch(processes, "stages.train")
+            return
+    work(params, runtime)
 
 
 def most_processes(params: Params) -> int:
@@ -75,15 +76,17 @@ def check_processes(params: Params, processes: int) -> None:
 def work(params: Params, runtime: Runtime) -> None:
     """Train to the end, then write model and summary; go on where a run with the very same inputs was cut off.
 
-    Of the processes that train together only the first reads and writes states and results.
+    Of the processes that train together only the first reads and writes states and results. What a user may have to
+    mend is found before they join, so that none waits for another in vain.
     """
-    group = join(runtime.device)
+    group = place()
     check_processes(params, group.size)
     environment = {**runtime.describe(), "processes": group.size}
     state = None
     if group.rank == 0:
         state = State("train", fingerprint([TRAIN], params.model_dump(mode="json"), environment))
     images, held_out, class_counts = split_images(params.train)
+    join(group, runtime.device)
     training = new_training(params, images, held_out, runtime, group)
     curves = Curves(params.schedule.timesteps)
     if saved := group.from_first(state.load() if state else None):
@@ -151,7 +154,7 @@ def split_images(params: TrainParams) -> tuple[Split, Split, tuple[int, ...]]:
     counts = tuple(split.labels.bincount(minlength=CLASSES).tolist())
     for label in params.classes:
         if not counts[label]:
-            raise UserError(f"train.classes: no image has the label {label}")
+            raise UserError(f"train.classes: no image has the label {label}; leave it out")
     left = len(split.images) - params.validation
     if left < params.batch_size:
         raise UserError(

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 import torch
+from networks import unet_params
 
 from ddpm.arrays import load_arrays, save_arrays
 from ddpm.checkpoint import load_model, save_model
@@ -18,22 +19,13 @@ from ddpm.params import load_params
 from ddpm.resume import State
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.training import TrainParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNet
 
 MUTANTS = 10_000
 MEGABYTES = 1000  # by which the process may grow
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
 COUNTS = [0] * 7 + [6265, 0, 0]
-NETWORK = UNetParams(
-    channels=(2,),
-    time_embed_dim=2,
-    block="residual",
-    patch_size=4,
-    bottleneck_blocks=1,
-    attention=False,
-    class_conditional=True,
-    prediction="v",
-)
+NETWORK = unet_params(channels=(2,), time_embed_dim=2, class_conditional=True, prediction="v")
 PARAMS = """train:
   epochs: 4
   batch_size: 64

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import unet_params
 from PIL import Image
 
 from ddpm import generate
@@ -19,7 +20,7 @@ from ddpm.images import to_uint8
 from ddpm.samplers import SamplerParams
 from ddpm.sampling import draw_batch, draw_labels
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNet
 
 REPOSITORY = Path(__file__).parents[1]
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -47,15 +48,8 @@ def _cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def tiny_model(folder: Path, class_conditional: bool) -> Path:
     """A tiny model of 20 timesteps whose every weight is random: at its start, a network would predict zero."""
     path = folder / "tiny.safetensors"
-    params = UNetParams(
-        channels=(4, 8),
-        time_embed_dim=8,
-        block="residual",
-        patch_size=2,
-        bottleneck_blocks=1,
-        attention=False,
-        class_conditional=class_conditional,
-        prediction="v",
+    params = unet_params(
+        channels=(4, 8), time_embed_dim=8, patch_size=2, class_conditional=class_conditional, prediction="v"
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
     network = UNet(params, schedule)

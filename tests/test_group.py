@@ -11,7 +11,7 @@ from test_training import CPU, SCHEDULE, network, split
 from torch import Tensor
 from torch import distributed as dist
 
-from ddpm.group import ALONE, Group, join
+from ddpm.group import ALONE, Group, join, launched, place
 from ddpm.training import EpochEnd, Logged, Training, TrainParams
 
 RECIPE = {
@@ -75,14 +75,14 @@ def operations(group: Group) -> dict[str, Any]:
 
 def work(rank: int, port: int, folder: Path) -> None:
     """One of two processes, as torch's launcher would have started it."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in place.items():
+        for name, value in environment.items():
             patch.setenv(name, str(value))
-        group = join(torch.device("cpu"))
+        group = place()
+        join(group, torch.device("cpu"))
     found = {"operations": operations(group)} | {name: trained(group, **case) for name, case in CASES.items()}
     torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
+def test_a_launched_process_finds_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    assert launched()
+    assert place() == Group(rank=2, size=5)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 100])
 def test_shares_are_all_things_once_and_as_even_as_can_be(size: int) -> None:
     for count in range(130):
@@ -119,7 +126,10 @@ def test_a_batch_cannot_be_shared_among_more_processes_than_it_has_images() -> N
 
 def test_one_process_alone_is_a_group_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    assert join(torch.device("cpu")) is ALONE
+    assert not launched()
+    assert place() is ALONE
+    join(ALONE, torch.device("cpu"))
+    assert not dist.is_initialized()
     assert ALONE == (0, 1)
     assert ALONE.share(7) == slice(0, 7)
     tensors = [torch.arange(3.0), torch.tensor(2)]  # not even of one dtype

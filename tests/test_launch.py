@@ -19,12 +19,12 @@ REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120  # on a busy machine
 LAUNCH = "from ddpm.console import run; from ddpm.launch import launch; run(lambda: launch(2, 'job'))"
 JOB = """
-import atexit, os, signal, sys, time, torch
+import os, signal, sys, time, torch
 from pathlib import Path
-from ddpm.group import join
+from ddpm.group import join, place
 from ddpm.resume import stopping
-group = join(torch.device("cpu"))
-atexit.register(torch.distributed.destroy_process_group)  # else gloo's threads may abort a process that ends
+group = place()
+join(group, torch.device("cpu"))
 def ready():
     Path(f".{group.rank}").write_text(str(os.getpid()))
     os.rename(f".{group.rank}", f"{group.rank}.pid")
@@ -85,19 +85,11 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         wanted_processes(on_a_machine_with(4, monkeypatch))
 
 
-def test_a_process_that_was_launched_launches_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("DDPM_PROCESSES", "4")
-    assert wanted_processes(on_a_machine_with(4, monkeypatch)) == 1
-
-
 def test_several_machines_are_those_of_torchs_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not on_several_machines()
     for nodes, several in (("1", False), ("2", True), ("1:4", True)):
         monkeypatch.setenv("PET_NNODES", nodes)
         assert on_several_machines() is several
-    monkeypatch.setenv("RANK", "0")
-    assert not on_several_machines(), "a process that was launched launches none"
 
 
 Launched = Callable[[str], "subprocess.Popen[str]"]
@@ -186,9 +178,7 @@ def test_a_request_to_end_reaches_both_and_both_may_finish(
     process = launched(f'{WORK_UNTIL_TOLD_TO_END}time.sleep(1)\nPath(f"{{group.rank}}.saved").touch()\nsys.exit(1)')
     workers = pids(tmp_path)
     process.send_signal(number)
-    printed, said = process.communicate(timeout=SECONDS)
-    assert printed == ""
-    assert all("death signal" in line for line in said.splitlines()), said  # torch's launcher may say so
+    assert process.communicate(timeout=SECONDS) == ("", "")
     assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["0.saved", "1.saved"]
     assert process.returncode == 1
     assert all(map(gone, workers))

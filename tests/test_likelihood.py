@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import unet_params
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -22,7 +23,7 @@ from ddpm.likelihood import (
 )
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNet
 from stages.likelihood import main
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
@@ -193,17 +194,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for count, name in enumerate(("test", "train"), start=4):
         arrays = {"images": images(count), "labels": torch.tensor([3, 7, 7, 3, 7][:count], dtype=torch.uint8)}
         save_arrays(tmp_path / f"data/processed/{name}.safetensors", arrays)
-    params = UNetParams(
-        channels=(4,),
-        time_embed_dim=4,
-        block="residual",
-        patch_size=4,
-        bottleneck_blocks=1,
-        attention=False,
-        class_conditional=True,
-        prediction="v",
-    )
-    model = UNet(params, SCHEDULE)
+    model = UNet(unet_params(class_conditional=True, prediction="v"), SCHEDULE)
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():

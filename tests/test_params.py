@@ -286,8 +286,8 @@ def test_several_errors_are_reported_together(tmp_path: Path, monkeypatch: pytes
     assert [line.split(": ")[0] for line in lines] == [
         "  download.dataset",
         "  model.block",
-        "  train.epochs",
         "  train.lr",
+        "  train.epochs",
         "  sample.gallery.steps",
         "  sample.population.clip",
         "  extra",
@@ -555,8 +555,8 @@ def stage(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
             "error: params.yaml: 4 invalid\n"
             "  schedule.timesteps: input should be greater than or equal to 1, got 0\n"
             "  model.block: input should be 'double_conv' or 'residual', got \"x\"\n"
-            "  train.epochs: missing; add it (params.yaml in the repository's history has the default)\n"
-            '  train.lr: input should be a valid number, got "fast"\n',
+            '  train.lr: input should be a valid number, got "fast"\n'
+            "  train.epochs: missing; add it (params.yaml in the repository's history has the default)\n",
             id="train",
         ),
         pytest.param(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from networks import unet_params
 from torch import Tensor, nn
 
 from ddpm.checkpoint import LoadedModel, ModelCard, load_model, save_model
@@ -16,7 +17,7 @@ from ddpm.device import Runtime
 from ddpm.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
 from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNet
 
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
 SHAPE = (3, 1, 4, 4)
@@ -511,12 +512,10 @@ def tiny_model(
     folder: Path, block: str = "residual", prediction: str = "v", class_conditional: bool = True
 ) -> LoadedModel:
     """A tiny model through its file, saved while in training mode, none of its weights zero."""
-    params = UNetParams(
+    params = unet_params(
         channels=(4, 8),
-        time_embed_dim=4,
         block=block,
         patch_size=2,
-        bottleneck_blocks=1,
         attention=True,
         class_conditional=class_conditional,
         prediction=prediction,
@@ -618,16 +617,7 @@ def test_classes_of_a_model_that_is_told_none_are_refused(tmp_path: Path) -> Non
 
 
 def card(counts: tuple[int, ...] = COUNTS) -> ModelCard:
-    params = UNetParams(
-        channels=(1,),
-        time_embed_dim=2,
-        block="residual",
-        patch_size=1,
-        bottleneck_blocks=1,
-        attention=False,
-        class_conditional=True,
-        prediction="v",
-    )
+    params = unet_params(class_conditional=True, prediction="v")
     return ModelCard(model=params, schedule=REFERENCE.params, class_counts=counts)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from networks import unet_params
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from ddpm.images import IMAGE_SHAPE, to_float, to_uint8
 from ddpm.randomness import ImageNoise, generator
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.splits import Split, load_samples, load_split
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNet
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
@@ -39,17 +40,14 @@ def network(
     channels: tuple[int, ...] = (4, 6), block: str = "residual", prediction: str = "v", class_conditional: bool = True
 ) -> UNet:
     """A tiny network in training mode with all weights and running statistics away from their start."""
-    params = UNetParams.model_validate(
-        {
-            "channels": channels,
-            "time_embed_dim": 4,
-            "block": block,
-            "patch_size": 2,
-            "bottleneck_blocks": 2,
-            "attention": True,
-            "class_conditional": class_conditional,
-            "prediction": prediction,
-        }
+    params = unet_params(
+        channels=channels,
+        block=block,
+        patch_size=2,
+        bottleneck_blocks=2,
+        attention=True,
+        class_conditional=class_conditional,
+        prediction=prediction,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from networks import unet_params
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,16 +14,7 @@ from ddpm.unet import Attention, DoubleConv, ResidualBlock, UNet, UNetParams, ti
 
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
-ARTICLE = UNetParams(
-    channels=(64, 128, 256),
-    time_embed_dim=32,
-    block="double_conv",
-    patch_size=1,
-    bottleneck_blocks=1,
-    attention=False,
-    class_conditional=False,
-    prediction="noise",
-)
+ARTICLE = unet_params(channels=(64, 128, 256), time_embed_dim=32, block="double_conv", patch_size=1)
 # Levels and patch size: every pair that 28 pixels allow.
 SHAPES = [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 4)]
 
@@ -35,17 +27,14 @@ def tiny(
     class_conditional: bool = False,
     prediction: str = "noise",
 ) -> UNetParams:
-    return UNetParams.model_validate(
-        {
-            "channels": (4, 6, 8)[:levels],
-            "time_embed_dim": 4,
-            "block": block,
-            "patch_size": patch_size,
-            "bottleneck_blocks": 2,
-            "attention": attention,
-            "class_conditional": class_conditional,
-            "prediction": prediction,
-        }
+    return unet_params(
+        channels=(4, 6, 8)[:levels],
+        block=block,
+        patch_size=patch_size,
+        bottleneck_blocks=2,
+        attention=attention,
+        class_conditional=class_conditional,
+        prediction=prediction,
     )
 
 

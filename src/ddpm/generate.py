@@ -34,7 +34,6 @@ def main() -> None:
     write = {"png": write_pngs, "npz": write_npz}[args.format]
     runtime = start()
     loaded = load_model(args.model, runtime.device)
-    check_sampler(loaded, params)
     numbers = range(args.first, args.first + args.count)
     drawn = draw_images(loaded, params, args.seed, numbers, runtime)
     conditional = loaded.card.model.class_conditional

@@ -3,6 +3,7 @@
 torch's launcher starts them and tells each its place in environment variables; one process alone is a group too.
 """
 
+import atexit
 import os
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -52,11 +53,20 @@ class Group(NamedTuple):
 ALONE = Group()
 
 
-def join(device: torch.device) -> Group:
-    """The group that the launcher has put this process into; each of a machine's processes takes a GPU of its own."""
-    if "RANK" not in os.environ:
-        return ALONE
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Group(dist.get_rank(), dist.get_world_size())
+def launched() -> bool:
+    """Whether torch's launcher has started this process."""
+    return "RANK" in os.environ
+
+
+def place() -> Group:
+    """The group that the launcher has put this process into; it works together only after `join`."""
+    return Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched() else ALONE
+
+
+def join(group: Group, device: torch.device) -> None:
+    """Wait until all processes are there; each of a machine's takes a GPU of its own."""
+    if group.size > 1:
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)  # else threads of its own may abort a process that ends

@@ -16,13 +16,11 @@ from ddpm.resume import end_with_parent
 
 
 def wanted_processes(device: torch.device) -> int:
-    """How many processes are to be started; 1 in a process that the launcher has started.
+    """How many processes this machine is to start.
 
     Raises:
         UserError: DDPM_PROCESSES is no number, or more than there are GPUs.
     """
-    if "RANK" in os.environ:
-        return 1
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     given = os.environ.get("DDPM_PROCESSES") or str(max(gpus, 1))
     if not (given.isdecimal() and int(given) > 0):
@@ -33,8 +31,8 @@ def wanted_processes(device: torch.device) -> int:
 
 
 def on_several_machines() -> bool:
-    """Whether this process is to start its machine's share of a larger group."""
-    return "RANK" not in os.environ and os.environ.get("PET_NNODES", "1") != "1"
+    """Whether this machine's processes are a share of a larger group."""
+    return os.environ.get("PET_NNODES", "1") != "1"
 
 
 def launch(processes: int, module: str) -> None:
@@ -47,7 +45,7 @@ def launch(processes: int, module: str) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes say themselves what is wrong
+    logging.disable(logging.CRITICAL)  # the processes say themselves what is wrong
     end_with_parent()
     try:
         run.run(run.parse_args(["--nproc-per-node", str(processes), "--module", module]))

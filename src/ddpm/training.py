@@ -1,6 +1,5 @@
-"""Training the denoiser: the loss, the averaged weights and the loop (Ho et al. 2020, algorithm 1)."""
+"""Training the denoiser: the loss and the loop (Ho et al. 2020, algorithm 1)."""
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
@@ -8,34 +7,26 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
+from ddpm.descent import Descent, DescentParams
 from ddpm.device import Runtime, to_device
 from ddpm.group import ALONE, Group
 from ddpm.images import IMAGE_SHAPE
 from ddpm.labels import Classes
-from ddpm.muon import Muon
-from ddpm.params import Section
 from ddpm.randomness import generator
 from ddpm.schedule import NoiseSchedule
 from ddpm.splits import Split
 from ddpm.timesteps import Buckets, draw_timesteps, timestep_cdf
 from ddpm.unet import UNet
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
 VALIDATION_BATCH = 500
 
 
-class TrainParams(Section):
+class TrainParams(DescentParams):
     """The recipe; see params.yaml for what each choice means."""
 
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1)]
-    optimizer: Literal["adam", "muon"]
-    lr: Annotated[float, Field(gt=0, le=1)]
-    lr_decay: Literal["none", "cosine"]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
@@ -97,24 +88,27 @@ class Training:
         self.group = group
         self.network = to_device(model, runtime.device).train()
         self.compiled = runtime.compiled(self.network)
-        self.average = AveragedModel(self.network, multi_avg_fn=self._average) if params.ema_decay else None
         self.schedule = schedule.to(runtime.device)
         self.cdf = timestep_cdf(schedule, params.log_snr_center).to(runtime.device)
         self.train = train.to(runtime.device)
         self.validation = validation.to(runtime.device)
         self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
-        self.step = 0  # gradient steps taken
+        self.descent = Descent(self.network, params, self.total_steps)
         self.epochs_done = 0
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=runtime.device)
         self.buckets = Buckets(self.schedule.timesteps, runtime.device)
-        self.optimizers = self._optimizers()
 
     @property
     def model(self) -> UNet:
         """The network with the averaged weights, or as it is where nothing is averaged."""
-        return self.average.module if self.average else self.network  # type: ignore[return-value]
+        return self.descent.model
+
+    @property
+    def step(self) -> int:
+        """Gradient steps taken."""
+        return self.descent.steps
 
     def run(self) -> Iterator[Logged | EpochEnd | None]:
         """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
@@ -136,15 +130,14 @@ class Training:
             yield EpochEnd(self.epochs_done, self.step, means, validation)
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes while it trains; the tensors are not copies."""
-        counts = torch.tensor([self.step, self.epochs_done, self.since_log])
-        state = {"counts": counts, "loss_sum": self.loss_sum, "sums": self.buckets.sums, "hits": self.buckets.counts}
-        for number, module in enumerate(self._modules()):
-            state |= {f"module.{number}.{name}": weight for name, weight in module.state_dict().items()}
-        for number, optimizer in enumerate(self.optimizers):
-            for index, values in optimizer.state_dict()["state"].items():
-                state |= {f"optimizer.{number}.{index}.{name}": value for name, value in values.items()}
-        return state
+        """All that changes while it trains; tensors of weights and losses are not copies."""
+        counts = torch.tensor([self.epochs_done, self.since_log])
+        return self.descent.state() | {
+            "counts": counts,
+            "loss_sum": self.loss_sum,
+            "sums": self.buckets.sums,
+            "hits": self.buckets.counts,
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from where another Training with the same arguments was.
@@ -152,26 +145,10 @@ class Training:
         Raises:
             RuntimeError: the state is of another network.
         """
-        self.step, self.epochs_done, self.since_log = state["counts"].tolist()
+        self.descent.load_state(state)
+        self.epochs_done, self.since_log = state["counts"].tolist()
         for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
             tensor.copy_(state[name])
-        for number, module in enumerate(self._modules()):
-            prefix = f"module.{number}."
-            module.load_state_dict({n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)})
-        for number, optimizer in enumerate(self.optimizers):
-            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-            for index, weight in enumerate(weights):
-                prefix = f"optimizer.{number}.{index}."
-                values = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-                optimizer.state[weight] = {name: _like(weight, value) for name, value in values.items()}
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
-        warmup = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
-        decay = 1.0
-        if self.params.lr_decay == "cosine":
-            decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
-        return self.params.lr * warmup * decay
 
     @torch.no_grad()
     def validate(self) -> Tensor:
@@ -179,12 +156,12 @@ class Training:
         model = self.model.eval()
         buckets = Buckets(self.schedule.timesteps, self.runtime.device)
         uniform = timestep_cdf(self.schedule, None).to(self.runtime.device)
-        for index, batch in enumerate(torch.arange(len(self.validation.images)).split(VALIDATION_BATCH)):
+        for index in range(self.group.rank, -(-len(self.validation.images) // VALIDATION_BATCH), self.group.size):
+            batch = self.validation.take(slice(index * VALIDATION_BATCH, (index + 1) * VALIDATION_BATCH))
             source = generator(self.params.seed, "validation", index, self.runtime.device)
-            t = draw_timesteps(len(batch), uniform, "stratified", source)
-            noise = self._noise(len(batch), source)
-            if index % self.group.size == self.group.rank:
-                buckets.add(t, self._losses(model, self.validation.take(batch), t, noise))
+            t = draw_timesteps(len(batch.images), uniform, "stratified", source)
+            noise = self._noise(len(batch.images), source)
+            buckets.add(t, self._losses(model, batch, t, noise))
         self.group.sum([buckets.sums, buckets.counts])
         self.network.train()
         return buckets.mean()
@@ -194,19 +171,6 @@ class Training:
         self.loss_sum.zero_()
         self.since_log = 0
         return logged
-
-    def _modules(self) -> list[torch.nn.Module]:
-        return [self.network, self.average] if self.average else [self.network]
-
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for everything, or Muon for the convolutions' weights between stem and head, and Adam for the rest."""
-        fused = self.runtime.device.type != "mps"
-        if self.params.optimizer == "adam":
-            return [torch.optim.Adam(self.network.parameters(), lr=self.params.lr, fused=fused)]
-        outer = {*self.network.stem.parameters(), *self.network.head.parameters()}
-        hidden = [weight for weight in self.network.parameters() if weight.ndim == 4 and weight not in outer]
-        others = [weight for weight in self.network.parameters() if weight.ndim != 4 or weight in outer]
-        return [Muon(hidden, self.params.lr), torch.optim.Adam(others, lr=self.params.lr, fused=fused)]
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The indices of every full batch of the epoch, shuffled."""
@@ -233,13 +197,7 @@ class Training:
         all_losses = torch.zeros(count, device=t.device)
         all_losses[mine] = losses.detach()
         self.group.sum([all_losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(self.step)
-            optimizer.step()
-        self.step += 1
-        if self.average:
-            self.average.update_parameters(self.network)
+        self.descent.step()
         return t, all_losses
 
     def _noise(self, count: int, source: torch.Generator) -> Tensor:
@@ -251,13 +209,3 @@ class Training:
         with self.runtime.autocast():
             pred_noise = model(x_t, t, split.labels)
         return F.mse_loss(pred_noise.float(), noise, reduction="none").mean(dim=(1, 2, 3))
-
-    def _average(self, averaged: Tensors, current: Tensors, _updates: Tensor | int) -> None:
-        """Move the average toward the current weights; young averages move faster, so that none remembers the start."""
-        decay = min(self.params.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-
-
-def _like(weight: Tensor, value: Tensor) -> Tensor:
-    """A copy of an optimizer's `value`, in the memory format and on the device of the weight that it belongs to."""
-    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone().to(weight.device)

@@ -1,0 +1,114 @@
+"""Gradient descent: the optimizers, the learning rate over time, and the averaged weights, which are what is kept."""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from ddpm.muon import Muon
+from ddpm.params import Section
+from ddpm.unet import UNet
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class DescentParams(Section):
+    """How the weights move; see params.yaml for what each choice means."""
+
+    optimizer: Literal["adam", "muon"]
+    lr: Annotated[float, Field(gt=0, le=1)]
+    lr_decay: Literal["none", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Descent:
+    """Moves the weights of a network, which is on its device already, against their gradients."""
+
+    def __init__(self, network: UNet, params: DescentParams, total_steps: int) -> None:
+        self.network = network
+        self.params = params
+        self.total_steps = total_steps
+        self.steps = 0  # taken
+        self.average = AveragedModel(network, multi_avg_fn=self._average) if params.ema_decay else None
+        self.optimizers = self._optimizers()
+
+    @property
+    def model(self) -> UNet:
+        """The network with the averaged weights, or as it is where nothing is averaged."""
+        return self.average.module if self.average else self.network  # type: ignore[return-value]
+
+    def step(self) -> None:
+        """Take one step, and let the average follow."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.steps)
+            optimizer.step()
+        self.steps += 1
+        if self.average:
+            self.average.update_parameters(self.network)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
+        warmup = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
+        decay = 1.0
+        if self.params.lr_decay == "cosine":
+            decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+        return self.params.lr * warmup * decay
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes; the tensors but for the number of steps are not copies."""
+        state = {"steps": torch.tensor(self.steps)}
+        for number, module in enumerate(self._modules()):
+            state |= {f"module.{number}.{name}": weight for name, weight in module.state_dict().items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, values in optimizer.state_dict()["state"].items():
+                state |= {f"optimizer.{number}.{index}.{name}": value for name, value in values.items()}
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from where another Descent with the same arguments was; further names are left alone.
+
+        Raises:
+            RuntimeError: the state is of another network.
+        """
+        self.steps = int(state["steps"])
+        for number, module in enumerate(self._modules()):
+            module.load_state_dict(_below(f"module.{number}.", state))
+        for number, optimizer in enumerate(self.optimizers):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            for index, weight in enumerate(weights):
+                values = _below(f"optimizer.{number}.{index}.", state)
+                optimizer.state[weight] = {name: _like(weight, value) for name, value in values.items()}
+
+    def _modules(self) -> list[torch.nn.Module]:
+        return [self.network, self.average] if self.average else [self.network]
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for everything, or Muon for the convolutions' weights between stem and head, and Adam for the rest."""
+        network, lr = self.network, self.params.lr
+        fused = network.time_table.device.type != "mps"
+        if self.params.optimizer == "adam":
+            return [torch.optim.Adam(network.parameters(), lr=lr, fused=fused)]
+        outer = {*network.stem.parameters(), *network.head.parameters()}
+        hidden = [weight for weight in network.parameters() if weight.ndim == 4 and weight not in outer]
+        others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
+        return [Muon(hidden, lr), torch.optim.Adam(others, lr=lr, fused=fused)]
+
+    def _average(self, averaged: Tensors, current: Tensors, _updates: Tensor | int) -> None:
+        """Move the average toward the current weights; young averages move faster, so that none remembers the start."""
+        decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of the state whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _like(weight: Tensor, value: Tensor) -> Tensor:
+    """A copy of an optimizer's `value`, in the memory format and on the device of the weight that it belongs to."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.clone().to(weight.device)
