@@ -12,11 +12,12 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
@@ -24,59 +25,136 @@ from ddpm.checkpoint import LoadedModel, load_model
 from ddpm.classifier import NAMES, features_and_logits, load_classifier
 from ddpm.console import run
 from ddpm.device import Runtime, start
-from ddpm.figures import to_png
+from ddpm.figures import tile, to_png
 from ddpm.files import write_whole
 from ddpm.generate import at_least, draw_images
-from ddpm.images import to_float
+from ddpm.images import IMAGE_SHAPE, to_float, to_uint8
+from ddpm.randomness import ImageNoise
 from ddpm.samplers import SamplerParams
+from ddpm.sampling import batches, draw_labels, noise_predictor
+from ddpm.schedule import ScheduleParams
 from ddpm.scores import frechet_distance
 from ddpm.splits import load_split
 
 MODELS = Path("models")
+MODEL = MODELS / "ddpm.safetensors"
 PROCESSED = Path("data/processed")
 OUT = Path("docs/samplers")
 SEED = 2  # neither the gallery's nor the population's
-SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+NOISES = {
+    "ddpm": ["variance posterior", "variance beta"],
+    "ddim": ["eta 0.0", "eta 1.0"],
+    "dpmpp_2m": ["eta 0.0", "eta 1.0"],
+}
 SPACINGS = ("trailing", "log_snr", "linspace", "leading")
-SETTING = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "count"]
+KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "count"]
+
+
+class Setting(NamedTuple):
+    """What an image is drawn by, as it stands in the table."""
+
+    sampler: str
+    noise: str
+    spacing: str
+    clip: bool
+    evaluations: int
+
+    def params(self) -> SamplerParams:
+        """As a sampler of this project takes it."""
+        key, value = self.noise.split()
+        chosen = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
+        return SamplerParams.model_validate(
+            {"sampler": self.sampler, "steps": self.evaluations, "spacing": self.spacing, "clip": self.clip}
+            | {"classes": "all"}
+            | chosen
+        )
 
 
 def main() -> None:
-    """Draw and score what is asked for and not yet there; then draw the plot of all that is there."""
+    """Draw and score what is asked for and not yet there; then draw the plot of all that is there, and the pictures."""
     args = arguments()
     runtime = start()
-    loaded = load_model(MODELS / "ddpm.safetensors", runtime.device)
+    loaded = load_model(MODEL, runtime.device)
     judge = Judge(loaded.card.classes, runtime)
+    files = sha256(MODEL, *judge.paths.values())
     table = OUT / "scores.csv"
-    rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=SETTING)
-    for setting, params in [(["real test images", "", "", "", 0], None), *settings(args)]:
-        key = [judge.files_sha256, *setting, args.count]
-        if (rows[SETTING].fillna("").astype(str) == [str(each) for each in key]).all(axis=1).any():
+    rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=KEY)
+    for setting in [REAL, *settings(args)]:
+        key = [files, *setting, args.count]
+        if (rows[KEY].fillna("").astype(str) == [str(each) for each in key]).all(axis=1).any():
             continue
         began = time.perf_counter()
-        images = draw(loaded, params, args.count, runtime) if params else judge.test[: args.count]
+        images = judge.test[: args.count] if setting is REAL else draw(loaded, setting, args.count, runtime)
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
-        row = dict(zip(SETTING, key, strict=True)) | judge.frechet(images) | cost
+        row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])
         write_whole(table, rows.to_csv(index=False).encode())
         print(*setting, f"frechet a {row['frechet_a']:.3f}, {row['seconds']} s")
-    write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"] == judge.files_sha256], args.count))
+    write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"] == files], args.count))
+    write_whole(OUT / "pictures.png", pictures(loaded, runtime))
 
 
-def settings(args: argparse.Namespace) -> Iterator[tuple[list[Any], SamplerParams]]:
-    """Every combination that the command line names, as it stands in the table and as params."""
+def settings(args: argparse.Namespace) -> Iterator[Setting]:
+    """Every combination that the command line names."""
     for steps, sampler, spacing, clip in itertools.product(args.evaluations, args.sampler, args.spacing, args.clip):
-        for key, value in [("variance", "posterior"), ("variance", "beta"), ("eta", 0.0), ("eta", 1.0)]:
-            if (sampler == "ddpm") == (key == "variance"):
-                chosen = {"sampler": sampler, "steps": steps, "spacing": spacing, "clip": clip, key: value}
-                params = SamplerParams.model_validate({"variance": "posterior", "eta": 0.0, "classes": "all"} | chosen)
-                yield [sampler, f"{key} {value}", spacing, clip, steps], params
+        for noise in NOISES.get(sampler, ["eta 0.0"]):
+            yield Setting(sampler, noise, spacing, clip, steps)
 
 
-def draw(loaded: LoadedModel, params: SamplerParams, count: int, runtime: Runtime) -> Tensor:
+def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
     """Images as they would be written: rounded to 256 values, in [-1, 1]."""
-    drawn = [images for _, images in draw_images(loaded, params, SEED, range(count), runtime)]
-    return to_float(torch.cat(drawn).unsqueeze(1))
+    if setting.sampler in SCHEDULERS:
+        drawn = draw_by_diffusers(loaded, setting, range(count), runtime)
+    else:
+        drawn = (images for _, images in draw_images(loaded, setting.params(), SEED, range(count), runtime))
+    return to_float(torch.cat([*drawn]).unsqueeze(1))
+
+
+def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, runtime: Runtime) -> Iterator[Tensor]:
+    """Batches of images, uint8 (B, 28, 28), by a solver of diffusers, from the x_T and labels that ours have."""
+    params = Setting("ddim", "eta 0.0", "trailing", True, 1).params()  # for the labels
+    for indices in batches(numbers.start, len(numbers), runtime.sample_batch):
+        predict_noise = noise_predictor(loaded, draw_labels(loaded.card, params, SEED, indices), runtime)
+        scheduler = SCHEDULERS[setting.sampler](loaded.schedule.params, setting)
+        x_t = ImageNoise(SEED, indices, IMAGE_SHAPE, runtime.device)() * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            with torch.inference_mode():
+                pred_noise = predict_noise(scheduler.scale_model_input(x_t, t), t.long().expand(len(x_t)))
+                x_t = scheduler.step(pred_noise, t, x_t).prev_sample
+        yield to_uint8(x_t).squeeze(1).cpu()
+
+
+def unipc(schedule: ScheduleParams, setting: Setting) -> Any:
+    """UniPC of second order (Zhao et al. 2023, arXiv:2302.04867)."""
+    return scheduled(
+        UniPCMultistepScheduler, schedule, setting, setting.evaluations, thresholding=setting.clip, sample_max_value=1.0
+    )
+
+
+def heun(schedule: ScheduleParams, setting: Setting) -> Any:
+    """Heun's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1): two evaluations a step, the last has one."""
+    return scheduled(HeunDiscreteScheduler, schedule, setting, setting.evaluations // 2, clip_sample=setting.clip)
+
+
+def scheduled(kind: Any, schedule: ScheduleParams, setting: Setting, steps: int, **options: Any) -> Any:
+    """A scheduler of diffusers, for so many steps."""
+    betas = {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end, "beta_schedule": "linear"}
+    spacing = {"num_train_timesteps": schedule.timesteps, "timestep_spacing": setting.spacing}
+    scheduler = kind(**betas, **spacing, **options)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+SCHEDULERS = {"unipc": unipc, "heun": heun}  # of diffusers, to see whether they would be worth having
+REAL = Setting("real test images", "", "", True, 0)
+PICTURED = [
+    Setting("ddpm", "variance posterior", "trailing", True, 1000),
+    Setting("ddpm", "variance posterior", "trailing", True, 50),
+    *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, evaluations) for evaluations in (50, 20, 10, 5)),
+    *(Setting("dpmpp_2m", "eta 0.0", "trailing", True, evaluations) for evaluations in (20, 10, 5)),
+    Setting("ddim", "eta 0.0", "trailing", True, 20),
+]
+COLUMNS = 20
 
 
 class Judge:
@@ -84,9 +162,8 @@ class Judge:
 
     def __init__(self, classes: tuple[int, ...], runtime: Runtime) -> None:
         self.runtime = runtime
-        paths = [MODELS / "ddpm.safetensors", *(MODELS / f"classifier-{name}.safetensors" for name in NAMES)]
-        self.files_sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
-        self.classifiers = dict(zip(NAMES, map(load_classifier, paths[1:]), strict=True))
+        self.paths = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
+        self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
         train, self.test = (
             load_split(PROCESSED / f"{split}.safetensors", classes).images for split in ("train", "test")
         )
@@ -101,6 +178,11 @@ class Judge:
 
     def _features(self, name: str, images: Tensor) -> Tensor:
         return features_and_logits(self.classifiers[name], images, self.runtime.device)[0]
+
+
+def sha256(*paths: Path) -> str:
+    """What tells these files from others."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def plot(rows: pd.DataFrame, count: int) -> bytes:
@@ -120,12 +202,25 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
     return to_png(figure)
 
 
+def pictures(loaded: LoadedModel, runtime: Runtime) -> bytes:
+    """A row of digits for each of PICTURED, all from the same x_T."""
+    rows = torch.stack([to_uint8(draw(loaded, setting, COLUMNS, runtime)).squeeze(1) for setting in PICTURED])
+    figure, axes = plt.subplots(len(PICTURED), figsize=(8, 0.8 * len(PICTURED)), layout="constrained")
+    for axis, setting, row in zip(axes, PICTURED, rows, strict=True):
+        axis.imshow(tile(row, COLUMNS), cmap="gray", vmin=0, vmax=255)
+        axis.set_ylabel(
+            f"{setting.sampler}\n{setting.noise}\n{setting.evaluations}", rotation=0, va="center", ha="right"
+        )
+        axis.set(xticks=[], yticks=[])
+    return to_png(figure)
+
+
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=at_least(2), default=2000, help="images for each setting")
     parser.add_argument("--evaluations", type=at_least(1), nargs="+", default=[5, 10, 20, 50, 100])
-    parser.add_argument("--sampler", choices=SAMPLERS, nargs="+", default=SAMPLERS)
+    parser.add_argument("--sampler", choices=[*NOISES, *SCHEDULERS], nargs="+", default=[*NOISES])
     parser.add_argument("--spacing", choices=SPACINGS, nargs="+", default=SPACINGS[:2])
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
     return parser.parse_args()

@@ -10,7 +10,7 @@ from ddpm.console import UserError
 from ddpm.device import Runtime
 from ddpm.images import IMAGE_SHAPE
 from ddpm.randomness import ImageNoise, generator
-from ddpm.samplers import SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
 
 
 def draw_batch(
@@ -26,14 +26,8 @@ def draw_batch(
     """
     check_sampler(loaded, params)
     noise = ImageNoise(seed, indices, IMAGE_SHAPE, runtime.device)
-    labels = draw_labels(loaded.card, params, seed, indices).to(runtime.device)
-
-    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
-        with runtime.autocast():
-            pred_noise: Tensor = loaded.model(x_t, t, labels)
-        return pred_noise.float()
-
-    steps = sample_loop(predict_noise, loaded.schedule, params, noise)
+    labels = draw_labels(loaded.card, params, seed, indices)
+    steps = sample_loop(noise_predictor(loaded, labels, runtime), loaded.schedule, params, noise)
     while True:
         with torch.inference_mode():  # entered anew for each step, so that it never leaks into the caller
             step = next(steps, None)
@@ -42,15 +36,43 @@ def draw_batch(
         yield step
 
 
+def noise_predictor(loaded: LoadedModel, labels: Tensor, runtime: Runtime) -> PredictNoise:
+    """The network as a sampler calls it, told the labels (B,), in the runtime's precision."""
+    labels = labels.to(runtime.device)
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        with runtime.autocast():
+            pred_noise: Tensor = loaded.model(x_t, t, labels)
+        return pred_noise.float()
+
+    return predict_noise
+
+
 def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
     """The classes of the images `indices`, shape (len(indices),): each as often as among the training images.
 
     A model that is not class-conditional does not look at them.
+
+    Raises:
+        UserError: the model cannot draw one of the classes.
     """
-    wanted = list(params.classes or card.classes)
+    wanted = wanted_classes(card, params)
     places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
     shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
     return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
+
+
+def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
+    """What is to be drawn, "all" spelled out.
+
+    Raises:
+        UserError: the model cannot draw one of the classes.
+    """
+    if params.classes and not card.model.class_conditional:
+        raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
+    if unknown := sorted(set(params.classes) - set(card.classes)):
+        raise UserError(f"classes: the model has not seen {unknown[0]}; choose from {list(card.classes)}")
+    return list(params.classes or card.classes)
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:
@@ -65,10 +87,7 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
     Raises:
         UserError: more steps than the model has timesteps, or classes that it cannot draw.
     """
-    if params.classes and not loaded.card.model.class_conditional:
-        raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
-    if unknown := sorted(set(params.classes) - set(loaded.card.classes)):
-        raise UserError(f"classes: the model has not seen {unknown[0]}; choose from {list(loaded.card.classes)}")
+    wanted_classes(loaded.card, params)
     try:
         return len(spaced_timesteps(loaded.schedule, params.steps, params.spacing))
     except ValueError as error:
