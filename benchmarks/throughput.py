@@ -131,24 +131,26 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
     params = load_params(AllParams)
     schedule = NoiseSchedule(params.schedule)
     model = UNet(params.model, schedule)
-    batch = runtime.sample_batch
-    cost = operations(model, *inputs(batch))
+    cost = operations(model, *inputs(1))
     model = to_device(model, runtime.device).eval()
     card = ModelCard(model=params.model, schedule=params.schedule, class_counts=(1,) * CLASSES)
     loaded = LoadedModel(model, schedule, card)
-    x_t, t, labels = (each.to(runtime.device) for each in inputs(batch))
 
-    def bare() -> Tensor:
-        with torch.inference_mode(), runtime.autocast():
-            noise: Tensor = model(x_t, t, labels)
-            return noise
+    def bare(batch: int) -> Iterator[Tensor]:
+        x_t, t, labels = (each.to(runtime.device) for each in inputs(batch))
+        while True:
+            with torch.inference_mode(), runtime.autocast():
+                noise: Tensor = model(x_t, t, labels)
+            yield noise
 
-    def sampled() -> Iterator[Any]:
+    def sampled(batch: int) -> Iterator[Any]:
         while True:
             yield from draw_batch(loaded, params.sample.population, 0, range(batch), runtime)
 
-    yield Contestant(f"network alone, batch {batch}", batch, cost, forever(bare))
-    yield Contestant("sampling, population", batch, cost, sampled())
+    for batch in sorted({32, 512, runtime.sample_batch}):
+        yield Contestant(f"network alone, batch {batch}", batch, batch * cost, bare(batch))
+    batch = runtime.sample_batch
+    yield Contestant(f"sampling, population, batch {batch}", batch, batch * cost, sampled(batch))
 
 
 def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
