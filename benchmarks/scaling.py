@@ -31,14 +31,10 @@ from ddpm.splits import Split
 from stages.train import Params, new_training
 
 OUT = Path("docs/scaling")
-DEFAULTS = {
-    "batch size": 64,
-    "channels": 64,
-    "image size": 28,
-}  # channels: at the first resolution, half of the bottleneck's
+DEFAULTS = {"batch size": 64, "channels": 16, "image size": 28}  # channels: at the first of three resolutions
 SETTINGS = {
     "batch size": [2, 8, 32, 64, 128, 256, 512],
-    "channels": [16, 32, 64, 128],
+    "channels": [8, 16, 32, 64],
     "image size": [28, 32, 64],
 }
 MEGABYTE = 1 << (20 if sys.platform == "darwin" else 10)  # of what getrusage counts in: bytes on macOS, else kilobytes
@@ -71,7 +67,7 @@ def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
     shape = (1, setting["image size"], setting["image size"])
     vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
     params = load_params(Params)
-    channels = (setting["channels"], 2 * setting["channels"])
+    channels = tuple(setting["channels"] * factor for factor in (1, 4, 8))
     model = params.model.model_copy(update={"channels": channels})
     recipe = params.train.model_copy(update={"batch_size": setting["batch size"], "epochs": 1e6})
     count = 2 * setting["batch size"]
