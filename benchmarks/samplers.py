@@ -71,7 +71,7 @@ class Setting(NamedTuple):
 
 
 def main() -> None:
-    """Draw and score what is asked for and not yet there; then draw the plot of all that is there, and the pictures."""
+    """Draw and score what is asked for and not yet there; then draw the plot of all that is there."""
     args = arguments()
     runtime = start()
     loaded = load_model(MODEL, runtime.device)
@@ -91,14 +91,16 @@ def main() -> None:
         write_whole(table, rows.to_csv(index=False).encode())
         print(*setting, f"frechet a {row['frechet_a']:.3f}, {row['seconds']} s")
     write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"] == files], args.count))
-    write_whole(OUT / "pictures.png", pictures(loaded, runtime))
+    if args.pictures:
+        write_whole(OUT / "pictures.png", pictures(loaded, runtime))
 
 
 def settings(args: argparse.Namespace) -> Iterator[Setting]:
     """Every combination that the command line names."""
     for steps, sampler, spacing, clip in itertools.product(args.evaluations, args.sampler, args.spacing, args.clip):
         for noise in NOISES.get(sampler, ["eta 0.0"]):
-            yield Setting(sampler, noise, spacing, clip, steps)
+            if noise in args.noise:
+                yield Setting(sampler, noise, spacing, clip, steps)
 
 
 def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
@@ -205,7 +207,7 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
 def pictures(loaded: LoadedModel, runtime: Runtime) -> bytes:
     """A row of digits for each of PICTURED, all from the same x_T."""
     rows = torch.stack([to_uint8(draw(loaded, setting, COLUMNS, runtime)).squeeze(1) for setting in PICTURED])
-    figure, axes = plt.subplots(len(PICTURED), figsize=(8, 0.8 * len(PICTURED)), layout="constrained")
+    figure, axes = plt.subplots(len(PICTURED), figsize=(9, 0.55 * len(PICTURED)), layout="constrained")
     for axis, setting, row in zip(axes, PICTURED, rows, strict=True):
         axis.imshow(tile(row, COLUMNS), cmap="gray", vmin=0, vmax=255)
         axis.set_ylabel(
@@ -218,11 +220,14 @@ def pictures(loaded: LoadedModel, runtime: Runtime) -> bytes:
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = sorted(set().union(*NOISES.values()))
     parser.add_argument("--count", type=at_least(2), default=2000, help="images for each setting")
     parser.add_argument("--evaluations", type=at_least(1), nargs="+", default=[5, 10, 20, 50, 100])
     parser.add_argument("--sampler", choices=[*NOISES, *SCHEDULERS], nargs="+", default=[*NOISES])
     parser.add_argument("--spacing", choices=SPACINGS, nargs="+", default=SPACINGS[:2])
+    parser.add_argument("--noise", choices=kinds, nargs="+", default=kinds, help="share or variance of the noise")
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
+    parser.add_argument("--pictures", action="store_true", help="draw docs/samplers/pictures.png, too")
     return parser.parse_args()
 
 

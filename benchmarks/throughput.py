@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from benchmarks.peers import BATCH, peers, plain_loop
+from benchmarks.peers import BATCH, noise, peers, plain_loop
 from ddpm.checkpoint import LoadedModel, ModelCard
 from ddpm.console import progress, run
 from ddpm.device import Runtime, start, to_device
@@ -108,18 +108,21 @@ def products(runtime: Runtime) -> Iterator[Contestant]:
 def trainings(runtime: Runtime) -> Iterator[Contestant]:
     """Our default, the article's network in our loop and in the article's, and the peers."""
     default, article = load_params(Params), load_params(Params, path=ARTICLE)
+    pictures = noise(runtime.device, 10_000)  # speed does not depend on what is seen
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
         cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule)), *inputs(batch))
         recipe = params.train.model_copy(update={"epochs": WITHOUT_END})
-        images = Split(torch.rand(10_000, 1, 28, 28) * 2 - 1, torch.randint(CLASSES, (10_000,)))
+        images = Split(pictures, torch.randint(CLASSES, (len(pictures),)))
         training = new_training(params.model_copy(update={"train": recipe}), images, images.take(slice(0)), runtime)
         yield Contestant(f"{name}, batch {batch}", batch, cost, training.run())
     for batch in (2, 128):
         model = UNet(article.model, NoiseSchedule(article.schedule)).to(runtime.device)
         cost = 3 * operations(model, *inputs(batch))
-        yield Contestant(f"training, article's loop, batch {batch}", batch, cost, plain_loop(model, model, batch))
-    for peer in peers(runtime.device):
+        yield Contestant(
+            f"training, article's loop, batch {batch}", batch, cost, plain_loop(model, model, batch, pictures)
+        )
+    for peer in peers(runtime.device, pictures):
         cost = 3 * operations(peer.network, *peer.inputs)
         parameters = sum(weight.numel() for weight in peer.network.parameters())
         name = f"training, {peer.name}, {parameters / 1e6:.2f} M parameters, batch {BATCH}"
