@@ -15,7 +15,7 @@ from torch import Tensor
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.peers import EVALUATIONS, Peer, peers
-from benchmarks.recipe import IMAGES, Trial, images_per_second
+from benchmarks.recipe import images_per_second
 from benchmarks.samplers import PROCESSED, SEED, Judge
 from ddpm.checkpoint import LoadedModel, ModelCard
 from ddpm.console import progress, run
@@ -50,7 +50,7 @@ def contestants(
 ) -> Iterator[tuple[str, int, int, int | None, Tensor]]:
     """Name, parameters, images seen in training, evaluations for a drawn image, and what each has drawn."""
     params = load_params(AllParams)
-    epochs = images_per_second(Trial("the default", 0), runtime) * 60 * minutes / IMAGES
+    epochs = images_per_second("the default", runtime) * 60 * minutes / len(train.images)
     recipe = Params(
         schedule=params.schedule, model=params.model, train=params.train.model_copy(update={"epochs": epochs})
     )

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 import time
@@ -25,15 +26,15 @@ from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from benchmarks.samplers import Judge
+from benchmarks.samplers import PROCESSED, Judge
 from ddpm.console import UserError, progress, run
 from ddpm.device import Runtime, start
 from ddpm.files import write_whole
 from ddpm.generate import at_least
 from ddpm.images import to_float
 from ddpm.labels import CLASSES
-from ddpm.params import parse, read_yaml
-from ddpm.splits import Split, load_samples
+from ddpm.params import load_params, parse, read_yaml
+from ddpm.splits import Split, load_samples, load_split
 from stages.train import Params, new_training
 
 TABLE = Path("docs/recipe/trials.csv")
@@ -58,28 +59,31 @@ CHANGES = {
     "classes not told": ["model.class_conditional=false"],
     "t uniform": ["train.log_snr_center=null"],
     "log-SNR centered at 0": ["train.log_snr_center=0.0"],
+    "log-SNR centered at -2": ["train.log_snr_center=-2.0"],
     "t independent within a batch": ["train.timestep_sampling=uniform"],
     "loss of the noise": ["train.loss=noise"],
     "noise predicted, and its loss": ["train.loss=noise", "model.prediction=noise"],
     "the article's blocks": ["model.block=double_conv"],
 }
-WARMUP_STEPS, TIMED_STEPS = 5, 30
+WARMUP_STEPS, TIMED_STEPS, ROUNDS = 5, 10, 7
 SECONDS_BETWEEN_LOOKS = 5
-KEY = ["change", "seed", "cpu_minutes", "src_tree", "default"]
-IMAGES = 59_000  # of an epoch: what train.validation leaves
 
 
 class Trial(NamedTuple):
-    """One experiment: a change of the default, and a seed."""
+    """One experiment: a change of the default, and all that its result depends on; so a row of the table begins."""
 
     change: str
     seed: int
+    cpu_minutes: float
+    samples: int
+    src_tree: str
+    default: str
 
     @property
     def name(self) -> str:
         """As DVC calls it."""
         letters = "".join(letter if letter.isalnum() else "-" for letter in self.change)
-        return f"recipe-{letters}-{self.seed}"
+        return f"recipe-{letters}-{hashlib.sha256(repr(self).encode()).hexdigest()[:7]}"
 
 
 def main() -> None:
@@ -89,16 +93,17 @@ def main() -> None:
         raise UserError("code or params have changes; commit them first, so that the table says what it was made of")
     torch.set_num_threads(1)
     runtime = start()
-    tree = output("git", "rev-parse", "HEAD:src").strip()
-    base = [tree[:7], default_digest()]
-    rows = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=KEY)
-    done = set(rows[KEY].itertuples(index=False, name=None))
-    wanted = [Trial(change, seed) for seed in args.seeds for change in args.changes or CHANGES]
-    waiting = [trial for trial in wanted if (*trial, args.minutes, *base) not in done]
+    base = (args.minutes, args.count, output("git", "rev-parse", "--short=7", "HEAD:src").strip(), default_digest())
+    rows = pd.DataFrame(columns=Trial._fields)
+    if TABLE.exists():
+        rows = pd.read_csv(TABLE, dtype={"src_tree": str, "default": str})
+    done = set(rows[[*Trial._fields]].itertuples(index=False, name=None))
+    wanted = [Trial(change, seed, *base) for seed in args.seeds for change in args.changes or CHANGES]
+    waiting = [trial for trial in wanted if trial not in done]
     known = queue_states()
-    new = [trial for trial in waiting if known.get(trial.name, "Failed") == "Failed" and not experiment(trial, tree)]
+    new = [trial for trial in waiting if known.get(trial.name) not in {"Queued", "Running"} and not experiment(trial)]
     for trial in progress(new, desc="queue", unit="trial"):
-        epochs = images_per_second(trial, runtime) * 60 * args.minutes / IMAGES
+        epochs = images_per_second(trial.change, runtime) * 60 * args.minutes / images_of_an_epoch()
         settings = [*CHANGES[trial.change], f"train.epochs={epochs:.4g}", f"train.seed={trial.seed}"]
         settings.append(f"sample.population.count={args.count}")
         options = [f"--set-param={setting}" for setting in settings]
@@ -107,11 +112,10 @@ def main() -> None:
         start_workers(args.jobs)
     if waiting:
         judge = Judge(tuple(range(CLASSES)), runtime)
-        for trial, reference in finished(waiting, tree):
-            key = dict(zip(KEY, (*trial, args.minutes, *base), strict=True))
-            rows = pd.concat([rows, pd.DataFrame([key | result(reference, args.minutes, judge)])])
+        for trial, reference in finished(waiting):
+            rows = pd.concat([rows, pd.DataFrame([trial._asdict() | result(reference, args.minutes, judge)])])
             write_whole(TABLE, rows.to_csv(index=False).encode())
-    print_table(rows[(rows[KEY[2:]] == [args.minutes, *base]).all(axis=1)])
+    print_table(rows[(rows[[*Trial._fields[2:]]] == base).all(axis=1)])
 
 
 def default_digest() -> str:
@@ -122,23 +126,32 @@ def default_digest() -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:7]
 
 
-def images_per_second(trial: Trial, runtime: Runtime) -> float:
-    """How many images train in a second of one thread's CPU time."""
+def images_of_an_epoch() -> int:
+    """Those that are not held out."""
+    images: int = load_split(PROCESSED / "train.safetensors").images.shape[0]
+    return images - load_params(Params).train.validation
+
+
+def images_per_second(change: str, runtime: Runtime) -> float:
+    """How many images train in a second of one thread's CPU time; the median of a few rounds."""
     values = read_yaml(Path("params.yaml"))
-    for setting in CHANGES[trial.change]:
+    for setting in CHANGES[change]:
         path, _, value = setting.partition("=")
         section, key = path.split(".")
         values[section][key] = YAML(typ="safe", pure=True).load(StringIO(value))
-    params = parse(Params, values, trial.change)
-    count = params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS)
+    params = parse(Params, values, change)
+    count = params.train.batch_size * (WARMUP_STEPS + ROUNDS * TIMED_STEPS)
     images = Split(torch.rand(count, 1, 28, 28) * 2 - 1, torch.randint(CLASSES, (count,)))
     steps = new_training(params, images, images.take(slice(0)), runtime).run()
     for _ in range(WARMUP_STEPS):
         next(steps)
-    began = time.process_time()
-    for _ in range(TIMED_STEPS):
-        next(steps)
-    return TIMED_STEPS * params.train.batch_size / (time.process_time() - began)
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        for _ in range(TIMED_STEPS):
+            next(steps)
+        rates.append(TIMED_STEPS * params.train.batch_size / (time.process_time() - began))
+    return statistics.median(rates)
 
 
 def start_workers(jobs: int) -> None:
@@ -148,7 +161,7 @@ def start_workers(jobs: int) -> None:
     subprocess.run(command, env=one_thread, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def finished(trials: list[Trial], tree: str) -> Iterator[tuple[Trial, str]]:
+def finished(trials: list[Trial]) -> Iterator[tuple[Trial, str]]:
     """Each trial and its git reference, as soon as it has one.
 
     Raises:
@@ -158,7 +171,7 @@ def finished(trials: list[Trial], tree: str) -> Iterator[tuple[Trial, str]]:
     with progress(desc="experiments", total=len(trials), unit="trial") as bar:
         while waiting:
             for trial in list(waiting):
-                if reference := experiment(trial, tree):
+                if reference := experiment(trial):
                     waiting.remove(trial)
                     bar.update()
                     yield trial, reference
@@ -169,17 +182,15 @@ def finished(trials: list[Trial], tree: str) -> Iterator[tuple[Trial, str]]:
 
 
 def queue_states() -> dict[str, str]:
-    """The last word of DVC's queue on each experiment: Queued, Running, Success or Failed."""
+    """What DVC's queue says of each experiment: Queued or Running, and of those at an end Success or Failed."""
     rows = [line.split() for line in output("dvc", "queue", "status").splitlines()]
-    return {row[1]: row[-1] for row in rows if len(row) > 2}
+    ended_first = sorted((row for row in rows if len(row) > 2), key=lambda row: row[-1] in {"Queued", "Running"})
+    return {row[1]: row[-1] for row in ended_first}
 
 
-def experiment(trial: Trial, tree: str) -> str | None:
-    """The reference of the finished experiment that ran this very code."""
-    for reference in output("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{trial.name}").split():
-        if output("git", "rev-parse", f"{reference}:src").strip() == tree:
-            return reference
-    return None
+def experiment(trial: Trial) -> str | None:
+    """The reference of the finished experiment."""
+    return next(iter(output("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{trial.name}").split()), None)
 
 
 def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
@@ -191,10 +202,9 @@ def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
         DVCFileSystem(rev=reference).get_file("data/samples/population.safetensors", str(samples))
         images = to_float(load_samples(samples)[0]["images"])
     return {
-        "images_per_second": round(epochs * IMAGES / minutes / 60, 1),
+        "images_per_second": round(epochs * images_of_an_epoch() / minutes / 60, 1),
         "images_seen": summary["images_seen"],
         "parameters": summary["parameters"],
-        "samples": len(images),
         **judge.frechet(images),
     }
 

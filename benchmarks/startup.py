@@ -27,6 +27,7 @@ def main() -> None:
     commands |= {
         "`dvc status`": ["dvc", "status", "--quiet"],
         "`dvc repro`, nothing to do": ["dvc", "repro", "--quiet"],
+        "`dvc repro --all-pipelines`, nothing to do": ["dvc", "repro", "--quiet", "--all-pipelines"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in progress(range(rounds), desc="startup", unit="round"):
