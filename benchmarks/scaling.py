@@ -25,13 +25,13 @@ from ddpm.device import start
 from ddpm.figures import to_png
 from ddpm.files import write_whole
 from ddpm.generate import at_least
+from ddpm.images import IMAGE_SHAPE
 from ddpm.labels import CLASSES
 from ddpm.params import load_params
 from ddpm.splits import Split
 from stages.train import Params, new_training
 
 OUT = Path("docs/scaling")
-DEFAULTS = {"batch size": 64, "channels": 16, "image size": 28}  # channels: at the first of three resolutions
 SETTINGS = {
     "batch size": [2, 8, 32, 64, 128, 256, 512],
     "channels": [8, 16, 32, 64],
@@ -50,7 +50,7 @@ def main() -> None:
     for what, value in progress(
         [(what, value) for what, values in SETTINGS.items() for value in values], desc="scaling"
     ):
-        setting = json.dumps(DEFAULTS | {what: value})
+        setting = json.dumps({what: value})
         command = [sys.executable, "-m", "benchmarks.scaling", "--seconds", str(args.seconds), "--only", setting]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append({"what": what, "value": value, **json.loads(printed.splitlines()[-1])})
@@ -63,15 +63,16 @@ def main() -> None:
 
 
 def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
-    """Train on noise for so many seconds."""
-    shape = (1, setting["image size"], setting["image size"])
-    vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
+    """Train on noise for so many seconds; channels are those of the first resolution, the others grow with them."""
     params = load_params(Params)
-    channels = tuple(setting["channels"] * factor for factor in (1, 4, 8))
-    model = params.model.model_copy(update={"channels": channels})
-    recipe = params.train.model_copy(update={"batch_size": setting["batch size"], "epochs": 1e6})
-    count = 2 * setting["batch size"]
-    images = Split(torch.rand(count, *shape) * 2 - 1, torch.randint(CLASSES, (count,)))
+    first = params.model.channels[0]
+    widths = tuple(channels * setting.get("channels", first) // first for channels in params.model.channels)
+    model = params.model.model_copy(update={"channels": widths})
+    batch, side = setting.get("batch size", params.train.batch_size), setting.get("image size", IMAGE_SHAPE[-1])
+    recipe = params.train.model_copy(update={"batch_size": batch, "epochs": 1e6})
+    shape = (1, side, side)
+    vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
+    images = Split(torch.rand(2 * batch, *shape) * 2 - 1, torch.randint(CLASSES, (2 * batch,)))
     changed = params.model_copy(update={"model": model, "train": recipe})
     steps = new_training(changed, images, images.take(slice(0)), start()).run()
     for _ in range(3):
@@ -80,7 +81,7 @@ def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
     while time.perf_counter() - began < seconds:
         next(steps)
         done += 1
-    rate = done * setting["batch size"] / (time.perf_counter() - began)
+    rate = done * batch / (time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
     return {"images_per_second": round(rate, 1), "peak_megabytes": round(peak, 1)}
 

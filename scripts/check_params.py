@@ -53,6 +53,11 @@ def spanning_errors(params: AllParams) -> list[str]:
         steps = getattr(params.sample, name).steps
         if steps is not None and steps > timesteps:
             errors.append(f"sample.{name}.steps: {steps} must be at most schedule.timesteps, {timesteps}")
+        classes = getattr(params.sample, name).classes
+        if classes and not params.model.class_conditional:
+            errors.append(f"sample.{name}.classes: must be all where model.class_conditional is false")
+        elif unknown := sorted(set(classes) - set(params.train.classes or classes)):
+            errors.append(f"sample.{name}.classes: {unknown} must be among train.classes, {list(params.train.classes)}")
     if not params.sample.gallery.keep_every:
         errors.append("sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more")
     if params.train.batch_size + params.train.validation > TRAINING_IMAGES:

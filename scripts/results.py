@@ -8,7 +8,11 @@ README's is made of metrics/ and docs/article/metrics/.
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+
+import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from ddpm.console import UserError, run
 
 FOLDERS = {"default": Path("metrics"), "article": Path("docs/article/metrics")}
 FILES = {"scores": "evaluate/scores.json", "bits": "likelihood/bits.json", "accuracy": "relearn/accuracy.json"}
@@ -35,17 +39,19 @@ ROWS = {
 def main(folders: Mapping[str, Path] | None = None) -> None:
     """A row for each measure; a column for each model, for real test images, and for training images left out."""
     runs = {name: flat(folder) for name, folder in (folders or FOLDERS).items() if folder.is_dir()}
+    if not runs:
+        raise UserError(f"{', '.join(map(str, (folders or FOLDERS).values()))}: no such folder of metrics")
     first = next(iter(runs.values()))
-    columns = {name: (run, "samples") for name, run in runs.items()}
+    columns = {name: (found, "samples") for name, found in runs.items()}
     columns |= {"test images": (first, "test"), "training images": (first, "floor")}
     print(f"| | {' | '.join(columns)} |")
     print("| --- " * (len(columns) + 1) + "|")
     for text, (digits, paths) in ROWS.items():
         cells = []
-        for run, row in columns.values():
+        for found, row in columns.values():
             learned = "real" if row == "floor" else row
             splits = {split: split if row == "samples" else "" for split in ("test", "train")}
-            values = [run.get(path.format(row=row, learned=learned, **splits)) for path in paths]
+            values = [found.get(path.format(row=row, learned=learned, **splits)) for path in paths]
             cells.append(", ".join(f"{value:.{digits}f}" for value in values if value is not None))
         print(f"| {text} | {' | '.join(cells)} |")
 
@@ -68,4 +74,4 @@ def flat(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main({"samples": Path(sys.argv[1])} if len(sys.argv) > 1 else None)
+    run(partial(main, {"samples": Path(sys.argv[1])} if len(sys.argv) > 1 else None))

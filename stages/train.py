@@ -29,6 +29,7 @@ TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
 SECONDS_BETWEEN_WRITES = 5
+STEPS_BETWEEN_AGREEMENTS = 20
 
 
 class Params(Sections):
@@ -109,7 +110,7 @@ def work(params: Params, runtime: Runtime) -> None:
 def train(training: Training, curves: "Curves", state: State | None) -> None:
     """Run the loop; the state is saved every so often, and when someone asks the process to end.
 
-    Several processes agree on both, and do so only where a loss is read, so that it costs nothing.
+    Several processes agree on both, and do so only every few steps, for it makes them wait for one another.
     """
     size, group = training.params.batch_size, training.group
     bar = progress(
@@ -130,7 +131,7 @@ def train(training: Training, curves: "Curves", state: State | None) -> None:
                     raise ending(state, f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
                 bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
                 bar.update(event.step * size - bar.n)
-            if group.size > 1 and not isinstance(event, Logged):
+            if group.size > 1 and training.step % STEPS_BETWEEN_AGREEMENTS:
                 continue
             stopped = group.any(stop.requested)
             if state and (stopped or state.due()):

@@ -76,6 +76,7 @@ def operations(group: Group) -> dict[str, Any]:
 def work(rank: int, port: int, folder: Path) -> None:
     """One of two processes, as torch's launcher would have started it."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment["TORCHELASTIC_RUN_ID"] = "test"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, str(value))
@@ -104,6 +105,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_a_launched_process_finds_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "5")
     assert launched()
@@ -125,7 +127,8 @@ def test_a_batch_cannot_be_shared_among_more_processes_than_it_has_images() -> N
 
 
 def test_one_process_alone_is_a_group_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("RANK", "2")  # of another launcher, which schedulers may set
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert not launched()
     assert place() is ALONE
     join(ALONE, torch.device("cpu"))

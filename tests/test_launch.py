@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,13 @@ from ddpm.launch import on_several_machines, wanted_processes
 
 REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120  # on a busy machine
-LAUNCH = "from ddpm.console import run; from ddpm.launch import launch; run(lambda: launch(2, 'job'))"
+LAUNCH = """
+import torch
+from ddpm.console import run
+from ddpm.launch import launch
+{}
+run(lambda: launch({}, "job"))
+"""
 JOB = """
 import os, signal, sys, time, torch
 from pathlib import Path
@@ -39,7 +46,7 @@ with stopping() as stop:
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("RANK", "DDPM_PROCESSES", "PET_NNODES"):
+    for variable in ("DDPM_PROCESSES", "PET_NNODES", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -87,12 +94,12 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_several_machines_are_those_of_torchs_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not on_several_machines()
-    for nodes, several in (("1", False), ("2", True), ("1:4", True)):
+    for nodes, several in (("", False), ("1", False), ("2", True), ("1:4", True)):
         monkeypatch.setenv("PET_NNODES", nodes)
         assert on_several_machines() is several
 
 
-Launched = Callable[[str], "subprocess.Popen[str]"]
+Launched = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -100,11 +107,12 @@ def launched(tmp_path: Path) -> Iterator[Launched]:
     """Start two processes that join a group and run the code that is given."""
     started = []
 
-    def call(code: str) -> "subprocess.Popen[str]":
+    def call(code: str, processes: int = 2, before: str = "", **settings: object) -> "subprocess.Popen[str]":
         (tmp_path / "job.py").write_text(JOB + code)
         environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{tmp_path}"}
+        environment |= {name: str(value) for name, value in settings.items()}
         process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH],
+            [sys.executable, "-c", LAUNCH.format(before, processes)],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.PIPE,
@@ -190,3 +198,38 @@ def test_the_death_of_the_launcher_ends_the_processes(launched: Launched, tmp_pa
     workers = pids(tmp_path)
     process.kill()
     assert all(map(gone, workers))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_the_machine_of_node_rank_0_has_the_first_process(launched: Launched, tmp_path: Path) -> None:
+    group = {"PET_NNODES": 2, "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": free_port()}
+    code = 'ready(); Path(f"{group.rank}.node").write_text(os.environ["GROUP_RANK"] + str(group.size))'
+    both = [launched(code, processes=1, PET_NODE_RANK=rank, **group) for rank in (1, 0)]
+    said = [process.communicate(timeout=SECONDS) for process in both]
+    assert said == [("", "waiting for the processes of the other machines\n")] * 2
+    assert [process.returncode for process in both] == [0, 0]
+    assert [(tmp_path / f"{rank}.node").read_text() for rank in range(2)] == ["02", "12"]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(8, "4"), (3, "1"), (1, "1")])
+def test_threads_are_shared_among_the_processes(launched: Launched, tmp_path: Path, cores: int, threads: str) -> None:
+    code = 'ready(); Path(f"{group.rank}.threads").write_text(os.environ["OMP_NUM_THREADS"])'
+    process = launched(code, before=f"torch.set_num_threads({cores})")
+    assert process.communicate(timeout=SECONDS) == ("", "")
+    assert [(tmp_path / f"{rank}.threads").read_text() for rank in range(2)] == [threads] * 2
+
+
+@pytest.mark.parametrize("settings", [{"PET_NNODES": "two"}, {"PET_NNODES": "2", "PET_RDZV_BACKEND": "carrier-pigeon"}])
+def test_wrong_settings_of_the_launcher_are_one_line(launched: Launched, settings: dict[str, str]) -> None:
+    process = launched("", **settings)
+    printed, said = process.communicate(timeout=SECONDS)
+    *waiting, error = said.splitlines()
+    assert printed == ""
+    assert waiting in ([], ["waiting for the processes of the other machines"])
+    assert error.startswith("error: PET_*, the settings of torch's launcher: ")
+    assert process.returncode == 1

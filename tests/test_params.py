@@ -316,6 +316,20 @@ def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypat
     ]
 
 
+def test_classes_to_draw_are_among_those_that_the_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = [("sample.gallery.classes", [3, 7]), ("sample.population.classes", [7])]
+    path = written(tmp_path, changed(("train.classes", [1, 7]), *classes))
+    assert complaint(path, monkeypatch).split("\n") == [
+        f"{path}: 1 invalid",
+        "  sample.gallery.classes: [3] must be among train.classes, [1, 7]",
+    ]
+    path = written(tmp_path, changed(("model.class_conditional", False), *classes[1:]))
+    assert complaint(path, monkeypatch).split("\n") == [
+        f"{path}: 1 invalid",
+        "  sample.population.classes: must be all where model.class_conditional is false",
+    ]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.console import UserError
 from scripts import results
 
 SCORES = {
@@ -42,3 +43,8 @@ def test_values_stand_in_their_columns(
     assert table["copying z in pixels, in features"] == ["-1.5, 2.0", "", "", ""]
     assert table["bits per dimension of test, of training images"] == ["2.500, 2.250", "3.000", "", ""]
     assert table["classification accuracy score"] == ["0.5000", "", "", "0.8750"]
+
+
+def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{tmp_path / 'absent'}: no such folder of metrics$"):
+        results.main({"samples": tmp_path / "absent"})

@@ -445,7 +445,7 @@ def test_average_is_a_moving_average_whose_decay_warms_up(ema_decay: float) -> N
 
 
 def test_average_has_the_networks_batch_statistics() -> None:
-    # torch's AveragedModel copies buffers; without that, evaluation would use the statistics of the start.
+    # Buffers are copied; without that, evaluation would use the statistics of the start.
     training = finished(block="double_conv")
     for name, buffer in training.network.named_buffers():
         assert torch.equal(training.model.get_buffer(name), buffer), name

@@ -1,18 +1,16 @@
 """Gradient descent: the optimizers, the learning rate over time, and the averaged weights, which are what is kept."""
 
+import copy
 import math
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from ddpm.muon import Muon
 from ddpm.params import Section
 from ddpm.unet import UNet
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class DescentParams(Section):
@@ -33,13 +31,13 @@ class Descent:
         self.params = params
         self.total_steps = total_steps
         self.steps = 0  # taken
-        self.average = AveragedModel(network, multi_avg_fn=self._average) if params.ema_decay else None
+        self.average = copy.deepcopy(network) if params.ema_decay else None
         self.optimizers = self._optimizers()
 
     @property
     def model(self) -> UNet:
         """The network with the averaged weights, or as it is where nothing is averaged."""
-        return self.average.module if self.average else self.network  # type: ignore[return-value]
+        return self.average or self.network
 
     def step(self) -> None:
         """Take one step, and let the average follow."""
@@ -49,7 +47,7 @@ class Descent:
             optimizer.step()
         self.steps += 1
         if self.average:
-            self.average.update_parameters(self.network)
+            self._follow(self.average)
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
@@ -98,10 +96,15 @@ class Descent:
         others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
         return [Muon(hidden, lr), torch.optim.Adam(others, lr=lr, fused=fused)]
 
-    def _average(self, averaged: Tensors, current: Tensors, _updates: Tensor | int) -> None:
-        """Move the average toward the current weights; young averages move faster, so that none remembers the start."""
-        decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+    @torch.no_grad()
+    def _follow(self, average: UNet) -> None:
+        """Move the average toward the weights; a young one moves faster, and does not remember the start at all.
+
+        Statistics of BatchNorm are not averaged. torch's AveragedModel would make a GPU wait in every step.
+        """
+        decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
+        torch._foreach_lerp_([*average.parameters()], [*self.network.parameters()], 1 - decay)
+        torch._foreach_copy_([*average.buffers()], [*self.network.buffers()])
 
 
 def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

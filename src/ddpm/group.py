@@ -55,7 +55,7 @@ ALONE = Group()
 
 def launched() -> bool:
     """Whether torch's launcher has started this process."""
-    return "RANK" in os.environ
+    return dist.is_torchelastic_launched()
 
 
 def place() -> Group:

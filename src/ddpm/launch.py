@@ -32,13 +32,14 @@ def wanted_processes(device: torch.device) -> int:
 
 def on_several_machines() -> bool:
     """Whether this machine's processes are a share of a larger group."""
-    return os.environ.get("PET_NNODES", "1") != "1"
+    return (os.environ.get("PET_NNODES") or "1") != "1"
 
 
 def launch(processes: int, module: str) -> None:
     """Run `python -m module` in so many processes, and wait for them; SIGTERM and Ctrl-C reach them all.
 
     Raises:
+        UserError: the launcher's settings are wrong, or the other machines cannot be reached.
         SystemExit: one of them failed, which ends the others, or the launcher was asked to end.
     """
     from torch.distributed import run  # slow to import
@@ -47,6 +48,9 @@ def launch(processes: int, module: str) -> None:
 
     logging.disable(logging.CRITICAL)  # the processes say themselves what is wrong
     end_with_parent()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))  # it would take 1
+    if on_several_machines():
+        print("waiting for the processes of the other machines", file=sys.stderr)
     try:
         run.run(run.parse_args(["--nproc-per-node", str(processes), "--module", module]))
     except ChildFailedError as error:
@@ -56,3 +60,5 @@ def launch(processes: int, module: str) -> None:
         sys.exit(1)
     except SignalException:
         sys.exit(1)
+    except (ValueError, RuntimeError) as error:  # of its settings; of machines that it cannot reach
+        raise UserError(f"PET_*, the settings of torch's launcher: {str(error).splitlines()[0]}") from None

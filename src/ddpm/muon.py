@@ -23,7 +23,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
-        """Take weights of two or more dimensions; the first is the output."""
+        """Take weights of two or more dimensions; as a matrix, one has its first dimension, and all others together."""
         super().__init__(weights, {"lr": lr})
 
     @torch.no_grad()

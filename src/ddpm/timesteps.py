@@ -33,7 +33,7 @@ def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generat
     u = torch.rand(count, generator=source, device=source.device)
     if sampling == "stratified":
         u = (torch.arange(count, device=source.device) + u) / count
-    return torch.searchsorted(cdf, u.double(), right=True).clamp(max=len(cdf) - 1)
+    return torch.searchsorted(cdf, u.to(cdf.dtype), right=True).clamp(max=len(cdf) - 1)
 
 
 class Buckets:

@@ -89,7 +89,7 @@ class Training:
         self.network = to_device(model, runtime.device).train()
         self.compiled = runtime.compiled(self.network)
         self.schedule = schedule.to(runtime.device)
-        self.cdf = timestep_cdf(schedule, params.log_snr_center).to(runtime.device)
+        self.cdf = self._cdf(schedule, params.log_snr_center)
         self.train = train.to(runtime.device)
         self.validation = validation.to(runtime.device)
         self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
@@ -155,7 +155,7 @@ class Training:
         """Loss per timestep bucket on the held-out images, with the same t and noise every time."""
         model = self.model.eval()
         buckets = Buckets(self.schedule.timesteps, self.runtime.device)
-        uniform = timestep_cdf(self.schedule, None).to(self.runtime.device)
+        uniform = self._cdf(self.schedule, None)
         for index in range(self.group.rank, -(-len(self.validation.images) // VALIDATION_BATCH), self.group.size):
             batch = self.validation.take(slice(index * VALIDATION_BATCH, (index + 1) * VALIDATION_BATCH))
             source = generator(self.params.seed, "validation", index, self.runtime.device)
@@ -190,8 +190,8 @@ class Training:
         t = draw_timesteps(count, self.cdf, self.params.timestep_sampling, source)
         noise = self._noise(count, source)
         mine = self.group.share(count)
-        losses = self._losses(self.compiled, share, t[mine], noise[mine])
         self.network.zero_grad(set_to_none=True)
+        losses = self._losses(self.compiled, share, t[mine], noise[mine])
         weighted = losses / self.schedule.alphas_cumprod[t[mine]] if self.params.loss == "v" else losses
         (weighted.sum() / count).backward()
         all_losses = torch.zeros(count, device=t.device)
@@ -199,6 +199,12 @@ class Training:
         self.group.sum([all_losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
         self.descent.step()
         return t, all_losses
+
+    def _cdf(self, schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:
+        """On the device; in float32 where it has no wider numbers."""
+        device = self.runtime.device
+        widest = torch.float32 if device.type == "mps" else torch.float64
+        return timestep_cdf(schedule, log_snr_center).to(widest).to(device)
 
     def _noise(self, count: int, source: torch.Generator) -> Tensor:
         return torch.randn(count, *IMAGE_SHAPE, generator=source, device=self.runtime.device)
