@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 BATCH = 128
 TIMESTEPS = 1000
-EVALUATIONS = 50  # for a drawn image
+EVALUATIONS = 20  # for a drawn image, as many as the default takes
 
 
 class Peer(NamedTuple):

@@ -3,7 +3,7 @@
     DDPM_THREADS=1 python -m benchmarks.quality --minutes 3
 
 All train on the real images for so many minutes of CPU time: the peers in the loops that their documentation shows,
-drawing with 50 evaluations for an image; ours by the default's recipe, drawn as sample.population says.
+drawing by their own samplers; ours by the default's recipe, drawn as sample.population says.
 """
 
 import argparse
