@@ -190,18 +190,17 @@ def sha256(*paths: Path) -> str:
 
 
 def plot(rows: pd.DataFrame, count: int) -> bytes:
-    """Frechet distance against evaluations, a line for each sampler."""
-    rows = rows[(rows["count"] == count) & (rows["evaluations"] > 0)]
+    """Frechet distance against evaluations: a line for each sampler, clipped and in trailing steps."""
+    shown = (rows["count"] == count) & (rows["spacing"] == "trailing") & (rows["clip"].astype(str) == "True")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (sampler, noise, spacing, clip), line in rows.groupby(["sampler", "noise", "spacing", "clip"]):
+    for (sampler, noise), line in rows[shown].groupby(["sampler", "noise"]):
         ordered = line.sort_values("evaluations")
-        label = f"{sampler}, {noise}, {spacing}" + ("" if str(clip) == "True" else ", unclipped")
-        axes.plot(ordered["evaluations"], ordered["frechet_a"], marker="o", label=label)
+        axes.plot(ordered["evaluations"], ordered["frechet_a"], marker="o", label=f"{sampler}, {noise}")
     axes.set(xscale="log", yscale="log", xlabel="evaluations of the network for each image")
     axes.set(ylabel="Frechet distance (classifier a)", title=f"{count} images each")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
+    axes.set_xticks(ticks := sorted(rows[shown]["evaluations"].unique()), list(map(str, ticks)))
+    axes.set_yticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5], list(map(str, ticks)))
+    axes.minorticks_off()
     axes.legend(fontsize="small")
     return to_png(figure)
 
