@@ -63,12 +63,9 @@ class Setting(NamedTuple):
     def params(self) -> SamplerParams:
         """As a sampler of this project takes it."""
         key, value = self.noise.split()
-        chosen = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
-        return SamplerParams.model_validate(
-            {"sampler": self.sampler, "steps": self.evaluations, "spacing": self.spacing, "clip": self.clip}
-            | {"classes": "all"}
-            | chosen
-        )
+        walk = {"sampler": self.sampler, "steps": self.evaluations, "spacing": self.spacing, "clip": self.clip}
+        noise = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
+        return SamplerParams.model_validate({**walk, **noise, "classes": "all"})
 
 
 def main() -> None:

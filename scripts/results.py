@@ -38,9 +38,10 @@ ROWS = {
 
 def main(folders: Mapping[str, Path] | None = None) -> None:
     """A row for each measure; a column for each model, for real test images, and for training images left out."""
-    runs = {name: flat(folder) for name, folder in (folders or FOLDERS).items() if folder.is_dir()}
+    folders = folders or FOLDERS
+    runs = {name: flat(folder) for name, folder in folders.items() if folder.is_dir()}
     if not runs:
-        raise UserError(f"{', '.join(map(str, (folders or FOLDERS).values()))}: no such folder of metrics")
+        raise UserError(f"{', '.join(map(str, folders.values()))}: no such folder of metrics")
     first = next(iter(runs.values()))
     columns = {name: (found, "samples") for name, found in runs.items()}
     columns |= {"test images": (first, "test"), "training images": (first, "floor")}
