@@ -61,4 +61,5 @@ def launch(processes: int, module: str) -> None:
     except SignalException:
         sys.exit(1)
     except (ValueError, RuntimeError) as error:  # of its settings; of machines that it cannot reach
-        raise UserError(f"PET_*, the settings of torch's launcher: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"PET_*, the settings of torch's launcher: {reason}") from None
