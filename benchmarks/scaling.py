@@ -72,16 +72,16 @@ def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
     recipe = params.train.model_copy(update={"batch_size": batch, "epochs": 1e6})
     shape = (1, side, side)
     vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
-    images = Split(torch.rand(2 * batch, *shape) * 2 - 1, torch.randint(CLASSES, (2 * batch,)))
+    images = Split(torch.rand(10 * batch, *shape) * 2 - 1, torch.randint(CLASSES, (10 * batch,)))
     changed = params.model_copy(update={"model": model, "train": recipe})
-    steps = new_training(changed, images, images.take(slice(0)), start()).run()
-    for _ in range(3):
-        next(steps)
-    began, done = time.perf_counter(), 0
+    trained = new_training(changed, images, images.take(slice(0)), start())
+    events = trained.run()
+    while trained.step < 3:
+        next(events)
+    began, first_step = time.perf_counter(), trained.step
     while time.perf_counter() - began < seconds:
-        next(steps)
-        done += 1
-    rate = done * batch / (time.perf_counter() - began)
+        next(events)
+    rate = (trained.step - first_step) * batch / (time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
     return {"images_per_second": round(rate, 1), "peak_megabytes": round(peak, 1)}
 

@@ -29,6 +29,7 @@ from ddpm.params import load_params
 from ddpm.sampling import draw_batch
 from ddpm.schedule import NoiseSchedule
 from ddpm.splits import Split
+from ddpm.training import EpochEnd
 from ddpm.unet import UNet
 from scripts.check_params import AllParams
 from stages.train import Params, new_training
@@ -115,7 +116,8 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
         recipe = params.train.model_copy(update={"epochs": WITHOUT_END})
         images = Split(pictures, torch.randint(CLASSES, (len(pictures),)))
         training = new_training(params.model_copy(update={"train": recipe}), images, images.take(slice(0)), runtime)
-        yield Contestant(f"{name}, batch {batch}", batch, cost, training.run())
+        steps = (event for event in training.run() if not isinstance(event, EpochEnd))
+        yield Contestant(f"{name}, batch {batch}", batch, cost, steps)
     for batch in (2, 128):
         model = UNet(article.model, NoiseSchedule(article.schedule)).to(runtime.device)
         cost = 3 * operations(model, *inputs(batch))

@@ -48,7 +48,7 @@ def main() -> None:
         processes = wanted_processes(runtime.device)
         if not os.environ.get("DDPM_PROCESSES"):
             processes = min(processes, most_processes(params))
-        check_processes(params, processes)
+        check_processes(params, processes, runtime)
         if processes > 1 or on_several_machines():
             split_images(params.train)  # what is wrong with them is said once
             launch(processes, "stages.train")
@@ -61,12 +61,14 @@ def most_processes(params: Params) -> int:
     return 1 if params.model.block == "double_conv" else params.train.batch_size
 
 
-def check_processes(params: Params, processes: int) -> None:
+def check_processes(params: Params, processes: int, runtime: Runtime) -> None:
     """Refuse too many of them.
 
     Raises:
-        UserError: there are more than most_processes.
+        UserError: there are more than most_processes, or several on a Mac's GPU.
     """
+    if processes > 1 and runtime.device.type == "mps":  # torch has no way to sum over processes there
+        raise UserError(f"DDPM_PROCESSES={processes}: MPS trains in one process; set DDPM_DEVICE=cpu for several")
     if processes > (most := most_processes(params)):
         reason = f"train.batch_size: {most} images cannot be shared among {processes} processes"
         if params.model.block == "double_conv":
@@ -81,7 +83,7 @@ def work(params: Params, runtime: Runtime) -> None:
     mend is found before they join, so that none waits for another in vain.
     """
     group = place()
-    check_processes(params, group.size)
+    check_processes(params, group.size, runtime)
     environment = {**runtime.describe(), "processes": group.size}
     state = None
     if group.rank == 0:

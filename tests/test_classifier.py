@@ -189,7 +189,7 @@ def test_a_missing_file_is_refused(path: Path) -> None:
 def test_weights_of_another_width_are_refused(path: Path) -> None:
     wider = PARAMS.model_copy(update={"channels": 5})
     save_arrays(path, load_arrays(path)[0], {"classifier": wider.model_dump()})
-    assert f"{path}: the weights do not fit the classifier that the file describes" in refusal(path)
+    assert f"{path}: the weights do not fit the network that the file describes" in refusal(path)
 
 
 def test_invalid_params_in_the_file_are_refused(path: Path) -> None:

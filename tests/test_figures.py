@@ -1,4 +1,8 @@
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -93,6 +97,15 @@ def test_to_png_is_decodable_and_closes_the_figure() -> None:
 
 def test_to_png_carries_no_date() -> None:
     assert set(opened(to_png(table())).info) <= {"Software", "dpi"}
+
+
+def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("font.family: serif\nbackend: qtagg\n")
+    settings = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://a_notebooks.own"}
+    code = "import sys, ddpm.figures as f; sys.stdout.buffer.write(f.to_png(f.class_histogram({'a': [1.0]}, 'title')))"
+    command, source = [sys.executable, "-c", code], Path(__file__).parents[1] / "src"
+    drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
+    assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title"))
 
 
 def test_image_png_enlarges_every_pixel() -> None:

@@ -155,8 +155,10 @@ def test_a_card_that_claims_a_giant_network_costs_no_memory(tmp_path: Path) -> N
     giant = NETWORK.model_copy(update={"channels": (2048,), "bottleneck_blocks": 16, "patch_size": 1})
     path = tmp_path / "model.safetensors"
     card = {"model": giant.model_dump(mode="json"), "schedule": SCHEDULE.params.model_dump(), "class_counts": COUNTS}
-    save_arrays(path, {"weight": torch.zeros(1)}, {"card": card})
+    classifier = ClassifierParams(channels=1024, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    save_arrays(path, {"weight": torch.zeros(1)}, {"card": card, "classifier": classifier.model_dump()})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match="the weights do not fit"):
-        load_model(path)
+    for load in (load_model, load_classifier):
+        with pytest.raises(UserError, match=r"^[^\n]*: the weights do not fit the network [^\n]*$"):
+            load(path)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 100

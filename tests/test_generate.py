@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ddpm.arrays import save_arrays
 from ddpm.checkpoint import load_model, save_model
 from ddpm.console import UserError
 from ddpm.device import Runtime
+from ddpm.generate import draw_images, write_pngs
 from ddpm.images import to_uint8
 from ddpm.samplers import SamplerParams
 from ddpm.sampling import draw_batch, draw_labels
@@ -214,6 +216,17 @@ def test_labels_stand_beside_the_pictures_that_they_name(
     assert sorted(path.name for path in out.iterdir()) == [f"{number:06d}.png" for number in range(8, 13)] + [
         "labels.csv"
     ]
+
+
+def test_what_is_cut_off_has_the_labels_of_its_pictures(
+    conditional: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded = load_model(conditional)
+    drawn = draw_images(loaded, sampler(), 1, range(8, 13), CPU)
+    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 2))
+    write_pngs(tmp_path, range(8, 13), islice(drawn, 1), draw_labels(loaded.card, sampler(), 1, range(8, 13)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000008.png", "000009.png", "labels.csv"]
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) == 1 + 5
 
 
 @pytest.mark.parametrize("image_format", ["png", "npz"])

@@ -630,6 +630,8 @@ def test_a_label_is_that_of_seed_and_index_alone() -> None:
     assert draw_labels(card(), sampler(), 3, [150, 4, 99]).tolist() == together[[150, 4, 99]].tolist()
     assert not torch.equal(draw_labels(card(), sampler(), 4, range(200)), together)
     assert torch.equal(draw_labels(card(), sampler("ddim", steps=3), 3, range(200)), together)
+    in_order = draw_labels(card(), sampler(classes=[3, 7]), 3, range(200))
+    assert torch.equal(draw_labels(card(), sampler(classes=[7, 3]), 3, range(200)), in_order)
 
 
 @pytest.mark.parametrize(
@@ -640,6 +642,7 @@ def test_a_label_is_that_of_seed_and_index_alone() -> None:
         (COUNTS, [8, 1]),
         ((5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), "all"),
         ((5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), [9, 0, 4]),
+        ((5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), [7, 7, 3]),
         ((1, 0, 0, 0, 0, 0, 0, 0, 0, 10**12), "all"),
     ],
 )

@@ -328,7 +328,7 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: 
     save_model(path, network(), SCHEDULE, COUNTS)
     rewritten(path, **change)  # type: ignore[arg-type]
     with pytest.raises(
-        UserError, match=r"model\.safetensors: the weights do not fit the model that the file describes"
+        UserError, match=r"model\.safetensors: the weights do not fit the network that the file describes"
     ):
         load_model(path)
 

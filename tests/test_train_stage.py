@@ -8,10 +8,12 @@ import torch
 
 from ddpm.arrays import save_arrays
 from ddpm.console import UserError
+from ddpm.device import Runtime
 from ddpm.params import load_params
 from stages import train
 from stages.train import Params, check_processes, most_processes, split_images
 
+CPU, MPS = (Runtime(torch.device(name), torch.float32) for name in ("cpu", "mps"))
 LABELS = [7, 1, 7, 0, 9, 1, 7, 7]
 
 
@@ -70,15 +72,21 @@ def test_too_few_images_for_a_batch_are_refused(validation: int, left: int) -> N
 def test_processes_are_at_most_the_images_of_a_batch() -> None:
     asked = params(train={"batch_size": 6})
     assert most_processes(asked) == 6
-    check_processes(asked, 6)
+    check_processes(asked, 6, CPU)
     with pytest.raises(UserError) as caught:
-        check_processes(asked, 7)
+        check_processes(asked, 7, CPU)
     assert str(caught.value) == ("train.batch_size: 6 images cannot be shared among 7 processes; set DDPM_PROCESSES=6")
 
 
 def test_batch_norm_trains_in_one_process() -> None:
     asked = params(model={"block": "double_conv"})
     assert most_processes(asked) == 1
-    check_processes(asked, 1)
+    check_processes(asked, 1, CPU)
     with pytest.raises(UserError, match=r"^model\.block: double_conv has BatchNorm, .*; set DDPM_PROCESSES=1$"):
-        check_processes(asked, 2)
+        check_processes(asked, 2, CPU)
+
+
+def test_a_macs_gpu_trains_in_one_process() -> None:
+    check_processes(params(), 1, MPS)
+    with pytest.raises(UserError, match=r"^DDPM_PROCESSES=2: MPS trains in one process; set DDPM_DEVICE=cpu for"):
+        check_processes(params(), 2, MPS)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field, NonNegativeInt
 
-from ddpm.arrays import load_arrays, save_arrays
+from ddpm.arrays import load_arrays, rebuild, save_arrays
 from ddpm.console import UserError
 from ddpm.device import to_device
 from ddpm.labels import CLASSES
@@ -40,7 +40,7 @@ def save_model(path: Path, model: UNet, schedule: NoiseSchedule, class_counts: t
     """Write weights and card as safetensors.
 
     Args:
-        class_counts: how many images of each class the model was trained on.
+        class_counts: how many images of each class there were to train on, held-out ones included.
         facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
     """
     card = ModelCard(model=model.params, schedule=schedule.params, class_counts=class_counts)
@@ -60,10 +60,5 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
         raise UserError(f"{path}: not a model file of this project")
     card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
-    with torch.device("meta"):  # costs no memory, whatever the card claims
-        described = {name: weight.shape for name, weight in UNet(card.model, schedule).state_dict().items()}
-    if wrong := sorted(described.items() ^ {name: weight.shape for name, weight in weights.items()}.items()):
-        raise UserError(f"{path}: the weights do not fit the model that the file describes ({wrong[0][0]})")
-    model = UNet(card.model, schedule)
-    model.load_state_dict(weights)
+    model = rebuild(path, lambda: UNet(card.model, schedule), weights)
     return LoadedModel(to_device(model, torch.device(device)).eval(), schedule, card)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.arrays import load_arrays, save_arrays
+from ddpm.arrays import load_arrays, rebuild, save_arrays
 from ddpm.console import UserError, progress
 from ddpm.device import Runtime, to_device
 from ddpm.labels import CLASSES
@@ -159,9 +159,5 @@ def load_classifier(path: Path) -> Classifier:
     weights, metadata = load_arrays(path)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")
-    model = Classifier(parse(ClassifierParams, metadata["classifier"], str(path)))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit the classifier that the file describes ({error})") from None
-    return model.eval()
+    params = parse(ClassifierParams, metadata["classifier"], str(path))
+    return rebuild(path, lambda: Classifier(params), weights).eval()

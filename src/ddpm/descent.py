@@ -86,7 +86,7 @@ class Descent:
         return [self.network, self.average] if self.average else [self.network]
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for everything, or Muon for the convolutions' weights between stem and head, and Adam for the rest."""
+        """Adam for everything, or Muon for the weights of convolutions but stem and head, and Adam for the rest."""
         network, lr = self.network, self.params.lr
         fused = network.time_table.device.type != "mps"
         if self.params.optimizer == "adam":

@@ -3,7 +3,8 @@
 Environment:
     DDPM_DEVICE     cpu, cuda or mps; by default the best there is.
     DDPM_PRECISION  float32 or bfloat16; by default bfloat16 where the processor computes it natively.
-    DDPM_THREADS    threads on the CPU; by default what torch chooses, the number of physical cores.
+    DDPM_THREADS    threads on the CPU, which processes that train together share; by default what torch chooses, the
+                    number of physical cores.
 """
 
 import os

@@ -1,8 +1,10 @@
 """Tensors in, matplotlib figures and encoded pictures out; no file is touched here."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 
+os.environ["MPLBACKEND"] = "agg"  # a notebook sets another, which may not be found
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 DPI = 150
+plt.rcdefaults()  # a user's own settings would change the pictures
 
 
 def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = "") -> Figure:

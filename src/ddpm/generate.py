@@ -37,7 +37,7 @@ def main() -> None:
     numbers = range(args.first, args.first + args.count)
     drawn = draw_images(loaded, params, args.seed, numbers, runtime)
     conditional = loaded.card.model.class_conditional
-    write(args.out, drawn, draw_labels(loaded.card, params, args.seed, numbers) if conditional else None)
+    write(args.out, numbers, drawn, draw_labels(loaded.card, params, args.seed, numbers) if conditional else None)
 
 
 def draw_images(
@@ -56,24 +56,23 @@ def draw_images(
             yield indices.start, to_uint8(step.x_prev).squeeze(1).cpu()
 
 
-def write_pngs(folder: Path, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
+def write_pngs(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
     """A picture for each image, named by its number; each batch is written as soon as it is drawn.
 
-    The labels, where there are any, come last, as labels.csv.
+    The labels of all, where there are any, come before the first picture, as labels.csv: none is ever without.
     """
-    names = []
+    names = {number: f"{number:06d}.png" for number in numbers}
     for first, images in batches:
+        if labels is not None and first == numbers.start:
+            rows = [f"{name},{label}" for name, label in zip(names.values(), labels.tolist(), strict=True)]
+            write_whole(folder / "labels.csv", "\n".join(["image,label", *rows, ""]).encode())
         for number, image in enumerate(images, start=first):
             buffer = io.BytesIO()
             Image.fromarray(image.numpy()).save(buffer, "PNG")
-            names.append(f"{number:06d}.png")
-            write_whole(folder / names[-1], buffer.getvalue())
-    if labels is not None:
-        rows = [f"{name},{label}" for name, label in zip(names, labels.tolist(), strict=True)]
-        write_whole(folder / "labels.csv", "\n".join(["image,label", *rows, ""]).encode())
+            write_whole(folder / names[number], buffer.getvalue())
 
 
-def write_npz(folder: Path, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
+def write_npz(folder: Path, _: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
     """One file, images.npz: `images`, uint8 (N, 28, 28), and `labels`, int64 (N,), where there are any."""
     arrays: dict[str, Any] = {"images": torch.cat([images for _, images in batches]).numpy()}
     if labels is not None:

@@ -48,7 +48,10 @@ def launch(processes: int, module: str) -> None:
 
     logging.disable(logging.CRITICAL)  # the processes say themselves what is wrong
     end_with_parent()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))  # it would take 1
+    threads = str(max(1, torch.get_num_threads() // processes))
+    os.environ.setdefault("OMP_NUM_THREADS", threads)  # the launcher would take 1
+    if os.environ.get("DDPM_THREADS"):
+        os.environ["DDPM_THREADS"] = threads
     if on_several_machines():
         print("waiting for the processes of the other machines", file=sys.stderr)
     try:

@@ -63,7 +63,7 @@ def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequ
 
 
 def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
-    """What is to be drawn, "all" spelled out.
+    """What is to be drawn, "all" spelled out, each once and in order.
 
     Raises:
         UserError: the model cannot draw one of the classes.
@@ -72,7 +72,7 @@ def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
         raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
     if unknown := sorted(set(params.classes) - set(card.classes)):
         raise UserError(f"classes: the model has not seen {unknown[0]}; choose from {list(card.classes)}")
-    return list(params.classes or card.classes)
+    return sorted(set(params.classes)) or list(card.classes)
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ddpm.labels import CLASSES
+
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 NEAR = 0.01
 
@@ -59,7 +61,7 @@ def confident_share(logits: Tensor, threshold: float) -> float:
     return float((logits.double().softmax(1).amax(1) >= threshold).double().mean())
 
 
-def class_shares(labels: Tensor, classes: int = 10) -> list[float]:
+def class_shares(labels: Tensor, classes: int = CLASSES) -> list[float]:
     """Share of each class among integer labels (N,)."""
     return (labels.bincount(minlength=classes).double() / len(labels)).tolist()
 
