@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator, ScalarFormatter
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm import training
@@ -88,7 +89,7 @@ def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
 
 def plot(table: pd.DataFrame) -> bytes:
     """A column for each thing that grows: images per second above, memory below."""
-    figure, axes = plt.subplots(2, len(SETTINGS), figsize=(9, 5), layout="constrained", sharex="col")
+    figure, axes = plt.subplots(2, len(SETTINGS), figsize=(9, 5), layout="constrained", sharex="col", sharey="row")
     for column, (what, rows) in enumerate(table.groupby("what", sort=False)):
         for axis, key, label in zip(
             axes[:, column],
@@ -99,6 +100,8 @@ def plot(table: pd.DataFrame) -> bytes:
             axis.loglog(rows["value"], rows[key], marker="o")
             axis.set(ylabel=label if column == 0 else "")
             axis.set_xticks(rows["value"], [str(value) for value in rows["value"]])
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(ScalarFormatter())
             axis.minorticks_off()
         axes[1, column].set_xlabel(str(what))
     return to_png(figure)
