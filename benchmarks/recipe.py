@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.samplers import PROCESSED, Judge
+from benchmarks.trainings import on_noise
 from ddpm.console import UserError, progress, run
 from ddpm.device import Runtime, start
 from ddpm.files import write_whole
@@ -34,8 +35,8 @@ from ddpm.generate import at_least
 from ddpm.images import to_float
 from ddpm.labels import CLASSES
 from ddpm.params import load_params, parse, read_yaml
-from ddpm.splits import Split, load_samples, load_split
-from stages.train import Params, new_training
+from ddpm.splits import load_samples, load_split
+from stages.train import Params
 
 TABLE = Path("docs/recipe/trials.csv")
 PATCHES = ["model.patch_size=2", "model.channels=[64,128]"]
@@ -141,8 +142,7 @@ def images_per_second(change: str, runtime: Runtime) -> float:
         values[section][key] = YAML(typ="safe", pure=True).load(StringIO(value))
     params = parse(Params, values, change)
     count = params.train.batch_size * (WARMUP_STEPS + ROUNDS * TIMED_STEPS)
-    images = Split(torch.rand(count, 1, 28, 28) * 2 - 1, torch.randint(CLASSES, (count,)))
-    steps = new_training(params, images, images.take(slice(0)), runtime).run()
+    steps = on_noise(params, count, runtime).run()
     for _ in range(WARMUP_STEPS):
         next(steps)
     rates = []

@@ -8,16 +8,13 @@ import statistics
 import tempfile
 import time
 
-import torch
-
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from benchmarks.trainings import on_noise
 from ddpm.console import run
 from ddpm.device import start
-from ddpm.labels import CLASSES
 from ddpm.params import load_params
 from ddpm.resume import State
-from ddpm.splits import Split
-from stages.train import Params, new_training
+from stages.train import Params
 
 ROUNDS, STEPS = 7, 10
 BETWEEN = 30  # seconds between two savings, by default
@@ -27,8 +24,7 @@ def main() -> None:
     """Time steps and savings in turn, and print the medians."""
     params, runtime = load_params(Params), start()
     count = ROUNDS * STEPS * params.train.batch_size
-    images = Split(torch.rand(count, 1, 28, 28) * 2 - 1, torch.randint(CLASSES, (count,)))
-    training = new_training(params, images, images.take(slice(0)), runtime)
+    training = on_noise(params, count, runtime)
     step_seconds, save_seconds = [], []
     with tempfile.TemporaryDirectory(dir=".") as folder:
         os.environ["DVC_ROOT"] = folder  # states go there

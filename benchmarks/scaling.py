@@ -16,10 +16,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import torch
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
+from benchmarks.trainings import on_noise
 from ddpm import training
 from ddpm.console import progress, run
 from ddpm.device import start
@@ -27,10 +27,8 @@ from ddpm.figures import to_png
 from ddpm.files import write_whole
 from ddpm.generate import at_least
 from ddpm.images import IMAGE_SHAPE
-from ddpm.labels import CLASSES
 from ddpm.params import load_params
-from ddpm.splits import Split
-from stages.train import Params, new_training
+from stages.train import Params
 
 OUT = Path("docs/scaling")
 SETTINGS = {
@@ -73,9 +71,8 @@ def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
     recipe = params.train.model_copy(update={"batch_size": batch, "epochs": 1e6})
     shape = (1, side, side)
     vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
-    images = Split(torch.rand(10 * batch, *shape) * 2 - 1, torch.randint(CLASSES, (10 * batch,)))
     changed = params.model_copy(update={"model": model, "train": recipe})
-    trained = new_training(changed, images, images.take(slice(0)), start())
+    trained = on_noise(changed, 10 * batch, start(), shape)
     events = trained.run()
     while trained.step < 3:
         next(events)

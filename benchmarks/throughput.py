@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.peers import BATCH, noise, peers, plain_loop
+from benchmarks.trainings import on_noise
 from ddpm.checkpoint import LoadedModel, ModelCard
 from ddpm.console import progress, run
 from ddpm.device import Runtime, start, to_device
@@ -28,11 +29,10 @@ from ddpm.labels import CLASSES
 from ddpm.params import load_params
 from ddpm.sampling import draw_batch
 from ddpm.schedule import NoiseSchedule
-from ddpm.splits import Split
 from ddpm.training import EpochEnd
 from ddpm.unet import UNet
 from scripts.check_params import AllParams
-from stages.train import Params, new_training
+from stages.train import Params
 
 SIDE = 2048  # of the square matrices
 ARTICLE = Path("docs/article/params.yaml")  # as `make article` ran it
@@ -114,8 +114,7 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
         batch = params.train.batch_size
         cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule)), *inputs(batch))
         recipe = params.train.model_copy(update={"epochs": WITHOUT_END})
-        images = Split(pictures, torch.randint(CLASSES, (len(pictures),)))
-        training = new_training(params.model_copy(update={"train": recipe}), images, images.take(slice(0)), runtime)
+        training = on_noise(params.model_copy(update={"train": recipe}), len(pictures), runtime)
         steps = (event for event in training.run() if not isinstance(event, EpochEnd))
         yield Contestant(f"{name}, batch {batch}", batch, cost, steps)
     for batch in (2, 128):
