@@ -7,7 +7,7 @@ VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help repro test check plots article fashion verify remote clean env
+.PHONY: help repro test check plots article unlabelled fashion verify remote clean env
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ article: env ## run the article's network and recipe as the experiment "article"
 		model.prediction=noise train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.validation=0 train.log_every=1 sample.gallery.clip=false
+
+unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep its results in docs/unlabelled
+	scripts/variant.sh unlabelled model.class_conditional=false
 
 fashion: env ## run the default recipe on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
 	scripts/variant.sh fashion download.dataset=fashion_mnist

@@ -1,4 +1,4 @@
-"""Images per second in training and sampling: this project, the article's loop, and a peer, in turns and in one run.
+"""Images per second in training and sampling: this project, the article's loop, and peers, in turns and in one run.
 
     python -m benchmarks.throughput --rounds 5 --seconds 5
 

@@ -2,7 +2,7 @@
 
     python -m scripts.results [docs/fashion/metrics]
 
-README's is made of metrics/ and docs/article/metrics/.
+README's is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/.
 """
 
 import json
@@ -14,7 +14,11 @@ from pathlib import Path
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.console import UserError, run
 
-FOLDERS = {"default": Path("metrics"), "article": Path("docs/article/metrics")}
+FOLDERS = {
+    "default": Path("metrics"),
+    "without classes": Path("docs/unlabelled/metrics"),
+    "article": Path("docs/article/metrics"),
+}
 FILES = {"scores": "evaluate/scores.json", "bits": "likelihood/bits.json", "accuracy": "relearn/accuracy.json"}
 # What a row shows, with how many digits. {row} is "samples" for a model, then "test" and "floor"; {learned} is
 # that, but "real" in the last; {test} and {train} are for models alone.
