@@ -86,13 +86,13 @@ def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
 
 
 def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
-    """Its own training_loop and samples, both generators, with the U-Net and the schedule of its examples."""
+    """Its own training_loop and samples, both generators, as in its example for Fashion-MNIST, but for the average."""
     from accelerate import Accelerator
-    from smalldiffusion import Scaled, ScheduleDDPM, samples, training_loop
+    from smalldiffusion import Scaled, ScheduleLogLinear, samples, training_loop
     from smalldiffusion.model_unet import Unet
 
     network = Scaled(Unet)(28, 1, 1, ch=32, ch_mult=(1, 2), attn_resolutions=(14,)).to(device)
-    schedule = ScheduleDDPM(beta_start=1e-4, beta_end=0.02, N=TIMESTEPS)
+    schedule = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
     accelerator = Accelerator(cpu=device.type == "cpu")
     loader = torch.utils.data.DataLoader[Any](pictures.cpu(), batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
 
@@ -101,7 +101,8 @@ def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
             yield state.loss.item()
 
     def draw(count: int) -> Tensor:
-        *_, last = samples(network, schedule.sample_sigmas(EVALUATIONS), batchsize=count, accelerator=accelerator)
+        sigmas = schedule.sample_sigmas(EVALUATIONS)
+        *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
         return last.clamp(-1, 1)
 
     inputs = (noise(device), torch.ones(BATCH, 1, 1, 1, device=device))
