@@ -55,7 +55,7 @@ clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 env: .venv/.package ## set up .venv alone
 
 # The library is installed as a copy, for `python -m ddpm.generate`; the stages run the source beside dvc.yaml.
-.venv/.package: .venv/.dependencies $(wildcard src/ddpm/*.py)
+.venv/.package: .venv/.dependencies $(wildcard src/ddpm/*.py src/ddpm/*/*.py)
 	@pip install --quiet --no-deps --no-build-isolation .
 	@rm -rf build src/*.egg-info
 	@touch $@

@@ -11,10 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.trainings import on_noise
-from ddpm.console import run
-from ddpm.device import start
 from ddpm.generate import at_least
-from ddpm.params import load_params
+from ddpm.runtime.console import run
+from ddpm.runtime.device import start
+from ddpm.runtime.params import load_params
 from stages.train import Params
 
 WARMUP_STEPS = 5

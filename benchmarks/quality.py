@@ -17,15 +17,15 @@ import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.peers import EVALUATIONS, Peer, peers
 from benchmarks.recipe import images_per_second
 from benchmarks.samplers import PROCESSED, SEED, Judge
-from ddpm.checkpoint import LoadedModel, ModelCard
-from ddpm.console import progress, run
-from ddpm.device import Runtime, start
+from ddpm.data.images import to_float, to_uint8
+from ddpm.data.labels import CLASSES
+from ddpm.data.splits import Split, load_split
+from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.generate import at_least, draw_images
-from ddpm.images import to_float, to_uint8
-from ddpm.labels import CLASSES
-from ddpm.params import load_params
-from ddpm.schedule import NoiseSchedule
-from ddpm.splits import Split, load_split
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.runtime.console import progress, run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.params import load_params
 from scripts.check_params import AllParams
 from stages.train import Params, new_training
 

@@ -28,14 +28,14 @@ from ruamel.yaml import YAML
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.samplers import PROCESSED, Judge
 from benchmarks.trainings import on_noise
-from ddpm.console import UserError, progress, run
-from ddpm.device import Runtime, start
-from ddpm.files import write_whole
+from ddpm.data.images import to_float
+from ddpm.data.labels import CLASSES
+from ddpm.data.splits import load_samples, load_split
 from ddpm.generate import at_least
-from ddpm.images import to_float
-from ddpm.labels import CLASSES
-from ddpm.params import load_params, parse, read_yaml
-from ddpm.splits import load_samples, load_split
+from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.files import write_whole
+from ddpm.runtime.params import load_params, parse, read_yaml
 from stages.train import Params
 
 TABLE = Path("docs/recipe/trials.csv")

@@ -21,24 +21,24 @@ from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from ddpm.checkpoint import LoadedModel, load_model
-from ddpm.classifier import NAMES, features_and_logits, load_classifier
-from ddpm.console import run
-from ddpm.device import Runtime, start
-from ddpm.figures import tile, to_png
-from ddpm.files import write_whole
+from ddpm.data.images import IMAGE_SHAPE, to_float, to_uint8
+from ddpm.data.splits import load_split
+from ddpm.diffusion.samplers import SamplerParams
+from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.generate import at_least, draw_images
-from ddpm.images import IMAGE_SHAPE, to_float, to_uint8
-from ddpm.randomness import ImageNoise
-from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, draw_labels, noise_predictor
-from ddpm.schedule import ScheduleParams
-from ddpm.scores import frechet_distance
-from ddpm.splits import load_split
+from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
+from ddpm.networks.sampling import batches, draw_labels, noise_predictor
+from ddpm.runtime.console import run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.files import write_whole
+from ddpm.runtime.randomness import ImageNoise
+from ddpm.scoring.figures import tile, to_png
+from ddpm.scoring.scores import frechet_distance
 
 MODELS = Path("models")
 MODEL = MODELS / "ddpm.safetensors"
-CODE = [Path("src/ddpm/samplers.py"), Path("src/ddpm/sampling.py")]
+CODE = [Path("src/ddpm/diffusion/samplers.py"), Path("src/ddpm/networks/sampling.py")]
 PROCESSED = Path("data/processed")
 OUT = Path("docs/samplers")
 SEED = 2  # neither the gallery's nor the population's

@@ -10,10 +10,10 @@ import time
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.trainings import on_noise
-from ddpm.console import run
-from ddpm.device import start
-from ddpm.params import load_params
-from ddpm.resume import State
+from ddpm.runtime.console import run
+from ddpm.runtime.device import start
+from ddpm.runtime.params import load_params
+from ddpm.runtime.resume import State
 from stages.train import Params
 
 ROUNDS, STEPS = 7, 10

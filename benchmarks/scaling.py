@@ -20,14 +20,14 @@ from matplotlib.ticker import LogLocator, ScalarFormatter
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.trainings import on_noise
-from ddpm import training
-from ddpm.console import progress, run
-from ddpm.device import start
-from ddpm.figures import to_png
-from ddpm.files import write_whole
+from ddpm.data.images import IMAGE_SHAPE
 from ddpm.generate import at_least
-from ddpm.images import IMAGE_SHAPE
-from ddpm.params import load_params
+from ddpm.runtime.console import progress, run
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_whole
+from ddpm.runtime.params import load_params
+from ddpm.scoring.figures import to_png
+from ddpm.training import loop as training
 from stages.train import Params
 
 OUT = Path("docs/scaling")

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from ddpm.console import UserError, progress, run
 from ddpm.generate import at_least
+from ddpm.runtime.console import UserError, progress, run
 
 
 def main() -> None:

@@ -21,16 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.peers import BATCH, noise, peers, plain_loop
 from benchmarks.trainings import on_noise
-from ddpm.checkpoint import LoadedModel, ModelCard
-from ddpm.console import progress, run
-from ddpm.device import Runtime, start, to_device
+from ddpm.data.labels import CLASSES
+from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.generate import at_least
-from ddpm.labels import CLASSES
-from ddpm.params import load_params
-from ddpm.sampling import draw_batch
-from ddpm.schedule import NoiseSchedule
-from ddpm.training import EpochEnd
-from ddpm.unet import UNet
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.sampling import draw_batch
+from ddpm.networks.unet import UNet
+from ddpm.runtime.console import progress, run
+from ddpm.runtime.device import Runtime, start, to_device
+from ddpm.runtime.params import load_params
+from ddpm.training.loop import EpochEnd
 from scripts.check_params import AllParams
 from stages.train import Params
 

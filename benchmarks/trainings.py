@@ -2,11 +2,11 @@
 
 import torch
 
-from ddpm.device import Runtime
-from ddpm.images import IMAGE_SHAPE
-from ddpm.labels import CLASSES
-from ddpm.splits import Split
-from ddpm.training import Training
+from ddpm.data.images import IMAGE_SHAPE
+from ddpm.data.labels import CLASSES
+from ddpm.data.splits import Split
+from ddpm.runtime.device import Runtime
+from ddpm.training.loop import Training
 from stages.train import Params, new_training
 
 

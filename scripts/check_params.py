@@ -4,18 +4,18 @@ import sys
 from pathlib import Path
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from ddpm.classifier import ClassifierParams
-from ddpm.console import UserError, run
-from ddpm.manifold import NEIGHBOURS
-from ddpm.params import Section, load_params
-from ddpm.schedule import ScheduleParams
-from ddpm.training import TrainParams
-from ddpm.unet import UNetParams
+from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.networks.classifier import ClassifierParams
+from ddpm.networks.unet import UNetParams
+from ddpm.runtime.console import UserError, run
+from ddpm.runtime.params import Section, load_params
+from ddpm.scoring.manifold import NEIGHBOURS
+from ddpm.training.loop import TrainParams
+from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
 from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
-from stages.relearn import RelearnParams
 from stages.sample import SampleParams
 
 TRAINING_IMAGES = 60_000  # in every data set that download knows
@@ -40,7 +40,7 @@ class AllParams(Section):
     sample: SamplePair
     evaluate: EvaluateParams
     likelihood: LikelihoodParams
-    relearn: RelearnParams
+    classification_accuracy_score: ClassificationAccuracyScoreParams
 
 
 def spanning_errors(params: AllParams) -> list[str]:

@@ -12,14 +12,18 @@ from functools import partial
 from pathlib import Path
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from ddpm.console import UserError, run
+from ddpm.runtime.console import UserError, run
 
 FOLDERS = {
     "default": Path("metrics"),
     "without classes": Path("docs/unlabelled/metrics"),
     "article": Path("docs/article/metrics"),
 }
-FILES = {"scores": "evaluate/scores.json", "bits": "likelihood/bits.json", "accuracy": "relearn/accuracy.json"}
+FILES = {
+    "scores": "evaluate/scores.json",
+    "bits": "likelihood/bits.json",
+    "accuracy": "classification_accuracy_score/accuracy.json",
+}
 # What a row shows, with how many digits. {row} is "samples" for a model, then "test" and "floor"; {learned} is
 # that, but "real" in the last; {test} and {train} are for models alone.
 ROWS = {

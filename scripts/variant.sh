@@ -12,4 +12,4 @@ head=$(git rev-parse HEAD)
 experiment="refs/exps/${head:0:2}/${head:2}/$name"
 mkdir -p "docs/$name"
 rm -rf "docs/$name/metrics" "docs/$name/params.yaml" "docs/$name/dvc.lock"
-git archive "$experiment" metrics/{classifier,train,evaluate,likelihood,relearn} params.yaml dvc.lock | tar -x -C "docs/$name"
+git archive "$experiment" metrics/{classifier,train,evaluate,likelihood,classification_accuracy_score} params.yaml dvc.lock | tar -x -C "docs/$name"

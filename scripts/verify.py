@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from ddpm.console import UserError, progress, run
-from ddpm.params import read_yaml
+from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.params import read_yaml
 
 LOCK = Path("dvc.lock")
 CHUNK = 1 << 20

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-from ddpm.classifier import NAMES, ClassifierParams, accuracy, fit_classifier, save_classifier
-from ddpm.console import UserError, run
-from ddpm.device import start
-from ddpm.files import write_json
-from ddpm.params import Sections, load_params
-from ddpm.splits import load_split
+from ddpm.data.splits import load_split
+from ddpm.networks.classifier import NAMES, ClassifierParams, accuracy, save_classifier
+from ddpm.runtime.console import UserError, run
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Sections, load_params
+from ddpm.training.classifier import fit_classifier
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from ddpm.console import progress, run
-from ddpm.datasets import SIZES, fetch_dataset
-from ddpm.files import write_whole
-from ddpm.params import Section, Sections, load_params
-from ddpm.sources import sources
+from ddpm.data.datasets import SIZES, fetch_dataset
+from ddpm.data.sources import sources
+from ddpm.runtime.console import progress, run
+from ddpm.runtime.files import write_whole
+from ddpm.runtime.params import Section, Sections, load_params
 
 RAW = Path("data/raw")
 

@@ -12,16 +12,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.classifier import NAMES, features_and_logits, load_classifier
-from ddpm.console import UserError, progress, run
-from ddpm.device import start
-from ddpm.figures import class_histogram, image_gif, image_png, image_table, tile, to_png
-from ddpm.files import write_json, write_whole
-from ddpm.images import to_float, to_uint8
-from ddpm.manifold import NEIGHBOURS, manifold_scores
-from ddpm.params import Section, Sections, load_params
-from ddpm.randomness import generator
-from ddpm.scores import (
+from ddpm.data.images import to_float, to_uint8
+from ddpm.data.splits import load_samples, load_split
+from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
+from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json, write_whole
+from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.randomness import generator
+from ddpm.scoring.figures import class_histogram, image_gif, image_png, image_table, tile, to_png
+from ddpm.scoring.manifold import NEIGHBOURS, manifold_scores
+from ddpm.scoring.scores import (
     class_chi_square,
     class_imbalance,
     class_shares,
@@ -31,7 +32,6 @@ from ddpm.scores import (
     kernel_distance,
     nearest_neighbours,
 )
-from ddpm.splits import load_samples, load_split
 
 PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")

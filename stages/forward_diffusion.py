@@ -6,14 +6,14 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from ddpm.arrays import load_arrays
-from ddpm.console import UserError, run
-from ddpm.figures import image_table, to_png
-from ddpm.files import write_whole
-from ddpm.images import to_uint8
-from ddpm.params import Section, Sections, load_params
-from ddpm.randomness import generator
-from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.data.images import to_uint8
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.runtime.arrays import load_arrays
+from ddpm.runtime.console import UserError, run
+from ddpm.runtime.files import write_whole
+from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.randomness import generator
+from ddpm.scoring.figures import image_table, to_png
 
 TRAIN = Path("data/processed/train.safetensors")
 METRICS = Path("metrics/forward_diffusion")

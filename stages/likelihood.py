@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.checkpoint import load_model
-from ddpm.console import progress, run
-from ddpm.device import start
-from ddpm.files import write_json
-from ddpm.likelihood import Bound, variational_bound
-from ddpm.params import Section, Sections, load_params
-from ddpm.randomness import generator
-from ddpm.splits import load_split
+from ddpm.data.splits import load_split
+from ddpm.diffusion.likelihood import Bound, variational_bound
+from ddpm.networks.checkpoint import load_model
+from ddpm.runtime.console import progress, run
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.randomness import generator
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/ddpm.safetensors")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from ddpm.arrays import save_arrays
-from ddpm.console import run
-from ddpm.files import write_json
-from ddpm.idx import decode_pair
-from ddpm.images import to_float
+from ddpm.data.idx import decode_pair
+from ddpm.data.images import to_float
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.console import run
+from ddpm.runtime.files import write_json
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")

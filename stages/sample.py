@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.arrays import save_arrays
-from ddpm.checkpoint import LoadedModel, load_model
-from ddpm.console import UserError, progress, run
-from ddpm.device import Runtime, start
-from ddpm.images import IMAGE_SHAPE, to_uint8
-from ddpm.params import load_params
-from ddpm.resume import State, fingerprint, stopping
-from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels, wanted_classes
+from ddpm.data.images import IMAGE_SHAPE, to_uint8
+from ddpm.diffusion.samplers import SamplerParams
+from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, wanted_classes
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.params import load_params
+from ddpm.runtime.resume import State, fingerprint, stopping
 
 MODEL = Path("models/ddpm.safetensors")
 SAMPLES = Path("data/samples")

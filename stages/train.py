@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint import save_model
-from ddpm.console import UserError, progress, run
-from ddpm.device import Runtime, start
-from ddpm.files import write_json, write_whole
-from ddpm.group import ALONE, Group, join, launched, place
-from ddpm.labels import CLASSES
-from ddpm.launch import launch, on_several_machines, wanted_processes
-from ddpm.params import Sections, load_params
-from ddpm.resume import State, fingerprint, stopping
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.splits import Split, load_split
-from ddpm.timesteps import TIMESTEP_BUCKETS
-from ddpm.training import EpochEnd, Logged, Training, TrainParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.data.labels import CLASSES
+from ddpm.data.splits import Split, load_split
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.timesteps import TIMESTEP_BUCKETS
+from ddpm.networks.checkpoint import save_model
+from ddpm.networks.unet import UNet, UNetParams
+from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.files import write_json, write_whole
+from ddpm.runtime.group import ALONE, Group, join, launched, place
+from ddpm.runtime.launch import launch, on_several_machines, wanted_processes
+from ddpm.runtime.params import Sections, load_params
+from ddpm.runtime.resume import State, fingerprint, stopping
+from ddpm.training.loop import EpochEnd, Logged, Training, TrainParams
 
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")

@@ -1,6 +1,6 @@
 """Params of small networks, for tests."""
 
-from ddpm.unet import UNetParams
+from ddpm.networks.unet import UNetParams
 
 
 def unet_params(**changes: object) -> UNetParams:

@@ -4,20 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.arrays import load_arrays, save_arrays
-from ddpm.classifier import (
+from ddpm.networks.classifier import (
     Classifier,
     ClassifierParams,
-    _shift,
     accuracy,
     features_and_logits,
-    fit_classifier,
     load_classifier,
     save_classifier,
-    train_classifier,
 )
-from ddpm.console import UserError
-from ddpm.device import Runtime
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from ddpm.training.classifier import _shift, fit_classifier, train_classifier
 
 CPU = torch.device("cpu")
 RUNTIME = Runtime(CPU, torch.float32)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm import device
-from ddpm.console import UserError
-from ddpm.device import Runtime, start, to_device
+from ddpm.runtime import device
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime, start, to_device
 
 VARIABLES = ("DDPM_DEVICE", "DDPM_PRECISION", "DDPM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
 

@@ -13,6 +13,11 @@ ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/*.py")])
+# The rooms of the library, in the order in which imports may run: a room imports from itself and from those before it.
+ROOMS = ["runtime", "data", "diffusion", "networks", "training", "scoring"]
+ALLOWED = {name: {*ROOMS[:place]} for place, name in enumerate(ROOMS)}
+ALLOWED["scoring"] -= {"training"}
+ALLOWED |= {"ddpm": {*ROOMS}, "stages": {"ddpm", *ROOMS}, "scripts": {"stages", "ddpm", *ROOMS}}
 every_stage = pytest.mark.parametrize("name", STAGES)
 
 
@@ -98,7 +103,7 @@ def test_the_sections_read_are_those_expected() -> None:
         "sample": {"sample.${item.set}"},
         "evaluate": {"evaluate"},
         "likelihood": {"likelihood"},
-        "relearn": {"relearn"},
+        "classification_accuracy_score": {"classification_accuracy_score"},
     }
 
 
@@ -132,12 +137,39 @@ def test_every_import_is_one_that_the_closure_sees(path: Path) -> None:
 
 def test_no_package_has_a_face() -> None:
     inits = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name == "__init__.py")
-    assert inits == ["scripts/__init__.py", "src/ddpm/__init__.py", "stages/__init__.py"]
-    assert (ROOT / "scripts/__init__.py").read_text() == ""
-    assert (ROOT / "src/ddpm/__init__.py").read_text() == ""
+    packages = [f"src/ddpm/{room}/__init__.py" for room in ROOMS]
+    assert inits == sorted(["scripts/__init__.py", "src/ddpm/__init__.py", *packages, "stages/__init__.py"])
+    for name in inits[:-1]:
+        assert (ROOT / name).read_text() == "", name
     first, second = ast.parse((ROOT / "stages/__init__.py").read_text()).body
     assert ast.unparse(first) == "import sys"
     assert ast.unparse(second) == "sys.path.insert(0, f'{__path__[0]}/../src')"
+
+
+def room(module: str) -> str:
+    """Where a module of the project is: in a sub-package of the library, `ddpm` itself, or another folder."""
+    first, _, rest = module.partition(".")
+    inner = rest.partition(".")[0]
+    return inner if first == "ddpm" and inner in ROOMS else first
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT / "src" if "src" in path.parts else ROOT).with_suffix("").parts)
+    reached = {
+        room(name)
+        for name in imported_modules(path)
+        if (file := module_file(name, ROOT)) and file.stat().st_size  # an empty __init__.py is nowhere
+    }
+    assert reached <= {room(module)} | ALLOWED[room(module)]
+
+
+def test_what_trains_knows_no_sampler_and_what_trains_or_draws_no_score() -> None:
+    training = closure("stages.train", ROOT)
+    drawing = closure("stages.sample", ROOT)
+    assert "src/ddpm/diffusion/samplers.py" in drawing
+    assert "src/ddpm/diffusion/samplers.py" not in training
+    assert not [path for path in (*training, *drawing) if path.startswith("src/ddpm/scoring/")]
 
 
 def test_stages_are_the_scripts() -> None:

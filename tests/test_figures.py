@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ddpm.figures import DPI, class_histogram, image_gif, image_png, image_table, tile, to_png
+from ddpm.scoring.figures import DPI, class_histogram, image_gif, image_png, image_table, tile, to_png
 
 
 def opened(data: bytes) -> Image.Image:
@@ -102,7 +102,10 @@ def test_to_png_carries_no_date() -> None:
 def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("font.family: serif\nbackend: qtagg\n")
     settings = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://a_notebooks.own"}
-    code = "import sys, ddpm.figures as f; sys.stdout.buffer.write(f.to_png(f.class_histogram({'a': [1.0]}, 'title')))"
+    code = (
+        "import sys, ddpm.scoring.figures as f; "
+        "sys.stdout.buffer.write(f.to_png(f.class_histogram({'a': [1.0]}, 'title')))"
+    )
     command, source = [sys.executable, "-c", code], Path(__file__).parents[1] / "src"
     drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
     assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title"))

@@ -10,16 +10,16 @@ import pytest
 import torch
 from networks import unet_params
 
-from ddpm.arrays import load_arrays, save_arrays
-from ddpm.checkpoint import load_model, save_model
-from ddpm.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
-from ddpm.console import UserError
-from ddpm.idx import decode_pair
-from ddpm.params import load_params
-from ddpm.resume import State
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.training import TrainParams
-from ddpm.unet import UNet
+from ddpm.data.idx import decode_pair
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
+from ddpm.networks.unet import UNet
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.params import load_params
+from ddpm.runtime.resume import State
+from ddpm.training.loop import TrainParams
 
 MUTANTS = 10_000
 MEGABYTES = 1000  # by which the process may grow

@@ -13,16 +13,16 @@ from networks import unet_params
 from PIL import Image
 
 from ddpm import generate
-from ddpm.arrays import save_arrays
-from ddpm.checkpoint import load_model, save_model
-from ddpm.console import UserError
-from ddpm.device import Runtime
+from ddpm.data.images import to_uint8
+from ddpm.diffusion.samplers import SamplerParams
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.generate import draw_images, write_pngs
-from ddpm.images import to_uint8
-from ddpm.samplers import SamplerParams
-from ddpm.sampling import draw_batch, draw_labels
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.sampling import draw_batch, draw_labels
+from ddpm.networks.unet import UNet
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
 
 REPOSITORY = Path(__file__).parents[1]
 CPU = Runtime(torch.device("cpu"), torch.float32)

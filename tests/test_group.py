@@ -11,8 +11,8 @@ from test_training import CPU, SCHEDULE, network, split
 from torch import Tensor
 from torch import distributed as dist
 
-from ddpm.group import ALONE, Group, join, launched, place
-from ddpm.training import EpochEnd, Logged, Training, TrainParams
+from ddpm.runtime.group import ALONE, Group, join, launched, place
+from ddpm.training.loop import EpochEnd, Logged, Training, TrainParams
 
 RECIPE = {
     "epochs": 2,

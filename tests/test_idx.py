@@ -3,8 +3,8 @@ import struct
 import pytest
 import torch
 
-from ddpm.console import UserError
-from ddpm.idx import decode_idx, decode_pair
+from ddpm.data.idx import decode_idx, decode_pair
+from ddpm.runtime.console import UserError
 
 
 def idx(*shape: int, values: bytes = b"", dtype: int = 0x08, magic: bytes = b"\0\0") -> bytes:

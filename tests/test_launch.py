@@ -13,23 +13,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.console import UserError
-from ddpm.launch import on_several_machines, wanted_processes
+from ddpm.runtime.console import UserError
+from ddpm.runtime.launch import on_several_machines, wanted_processes
 
 REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120  # on a busy machine
 LAUNCH = """
 import torch
-from ddpm.console import run
-from ddpm.launch import launch
+from ddpm.runtime.console import run
+from ddpm.runtime.launch import launch
 {}
 run(lambda: launch({}, "job"))
 """
 JOB = """
 import os, signal, sys, time, torch
 from pathlib import Path
-from ddpm.group import join, place
-from ddpm.resume import stopping
+from ddpm.runtime.group import join, place
+from ddpm.runtime.resume import stopping
 group = place()
 join(group, torch.device("cpu"))
 def ready():

@@ -11,19 +11,19 @@ from networks import unet_params
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from ddpm import likelihood
-from ddpm.arrays import save_arrays
-from ddpm.checkpoint import load_model, save_model
-from ddpm.likelihood import (
+from ddpm.diffusion import likelihood
+from ddpm.diffusion.likelihood import (
     PredictNoise,
     discretised_log_likelihood,
     prior_term,
     step_term,
     variational_bound,
 )
-from ddpm.randomness import generator
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.unet import UNet
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.randomness import generator
 from stages.likelihood import main
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.manifold import manifold_scores
+from ddpm.scoring.manifold import manifold_scores
 
 
 def gaussian(count: int, seed: int, width: int = 8) -> Tensor:
@@ -43,7 +43,7 @@ def test_scores_are_those_of_the_definitions(k: int) -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, samples = gaussian(53, 0), gaussian(47, 1) + 0.5
     whole = manifold_scores(real, samples)
-    monkeypatch.setattr("ddpm.manifold.CHUNK", 10)
+    monkeypatch.setattr("ddpm.scoring.manifold.CHUNK", 10)
     assert manifold_scores(real, samples) == pytest.approx(whole, abs=1e-12)
 
 

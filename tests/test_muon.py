@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.muon import ITERATIONS, NEWTON_SCHULZ, Muon, orthogonalise
+from ddpm.training.muon import ITERATIONS, NEWTON_SCHULZ, Muon, orthogonalise
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

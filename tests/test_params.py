@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from ddpm import console
-from ddpm.console import UserError
-from ddpm.params import DEFAULTS, Section, Sections, load_params
-from ddpm.samplers import SamplerParams
-from ddpm.training import TrainParams
+from ddpm.diffusion.samplers import SamplerParams
+from ddpm.runtime import console
+from ddpm.runtime.console import UserError
+from ddpm.runtime.params import DEFAULTS, Section, Sections, load_params
+from ddpm.training.loop import TrainParams
 from scripts import check_params
 from scripts.check_params import AllParams, spanning_errors
 from stages import download, forward_diffusion, train
@@ -173,7 +173,12 @@ WRONG = [
     ("evaluate.seed", -1, "evaluate.seed", "greater than or equal to 0, got -1"),
     ("likelihood.images", 1, "likelihood.images", "greater than or equal to 2, got 1"),
     ("likelihood.terms", 0, "likelihood.terms", "greater than or equal to 1, got 0"),
-    ("relearn.count", 1, "relearn.count", "greater than or equal to 2, got 1"),
+    (
+        "classification_accuracy_score.count",
+        1,
+        "classification_accuracy_score.count",
+        "greater than or equal to 2, got 1",
+    ),
     ("evaluate.seed", 2**63, "evaluate.seed", "less than 9223372036854775808, got 9223372036854775808"),
     # Unknown choices.
     ("download.dataset", "cifar", "download.dataset", "'mnist' or 'fashion_mnist', got \"cifar\""),

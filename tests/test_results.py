@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.console import UserError
+from ddpm.runtime.console import UserError
 from scripts import results
 
 SCORES = {

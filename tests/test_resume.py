@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.arrays import save_arrays
-from ddpm.console import UserError
-from ddpm.resume import OTHERS_KEPT, State, fingerprint, stopping
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.resume import OTHERS_KEPT, State, fingerprint, stopping
 
 KEY = "0123456789abcdef" * 4
 

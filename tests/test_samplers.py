@@ -11,13 +11,13 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from networks import unet_params
 from torch import Tensor, nn
 
-from ddpm.checkpoint import LoadedModel, ModelCard, load_model, save_model
-from ddpm.console import UserError
-from ddpm.device import Runtime
-from ddpm.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
-from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet
+from ddpm.diffusion.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, save_model
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels
+from ddpm.networks.unet import UNet
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
 
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
 SHAPE = (3, 1, 4, 4)

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 
 REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
 TIMESTEPS = [0, 1, 2, 10, 250, 500, 998, 999]

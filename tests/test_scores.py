@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import scores
-from ddpm.scores import (
+from ddpm.scoring import scores
+from ddpm.scoring.scores import (
     class_chi_square,
     class_imbalance,
     class_shares,

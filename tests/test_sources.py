@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from ddpm import datasets
-from ddpm import sources as module
-from ddpm.console import UserError
-from ddpm.datasets import fetch_dataset
-from ddpm.idx import decode_pair
-from ddpm.sources import Folder, Mirror, NpmPackage, Patience, Source, SourceError, sources
+from ddpm.data import datasets
+from ddpm.data import sources as module
+from ddpm.data.datasets import fetch_dataset
+from ddpm.data.idx import decode_pair
+from ddpm.data.sources import Folder, Mirror, NpmPackage, Patience, Source, SourceError, sources
+from ddpm.runtime.console import UserError
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 Serve = Callable[[dict[str, Answer]], str]

@@ -16,17 +16,17 @@ from networks import unet_params
 from pydantic import ValidationError
 from torch import Tensor
 
-from ddpm import files
-from ddpm.arrays import load_arrays, save_arrays
-from ddpm.checkpoint import load_model, save_model
-from ddpm.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
-from ddpm.console import UserError
-from ddpm.files import write_json, write_whole
-from ddpm.images import IMAGE_SHAPE, to_float, to_uint8
-from ddpm.randomness import ImageNoise, generator
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.splits import Split, load_samples, load_split
-from ddpm.unet import UNet
+from ddpm.data.images import IMAGE_SHAPE, to_float, to_uint8
+from ddpm.data.splits import Split, load_samples, load_split
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
+from ddpm.networks.unet import UNet
+from ddpm.runtime import files
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.files import write_json, write_whole
+from ddpm.runtime.randomness import ImageNoise, generator
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
@@ -87,7 +87,7 @@ def test_write_whole_removes_what_a_killed_attempt_has_left(tmp_path: Path) -> N
     writer = f"""
 import os, signal
 from pathlib import Path
-from ddpm import files
+from ddpm.runtime import files
 files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 files.write_whole(Path({str(tmp_path)!r}) / "file", b"killed half-way")
 """

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm.arrays import save_arrays
-from ddpm.console import UserError
-from ddpm.device import Runtime
-from ddpm.params import load_params
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from ddpm.runtime.params import load_params
 from stages import train
 from stages.train import Params, check_processes, most_processes, split_images
 

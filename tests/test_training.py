@@ -8,16 +8,16 @@ import torch
 from networks import unet_params
 from torch import Tensor
 
-from ddpm.console import UserError
-from ddpm.device import Runtime
-from ddpm.muon import orthogonalise
-from ddpm.params import parse
-from ddpm.randomness import generator
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.splits import Split
-from ddpm.timesteps import draw_timesteps, timestep_cdf
-from ddpm.training import EpochEnd, Logged, Training, TrainParams
-from ddpm.unet import UNet
+from ddpm.data.splits import Split
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
+from ddpm.networks.unet import UNet
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from ddpm.runtime.params import parse
+from ddpm.runtime.randomness import generator
+from ddpm.training.loop import EpochEnd, Logged, Training, TrainParams
+from ddpm.training.muon import orthogonalise
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
@@ -237,25 +237,25 @@ def test_the_density_decides_the_timesteps_of_training_and_not_those_of_validati
 
 def test_learning_rate_constant() -> None:
     training = new_training(lr=0.02)
-    assert [training.descent.learning_rate(step) for step in range(8)] == [0.02] * 8
+    assert [training.optimization.learning_rate(step) for step in range(8)] == [0.02] * 8
 
 
 def test_learning_rate_warms_up() -> None:
     training = new_training(lr=0.02, warmup_steps=3)
-    rates = [training.descent.learning_rate(step) for step in range(6)]
+    rates = [training.optimization.learning_rate(step) for step in range(6)]
     assert rates == pytest.approx([0.005, 0.01, 0.015, 0.02, 0.02, 0.02], rel=1e-12)
 
 
 def test_learning_rate_falls_by_half_a_cosine() -> None:
     training = new_training(lr=0.02, lr_decay="cosine")
     assert training.total_steps == 8
-    rates = [training.descent.learning_rate(step) for step in (0, 2, 4, 6, 8)]
+    rates = [training.optimization.learning_rate(step) for step in (0, 2, 4, 6, 8)]
     assert rates == pytest.approx([0.02, 0.01 * (1 + 0.5**0.5), 0.01, 0.01 * (1 - 0.5**0.5), 0], abs=1e-12)
 
 
 def test_learning_rate_warm_up_and_cosine_multiply() -> None:
     training = new_training(lr=0.02, lr_decay="cosine", warmup_steps=4)
-    assert training.descent.learning_rate(2) == pytest.approx(
+    assert training.optimization.learning_rate(2) == pytest.approx(
         0.02 * 3 / 5 * 0.5 * (1 + math.cos(math.pi / 4)), rel=1e-12
     )
 
@@ -307,7 +307,7 @@ def test_one_step_is_adam_on_the_mean_squared_error(
 
 def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others() -> None:
     training = new_training(model=network(), optimizer="muon")
-    muon, adam = training.descent.optimizers
+    muon, adam = training.optimization.optimizers
     names = {id(weight): name for name, weight in training.network.named_parameters()}
 
     def moved_by(optimizer: torch.optim.Optimizer) -> set[str]:
@@ -328,8 +328,8 @@ def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
     training = new_training(optimizer=optimizer, lr=0.02, lr_decay="cosine", warmup_steps=2)
     for step in range(3):
         training._step(batch(4, seed=step))
-        rates = {group["lr"] for each in training.descent.optimizers for group in each.param_groups}
-        assert rates == {training.descent.learning_rate(step)}
+        rates = {group["lr"] for each in training.optimization.optimizers for group in each.param_groups}
+        assert rates == {training.optimization.learning_rate(step)}
 
 
 def test_each_step_has_its_own_noise_and_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +399,7 @@ def test_a_state_keeps_the_memory_format_of_the_optimizers() -> None:
     first = finished(optimizer="adam")
     again = new_training(optimizer="adam")
     again.load_state({name: tensor.contiguous() for name, tensor in first.state().items()})
-    for optimizer, wanted in zip(again.descent.optimizers, first.descent.optimizers, strict=True):
+    for optimizer, wanted in zip(again.optimization.optimizers, first.optimization.optimizers, strict=True):
         for values, wanted_values in zip(optimizer.state.values(), wanted.state.values(), strict=True):
             assert {name: value.stride() for name, value in values.items()} == {
                 name: value.stride() for name, value in wanted_values.items()

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import Attention, DoubleConv, ResidualBlock, UNet, UNetParams, time_embedding
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.unet import Attention, DoubleConv, ResidualBlock, UNet, UNetParams, time_embedding
 
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))

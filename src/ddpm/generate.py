@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.checkpoint import LoadedModel, load_model
-from ddpm.console import UserError, progress, run
-from ddpm.device import Runtime, start
-from ddpm.files import write_whole
-from ddpm.images import to_uint8
-from ddpm.labels import CLASSES
-from ddpm.params import parse
-from ddpm.samplers import SamplerParams
-from ddpm.sampling import batches, check_sampler, draw_batch, draw_labels
+from ddpm.data.images import to_uint8
+from ddpm.data.labels import CLASSES
+from ddpm.diffusion.samplers import SamplerParams
+from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels
+from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.files import write_whole
+from ddpm.runtime.params import parse
 
 
 def main() -> None:

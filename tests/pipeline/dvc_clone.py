@@ -29,7 +29,7 @@ STAGES = [
     "sample@population",
     "evaluate",
     "likelihood",
-    "relearn",
+    "classification_accuracy_score",
 ]
 TINY = {
     "classifier.channels": 1,
@@ -51,7 +51,7 @@ TINY = {
     "sample.population.steps": 5,
     "likelihood.images": 10,
     "likelihood.terms": 3,
-    "relearn.count": 64,
+    "classification_accuracy_score.count": 64,
 }
 
 

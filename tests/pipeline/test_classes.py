@@ -11,15 +11,15 @@ import torch
 from dvc_clone import Built, Clone, copy_clone, ran
 from torch import Tensor
 
-from ddpm.arrays import load_arrays
-from ddpm.checkpoint import load_model
-from ddpm.classifier import features_and_logits, load_classifier
-from ddpm.images import to_float
-from ddpm.splits import load_split
+from ddpm.data.images import to_float
+from ddpm.data.splits import load_split
+from ddpm.networks.checkpoint import load_model
+from ddpm.networks.classifier import features_and_logits, load_classifier
+from ddpm.runtime.arrays import load_arrays
 
 pytestmark = pytest.mark.pipeline
 CPU = torch.device("cpu")
-BEHIND_TRAIN = {"sample@gallery", "sample@population", "evaluate", "likelihood", "relearn"}
+BEHIND_TRAIN = {"sample@gallery", "sample@population", "evaluate", "likelihood", "classification_accuracy_score"}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_population_is_judged_by_the_labels_that_were_asked_for(two_classes: C
 
 def test_other_classes_draw_the_population_alone_anew(changed: Clone) -> None:
     changed.edit_params({"sample.population.classes": [3]})
-    assert ran(changed.dvc("repro")) == {"sample@population", "evaluate", "relearn"}
+    assert ran(changed.dvc("repro")) == {"sample@population", "evaluate", "classification_accuracy_score"}
     assert samples(changed, "population")[0]["labels"].tolist() == [3] * 64
 
 

@@ -10,7 +10,7 @@ from dvc_clone import Built, Clone, copy_clone, ran, restored
 pytestmark = pytest.mark.pipeline
 SAMPLES = {"sample@gallery", "sample@population"}
 CLASSIFIERS = {"classifier@a", "classifier@b"}
-SCORES = {"evaluate", "likelihood", "relearn"}
+SCORES = {"evaluate", "likelihood", "classification_accuracy_score"}
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,14 @@ def growing(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     [
         ("schedule.beta_end", 0.019, {"forward_diffusion", "train", *SAMPLES, *SCORES}),
         ("forward_diffusion.seed", 1, {"forward_diffusion"}),
-        ("classifier.lr", 0.003, {*CLASSIFIERS, "evaluate", "relearn"}),
+        ("classifier.lr", 0.003, {*CLASSIFIERS, "evaluate", "classification_accuracy_score"}),
         ("model.time_embed_dim", 32, {"train", *SAMPLES, *SCORES}),
         ("sample.gallery.seed", 2, {"sample@gallery", "evaluate"}),
         ("sample.gallery.classes", [7], {"sample@gallery"}),  # which are all that the model has seen
-        ("sample.population.seed", 3, {"sample@population", "evaluate", "relearn"}),
+        ("sample.population.seed", 3, {"sample@population", "evaluate", "classification_accuracy_score"}),
         ("evaluate.confidence", 0.8, {"evaluate"}),
         ("likelihood.seed", 1, {"likelihood"}),
-        ("relearn.count", 50, {"relearn"}),
+        ("classification_accuracy_score.count", 50, {"classification_accuracy_score"}),
     ],
 )
 def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
@@ -49,16 +49,16 @@ def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("src/ddpm/sources.py", {"download"}),
-        ("src/ddpm/idx.py", {"preprocess"}),
-        ("src/ddpm/classifier.py", {*CLASSIFIERS, "evaluate", "relearn"}),
-        ("src/ddpm/training.py", {"train"}),
-        ("src/ddpm/launch.py", {"train"}),
-        ("src/ddpm/schedule.py", {"forward_diffusion", "train", *SAMPLES, "likelihood"}),
-        ("src/ddpm/samplers.py", SAMPLES),
-        ("src/ddpm/figures.py", {"forward_diffusion", "evaluate"}),
-        ("src/ddpm/scores.py", {"evaluate"}),
-        ("src/ddpm/likelihood.py", {"likelihood"}),
+        ("src/ddpm/data/sources.py", {"download"}),
+        ("src/ddpm/data/idx.py", {"preprocess"}),
+        ("src/ddpm/networks/classifier.py", {*CLASSIFIERS, "evaluate", "classification_accuracy_score"}),
+        ("src/ddpm/training/loop.py", {"train"}),
+        ("src/ddpm/runtime/launch.py", {"train"}),
+        ("src/ddpm/diffusion/schedule.py", {"forward_diffusion", "train", *SAMPLES, "likelihood"}),
+        ("src/ddpm/diffusion/samplers.py", SAMPLES),
+        ("src/ddpm/scoring/figures.py", {"forward_diffusion", "evaluate"}),
+        ("src/ddpm/scoring/scores.py", {"evaluate"}),
+        ("src/ddpm/diffusion/likelihood.py", {"likelihood"}),
         ("src/ddpm/generate.py", set()),
         ("scripts/check_params.py", set()),
         ("params.yaml", set()),

@@ -15,12 +15,19 @@ from dvc_clone import STAGES, Built, Clone, git_clone, ran, restored
 from PIL import Image
 from ruamel.yaml import YAML
 
-from ddpm.arrays import load_arrays
-from ddpm.checkpoint import load_model
-from ddpm.classifier import load_classifier
+from ddpm.networks.checkpoint import load_model
+from ddpm.networks.classifier import load_classifier
+from ddpm.runtime.arrays import load_arrays
 
 pytestmark = pytest.mark.pipeline
-AFTER_TRAIN_PARAMS = {"train", "sample@gallery", "sample@population", "evaluate", "likelihood", "relearn"}
+AFTER_TRAIN_PARAMS = {
+    "train",
+    "sample@gallery",
+    "sample@population",
+    "evaluate",
+    "likelihood",
+    "classification_accuracy_score",
+}
 PICTURES = [
     "metrics/forward_diffusion/strip.png",
     "metrics/evaluate/by_class.png",
@@ -129,7 +136,7 @@ def test_costly_scores_have_their_keys(pipeline: Built) -> None:
         parts = [bits[split][f"{part}_bits"] for part in ("prior", "steps", "decoder")]
         assert bits[split]["bits_per_dim"] == pytest.approx(sum(parts), abs=2e-5)
         assert min(parts) > 0
-    accuracy = read_json(pipeline.clone.path / "metrics/relearn/accuracy.json")
+    accuracy = read_json(pipeline.clone.path / "metrics/classification_accuracy_score/accuracy.json")
     assert accuracy["count"] == 64
     # Shares of the 1,028 test images of the one class that the model was trained on, to six digits.
     hits = [1028 * accuracy[source]["accuracy"] for source in ("samples", "real")]
@@ -257,7 +264,7 @@ def test_temporary_experiment_with_a_learning_rate_in_exponent_form(clone: Clone
 
 def test_queue_runs_the_code_that_was_queued(tried: Clone) -> None:
     tried.git("checkout", ".")
-    figures = tried.path / "src/ddpm/figures.py"
+    figures = tried.path / "src/ddpm/scoring/figures.py"
     source = figures.read_text()
     coarse = re.sub(r"^DPI = 150$", "DPI = 50", source, flags=re.MULTILINE)
     assert coarse != source

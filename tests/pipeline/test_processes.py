@@ -16,7 +16,7 @@ import torch
 from dvc_clone import Built, Clone, copy_clone
 from test_resumption import await_state, left
 
-from ddpm.arrays import load_arrays, save_arrays
+from ddpm.runtime.arrays import load_arrays, save_arrays
 
 pytestmark = pytest.mark.pipeline
 # A run that the cache does not have, of 369 steps: the processes agree on saving and stopping every 20.

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ddpm.arrays import load_arrays, save_arrays
-from ddpm.console import UserError
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
 
 FOLDER = ".resume"
 OTHERS_KEPT = 3  # states of other fingerprints: experiments that may go on later

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.muon import Muon
-from ddpm.params import Section
-from ddpm.unet import UNet
+from ddpm.networks.unet import UNet
+from ddpm.runtime.params import Section
+from ddpm.training.muon import Muon
 
 
-class DescentParams(Section):
+class OptimizationParams(Section):
     """How the weights move; see params.yaml for what each choice means."""
 
     optimizer: Literal["adam", "muon"]
@@ -23,10 +23,10 @@ class DescentParams(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
 
 
-class Descent:
+class Optimization:
     """Moves the weights of a network, which is on its device already, against their gradients."""
 
-    def __init__(self, network: UNet, params: DescentParams, total_steps: int) -> None:
+    def __init__(self, network: UNet, params: OptimizationParams, total_steps: int) -> None:
         self.network = network
         self.params = params
         self.total_steps = total_steps
@@ -68,7 +68,7 @@ class Descent:
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from where another Descent with the same arguments was; further names are left alone.
+        """Go on from where another Optimization with the same arguments was; further names are left alone.
 
         Raises:
             RuntimeError: the state is of another network.

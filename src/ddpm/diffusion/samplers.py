@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.labels import Classes
-from ddpm.params import Section
-from ddpm.schedule import NoiseSchedule
+from ddpm.data.labels import Classes
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.runtime.params import Section
 
 PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> noise like x_t
 Noise = Callable[[], Tensor]  # the next standard normal draw, shaped like x_t

@@ -6,13 +6,14 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field, NonNegativeInt
 
-from ddpm.arrays import load_arrays, rebuild, save_arrays
-from ddpm.console import UserError
-from ddpm.device import to_device
-from ddpm.labels import CLASSES
-from ddpm.params import Section, parse
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.data.labels import CLASSES
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.unet import UNet, UNetParams
+from ddpm.networks.weights import rebuild
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import to_device
+from ddpm.runtime.params import Section, parse
 
 
 class ModelCard(Section):

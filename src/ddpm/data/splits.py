@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.arrays import load_arrays
-from ddpm.labels import CLASSES
+from ddpm.data.labels import CLASSES
+from ddpm.runtime.arrays import load_arrays
 
 
 class Split(NamedTuple):

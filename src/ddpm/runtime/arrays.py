@@ -1,19 +1,16 @@
 """Arrays on disk, as safetensors files: written whole or not at all, read strictly, mapped straight into memory."""
 
 import json
-from collections.abc import Callable, Set
+from collections.abc import Set
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm.console import UserError
-from ddpm.files import write_whole
-
-Network = TypeVar("Network", bound=nn.Module)
+from ddpm.runtime.console import UserError
+from ddpm.runtime.files import write_whole
 
 _METADATA = "ddpm"  # one key, holding JSON: safetensors writes several keys in an order that varies
 
@@ -48,18 +45,3 @@ def load_arrays(
     if names is not None and not names <= arrays.keys() <= names | optional:
         raise UserError(f"{path}: holds {sorted(arrays)} where {sorted(names)} belong")
     return arrays, metadata
-
-
-def rebuild(path: Path, build: Callable[[], Network], weights: dict[str, Tensor]) -> Network:
-    """The network that `build` makes, with the weights that the file has of it.
-
-    Raises:
-        UserError: the weights have other names or shapes; no memory was taken for what the file claims.
-    """
-    with torch.device("meta"):
-        described = {name: weight.shape for name, weight in build().state_dict().items()}
-    if wrong := sorted(described.items() ^ {name: weight.shape for name, weight in weights.items()}.items()):
-        raise UserError(f"{path}: the weights do not fit the network that the file describes ({wrong[0][0]})")
-    network = build()
-    network.load_state_dict(weights)
-    return network

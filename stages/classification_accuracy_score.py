@@ -10,22 +10,23 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from ddpm.classifier import ClassifierParams, accuracy, features_and_logits, fit_classifier, load_classifier
-from ddpm.console import run
-from ddpm.device import start
-from ddpm.files import write_json
-from ddpm.images import to_float
-from ddpm.params import Section, Sections, load_params
-from ddpm.randomness import generator
-from ddpm.splits import Split, load_samples, load_split
+from ddpm.data.images import to_float
+from ddpm.data.splits import Split, load_samples, load_split
+from ddpm.networks.classifier import ClassifierParams, accuracy, features_and_logits, load_classifier
+from ddpm.runtime.console import run
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.randomness import generator
+from ddpm.training.classifier import fit_classifier
 
 PROCESSED = Path("data/processed")
 POPULATION = Path("data/samples/population.safetensors")
 CLASSIFIER = Path("models/classifier-b.safetensors")
-METRICS = Path("metrics/relearn")
+METRICS = Path("metrics/classification_accuracy_score")
 
 
-class RelearnParams(Section):
+class ClassificationAccuracyScoreParams(Section):
     """From how many images is learned, at most."""
 
     count: Annotated[int, Field(ge=2)]
@@ -34,12 +35,12 @@ class RelearnParams(Section):
 class Params(Sections):
     """What this stage reads."""
 
-    relearn: RelearnParams
+    classification_accuracy_score: ClassificationAccuracyScoreParams
 
 
 def main() -> None:
     """Learn from samples, then from real images; test both on the real test images of the classes trained on."""
-    params = load_params(Params).relearn
+    params = load_params(Params).classification_accuracy_score
     runtime = start()
     judge = load_classifier(CLASSIFIER)
     population, card = load_samples(POPULATION)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ddpm.console import UserError
+from ddpm.runtime.console import UserError
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.schedule import NoiseSchedule
+from ddpm.diffusion.schedule import NoiseSchedule
 
 LEVELS = 255  # steps between the values of a pixel, 0..255 or -1..1
 PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> noise like x_t

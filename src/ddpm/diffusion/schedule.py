@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ddpm.params import Section
+from ddpm.runtime.params import Section
 
 LEAST_SIGNAL = 1e-10  # at the last timestep; Ho et al. 2020 leave 4e-5
 

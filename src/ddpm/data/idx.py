@@ -6,7 +6,7 @@ import struct
 import torch
 from torch import Tensor
 
-from ddpm.console import UserError
+from ddpm.runtime.console import UserError
 
 UNSIGNED_BYTE = 0x08
 

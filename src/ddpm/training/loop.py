@@ -8,21 +8,21 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.descent import Descent, DescentParams
-from ddpm.device import Runtime, to_device
-from ddpm.group import ALONE, Group
-from ddpm.images import IMAGE_SHAPE
-from ddpm.labels import Classes
-from ddpm.randomness import generator
-from ddpm.schedule import NoiseSchedule
-from ddpm.splits import Split
-from ddpm.timesteps import Buckets, draw_timesteps, timestep_cdf
-from ddpm.unet import UNet
+from ddpm.data.images import IMAGE_SHAPE
+from ddpm.data.labels import Classes
+from ddpm.data.splits import Split
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.timesteps import Buckets, draw_timesteps, timestep_cdf
+from ddpm.networks.unet import UNet
+from ddpm.runtime.device import Runtime, to_device
+from ddpm.runtime.group import ALONE, Group
+from ddpm.runtime.randomness import generator
+from ddpm.training.optim import Optimization, OptimizationParams
 
 VALIDATION_BATCH = 500
 
 
-class TrainParams(DescentParams):
+class TrainParams(OptimizationParams):
     """The recipe; see params.yaml for what each choice means."""
 
     epochs: Annotated[float, Field(gt=0, le=1e6)]
@@ -94,7 +94,7 @@ class Training:
         self.validation = validation.to(runtime.device)
         self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
-        self.descent = Descent(self.network, params, self.total_steps)
+        self.optimization = Optimization(self.network, params, self.total_steps)
         self.epochs_done = 0
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=runtime.device)
@@ -103,12 +103,12 @@ class Training:
     @property
     def model(self) -> UNet:
         """The network with the averaged weights, or as it is where nothing is averaged."""
-        return self.descent.model
+        return self.optimization.model
 
     @property
     def step(self) -> int:
         """Gradient steps taken."""
-        return self.descent.steps
+        return self.optimization.steps
 
     def run(self) -> Iterator[Logged | EpochEnd | None]:
         """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
@@ -132,7 +132,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """All that changes while it trains; tensors of weights and losses are not copies."""
         counts = torch.tensor([self.epochs_done, self.since_log])
-        return self.descent.state() | {
+        return self.optimization.state() | {
             "counts": counts,
             "loss_sum": self.loss_sum,
             "sums": self.buckets.sums,
@@ -145,7 +145,7 @@ class Training:
         Raises:
             RuntimeError: the state is of another network.
         """
-        self.descent.load_state(state)
+        self.optimization.load_state(state)
         self.epochs_done, self.since_log = state["counts"].tolist()
         for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
             tensor.copy_(state[name])
@@ -197,7 +197,7 @@ class Training:
         all_losses = torch.zeros(count, device=t.device)
         all_losses[mine] = losses.detach()
         self.group.sum([all_losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
-        self.descent.step()
+        self.optimization.step()
         return t, all_losses
 
     def _cdf(self, schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:

@@ -11,8 +11,8 @@ import sys
 
 import torch
 
-from ddpm.console import UserError
-from ddpm.resume import end_with_parent
+from ddpm.runtime.console import UserError
+from ddpm.runtime.resume import end_with_parent
 
 
 def wanted_processes(device: torch.device) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm.labels import CLASSES
+from ddpm.data.labels import CLASSES
 
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 NEAR = 0.01

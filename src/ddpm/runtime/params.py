@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ddpm.console import UserError
+from ddpm.runtime.console import UserError
 
 DEFAULTS = "params.yaml in the repository's history has the default"
 

@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.images import IMAGE_SHAPE
-from ddpm.labels import CLASSES
-from ddpm.params import Section
-from ddpm.schedule import NoiseSchedule
+from ddpm.data.images import IMAGE_SHAPE
+from ddpm.data.labels import CLASSES
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.runtime.params import Section
 
 Channels = Annotated[int, Field(ge=1, le=2048)]
 Layer = TypeVar("Layer", bound=nn.Module)

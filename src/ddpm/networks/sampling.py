@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint import LoadedModel, ModelCard
-from ddpm.console import UserError
-from ddpm.device import Runtime
-from ddpm.images import IMAGE_SHAPE
-from ddpm.randomness import ImageNoise, generator
-from ddpm.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.data.images import IMAGE_SHAPE
+from ddpm.diffusion.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from ddpm.runtime.randomness import ImageNoise, generator
 
 
 def draw_batch(

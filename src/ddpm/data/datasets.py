@@ -6,8 +6,8 @@ MNIST: LeCun, Cortes, Burges. Fashion-MNIST: Xiao, Rasul, Vollgraf 2017 (arXiv:1
 import hashlib
 from collections.abc import Callable, Iterable
 
-from ddpm.console import UserError
-from ddpm.sources import Source, SourceError
+from ddpm.data.sources import Source, SourceError
+from ddpm.runtime.console import UserError
 
 SIZES = {
     "train-images-idx3-ubyte": 47_040_016,
