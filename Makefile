@@ -3,8 +3,9 @@
 SHELL := /bin/bash
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
-VENV := $(CURDIR)/.venv
-export PATH := $(VENV)/bin:$(PATH)
+PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
+INSTALL := .venv/bin/python -m pip install --quiet --constraint constraints.txt
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .PHONY: help repro test check plots article unlabelled fashion verify remote clean env
@@ -16,10 +17,10 @@ repro: env ## run the whole pipeline, or what is out of date of it
 	@python -m scripts.check_params
 	dvc repro
 
-test: env check ## check format, lint and types, then run the tests
+test: check ## check format, lint and types, then run the tests
 	pytest -n 2 --dist worksteal
 
-check: env ## check format, lint and types
+check: .venv/.testing ## check format, lint and types
 	ruff format --check .
 	ruff check .
 	mypy
@@ -52,18 +53,25 @@ clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src stages scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-env: .venv/.package ## set up .venv alone
+env: .venv/.running ## set up .venv alone
 
-# The library is installed as a copy, for `python -m ddpm.generate`; the stages run the source beside dvc.yaml.
-.venv/.package: .venv/.dependencies $(wildcard src/ddpm/*.py src/ddpm/*/*.py)
-	@pip install --quiet --no-deps --no-build-isolation .
-	@rm -rf build src/*.egg-info
+# What running and sharing need; the library is installed editable, so that `python -m ddpm.generate` is the code beside it.
+.venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt
+	@echo "installing the locked dependencies into .venv (a minute or two)"
+	@$(INSTALL) --editable '.[remotes]'
 	@touch $@
 
-.venv/.dependencies: pyproject.toml constraints.txt
+.venv/.testing: .venv/.running
+	@echo "installing what the tests need into .venv"
+	@$(INSTALL) --editable '.[remotes,test]'
+	@touch $@
+
+# The scripts in .venv name their Python by its path: a folder that was moved, or cut off while it was made, is made anew.
+.venv/.place-$(PLACE):
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one with its venv module"; exit 1; }
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "installing the locked dependencies into .venv (a minute or two)"
-	@pip install --quiet --constraint constraints.txt setuptools '.[remotes,test]'
-	@rm -rf build src/*.egg-info
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "error: not a git repository, which DVC needs: git clone it, or" \
+		"git init && git add --all && git commit -m start"; exit 1; }
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip --version >/dev/null
 	@touch $@

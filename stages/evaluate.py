@@ -10,9 +10,8 @@ from typing import Annotated, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
-from ddpm.data.images import to_float, to_uint8
+from ddpm.data.images import to_float
 from ddpm.data.splits import load_samples, load_split
 from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
 from ddpm.runtime.console import UserError, progress, run
@@ -20,12 +19,11 @@ from ddpm.runtime.device import start
 from ddpm.runtime.files import write_json, write_whole
 from ddpm.runtime.params import Section, Sections, load_params
 from ddpm.runtime.randomness import generator
-from ddpm.scoring.figures import class_histogram, image_gif, image_png, image_table, tile, to_png
 from ddpm.scoring.manifold import NEIGHBOURS, manifold_scores
+from ddpm.scoring.pictures import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
 from ddpm.scoring.scores import (
     class_chi_square,
     class_imbalance,
-    class_shares,
     confident_share,
     copying,
     frechet_distance,
@@ -37,7 +35,6 @@ PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")
 MODELS = Path("models")
 METRICS = Path("metrics/evaluate")
-GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
 
 
 class EvaluateParams(Section):
@@ -104,11 +101,14 @@ def main() -> None:
         labels = {"samples": population.get("labels"), "test": test.labels}
         scores |= examine(seen["b"], labels, count, params)
         bar.update()
-        draw_gallery(gallery, gallery_card["kept_t"])
-        draw_neighbours(seen["b"])
-        draw_classes(seen["b"])
-        draw_by_class(population["images"], population.get("labels", seen["b"].samples.labels))
+        samples, _, train_seen = seen["b"]
+        pictures = gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], gallery_card["kept_t"])
+        pictures["neighbours.png"] = neighbours_picture(samples.images, train_seen.images)
+        pictures["classes.png"] = classes_picture(samples.labels, train_seen.labels)
+        pictures["by_class.png"] = by_class_picture(population["images"], population.get("labels", samples.labels))
         bar.update()
+    for name, picture in pictures.items():
+        write_whole(METRICS / name, picture)
     write_json(METRICS / "scores.json", scores)
 
 
@@ -181,49 +181,6 @@ def examine(
 def agreement(labels: Tensor, asked: Tensor) -> float:
     """Share of the images that are taken for what they are meant to be."""
     return float((labels == asked).double().mean())
-
-
-def draw_gallery(gallery: dict[str, Tensor], kept_t: list[int]) -> None:
-    """The grid of samples, one sample's strip from noise to digit, and the reverse process as an animation."""
-    images = gallery["images"].squeeze(1)
-    x_t, pred_x_start = gallery["x_t"].squeeze(2), gallery["pred_x_start"].squeeze(2)
-    write_whole(METRICS / "samples.png", image_png(tile(images[: GRID_ROWS * GRID_COLUMNS], GRID_COLUMNS), scale=4))
-    last = slice(-STRIP_FRAMES, None)
-    strip = torch.stack([x_t[last, 0], pred_x_start[last, 0]])
-    titles = [f"t = {t}" for t in kept_t[last]]
-    write_whole(
-        METRICS / "denoising.png",
-        to_png(image_table(strip, titles, "One sample: x_t above, the estimate of x_0 below")),
-    )
-    frames = [
-        torch.cat([tile(noisy, 8), tile(clean, 8)], dim=1) for noisy, clean in zip(x_t, pred_x_start, strict=True)
-    ]
-    write_whole(METRICS / "reverse.gif", image_gif(frames, scale=1))
-
-
-def draw_neighbours(sets: Sets) -> None:
-    """Samples above, the training image nearest to each below."""
-    shown = sets.samples.images[:PAIRS]
-    nearest = nearest_neighbours(shown, sets.train.images)
-    table = to_uint8(torch.stack([shown, sets.train.images[nearest.nearest]])).squeeze(2)
-    titles = [f"{distance:.3f}" for distance in nearest.distance.tolist()]
-    title = "Samples above, their nearest training images below (root-mean-square difference)"
-    write_whole(METRICS / "neighbours.png", to_png(image_table(table, titles, title)))
-
-
-def draw_classes(sets: Sets) -> None:
-    """How often each class is recognised, among the samples and among the training images."""
-    shares = {"samples": class_shares(sets.samples.labels), "training images": class_shares(sets.train.labels)}
-    write_whole(METRICS / "classes.png", to_png(class_histogram(shares, "Classes as classifier b sees them")))
-
-
-def draw_by_class(images: Tensor, labels: Tensor) -> None:
-    """The first samples of each class, a row for each: as they were asked for, or else as classifier b sees them."""
-    rows = []
-    for label in labels.unique():
-        row = images[labels == label][:EACH_CLASS]
-        rows.append(F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row))))
-    write_whole(METRICS / "by_class.png", image_png(tile(torch.cat(rows).squeeze(1), EACH_CLASS), scale=4))
 
 
 if __name__ == "__main__":

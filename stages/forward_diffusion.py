@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import torch
 from pydantic import Field
 
@@ -63,9 +64,10 @@ def draw_strip(schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes
 def schedule_table(schedule: NoiseSchedule) -> str:
     """The schedule as csv, a row for each t; SNR is alphas_cumprod / (1 - alphas_cumprod)."""
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
-    rows = zip(schedule.betas, schedule.alphas_cumprod, snr.log10(), strict=True)
-    lines = [f"{t},{beta:.6e},{alpha_bar:.6e},{log_snr:.6f}" for t, (beta, alpha_bar, log_snr) in enumerate(rows)]
-    return "\n".join(["t,betas,alphas_cumprod,log10_snr", *lines]) + "\n"
+    columns = {"betas": schedule.betas, "alphas_cumprod": schedule.alphas_cumprod, "log10_snr": snr.log10()}
+    table = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    table["log10_snr"] = table["log10_snr"].map("{:.6f}".format)
+    return table.to_csv(index_label="t", float_format="%.6e")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ddpm.data.labels import CLASSES
 from ddpm.data.splits import Split, load_split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.diffusion.timesteps import TIMESTEP_BUCKETS
 from ddpm.networks.checkpoint import save_model
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.runtime.console import UserError, progress, run
@@ -23,7 +20,8 @@ from ddpm.runtime.group import ALONE, Group, join, launched, place
 from ddpm.runtime.launch import launch, on_several_machines, wanted_processes
 from ddpm.runtime.params import Sections, load_params
 from ddpm.runtime.resume import State, fingerprint, stopping
-from ddpm.training.loop import EpochEnd, Logged, Training, TrainParams
+from ddpm.training.curves import Curves
+from ddpm.training.loop import Logged, Training, TrainParams
 
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
@@ -91,25 +89,25 @@ def work(params: Params, runtime: Runtime) -> None:
     images, held_out, class_counts = split_images(params.train)
     join(group, runtime.device)
     training = new_training(params, images, held_out, runtime, group)
-    curves = Curves(params.schedule.timesteps)
-    if saved := group.from_first(state.load() if state else None):
+    saved = group.from_first(state.load() if state else None)
+    curves = Curves(params.schedule.timesteps, saved.facts["curves"] if saved else None)
+    if saved:
         training.load_state(saved.arrays)
-        curves.load(saved.facts)
         if state:
             print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
     train(training, curves, state)
     if not state:
         return
-    curves.write()
+    write_curves(curves)
     save_model(MODEL, training.model, NoiseSchedule(params.schedule), class_counts, environment=environment)
     parameters = sum(weight.numel() for weight in training.model.parameters())
     total = training.total_steps * params.train.batch_size
     write_json(METRICS / "summary.json", {**curves.last, "images_seen": total, "parameters": parameters})
     write_json(METRICS / "environment.json", environment)
-    state.finish(training.state(), curves.facts(), [MODEL])
+    state.finish(training.state(), {"curves": curves.facts}, [MODEL])
 
 
-def train(training: Training, curves: "Curves", state: State | None) -> None:
+def train(training: Training, curves: Curves, state: State | None) -> None:
     """Run the loop; the state is saved every so often, and when someone asks the process to end.
 
     Several processes agree on both, and do so only every few steps, for it makes them wait for one another.
@@ -123,10 +121,14 @@ def train(training: Training, curves: "Curves", state: State | None) -> None:
         unit_scale=True,
         disable=not state,
     )
+    written = time.monotonic()
     with stopping() as stop, bar:
         for event in training.run():
             if event and state:
                 curves.add(event)
+                if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
+                    write_curves(curves)
+                    written = time.monotonic()
             if isinstance(event, Logged):
                 if not math.isfinite(event.loss):
                     lr = training.params.lr
@@ -137,9 +139,15 @@ def train(training: Training, curves: "Curves", state: State | None) -> None:
                 continue
             stopped = group.any(stop.requested)
             if state and (stopped or state.due()):
-                state.save(training.state(), curves.facts())
+                state.save(training.state(), {"curves": curves.facts})
             if stopped:
                 raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
+
+
+def write_curves(curves: Curves) -> None:
+    """Write every curve as it is now."""
+    for name, table in curves.tables().items():
+        write_whole(METRICS / f"{name}.csv", table.encode())
 
 
 def ending(state: State | None, message: str) -> UserError | SystemExit:
@@ -173,56 +181,6 @@ def new_training(params: Params, images: Split, held_out: Split, runtime: Runtim
     schedule = NoiseSchedule(params.schedule)
     model = UNet(params.model, schedule)
     return Training(model, schedule, images, held_out, params.train, runtime, group)
-
-
-class Curves:
-    """The loss curves as csv files, written anew every few seconds while they grow."""
-
-    def __init__(self, timesteps: int) -> None:
-        width = timesteps / TIMESTEP_BUCKETS
-        self.middles = [(bucket + 0.5) * width for bucket in range(TIMESTEP_BUCKETS)]  # label the ranges of t
-        self.rows: dict[str, list[str]] = {
-            "loss": ["step,train_loss"],
-            "validation": ["step,validation_loss"],
-            "loss_by_timestep": ["t,train_loss"],
-            "validation_by_timestep": ["t,validation_loss"],
-        }
-        self.last: dict[str, float] = {}  # the end of each curve, for the summary
-        self.written = time.monotonic()
-
-    def add(self, event: Logged | EpochEnd) -> None:
-        """Append the event to its curve; the losses by timestep are those of the last epoch alone."""
-        if isinstance(event, Logged):
-            self.last["train_loss"] = round(event.loss, 6)
-            self.rows["loss"].append(f"{event.step},{event.loss:.6f}")
-        else:
-            self.rows["loss_by_timestep"][1:] = self._by_timestep(event.training)
-            if event.validation is not None:
-                mean = event.validation.nanmean().item()
-                self.last["validation_loss"] = round(mean, 6)
-                self.rows["validation"].append(f"{event.step},{mean:.6f}")
-                self.rows["validation_by_timestep"][1:] = self._by_timestep(event.validation)
-        if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
-            self.write()
-
-    def facts(self) -> dict[str, Any]:
-        """What `load` takes to go on."""
-        return {"rows": self.rows, "last": self.last}
-
-    def load(self, facts: dict[str, Any]) -> None:
-        """Go on from where other curves were."""
-        self.rows, self.last = facts["rows"], facts["last"]
-
-    def write(self) -> None:
-        """Write every curve as it is now."""
-        for curve, rows in self.rows.items():
-            write_whole(METRICS / f"{curve}.csv", ("\n".join(rows) + "\n").encode())
-        self.written = time.monotonic()
-
-    def _by_timestep(self, losses: Tensor) -> list[str]:
-        """A row for each range of t in which a t fell."""
-        pairs = zip(self.middles, losses.tolist(), strict=True)
-        return [f"{middle:g},{loss:.6f}" for middle, loss in pairs if not math.isnan(loss)]
 
 
 if __name__ == "__main__":

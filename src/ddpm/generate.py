@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
@@ -64,8 +65,8 @@ def write_pngs(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor
     names = {number: f"{number:06d}.png" for number in numbers}
     for first, images in batches:
         if labels is not None and first == numbers.start:
-            rows = [f"{name},{label}" for name, label in zip(names.values(), labels.tolist(), strict=True)]
-            write_whole(folder / "labels.csv", "\n".join(["image,label", *rows, ""]).encode())
+            table = pd.DataFrame({"image": names.values(), "label": labels.numpy()})
+            write_whole(folder / "labels.csv", table.to_csv(index=False).encode())
         for number, image in enumerate(images, start=first):
             buffer = io.BytesIO()
             Image.fromarray(image.numpy()).save(buffer, "PNG")

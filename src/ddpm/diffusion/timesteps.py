@@ -27,8 +27,9 @@ def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tenso
 def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generator) -> Tensor:
     """`count` timesteps of this distribution, shape (count,); what `cdf` lacks of 1 is the last one's.
 
-    "stratified" draws one from each of `count` equal strata, as Kingma et al. 2021 (arXiv:2107.00630, section I.1) do:
-    the same mean loss with less variance. The images come shuffled, so which of them gets which stratum is random.
+    "stratified" draws one from each of `count` equal strata, each with an offset of its own, as Crowson's k-diffusion
+    does (Kingma et al. 2021, arXiv:2107.00630, section I.1, share one offset): the same mean loss with less variance.
+    The images come shuffled, so which of them gets which stratum is random.
     """
     u = torch.rand(count, generator=source, device=source.device)
     if sampling == "stratified":

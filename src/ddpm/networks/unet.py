@@ -174,7 +174,7 @@ class UNet(nn.Module):
         """Shapes: x_t (B, 1, 28, 28), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
 
         The labels (B,), integers, are what is in the pictures; only a class-conditional network looks at them. They
-        join the time (Dhariwal and Nichol 2021, section 2.2), each as a learned vector.
+        join the time, each as a learned vector (Nichol and Dhariwal 2021, arXiv:2102.09672, section 5).
 
         With prediction "v" the layers give v = signal eps - spread x_0, and eps is spread x_t + signal v (Salimans and
         Ho 2022, arXiv:2202.00512, appendix D). Where x_t is nearly all noise, it is then handed on as it is, and the

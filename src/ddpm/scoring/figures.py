@@ -1,24 +1,29 @@
-"""Tensors in, matplotlib figures and encoded pictures out; no file is touched here."""
+"""Tensors in, matplotlib figures and encoded pictures out; no file is touched here.
+
+Figures are drawn and encoded in matplotlib's default style, whatever the user's own settings, and without pyplot, whose
+backend may be a notebook's; neither is changed for anyone else.
+"""
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 
-os.environ["MPLBACKEND"] = "agg"  # a notebook sets another, which may not be found
-import matplotlib.pyplot as plt
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 DPI = 150
-plt.rcdefaults()  # a user's own settings would change the pictures
+_default_style = style.context("default", after_reset=True)
 
 
+@_default_style
 def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = "") -> Figure:
     """Grey images, uint8 (rows, columns, 28, 28), in a table with titled columns."""
     rows, columns = images.shape[:2]
-    figure, axes = plt.subplots(rows, columns, figsize=(0.75 * columns, 0.75 * rows + 0.5), squeeze=False)
+    figure = Figure(figsize=(0.75 * columns, 0.75 * rows + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for row in range(rows):
         for column in range(columns):
             _show(axes[row, column], images[row, column])
@@ -29,9 +34,11 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
     return figure
 
 
+@_default_style
 def class_histogram(shares: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Bars for the share of each class, one colour for each named series of shares."""
-    figure, axis = plt.subplots(figsize=(6, 3))
+    figure = Figure(figsize=(6, 3))
+    axis = figure.subplots()
     width = 0.8 / len(shares)
     for index, (name, values) in enumerate(shares.items()):
         places = [label + (index - (len(shares) - 1) / 2) * width for label in range(len(values))]
@@ -43,11 +50,11 @@ def class_histogram(shares: Mapping[str, Sequence[float]], title: str) -> Figure
     return figure
 
 
+@_default_style
 def to_png(figure: Figure) -> bytes:
-    """Encode and close a figure; equal figures give equal bytes."""
+    """Encode a figure; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    plt.close(figure)
     return buffer.getvalue()
 
 
@@ -69,14 +76,7 @@ def image_gif(frames: Sequence[Tensor], scale: int, milliseconds: int = 200, hol
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Lay uint8 images (N, 28, 28) out as one picture (H, W), row by row, white between; the last row may be short."""
-    count, height, width = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    canvas = images.new_full((rows * (height + gap) + gap, columns * (width + gap) + gap), 255)
-    for index, image in enumerate(images):
-        top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = image
-    return canvas
+    return make_grid(images.unsqueeze(1), nrow=columns, padding=gap, pad_value=255)[0]
 
 
 def _show(axis: Axes, image: Tensor) -> None:
