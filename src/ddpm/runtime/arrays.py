@@ -1,17 +1,19 @@
-"""Arrays on disk, as safetensors files: written whole or not at all, read strictly, mapped straight into memory."""
+"""Arrays on disk, as safetensors files: written whole or not at all, and read strictly, for none of them is trusted."""
 
 import json
+import stat
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ddpm.runtime.console import UserError
+from ddpm.runtime.console import UserError, shown
 from ddpm.runtime.files import write_whole
 
+MAX_HEADER = 100_000_000  # bytes of names, shapes and metadata, as the format has it: states of long runs hold curves
 _METADATA = "ddpm"  # one key, holding JSON: safetensors writes several keys in an order that varies
 
 
@@ -22,26 +24,35 @@ def save_arrays(path: Path, arrays: dict[str, Tensor], metadata: dict[str, Any] 
 
 
 def load_arrays(
-    path: Path, names: set[str] | None = None, optional: Set[str] = frozenset()
+    path: Path,
+    names: set[str] | None = None,
+    optional: Set[str] = frozenset(),
+    max_header: int = MAX_HEADER,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_arrays` wrote; the tensors are memory-mapped copy-on-write, so the file is never changed.
+    """Read what `save_arrays` wrote, into memory of its own: a mapped file that is cut short takes the process with it.
 
     Args:
         names: the names that must be there, and no others but the `optional` ones; None takes any.
+        max_header: bytes that names, shapes and metadata may have.
 
     Raises:
         UserError: the file is missing, damaged, or not of this kind.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would be to wait for someone to write to it
+            raise ValueError("no regular file")
+        with path.open("rb") as opened:
+            if (length := int.from_bytes(opened.read(8), "little")) > max_header:
+                raise ValueError(f"its header claims to have {length:,} bytes, more than {max_header:,}")
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[_METADATA])
-            if not isinstance(metadata, dict):
-                raise ValueError("its metadata is no object")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            metadata, found = json.loads((file.metadata() or {})[_METADATA]), set(file.keys())
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata is no object")
+        if names is not None and not names <= found <= names | optional:
+            raise UserError(f"{path}: holds {shown(str(sorted(found)))} where {sorted(names)} belong")
+        return load(path.read_bytes()), metadata
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` brings the pipeline's files") from None
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path}: not a file of this pipeline, or damaged ({error})") from None
-    if names is not None and not names <= arrays.keys() <= names | optional:
-        raise UserError(f"{path}: holds {sorted(arrays)} where {sorted(names)} belong")
-    return arrays, metadata
+    except (SafetensorError, KeyError, ValueError, OSError, RuntimeError, MemoryError) as error:
+        reason = shown(str(error) or type(error).__name__)
+        raise UserError(f"{path}: not a file of this pipeline, or damaged ({reason})") from None

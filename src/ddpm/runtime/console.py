@@ -11,6 +11,13 @@ class UserError(Exception):
     """A mistake that the user can mend; the message names the parameter or file and says what to do."""
 
 
+def shown(text: str, limit: int = 300) -> str:
+    """`text` for one line of a message: of at most `limit` characters, or a few more where some are unprintable."""
+    if len(text) > limit:
+        text = f"{text[: limit * 2 // 3]}...{text[-limit // 4 :]}"
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main`; a UserError or OSError ends the process with one message and exit code 1, without a traceback."""
     try:

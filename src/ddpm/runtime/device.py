@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from ddpm.runtime.console import UserError
+from ddpm.runtime.environment import number
 
 Module = TypeVar("Module", bound=nn.Module)
+MOST_THREADS = 256  # with a hundred thousand, libraries below die without a word
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,7 @@ def start() -> Runtime:
     device = _choose("DDPM_DEVICE", {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True})
     native = _has_native_bfloat16(device)
     precision = _choose("DDPM_PRECISION", {"bfloat16": native, "float32": True})
-    if threads := os.environ.get("DDPM_THREADS"):
-        if not (threads.isdecimal() and int(threads) > 0):
-            raise UserError(f"DDPM_THREADS={threads}: give a number of threads, at least 1")
-        torch.set_num_threads(int(threads))
+    torch.set_num_threads(number("DDPM_THREADS", torch.get_num_threads(), 1, MOST_THREADS, "threads"))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")  # some operations have no such version there
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow, for debugging

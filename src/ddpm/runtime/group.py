@@ -6,11 +6,13 @@ torch's launcher starts them and tells each its place in environment variables; 
 import atexit
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from ddpm.runtime.console import UserError
 
 T = TypeVar("T")
 
@@ -33,13 +35,33 @@ class Group(NamedTuple):
             for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
+    def gather(self, value: T) -> list[T]:
+        """What `value` is in every process, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether it is true in some process."""
-        if self.size == 1:
-            return flag
-        flags: list[bool] = [False] * self.size
-        dist.all_gather_object(flags, flag)
-        return any(flags)
+        return any(self.gather(flag))
+
+    def agree(self, facts: dict[str, Any]) -> None:
+        """See to it that all processes have the same facts: params, data and code, each on its own machine.
+
+        Raises:
+            UserError: they differ; the first process and the one that differs say in what.
+            SystemExit: they differ, in another process.
+        """
+        first, *others = self.gather(facts)
+        for rank, other in enumerate(others, start=1):
+            if wrong := [name for name in sorted(first.keys() | other.keys()) if first.get(name) != other.get(name)]:
+                if self.rank not in (0, rank):
+                    raise SystemExit(1)
+                values = f"{_short(other.get(wrong[0]))} where process 0 has {_short(first.get(wrong[0]))}"
+                more = f", and {len(wrong) - 1} more differ" if wrong[1:] else ""
+                raise UserError(f"process {rank} has {wrong[0]}: {values}{more}; start all from the same files")
 
     def from_first(self, value: T) -> T:
         """What `value` is in the process of rank 0; the others' is ignored."""
@@ -53,9 +75,14 @@ class Group(NamedTuple):
 ALONE = Group()
 
 
+def _short(value: object) -> str:
+    """As a message shows it; of hashes the beginning says enough."""
+    return str(value)[:16]
+
+
 def launched() -> bool:
     """Whether torch's launcher has started this process."""
-    return dist.is_torchelastic_launched()
+    return dist.is_torchelastic_launched() and {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
 def place() -> Group:

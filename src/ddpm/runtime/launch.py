@@ -12,7 +12,10 @@ import sys
 import torch
 
 from ddpm.runtime.console import UserError
-from ddpm.runtime.resume import end_with_parent
+from ddpm.runtime.environment import number
+from ddpm.runtime.process import end_with_parent
+
+MOST_PROCESSES = 256  # on one machine
 
 
 def wanted_processes(device: torch.device) -> int:
@@ -22,12 +25,10 @@ def wanted_processes(device: torch.device) -> int:
         UserError: DDPM_PROCESSES is no number, or more than there are GPUs.
     """
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    given = os.environ.get("DDPM_PROCESSES") or str(max(gpus, 1))
-    if not (given.isdecimal() and int(given) > 0):
-        raise UserError(f"DDPM_PROCESSES={given}: give a number of processes, at least 1")
-    if gpus and int(given) > gpus:
-        raise UserError(f"DDPM_PROCESSES={given}: only {gpus} GPUs are visible; give at most as many")
-    return int(given)
+    processes = number("DDPM_PROCESSES", max(gpus, 1), 1, MOST_PROCESSES, "processes")
+    if gpus and processes > gpus:
+        raise UserError(f"DDPM_PROCESSES={processes}: only {gpus} GPUs are visible; give at most as many")
+    return processes
 
 
 def on_several_machines() -> bool:
@@ -63,6 +64,6 @@ def launch(processes: int, module: str) -> None:
         sys.exit(1)
     except SignalException:
         sys.exit(1)
-    except (ValueError, RuntimeError) as error:  # of its settings; of machines that it cannot reach
+    except (ValueError, RuntimeError, AssertionError) as error:  # of its settings; of machines that it cannot reach
         reason = str(error).partition("\n")[0]
         raise UserError(f"PET_*, the settings of torch's launcher: {reason}") from None

@@ -9,14 +9,11 @@ Environment:
 """
 
 import contextlib
-import ctypes
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,10 +23,11 @@ from torch import Tensor
 
 from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
+from ddpm.runtime.environment import number
+from ddpm.runtime.lock import take_lock, try_lock
 
 FOLDER = ".resume"
 OTHERS_KEPT = 3  # states of other fingerprints: experiments that may go on later
-CHUNK = 1 << 22
 
 
 class Saved(NamedTuple):
@@ -37,22 +35,6 @@ class Saved(NamedTuple):
 
     arrays: dict[str, Tensor]
     facts: dict[str, Any]
-
-
-def fingerprint(files: Iterable[Path], *facts: object) -> str:
-    """A hash of the loaded code of this project, of `files`, and of JSON-compatible `facts`."""
-    code = {
-        module.__file__
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in ("ddpm", "stages", "__main__") and getattr(module, "__file__", None)
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for path in (*sorted(map(str, code)), *map(str, files)):
-        digest.update(Path(path).name.encode() + b"\0")
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 class State:
@@ -66,19 +48,12 @@ class State:
         """
         self.folder = Path(os.environ.get("DVC_ROOT", "."), FOLDER, f"{stage}-{key[:16]}")
         self.key = key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("a+")
-        if not _locked(self._lock.fileno()):
-            self._lock.seek(0)
-            raise UserError(f"{stage}: process {self._lock.read().strip()} is already at this very run; wait for it")
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        self._lock = take_lock(self.folder / "lock", f"{stage}, this very run")
         os.utime(self.folder)
         self._prune(stage)
         self._generation = 0
         self._saved_at = time.monotonic()
-        self._seconds = _seconds()
+        self._seconds = number("DDPM_SAVE_SECONDS", 30.0, 0.0, 1e6, "seconds")
 
     def load(self) -> Saved | None:
         """The newest whole state, None where there is none, or where DVC has recorded its result.
@@ -138,7 +113,7 @@ class State:
         others = [folder for folder in self.folder.parent.glob(f"{stage}-*") if folder != self.folder]
         for folder in sorted(others, key=lambda folder: folder.stat().st_mtime)[:-OTHERS_KEPT]:
             with contextlib.suppress(OSError), (folder / "lock").open("a") as lock:
-                if _locked(lock.fileno()):
+                if try_lock(lock):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -156,7 +131,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Inside the block, Ctrl-C and SIGTERM only set `requested`, and the death of the parent process counts as SIGTERM.
+    """Inside the block, Ctrl-C and SIGTERM only set `requested`; the death of a stage's parent comes as SIGTERM.
 
     The block ends when its state is saved; a second Ctrl-C ends it at once. SIGTERM often comes twice, to the process
     group and then by the parent's death.
@@ -169,35 +144,11 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    end_with_parent()
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def end_with_parent() -> None:
-    """Let the death of the parent process send SIGTERM to this one, where the system can."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _seconds() -> float:
-    given = os.environ.get("DDPM_SAVE_SECONDS") or "30"
-    with contextlib.suppress(ValueError):
-        if (seconds := float(given)) >= 0:
-            return seconds
-    raise UserError(f"DDPM_SAVE_SECONDS={given}: give a number of seconds, 0 or more")
-
-
-def _locked(handle: int) -> bool:
-    """Lock an open file for this process, unless another has it."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _checksum(arrays: dict[str, Tensor], facts: dict[str, Any]) -> str:
