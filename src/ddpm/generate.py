@@ -1,7 +1,13 @@
 """Draw as many images as wanted from a model file: `python -m ddpm.generate --help`."""
 
+if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may come meanwhile
+    from ddpm.runtime.process import arm
+
+    arm()
+
 import argparse
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,15 +19,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.images import to_uint8
+from ddpm.data.images import IMAGE_SHAPE, to_uint8
 from ddpm.data.labels import CLASSES
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_whole
+from ddpm.runtime.files import claimed, write_whole
 from ddpm.runtime.params import parse
+from ddpm.runtime.resume import Stop, stopping
+
+MOST_IMAGES = 1_000_000  # of one run, whose labels and npz file are held in memory
+MOST_STEPS = 100_000
+LAST_NUMBER = 10**12
+LAST_SEED = 2**63 - 1
 
 
 def main() -> None:
@@ -35,52 +47,92 @@ def main() -> None:
     write = {"png": write_pngs, "npz": write_npz}[args.format]
     runtime = start()
     loaded = load_model(args.model, runtime.device)
+    check_sampler(loaded, params)
     numbers = range(args.first, args.first + args.count)
-    drawn = draw_images(loaded, params, args.seed, numbers, runtime)
-    conditional = loaded.card.model.class_conditional
-    write(args.out, numbers, drawn, draw_labels(loaded.card, params, args.seed, numbers) if conditional else None)
+    with stopping() as stop, claimed(args.out):
+        labels = all_labels(loaded, params, args.seed, numbers) if loaded.card.model.class_conditional else None
+        write(args.out, numbers, draw_images(loaded, params, args.seed, numbers, runtime, stop), labels)
 
 
 def draw_images(
-    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime
+    loaded: LoadedModel,
+    params: SamplerParams,
+    seed: int,
+    numbers: range,
+    runtime: Runtime,
+    stop: Stop | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Batches of finished images, uint8 (B, 28, 28), each with the number of its first, under a progress bar.
 
     Raises:
-        UserError: params do not fit the model, see `check_sampler`.
+        UserError: params do not fit the model, see `check_sampler`; or someone has asked the process to end, and the
+            batch at work is given up.
     """
     steps = check_sampler(loaded, params)
     with progress(desc="generate", total=len(numbers) * steps, unit="eval", unit_scale=True) as bar:
         for indices in batches(numbers.start, len(numbers), runtime.sample_batch):
             for step in draw_batch(loaded, params, seed, indices, runtime):
                 bar.update(len(indices))
+                if stop and stop.requested:
+                    done, left = indices.start - numbers.start, numbers.stop - indices.start
+                    raise UserError(
+                        f"interrupted after {done} of {len(numbers)} images"
+                        + (f"; go on with --first {indices.start} --count {left} and another --out" if done else "")
+                    )
             yield indices.start, to_uint8(step.x_prev).squeeze(1).cpu()
+
+
+def all_labels(loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range) -> Tensor:
+    """See `draw_labels`, int64 (len(numbers),)."""
+    parts = batches(numbers.start, len(numbers), 1000)
+    return torch.cat([draw_labels(loaded.card, params, seed, indices) for indices in parts])
 
 
 def write_pngs(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
     """A picture for each image, named by its number; each batch is written as soon as it is drawn.
 
-    The labels of all, where there are any, come before the first picture, as labels.csv: none is ever without.
+    The labels of a batch, where there are any, stand in labels.csv before its pictures: none is ever without.
     """
-    names = {number: f"{number:06d}.png" for number in numbers}
     for first, images in batches:
-        if labels is not None and first == numbers.start:
-            table = pd.DataFrame({"image": names.values(), "label": labels.numpy()})
+        if labels is not None:
+            known = numbers[: first - numbers.start + len(images)]
+            table = pd.DataFrame({"image": [*map(_name, known)], "label": labels[: len(known)].numpy()})
             write_whole(folder / "labels.csv", table.to_csv(index=False).encode())
         for number, image in enumerate(images, start=first):
             buffer = io.BytesIO()
             Image.fromarray(image.numpy()).save(buffer, "PNG")
-            write_whole(folder / names[number], buffer.getvalue())
+            write_whole(folder / _name(number), buffer.getvalue())
 
 
-def write_npz(folder: Path, _: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
-    """One file, images.npz: `images`, uint8 (N, 28, 28), and `labels`, int64 (N,), where there are any."""
-    arrays: dict[str, Any] = {"images": torch.cat([images for _, images in batches]).numpy()}
-    if labels is not None:
-        arrays["labels"] = labels.numpy()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_whole(folder / "images.npz", buffer.getvalue())
+def write_npz(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
+    """One file, images.npz: `images`, uint8 (N, 28, 28), and `labels`, int64 (N,), where there are any.
+
+    It is written at the end, or when drawing fails or is interrupted: then with the N images that are finished.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
+    images = np.empty((len(numbers), *IMAGE_SHAPE[1:]), np.uint8)
+    if (free := shutil.disk_usage(folder).free) < images.nbytes:
+        raise UserError(f"{folder}: {free:,} bytes are free on its disk, and images.npz may take {images.nbytes:,}")
+    done = 0
+    try:
+        for _, batch in batches:
+            images[done : done + len(batch)] = batch.numpy()
+            done += len(batch)
+    finally:
+        if done:
+            arrays: dict[str, Any] = {"images": images[:done]}
+            if labels is not None:
+                arrays["labels"] = labels[:done].numpy()
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            write_whole(folder / "images.npz", buffer.getvalue())
+
+
+def _name(number: int) -> str:
+    """The file of an image."""
+    return f"{number:06d}.png"
 
 
 def arguments() -> argparse.Namespace:
@@ -94,12 +146,24 @@ def arguments() -> argparse.Namespace:
     path = partial(option, type=Path, required=True, default=argparse.SUPPRESS)
     path("--model", metavar="FILE", help="model file, such as models/ddpm.safetensors")
     path("--out", metavar="FOLDER", help="new or empty folder for the images")
-    option("--count", type=at_least(1), default=64, metavar="N", help="number of images")
+    option("--count", type=at_least(1, MOST_IMAGES), default=64, metavar="N", help="number of images")
     option("--format", choices=["png", "npz"], default="png", help="a picture for each image, or one file of arrays")
-    option("--seed", type=at_least(0), default=0, metavar="N", help="seed of the noise")
-    option("--first", type=at_least(0), default=0, metavar="N", help="number of the first image: go on from there")
+    option("--seed", type=at_least(0, LAST_SEED), default=0, metavar="N", help="seed of the noise")
+    option(
+        "--first",
+        type=at_least(0, LAST_NUMBER),
+        default=0,
+        metavar="N",
+        help="number of the first image: go on from there",
+    )
     option("--sampler", choices=_choices("sampler"), default="dpmpp_2m", help="reverse process")
-    option("--steps", type=at_least(1), default=20, metavar="N", help="evaluations of the network for each image")
+    option(
+        "--steps",
+        type=at_least(1, MOST_STEPS),
+        default=20,
+        metavar="N",
+        help="evaluations of the network for each image",
+    )
     option("--spacing", choices=_choices("spacing"), default="trailing", help="which timesteps are taken")
     option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
     option("--variance", choices=_choices("variance"), default="posterior", help="variance of the noise of ddpm")
@@ -120,12 +184,13 @@ def _choices(field: str) -> tuple[str, ...]:
     return get_args(SamplerParams.model_fields[field].annotation)
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `least` on."""
+def at_least(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on, but for what is more than `most`."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        # The length comes first: of thousands of digits Python makes no number.
+        if len(text) > 100 or not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a whole number from {least} to {most}")
         return int(text)
 
     return number

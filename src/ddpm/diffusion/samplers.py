@@ -25,7 +25,7 @@ class SamplerParams(Section):
     """Which reverse process, how finely it is walked, and to what."""
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
-    steps: Annotated[int, Field(ge=1)] | None
+    steps: Annotated[int, Field(ge=1, le=100_000)] | None
     spacing: Literal["trailing", "linspace", "leading", "log_snr"]
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
@@ -117,7 +117,8 @@ def sample_loop(
         if params.clip or params.sampler == "dpmpp_2m":
             pred_noise = (x_t - math.sqrt(alpha_bar) * target) / math.sqrt(1 - alpha_bar)
         mean_variance, noise_variance = _variances(params, alpha_bar, alpha_bar_prev)
-        x_prev = math.sqrt(alpha_bar_prev) * target + math.sqrt(1 - alpha_bar_prev - mean_variance) * pred_noise
+        rest = max(1 - alpha_bar_prev - mean_variance, 0)  # rounding may leave less than nothing
+        x_prev = math.sqrt(alpha_bar_prev) * target + math.sqrt(rest) * pred_noise
         if t_prev is not None and noise_variance > 0:
             x_prev = x_prev + math.sqrt(noise_variance) * noise()
         yield Step(t, x_prev, pred_x_start)

@@ -5,12 +5,13 @@ import math
 from typing import Annotated, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ddpm.runtime.params import Section
 
 LEAST_SIGNAL = 1e-10  # at the last timestep; Ho et al. 2020 leave 4e-5
+LEAST_NOISE = 1e-10  # at the first; Ho et al. 2020 begin with 1e-4
 
 
 class ScheduleParams(Section):
@@ -19,6 +20,14 @@ class ScheduleParams(Section):
     timesteps: Annotated[int, Field(ge=1, le=100_000)]
     beta_start: Annotated[float, Field(gt=0, lt=1)]
     beta_end: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("beta_start")
+    @classmethod
+    def _noisy(cls, beta: float) -> float:
+        # 1 - beta has sixteen digits: with less, none would be left of the noise, by which samplers divide.
+        if beta < LEAST_NOISE:
+            raise ValueError(f"must be at least {LEAST_NOISE:g}; raise it")
+        return beta
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

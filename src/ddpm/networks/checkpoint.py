@@ -1,19 +1,36 @@
 """The model file: weights, and all that is needed to rebuild model and schedule from the file alone."""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, field_validator, model_validator
 
 from ddpm.data.labels import CLASSES
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.unet import UNet, UNetParams
-from ddpm.networks.weights import rebuild
+from ddpm.networks.weights import MAX_HEADER, rebuild
 from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
+
+MAX_TIMES = 1 << 22  # numbers in the network's table of the times; it stands in memory, and not in the file
+MAX_COUNT = 1 << 40  # images of a class: float64 has sums of ten such numbers exactly
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+
+
+def check_times(model: UNetParams, schedule: ScheduleParams) -> None:
+    """Refuse a network whose table of the times is too large.
+
+    Raises:
+        ValueError: the message names both params.
+    """
+    if schedule.timesteps * model.time_embed_dim > MAX_TIMES:
+        raise ValueError(
+            f"schedule.timesteps, {schedule.timesteps}, times model.time_embed_dim, {model.time_embed_dim}, "
+            f"must be at most {MAX_TIMES}; lower one of them"
+        )
 
 
 class ModelCard(Section):
@@ -21,7 +38,19 @@ class ModelCard(Section):
 
     model: UNetParams
     schedule: ScheduleParams
-    class_counts: Annotated[tuple[NonNegativeInt, ...], Field(min_length=CLASSES, max_length=CLASSES)]
+    class_counts: Annotated[tuple[Count, ...], Field(min_length=CLASSES, max_length=CLASSES)]
+
+    @field_validator("class_counts")
+    @classmethod
+    def _some(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+        if not any(counts):
+            raise ValueError("no class has an image")
+        return counts
+
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        check_times(self.model, self.schedule)
+        return self
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -53,10 +82,10 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     """Rebuild model and schedule from a model file.
 
     Raises:
-        UserError: the file is missing, damaged, or not a model.
+        UserError: the file is missing, damaged, or not a model; or a weight is NaN or infinite.
     """
     path = Path(path)
-    weights, metadata = load_arrays(path)
+    weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "card" not in metadata:
         raise UserError(f"{path}: not a model file of this project")
     card = parse(ModelCard, metadata["card"], str(path))

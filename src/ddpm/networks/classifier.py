@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ddpm.data.labels import CLASSES
-from ddpm.networks.weights import rebuild
+from ddpm.networks.weights import MAX_HEADER, rebuild
 from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import to_device
@@ -21,8 +21,8 @@ class ClassifierParams(Section):
     """Width and training of the classifier."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
     lr: Annotated[float, Field(gt=0, le=1)]
     shift: Annotated[int, Field(ge=0, le=4)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -66,14 +66,21 @@ def _level(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @torch.inference_mode()
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, num_features) and logits (N, CLASSES) of images (N, 1, 28, 28) in [-1, 1], in float32 on the CPU."""
+    """Features (N, num_features) and logits (N, CLASSES) of images (N, 1, 28, 28) in [-1, 1], in float32 on the CPU.
+
+    Raises:
+        UserError: some are NaN or infinite, as weights that are finite may still give them.
+    """
     to_device(model, device).eval()
     features, logits = [], []
     for batch in images.split(1000):
         seen = model.features(batch.to(device))
         features.append(seen.cpu())
         logits.append(model.head(seen).cpu())
-    return torch.cat(features), torch.cat(logits)
+    found = torch.cat(features), torch.cat(logits)
+    if not all(each.isfinite().all() for each in found):
+        raise UserError("classifier: its features of images are not finite; train it anew, with a lower classifier.lr")
+    return found
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> float:
@@ -91,9 +98,9 @@ def load_classifier(path: Path) -> Classifier:
     """Rebuild a classifier, in evaluation mode, from its file.
 
     Raises:
-        UserError: the file is missing, damaged, or not a classifier.
+        UserError: the file is missing, damaged, or not a classifier; or a weight is NaN or infinite.
     """
-    weights, metadata = load_arrays(path)
+    weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")
     params = parse(ClassifierParams, metadata["classifier"], str(path))

@@ -22,28 +22,36 @@ def draw_batch(
     of which classes they are.
 
     Raises:
-        UserError: params do not fit the model, see `check_sampler`.
+        UserError: params do not fit the model, see `check_sampler`; or, after the last step, an image is not finite.
     """
     check_sampler(loaded, params)
     noise = ImageNoise(seed, indices, IMAGE_SHAPE, runtime.device)
     labels = draw_labels(loaded.card, params, seed, indices)
     steps = sample_loop(noise_predictor(loaded, labels, runtime), loaded.schedule, params, noise)
+    last: Step | None = None
     while True:
         with torch.inference_mode():  # entered anew for each step, so that it never leaks into the caller
             step = next(steps, None)
         if step is None:
-            return
+            break
+        last = step
         yield step
+    if last and not (finite := last.x_prev.isfinite().flatten(1).all(1)).all():  # once, for it waits for the device
+        image = indices[int(finite.int().argmin())]
+        raise UserError(f"image {image}: the model's predictions are not finite; fetch it again, or train it anew")
 
 
 def noise_predictor(loaded: LoadedModel, labels: Tensor, runtime: Runtime) -> PredictNoise:
-    """The network as a sampler calls it, told the labels (B,), in the runtime's precision."""
+    """The network as a sampler calls it, told the labels (B,), in the runtime's precision.
+
+    What it predicts infinite becomes NaN: a sampler that clips would take it for a black or white pixel.
+    """
     labels = labels.to(runtime.device)
 
     def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
         with runtime.autocast():
             pred_noise: Tensor = loaded.model(x_t, t, labels)
-        return pred_noise.float()
+        return pred_noise.float().masked_fill(~pred_noise.isfinite(), torch.nan)
 
     return predict_noise
 

@@ -26,14 +26,14 @@ class TrainParams(OptimizationParams):
     """The recipe; see params.yaml for what each choice means."""
 
     epochs: Annotated[float, Field(gt=0, le=1e6)]
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
     classes: Classes
-    validation: Annotated[int, Field(ge=0)]
-    log_every: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**64)]  # what torch takes
+    validation: Annotated[float, Field(ge=0, le=0.5)]
+    log_every: Annotated[int, Field(ge=1, le=10**9)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Logged(NamedTuple):

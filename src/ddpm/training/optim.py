@@ -19,7 +19,7 @@ class OptimizationParams(Section):
     optimizer: Literal["adam", "muon"]
     lr: Annotated[float, Field(gt=0, le=1)]
     lr_decay: Literal["none", "cosine"]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
 
 
