@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.runtime.console import UserError, run
 
 FOLDERS = {
@@ -24,6 +23,8 @@ FILES = {
     "bits": "likelihood/bits.json",
     "accuracy": "classification_accuracy_score/accuracy.json",
 }
+SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # of any other value, its name and _deviation
+SPACES = ("pixels", "features")
 # What a row shows, with how many digits. {row} is "samples" for a model, then "test" and "floor"; {learned} is
 # that, but "real" in the last; {test} and {train} are for models alone.
 ROWS = {
@@ -36,9 +37,11 @@ ROWS = {
     "recognised": (3, ["scores.{row}.confident_share"]),
     "recognised as the class asked for": (3, ["scores.{row}.label_accuracy"]),
     "class imbalance, chi-square": (3, ["scores.{row}.class_imbalance", "scores.{row}.class_chi_square"]),
-    "nearest in pixels, in features": (3, ["scores.{row}.nearest_train_pixels", "scores.{row}.nearest_train_features"]),
-    "copying z in pixels, in features": (1, ["scores.{row}.copying_z_pixels", "scores.{row}.copying_z_features"]),
-    "near copies in pixels, in features": (4, ["scores.{row}.near_copies_pixels", "scores.{row}.near_copies_features"]),
+    "nearest in pixels, in features": (3, [f"scores.{{row}}.nearest_train_{space}" for space in SPACES]),
+    "copying z in pixels, in features": (1, [f"scores.{{row}}.copying_z_{space}" for space in SPACES]),
+    "near copies in pixels, in features": (4, [f"scores.{{row}}.near_copies_{space}" for space in SPACES]),
+    "... by the ratio to the next": (4, [f"scores.{{row}}.near_copies_ratio_{space}" for space in SPACES]),
+    "twins in pixels, in features": (4, [f"scores.{{row}}.twins_{space}" for space in SPACES]),
     "bits per dimension of test, of training images": (3, ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]),
     "classification accuracy score": (4, ["accuracy.{learned}.accuracy"]),
 }
@@ -60,9 +63,18 @@ def main(folders: Mapping[str, Path] | None = None) -> None:
         for found, row in columns.values():
             learned = "real" if row == "floor" else row
             splits = {split: split if row == "samples" else "" for split in ("test", "train")}
-            values = [found.get(path.format(row=row, learned=learned, **splits)) for path in paths]
-            cells.append(", ".join(f"{value:.{digits}f}" for value in values if value is not None))
+            values = [shown(found, path.format(row=row, learned=learned, **splits), digits) for path in paths]
+            cells.append(", ".join(values).removesuffix(", -").removesuffix("-"))
         print(f"| {text} | {' | '.join(cells)} |")
+
+
+def shown(found: Mapping[str, float], path: str, digits: int) -> str:
+    """The value at this path, with how far chance may move it where that is known; or a dash."""
+    if path not in found:
+        return "-"
+    parent, _, name = path.rpartition(".")
+    spread = found.get(f"{parent}.{SPREADS.get(name, f'{name}_deviation')}")
+    return f"{found[path]:.{digits}f}" + ("" if spread is None else f" +- {spread:.{digits}f}")
 
 
 def flat(folder: Path) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The classification accuracy score: what a new classifier learns from samples (Ravuri and Vinyals, arXiv:1905.10887).
 
-Samples are labelled by classifier b, which has seen all real ones; the new classifier is tested on real test images,
-beside one that learned from as many real images and their true labels.
+Samples have the labels that were asked for, or, of a model that is told no class, those that classifier b gives them.
+The new classifier is tested on real test images, beside one that learned from as many real images with true labels.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from pydantic import Field
 from ddpm.data.images import to_float
 from ddpm.data.splits import Split, load_samples, load_split
 from ddpm.networks.classifier import ClassifierParams, accuracy, features_and_logits, load_classifier
-from ddpm.runtime.console import run
 from ddpm.runtime.device import start
 from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.randomness import generator
+from ddpm.runtime.stage import Stage, run_stage
 from ddpm.training.classifier import fit_classifier
 
 PROCESSED = Path("data/processed")
@@ -38,29 +38,33 @@ class Params(Sections):
     classification_accuracy_score: ClassificationAccuracyScoreParams
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Learn from samples, then from real images; test both on the real test images of the classes trained on."""
-    params = load_params(Params).classification_accuracy_score
+    params = stage.params(Params).classification_accuracy_score
     runtime = start()
-    judge = load_classifier(CLASSIFIER)
-    population, card = load_samples(POPULATION)
-    train, test = (load_split(PROCESSED / f"{split}.safetensors", card["classes"]) for split in ("train", "test"))
+    judge = load_classifier(stage.input(CLASSIFIER))
+    population, card = load_samples(stage.input(POPULATION))
+    train, test = (
+        load_split(stage.input(PROCESSED / f"{split}.safetensors"), card["classes"]) for split in ("train", "test")
+    )
     count = min(params.count, len(population["images"]), len(train.images))
     samples = to_float(population["images"][:count])
-    _, logits = features_and_logits(judge, samples, runtime.device)
+    asked = population.get("labels")
+    labels = features_and_logits(judge, samples, runtime.device)[1].argmax(1) if asked is None else asked[:count]
     recipe = new_recipe(judge.params, count)
-    real = train.take(torch.randperm(len(train.images), generator=generator(recipe.seed, "relearn"))[:count])
-    scores = {}
-    for name, source in (("samples", Split(samples, logits.argmax(1))), ("real", real)):
+    order = torch.randperm(len(train.images), generator=generator(recipe.seed, "classification accuracy score"))
+    scores: dict[str, dict[str, float | str]] = {}
+    for name, source in (("samples", Split(samples, labels)), ("real", train.take(order[:count]))):
         learned = fit_classifier(f"learn from {name}", *source, recipe, runtime)
         scores[name] = {"accuracy": round(accuracy(learned, *test, runtime.device), 6)}
-    write_json(METRICS / "accuracy.json", {"count": count, **scores})
+    scores["samples"]["labels"] = "classifier b" if asked is None else "asked for"
+    write_json(stage.output(METRICS / "accuracy.json"), {"count": count, **scores})
 
 
 def new_recipe(judge: ClassifierParams, count: int) -> ClassifierParams:
-    """As the classifier was trained that labels the samples, but from another seed."""
+    """As classifier b was trained, but from another seed."""
     return judge.model_copy(update={"seed": (judge.seed + 1) % 2**63, "batch_size": min(judge.batch_size, count)})
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("classification_accuracy_score", main)

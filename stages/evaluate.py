@@ -4,6 +4,7 @@ Recipes are chosen by the scores of classifier a, and those of b are reported; w
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -13,23 +14,17 @@ from torch import Tensor
 
 from ddpm.data.images import to_float
 from ddpm.data.splits import load_samples, load_split
-from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
-from ddpm.runtime.console import UserError, progress, run
-from ddpm.runtime.device import start
+from ddpm.networks.classifier import NAMES, Classifier, features_and_logits, load_classifier
+from ddpm.runtime.console import UserError, progress
+from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.params import Section, Sections, load_params
-from ddpm.runtime.randomness import generator
-from ddpm.scoring.manifold import NEIGHBOURS, manifold_scores
+from ddpm.runtime.params import Section, Sections
+from ddpm.runtime.stage import Stage, run_stage
+from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
+from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness
+from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.pictures import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
-from ddpm.scoring.scores import (
-    class_chi_square,
-    class_imbalance,
-    confident_share,
-    copying,
-    frechet_distance,
-    kernel_distance,
-    nearest_neighbours,
-)
+from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
 
 PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")
@@ -54,6 +49,7 @@ class Seen(NamedTuple):
     """A set of images with what one classifier sees in it."""
 
     images: Tensor  # (N, 1, 28, 28) in [-1, 1]
+    given: Tensor | None  # the classes that they have or were to have (N,), where there are such
     features: Tensor
     logits: Tensor
 
@@ -62,9 +58,9 @@ class Seen(NamedTuple):
         """The most probable classes."""
         return self.logits.argmax(1)
 
-    def first(self, count: int) -> "Seen":
-        """The first of them."""
-        return Seen(self.images[:count], self.features[:count], self.logits[:count])
+    def given_or_seen(self, classes: list[int]) -> Tensor:
+        """The given classes; without them, the most probable ones of these."""
+        return torch.tensor(classes)[self.logits[:, classes].argmax(1)] if self.given is None else self.given
 
 
 class Sets(NamedTuple):
@@ -74,114 +70,114 @@ class Sets(NamedTuple):
     test: Seen
     train: Seen
 
+    def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the first so many samples, which are drawn independently, and of all real images."""
+        return self.samples.features[:count], self.test.features, self.train.features
 
-def main() -> None:
+
+def main(stage: Stage) -> None:
     """Look at all images with both classifiers, score, and draw."""
-    params = load_params(Params).evaluate
+    params = stage.params(Params).evaluate
     runtime = start()
-    gallery, gallery_card = load_samples(SAMPLES / "gallery.safetensors")
-    population, card = load_samples(SAMPLES / "population.safetensors")
+    gallery, gallery_card = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
+    population, card = load_samples(stage.input(SAMPLES / "population.safetensors"))
     if not gallery_card["kept_t"]:
         raise UserError("sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more")
-    test, train = (load_split(PROCESSED / f"{split}.safetensors", card["classes"]) for split in ("test", "train"))
-    images = (to_float(population["images"]), test.images, train.images)
-    count = min(len(images[0]), len(images[1]), len(images[2]) // 2)
+    samples = to_float(population["images"]), population.get("labels")
+    test, train = (
+        load_split(stage.input(PROCESSED / f"{split}.safetensors"), card["classes"]) for split in ("test", "train")
+    )
+    count = min(len(samples[0]), len(test.images), len(train.images) // 2)
     if count <= NEIGHBOURS:
         raise UserError(f"sample.population.count: the scores need more than {NEIGHBOURS} samples and test images")
+    draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
     scores: dict[str, object] = {"count": count}
-    seen = {}
     with progress(desc="evaluate", total=len(NAMES) + 2, unit="step") as bar:
         for name in NAMES:
-            path = MODELS / f"classifier-{name}.safetensors"
-            classifier = load_classifier(path)
-            seen[name] = Sets(*(Seen(each, *features_and_logits(classifier, each, runtime.device)) for each in images))
+            path = stage.input(MODELS / f"classifier-{name}.safetensors")
+            sets = look(load_classifier(path), (samples, test, train), runtime)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            scores[name] = {"classifier_sha256": digest, **compare(seen[name], count, params)}
+            scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
             bar.update()
-        labels = {"samples": population.get("labels"), "test": test.labels}
-        scores |= examine(seen["b"], labels, count, params)
+        # From here on, as classifier b sees them, which is the last.
+        scores |= rounded(examine(sets, draws, card["classes"], params), 4)
         bar.update()
-        samples, _, train_seen = seen["b"]
         pictures = gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], gallery_card["kept_t"])
-        pictures["neighbours.png"] = neighbours_picture(samples.images, train_seen.images)
-        pictures["classes.png"] = classes_picture(samples.labels, train_seen.labels)
-        pictures["by_class.png"] = by_class_picture(population["images"], population.get("labels", samples.labels))
+        pictures["neighbours.png"] = neighbours_picture(sets.samples.images, train.images)
+        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels)
+        pictures["by_class.png"] = by_class_picture(population["images"], population.get("labels", sets.samples.labels))
         bar.update()
     for name, picture in pictures.items():
-        write_whole(METRICS / name, picture)
-    write_json(METRICS / "scores.json", scores)
+        write_whole(stage.output(METRICS / name), picture)
+    write_json(stage.output(METRICS / "scores.json"), scores)
 
 
-def compare(sets: Sets, count: int, params: EvaluateParams) -> dict[str, object]:
-    """Distances from the training images, each by `count` images: of samples, of test images, and the floor.
+def look(classifier: Classifier, images: Iterable[tuple[Tensor, Tensor | None]], runtime: Runtime) -> Sets:
+    """What the classifier sees in samples, test images and training images, each with the given classes."""
+    return Sets(*(Seen(each, given, *features_and_logits(classifier, each, runtime.device)) for each, given in images))
 
-    The floor is the distance of training images that are left out for it from the others.
+
+def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams) -> Rows:
+    """Variety, recognition, balance and copying, of the samples and of test images; of the floor, variety alone.
+
+    Shares of a set do not depend on its size, and are those of all images; what does depend on it is told by equal
+    counts.
     """
-    train = sets.train.features
-    order = floor_order(len(train), params.seed)
-    pairs = {
-        "samples": (train, sets.samples.features[:count]),
-        "test": (train, sets.test.features[:count]),
-        "floor": (train[order[count:]], train[order[:count]]),
-    }
-    frechet = {name: frechet_distance(*pair) for name, pair in pairs.items()}
-    rows: dict[str, object] = {}
-    for name, pair in pairs.items():
-        kid, kid_deviation = kernel_distance(*pair, params.seed)
-        rows[name] = {
-            "frechet": round(frechet[name], 5),
-            "frechet_over_floor": round(frechet[name] / frechet["floor"], 3) if frechet["floor"] else None,
-            "kid": round(kid, 6),
-            "kid_deviation": round(kid_deviation, 6),
+    count = len(draws.test[0])
+    rows = variety(*sets.features(count), draws)
+    for name, seen, chosen in (("samples", sets.samples, slice(count)), ("test", sets.test, draws.test[0])):
+        labels = seen.labels[chosen]
+        chi_square, p_value = class_chi_square(labels, sets.train.labels)
+        rows[name] |= {
+            "confident_share": confident_share(seen.logits, params.confidence),
+            **({} if seen.given is None else {"label_accuracy": agreement(seen.labels, seen.given)}),
+            "class_imbalance": class_imbalance(labels, sets.train.labels),
+            "class_chi_square": chi_square,
+            "class_p_value": p_value,
         }
+    for name, row in copies(sets, classes, draws.test[0]).items():
+        rows[name] |= row
     return rows
 
 
-def floor_order(images: int, seed: int) -> Tensor:
-    """A random order of the training images: the first of them stand for all where counts must be equal."""
-    return torch.randperm(images, generator=generator(seed, "floor"))
+def copies(sets: Sets, classes: list[int], chosen: Tensor) -> Rows:
+    """How near samples and test images are to training images, in pixels and in features.
 
-
-def examine(
-    sets: Sets, labels: dict[str, Tensor | None], count: int, params: EvaluateParams
-) -> dict[str, dict[str, float]]:
-    """Recognition, balance, variety and copying, of the samples and of as many test images.
-
-    Copying is told from test images, so for them it is not; labels are those of a class-conditional model's samples.
+    Distances to the nearest of all training images are those of the chosen test images, and of as many samples; how
+    near images are to those of their class is told of all.
     """
-    train = sets.train
-    reference = train.features[floor_order(len(train.features), params.seed)[:count]]
-    rows = {"samples": sets.samples.first(count), "test": sets.test.first(count)}
-    nearest = {
-        name: (
-            nearest_neighbours(row.images, train.images).distance,
-            nearest_neighbours(row.features, train.features).distance,
-        )
+    labels = [each.given_or_seen(classes) for each in sets]
+    rows: Rows = {"samples": {}, "test": {}}
+    for space, (samples, test, train) in (
+        ("pixels", (each.images for each in sets)),
+        ("features", (each.features for each in sets)),
+    ):
+        distances = [nearest_neighbours(each, train).distance for each in (samples[: len(chosen)], test[chosen])]
+        of_class = [nearness(each, own, train, labels[2]) for each, own in ((samples, labels[0]), (test, labels[1]))]
+        found = near_copies(*of_class)
+        rows["samples"] |= {
+            f"nearest_train_{space}": distances[0].median().item(),
+            f"copying_z_{space}": copying_z(*distances),
+            f"near_copies_{space}": found.distance,
+            f"near_copies_ratio_{space}": found.ratio,
+            f"near_copies_judged_{space}": found.judged,
+        }
+        rows["test"] |= {f"nearest_train_{space}": distances[1].median().item(), f"twins_{space}": found.twins}
+    return rows
+
+
+def rounded(rows: Rows, digits: int) -> Rows:
+    """To so many digits that count."""
+    return {
+        name: {key: None if value is None else float(f"{value:.{digits}g}") for key, value in row.items()}
         for name, row in rows.items()
     }
-    found = {}
-    for name, row in rows.items():
-        chi_square, p_value = class_chi_square(row.labels, train.labels)
-        found[name] = {
-            "confident_share": confident_share(row.logits, params.confidence),
-            **manifold_scores(reference, row.features)._asdict(),
-            **({} if (asked := labels[name]) is None else {"label_accuracy": agreement(row.labels, asked[:count])}),
-            "class_imbalance": class_imbalance(row.labels, train.labels),
-            "class_chi_square": chi_square,
-            "class_p_value": p_value,
-            "nearest_train_pixels": nearest[name][0].median().item(),
-            "nearest_train_features": nearest[name][1].median().item(),
-        }
-    for space, samples, test in zip(("pixels", "features"), nearest["samples"], nearest["test"], strict=True):
-        z, near_copies = copying(samples, test)
-        found["samples"] |= {f"copying_z_{space}": z, f"near_copies_{space}": near_copies}
-    return {name: {key: float(f"{value:.4g}") for key, value in values.items()} for name, values in found.items()}
 
 
-def agreement(labels: Tensor, asked: Tensor) -> float:
-    """Share of the images that are taken for what they are meant to be."""
-    return float((labels == asked).double().mean())
+def agreement(labels: Tensor, given: Tensor) -> float:
+    """Share of the images that are taken for what they are, or are meant to be."""
+    return float((labels == given).double().mean())
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("evaluate", main)

@@ -2,8 +2,6 @@
 
 Kynkaanniemi et al. 2019, "Improved precision and recall metric"; Naeem et al. 2020, "Reliable fidelity and diversity
 metrics".
-
-Features are of shape (N, D). A feature's neighbourhood is the ball around it that reaches its k-th nearest neighbour.
 """
 
 from collections.abc import Iterator
@@ -13,7 +11,18 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 5
-CHUNK = 1000
+CHUNK = 100  # queries at a time: larger tables of distances would be new memory for each
+
+
+class Manifold(NamedTuple):
+    """Features (N, D), each with its neighbourhood: the ball that reaches its k-th nearest among the others.
+
+    radii: squared (N,). All in float64, where the distances of features that are far from zero keep their digits.
+    """
+
+    features: Tensor
+    radii: Tensor
+    k: int
 
 
 class ManifoldScores(NamedTuple):
@@ -30,38 +39,38 @@ class ManifoldScores(NamedTuple):
     coverage: float
 
 
-def manifold_scores(real: Tensor, samples: Tensor, k: int = NEIGHBOURS) -> ManifoldScores:
-    """All four of real features (N, D) and samples (M, D), in float64; compare equal counts only.
+def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
+    """That of features (N, D).
 
     Raises:
-        ValueError: one of the sets has no k + 1 features.
+        ValueError: there are no k + 1 features.
     """
-    if min(len(real), len(samples)) <= k:
-        raise ValueError(f"neighbourhoods of {k} need at least {k + 1} features, not {min(len(real), len(samples))}")
-    centre = real.double().mean(0)  # small numbers keep the digits of small distances
-    real, samples = real.double() - centre, samples.double() - centre
-    real_radius, sample_radius = _radii(real, k), _radii(samples, k)
+    if len(features) <= k:
+        raise ValueError(f"neighbourhoods of {k} need at least {k + 1} features, not {len(features)}")
+    features = features.double()
+    rows = _squared_distances(features, features)
+    radii = torch.cat([distances.topk(k + 1, largest=False).values[:, k] for distances in rows])  # the first is itself
+    return Manifold(features, radii, k)
+
+
+def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
+    """All four; compare equal counts only."""
     among_real, holds = [], []
-    nearest = torch.full((len(real),), torch.inf, dtype=torch.float64)
-    reached = torch.zeros(len(real), dtype=torch.bool)
-    rows = zip(_squared_distances(samples, real), sample_radius.split(CHUNK), strict=True)
-    for distances, radius in rows:
-        inside = distances <= real_radius
+    nearest = torch.full_like(real.radii, torch.inf)
+    reached = torch.zeros(len(real.radii), dtype=torch.bool)
+    rows = zip(_squared_distances(samples.features, real.features), samples.radii.split(CHUNK), strict=True)
+    for distances, radii in rows:
+        inside = distances <= real.radii
         among_real.append(inside.any(1))
         holds.append(inside.sum(1))
         nearest = torch.minimum(nearest, distances.amin(0))
-        reached |= (distances <= radius[:, None]).any(0)
+        reached |= (distances <= radii[:, None]).any(0)
     return ManifoldScores(
         precision=_mean(torch.cat(among_real)),
         recall=_mean(reached),
-        density=_mean(torch.cat(holds)) / k,
-        coverage=_mean(nearest <= real_radius),
+        density=_mean(torch.cat(holds)) / real.k,
+        coverage=_mean(nearest <= real.radii),
     )
-
-
-def _radii(features: Tensor, k: int) -> Tensor:
-    """Squared distance of each feature to its k-th nearest among the others."""
-    return torch.cat([rows.kthvalue(k + 1, dim=1).values for rows in _squared_distances(features, features)])
 
 
 def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:

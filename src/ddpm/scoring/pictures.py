@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.data.images import to_uint8
+from ddpm.scoring.copying import nearest_neighbours
 from ddpm.scoring.figures import class_histogram, image_gif, image_png, image_table, tile, to_png
-from ddpm.scoring.scores import class_shares, nearest_neighbours
+from ddpm.scoring.scores import class_shares
 
 GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
 

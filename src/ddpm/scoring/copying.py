@@ -1,0 +1,133 @@
+"""Whether samples are copies of training images, told from the distances to them, beside those of fresh real images.
+
+Images are of shape (N, C, H, W) in [-1, 1], or features (N, D); distances are root mean squares of differences.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NEAR = 0.01
+LEAST = 100  # fresh images: of fewer, no one is nearer than all but NEAR
+NEXT = 10
+TWIN = 0.2
+CHUNK = 500
+
+
+class Neighbours(NamedTuple):
+    """For each query its nearest reference: its index (N,), and its distance (N,)."""
+
+    nearest: Tensor
+    distance: Tensor
+
+
+def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
+    """The nearest reference of each query."""
+    flat, table = queries.flatten(1), references.flatten(1)
+    norms = table.square().sum(1)
+    index = torch.cat([(norms - 2 * part @ table.T).argmin(1) for part in flat.split(CHUNK)])
+    return Neighbours(index, (flat - table[index]).square().mean(1).sqrt())
+
+
+def copying_z(samples: Tensor, fresh: Tensor) -> float:
+    """The Mann-Whitney statistic of distances to the nearest training image, (N,) of samples and (M,) of fresh images.
+
+    It is standard normal where they agree (Meehan et al. 2020, arXiv:2004.05675, with one cell), and far below 0 where
+    samples are nearer, as copies are, but smooth or average images as well; bad images push it up.
+    """
+    samples, fresh = samples.double(), fresh.double().sort().values
+    below, up_to = (torch.searchsorted(fresh, samples, right=right) for right in (False, True))
+    wins = (below + up_to).double().sum() / 2  # pairs in which the sample is farther; a tie is half a win
+    pairs = len(samples) * len(fresh)
+    deviation = (pairs * (len(samples) + len(fresh) + 1) / 12) ** 0.5
+    return float(wins - pairs / 2) / deviation
+
+
+class Nearness(NamedTuple):
+    """How near images of these classes, (N,), are to training images of their own.
+
+    distance: to the nearest (N,). ratio: that, over the mean distance of the NEXT nearest (N,); it has no scale.
+    """
+
+    distance: Tensor
+    ratio: Tensor
+    labels: Tensor
+
+
+def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
+    """Of images (N, ...) with labels (N,), to training images (M, ...) with theirs (M,).
+
+    Where there are too few of a class for a distance or a ratio, they are infinite.
+    """
+    distances, ratios = torch.full((2, len(images)), torch.inf)
+    for label in labels.unique():
+        table, chosen = train[train_labels == label].flatten(1), (labels == label).nonzero().squeeze(1)
+        norms = table.square().sum(1)
+        for rows in chosen.split(CHUNK):
+            queries = images[rows].flatten(1)
+            near = (norms - 2 * queries @ table.T).topk(min(1 + NEXT, len(table)), largest=False).indices
+            # Anew, since differences of large squares have no digits left for a small distance.
+            distance = (queries[:, None] - table[near]).square().mean(2).sqrt().sort(1).values
+            if distance.shape[1]:
+                distances[rows] = distance[:, 0]
+            if distance.shape[1] > 1:
+                ratios[rows] = (distance[:, 0] / distance[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
+    return Nearness(distances, ratios, labels)
+
+
+class NearCopies(NamedTuple):
+    """Shares of the samples that are nearer to training images than all but NEAR of the fresh images; NEAR is expected.
+
+    distance: by the distance, within each class, since the scales of the classes differ: of all distances together,
+    the smallest NEAR would be those of the tightest class, and copies of all others would pass. ratio: by the ratio.
+    judged: share of the samples of whose class there are LEAST fresh images; the others do not count in `distance`.
+    twins: share of the fresh images that are near copies themselves, as data sets have them: equal to a training image,
+    or nearer than TWIN times the median of their class. They say nothing of how near an image comes by chance, and
+    thresholds are made of the others.
+
+    A share is None where there is nothing to tell it from.
+    """
+
+    distance: float | None
+    ratio: float | None
+    judged: float
+    twins: float
+
+
+def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
+    """Count them among samples (N,), by fresh images (M,)."""
+    single = ~twins(fresh)
+    thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
+    for label in samples.labels.unique():
+        thresholds[samples.labels == label] = _threshold(fresh.distance[single & (fresh.labels == label)])
+    judged = ~thresholds.isnan()
+    threshold = _threshold(fresh.ratio[single])
+    return NearCopies(
+        distance=_share((samples.distance < thresholds)[judged]),
+        ratio=None if np.isnan(threshold) else _share(samples.ratio < threshold),
+        judged=float(judged.double().mean()),
+        twins=float((~single).double().mean()),
+    )
+
+
+def twins(fresh: Nearness) -> Tensor:
+    """Which of the images (M,) are near copies of training images, see `NearCopies`."""
+    found = fresh.distance == 0
+    for label in fresh.labels.unique():
+        chosen = (fresh.labels == label) & ~found
+        distance = fresh.distance[chosen]
+        if len(distance):
+            found[chosen] = distance < TWIN * distance.median()
+    return found
+
+
+def _threshold(values: Tensor) -> float:
+    """Below it lies NEAR of the distribution that gave these values, in expectation; NaN for fewer than LEAST."""
+    values = values[values.isfinite()].double()
+    return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
+
+
+def _share(among: Tensor) -> float | None:
+    return float(among.double().mean()) if len(among) else None
