@@ -1,6 +1,9 @@
 # Everything runs in .venv, which the first target that needs it sets up.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# As typed: make would expand what it exports, for $(shell) too, so this comes before the first of these.
+override URL := $(value URL)
+export URL
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
@@ -39,15 +42,13 @@ unlabelled: env ## run the default without classes as the experiment "unlabelled
 	scripts/variant.sh unlabelled model.class_conditional=false
 
 fashion: env ## run the default recipe on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
-	scripts/variant.sh fashion download.dataset=fashion_mnist
+	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]'
 
 verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
 	@python -m scripts.verify
 
 remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
-	@test -n "$(URL)" || { echo "error: URL: missing; say make remote URL=s3://bucket/path, ssh://host/path or /a/folder"; exit 1; }
-	dvc remote add --default --force storage "$(URL)"
-	dvc remote modify storage verify true
+	@python -m scripts.remote
 
 clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

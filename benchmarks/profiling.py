@@ -9,7 +9,6 @@ import argparse
 
 from torch.profiler import ProfilerActivity, profile
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.trainings import on_noise
 from ddpm.generate import at_least
 from ddpm.runtime.console import run

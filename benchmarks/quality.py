@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.peers import EVALUATIONS, Peer, peers
 from benchmarks.recipe import images_per_second
 from benchmarks.samplers import PROCESSED, SEED, Judge

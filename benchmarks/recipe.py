@@ -25,18 +25,17 @@ import torch
 from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
-from benchmarks.samplers import PROCESSED, Judge
+from benchmarks.samplers import Judge
 from benchmarks.trainings import on_noise
 from ddpm.data.images import to_float
 from ddpm.data.labels import CLASSES
-from ddpm.data.splits import load_samples, load_split
+from ddpm.data.splits import load_samples
 from ddpm.generate import at_least
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole
 from ddpm.runtime.params import load_params, parse, read_yaml
-from stages.train import Params
+from stages.train import Params, split_images
 
 TABLE = Path("docs/recipe/trials.csv")
 PATCHES = ["model.patch_size=2", "model.channels=[64,128]"]
@@ -129,8 +128,8 @@ def default_digest() -> str:
 
 def images_of_an_epoch() -> int:
     """Those that are not held out."""
-    images: int = load_split(PROCESSED / "train.safetensors").images.shape[0]
-    return images - load_params(Params).train.validation
+    images, _, _ = split_images(load_params(Params).train)
+    return len(images.images)
 
 
 def images_per_second(change: str, runtime: Runtime) -> float:

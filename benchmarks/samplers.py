@@ -20,7 +20,6 @@ import torch
 from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.data.images import IMAGE_SHAPE, to_float, to_uint8
 from ddpm.data.splits import load_split
 from ddpm.diffusion.samplers import SamplerParams
@@ -32,7 +31,7 @@ from ddpm.networks.sampling import batches, draw_labels, noise_predictor
 from ddpm.runtime.console import run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole
-from ddpm.runtime.randomness import ImageNoise
+from ddpm.runtime.randomness import ImageNoise, generator
 from ddpm.scoring.figures import tile, to_png
 from ddpm.scoring.scores import frechet_distance
 
@@ -77,12 +76,14 @@ def main() -> None:
     files = sha256(MODEL, *judge.paths.values(), *CODE)
     table = OUT / "scores.csv"
     rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=KEY)
-    for setting in [REAL, *settings(args)]:
+    for setting in [*REAL, *settings(args)]:
         key = [files, *setting, args.count]
         if (rows[KEY].fillna("").astype(str) == [str(each) for each in key]).all(axis=1).any():
             continue
         began = time.perf_counter()
-        images = judge.test[: args.count] if setting is REAL else draw(loaded, setting, args.count, runtime)
+        images = (
+            judge.real(setting.noise, args.count) if setting in REAL else draw(loaded, setting, args.count, runtime)
+        )
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
         row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])
@@ -147,7 +148,7 @@ def scheduled(kind: Any, schedule: ScheduleParams, setting: Setting, steps: int,
 
 
 SCHEDULERS = {"unipc": unipc, "heun": heun}  # of diffusers, to see whether they would be worth having
-REAL = Setting("real test images", "", "", True, 0)
+REAL = [Setting("real test images", f"subset {index}", "", True, 0) for index in range(10)]  # at random, not the first
 PICTURED = [
     Setting("ddpm", "variance posterior", "trailing", True, 1000),
     Setting("ddpm", "variance posterior", "trailing", True, 50),
@@ -169,6 +170,11 @@ class Judge:
             load_split(PROCESSED / f"{split}.safetensors", classes).images for split in ("train", "test")
         )
         self.train = {name: self._features(name, train) for name in NAMES}
+
+    def real(self, subset: str, count: int) -> Tensor:
+        """So many test images, (count, 1, 28, 28); another random subset for each name."""
+        order = torch.randperm(len(self.test), generator=generator(SEED, subset))
+        return self.test[order[:count]]
 
     def frechet(self, images: Tensor) -> dict[str, float]:
         """Distance from the training images, on the features of each classifier."""

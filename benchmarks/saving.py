@@ -8,7 +8,6 @@ import statistics
 import tempfile
 import time
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.trainings import on_noise
 from ddpm.runtime.console import run
 from ddpm.runtime.device import start

@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.trainings import on_noise
 from ddpm.data.images import IMAGE_SHAPE
 from ddpm.generate import at_least

@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.generate import at_least
 from ddpm.runtime.console import UserError, progress, run
 

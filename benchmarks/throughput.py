@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from benchmarks.peers import BATCH, noise, peers, plain_loop
 from benchmarks.trainings import on_noise
 from ddpm.data.labels import CLASSES

@@ -1,24 +1,33 @@
-"""Check all of params.yaml at once, and what spans its sections; `make repro` runs it before the pipeline."""
+"""Check all of params.yaml at once, what spans its sections, and the place; `make repro` runs it first."""
 
+import json
 import sys
 from pathlib import Path
+from typing import Literal, get_args
 
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path)
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.networks.classifier import ClassifierParams
 from ddpm.networks.unet import UNetParams
 from ddpm.runtime.console import UserError, run
+from ddpm.runtime.device import start
 from ddpm.runtime.params import Section, load_params
+from ddpm.runtime.stage import check_place
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.loop import TrainParams
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
-from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
+from stages.preprocess import DataParams
 from stages.sample import SampleParams
 
 TRAINING_IMAGES = 60_000  # in every data set that download knows
+
+
+class DownloadParams(Section):
+    """The sets that dvc.yaml makes download stages of."""
+
+    sets: tuple[Literal["mnist", "fashion_mnist"], ...]
 
 
 class SamplePair(Section):
@@ -31,6 +40,7 @@ class SamplePair(Section):
 class AllParams(Section):
     """The whole file: unlike a stage's `Params`, it allows no other section."""
 
+    data: DataParams
     download: DownloadParams
     schedule: ScheduleParams
     forward_diffusion: ForwardDiffusionParams
@@ -49,10 +59,16 @@ def spanning_errors(params: AllParams) -> list[str]:
     timesteps = params.schedule.timesteps
     if late := [t for t in params.forward_diffusion.timesteps if t >= timesteps]:
         errors.append(f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {timesteps}")
+    known = get_args(get_args(DownloadParams.model_fields["sets"].annotation)[0])
+    folder, _, name = params.data.set.rpartition("/")
+    if folder == "data" and name in known and name not in params.download.sets:
+        errors.append(f"data.set: {params.data.set} is made only when download.sets has {name}")
     for name in SamplePair.model_fields:
         steps = getattr(params.sample, name).steps
         if steps is not None and steps > timesteps:
             errors.append(f"sample.{name}.steps: {steps} must be at most schedule.timesteps, {timesteps}")
+        if excess := getattr(params.sample, name).excess(steps or timesteps):
+            errors.append(f"sample.{name}.{excess}")
         classes = getattr(params.sample, name).classes
         if classes and not params.model.class_conditional:
             errors.append(f"sample.{name}.classes: must be all where model.class_conditional is false")
@@ -60,10 +76,10 @@ def spanning_errors(params: AllParams) -> list[str]:
             errors.append(f"sample.{name}.classes: {unknown} must be among train.classes, {list(params.train.classes)}")
     if not params.sample.gallery.keep_every:
         errors.append("sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more")
-    if params.train.batch_size + params.train.validation > TRAINING_IMAGES:
+    left = round((1 - params.train.validation) * TRAINING_IMAGES)
+    if params.train.batch_size > left:
         errors.append(
-            f"train.batch_size: {params.train.batch_size} and train.validation {params.train.validation} together "
-            f"must be at most the {TRAINING_IMAGES} training images"
+            f"train.batch_size: {params.train.batch_size} must be at most {left}, which train.validation leaves"
         )
     if params.classifier.batch_size > TRAINING_IMAGES:
         errors.append(f"classifier.batch_size: must be at most the {TRAINING_IMAGES} training images")
@@ -72,11 +88,31 @@ def spanning_errors(params: AllParams) -> list[str]:
     return errors
 
 
+def environment_note(recorded: Path) -> str:
+    """What DVC does not see: how this machine differs from the one of the recorded training; empty where it does not.
+
+    Raises:
+        UserError: an environment variable names what this machine does not have.
+    """
+    if not recorded.is_file():
+        return ""
+    before, here = json.loads(recorded.read_text()), start().describe()
+    differing = [
+        f"{name} {before[name]} (here {here[name]})" for name in here if before.get(name, here[name]) != here[name]
+    ]
+    if not differing:
+        return ""
+    return f"note: {recorded} has {', '.join(differing)}: what is computed anew here may differ by rounding"
+
+
 def main() -> None:
-    """Check the file that the command line names, by default params.yaml."""
+    """Check the file that the command line names, by default params.yaml; and say where the environment is another."""
+    check_place()
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml")
     if errors := spanning_errors(load_params(AllParams, path=path)):
         raise UserError("\n  ".join([f"{path}: {len(errors)} invalid", *errors]))
+    if note := environment_note(Path("metrics/train/environment.json")):
+        print(note, file=sys.stderr)
 
 
 if __name__ == "__main__":

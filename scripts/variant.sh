@@ -4,12 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=$1 && shift
+head=$(git rev-parse HEAD) # an experiment belongs to the commit at its start, whatever is committed meanwhile
 
-dvc exp remove --quiet "$name" 2>/dev/null || true # a second run replaces the first
-dvc exp run --temp --name "$name" "${@/#/--set-param=}"
+dvc exp run --temp --force --name "$name" "${@/#/--set-param=}" # a second run replaces the first when it has succeeded
 
-head=$(git rev-parse HEAD)
-experiment="refs/exps/${head:0:2}/${head:2}/$name"
+kept=$(mktemp -d)
+trap 'rm -rf "$kept"' EXIT
+git archive "refs/exps/${head:0:2}/${head:2}/$name" \
+	metrics/{classifier,train,evaluate,likelihood,classification_accuracy_score} params.yaml dvc.lock | tar -x -C "$kept"
 mkdir -p "docs/$name"
 rm -rf "docs/$name/metrics" "docs/$name/params.yaml" "docs/$name/dvc.lock"
-git archive "$experiment" metrics/{classifier,train,evaluate,likelihood,classification_accuracy_score} params.yaml dvc.lock | tar -x -C "docs/$name"
+mv "$kept"/* "docs/$name"
