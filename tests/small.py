@@ -1,4 +1,7 @@
-"""Params of small networks, for tests."""
+"""What many tests begin from: params of small networks, and images."""
+
+import torch
+from torch import Tensor
 
 from ddpm.networks.unet import UNetParams
 
@@ -16,3 +19,10 @@ def unet_params(**changes: object) -> UNetParams:
         "prediction": "noise",
     }
     return UNetParams.model_validate(smallest | changes)
+
+
+def images(count: int = 3) -> Tensor:
+    """Of 256 values, black and white among them."""
+    levels = torch.randint(0, 256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    levels[:, :, :5], levels[:, :, 5:10] = 0, 255
+    return (levels / 255 - 0.5) / 0.5

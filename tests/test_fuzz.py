@@ -8,7 +8,6 @@ from random import Random
 
 import pytest
 import torch
-from networks import unet_params
 
 from ddpm.data.idx import decode_pair
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
@@ -20,6 +19,7 @@ from ddpm.runtime.console import UserError
 from ddpm.runtime.params import load_params
 from ddpm.runtime.resume import State
 from ddpm.training.loop import TrainParams
+from tests.small import unet_params
 
 MUTANTS = 10_000
 MEGABYTES = 1000  # by which the process may grow
@@ -38,7 +38,7 @@ PARAMS = """train:
   timestep_sampling: stratified
   log_snr_center: -1.0
   classes: [1, 7]
-  validation: 1000
+  validation: 0.02
   log_every: 20
   seed: 0
 """

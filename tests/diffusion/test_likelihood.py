@@ -1,13 +1,9 @@
 """The variational bound against closed forms and torch.distributions."""
 
-import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-from networks import unet_params
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -20,21 +16,10 @@ from ddpm.diffusion.likelihood import (
     variational_bound,
 )
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.unet import UNet
-from ddpm.runtime.arrays import save_arrays
-from ddpm.runtime.randomness import generator
-from stages.likelihood import main
+from tests.small import images
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
-
-
-def images(count: int = 3) -> Tensor:
-    """Of 256 values, black and white among them."""
-    levels = torch.randint(0, 256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(0))
-    levels[:, :, :5], levels[:, :, 5:10] = 0, 255
-    return (levels / 255 - 0.5) / 0.5
 
 
 def denoiser(x_start: Tensor) -> PredictNoise:
@@ -183,45 +168,3 @@ def test_terms_that_there_are_not_are_refused(terms: int) -> None:
 
 def test_a_level_is_the_width_of_a_bin() -> None:
     assert VALUES[1] - VALUES[0] == pytest.approx(2 / likelihood.LEVELS)
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with all that the stage reads: threes and sevens, and a model to which they are very different."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DDPM_DEVICE", "cpu")
-    (tmp_path / "params.yaml").write_text("likelihood: {images: 100, terms: 3, seed: 5}\n")
-    for count, name in enumerate(("test", "train"), start=4):
-        arrays = {"images": images(count), "labels": torch.tensor([3, 7, 7, 3, 7][:count], dtype=torch.uint8)}
-        save_arrays(tmp_path / f"data/processed/{name}.safetensors", arrays)
-    model = UNet(unet_params(class_conditional=True, prediction="v"), SCHEDULE)
-    source = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0, 0.3, generator=source)
-        model.label.weight *= 10
-    save_model(tmp_path / "models/ddpm.safetensors", model, SCHEDULE, (0, 0, 0, 2, 0, 0, 0, 3, 0, 0))
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    yield tmp_path
-    torch.use_deterministic_algorithms(deterministic)
-
-
-@torch.inference_mode()
-def bits_by_hand(name: str, count: int, labels: list[int]) -> float:
-    """Of the four images that the stage takes from a split of `count`."""
-    model, schedule, _ = load_model("models/ddpm.safetensors")
-    chosen = torch.randperm(count, generator=generator(5, f"likelihood {name}"))[:4]
-    noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
-    given = torch.tensor(labels)[chosen]
-    bound = variational_bound(lambda x_t, t: model(x_t, t, given), schedule, images(count)[chosen], 3, noise)
-    return bound.total.mean().item()
-
-
-def test_the_stage_bounds_each_image_given_its_own_class(stage: Path) -> None:
-    main()
-    found = json.loads((stage / "metrics/likelihood/bits.json").read_text())
-    assert (found["images"], found["terms"]) == (4, 3)
-    for count, name in enumerate(("test", "train"), start=4):
-        expected = bits_by_hand(name, count, [3, 7, 7, 3, 7])
-        assert found[name]["bits_per_dim"] == pytest.approx(expected, abs=1e-5)
-        assert abs(bits_by_hand(name, count, [7, 3, 3, 7, 3]) - expected) > 2e-4

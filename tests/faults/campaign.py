@@ -2,8 +2,10 @@
 
     python -m tests.faults.campaign --kills 100 --seed 0
 
-Every kill is kill -9 of the whole process group of `dvc repro`, or of dvc alone. Behind some of them comes damage: a
-deleted output, a corrupted cache object, a cut state, a clock that jumps. Between them the pipeline runs on a full disk
+Every kill is kill -9 of the whole process group of `dvc repro`, or of dvc alone, or Ctrl-C; half of them come in the
+first seconds. Before some of them params are edited, and put back behind them; after others the pipeline is begun with
+other params at once, beside what may be left of the killed one. Behind some comes damage: a deleted output, a corrupted
+cache object, a cut state, a cut file of DVC's locks, a clock that jumps. Between them the pipeline runs on a full disk
 or with a read-only folder, where the user may mount a file system (root on Linux). Prints a table.
 """
 
@@ -23,21 +25,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from dvc_clone import SECONDS, STAGES, Clone, new_clone, run_pipeline
+from tests.pipeline.dvc_clone import SECONDS, STAGES, Clone, new_clone, run_pipeline
 
 OFTEN = {"DDPM_SAVE_SECONDS": "0.2"}  # states are saved all the time
 MEAN_WAIT = (
     6  # seconds before a kill, exponentially distributed: short ones hit dvc's own work, long ones the last stages
 )
 DISK_SIZE = "2g"
-ALONE, DAMAGE, CONDITION = 0.25, 0.35, 0.1  # chances of each, for a kill or a run
+ALONE, CTRL_C, EDIT, OTHER, DAMAGE, CONDITION = 0.25, 0.2, 0.15, 0.2, 0.35, 0.1  # chances of each, for a kill or a run
+EARLY = 4  # seconds: dvc's start, and the imports and first steps of a stage
+OTHER_PARAMS = {"train.seed": 5, "classifier.seed": 5, "forward_diffusion.seed": 5, "likelihood.seed": 5}
 
 
 def delete_an_output(clone: Clone, chance: random.Random) -> None:
     """As a careless user does."""
     files = [path for folder in ("data", "models") for path in (clone.path / folder).rglob("*") if path.is_file()]
-    if files:
+    if files := [path for path in files if path.name != "README.md"]:
         chance.choice(sorted(files)).unlink()
 
 
@@ -70,6 +73,17 @@ def corrupt_an_object(clone: Clone, chance: random.Random) -> None:
         printed = clone.run("python", "-m", "scripts.verify", code=1)
         assert f"{path}: damaged; delete it" in printed, printed
     path.unlink()
+
+
+def cut_the_lock_of_dvc(clone: Clone, chance: random.Random) -> None:
+    """As a kill does while DVC writes it, after which every dvc command fails; then do what `make verify` says."""
+    path = clone.path / ".dvc/tmp/rwlock"
+    if path.parent.exists() and (clone.path / "dvc.lock").exists():
+        path.write_text('{"'[: chance.randrange(3)])
+        printed = clone.run("python", "-m", "scripts.verify", code=1)
+        assert ".dvc/tmp/rwlock" in printed, printed
+        assert "delete it" in printed, printed
+        path.unlink()
 
 
 def jump_the_clock(clone: Clone, chance: random.Random) -> None:
@@ -115,11 +129,14 @@ DAMAGES: dict[str, Callable[[Clone, random.Random], None]] = {
     "a state cut": cut_a_state,
     "a cache object deleted": delete_an_object,
     "a cache object corrupted": corrupt_an_object,
+    "the lock file of DVC cut": cut_the_lock_of_dvc,
     "the clock moved": jump_the_clock,
 }
 CONDITIONS = {"runs on a full disk": full_disk, "runs with a read-only folder": read_only_folder}
 ROWS = (
-    *("kills", "of the whole group", "of dvc alone", "between stages", *(f"during {stage}" for stage in STAGES)),
+    *("kills", "of the whole group", "of dvc alone", "by Ctrl-C", "between stages"),
+    *(f"during {stage}" for stage in STAGES),
+    *("with params edited before", "of which ended by themselves, refused", "begun with other params at once"),
     *(*DAMAGES, *CONDITIONS, "of which ended with an error", "tracebacks", "dvc.lock left half written, deleted"),
     *("training or sampling went on from a state", "the pipeline finished and began from nothing"),
     *("comparisons of all files", "files lost", "files different"),
@@ -148,9 +165,8 @@ def results(clone: Clone) -> dict[str, bytes]:
 
 
 def begin_from_nothing(clone: Clone) -> None:
-    for gone in (".dvc/cache", "data", "models", "metrics", ".resume"):
-        shutil.rmtree(clone.path / gone, ignore_errors=True)
-    (clone.path / "dvc.lock").unlink()
+    clone.git("clean", "-ffdxq")  # cache, artifacts, metrics, states and the lock: git has none of them
+    clone.git("checkout", "--quiet", ".")
 
 
 class Campaign(NamedTuple):
@@ -202,22 +218,51 @@ class Campaign(NamedTuple):
 def run_and_kill(at: Campaign) -> str:
     """Run until the kill, or the end if that comes first; returns what was printed."""
     process = at.run()
+    wait = at.chance.choice([at.chance.expovariate(1 / MEAN_WAIT), at.chance.uniform(0, EARLY)])
+    edited = at.chance.random() < EDIT
     try:
-        printed, _ = process.communicate(timeout=at.chance.expovariate(1 / MEAN_WAIT))
+        if edited:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+            at.clone.edit_params(OTHER_PARAMS)
+            wait = at.chance.expovariate(1 / MEAN_WAIT)
+            at.counts["with params edited before"] += 1
+        printed, _ = process.communicate(timeout=wait)
     except subprocess.TimeoutExpired:
-        alone = at.chance.random() < ALONE
-        os.kill(process.pid, signal.SIGKILL) if alone else os.killpg(process.pid, signal.SIGKILL)
+        how = at.chance.random()
+        alone, number = how < ALONE, signal.SIGINT if how > 1 - CTRL_C else signal.SIGKILL
+        os.kill(process.pid, number) if alone else os.killpg(process.pid, number)
+        if alone and at.chance.random() < OTHER:
+            process.wait()
+            begin_with_other_params(at)
         printed, _ = process.communicate(timeout=SECONDS)  # an orphan holds this up until it ends
+        at.clone.git("checkout", "--quiet", "params.yaml")
         running = re.findall(r"^Running stage '([^']+)'|^(Updating) lock", printed, re.MULTILINE)
         at.counts["kills"] += 1
-        at.counts["of dvc alone" if alone else "of the whole group"] += 1
+        at.counts["of dvc alone" if alone else "by Ctrl-C" if number == signal.SIGINT else "of the whole group"] += 1
         at.counts[f"during {running[-1][0]}" if running and running[-1][0] else "between stages"] += 1
         if at.chance.random() < DAMAGE:
             name = at.chance.choice(sorted(DAMAGES))
             DAMAGES[name](at.clone, at.chance)
             at.counts[name] += 1
         return printed
+    if edited:
+        at.clone.git("checkout", "--quiet", "params.yaml")
+        at.counts["of which ended by themselves, refused"] += process.returncode != 0
+        return printed
     return at.finish(process, printed)
+
+
+def begin_with_other_params(at: Campaign) -> None:
+    """As an impatient user does, while the killed one's stage may still be at work; and kill that, too."""
+    at.clone.edit_params(OTHER_PARAMS)
+    process = at.run()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(at.chance.uniform(0, 2 * EARLY))
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    at.note(process.communicate(timeout=SECONDS)[0])
+    at.counts["begun with other params at once"] += 1
 
 
 def run_under(name: str, at: Campaign) -> str:

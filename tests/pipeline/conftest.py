@@ -1,28 +1,12 @@
 """What is expensive runs once for all workers of pytest-xdist; every test then gets a copy of it."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_clone import Built, Clone, copy_clone, new_clone, run_pipeline
-from filelock import FileLock
 
-Build = Callable[[Path], tuple[Clone, str]]
-
-
-def build_once(factory: pytest.TempPathFactory, worker_id: str, name: str, build: Build) -> Built:
-    """Build in a folder that all workers share, unless one of them has done so."""
-    base = factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / name
-    printed = folder / "printed.txt"
-    with FileLock(f"{folder}.lock"):
-        if not printed.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
-            folder.mkdir()
-            _, output = build(folder)
-            printed.write_text(output)
-    return Built(Clone(folder / "clone"), printed.read_text())
+from tests.pipeline.dvc_clone import Built, Clone, build_once, copy_clone, new_clone, run_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """A throw-away clone of the repository with a configuration of seconds, in which real `dvc` runs."""
 
 import contextlib
+import csv
+import json
 import os
 import re
 import shutil
@@ -8,18 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-RAW = ROOT / "data/raw"
+RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
 STAGES = [
-    "download",
+    "download@mnist",
     "preprocess",
     "forward_diffusion",
     "classifier@a",
@@ -30,6 +33,14 @@ STAGES = [
     "evaluate",
     "likelihood",
     "classification_accuracy_score",
+]
+PICTURES = [
+    "metrics/forward_diffusion/strip.png",
+    "metrics/evaluate/by_class.png",
+    "metrics/evaluate/samples.png",
+    "metrics/evaluate/denoising.png",
+    "metrics/evaluate/neighbours.png",
+    "metrics/evaluate/classes.png",
 ]
 TINY = {
     "classifier.channels": 1,
@@ -42,7 +53,7 @@ TINY = {
     "train.batch_size": 500,
     "train.lr": 0.001,
     "train.classes": [7],
-    "train.validation": 100,
+    "train.validation": 0.02,
     "train.log_every": 1,
     "sample.gallery.count": 8,
     "sample.gallery.steps": 20,
@@ -125,6 +136,9 @@ class Clone(NamedTuple):
     def bytes_under(self, folder: str) -> dict[str, bytes]:
         files = (path for path in (self.path / folder).rglob("*") if path.is_file())
         return {str(path.relative_to(self.path)): path.read_bytes() for path in files}
+
+
+Build = Callable[[Path], tuple[Clone, str]]  # in the folder given; the clone, and what dvc printed
 
 
 class Built(NamedTuple):
@@ -225,3 +239,43 @@ def ran(output: str) -> set[str]:
 def restored(output: str) -> set[str]:
     """The stages whose outputs dvc restored from its run cache, by what it printed."""
     return set(re.findall(r"^Stage '([^']+)' is cached", output, re.MULTILINE))
+
+
+def await_state(clone: Clone, process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait until training has saved a state."""
+    deadline = time.monotonic() + 300
+    while not list((clone.path / ".resume").glob("train-*/1.safetensors")):
+        assert process is None or process.poll() is None, f"ended too early:\n{process.communicate()[0]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def left(clone: Clone) -> dict[str, bytes]:
+    """All that training leaves."""
+    lock = {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
+    return lock | clone.bytes_under("models") | clone.bytes_under("metrics/train")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as opened:
+        return list(csv.DictReader(opened))
+
+
+def build_once(
+    factory: pytest.TempPathFactory, worker_id: str, name: str, build: Callable[[Path], tuple[Clone, str]]
+) -> Built:
+    """Build in a folder that all workers share, unless one of them has done so."""
+    base = factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / name
+    printed = folder / "printed.txt"
+    with FileLock(f"{folder}.lock"):
+        if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            _, output = build(folder)
+            printed.write_text(output)
+    return Built(Clone(folder / "clone"), printed.read_text())

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from dvc_clone import Clone
+
+from tests.pipeline.dvc_clone import Clone
 
 SECONDS_TO_START = 30
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_clone import Clone, git_clone, ran
-from servers import SERVERS, Server, find
+
+from tests.pipeline.dvc_clone import Clone, git_clone, ran
+from tests.pipeline.servers import SERVERS, Server, find
 
 pytestmark = pytest.mark.pipeline
 TRAIN = "data/processed/train.safetensors"  # 190 MB, by far the largest

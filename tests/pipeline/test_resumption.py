@@ -6,33 +6,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_clone import ROOT, SECONDS, Built, Clone, copy_clone, ran
 
-sys.path.insert(0, str(ROOT / "tests"))
-from faults.campaign import campaign
+from tests.faults.campaign import campaign
+from tests.pipeline.dvc_clone import SECONDS, Built, Clone, await_state, build_once, copy_clone, left, ran
 
 pytestmark = pytest.mark.pipeline
 LATE = {"train.seed": 1, "train.epochs": 3}  # a run that the cache does not have
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+def undisturbed(pipeline: Built, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
     """`pipeline` with other params, run without a kill."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    clone = copy_clone(pipeline.clone, folder)
-    clone.edit_params(LATE)
-    clone.dvc("repro", "train")
-    yield clone
-    shutil.rmtree(folder)
 
+    def build(folder: Path) -> tuple[Clone, str]:
+        clone = copy_clone(pipeline.clone, folder)
+        clone.edit_params(LATE)
+        return clone, clone.dvc("repro", "train")
 
-def left(clone: Clone) -> dict[str, bytes]:
-    lock = {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
-    return lock | clone.bytes_under("models") | clone.bytes_under("metrics/train")
+    return build_once(tmp_path_factory, worker_id, "undisturbed", build).clone
 
 
 def start(clone: Clone, *command: str) -> "subprocess.Popen[str]":
@@ -40,15 +34,6 @@ def start(clone: Clone, *command: str) -> "subprocess.Popen[str]":
     process = clone.start(*command, DDPM_SAVE_SECONDS="0")
     await_state(clone, process)
     return process
-
-
-def await_state(clone: Clone, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Wait until training has saved a state."""
-    deadline = time.monotonic() + 300
-    while not list((clone.path / ".resume").glob("train-*/1.safetensors")):
-        assert process is None or process.poll() is None, f"ended too early:\n{process.communicate()[0]}"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -87,7 +72,7 @@ def test_what_ended_before_dvc_recorded_it_costs_no_second_training(clone: Clone
 
 
 def test_an_experiment_in_a_temporary_copy_goes_on(clone: Clone) -> None:
-    command = ("dvc", "exp", "run", "--temp", "-S", "train.seed=1", "-S", "train.epochs=3")
+    command = ("dvc", "exp", "run", "--temp", "-S", "train.seed=1", "-S", "train.epochs=3", "train")
     process = start(clone, *command)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -95,7 +80,7 @@ def test_an_experiment_in_a_temporary_copy_goes_on(clone: Clone) -> None:
 
 
 def test_an_experiment_of_the_queue_goes_on(clone: Clone) -> None:
-    command = ("exp", "run", "--queue", "-S", "train.seed=1", "-S", "train.epochs=3")
+    command = ("exp", "run", "--queue", "-S", "train.seed=1", "-S", "train.epochs=3", "train")
     clone.dvc(*command, "--name", "killed")
     worker = clone.start("dvc", "queue", "start", DDPM_SAVE_SECONDS="0")
     await_state(clone)
@@ -108,17 +93,6 @@ def test_an_experiment_of_the_queue_goes_on(clone: Clone) -> None:
     status = clone.finished_queue()
     assert "Success" in status, f"{status}\n{clone.dvc('queue', 'logs', 'again')}"
     assert "resuming after step" in clone.dvc("queue", "logs", "again")
-
-
-def test_a_second_run_of_the_same_training_names_the_first(clone: Clone) -> None:
-    clone.edit_params(LATE)
-    process = start(clone, "python", "-m", "stages.train")
-    try:
-        printed = clone.run("python", "-m", "stages.train", code=1)
-        assert printed.startswith(f"error: train: process {process.pid} is already at this very run"), printed
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def test_a_short_campaign_loses_nothing(pipeline: Built, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
-"""`make verify` finds what `dvc status` cannot see, and what it says to do mends it."""
+"""`make verify` finds what `dvc status` cannot see, and what it says to do mends it.
+
+tests/scripts/test_verify_small.py has what takes no pipeline.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
-from dvc_clone import Clone, ran
 from ruamel.yaml import YAML
+
+from tests.pipeline.dvc_clone import Clone, ran
 
 pytestmark = pytest.mark.pipeline
 MODEL = "models/ddpm.safetensors"
@@ -73,17 +77,3 @@ def test_when_both_are_damaged_the_stage_runs_again(clone: Clone) -> None:
     assert "train" in ran(clone.dvc("repro", "train"))
     assert (clone.path / MODEL).read_bytes() == whole
     verify(clone)
-
-
-@pytest.mark.parametrize("text", ["", "stages: [1]", "stages: {train: {outs: [{path: x}]}}", "\x00", "{"])
-def test_a_damaged_lock_is_one_line(clone: Clone, text: str) -> None:
-    (clone.path / "dvc.lock").write_text(text)
-    printed = verify(clone, code=1)
-    assert printed.startswith(("error: dvc.lock: not a lock of DVC", "error: dvc.lock: not valid YAML"))
-    assert printed.endswith("; `git checkout dvc.lock`, or delete it: `dvc repro` makes it anew\n")
-    assert len(printed.splitlines()) == 1
-
-
-def test_without_a_lock_it_says_what_to_do(clone: Clone) -> None:
-    (clone.path / "dvc.lock").unlink()
-    assert verify(clone, code=1).startswith("error: dvc.lock: no such file; run this at the top")

@@ -141,7 +141,7 @@ def test_threads_are_as_many_as_named(monkeypatch: pytest.MonkeyPatch, count: in
 def test_threads_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     threads = torch.get_num_threads()
     monkeypatch.setenv("DDPM_THREADS", text)
-    with pytest.raises(UserError, match=f"^DDPM_THREADS={text}: give a number of threads, at least 1$"):
+    with pytest.raises(UserError, match=f"^DDPM_THREADS={text}: give a number of threads, 1 to 256$"):
         start()
     assert torch.get_num_threads() == threads
 

@@ -16,7 +16,7 @@ import torch
 from ddpm.runtime.console import UserError
 from ddpm.runtime.launch import on_several_machines, wanted_processes
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SECONDS = 120  # on a busy machine
 LAUNCH = """
 import torch
@@ -29,7 +29,9 @@ JOB = """
 import os, signal, sys, time, torch
 from pathlib import Path
 from ddpm.runtime.group import join, place
+from ddpm.runtime.process import end_with_parent
 from ddpm.runtime.resume import stopping
+end_with_parent()  # as every stage does
 group = place()
 join(group, torch.device("cpu"))
 def ready():
@@ -82,7 +84,7 @@ def test_processes_are_as_many_as_named(monkeypatch: pytest.MonkeyPatch, gpus: i
 @pytest.mark.parametrize("gpus", [0, 4])
 def test_processes_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, given: str) -> None:
     monkeypatch.setenv("DDPM_PROCESSES", given)
-    with pytest.raises(UserError, match=f"^DDPM_PROCESSES={re.escape(given)}: give a number of processes, at least 1$"):
+    with pytest.raises(UserError, match=f"^DDPM_PROCESSES={re.escape(given)}: give a number of processes, 1 to 256$"):
         wanted_processes(on_a_machine_with(gpus, monkeypatch))
 
 

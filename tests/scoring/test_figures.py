@@ -40,7 +40,7 @@ def test_tile_lays_out_row_by_row_with_white_between() -> None:
 
 @pytest.mark.parametrize(
     ("count", "columns", "shape"),
-    [(42, 7, (6 * 30 + 2, 7 * 30 + 2)), (3, 8, (32, 3 * 30 + 2)), (9, 8, (62, 8 * 30 + 2)), (1, 1, (32, 32))],
+    [(42, 7, (6 * 30 + 2, 7 * 30 + 2)), (3, 8, (32, 3 * 30 + 2)), (9, 8, (62, 8 * 30 + 2)), (1, 1, (28, 28))],
 )
 def test_tile_has_no_more_columns_than_images(count: int, columns: int, shape: tuple[int, int]) -> None:
     assert tile(torch.zeros(count, 28, 28, dtype=torch.uint8), columns).shape == shape
@@ -106,7 +106,7 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> No
         "import sys, ddpm.scoring.figures as f; "
         "sys.stdout.buffer.write(f.to_png(f.class_histogram({'a': [1.0]}, 'title')))"
     )
-    command, source = [sys.executable, "-c", code], Path(__file__).parents[1] / "src"
+    command, source = [sys.executable, "-c", code], Path(__file__).parents[2] / "src"
     drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
     assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title"))
 

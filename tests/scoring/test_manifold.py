@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.scoring.manifold import manifold_scores
+from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
 
 
 def gaussian(count: int, seed: int, width: int = 8) -> Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def found_scores(real: Tensor, samples: Tensor, k: int = 5) -> ManifoldScores:
+    return manifold_scores(manifold(real, k), manifold(samples, k))
 
 
 def plain(real: Tensor, samples: Tensor, k: int) -> tuple[float, float, float, float]:
@@ -37,32 +41,32 @@ def test_scores_are_those_of_the_definitions(k: int) -> None:
     real, samples = gaussian(40, 0, 3), 0.8 * gaussian(30, 1, 3) + 0.5
     expected = plain(real, samples, k)
     assert all(0 < value < 1.2 for value in expected)
-    assert tuple(manifold_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
+    assert tuple(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, samples = gaussian(53, 0), gaussian(47, 1) + 0.5
-    whole = manifold_scores(real, samples)
+    whole = found_scores(real, samples)
     monkeypatch.setattr("ddpm.scoring.manifold.CHUNK", 10)
-    assert manifold_scores(real, samples) == pytest.approx(whole, abs=1e-12)
+    assert found_scores(real, samples) == pytest.approx(whole, abs=1e-12)
 
 
 def test_copies_are_among_the_real_and_reach_all_of_them() -> None:
     real = gaussian(200, 0)
-    found = manifold_scores(real, real.clone(), k=5)
+    found = found_scores(real, real.clone(), k=5)
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
     # Each ball holds its own centre and its five neighbours, the last of them on its edge, where rounding decides.
     assert found.density == pytest.approx(6 / 5, abs=0.01)
 
 
 def test_what_lies_elsewhere_scores_nothing() -> None:
-    assert tuple(manifold_scores(gaussian(100, 0), gaussian(100, 1) + 1000)) == (0, 0, 0, 0)
+    assert tuple(found_scores(gaussian(100, 0), gaussian(100, 1) + 1000)) == (0, 0, 0, 0)
 
 
 def test_a_collapsed_model_is_precise_and_covers_next_to_nothing() -> None:
     real = gaussian(500, 0)
     collapsed = real[:1] + 1e-3 * gaussian(500, 1)
-    found = manifold_scores(real, collapsed)
+    found = found_scores(real, collapsed)
     assert found.precision == 1
     assert found.recall <= 1 / 500
     assert found.coverage < 0.1
@@ -70,7 +74,7 @@ def test_a_collapsed_model_is_precise_and_covers_next_to_nothing() -> None:
 
 def test_half_of_the_modes_is_half_of_the_recall() -> None:
     real = torch.cat([gaussian(300, 0), gaussian(300, 1) + 100])
-    found = manifold_scores(real, torch.cat([gaussian(300, 2), gaussian(300, 3)]))
+    found = found_scores(real, torch.cat([gaussian(300, 2), gaussian(300, 3)]))
     assert found.precision > 0.8
     assert 0.4 < found.recall <= 0.5
     assert 0.4 < found.coverage <= 0.5
@@ -79,7 +83,7 @@ def test_half_of_the_modes_is_half_of_the_recall() -> None:
 def test_equal_distributions_score_as_theory_says() -> None:
     # Naeem et al. 2020: the expected density is 1, the expected coverage 1 - (N-1)...(N-k) / ((2N-1)...(2N-k)).
     count, k = 1500, 5
-    found = manifold_scores(gaussian(count, 0), gaussian(count, 1), k)
+    found = found_scores(gaussian(count, 0), gaussian(count, 1), k)
     missed = math.prod((count - i) / (2 * count - i) for i in range(1, k + 1))
     assert found.density == pytest.approx(1, abs=0.08)
     assert found.coverage == pytest.approx(1 - missed, abs=0.015)
@@ -88,4 +92,10 @@ def test_equal_distributions_score_as_theory_says() -> None:
 
 def test_too_few_features_are_refused() -> None:
     with pytest.raises(ValueError, match="neighbourhoods of 5 need at least 6 features, not 5"):
-        manifold_scores(gaussian(9, 0), gaussian(5, 1))
+        manifold(gaussian(5, 1))
+    assert len(manifold(gaussian(6, 1)).radii) == 6
+
+
+def test_far_from_zero_the_scores_are_the_same() -> None:
+    real, samples = gaussian(200, 0).double(), gaussian(200, 1).double() + 0.5
+    assert found_scores(real + 1000, samples + 1000) == pytest.approx(found_scores(real, samples), abs=1e-12)

@@ -1,0 +1,162 @@
+"""The model file: it gives the model back by itself, and what does not fit is refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
+from ddpm.networks.unet import UNet
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
+from tests.small import unet_params
+
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
+COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
+
+
+def network(
+    channels: tuple[int, ...] = (4, 6), block: str = "residual", prediction: str = "v", class_conditional: bool = True
+) -> UNet:
+    """A tiny network in training mode with all weights and running statistics away from their start."""
+    params = unet_params(
+        channels=channels,
+        block=block,
+        patch_size=2,
+        bottleneck_blocks=2,
+        attention=True,
+        class_conditional=class_conditional,
+        prediction=prediction,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UNet(params, SCHEDULE)
+        for weight in model.state_dict().values():
+            if weight.is_floating_point():
+                weight.uniform_(0.1, 0.5)
+    return model.train()
+
+
+def outputs(model: UNet) -> Tensor:
+    x_t = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model(x_t, torch.tensor([0, 5, 11]), torch.tensor([3, 7, 7]))
+
+
+@pytest.mark.parametrize("block", ["residual", "double_conv"])
+@pytest.mark.parametrize(("prediction", "class_conditional"), [("noise", True), ("v", False), ("v", True)])
+def test_a_model_comes_back_from_its_file_alone(
+    tmp_path: Path, block: str, prediction: str, class_conditional: bool
+) -> None:
+    model = network(block=block, prediction=prediction, class_conditional=class_conditional)
+    save_model(tmp_path / "model.safetensors", model, SCHEDULE, COUNTS, versions={"torch": "x"})
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.card.model == model.params
+    assert loaded.card.schedule == loaded.schedule.params == SCHEDULE.params
+    assert loaded.card.class_counts == COUNTS
+    assert loaded.card.classes == (3, 7)
+    assert torch.equal(loaded.schedule.alphas_cumprod, SCHEDULE.alphas_cumprod)
+    assert not any(module.training for module in loaded.model.modules())
+    assert load_arrays(tmp_path / "model.safetensors")[1]["versions"] == {"torch": "x"}
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], weight), name
+    expected = outputs(model.eval())
+    assert expected.std() > 0.01
+    # The loaded network's weights are channels-last, and sums in another order.
+    torch.testing.assert_close(outputs(loaded.model), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(outputs(load_model(str(tmp_path / "model.safetensors")).model), outputs(loaded.model))
+
+
+def test_saving_a_model_again_gives_equal_bytes(tmp_path: Path) -> None:
+    save_model(tmp_path / "first", network(), SCHEDULE, COUNTS, a=1, b=2)
+    loaded = load_model(tmp_path / "first")
+    save_model(tmp_path / "second", loaded.model, loaded.schedule, loaded.card.class_counts, b=2, a=1)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def rewritten(path: Path, drop: str = "", **changes: object) -> None:
+    """The model file at `path` with one tensor fewer, or with other values in its card's model."""
+    arrays, metadata = load_arrays(path)
+    metadata["card"]["model"] |= changes
+    save_arrays(path, {name: array.clone() for name, array in arrays.items() if name != drop}, metadata)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"drop": "head.2.bias"},
+        {"channels": [4, 8]},
+        {"channels": [4]},
+        {"block": "double_conv"},
+        {"attention": False},
+        {"class_conditional": False},
+        {"bottleneck_blocks": 3},
+    ],
+)
+def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    rewritten(path, **change)  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: the weights do not fit the network that the file describes"
+    ):
+        load_model(path)
+
+
+def test_a_card_with_unknown_values_is_refused_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    rewritten(path, block="transformer", wings=2)
+    with pytest.raises(UserError, match=r"model\.safetensors: 2 invalid\n  model\.block: .*\n  model\.wings: "):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        (),
+        (7,),
+        (1,) * 9,
+        (1,) * 11,
+        (1,) * 9 + (-1,),
+        (1,) * 9 + (0.5,),
+        (1,) * 9 + (True,),
+        (1,) * 9 + (None,),
+        "1111111111",
+    ],
+)
+def test_class_counts_are_ten_numbers_of_images(tmp_path: Path, counts: object) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ValidationError, match="class_counts"):
+        save_model(path, network(), SCHEDULE, counts)  # type: ignore[arg-type]
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    metadata["card"]["class_counts"] = counts
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError, match=r"model\.safetensors: 1 invalid\n  class_counts"):
+        load_model(path)
+
+
+def test_a_model_file_from_before_class_counts_is_refused_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    del metadata["card"]["class_counts"], metadata["card"]["model"]["class_conditional"]
+    metadata["card"]["classes"] = [7]
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError, match=r"3 invalid\n  model\.class_conditional: .*\n  class_counts: .*\n  classes:"):
+        load_model(path)
+
+
+def test_model_and_classifier_files_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    params = ClassifierParams(channels=2, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    save_classifier(tmp_path / "classifier", Classifier(params))
+    save_model(tmp_path / "model", network(), SCHEDULE, COUNTS)
+    with pytest.raises(UserError, match=r"classifier: not a model file of this project"):
+        load_model(tmp_path / "classifier")
+    with pytest.raises(UserError, match=r"model: not a classifier file of this project"):
+        load_classifier(tmp_path / "model")

@@ -1,0 +1,63 @@
+"""The randomness that needs no state: a generator for each name, and noise for each image."""
+
+import pytest
+import torch
+
+from ddpm.data.images import IMAGE_SHAPE
+from ddpm.runtime.randomness import ImageNoise, generator
+
+
+def draw(*name: object) -> list[float]:
+    return torch.rand(4, generator=generator(*name)).tolist()  # type: ignore[arg-type]
+
+
+def test_a_generator_is_that_of_its_three_names() -> None:
+    first = draw(0, "train", 5)
+    torch.rand(100)
+    assert draw(0, "train", 5) == first
+    others = [draw(1, "train", 5), draw(0, "image", 5), draw(0, "train", 6), draw(0, "train"), draw(5, "train", 0)]
+    assert len({tuple(values) for values in [first, *others]}) == 6
+
+
+def test_a_generator_leaves_the_global_one_alone() -> None:
+    before = torch.get_rng_state()
+    draw(0, "train", 5)
+    ImageNoise(0, [0, 1], IMAGE_SHAPE)()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_generators_are_pinned() -> None:
+    # A change here changes every result of the project.
+    assert generator(0, "train", 0).initial_seed() == 3168021335108090602
+    assert draw(0, "train", 0) == pytest.approx([0.2869742, 0.6810609, 0.7739152, 0.394296], abs=1e-6)
+
+
+def test_the_noise_of_an_image_is_the_same_in_any_batch() -> None:
+    together = ImageNoise(3, range(6), IMAGE_SHAPE)
+    alone = ImageNoise(3, [4], IMAGE_SHAPE)
+    turned = ImageNoise(3, [5, 4, 100], IMAGE_SHAPE)
+    for _ in range(3):
+        whole, single, other = together(), alone(), turned()
+        assert whole.shape == (6, 1, 28, 28)
+        assert whole.dtype == torch.float32
+        assert torch.equal(single[0], whole[4])
+        assert torch.equal(other[:2], whole[[5, 4]])
+        assert len({image.sum().item() for image in whole}) == 6
+
+
+def test_the_noise_goes_on_and_hangs_on_the_seed() -> None:
+    noise = ImageNoise(3, [0], IMAGE_SHAPE)
+    first, second = noise(), noise()
+    assert not torch.equal(first, second)
+    assert torch.equal(ImageNoise(3, [0], IMAGE_SHAPE)(), first)
+    assert not torch.equal(ImageNoise(4, [0], IMAGE_SHAPE)(), first)
+
+
+def test_the_noise_is_standard_normal() -> None:
+    noise = ImageNoise(0, range(200), IMAGE_SHAPE)()
+    # 156,800 draws: five standard errors.
+    assert noise.mean().item() == pytest.approx(0, abs=0.0127)
+    assert noise.var().item() == pytest.approx(1, abs=0.018)
+    # Independent between images: correlations have a deviation of 1/28.
+    correlations = noise.flatten(1).corrcoef().fill_diagonal_(0)
+    assert correlations.abs().max() < 6 / 28

@@ -1,0 +1,120 @@
+"""Samples beside random subsets of real images."""
+
+import statistics
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.scoring import comparisons
+from ddpm.scoring.comparisons import DRAWS, compare, draw_subsets, variety
+from ddpm.scoring.manifold import manifold, manifold_scores
+from ddpm.scoring.scores import FrechetDistance, frechet_distance, jackknife, kernel_distance
+
+
+def normal(count: int, seed: int, width: int = 4) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_floor_and_its_reference_are_all_training_images() -> None:
+    draws = draw_subsets(test=50, train=100, count=20, seed=3)
+    assert len(draws.references) == len(draws.floor) == len(draws.test) == DRAWS
+    for reference, floor in zip(draws.references, draws.floor, strict=True):
+        assert (len(reference), len(floor)) == (80, 20)
+        assert sorted([*reference.tolist(), *floor.tolist()]) == list(range(100))
+    for chosen in draws.test:
+        assert len(set(chosen.tolist())) == 20
+        assert 0 <= chosen.min() <= chosen.max() < 50
+    for subsets in draws:
+        assert len({tuple(sorted(each.tolist())) for each in subsets}) == DRAWS
+    torch.testing.assert_close(draw_subsets(50, 100, 20, 3), draws)
+    assert not torch.equal(draw_subsets(50, 100, 20, 4).test[0], draws.test[0])
+
+
+@pytest.mark.parametrize(("test", "subsets"), [(20, 1), (39, 1), (40, DRAWS)])
+def test_of_more_than_half_of_the_test_images_there_is_one_subset(test: int, subsets: int) -> None:
+    draws = draw_subsets(test, 100, count=20, seed=0)
+    assert len(draws.test) == subsets
+    assert len(set(draws.test[0].tolist())) == 20
+
+
+def test_distances_are_means_over_the_draws_with_their_deviations() -> None:
+    samples, test, train = 1.5 * normal(60, 0), normal(200, 1) + 0.1, normal(300, 2)
+    draws = draw_subsets(200, 300, 60, seed=0)
+    rows = compare(samples, test, train, draws)
+    sets = {
+        "samples": [samples] * DRAWS,
+        "test": [test[chosen] for chosen in draws.test],
+        "floor": [train[chosen] for chosen in draws.floor],
+    }
+    for name, row in rows.items():
+        pairs = list(zip(draws.references, sets[name], strict=True))
+        values = [frechet_distance(train[reference], each) for reference, each in pairs]
+        assert row["frechet"] == pytest.approx(statistics.fmean(values))
+        kid = kernel_distance(train[draws.references[0][:60]], sets[name][0])
+        assert (row["kid"], row["kid_error"]) == kid
+        if name != "samples":
+            assert row["frechet_deviation"] == pytest.approx(statistics.stdev(values))
+        assert row["frechet_over_floor"] == pytest.approx(row["frechet"] / rows["floor"]["frechet"])
+    distance = FrechetDistance(train[draws.references[0]])
+    assert rows["samples"]["frechet_deviation"] == pytest.approx(jackknife(distance, samples))
+
+
+def test_all_test_images_have_the_deviation_of_the_jackknife() -> None:
+    samples, test, train = normal(60, 0), normal(60, 1), normal(300, 2)
+    draws = draw_subsets(60, 300, 60, seed=0)
+    row = compare(samples, test, train, draws)["test"]
+    distances = [FrechetDistance(train[reference]) for reference in draws.references]
+    assert row["frechet"] == pytest.approx(statistics.fmean(distance(test) for distance in distances))
+    assert row["frechet_deviation"] == pytest.approx(jackknife(distances[0], test[draws.test[0]]))
+    # The deviation over the references would be far too small, for they share most of their images.
+    assert row["frechet_deviation"] > 2 * statistics.stdev(distance(test) for distance in distances)
+
+
+def test_every_reference_has_the_same_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[tuple[int, int]] = []
+
+    class Recorded(FrechetDistance):
+        def __init__(self, real: Tensor) -> None:
+            super().__init__(real)
+            self.length = len(real)
+
+        def __call__(self, samples: Tensor) -> float:
+            lengths.append((self.length, len(samples)))
+            return super().__call__(samples)
+
+    monkeypatch.setattr(comparisons, "FrechetDistance", Recorded)
+    monkeypatch.setattr(comparisons, "jackknife", lambda *_: 0.0)
+    compare(normal(60, 0), normal(200, 1), normal(300, 2), draw_subsets(200, 300, 60, seed=0))
+    assert lengths == [(240, 60)] * 3 * DRAWS
+
+
+def test_a_file_in_no_random_order_is_compared_as_if_it_were_shuffled() -> None:
+    # Two clusters, and one after the other in the test images: the first of them are no sample.
+    def clusters(count: int, seed: int) -> Tensor:
+        return normal(count, seed) + torch.tensor([-5.0, 5.0]).repeat_interleave(count // 2)[:, None]
+
+    train, test, samples = clusters(2000, 0), clusters(1000, 1), clusters(200, 2)
+    first = frechet_distance(train, test[:200])
+    rows = compare(samples, test, train, draw_subsets(1000, 2000, 200, seed=0))
+    assert first > 100
+    assert rows["test"]["frechet"] < 3
+    assert abs(rows["test"]["frechet"] - rows["floor"]["frechet"]) < 2 * rows["floor"]["frechet_deviation"]
+
+
+def test_variety_is_the_mean_over_the_draws() -> None:
+    samples, test, train = 0.7 * normal(60, 0), normal(60, 1), normal(300, 2)
+    draws = draw_subsets(60, 300, 60, seed=0)
+    rows = variety(samples, test, train, draws)
+    references = [manifold(train[reference[:60]]) for reference in draws.references]
+    found = [manifold_scores(each, manifold(samples)) for each in references]
+    for index, field in enumerate(("precision", "recall", "density", "coverage")):
+        assert rows["samples"][field] == pytest.approx(statistics.fmean(each[index] for each in found))
+    floor = [
+        manifold_scores(each, manifold(train[left])).recall for each, left in zip(references, draws.floor, strict=True)
+    ]
+    assert rows["floor"]["recall"] == pytest.approx(statistics.fmean(floor))
+    assert rows["floor"]["recall_deviation"] == pytest.approx(statistics.stdev(floor))
+    # Of one set, the references alone would vary.
+    assert [*rows["samples"]] == [*rows["test"]] == ["precision", "recall", "density", "coverage"]
+    assert "recall_deviation" in variety(samples, normal(120, 1), train, draw_subsets(120, 300, 60, seed=0))["test"]

@@ -1,0 +1,106 @@
+"""Distances to the nearest training images, and the statistic that compares them."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.scoring import copying
+from ddpm.scoring.copying import copying_z, nearest_neighbours, nearness
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_copies_are_their_own_nearest_neighbours() -> None:
+    references = 2 * torch.rand(700, 1, 28, 28, generator=torch.Generator().manual_seed(0)) - 1
+    order = torch.randperm(700, generator=torch.Generator().manual_seed(1))
+    found = nearest_neighbours(references[order], references)
+    assert torch.equal(found.nearest, order)
+    assert torch.equal(found.distance, torch.zeros(700))
+
+
+def test_distance_of_neighbours_is_the_root_mean_square_of_pixels() -> None:
+    references = torch.stack([torch.full((1, 28, 28), value) for value in (-1.0, 0.0, 1.0)])
+    queries = torch.stack([torch.full((1, 28, 28), value) for value in (0.75, -0.625, 0.125)])
+    queries[2, 0, :14] = -0.125
+    found = nearest_neighbours(queries, references)
+    assert found.nearest.tolist() == [2, 0, 1]
+    assert found.distance.tolist() == [0.25, 0.375, 0.125]
+
+
+def test_neighbours_are_those_of_a_plain_search() -> None:
+    queries, references = normal(9, 1, 28, 28, seed=0), normal(40, 1, 28, 28, seed=1)
+    distances = (queries[:, None] - references).double().square().mean(dim=(2, 3, 4)).sqrt()
+    found = nearest_neighbours(queries, references)
+    assert torch.equal(found.nearest, distances.argmin(1))
+    torch.testing.assert_close(found.distance.double(), distances.amin(1), rtol=1e-6, atol=0)
+
+
+def test_neighbours_of_features() -> None:
+    found = nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [3.0, 3.0]]))
+    assert found.nearest.tolist() == [1]
+    assert found.distance.item() == pytest.approx(0.5**0.5)
+
+
+def test_equal_distances_are_no_copying() -> None:
+    distances = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    assert copying_z(distances, distances.flip(0)) == 0
+
+
+def test_copying_statistic_worked_by_hand() -> None:
+    # Of the six pairs, the sample is farther in one and ties in one: U = 1.5, expected 3, deviation sqrt(6 * 6 / 12).
+    found = copying_z(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 3.0, 4.0]))
+    assert found == pytest.approx((1.5 - 3) / 3**0.5)
+
+
+def test_copying_statistic_is_standard_normal_of_equal_distributions() -> None:
+    source = torch.Generator().manual_seed(0)
+    found = torch.tensor([copying_z(*torch.rand(2, 300, generator=source)) for _ in range(400)])
+    assert found.mean().item() == pytest.approx(0, abs=0.15)
+    assert found.std().item() == pytest.approx(1, abs=0.12)
+
+
+def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, train = normal(23, 1, 4, 4, seed=0), normal(90, 1, 4, 4, seed=1)
+    labels, train_labels = torch.arange(23) % 3, (torch.arange(90) % 3).to(torch.uint8)
+    monkeypatch.setattr(copying, "CHUNK", 5)
+    found = nearness(images, labels, train, train_labels)
+    for index, image in enumerate(images.double()):
+        own = train.double()[train_labels == labels[index]]
+        distances = sorted(math.dist(image.flatten(), other.flatten()) / 4 for other in own)
+        assert found.distance[index].item() == pytest.approx(distances[0], rel=1e-6)
+        assert found.ratio[index].item() == pytest.approx(10 * distances[0] / sum(distances[1:11]), rel=1e-6)
+    assert torch.equal(found.labels, labels)
+
+
+def test_another_class_is_not_looked_at() -> None:
+    train = torch.tensor([[0.0], [1.0], [4.0], [6.0]])
+    found = nearness(torch.tensor([[0.0], [5.0]]), torch.tensor([1, 0]), train, torch.tensor([0, 0, 1, 1]))
+    assert found.distance.tolist() == [4, 4]
+    assert found.ratio.tolist() == pytest.approx([4 / 6, 4 / 5])
+
+
+def test_the_ratio_has_no_scale() -> None:
+    images, train, labels = normal(50, 16, seed=0), normal(300, 16, seed=1), torch.zeros(300)
+    one, seven = (nearness(scale * images, labels[:50], scale * train, labels) for scale in (1, 7))
+    torch.testing.assert_close(seven.distance, 7 * one.distance)
+    torch.testing.assert_close(seven.ratio, one.ratio)
+
+
+def test_exact_copies_have_distance_and_ratio_zero() -> None:
+    train = 100 + normal(300, 784, seed=0)  # far from zero, where squares have no digits left for small distances
+    train[50:70] = train[50]  # the next ones may be copies as well
+    found = nearness(train[40:80], torch.zeros(40), train, torch.zeros(300))
+    assert torch.equal(found.distance, torch.zeros(40))
+    assert torch.equal(found.ratio, torch.zeros(40))
+
+
+@pytest.mark.parametrize(("train", "distance", "ratio"), [(0, math.inf, math.inf), (1, 2, math.inf), (2, 2, 2 / 5)])
+def test_classes_of_hardly_any_training_images(train: int, distance: float, ratio: float) -> None:
+    table, labels = torch.tensor([[9.0], [2.0], [-5.0]]), torch.tensor([0, 1, 1])[: 1 + train]
+    found = nearness(torch.zeros(1, 1), torch.tensor([1]), table[: 1 + train], labels)
+    assert found.distance.tolist() == [distance]
+    assert found.ratio.tolist() == pytest.approx([ratio])

@@ -1,0 +1,114 @@
+"""How many samples are copies of training images: of a model that copies, and of one that does not."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.scoring.copying import NEAR, NearCopies, Nearness, near_copies, nearness
+
+SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits
+COPIED = 0.2
+
+
+def smooth(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (count, 1, 28, 28) of soft spots, and their classes in turn, whose contrast differs."""
+    labels = torch.arange(count) % len(SCALES)
+    spots = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    scales = torch.tensor(SCALES)[labels].view(-1, 1, 1, 1)
+    return scales * F.interpolate(spots, size=(28, 28), mode="bilinear"), labels
+
+
+TRAIN, TRAIN_LABELS = smooth(6000, seed=0)
+FRESH, FRESH_LABELS = smooth(3000, seed=1)
+HONEST, HONEST_LABELS = smooth(3000, seed=2)
+
+
+def copies(count: int, noise: float = 0.02, shift: bool = True, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Training images of the wider classes, moved by a pixel and with a little noise."""
+    chosen = (TRAIN_LABELS > 0).nonzero().squeeze(1)[first : first + count]
+    moved = torch.roll(TRAIN[chosen], int(shift), 3)
+    moved[..., 0] = moved[..., 1]  # what came in at the edge
+    return moved + noise * torch.randn(moved.shape, generator=torch.Generator().manual_seed(3)), TRAIN_LABELS[chosen]
+
+
+def copier() -> tuple[Tensor, Tensor]:
+    """What a model draws a fifth of whose samples are copies."""
+    images, labels = copies(round(COPIED * len(HONEST)))
+    return torch.cat([images, HONEST[len(images) :]]), torch.cat([labels, HONEST_LABELS[len(images) :]])
+
+
+def near(images: Tensor, labels: Tensor) -> Nearness:
+    return nearness(images, labels, TRAIN, TRAIN_LABELS)
+
+
+def among_all(samples: Nearness, fresh: Nearness) -> float:
+    """By one threshold for all classes."""
+    return float((samples.distance < fresh.distance.quantile(NEAR)).double().mean())
+
+
+def test_an_honest_model_has_the_one_percent_that_is_expected() -> None:
+    found = near_copies(near(HONEST, HONEST_LABELS), near(FRESH, FRESH_LABELS))
+    assert found.distance == pytest.approx(NEAR, abs=0.006)
+    assert found.ratio == pytest.approx(NEAR, abs=0.006)
+    assert (found.judged, found.twins) == (1, 0)
+
+
+def test_a_model_that_copies_is_caught_where_one_threshold_for_all_classes_is_blind() -> None:
+    samples, fresh = near(*copier()), near(FRESH, FRESH_LABELS)
+    found = near_copies(samples, fresh)
+    assert found.distance == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.01)
+    assert found.ratio == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.02)
+    assert among_all(samples, fresh) < 0.015
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+def test_twins_in_the_data_do_not_silence_the_score(noise: float) -> None:
+    images, labels = copies(150, noise, shift=False, first=1000)  # a twentieth of what there is
+    fresh = near(torch.cat([FRESH, images]), torch.cat([FRESH_LABELS, labels]))
+    samples = near(*copier())
+    for label in (1, 2):  # with them, no threshold is passed by a copy that was moved
+        assert fresh.distance[fresh.labels == label].quantile(NEAR) < samples.distance[:600].min()
+    found = near_copies(samples, fresh)
+    assert found == near_copies(samples, near(FRESH, FRESH_LABELS))._replace(twins=found.twins)
+    assert found.twins == 150 / 3150
+    assert near_copies(near(HONEST, HONEST_LABELS), fresh).distance == pytest.approx(NEAR, abs=0.006)
+
+
+def test_images_of_which_all_have_twins_say_nothing() -> None:
+    fresh = near(TRAIN[:3000], TRAIN_LABELS[:3000])
+    assert near_copies(near(HONEST, HONEST_LABELS), fresh) == NearCopies(None, None, judged=0, twins=1)
+
+
+def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
+    samples = near(*copier())
+    for count, judged in ((99, 2 / 3), (100, 1)):
+        kept = (FRESH_LABELS != 1) | ((FRESH_LABELS == 1).cumsum(0) <= count)
+        found = near_copies(samples, near(FRESH[kept], FRESH_LABELS[kept]))
+        assert found.judged == pytest.approx(judged, abs=0.07)  # copies are of two classes of the three
+        assert found.distance is not None
+        assert found.distance > 0.12
+        assert found.ratio == pytest.approx(COPIED, abs=0.03)
+    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99]))[:3] == (None, None, 0)
+    assert near_copies(samples, near(FRESH[:0], FRESH_LABELS[:0]))[:3] == (None, None, 0)
+
+
+def test_a_single_class_and_one_that_no_real_image_has() -> None:
+    one = FRESH_LABELS == 2
+    samples = near(*copies(300))
+    alone = Nearness(*(each[samples.labels == 2] for each in samples))
+    assert near_copies(alone, near(FRESH[one], FRESH_LABELS[one])) == NearCopies(1, 1, judged=1, twins=0)
+    stranger = near(HONEST[:300], torch.full((300,), 7))
+    assert torch.isinf(stranger.distance).all()
+    assert near_copies(stranger, near(FRESH, FRESH_LABELS)) == NearCopies(None, 0, judged=0, twins=0)
+
+
+@pytest.mark.parametrize("count", [100, 250, 1000])
+def test_the_threshold_is_passed_by_one_percent_for_any_number_of_fresh_images(count: int) -> None:
+    source, shares = torch.Generator().manual_seed(0), []
+    for _ in range(400):
+        sets = (torch.rand(2, size, generator=source) + 0.3 for size in (1000, count))  # far from zero: no twins
+        found = near_copies(*(Nearness(*each, torch.zeros(each.shape[1])) for each in sets))
+        shares.append([found.distance, found.ratio])
+    # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
+    assert torch.tensor(shares).mean(0).tolist() == pytest.approx([NEAR, NEAR], abs=0.0012)
