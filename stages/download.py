@@ -1,45 +1,42 @@
-"""Fetch the four raw files of the data set and check their hashes."""
+"""Fetch the raw files of the data set that the command line names, and keep those whose hashes are right already."""
 
 from pathlib import Path
-from typing import Literal
 
-from ddpm.data.datasets import SIZES, fetch_dataset
+from ddpm.data.datasets import CHECKSUMS, SIZES, fetch_files, missing_files
 from ddpm.data.sources import sources
-from ddpm.runtime.console import progress, run
+from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.files import write_whole
-from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.stage import Stage, run_stage
 
-RAW = Path("data/raw")
-
-
-class DownloadParams(Section):
-    """Which data set."""
-
-    dataset: Literal["mnist", "fashion_mnist"]
+DATA = Path("data")
 
 
-class Params(Sections):
-    """What this stage reads."""
-
-    download: DownloadParams
-
-
-def main() -> None:
-    """Fetch all files, then write them."""
-    dataset = load_params(Params).download.dataset
-    total = sum(SIZES.values())
+def main(stage: Stage) -> None:
+    """Fetch what is missing or has other bytes, and write each file once its hash is right."""
+    dataset = stage.item
+    folder = DATA / dataset
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: a file is in this folder's way; move it away") from None
+    missing = missing_files(dataset, folder)
+    if kept := [name for name in SIZES if name not in missing]:
+        print(f"{folder}: kept, for their hashes are right: {', '.join(kept)}")
+    if not missing:
+        return
+    total = sum(SIZES[name] for name in missing)
     with progress(desc=f"download {dataset}", total=total, unit="B", unit_scale=True) as bar:
+        written = 0
 
-        def arrived(name: str, _data: bytes, source: str) -> None:
+        def show(arrived: int) -> None:
+            bar.update(written + arrived - bar.n)
+
+        for name, data, source in fetch_files(dataset, missing, sources(dataset, show)):
+            write_whole(folder / name, data)
             bar.write(f"{name}: from {source}")
-            missing.remove(name)
-            bar.update(total - sum(SIZES[name] for name in missing) - bar.n)  # forget what a source gave in vain
-
-        missing = list(SIZES)
-        files = fetch_dataset(dataset, sources(dataset, bar.update), arrived)
-    for name, data in files.items():
-        write_whole(RAW / name, data)
+            written += len(data)
+            show(0)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("download", main, [*CHECKSUMS])

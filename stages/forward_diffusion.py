@@ -6,14 +6,16 @@ from typing import Annotated
 import pandas as pd
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from ddpm.data.images import to_uint8
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.runtime.arrays import load_arrays
-from ddpm.runtime.console import UserError, run
+from ddpm.runtime.console import UserError
 from ddpm.runtime.files import write_whole
-from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.randomness import generator
+from ddpm.runtime.stage import Stage, run_stage
 from ddpm.scoring.figures import image_table, to_png
 
 TRAIN = Path("data/processed/train.safetensors")
@@ -25,7 +27,7 @@ class ForwardDiffusionParams(Section):
 
     images: Annotated[int, Field(ge=1, le=20)]
     timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=20)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Params(Sections):
@@ -35,23 +37,24 @@ class Params(Sections):
     forward_diffusion: ForwardDiffusionParams
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Write the strip and the table of the schedule."""
-    params = load_params(Params)
+    params = stage.params(Params)
     late = [t for t in params.forward_diffusion.timesteps if t >= params.schedule.timesteps]
     if late:
         raise UserError(
             f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}"
         )
     schedule = NoiseSchedule(params.schedule)
-    write_whole(METRICS / "strip.png", draw_strip(schedule, params.forward_diffusion))
-    write_whole(METRICS / "schedule.csv", schedule_table(schedule).encode())
+    arrays, _ = load_arrays(stage.input(TRAIN), {"images", "labels"})
+    strip = draw_strip(arrays["images"], schedule, params.forward_diffusion)
+    write_whole(stage.output(METRICS / "strip.png"), strip)
+    write_whole(stage.output(METRICS / "schedule.csv"), schedule_table(schedule).encode())
 
 
-def draw_strip(schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes:
+def draw_strip(images: Tensor, schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes:
     """A row for each image, a column for each timestep; the first column is the clean image."""
-    arrays, _ = load_arrays(TRAIN, {"images", "labels"})
-    x_start = arrays["images"][: params.images]
+    x_start = images[: params.images]
     columns = [x_start]
     for t in params.timesteps:
         noise = torch.randn(x_start.shape, generator=generator(params.seed, "forward", t))
@@ -71,4 +74,4 @@ def schedule_table(schedule: NoiseSchedule) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("forward_diffusion", main)

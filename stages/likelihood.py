@@ -11,11 +11,12 @@ from torch import Tensor
 from ddpm.data.splits import load_split
 from ddpm.diffusion.likelihood import Bound, variational_bound
 from ddpm.networks.checkpoint import load_model
-from ddpm.runtime.console import progress, run
+from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import start
 from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Section, Sections, load_params
+from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.randomness import generator
+from ddpm.runtime.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/ddpm.safetensors")
@@ -26,9 +27,9 @@ BATCH = 100
 class LikelihoodParams(Section):
     """How many images, and how many of the bound's terms for each."""
 
-    images: Annotated[int, Field(ge=2)]
-    terms: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=2, le=10**9)]
+    terms: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Params(Sections):
@@ -37,22 +38,25 @@ class Params(Sections):
     likelihood: LikelihoodParams
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     """Both splits, by equally many images of the classes that the model was trained on; in float32.
 
     Held-out images count as training images here. A class-conditional model is told the images' true classes.
     """
-    params = load_params(Params).likelihood
+    params = stage.params(Params).likelihood
     runtime = start()
-    loaded = load_model(MODEL, runtime.device)
+    loaded = load_model(stage.input(MODEL), runtime.device)
     terms = min(params.terms, loaded.schedule.timesteps - 1)
 
     @torch.inference_mode()
     def predict_noise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         pred_noise: Tensor = loaded.model(*(each.to(runtime.device) for each in (x_t, t, labels.long())))
+        if not pred_noise.isfinite().all():  # the bound clips what it implies
+            raise UserError(f"{MODEL}: its predictions are not finite; fetch it again, or train it anew")
         return pred_noise.cpu()
 
-    splits = {name: load_split(PROCESSED / f"{name}.safetensors", loaded.card.classes) for name in ("test", "train")}
+    paths = {name: stage.input(PROCESSED / f"{name}.safetensors") for name in ("test", "train")}
+    splits = {name: load_split(path, loaded.card.classes) for name, path in paths.items()}
     count = min(params.images, *(len(split.images) for split in splits.values()))
     scores: dict[str, object] = {"images": count, "terms": terms}
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
@@ -66,7 +70,7 @@ def main() -> None:
                 bounds.append(variational_bound(predict, loaded.schedule, images, terms, noise))
                 bar.update(len(batch))
             scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
-    write_json(METRICS / "bits.json", scores)
+    write_json(stage.output(METRICS / "bits.json"), scores)
 
 
 def summary(bound: Bound) -> dict[str, float]:
@@ -77,4 +81,4 @@ def summary(bound: Bound) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("likelihood", main)

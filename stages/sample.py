@@ -13,35 +13,45 @@ from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, wanted_classes
 from ddpm.runtime.arrays import save_arrays
-from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.params import load_params
-from ddpm.runtime.resume import State, fingerprint, stopping
+from ddpm.runtime.resume import State, stopping
+from ddpm.runtime.stage import Stage, run_stage
 
 MODEL = Path("models/ddpm.safetensors")
 SAMPLES = Path("data/samples")
 SETS = ("gallery", "population")
+MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
 
 
 class SampleParams(SamplerParams):
     """How many images, with which noise, and how often the way to them is kept."""
 
-    count: Annotated[int, Field(ge=2)]
-    keep_every: Annotated[int, Field(ge=0)]
-    seed: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
+    keep_every: Annotated[int, Field(ge=0, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    def excess(self, steps: int) -> str:
+        """What is wrong with the frames kept of so many steps: they are held in memory, and drawn as an animation."""
+        frames = steps // self.keep_every if self.keep_every else 0
+        if frames and self.count > MOST_KEPT:
+            return f"count: {self.count} must be at most {MOST_KEPT} where frames are kept; or set keep_every to 0"
+        if frames > MOST_FRAMES:
+            return (
+                f"keep_every: {self.keep_every} keeps {frames} frames, and at most {MOST_FRAMES} can be kept; raise it"
+            )
+        return ""
 
 
-def main() -> None:
-    """Draw the set that the command line names; go on where a run with the very same inputs was cut off."""
-    if len(sys.argv) != 2 or sys.argv[1] not in SETS:
-        raise UserError(f"usage: python -m stages.sample {{{','.join(SETS)}}}")
-    name = sys.argv[1]
-    params = load_params(SampleParams, f"sample.{name}")
+def main(stage: Stage) -> None:
+    """Draw one of the sets; go on where a run with the very same inputs was cut off."""
+    name = stage.item
+    params = stage.params(SampleParams, f"sample.{name}")
     runtime = start()
-    state = State(f"sample-{name}", fingerprint([MODEL], params.model_dump(mode="json"), runtime.describe()))
-    loaded = load_model(MODEL, runtime.device)
+    loaded = load_model(stage.input(MODEL), runtime.device)
+    state = State(stage.name, stage.fingerprint(runtime.describe()))
     arrays, kept_t = draw(name, loaded, params, runtime, state)
-    output = SAMPLES / f"{name}.safetensors"
+    output = stage.output(SAMPLES / f"{name}.safetensors")
     x_t, pred_x_start = arrays["frames"]
     samples = {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start}
     if loaded.card.model.class_conditional:
@@ -58,6 +68,8 @@ def draw(
     The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way.
     """
     steps = check_sampler(loaded, params)
+    if excess := params.excess(steps):
+        raise UserError(f"sample.{name}.{excess}")
     arrays = {"images": torch.empty(0, *IMAGE_SHAPE, dtype=torch.uint8)}
     kept_t: list[int] = []
     if saved := state.load():
@@ -97,4 +109,4 @@ def join(before: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tenso
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("sample", main, SETS)

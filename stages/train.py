@@ -5,27 +5,36 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import torch
+from pydantic import model_validator
 
 from ddpm.data.labels import CLASSES
-from ddpm.data.splits import Split, load_split
+from ddpm.data.splits import Split, held_out_mask, load_split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.networks.checkpoint import save_model
+from ddpm.networks.checkpoint import check_times, save_model
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json, write_whole
 from ddpm.runtime.group import ALONE, Group, join, launched, place
 from ddpm.runtime.launch import launch, on_several_machines, wanted_processes
-from ddpm.runtime.params import Sections, load_params
-from ddpm.runtime.resume import State, fingerprint, stopping
-from ddpm.training.curves import Curves
+from ddpm.runtime.params import Sections
+from ddpm.runtime.resume import State, stopping
+from ddpm.runtime.stage import Stage, check_command
+from ddpm.training.curves import COLUMNS, Curves
 from ddpm.training.loop import Logged, Training, TrainParams
 
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
+OUTPUTS = [
+    MODEL,
+    *(METRICS / f"{name}.csv" for name in COLUMNS),
+    METRICS / "summary.json",
+    METRICS / "environment.json",
+]
 SECONDS_BETWEEN_WRITES = 5
 STEPS_BETWEEN_AGREEMENTS = 20
 
@@ -37,10 +46,18 @@ class Params(Sections):
     model: UNetParams
     train: TrainParams
 
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        check_times(self.model, self.schedule)
+        return self
+
 
 def main() -> None:
     """Train in this process, or in as many as the environment asks for."""
-    params = load_params(Params)
+    check_command("train")
+    group = place()
+    stage = Stage("train", alone=group.rank == 0)
+    params = stage.params(Params)
     runtime = start()
     if not launched():
         processes = wanted_processes(runtime.device)
@@ -48,10 +65,15 @@ def main() -> None:
             processes = min(processes, most_processes(params))
         check_processes(params, processes, runtime)
         if processes > 1 or on_several_machines():
+            stage.input(TRAIN)
             split_images(params.train)  # what is wrong with them is said once
             launch(processes, "stages.train")
+            for path in OUTPUTS:
+                stage.output(path)
+            stage.finish()  # it takes longer to end than the process that wrote them
             return
-    work(params, runtime)
+    with stage:
+        work(stage, params, runtime, group)
 
 
 def most_processes(params: Params) -> int:
@@ -74,20 +96,19 @@ def check_processes(params: Params, processes: int, runtime: Runtime) -> None:
         raise UserError(f"{reason}; set DDPM_PROCESSES={most}")
 
 
-def work(params: Params, runtime: Runtime) -> None:
+def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
     """Train to the end, then write model and summary; go on where a run with the very same inputs was cut off.
 
     Of the processes that train together only the first reads and writes states and results. What a user may have to
     mend is found before they join, so that none waits for another in vain.
     """
-    group = place()
     check_processes(params, group.size, runtime)
     environment = {**runtime.describe(), "processes": group.size}
-    state = None
-    if group.rank == 0:
-        state = State("train", fingerprint([TRAIN], params.model_dump(mode="json"), environment))
+    stage.input(TRAIN)
+    state = State("train", stage.fingerprint(environment)) if group.rank == 0 else None
     images, held_out, class_counts = split_images(params.train)
     join(group, runtime.device)
+    group.agree({**stage.facts(), **{name: environment[name] for name in ("torch", "precision")}})
     training = new_training(params, images, held_out, runtime, group)
     saved = group.from_first(state.load() if state else None)
     curves = Curves(params.schedule.timesteps, saved.facts["curves"] if saved else None)
@@ -95,19 +116,25 @@ def work(params: Params, runtime: Runtime) -> None:
         training.load_state(saved.arrays)
         if state:
             print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
-    train(training, curves, state)
+    train(stage, training, curves, state)
+    changed = [each for changes in group.gather(stage.changes()) for each in changes]
     if not state:
         return
-    write_curves(curves)
-    save_model(MODEL, training.model, NoiseSchedule(params.schedule), class_counts, environment=environment)
+    if changed:
+        state.save(training.state(), {"curves": curves.facts})
+        stage.give_up(changed)
+    write_curves(stage, curves)
+    save_model(
+        stage.output(MODEL), training.model, NoiseSchedule(params.schedule), class_counts, environment=environment
+    )
     parameters = sum(weight.numel() for weight in training.model.parameters())
     total = training.total_steps * params.train.batch_size
-    write_json(METRICS / "summary.json", {**curves.last, "images_seen": total, "parameters": parameters})
-    write_json(METRICS / "environment.json", environment)
+    write_json(stage.output(METRICS / "summary.json"), {**curves.last, "images_seen": total, "parameters": parameters})
+    write_json(stage.output(METRICS / "environment.json"), environment)
     state.finish(training.state(), {"curves": curves.facts}, [MODEL])
 
 
-def train(training: Training, curves: Curves, state: State | None) -> None:
+def train(stage: Stage, training: Training, curves: Curves, state: State | None) -> None:
     """Run the loop; the state is saved every so often, and when someone asks the process to end.
 
     Several processes agree on both, and do so only every few steps, for it makes them wait for one another.
@@ -127,7 +154,7 @@ def train(training: Training, curves: Curves, state: State | None) -> None:
             if event and state:
                 curves.add(event)
                 if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                    write_curves(curves)
+                    write_curves(stage, curves)
                     written = time.monotonic()
             if isinstance(event, Logged):
                 if not math.isfinite(event.loss):
@@ -144,10 +171,10 @@ def train(training: Training, curves: Curves, state: State | None) -> None:
                 raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
 
 
-def write_curves(curves: Curves) -> None:
+def write_curves(stage: Stage, curves: Curves) -> None:
     """Write every curve as it is now."""
     for name, table in curves.tables().items():
-        write_whole(METRICS / f"{name}.csv", table.encode())
+        write_whole(stage.output(METRICS / f"{name}.csv"), table.encode())
 
 
 def ending(state: State | None, message: str) -> UserError | SystemExit:
@@ -159,20 +186,24 @@ def split_images(params: TrainParams) -> tuple[Split, Split, tuple[int, ...]]:
     """Training and held-out images of the classes to train on, and how many there are of each class.
 
     Raises:
-        UserError: a class has no images, or too few images are left for a batch.
+        UserError: a class has no images, or none to train on, or too few images are left for a batch.
     """
     split = load_split(TRAIN, params.classes or range(CLASSES))
     counts = tuple(split.labels.bincount(minlength=CLASSES).tolist())
     for label in params.classes:
         if not counts[label]:
             raise UserError(f"train.classes: no image has the label {label}; leave it out")
-    left = len(split.images) - params.validation
-    if left < params.batch_size:
+    mask = held_out_mask(split.images, params.validation, params.seed)
+    images, held_out = split.take(~mask), split.take(mask)
+    if len(images.images) < params.batch_size:
         raise UserError(
-            f"train.batch_size: {params.batch_size} exceeds the training images, {max(left, 0)} of "
-            f"{len(split.images)} after train.validation takes {params.validation}"
+            f"train.batch_size: {params.batch_size} exceeds the training images, {len(images.images)} of "
+            f"{len(mask)} after train.validation takes {len(held_out.images)}"
         )
-    return split.take(slice(left)), split.take(slice(left, None)), counts
+    for label, (count, left) in enumerate(zip(counts, images.labels.bincount(minlength=CLASSES), strict=True)):
+        if count and not left:
+            raise UserError(f"train.validation: {params.validation} holds out all images of class {label}; lower it")
+    return images, held_out, counts
 
 
 def new_training(params: Params, images: Split, held_out: Split, runtime: Runtime, group: Group = ALONE) -> Training:
