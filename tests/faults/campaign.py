@@ -71,7 +71,7 @@ def corrupt_an_object(clone: Clone, chance: random.Random) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     if (clone.path / "dvc.lock").exists():
         printed = clone.run("python", "-m", "scripts.verify", code=1)
-        assert f"{path}: damaged; delete it" in printed, printed
+        assert f"{path.relative_to(clone.path)}: damaged; delete it" in printed, printed
     path.unlink()
 
 

@@ -1,5 +1,6 @@
 """Each edit reruns exactly the stages that it can change, and what comes out equal stops the chain."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -95,9 +96,11 @@ def test_a_comment_reaches_the_stages_that_import_the_file(unchanged: Clone, fil
     assert ran(unchanged.dvc("repro", "--dry")) == stages
 
 
-def test_another_data_set_is_downloaded_and_preprocessed(clone: Clone) -> None:
-    clone.edit_params({"data.set": "data/fashion_mnist", "download.sets": ["fashion_mnist"]})
-    assert ran(clone.dvc("repro", "--dry", "preprocess")) == {"download@fashion_mnist", "preprocess"}
+def test_another_data_set_is_downloaded_and_preprocessed(unchanged: Clone) -> None:
+    unchanged.edit_params({"data.set": "data/fashion_mnist", "download.sets": ["fashion_mnist"]})
+    assert ran(unchanged.dvc("repro", "--dry", "download")) == {"download@fashion_mnist"}
+    changes = json.loads(unchanged.dvc("status", "--json", "preprocess"))["preprocess"][0]["changed deps"]
+    assert changes["data/fashion_mnist/train-images-idx3-ubyte"] == "deleted"
 
 
 def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:

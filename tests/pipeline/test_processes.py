@@ -75,8 +75,11 @@ def test_two_processes_train_what_one_trains(clone: Clone) -> None:
         curves.append({name: curve(clone, name) for name in CURVES})
         summaries.append(read_json(clone, "summary"))
         environments.append(read_json(clone, "environment"))
-    # Only the order in which float32 adds differs.
-    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-4)
+    # Only the order in which float32 adds differs. Of a gradient that is all rounding Adam makes a step of lr, 0.001.
+    apart = torch.cat([(weights[1][name] - weights[0][name]).flatten().abs() for name in weights[0]])
+    assert weights[1].keys() == weights[0].keys()
+    assert (apart > 1e-4).double().mean() < 1e-3
+    assert apart.max() < 0.005
     assert weights[0]["bottleneck.0.conv2.weight"].abs().max() > 3e-3, "it began at zero"
     assert [len(values) for values in curves[0].values()] == [24, 20, 2, 20]
     for name, values in curves[0].items():

@@ -17,6 +17,8 @@ def test_a_launched_process_finds_its_place(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "5")
+    assert not launched(), "a launcher names where they meet"
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     assert launched()
     assert place() == Group(rank=2, size=5)
 

@@ -23,7 +23,7 @@ def stage(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     ("arguments", "changes", "message"),
     [
         pytest.param(
-            ["stages.preprocess"],
+            ["stages.preprocess", "data/mnist"],
             [("data.set", ["mnist"]), ("data.mirror", "http://x/")],
             "error: params.yaml: 2 invalid\n"
             '  data.set: input should be a valid string, got ["mnist"]\n'

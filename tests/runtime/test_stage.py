@@ -150,7 +150,7 @@ def test_code_that_dvc_yaml_does_not_list_is_refused() -> None:
     run()
     stage.LAST.clear()  # and with it the lock
     Path("dvc.yaml").write_text(listed.replace(", code.py", ""))
-    with pytest.raises(UserError, match=r"^dvc\.yaml: train runs code\.py; list it among its deps$"):
+    with pytest.raises(UserError, match=r"^dvc\.yaml: train: runs code\.py; list it among the stage's deps$"):
         run()
 
 
