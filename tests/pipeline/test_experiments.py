@@ -9,17 +9,10 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.pipeline.dvc_clone import PICTURES, Built, Clone, ran, read_json, restored
+from tests.pipeline.dvc_clone import PICTURES, STAGES, Built, Clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
-AFTER_TRAIN_PARAMS = {
-    "train",
-    "sample@gallery",
-    "sample@population",
-    "evaluate",
-    "likelihood",
-    "classification_accuracy_score",
-}
+AFTER_TRAIN_PARAMS = {*STAGES[STAGES.index("train") :]}
 
 
 def experiment_names(clone: Clone) -> list[str]:
