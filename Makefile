@@ -20,8 +20,8 @@ repro: env ## run the whole pipeline, or what is out of date of it
 	@python -m scripts.check_params
 	dvc repro
 
-test: check ## check format, lint and types, then run the tests
-	pytest -n 2 --dist worksteal
+test: check ## check format, lint and types, then run the tests but for the longest
+	pytest -n 2 --dist worksteal -m "not long"
 
 check: .venv/.testing ## check format, lint and types
 	ruff format --check .

@@ -17,7 +17,7 @@ from ddpm.networks.classifier import features_and_logits, load_classifier
 from ddpm.runtime.arrays import load_arrays
 from tests.pipeline.dvc_clone import Built, Clone, build_once, copy_clone, ran
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 CPU = torch.device("cpu")
 BEHIND_TRAIN = {"sample@gallery", "sample@population", "evaluate", "likelihood", "classification_accuracy_score"}
 

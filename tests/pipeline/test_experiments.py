@@ -56,6 +56,7 @@ def test_temporary_experiment_with_a_learning_rate_in_exponent_form(clone: Clone
     assert losses != (clone.path / "metrics/train/loss.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_queue_runs_the_code_that_was_queued(tried: Clone) -> None:
     tried.git("checkout", ".")
     figures = tried.path / "src/ddpm/scoring/figures.py"

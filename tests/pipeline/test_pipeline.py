@@ -138,6 +138,7 @@ def test_bad_params_fail_by_name_and_what_was_there_comes_back(clone: Clone) -> 
     assert load_model(clone.path / "models/ddpm.safetensors").card.classes == (7,)
 
 
+@pytest.mark.long
 # The slowest: runs the whole pipeline again, in another folder and with a cache of its own.
 def test_an_independent_run_gives_the_same_bytes(pipeline: Built, tmp_path: Path) -> None:
     again = git_clone(pipeline.clone, tmp_path, "main~1")  # before its results were committed

@@ -195,6 +195,7 @@ def test_seconds_that_are_no_number_are_one_line(clone: Clone) -> None:
     assert complaint(clone, DDPM_SAVE_SECONDS="soon") == expected
 
 
+@pytest.mark.long
 def test_a_second_run_of_the_same_training_is_one_line(clone: Clone) -> None:
     clone.edit_params(LATE | {"train.epochs": 1000})
     process = clone.start(*STAGE, DDPM_SAVE_SECONDS="0", **TWO)

@@ -79,6 +79,7 @@ def test_an_experiment_in_a_temporary_copy_goes_on(clone: Clone) -> None:
     assert "resuming after step" in clone.run(*command)
 
 
+@pytest.mark.long
 def test_an_experiment_of_the_queue_goes_on(clone: Clone) -> None:
     command = ("exp", "run", "--queue", "-S", "train.seed=1", "-S", "train.epochs=3", "train")
     clone.dvc(*command, "--name", "killed")
@@ -95,6 +96,7 @@ def test_an_experiment_of_the_queue_goes_on(clone: Clone) -> None:
     assert "resuming after step" in clone.dvc("queue", "logs", "again")
 
 
+@pytest.mark.long
 def test_a_short_campaign_loses_nothing(pipeline: Built, tmp_path: Path) -> None:
     counts = campaign(tmp_path, kills=3, seed=3, undisturbed=pipeline.clone)
     shutil.rmtree(tmp_path)
