@@ -161,7 +161,7 @@ def results(clone: Clone) -> dict[str, bytes]:
     found = {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
     for folder in ("metrics", "models", "data"):
         found |= clone.bytes_under(folder)
-    return found
+    return {name: data for name, data in found.items() if not re.search(r"/\.[\w-]{22}\.tmp$", name)}  # a killed DVC's
 
 
 def begin_from_nothing(clone: Clone) -> None:
