@@ -34,7 +34,7 @@ plots: env ## write the plots page, dvc_plots/index.html
 article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
 	scripts/variant.sh article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
 		model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
-		model.prediction=noise train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
+		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.validation=0 train.log_every=1 sample.gallery.clip=false
 

@@ -1,4 +1,4 @@
-"""Other projects' networks, training loops and samplers, each as its documentation shows it, for 28 x 28 grey images.
+"""Other projects' networks, training loops and samplers, each as its documentation shows it, for square images.
 
 Sizes are chosen near the default's number of parameters. All run in float32, as their documentation does. Of the two
 that `make env` does not install: pip install --constraint constraints.txt '.[peers]'.
@@ -28,7 +28,10 @@ class Peer(NamedTuple):
 
 
 def peers(device: torch.device, pictures: Tensor) -> Iterator[Peer]:
-    """Those that are installed, to learn from these images (N, 1, 28, 28); of the others is said what is missing."""
+    """Those that are installed, to learn from these images (N, C, H, H), whose side 4 divides, in [-1, 1].
+
+    Of the others is said what is missing.
+    """
     for contestant in (diffusers, denoising_diffusion_pytorch, smalldiffusion):
         try:
             yield contestant(device, pictures.to(device))
@@ -38,10 +41,11 @@ def peers(device: torch.device, pictures: Tensor) -> Iterator[Peer]:
 
 def diffusers(device: torch.device, pictures: Tensor) -> Peer:
     """UNet2DModel in the loop of diffusers' training tutorial, without its data loader; DDIM draws."""
+    _, channels, _, side = pictures.shape
     network: Any = UNet2DModel(
-        sample_size=28,
-        in_channels=1,
-        out_channels=1,
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
         block_out_channels=(32, 48, 64),
         norm_num_groups=16,
@@ -57,15 +61,16 @@ def diffusers(device: torch.device, pictures: Tensor) -> Peer:
         images = pipeline(count, num_inference_steps=EVALUATIONS, output_type="np").images
         return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
-    return Peer("diffusers' UNet2DModel", network, (noise(device), timesteps(device)), steps, draw)
+    return Peer("diffusers' UNet2DModel", network, (some(pictures, BATCH), timesteps(device)), steps, draw)
 
 
 def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
     """The loop of its README: the diffusion object gives the loss of images in [0, 1], and draws by DDIM."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
-    network = Unet(dim=20, dim_mults=(1, 2, 4), channels=1).to(device)
-    diffusion = GaussianDiffusion(network, image_size=28, timesteps=TIMESTEPS, sampling_timesteps=EVALUATIONS)
+    _, channels, _, side = pictures.shape
+    network = Unet(dim=20, dim_mults=(1, 2, 4), channels=channels).to(device)
+    diffusion = GaussianDiffusion(network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=EVALUATIONS)
     diffusion.to(device)
 
     def steps() -> Iterator[Any]:
@@ -81,7 +86,7 @@ def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
         network.eval()
         return diffusion.sample(batch_size=count) * 2 - 1
 
-    inputs = (noise(device), timesteps(device))
+    inputs = (some(pictures, BATCH), timesteps(device))
     return Peer("denoising-diffusion-pytorch's Unet", network, inputs, steps(), draw)
 
 
@@ -91,7 +96,8 @@ def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
     from smalldiffusion import Scaled, ScheduleLogLinear, samples, training_loop
     from smalldiffusion.model_unet import Unet
 
-    network = Scaled(Unet)(28, 1, 1, ch=32, ch_mult=(1, 2), attn_resolutions=(14,)).to(device)
+    _, channels, _, side = pictures.shape
+    network = Scaled(Unet)(side, channels, channels, ch=32, ch_mult=(1, 2), attn_resolutions=(side // 2,)).to(device)
     schedule = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
     accelerator = Accelerator(cpu=device.type == "cpu")
     loader = torch.utils.data.DataLoader[Any](pictures.cpu(), batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
@@ -105,7 +111,7 @@ def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
         *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
         return last.clamp(-1, 1)
 
-    inputs = (noise(device), torch.ones(BATCH, 1, 1, 1, device=device))
+    inputs = (some(pictures, BATCH), torch.ones(BATCH, 1, 1, 1, device=device))
     return Peer("smalldiffusion's Unet", network, inputs, steps(), draw)
 
 
@@ -129,11 +135,6 @@ def plain_loop(
 def some(pictures: Tensor, count: int) -> Tensor:
     """So many of them, at random."""
     return pictures[torch.randint(len(pictures), (count,), device=pictures.device)]
-
-
-def noise(device: torch.device, count: int = BATCH) -> Tensor:
-    """Images of noise in [-1, 1]."""
-    return torch.rand(count, 1, 28, 28, device=device) * 2 - 1
 
 
 def timesteps(device: torch.device) -> Tensor:

@@ -15,18 +15,19 @@ from torch import Tensor
 
 from benchmarks.peers import EVALUATIONS, Peer, peers
 from benchmarks.recipe import images_per_second
-from benchmarks.samplers import PROCESSED, SEED, Judge
+from benchmarks.samplers import SEED, Judge, channels_first
+from benchmarks.trainings import WITHOUT_END
 from ddpm.data.images import to_float, to_uint8
-from ddpm.data.labels import CLASSES
-from ddpm.data.splits import Split, load_split
+from ddpm.data.splits import Processed, load_split
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.generate import at_least, draw_images
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.params import load_params
+from ddpm.training.setup import new_training, prepare
 from scripts.check_params import AllParams
-from stages.train import Params, new_training
+from stages.train import TRAIN
 
 TOGETHER = 250  # images that a peer draws side by side
 
@@ -35,39 +36,36 @@ def main() -> None:
     """Let one after the other learn and draw, then print the table."""
     args = arguments()
     runtime = start()
-    judge = Judge(tuple(range(CLASSES)), runtime)
-    train = load_split(PROCESSED / "train.safetensors")
+    judge, train = Judge(runtime), load_split(TRAIN)
     print("| | parameters | images seen | evaluations | Frechet distance, a | b |\n" + "| --- " * 6 + "|")
     for name, parameters, seen, evaluations, images in contestants(train, args.minutes, args.count, runtime):
-        distances = judge.frechet(to_float(to_uint8(images)))
+        distances = judge.frechet(images)
         scores = " | ".join(f"{distance:.2f}" for distance in distances.values())
         print(f"| {name} | {parameters} | {seen} | {evaluations} | {scores} |", flush=True)
 
 
 def contestants(
-    train: Split, minutes: float, count: int, runtime: Runtime
+    train: Processed, minutes: float, count: int, runtime: Runtime
 ) -> Iterator[tuple[str, int, int, int | None, Tensor]]:
-    """Name, parameters, images seen in training, evaluations for a drawn image, and what each has drawn."""
+    """Name, parameters, images seen in training, evaluations for a drawn image, and images, uint8 (count, C, H, W)."""
     params = load_params(AllParams)
-    epochs = images_per_second("the default", runtime) * 60 * minutes / len(train.images)
-    recipe = Params(
-        schedule=params.schedule, model=params.model, train=params.train.model_copy(update={"epochs": epochs})
-    )
-    training = new_training(recipe, train, train.take(slice(0)), runtime)
+    images_seen = images_per_second("the default", runtime, train.card) * 60 * minutes
+    whole = {"images": round(images_seen), "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
+    setup = prepare(train, params.model, params.train.model_copy(update=whole))
+    training = new_training(setup, params.schedule, None, runtime)
     for _ in progress(training.run(), desc="the default", total=training.total_steps, unit="step"):
         pass
-    counts = tuple(train.labels.bincount(minlength=CLASSES).tolist())
-    card = ModelCard(model=params.model, schedule=params.schedule, class_counts=counts)
+    card = ModelCard(data=setup.card, model=setup.model, schedule=params.schedule, class_counts=setup.class_counts)
     loaded = LoadedModel(training.model.eval(), NoiseSchedule(params.schedule), card)
     sampler = params.sample.population
     drawn = torch.cat([images for _, images in draw_images(loaded, sampler, SEED, range(count), runtime)])
-    seen = training.total_steps * params.train.batch_size
-    yield "the default", size(training.model), seen, sampler.steps, to_float(drawn.unsqueeze(1))
-    for peer in peers(runtime.device, train.images):
+    seen = training.total_steps * setup.train.batch_size
+    yield "the default", size(training.model), seen, sampler.steps, channels_first(drawn)
+    for peer in peers(runtime.device, to_float(train.split.images)):
         seen = learn(peer, minutes)
         with torch.inference_mode():
             images = torch.cat([peer.draw(len(each)) for each in torch.arange(count).split(TOGETHER)])
-        yield peer.name, size(peer.network), seen, EVALUATIONS, images.cpu()
+        yield peer.name, size(peer.network), seen, EVALUATIONS, to_uint8(images.cpu())
 
 
 def learn(peer: Peer, minutes: float) -> int:

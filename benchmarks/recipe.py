@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,15 +28,15 @@ from ruamel.yaml import YAML
 
 from benchmarks.samplers import Judge
 from benchmarks.trainings import on_noise
-from ddpm.data.images import to_float
-from ddpm.data.labels import CLASSES
-from ddpm.data.splits import load_samples
+from ddpm.data.card import DataCard
+from ddpm.data.splits import load_samples, load_split
 from ddpm.generate import at_least
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole
 from ddpm.runtime.params import load_params, parse, read_yaml
-from stages.train import Params, split_images
+from ddpm.training.setup import prepare
+from stages.train import TRAIN, Params
 
 TABLE = Path("docs/recipe/trials.csv")
 PATCHES = ["model.patch_size=2", "model.channels=[64,128]"]
@@ -103,15 +104,16 @@ def main() -> None:
     known = queue_states()
     new = [trial for trial in waiting if known.get(trial.name) not in {"Queued", "Running"} and not experiment(trial)]
     for trial in progress(new, desc="queue", unit="trial"):
-        epochs = images_per_second(trial.change, runtime) * 60 * args.minutes / images_of_an_epoch()
-        settings = [*CHANGES[trial.change], f"train.epochs={epochs:.4g}", f"train.seed={trial.seed}"]
-        settings.append(f"sample.population.count={args.count}")
+        data, images = images_of_an_epoch()
+        epochs = images_per_second(trial.change, runtime, data) * 60 * args.minutes / images
+        settings = [*CHANGES[trial.change], f"train.epochs={epochs:.4g}", "train.images=null"]  # no other bound
+        settings += [f"train.seed={trial.seed}", f"sample.population.count={args.count}"]
         options = [f"--set-param={setting}" for setting in settings]
         output("dvc", "exp", "run", "--queue", "--force", f"--name={trial.name}", *options, "sample@population")
     if new:
         start_workers(args.jobs)
     if waiting:
-        judge = Judge(tuple(range(CLASSES)), runtime)
+        judge = Judge(runtime)
         for trial, reference in finished(waiting):
             rows = pd.concat([rows, pd.DataFrame([trial._asdict() | result(reference, args.minutes, judge)])])
             write_whole(TABLE, rows.to_csv(index=False).encode())
@@ -119,21 +121,24 @@ def main() -> None:
 
 
 def default_digest() -> str:
-    """What tells this default, whatever its length and seed, from others."""
+    """What tells this default and its images, whatever its length and seed, from others."""
     values = read_yaml(Path("params.yaml"))
-    recipe = {section: values[section] for section in Params.model_fields}
-    recipe["train"] = {key: value for key, value in recipe["train"].items() if key not in {"epochs", "seed"}}
+    recipe = {section: values[section] for section in ("data", *Params.model_fields)}
+    for key in ("images", "epochs", "seed"):
+        del recipe["train"][key]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:7]
 
 
-def images_of_an_epoch() -> int:
-    """Those that are not held out."""
-    images, _, _ = split_images(load_params(Params).train)
-    return len(images.images)
+@cache
+def images_of_an_epoch() -> tuple[DataCard, int]:
+    """What the images are, and how many are not held out."""
+    params = load_params(Params)
+    setup = prepare(load_split(TRAIN), params.model, params.train)
+    return setup.card, len(setup.images.images)
 
 
-def images_per_second(change: str, runtime: Runtime) -> float:
-    """How many images train in a second of one thread's CPU time; the median of a few rounds."""
+def images_per_second(change: str, runtime: Runtime, data: DataCard) -> float:
+    """How many such images train in a second of one thread's CPU time; the median of a few rounds."""
     values = read_yaml(Path("params.yaml"))
     for setting in CHANGES[change]:
         path, _, value = setting.partition("=")
@@ -141,7 +146,7 @@ def images_per_second(change: str, runtime: Runtime) -> float:
         values[section][key] = YAML(typ="safe", pure=True).load(StringIO(value))
     params = parse(Params, values, change)
     count = params.train.batch_size * (WARMUP_STEPS + ROUNDS * TIMED_STEPS)
-    steps = on_noise(params, count, runtime).run()
+    steps = on_noise(params, count, runtime, data).run()
     for _ in range(WARMUP_STEPS):
         next(steps)
     rates = []
@@ -199,9 +204,9 @@ def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder, "samples")
         DVCFileSystem(rev=reference).get_file("data/samples/population.safetensors", str(samples))
-        images = to_float(load_samples(samples)[0]["images"])
+        images = load_samples(samples)[0]["images"]
     return {
-        "images_per_second": round(epochs * images_of_an_epoch() / minutes / 60, 1),
+        "images_per_second": round(epochs * images_of_an_epoch()[1] / minutes / 60, 1),
         "images_seen": summary["images_seen"],
         "parameters": summary["parameters"],
         **judge.frechet(images),

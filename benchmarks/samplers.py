@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ import torch
 from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from ddpm.data.images import IMAGE_SHAPE, to_float, to_uint8
+from ddpm.data.images import to_uint8
 from ddpm.data.splits import load_split
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.generate import at_least, draw_images
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
-from ddpm.networks.sampling import batches, draw_labels, noise_predictor
+from ddpm.networks.sampling import batches, draw_labels, noise_predictor, sample_batch
 from ddpm.runtime.console import run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole
@@ -72,7 +72,7 @@ def main() -> None:
     args = arguments()
     runtime = start()
     loaded = load_model(MODEL, runtime.device)
-    judge = Judge(loaded.card.classes, runtime)
+    judge = Judge(runtime, loaded.card.classes)
     files = sha256(MODEL, *judge.paths.values(), *CODE)
     table = OUT / "scores.csv"
     rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=KEY)
@@ -104,26 +104,30 @@ def settings(args: argparse.Namespace) -> Iterator[Setting]:
 
 
 def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
-    """Images as they would be written: rounded to 256 values, in [-1, 1]."""
+    """Images as they would be written, uint8 (count, C, H, W)."""
     if setting.sampler in SCHEDULERS:
-        drawn = draw_by_diffusers(loaded, setting, range(count), runtime)
-    else:
-        drawn = (images for _, images in draw_images(loaded, setting.params(), SEED, range(count), runtime))
-    return to_float(torch.cat([*drawn]).unsqueeze(1))
+        return torch.cat([*draw_by_diffusers(loaded, setting, range(count), runtime)])
+    drawn = draw_images(loaded, setting.params(), SEED, range(count), runtime)
+    return channels_first(torch.cat([images for _, images in drawn]))
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """Images (N, H, W) or (N, H, W, 3), as `draw_images` gives them, as (N, C, H, W)."""
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
 def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, runtime: Runtime) -> Iterator[Tensor]:
-    """Batches of images, uint8 (B, 28, 28), by a solver of diffusers, from the x_T and labels that ours have."""
+    """Batches of images, uint8 (B, C, H, W), by a solver of diffusers, from the x_T and labels that ours have."""
     params = Setting("ddim", "eta 0.0", "trailing", True, 1).params()  # for the labels
-    for indices in batches(numbers.start, len(numbers), runtime.sample_batch):
+    for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
         predict_noise = noise_predictor(loaded, draw_labels(loaded.card, params, SEED, indices), runtime)
         scheduler = SCHEDULERS[setting.sampler](loaded.schedule.params, setting)
-        x_t = ImageNoise(SEED, indices, IMAGE_SHAPE, runtime.device)() * scheduler.init_noise_sigma
+        x_t = ImageNoise(SEED, indices, loaded.card.data.shape, runtime.device)() * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             with torch.inference_mode():
                 pred_noise = predict_noise(scheduler.scale_model_input(x_t, t), t.long().expand(len(x_t)))
                 x_t = scheduler.step(pred_noise, t, x_t).prev_sample
-        yield to_uint8(x_t).squeeze(1).cpu()
+        yield to_uint8(x_t).cpu()
 
 
 def unipc(schedule: ScheduleParams, setting: Setting) -> Any:
@@ -162,22 +166,22 @@ COLUMNS = 20
 class Judge:
     """The two classifiers, and what they see in the training images."""
 
-    def __init__(self, classes: tuple[int, ...], runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, labels: Sequence[int] | None = None) -> None:
+        """Look at the images of these classes, by default of all."""
         self.runtime = runtime
         self.paths = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
         self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
-        train, self.test = (
-            load_split(PROCESSED / f"{split}.safetensors", classes).images for split in ("train", "test")
-        )
+        both = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
+        train, self.test = ((each.split if labels is None else each.of(labels)).images for each in both)
         self.train = {name: self._features(name, train) for name in NAMES}
 
     def real(self, subset: str, count: int) -> Tensor:
-        """So many test images, (count, 1, 28, 28); another random subset for each name."""
+        """So many test images, uint8 (count, C, H, W); another random subset for each name."""
         order = torch.randperm(len(self.test), generator=generator(SEED, subset))
         return self.test[order[:count]]
 
     def frechet(self, images: Tensor) -> dict[str, float]:
-        """Distance from the training images, on the features of each classifier."""
+        """Distance of uint8 images (N, C, H, W) from the training images, on the features of each classifier."""
         return {
             f"frechet_{name}": round(frechet_distance(self.train[name], self._features(name, images)), 4)
             for name in NAMES
@@ -209,11 +213,11 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
 
 
 def pictures(loaded: LoadedModel, runtime: Runtime) -> bytes:
-    """A row of digits for each of PICTURED, all from the same x_T."""
-    rows = torch.stack([to_uint8(draw(loaded, setting, COLUMNS, runtime)).squeeze(1) for setting in PICTURED])
+    """A row of images for each of PICTURED, all from the same x_T."""
+    rows = torch.stack([draw(loaded, setting, COLUMNS, runtime) for setting in PICTURED])
     figure, axes = plt.subplots(len(PICTURED), figsize=(9, 0.55 * len(PICTURED)), layout="constrained")
     for axis, setting, row in zip(axes, PICTURED, rows, strict=True):
-        axis.imshow(tile(row, COLUMNS), cmap="gray", vmin=0, vmax=255)
+        axis.imshow(tile(row, COLUMNS).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
         axis.set_ylabel(
             f"{setting.sampler}\n{setting.noise}\n{setting.evaluations}", rotation=0, va="center", ha="right"
         )

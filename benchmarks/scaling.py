@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling --seconds 5
 
-Every setting differs from the default in one thing, and runs in a process of its own. Prints a table, and writes
-docs/scaling/costs.csv and costs.png.
+Every setting differs from the default in one thing, and in what follows from it where that is the image size; it runs
+in a process of its own. Prints a table, and writes docs/scaling/costs.csv and costs.png.
 """
 
 import argparse
@@ -18,15 +18,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
-from benchmarks.trainings import on_noise
-from ddpm.data.images import IMAGE_SHAPE
+from benchmarks.preprocess_memory import MEGABYTE
+from benchmarks.trainings import NOISE, on_noise
 from ddpm.generate import at_least
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import start
 from ddpm.runtime.files import write_whole
 from ddpm.runtime.params import load_params
 from ddpm.scoring.figures import to_png
-from ddpm.training import loop as training
 from stages.train import Params
 
 OUT = Path("docs/scaling")
@@ -35,7 +34,6 @@ SETTINGS = {
     "channels": [8, 16, 32, 64],
     "image size": [28, 32, 64],
 }
-MEGABYTE = 1 << (20 if sys.platform == "darwin" else 10)  # of what getrusage counts in: bytes on macOS, else kilobytes
 
 
 def main() -> None:
@@ -63,15 +61,16 @@ def main() -> None:
 def measure(setting: dict[str, int], seconds: float) -> dict[str, float]:
     """Train on noise for so many seconds; channels are those of the first resolution, the others grow with them."""
     params = load_params(Params)
-    first = params.model.channels[0]
-    widths = tuple(channels * setting.get("channels", first) // first for channels in params.model.channels)
-    model = params.model.model_copy(update={"channels": widths})
-    batch, side = setting.get("batch size", params.train.batch_size), setting.get("image size", IMAGE_SHAPE[-1])
-    recipe = params.train.model_copy(update={"batch_size": batch, "epochs": 1e6})
-    shape = (1, side, side)
-    vars(training)["IMAGE_SHAPE"] = shape  # the pipeline's images are all of one size
-    changed = params.model_copy(update={"model": model, "train": recipe})
-    trained = on_noise(changed, 10 * batch, start(), shape)
+    channels, _, side = NOISE.shape
+    side = setting.get("image size", side)
+    data = NOISE.model_copy(update={"shape": (channels, side, side)})
+    model = params.model.for_images(data.shape)
+    default = model.channels or ()
+    widths = tuple(width * setting.get("channels", default[0]) // default[0] for width in default)
+    batch = setting.get("batch size", params.train.batch_size)
+    recipe = params.train.model_copy(update={"batch_size": batch})
+    changed = {"model": model.model_copy(update={"channels": widths}), "train": recipe}
+    trained = on_noise(params.model_copy(update=changed), 10 * batch, start(), data)
     events = trained.run()
     while trained.step < 3:
         next(events)

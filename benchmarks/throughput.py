@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers import BATCH, noise, peers, plain_loop
-from benchmarks.trainings import on_noise
-from ddpm.data.labels import CLASSES
+from benchmarks.peers import BATCH, peers, plain_loop
+from benchmarks.trainings import NOISE, on_noise
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.generate import at_least
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.sampling import draw_batch
+from ddpm.networks.sampling import draw_batch, sample_batch
 from ddpm.networks.unet import UNet
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start, to_device
@@ -35,7 +34,6 @@ from stages.train import Params
 
 SIDE = 2048  # of the square matrices
 ARTICLE = Path("docs/article/params.yaml")  # as `make article` ran it
-WITHOUT_END = 10**6  # epochs
 
 
 class Contestant(NamedTuple):
@@ -108,16 +106,15 @@ def products(runtime: Runtime) -> Iterator[Contestant]:
 def trainings(runtime: Runtime) -> Iterator[Contestant]:
     """Our default, the article's network in our loop and in the article's, and the peers."""
     default, article = load_params(Params), load_params(Params, path=ARTICLE)
-    pictures = noise(runtime.device, 10_000)  # speed does not depend on what is seen
+    pictures = torch.rand(10_000, *NOISE.shape, device=runtime.device) * 2 - 1  # speed does not depend on what is seen
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
-        cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule)), *inputs(batch))
-        recipe = params.train.model_copy(update={"epochs": WITHOUT_END})
-        training = on_noise(params.model_copy(update={"train": recipe}), len(pictures), runtime)
+        cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule), NOISE), *inputs(batch))
+        training = on_noise(params, len(pictures), runtime)
         steps = (event for event in training.run() if not isinstance(event, EpochEnd))
         yield Contestant(f"{name}, batch {batch}", batch, cost, steps)
     for batch in (2, 128):
-        model = UNet(article.model, NoiseSchedule(article.schedule)).to(runtime.device)
+        model = UNet(article.model, NoiseSchedule(article.schedule), NOISE).to(runtime.device)
         cost = 3 * operations(model, *inputs(batch))
         yield Contestant(
             f"training, article's loop, batch {batch}", batch, cost, plain_loop(model, model, batch, pictures)
@@ -133,10 +130,11 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
     """The default's sampler, and the bare network that it calls."""
     params = load_params(AllParams)
     schedule = NoiseSchedule(params.schedule)
-    model = UNet(params.model, schedule)
+    model = UNet(params.model, schedule, NOISE)
     cost = operations(model, *inputs(1))
     model = to_device(model, runtime.device).eval()
-    card = ModelCard(model=params.model, schedule=params.schedule, class_counts=(1,) * CLASSES)
+    counts = (1,) * len(NOISE.classes)
+    card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts)
     loaded = LoadedModel(model, schedule, card)
 
     def bare(batch: int) -> Iterator[Tensor]:
@@ -150,15 +148,15 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
         while True:
             yield from draw_batch(loaded, params.sample.population, 0, range(batch), runtime)
 
-    for batch in sorted({32, 512, runtime.sample_batch}):
+    best = sample_batch(loaded, runtime)
+    for batch in sorted({32, 512, best}):
         yield Contestant(f"network alone, batch {batch}", batch, batch * cost, bare(batch))
-    batch = runtime.sample_batch
-    yield Contestant(f"sampling, population, batch {batch}", batch, batch * cost, sampled(batch))
+    yield Contestant(f"sampling, population, batch {best}", best, best * cost, sampled(best))
 
 
 def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of noise, its timesteps and its labels."""
-    return torch.randn(batch, 1, 28, 28), torch.full((batch,), 500), torch.full((batch,), 7)
+    return torch.randn(batch, *NOISE.shape), torch.full((batch,), 500), torch.zeros(batch, dtype=torch.int64)
 
 
 def arguments() -> argparse.Namespace:

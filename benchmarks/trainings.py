@@ -2,15 +2,23 @@
 
 import torch
 
-from ddpm.data.images import IMAGE_SHAPE
-from ddpm.data.labels import CLASSES
+from ddpm.data.card import DataCard
 from ddpm.data.splits import Split
 from ddpm.runtime.device import Runtime
 from ddpm.training.loop import Training
-from stages.train import Params, new_training
+from ddpm.training.setup import Setup, new_training
+from stages.train import Params
+
+NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
+WITHOUT_END = 1e6  # epochs
 
 
-def on_noise(params: Params, count: int, runtime: Runtime, shape: tuple[int, int, int] = IMAGE_SHAPE) -> Training:
-    """A run on so many images of this shape (channels, height, width), none of them held out."""
-    images = Split(torch.rand(count, *shape) * 2 - 1, torch.randint(CLASSES, (count,)))
-    return new_training(params, images, images.take(slice(0)), runtime)
+def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:
+    """A run without end on so many images as the card describes them, none of them held out."""
+    images = Split(
+        torch.randint(256, (count, *data.shape), dtype=torch.uint8), torch.randint(len(data.classes), (count,))
+    )
+    counts = tuple(images.labels.bincount(minlength=len(data.classes)).tolist())
+    train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
+    setup = Setup(data, images, images.take(slice(0)), counts, params.model.for_images(data.shape), train)
+    return new_training(setup, params.schedule, None, runtime)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args
 
+from ddpm.data.preparation import DataParams
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.networks.classifier import ClassifierParams
 from ddpm.networks.unet import UNetParams
@@ -13,21 +14,20 @@ from ddpm.runtime.device import start
 from ddpm.runtime.params import Section, load_params
 from ddpm.runtime.stage import check_place
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.training.loop import TrainParams
+from ddpm.training.recipe import TrainParams
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
 from stages.evaluate import EvaluateParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
-from stages.preprocess import DataParams
 from stages.sample import SampleParams
 
-TRAINING_IMAGES = 60_000  # in every data set that download knows
+MODEL = "models/ddpm.safetensors"
 
 
 class DownloadParams(Section):
     """The sets that dvc.yaml makes download stages of."""
 
-    sets: tuple[Literal["mnist", "fashion_mnist"], ...]
+    sets: tuple[Literal["mnist", "fashion_mnist"], ...]  # those of ddpm.data.datasets
 
 
 class SamplePair(Section):
@@ -63,6 +63,7 @@ def spanning_errors(params: AllParams) -> list[str]:
     folder, _, name = params.data.set.rpartition("/")
     if folder == "data" and name in known and name not in params.download.sets:
         errors.append(f"data.set: {params.data.set} is made only when download.sets has {name}")
+    learned = {str(each) for each in params.train.classes}
     for name in SamplePair.model_fields:
         steps = getattr(params.sample, name).steps
         if steps is not None and steps > timesteps:
@@ -72,17 +73,12 @@ def spanning_errors(params: AllParams) -> list[str]:
         classes = getattr(params.sample, name).classes
         if classes and not params.model.class_conditional:
             errors.append(f"sample.{name}.classes: must be all where model.class_conditional is false")
-        elif unknown := sorted(set(classes) - set(params.train.classes or classes)):
+        elif params.train.classes and (unknown := [each for each in classes if str(each) not in learned]):
             errors.append(f"sample.{name}.classes: {unknown} must be among train.classes, {list(params.train.classes)}")
     if not params.sample.gallery.keep_every:
         errors.append("sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more")
-    left = round((1 - params.train.validation) * TRAINING_IMAGES)
-    if params.train.batch_size > left:
-        errors.append(
-            f"train.batch_size: {params.train.batch_size} must be at most {left}, which train.validation leaves"
-        )
-    if params.classifier.batch_size > TRAINING_IMAGES:
-        errors.append(f"classifier.batch_size: must be at most the {TRAINING_IMAGES} training images")
+    if params.train.start == MODEL:
+        errors.append(f"train.start: {MODEL} is what training makes; copy it to another name, and `dvc add` that")
     if params.sample.population.count <= NEIGHBOURS:
         errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ddpm.data.datasets import CHECKSUMS, SIZES, fetch_files, missing_files
+from ddpm.data.datasets import CHECKSUMS, SIZES
+from ddpm.data.fetching import fetch_files, missing_files
 from ddpm.data.sources import sources
 from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.files import write_whole

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.data.card import DataCard
 from ddpm.data.splits import load_samples, load_split
 from ddpm.networks.classifier import NAMES, Classifier, features_and_logits, load_classifier
 from ddpm.runtime.console import UserError, progress
@@ -46,9 +46,9 @@ class Params(Sections):
 
 
 class Seen(NamedTuple):
-    """A set of images with what one classifier sees in it."""
+    """A set of images with what one classifier sees in it; where there is but one class, the logits are all zero."""
 
-    images: Tensor  # (N, 1, 28, 28) in [-1, 1]
+    images: Tensor  # uint8 (N, C, H, W)
     given: Tensor | None  # the classes that they have or were to have (N,), where there are such
     features: Tensor
     logits: Tensor
@@ -79,13 +79,13 @@ def main(stage: Stage) -> None:
     """Look at all images with both classifiers, score, and draw."""
     params = stage.params(Params).evaluate
     runtime = start()
-    gallery, gallery_card = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
-    population, card = load_samples(stage.input(SAMPLES / "population.safetensors"))
-    if not gallery_card["kept_t"]:
+    gallery, data, kept = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
+    population, _, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    if not kept["kept_t"]:
         raise UserError("sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more")
-    samples = to_float(population["images"]), population.get("labels")
+    samples = population["images"], population.get("labels")
     test, train = (
-        load_split(stage.input(PROCESSED / f"{split}.safetensors"), card["classes"]) for split in ("test", "train")
+        load_split(stage.input(PROCESSED / f"{split}.safetensors")).of(facts["classes"]) for split in ("test", "train")
     )
     count = min(len(samples[0]), len(test.images), len(train.images) // 2)
     if count <= NEIGHBOURS:
@@ -100,11 +100,11 @@ def main(stage: Stage) -> None:
             scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
             bar.update()
         # From here on, as classifier b sees them, which is the last.
-        scores |= rounded(examine(sets, draws, card["classes"], params), 4)
+        scores |= rounded(examine(sets, draws, data, facts["classes"], params), 4)
         bar.update()
-        pictures = gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], gallery_card["kept_t"])
+        pictures = gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], kept["kept_t"])
         pictures["neighbours.png"] = neighbours_picture(sets.samples.images, train.images)
-        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels)
+        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels, len(data.classes))
         pictures["by_class.png"] = by_class_picture(population["images"], population.get("labels", sets.samples.labels))
         bar.update()
     for name, picture in pictures.items():
@@ -114,30 +114,44 @@ def main(stage: Stage) -> None:
 
 def look(classifier: Classifier, images: Iterable[tuple[Tensor, Tensor | None]], runtime: Runtime) -> Sets:
     """What the classifier sees in samples, test images and training images, each with the given classes."""
-    return Sets(*(Seen(each, given, *features_and_logits(classifier, each, runtime.device)) for each, given in images))
+
+    def seen(each: Tensor, given: Tensor | None) -> Seen:
+        features, logits = features_and_logits(classifier, each, runtime.device)
+        return Seen(each, given, features, logits if classifier.knows_classes else torch.zeros(len(logits), 1))
+
+    return Sets(*(seen(*each) for each in images))
 
 
-def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams) -> Rows:
+def examine(sets: Sets, draws: Draws, data: DataCard, classes: list[int], params: EvaluateParams) -> Rows:
     """Variety, recognition, balance and copying, of the samples and of test images; of the floor, variety alone.
 
     Shares of a set do not depend on its size, and are those of all images; what does depend on it is told by equal
-    counts.
+    counts. Where there is but one class, nothing is recognised.
     """
     count = len(draws.test[0])
     rows = variety(*sets.features(count), draws)
     for name, seen, chosen in (("samples", sets.samples, slice(count)), ("test", sets.test, draws.test[0])):
-        labels = seen.labels[chosen]
-        chi_square, p_value = class_chi_square(labels, sets.train.labels)
-        rows[name] |= {
-            "confident_share": confident_share(seen.logits, params.confidence),
-            **({} if seen.given is None else {"label_accuracy": agreement(seen.labels, seen.given)}),
-            "class_imbalance": class_imbalance(labels, sets.train.labels),
-            "class_chi_square": chi_square,
-            "class_p_value": p_value,
-        }
+        row = recognition(seen, seen.labels[chosen], sets.train.labels, params.confidence)
+        rows[name] |= row if len(data.classes) > 1 else dict.fromkeys(row)
     for name, row in copies(sets, classes, draws.test[0]).items():
         rows[name] |= row
     return rows
+
+
+def recognition(seen: Seen, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:
+    """How sure and how right the classifier is of a set, and how often it sees each class beside training images (M,).
+
+    Args:
+        labels: what it sees in as many images (N,) as are compared.
+    """
+    chi_square, p_value = class_chi_square(labels, train)
+    return {
+        "confident_share": confident_share(seen.logits, confidence),
+        **({} if seen.given is None else {"label_accuracy": agreement(seen.labels, seen.given)}),
+        "class_imbalance": class_imbalance(labels, train),
+        "class_chi_square": chi_square,
+        "class_p_value": p_value,
+    }
 
 
 def copies(sets: Sets, classes: list[int], chosen: Tensor) -> Rows:

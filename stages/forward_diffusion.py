@@ -1,4 +1,4 @@
-"""Show the forward diffusion: a few digits on their way to noise, and the schedule as curves."""
+"""Show the forward diffusion: a few images on their way to noise, and the schedule as curves."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.images import to_uint8
+from ddpm.data.images import to_float, to_uint8
+from ddpm.data.splits import load_split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.runtime.arrays import load_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.files import write_whole
 from ddpm.runtime.params import Section, Sections
@@ -46,21 +46,21 @@ def main(stage: Stage) -> None:
             f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}"
         )
     schedule = NoiseSchedule(params.schedule)
-    arrays, _ = load_arrays(stage.input(TRAIN), {"images", "labels"})
-    strip = draw_strip(arrays["images"], schedule, params.forward_diffusion)
+    split = load_split(stage.input(TRAIN)).split
+    strip = draw_strip(split.images, schedule, params.forward_diffusion)
     write_whole(stage.output(METRICS / "strip.png"), strip)
     write_whole(stage.output(METRICS / "schedule.csv"), schedule_table(schedule).encode())
 
 
 def draw_strip(images: Tensor, schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes:
-    """A row for each image, a column for each timestep; the first column is the clean image."""
-    x_start = images[: params.images]
+    """The first of uint8 images (N, C, H, W), a row for each; columns are the timesteps, after the clean images."""
+    x_start = to_float(images[: params.images])
     columns = [x_start]
     for t in params.timesteps:
         noise = torch.randn(x_start.shape, generator=generator(params.seed, "forward", t))
         columns.append(schedule.q_sample(x_start, torch.full((len(x_start),), t), noise))
     titles = ["clean", *(f"t = {t}" for t in params.timesteps)]
-    table = to_uint8(torch.stack(columns, dim=1)).squeeze(2)
+    table = to_uint8(torch.stack(columns, dim=1))
     return to_png(image_table(table, titles, "Forward diffusion: x_t, from the clean image to noise"))
 
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ddpm.data.images import to_float
 from ddpm.data.splits import load_split
 from ddpm.diffusion.likelihood import Bound, variational_bound
 from ddpm.networks.checkpoint import load_model
@@ -50,13 +51,13 @@ def main(stage: Stage) -> None:
 
     @torch.inference_mode()
     def predict_noise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        pred_noise: Tensor = loaded.model(*(each.to(runtime.device) for each in (x_t, t, labels.long())))
+        pred_noise: Tensor = loaded.model(*(each.to(runtime.device) for each in (x_t, t, labels)))
         if not pred_noise.isfinite().all():  # the bound clips what it implies
             raise UserError(f"{MODEL}: its predictions are not finite; fetch it again, or train it anew")
         return pred_noise.cpu()
 
     paths = {name: stage.input(PROCESSED / f"{name}.safetensors") for name in ("test", "train")}
-    splits = {name: load_split(path, loaded.card.classes) for name, path in paths.items()}
+    splits = {name: load_split(path).of(loaded.card.classes) for name, path in paths.items()}
     count = min(params.images, *(len(split.images) for split in splits.values()))
     scores: dict[str, object] = {"images": count, "terms": terms}
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
@@ -67,7 +68,7 @@ def main(stage: Stage) -> None:
                 noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
                 images, labels = split.take(batch)
                 predict = partial(predict_noise, labels)
-                bounds.append(variational_bound(predict, loaded.schedule, images, terms, noise))
+                bounds.append(variational_bound(predict, loaded.schedule, to_float(images), terms, noise))
                 bar.update(len(batch))
             scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
     write_json(stage.output(METRICS / "bits.json"), scores)

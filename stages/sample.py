@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.images import IMAGE_SHAPE, to_uint8
+from ddpm.data.images import to_uint8
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, wanted_classes
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, sample_batch, wanted_classes
 from ddpm.runtime.arrays import save_arrays
 from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, start
@@ -49,28 +49,34 @@ def main(stage: Stage) -> None:
     params = stage.params(SampleParams, f"sample.{name}")
     runtime = start()
     loaded = load_model(stage.input(MODEL), runtime.device)
+    if params.spacing is None:
+        print(
+            f"spacing: {params.for_images(loaded.card.data.shape[0]).spacing}, as the images ask for", file=sys.stderr
+        )
     state = State(stage.name, stage.fingerprint(runtime.describe()))
     arrays, kept_t = draw(name, loaded, params, runtime, state)
     output = stage.output(SAMPLES / f"{name}.safetensors")
     x_t, pred_x_start = arrays["frames"]
     samples = {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start}
     if loaded.card.model.class_conditional:
-        samples["labels"] = draw_labels(loaded.card, params, params.seed, range(params.count)).to(torch.uint8)
-    save_arrays(output, samples, {"classes": wanted_classes(loaded.card, params), "kept_t": kept_t})
+        samples["labels"] = draw_labels(loaded.card, params, params.seed, range(params.count))
+    facts = {"data": loaded.card.data.model_dump(mode="json"), "classes": wanted_classes(loaded.card, params)}
+    save_arrays(output, samples, {**facts, "kept_t": kept_t})
     state.finish(arrays, {"kept_t": kept_t}, [output])
 
 
 def draw(
     name: str, loaded: LoadedModel, params: SampleParams, runtime: Runtime, state: State
 ) -> tuple[dict[str, Tensor], list[int]]:
-    """Images (count, 1, 28, 28), the frames kept of their way (2, frames, count, 1, 28, 28), and the frames' t.
+    """Images (count, C, H, W), the frames kept of their way (2, frames, count, C, H, W), and the frames' t.
 
     The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way.
     """
     steps = check_sampler(loaded, params)
     if excess := params.excess(steps):
         raise UserError(f"sample.{name}.{excess}")
-    arrays = {"images": torch.empty(0, *IMAGE_SHAPE, dtype=torch.uint8)}
+    shape = loaded.card.data.shape
+    arrays = {"images": torch.empty(0, *shape, dtype=torch.uint8)}
     kept_t: list[int] = []
     if saved := state.load():
         arrays, kept_t = saved.arrays, saved.facts["kept_t"]
@@ -80,9 +86,9 @@ def draw(
         desc=f"sample {name}", total=params.count * steps, initial=first * steps, unit="eval", unit_scale=True
     )
     with stopping() as stop, bar:
-        for indices in batches(first, params.count - first, runtime.sample_batch):
+        for indices in batches(first, params.count - first, sample_batch(loaded, runtime)):
             kept_t = []
-            frames = [torch.empty(2, 0, len(indices), *IMAGE_SHAPE, dtype=torch.uint8)]
+            frames = [torch.empty(2, 0, len(indices), *shape, dtype=torch.uint8)]
             for done, step in enumerate(draw_batch(loaded, params, params.seed, indices, runtime), start=1):
                 if params.keep_every and (steps - done) % params.keep_every == 0:
                     kept_t.append(step.t)

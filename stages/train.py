@@ -7,24 +7,24 @@ import time
 from pathlib import Path
 from typing import Self
 
-import torch
 from pydantic import model_validator
 
-from ddpm.data.labels import CLASSES
-from ddpm.data.splits import Split, held_out_mask, load_split
+from ddpm.data.splits import load_split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import check_times, save_model
-from ddpm.networks.unet import UNet, UNetParams
+from ddpm.networks.unet import UNetParams
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.group import ALONE, Group, join, launched, place
+from ddpm.runtime.group import Group, join, launched, place
 from ddpm.runtime.launch import launch, on_several_machines, wanted_processes
 from ddpm.runtime.params import Sections
 from ddpm.runtime.resume import State, stopping
 from ddpm.runtime.stage import Stage, check_command
 from ddpm.training.curves import COLUMNS, Curves
-from ddpm.training.loop import Logged, Training, TrainParams
+from ddpm.training.loop import Logged, Training
+from ddpm.training.recipe import TrainParams
+from ddpm.training.setup import Setup, new_training, prepare
 
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
@@ -37,6 +37,7 @@ OUTPUTS = [
 ]
 SECONDS_BETWEEN_WRITES = 5
 STEPS_BETWEEN_AGREEMENTS = 20
+WARMUP_STEPS, TIMED_STEPS = 11, 40  # for saying how long it will take; neither sum is a usual log_every
 
 
 class Params(Sections):
@@ -62,13 +63,13 @@ def main() -> None:
     if not launched():
         processes = wanted_processes(runtime.device)
         if not os.environ.get("DDPM_PROCESSES"):
-            processes = min(processes, most_processes(params))
-        check_processes(params, processes, runtime)
+            processes = min(processes, most_processes(params, params.train.batch_size))
+        check_processes(params, processes, runtime, params.train.batch_size)
         if processes > 1 or on_several_machines():
-            stage.input(TRAIN)
-            split_images(params.train)  # what is wrong with them is said once
+            start_of(stage, params)
+            setup_of(params)  # what is wrong with them is said once
             launch(processes, "stages.train")
-            for path in OUTPUTS:
+            for path in OUTPUTS if (os.environ.get("PET_NODE_RANK") or "0") == "0" else ():  # the first machine's
                 stage.output(path)
             stage.finish()  # it takes longer to end than the process that wrote them
             return
@@ -76,12 +77,12 @@ def main() -> None:
         work(stage, params, runtime, group)
 
 
-def most_processes(params: Params) -> int:
+def most_processes(params: Params, batch_size: int) -> int:
     """How many can train together: images of a batch are shared among them, statistics of BatchNorm are not."""
-    return 1 if params.model.block == "double_conv" else params.train.batch_size
+    return 1 if params.model.block == "double_conv" else batch_size
 
 
-def check_processes(params: Params, processes: int, runtime: Runtime) -> None:
+def check_processes(params: Params, processes: int, runtime: Runtime, batch_size: int) -> None:
     """Refuse too many of them.
 
     Raises:
@@ -89,7 +90,7 @@ def check_processes(params: Params, processes: int, runtime: Runtime) -> None:
     """
     if processes > 1 and runtime.device.type == "mps":  # torch has no way to sum over processes there
         raise UserError(f"DDPM_PROCESSES={processes}: MPS trains in one process; set DDPM_DEVICE=cpu for several")
-    if processes > (most := most_processes(params)):
+    if processes > (most := most_processes(params, batch_size)):
         reason = f"train.batch_size: {most} images cannot be shared among {processes} processes"
         if params.model.block == "double_conv":
             reason = "model.block: double_conv has BatchNorm, whose statistics several processes would not share"
@@ -102,19 +103,22 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
     Of the processes that train together only the first reads and writes states and results. What a user may have to
     mend is found before they join, so that none waits for another in vain.
     """
-    check_processes(params, group.size, runtime)
     environment = {**runtime.describe(), "processes": group.size}
-    stage.input(TRAIN)
+    start = start_of(stage, params)
     state = State("train", stage.fingerprint(environment)) if group.rank == 0 else None
-    images, held_out, class_counts = split_images(params.train)
+    setup = setup_of(params)
+    check_processes(params, group.size, runtime, setup.train.batch_size)
     join(group, runtime.device)
     group.agree({**stage.facts(), **{name: environment[name] for name in ("torch", "precision")}})
-    training = new_training(params, images, held_out, runtime, group)
+    training = new_training(setup, params.schedule, start, runtime, group)
     saved = group.from_first(state.load() if state else None)
     curves = Curves(params.schedule.timesteps, saved.facts["curves"] if saved else None)
     if saved:
         training.load_state(saved.arrays)
-        if state:
+    if state:
+        for name, value in setup.follows(params.model, params.train).items():
+            print(f"{name}: {value}, as the images ask for")
+        if saved:
             print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
     train(stage, training, curves, state)
     changed = [each for changes in group.gather(stage.changes()) for each in changes]
@@ -124,12 +128,17 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
         state.save(training.state(), {"curves": curves.facts})
         stage.give_up(changed)
     write_curves(stage, curves)
-    save_model(
-        stage.output(MODEL), training.model, NoiseSchedule(params.schedule), class_counts, environment=environment
-    )
-    parameters = sum(weight.numel() for weight in training.model.parameters())
-    total = training.total_steps * params.train.batch_size
-    write_json(stage.output(METRICS / "summary.json"), {**curves.last, "images_seen": total, "parameters": parameters})
+    model, schedule, kept = training.best(), NoiseSchedule(params.schedule), training.validation.kept
+    save_model(stage.output(MODEL), model, schedule, setup.class_counts, environment=environment)
+    summary = {
+        **curves.last,
+        "images_seen": training.total_steps * setup.train.batch_size,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "steps": training.step,
+        "kept_step": kept.step if kept else training.step,
+        "follows": setup.follows(params.model, params.train),
+    }
+    write_json(stage.output(METRICS / "summary.json"), summary)
     write_json(stage.output(METRICS / "environment.json"), environment)
     state.finish(training.state(), {"curves": curves.facts}, [MODEL])
 
@@ -149,8 +158,15 @@ def train(stage: Stage, training: Training, curves: Curves, state: State | None)
         disable=not state,
     )
     written = time.monotonic()
+    first, warm = training.step, written
     with stopping() as stop, bar:
         for event in training.run():
+            if event is None and state and training.step == first + WARMUP_STEPS:
+                warm = time.monotonic()
+            if event is None and state and training.step == first + WARMUP_STEPS + TIMED_STEPS:
+                steps = training.total_steps - training.step
+                seconds = steps * (time.monotonic() - warm) / TIMED_STEPS
+                bar.write(f"train: {steps * size:,} images, which takes about {minutes(seconds)}", file=sys.stderr)
             if event and state:
                 curves.add(event)
                 if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
@@ -171,6 +187,11 @@ def train(stage: Stage, training: Training, curves: Curves, state: State | None)
                 raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
 
 
+def minutes(seconds: float) -> str:
+    """In words."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
 def write_curves(stage: Stage, curves: Curves) -> None:
     """Write every curve as it is now."""
     for name, table in curves.tables().items():
@@ -182,36 +203,15 @@ def ending(state: State | None, message: str) -> UserError | SystemExit:
     return UserError(message) if state else SystemExit(1)
 
 
-def split_images(params: TrainParams) -> tuple[Split, Split, tuple[int, ...]]:
-    """Training and held-out images of the classes to train on, and how many there are of each class.
-
-    Raises:
-        UserError: a class has no images, or none to train on, or too few images are left for a batch.
-    """
-    split = load_split(TRAIN, params.classes or range(CLASSES))
-    counts = tuple(split.labels.bincount(minlength=CLASSES).tolist())
-    for label in params.classes:
-        if not counts[label]:
-            raise UserError(f"train.classes: no image has the label {label}; leave it out")
-    mask = held_out_mask(split.images, params.validation, params.seed)
-    images, held_out = split.take(~mask), split.take(mask)
-    if len(images.images) < params.batch_size:
-        raise UserError(
-            f"train.batch_size: {params.batch_size} exceeds the training images, {len(images.images)} of "
-            f"{len(mask)} after train.validation takes {len(held_out.images)}"
-        )
-    for label, (count, left) in enumerate(zip(counts, images.labels.bincount(minlength=CLASSES), strict=True)):
-        if count and not left:
-            raise UserError(f"train.validation: {params.validation} holds out all images of class {label}; lower it")
-    return images, held_out, counts
+def start_of(stage: Stage, params: Params) -> Path | None:
+    """The model file to begin from, if there is one; both inputs are remembered, as they are about to be read."""
+    start = stage.input(Path(params.train.start))
+    return None if start == stage.input(TRAIN) else start
 
 
-def new_training(params: Params, images: Split, held_out: Split, runtime: Runtime, group: Group = ALONE) -> Training:
-    """The run, with freshly initialised weights."""
-    torch.manual_seed(params.train.seed)
-    schedule = NoiseSchedule(params.schedule)
-    model = UNet(params.model, schedule)
-    return Training(model, schedule, images, held_out, params.train, runtime, group)
+def setup_of(params: Params) -> Setup:
+    """See `prepare`."""
+    return prepare(load_split(TRAIN), params.model, params.train)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from ddpm import generate
+from ddpm.data.card import DataCard
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import save_model
 from ddpm.networks.unet import UNet
 from ddpm.runtime.device import Runtime
 from tests.networks.random_weights import randomised
-from tests.small import unet_params
+from tests.small import DIGITS, unet_params
 
 SOURCE = Path(generate.__file__).parents[1]
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -25,14 +26,20 @@ COUNTS = (0, 30, 0, 10, 0, 0, 0, 60, 0, 0)
 ENVIRONMENT = {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32"}
 
 
-def tiny_model(folder: Path, class_conditional: bool, timesteps: int = 20) -> Path:
+def tiny_model(
+    folder: Path,
+    class_conditional: bool,
+    timesteps: int = 20,
+    data: DataCard = DIGITS,
+    counts: tuple[int, ...] = COUNTS,
+) -> Path:
     """A tiny model whose every weight is random: at its start, a network would predict zero."""
     path = folder / "tiny.safetensors"
     params = unet_params(
         channels=(4, 8), time_embed_dim=8, patch_size=2, class_conditional=class_conditional, prediction="v"
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps))
-    save_model(path, randomised(UNet(params, schedule)), schedule, COUNTS)
+    save_model(path, randomised(UNet(params, schedule, data)), schedule, counts)
     return path
 
 

@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor
 
+from ddpm.data.card import DataCard
 from ddpm.networks.unet import UNetParams
+
+DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))
+FRUITS = DataCard(name="fruits", shape=(3, 16, 8), classes=("apple", "fig", "pear"))  # not square, and in colour
 
 
 def unet_params(**changes: object) -> UNetParams:
@@ -21,8 +25,8 @@ def unet_params(**changes: object) -> UNetParams:
     return UNetParams.model_validate(smallest | changes)
 
 
-def images(count: int = 3) -> Tensor:
-    """Of 256 values, black and white among them."""
-    levels = torch.randint(0, 256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(0))
-    levels[:, :, :5], levels[:, :, 5:10] = 0, 255
-    return (levels / 255 - 0.5) / 0.5
+def images(count: int = 3, shape: tuple[int, int, int] = DIGITS.shape) -> Tensor:
+    """uint8 (count, *shape), of 256 values, black and white among them."""
+    levels = torch.randint(0, 256, (count, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    levels[:, :, :2], levels[:, :, 2:4] = 0, 255
+    return levels

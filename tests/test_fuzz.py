@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ddpm.data.idx import decode_pair
+from ddpm.data.splits import load_split, save_split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
@@ -18,8 +19,8 @@ from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.params import load_params
 from ddpm.runtime.resume import State
-from ddpm.training.loop import TrainParams
-from tests.small import unet_params
+from ddpm.training.recipe import TrainParams
+from tests.small import DIGITS, FRUITS, images, unet_params
 
 MUTANTS = 10_000
 MEGABYTES = 1000  # by which the process may grow
@@ -27,6 +28,7 @@ SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=
 COUNTS = [0] * 7 + [6265, 0, 0]
 NETWORK = unet_params(channels=(2,), time_embed_dim=2, class_conditional=True, prediction="v")
 PARAMS = """train:
+  images: 330000
   epochs: 4
   batch_size: 64
   optimizer: muon
@@ -38,6 +40,8 @@ PARAMS = """train:
   timestep_sampling: stratified
   log_snr_center: -1.0
   classes: [1, 7]
+  flip: false
+  start: data/processed/train.safetensors
   validation: 0.02
   log_every: 20
   seed: 0
@@ -108,16 +112,33 @@ def test_arrays(tmp_path: Path) -> None:
     assert refused(path.read_bytes(), from_file(path, load_arrays)) > MUTANTS / 2
 
 
+def test_splits(tmp_path: Path) -> None:
+    path = tmp_path / "train.safetensors"
+    labels = torch.tensor([2, 0, 1, 2])
+    save_split(path, FRUITS, labels, torch.tensor([0, 1, 1, 3]), (6, 0, 2), [images(4, FRUITS.shape)])
+
+    def load(path: Path) -> None:
+        card, split, groups, test_counts = load_split(path)
+        assert split.images.shape == (len(split.labels), *card.shape)
+        assert len(split.labels) == len(groups) > 0
+        assert split.labels.max() < len(card.classes)
+        assert groups.max() < len(groups)
+        assert len(test_counts) == len(card.classes)
+        assert min(test_counts) >= 0
+
+    assert refused(path.read_bytes(), from_file(path, load)) > MUTANTS / 3
+
+
 def test_model_files(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, UNet(NETWORK, SCHEDULE), SCHEDULE, tuple(COUNTS))
+    save_model(path, UNet(NETWORK, SCHEDULE, DIGITS), SCHEDULE, tuple(COUNTS))
     assert refused(path.read_bytes(), from_file(path, load_model)) > MUTANTS / 3
 
 
 def test_classifier_files(tmp_path: Path) -> None:
-    params = ClassifierParams(channels=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    params = ClassifierParams(channels=1, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
     path = tmp_path / "classifier.safetensors"
-    save_classifier(path, Classifier(params))
+    save_classifier(path, Classifier(params, DIGITS))
     assert refused(path.read_bytes(), from_file(path, load_classifier)) > MUTANTS / 3
 
 
@@ -154,9 +175,11 @@ def test_states_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_card_that_claims_a_giant_network_costs_no_memory(tmp_path: Path) -> None:
     giant = NETWORK.model_copy(update={"channels": (2048,), "bottleneck_blocks": 16, "patch_size": 1})
     path = tmp_path / "model.safetensors"
-    card = {"model": giant.model_dump(mode="json"), "schedule": SCHEDULE.params.model_dump(), "class_counts": COUNTS}
-    classifier = ClassifierParams(channels=1024, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
-    save_arrays(path, {"weight": torch.zeros(1)}, {"card": card, "classifier": classifier.model_dump()})
+    data = DIGITS.model_dump(mode="json")
+    model, schedule = giant.model_dump(mode="json"), SCHEDULE.params.model_dump()
+    card = {"data": data, "model": model, "schedule": schedule, "class_counts": COUNTS}
+    classifier = ClassifierParams(channels=1024, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    save_arrays(path, {"weight": torch.zeros(1)}, {"card": card, "classifier": classifier.model_dump(), "data": data})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for load in (load_model, load_classifier):
         with pytest.raises(UserError, match=r"^[^\n]*: the weights do not fit the network [^\n]*$"):

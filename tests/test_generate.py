@@ -37,7 +37,8 @@ def drawn(run: Callable[..., Path]) -> Generate:
 
     def drawn(*options: object) -> np.ndarray:
         with np.load(run("--format", "npz", *options) / "images.npz") as arrays:
-            assert arrays.files == ["images"]
+            assert arrays.files == ["images", "classes"]
+            assert arrays["classes"].tolist() == list("0123456789")
             return arrays["images"]
 
     return drawn
@@ -82,7 +83,7 @@ def test_images_and_seeds_differ(drawn: Generate) -> None:
 
 def test_the_count_does_not_change_an_image(drawn: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches of two, so that more images mean more batches."""
-    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 2))
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 2)
     images = drawn("--count", 5)
     assert images.shape == (5, 28, 28)
     assert np.array_equal(drawn("--count", 2), images[:2])
@@ -92,12 +93,12 @@ def test_the_count_does_not_change_an_image(drawn: Generate, monkeypatch: pytest
 def test_the_batch_does_not_change_an_image(drawn: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for rounding: a convolution may sum in another order for another number of images."""
     together = drawn("--count", 5).astype(int)
-    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 1))
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 1)
     assert np.abs(drawn("--count", 5) - together).max() <= 1
 
 
 def test_first_goes_on(run: Callable[..., Path], drawn: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 1))
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 1)
     images = drawn("--count", 5)
     assert np.array_equal(drawn("--first", 3, "--count", 2), images[3:])
     out = run("--first", 3, "--count", 2)

@@ -82,7 +82,7 @@ def test_npz_holds_the_images_that_were_finished(model: Path, tmp_path: Path, mo
                 os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("ddpm.generate.progress", progress)
-    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 3))
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 3)
     message = "^interrupted after 6 of 20 images; go on with --first 106 --count 14 and another --out$"
     with pytest.raises(UserError, match=message):
         call(model, tmp_path / "out", "--count", 20, "--first", 100, "--format", "npz")
@@ -91,7 +91,7 @@ def test_npz_holds_the_images_that_were_finished(model: Path, tmp_path: Path, mo
     assert len(labels) == 6
     assert labels.tolist() == draw_labels(load_model(model).card, sampler(), 0, range(100, 106)).tolist()
     monkeypatch.undo()
-    monkeypatch.setattr(Runtime, "sample_batch", property(lambda _: 3))
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 3)
     call(model, tmp_path / "whole", "--count", 6, "--first", 100, "--format", "npz")
     with np.load(tmp_path / "whole/images.npz") as arrays:
         assert np.array_equal(arrays["images"], images)

@@ -59,9 +59,6 @@ def test_a_foreign_model_is_refused(tmp_path: Path) -> None:
         (["--eta", "much"], "argument --eta: invalid float value: 'much'"),
         (["--format", "jpg"], "argument --format: invalid choice: 'jpg'"),
         (["--sampler", "plms"], "argument --sampler: invalid choice: 'plms'"),
-        (["--classes", "10"], "argument --classes: invalid choice: 10"),
-        (["--classes", "-1"], "argument --classes: "),
-        (["--classes", "seven"], "argument --classes: invalid int value: 'seven'"),
         (["--classes"], "argument --classes: expected at least one argument"),
     ],
 )

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.images import IMAGE_SHAPE, to_uint8
-from ddpm.data.labels import CLASSES
+from ddpm.data.card import DataCard
+from ddpm.data.images import to_uint8
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, sample_batch
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import claimed, write_whole
@@ -39,9 +39,10 @@ LAST_SEED = 2**63 - 1
 def main() -> None:
     """Draw the images and write them."""
     args = arguments()
-    params = parse(
-        SamplerParams, {name: getattr(args, name, "all") for name in SamplerParams.model_fields}, "command line"
-    )
+    values = {name: getattr(args, name, "all") for name in SamplerParams.model_fields}
+    if values["classes"] == ["all"]:
+        values["classes"] = "all"
+    params = parse(SamplerParams, values, "command line")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
     write = {"png": write_pngs, "npz": write_npz}[args.format]
@@ -51,7 +52,9 @@ def main() -> None:
     numbers = range(args.first, args.first + args.count)
     with stopping() as stop, claimed(args.out):
         labels = all_labels(loaded, params, args.seed, numbers) if loaded.card.model.class_conditional else None
-        write(args.out, numbers, draw_images(loaded, params, args.seed, numbers, runtime, stop), labels)
+        write(
+            args.out, numbers, draw_images(loaded, params, args.seed, numbers, runtime, stop), labels, loaded.card.data
+        )
 
 
 def draw_images(
@@ -62,7 +65,7 @@ def draw_images(
     runtime: Runtime,
     stop: Stop | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Batches of finished images, uint8 (B, 28, 28), each with the number of its first, under a progress bar.
+    """Batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with its first number, under a progress bar.
 
     Raises:
         UserError: params do not fit the model, see `check_sampler`; or someone has asked the process to end, and the
@@ -70,7 +73,7 @@ def draw_images(
     """
     steps = check_sampler(loaded, params)
     with progress(desc="generate", total=len(numbers) * steps, unit="eval", unit_scale=True) as bar:
-        for indices in batches(numbers.start, len(numbers), runtime.sample_batch):
+        for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
             for step in draw_batch(loaded, params, seed, indices, runtime):
                 bar.update(len(indices))
                 if stop and stop.requested:
@@ -79,7 +82,7 @@ def draw_images(
                         f"interrupted after {done} of {len(numbers)} images"
                         + (f"; go on with --first {indices.start} --count {left} and another --out" if done else "")
                     )
-            yield indices.start, to_uint8(step.x_prev).squeeze(1).cpu()
+            yield indices.start, to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
 
 
 def all_labels(loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range) -> Tensor:
@@ -88,15 +91,18 @@ def all_labels(loaded: LoadedModel, params: SamplerParams, seed: int, numbers: r
     return torch.cat([draw_labels(loaded.card, params, seed, indices) for indices in parts])
 
 
-def write_pngs(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
+def write_pngs(
+    folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None, data: DataCard
+) -> None:
     """A picture for each image, named by its number; each batch is written as soon as it is drawn.
 
-    The labels of a batch, where there are any, stand in labels.csv before its pictures: none is ever without.
+    The classes of a batch, where there are any, stand in labels.csv before its pictures: none is ever without.
     """
     for first, images in batches:
         if labels is not None:
             known = numbers[: first - numbers.start + len(images)]
-            table = pd.DataFrame({"image": [*map(_name, known)], "label": labels[: len(known)].numpy()})
+            names = [data.classes[label] for label in labels[: len(known)].tolist()]
+            table = pd.DataFrame({"image": [*map(_name, known)], "label": names})
             write_whole(folder / "labels.csv", table.to_csv(index=False).encode())
         for number, image in enumerate(images, start=first):
             buffer = io.BytesIO()
@@ -104,15 +110,20 @@ def write_pngs(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor
             write_whole(folder / _name(number), buffer.getvalue())
 
 
-def write_npz(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None) -> None:
-    """One file, images.npz: `images`, uint8 (N, 28, 28), and `labels`, int64 (N,), where there are any.
+def write_npz(
+    folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None, data: DataCard
+) -> None:
+    """One file, images.npz: `images`, uint8 (N, H, W), in colour (N, H, W, 3), and `classes`, the names of all classes.
+
+    Where there are any, the `labels`, int64 (N,), are indices of these.
 
     It is written at the end, or when drawing fails or is interrupted: then with the N images that are finished.
 
     Raises:
         UserError: the disk has no room for it.
     """
-    images = np.empty((len(numbers), *IMAGE_SHAPE[1:]), np.uint8)
+    channels, height, width = data.shape
+    images = np.empty((len(numbers), height, width, *([3] if channels == 3 else [])), np.uint8)
     if (free := shutil.disk_usage(folder).free) < images.nbytes:
         raise UserError(f"{folder}: {free:,} bytes are free on its disk, and images.npz may take {images.nbytes:,}")
     done = 0
@@ -122,7 +133,7 @@ def write_npz(folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]
             done += len(batch)
     finally:
         if done:
-            arrays: dict[str, Any] = {"images": images[:done]}
+            arrays: dict[str, Any] = {"images": images[:done], "classes": np.array(data.classes)}
             if labels is not None:
                 arrays["labels"] = labels[:done].numpy()
             buffer = io.BytesIO()
@@ -164,16 +175,16 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="evaluations of the network for each image",
     )
-    option("--spacing", choices=_choices("spacing"), default="trailing", help="which timesteps are taken")
+    spacings = get_args(get_args(SamplerParams.model_fields["spacing"].annotation)[0])
+    option("--spacing", choices=spacings, default=None, help="which timesteps are taken: trailing, log_snr for colour")
     option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
     option("--variance", choices=_choices("variance"), default="posterior", help="variance of the noise of ddpm")
     option(
         "--classes",
-        type=int,
-        choices=range(CLASSES),
         nargs="+",
+        metavar="NAME",
         default=argparse.SUPPRESS,
-        help="what a class-conditional model is to draw (default: all)",
+        help="names of the classes that a class-conditional model is to draw (default: all)",
     )
     option("--clip", action=argparse.BooleanOptionalAction, default=True, help="clip the estimates of the clean image")
     return parser.parse_args()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.data.datasets import CHECKSUMS, SIZES, missing_files
+from ddpm.data.datasets import CHECKSUMS, SIZES
+from ddpm.data.fetching import missing_files
 from ddpm.data.sources import Folder
 from ddpm.runtime.console import UserError
 from ddpm.runtime.stage import Stage, run_stage

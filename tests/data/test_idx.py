@@ -1,9 +1,14 @@
+import hashlib
 import struct
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ddpm.data.idx import decode_idx, decode_pair
+from ddpm.data.datasets import CHECKSUMS, CLASSES, SIZES
+from ddpm.data.folders import check_class_name
+from ddpm.data.idx import decode_idx, decode_pair, is_idx_folder, read_idx_folder
 from ddpm.runtime.console import UserError
 
 
@@ -116,3 +121,70 @@ def test_a_wrong_pair_is_refused_by_name(images: bytes, labels: bytes, message: 
 def test_a_file_without_images_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="test images: "):
         decode_pair(idx(*shape), idx(shape[0], values=bytes(shape[0])), "test")
+
+
+# --- a folder of them ------------------------------------------------------------------------------------------------
+
+NAMES = [*SIZES]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three training images and two test images."""
+    for prefix, values in (("train", b"\3\0\3"), ("t10k", b"\x09\1")):
+        count = len(values)
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx(count, 28, 28, values=image_bytes(count)))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(count, values=values))
+    return tmp_path
+
+
+def test_a_folder_of_the_four_files_is_one_of_labelled_pictures(folder: Path) -> None:
+    found = read_idx_folder(folder)
+    assert found.classes == tuple("0123456789")
+    assert found.ignored == []
+    assert found.test is not None
+    for split, labels in ((found.train, [3, 0, 3]), (found.test, [9, 1])):
+        levels = np.stack([np.asarray(picture.source) for picture in split])
+        assert levels.dtype == np.uint8
+        assert levels.shape == (len(labels), 28, 28)
+        assert levels.tobytes() == image_bytes(len(labels))
+        assert [picture.label for picture in split] == labels
+
+
+def test_the_labels_say_which_set_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256((folder / NAMES[1]).read_bytes()).hexdigest()
+    monkeypatch.setitem(CHECKSUMS["fashion_mnist"], NAMES[1], digest)
+    assert read_idx_folder(folder).classes == CLASSES["fashion_mnist"]
+    assert CLASSES["fashion_mnist"][9] == "Ankle boot"
+
+
+def test_any_of_the_files_makes_it_such_a_folder(folder: Path) -> None:
+    assert is_idx_folder(folder)
+    for name in NAMES[:3]:
+        (folder / name).unlink()
+        assert is_idx_folder(folder)
+    (folder / NAMES[3]).rename(folder / "other")
+    assert not is_idx_folder(folder)
+    (folder / NAMES[0]).mkdir()
+    assert not is_idx_folder(folder)
+    assert not is_idx_folder(folder / "missing")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_file_is_named(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    with pytest.raises(UserError) as caught:
+        read_idx_folder(folder)
+    assert str(caught.value) == f"{folder / name}: No such file or directory; the four files belong together"
+
+
+def test_a_damaged_file_is_named(folder: Path) -> None:
+    (folder / NAMES[2]).write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"^t10k images: not an IDX file"):
+        read_idx_folder(folder)
+
+
+@pytest.mark.parametrize("dataset", CLASSES)
+def test_known_classes_can_be_folders(dataset: str) -> None:
+    assert len(set(CLASSES[dataset])) == 10
+    assert [check_class_name(name) for name in CLASSES[dataset]] == [""] * 10

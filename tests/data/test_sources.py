@@ -13,7 +13,7 @@ import pytest
 
 from ddpm.data import datasets
 from ddpm.data import sources as module
-from ddpm.data.datasets import fetch_files
+from ddpm.data.fetching import fetch_files
 from ddpm.data.idx import decode_pair
 from ddpm.data.sources import Folder, Mirror, NpmPackage, Source, SourceError, sources
 from ddpm.runtime.console import UserError
@@ -27,7 +27,8 @@ MNIST = Path(__file__).parents[2] / "data/mnist"
 @pytest.fixture(autouse=True)
 def _small_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data set `mnist` is FILES."""
-    monkeypatch.setattr(datasets, "SIZES", {name: len(data) for name, data in FILES.items()})
+    for name, data in FILES.items():
+        monkeypatch.setitem(datasets.SIZES, name, len(data))
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
     monkeypatch.setitem(datasets.CHECKSUMS, "mnist", checksums)
 

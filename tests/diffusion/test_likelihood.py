@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from ddpm.data.images import to_float
 from ddpm.diffusion import likelihood
 from ddpm.diffusion.likelihood import (
     PredictNoise,
@@ -16,7 +17,7 @@ from ddpm.diffusion.likelihood import (
     variational_bound,
 )
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from tests.small import images
+from tests import small
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
@@ -31,6 +32,11 @@ def denoiser(x_start: Tensor) -> PredictNoise:
         return ((x_t - signal * x_start) / spread).float()
 
     return predict_noise
+
+
+def images(count: int = 3) -> Tensor:
+    """Of 256 values in [-1, 1], black and white among them."""
+    return to_float(small.images(count))
 
 
 def bits(nats: Tensor) -> Tensor:
@@ -151,6 +157,17 @@ def test_an_image_s_bound_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(alone, whole[2:])
     others = variational_bound(denoiser(0.3 * images()), SCHEDULE, images(), 3, noises(first=3)).total
     assert (others - whole).abs().min() > 0
+
+
+def test_images_in_colour_have_a_bound_of_all_their_dimensions() -> None:
+    colours = to_float(small.images(3, (3, 28, 28)))
+    bound = variational_bound(denoiser(0.5 * colours), SCHEDULE, colours, 11, noises())
+    assert bound.total.shape == (3,)
+    draw = torch.zeros_like(colours)
+    terms = [step_term(denoiser(0.5 * colours), SCHEDULE, colours, torch.full((3,), t), draw) for t in range(1, 12)]
+    torch.testing.assert_close(bound.steps, torch.stack(terms).sum(0), rtol=1e-4, atol=0)
+    each = [prior_term(SCHEDULE, colours[:, channel : channel + 1]) for channel in range(3)]
+    torch.testing.assert_close(bound.prior, torch.stack(each).mean(0))
 
 
 def test_one_timestep_has_no_terms_between() -> None:

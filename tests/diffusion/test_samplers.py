@@ -106,7 +106,8 @@ def test_the_network_sees_x_t_and_one_t_for_each_image() -> None:
         {"clip": 1},
         {"spacing": "karras"},
         {"classes": ()},
-        {"classes": (10,)},
+        {"classes": (1.5,)},
+        {"classes": "7"},
     ],
 )
 def test_sampler_params_refuse(change: dict[str, object]) -> None:

@@ -84,3 +84,21 @@ def test_more_steps_than_timesteps_are_refused() -> None:
         spaced(10, 11)
     with pytest.raises(ValueError, match="1001"):
         next(sample_loop(fake_model, REFERENCE, sampler(steps=1001), noise_from(normals())))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "channels", "expected"),
+    [
+        (None, 1, "trailing"),
+        (None, 3, "log_snr"),
+        ("leading", 1, "leading"),
+        ("trailing", 3, "trailing"),
+        ("log_snr", 1, "log_snr"),
+    ],
+)
+def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours(
+    spacing: str | None, channels: int, expected: str
+) -> None:
+    params = sampler(steps=4, spacing=spacing)
+    assert params.for_images(channels) == sampler(steps=4, spacing=expected)
+    assert params.spacing == spacing

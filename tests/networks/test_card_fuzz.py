@@ -13,7 +13,7 @@ from ddpm.networks.checkpoint import save_model
 from ddpm.networks.classifier import Classifier, ClassifierParams, save_classifier
 from ddpm.networks.unet import UNet
 from tests.networks.card_mutants import MEGABYTES, SECONDS
-from tests.small import unet_params
+from tests.small import DIGITS, unet_params
 
 REPOSITORY = Path(__file__).parents[2]
 MUTANTS = 2000
@@ -22,11 +22,12 @@ MUTANTS = 2000
 def model(path: Path, block: str) -> None:
     schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
     params = unet_params(channels=(2, 3), block=block, patch_size=2, class_conditional=True, attention=True)
-    save_model(path, UNet(params, schedule), schedule, (1,) * 10, environment={"torch": "2"})
+    save_model(path, UNet(params, schedule, DIGITS), schedule, (1,) * 10, environment={"torch": "2"})
 
 
 def classifier(path: Path, _: str) -> None:
-    save_classifier(path, Classifier(ClassifierParams(channels=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)))
+    params = ClassifierParams(channels=1, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    save_classifier(path, Classifier(params, DIGITS))
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,25 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ddpm.data.card import DataCard
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
 from ddpm.networks.unet import UNet
 from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
-from tests.small import unet_params
+from tests.small import DIGITS, FRUITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
 
 
 def network(
-    channels: tuple[int, ...] = (4, 6), block: str = "residual", prediction: str = "v", class_conditional: bool = True
+    channels: tuple[int, ...] = (4, 6),
+    block: str = "residual",
+    prediction: str = "v",
+    class_conditional: bool = True,
+    data: DataCard = DIGITS,
 ) -> UNet:
     """A tiny network in training mode with all weights and running statistics away from their start."""
     params = unet_params(
@@ -34,7 +39,7 @@ def network(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(params, SCHEDULE)
+        model = UNet(params, SCHEDULE, data)
         for weight in model.state_dict().values():
             if weight.is_floating_point():
                 weight.uniform_(0.1, 0.5)
@@ -42,9 +47,10 @@ def network(
 
 
 def outputs(model: UNet) -> Tensor:
-    x_t = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    x_t = torch.randn(3, *model.data.shape, generator=torch.Generator().manual_seed(1))
+    classes = len(model.data.classes)
     with torch.no_grad():
-        return model(x_t, torch.tensor([0, 5, 11]), torch.tensor([3, 7, 7]))
+        return model(x_t, torch.tensor([0, 5, 11]), torch.tensor([3, 7, 7]) % classes)
 
 
 @pytest.mark.parametrize("block", ["residual", "double_conv"])
@@ -55,7 +61,8 @@ def test_a_model_comes_back_from_its_file_alone(
     model = network(block=block, prediction=prediction, class_conditional=class_conditional)
     save_model(tmp_path / "model.safetensors", model, SCHEDULE, COUNTS, versions={"torch": "x"})
     loaded = load_model(tmp_path / "model.safetensors")
-    assert loaded.card.model == model.params
+    assert loaded.card.model == loaded.model.params == model.params
+    assert loaded.card.data == loaded.model.data == DIGITS
     assert loaded.card.schedule == loaded.schedule.params == SCHEDULE.params
     assert loaded.card.class_counts == COUNTS
     assert loaded.card.classes == (3, 7)
@@ -69,6 +76,15 @@ def test_a_model_comes_back_from_its_file_alone(
     # The loaded network's weights are channels-last, and sums in another order.
     torch.testing.assert_close(outputs(loaded.model), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(outputs(load_model(str(tmp_path / "model.safetensors")).model), outputs(loaded.model))
+
+
+def test_a_model_of_other_images_comes_back_as_well(tmp_path: Path) -> None:
+    model = network(data=FRUITS)
+    save_model(tmp_path / "model", model, SCHEDULE, (5, 0, 7))
+    loaded = load_model(tmp_path / "model")
+    assert loaded.card.data == loaded.model.data == FRUITS
+    assert loaded.card.classes == (0, 2)
+    torch.testing.assert_close(outputs(loaded.model), outputs(model.eval()), rtol=1e-5, atol=1e-5)
 
 
 def test_saving_a_model_again_gives_equal_bytes(tmp_path: Path) -> None:
@@ -119,9 +135,7 @@ def test_a_card_with_unknown_values_is_refused_by_key(tmp_path: Path) -> None:
     "counts",
     [
         (),
-        (7,),
-        (1,) * 9,
-        (1,) * 11,
+        (0,) * 10,
         (1,) * 9 + (-1,),
         (1,) * 9 + (0.5,),
         (1,) * 9 + (True,),
@@ -129,7 +143,7 @@ def test_a_card_with_unknown_values_is_refused_by_key(tmp_path: Path) -> None:
         "1111111111",
     ],
 )
-def test_class_counts_are_ten_numbers_of_images(tmp_path: Path, counts: object) -> None:
+def test_class_counts_are_numbers_of_images(tmp_path: Path, counts: object) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ValidationError, match="class_counts"):
         save_model(path, network(), SCHEDULE, counts)  # type: ignore[arg-type]
@@ -141,20 +155,63 @@ def test_class_counts_are_ten_numbers_of_images(tmp_path: Path, counts: object) 
         load_model(path)
 
 
-def test_a_model_file_from_before_class_counts_is_refused_by_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("counts", [(7,), (1,) * 9, (1,) * 11])
+def test_there_is_a_count_for_each_class(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ValidationError, match=f"{len(counts)} class_counts for 10 classes"):
+        save_model(path, network(), SCHEDULE, counts)
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    metadata["card"]["class_counts"] = counts
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError, match=rf"1 invalid\n  the whole file: {len(counts)} class_counts for 10 classes$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("key", ["channels", "patch_size"])
+def test_a_card_must_say_what_was_chosen_for_the_images(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    rewritten(path, **{key: None})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"1 invalid\n  the whole file: model: has no channels or patch_size$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ([3, 28, 28], "the weights do not fit the network that the file describes: head.2.bias is "),
+        (
+            [1, 28, 29],
+            "1 invalid\n  the whole file: model.channels: 2 of them, with model.patch_size 2, shrink images by 4",
+        ),
+        ([2, 28, 28], "1 invalid\n  data.shape.0: must be 1, grey, or 3, colour, got 2"),
+    ],
+)
+def test_images_that_the_network_is_not_of_are_refused(tmp_path: Path, shape: list[int], says: str) -> None:
     path = tmp_path / "model.safetensors"
     save_model(path, network(), SCHEDULE, COUNTS)
     arrays, metadata = load_arrays(path)
-    del metadata["card"]["class_counts"], metadata["card"]["model"]["class_conditional"]
-    metadata["card"]["classes"] = [7]
+    metadata["card"]["data"]["shape"] = shape
     save_arrays(path, arrays, metadata)
-    with pytest.raises(UserError, match=r"3 invalid\n  model\.class_conditional: .*\n  class_counts: .*\n  classes:"):
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: {says}")
+
+
+def test_a_model_file_from_before_data_cards_is_refused_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    del metadata["card"]["data"]
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError, match=r"1 invalid\n  data: missing; "):
         load_model(path)
 
 
 def test_model_and_classifier_files_are_not_taken_for_one_another(tmp_path: Path) -> None:
-    params = ClassifierParams(channels=2, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
-    save_classifier(tmp_path / "classifier", Classifier(params))
+    params = ClassifierParams(channels=2, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    save_classifier(tmp_path / "classifier", Classifier(params, DIGITS))
     save_model(tmp_path / "model", network(), SCHEDULE, COUNTS)
     with pytest.raises(UserError, match=r"classifier: not a model file of this project"):
         load_model(tmp_path / "classifier")

@@ -28,23 +28,23 @@ from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
 from tests.networks.random_weights import randomised
-from tests.small import unet_params
+from tests.small import DIGITS, images, unet_params
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
-CLASSIFIER = ClassifierParams(channels=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+CLASSIFIER = ClassifierParams(channels=1, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
 
 
 def model_file(folder: Path, **changes: object) -> Path:
     path = folder / "model.safetensors"
     schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
-    network = randomised(UNet(unet_params(**{"prediction": "v", **changes}), schedule))
+    network = randomised(UNet(unet_params(**{"prediction": "v", **changes}), schedule, DIGITS))
     save_model(path, network, schedule, (0, 5, *[0] * 8))
     return path
 
 
 def classifier_file(folder: Path) -> Path:
     path = folder / "classifier.safetensors"
-    save_classifier(path, Classifier(CLASSIFIER))
+    save_classifier(path, Classifier(CLASSIFIER, DIGITS))
     return path
 
 
@@ -167,9 +167,10 @@ def test_finite_predictions_reach_the_sampler_as_they_are(tmp_path: Path) -> Non
 
 def test_a_classifier_whose_features_are_infinite_is_refused(tmp_path: Path) -> None:
     path = classifier_file(tmp_path)
-    change(path, {"levels.2.4.weight": torch.full_like(load_arrays(path)[0]["levels.2.4.weight"], 3e38)})
+    arrays = load_arrays(path)[0]
+    change(path, {name: torch.full_like(arrays[name], 3e38) for name in ("levels.2.1.weight", "levels.2.4.weight")})
     with pytest.raises(UserError, match=r"^classifier: its features of images are not finite; [^\n]*$"):
-        features_and_logits(load_classifier(path), 1e3 * torch.randn(2, 1, 28, 28), CPU.device)
+        features_and_logits(load_classifier(path), images(2), CPU.device)
 
 
 NESTED = "[" * 3000 + "]" * 3000

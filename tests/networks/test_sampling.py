@@ -6,21 +6,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddpm.data.card import DataCard
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, save_model
-from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, sample_batch, wanted_classes
 from ddpm.networks.unet import UNet
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
 from tests.diffusion.walks import REFERENCE, sampler
-from tests.small import unet_params
+from tests.small import DIGITS, FRUITS, unet_params
 
 COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 def tiny_model(
-    folder: Path, block: str = "residual", prediction: str = "v", class_conditional: bool = True
+    folder: Path,
+    block: str = "residual",
+    prediction: str = "v",
+    class_conditional: bool = True,
+    data: DataCard = DIGITS,
+    counts: tuple[int, ...] = COUNTS,
 ) -> LoadedModel:
     """A tiny model through its file, saved while in training mode, none of its weights zero."""
     params = unet_params(
@@ -34,11 +40,11 @@ def tiny_model(
     schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(params, schedule).train()
+        model = UNet(params, schedule, data).train()
         for name, weight in model.state_dict().items():
             if weight.is_floating_point():
                 weight.copy_(0.5 + torch.rand_like(weight) if "running_var" in name else 0.3 * torch.randn_like(weight))
-    save_model(folder / "model.safetensors", model, schedule, COUNTS)
+    save_model(folder / "model.safetensors", model, schedule, counts)
     return load_model(folder / "model.safetensors")
 
 
@@ -114,9 +120,40 @@ def test_classes_that_the_model_has_not_seen_are_refused(tmp_path: Path) -> None
     for classes, unknown in (([2], 2), ([7, 9, 0], 0), ([0, 1], 0)):
         with pytest.raises(UserError) as caught:
             check_sampler(loaded, sampler(classes=classes))
-        assert str(caught.value) == f"classes: the model has not seen {unknown}; choose from [1, 3, 7, 8]"
+        assert str(caught.value) == f"classes: the model has not seen {unknown}; choose from 1, 3, 7, 8"
         with pytest.raises(UserError, match=f"has not seen {unknown}"):
             next(draw_batch(loaded, sampler(classes=classes), 0, [0], CPU))
+
+
+def test_classes_are_named(tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path, data=FRUITS, counts=(5, 0, 7))
+    for names, labels in ((["pear"], [2]), (["pear", "apple", "pear"], [0, 2]), ("all", [0, 2])):
+        assert wanted_classes(loaded.card, sampler(classes=names)) == labels
+    for classes, says in (
+        (["fig"], "the model has not seen fig; choose from apple, pear"),
+        (["plum"], "no class is named plum; choose from apple, fig, pear"),
+        ([2], "no class is named 2; choose from apple, fig, pear"),
+    ):
+        with pytest.raises(UserError) as caught:
+            check_sampler(loaded, sampler(classes=classes))
+        assert str(caught.value) == f"classes: {says}"
+
+
+def test_images_of_the_model_s_shape_are_drawn(tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path, data=FRUITS, counts=(5, 0, 7))
+    together = draw(loaded, [0, 1, 2], seed=3)
+    assert together.shape == (3, 3, 16, 8)
+    torch.testing.assert_close(draw(loaded, [2], seed=3)[0], together[2], rtol=0, atol=1e-5)
+    assert draw_labels(loaded.card, sampler(), 0, range(50)).unique().tolist() == [0, 2]
+    assert (draw(loaded, [0], classes=["apple"]) - draw(loaded, [0], classes=["pear"])).abs().max() > 1e-3
+
+
+def test_batches_are_smaller_of_larger_images(tmp_path: Path) -> None:
+    """On a CPU, as many pixels as 128 digits have, and at most so many images."""
+    assert sample_batch(tiny_model(tmp_path), CPU) == 128
+    for shape, size in (((3, 56, 56), 32), ((1, 16, 8), 128), ((1, 1024, 1024), 1)):
+        data = FRUITS.model_copy(update={"shape": shape})
+        assert sample_batch(tiny_model(tmp_path, data=data, counts=(5, 0, 7)), CPU) == size
 
 
 def test_classes_of_a_model_that_is_told_none_are_refused(tmp_path: Path) -> None:
@@ -129,7 +166,7 @@ def test_classes_of_a_model_that_is_told_none_are_refused(tmp_path: Path) -> Non
 
 def card(counts: tuple[int, ...] = COUNTS) -> ModelCard:
     params = unet_params(class_conditional=True, prediction="v")
-    return ModelCard(model=params, schedule=REFERENCE.params, class_counts=counts)
+    return ModelCard(data=DIGITS, model=params, schedule=REFERENCE.params, class_counts=counts)
 
 
 def test_a_label_is_that_of_seed_and_index_alone() -> None:
@@ -203,3 +240,15 @@ def test_each_class_has_pictures_of_its_own(tmp_path: Path) -> None:
         # By itself each is what it is among others.
         alone = draw(loaded, list(range(8)), classes=[label])
         torch.testing.assert_close(mixed[labels == label], alone[labels == label], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("data", "spacing"), [(DIGITS, "trailing"), (FRUITS, "log_snr")])
+def test_a_spacing_that_is_not_set_follows_from_the_colours(data: DataCard, spacing: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, data=data, counts=(1,) * len(data.classes))
+    found = {
+        each: [step.t for step in draw_batch(model, sampler(steps=3, spacing=each), 0, [0], CPU)]
+        for each in (None, "trailing", "log_snr")
+    }
+    assert found[None] == found[spacing]
+    assert found["trailing"] == [9, 6, 2]
+    assert found["log_snr"][::2] == [9, 0]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
 from ddpm.data.splits import load_split
 from ddpm.networks.checkpoint import load_model
 from ddpm.networks.classifier import features_and_logits, load_classifier
@@ -51,7 +50,7 @@ def samples(clone: Clone, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 def test_the_classes_that_are_asked_for_are_drawn(two_classes: Clone) -> None:
     arrays, card = samples(two_classes, "population")
-    assert arrays["labels"].dtype == torch.uint8
+    assert arrays["labels"].dtype == torch.int64
     assert arrays["labels"].tolist() == [7] * 64
     assert card["classes"] == [7]
     arrays, card = samples(two_classes, "gallery")
@@ -65,8 +64,8 @@ def test_the_classes_that_are_asked_for_are_drawn(two_classes: Clone) -> None:
 def test_a_population_is_judged_by_the_labels_that_were_asked_for(two_classes: Clone) -> None:
     found = json.loads((two_classes.path / "metrics/evaluate/scores.json").read_text())
     classifier = load_classifier(two_classes.path / "models/classifier-b.safetensors")
-    test = load_split(two_classes.path / "data/processed/test.safetensors", [7])
-    drawn = to_float(samples(two_classes, "population")[0]["images"])
+    test = load_split(two_classes.path / "data/processed/test.safetensors").of([7])
+    drawn = samples(two_classes, "population")[0]["images"]
     assert found["count"] == len(drawn) == 64
     for row, images in (("samples", drawn), ("test", test.images)):
         _, logits = features_and_logits(classifier, images, CPU)
@@ -82,9 +81,9 @@ def test_other_classes_draw_the_population_alone_anew(changed: Clone) -> None:
 def test_a_class_that_was_never_seen_is_one_line(changed: Clone) -> None:
     changed.edit_params({"sample.population.classes": [7, 2]})
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
-    assert printed == "error: classes: the model has not seen 2; choose from [3, 7]\n"
+    assert printed == "error: classes: the model has not seen 2; choose from 3, 7\n"
     printed = changed.dvc("repro", "sample@population", code=255)
-    assert "error: classes: the model has not seen 2; choose from [3, 7]" in printed, printed
+    assert "error: classes: the model has not seen 2; choose from 3, 7" in printed, printed
     assert "Traceback" not in printed, printed
 
 

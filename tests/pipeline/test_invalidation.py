@@ -59,6 +59,7 @@ def test_a_comment_reruns_the_stages_that_import_the_file(growing: Clone) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "stages"),
     [
+        ("data.fit", "pad", {"preprocess"}),
         ("forward_diffusion.seed", 1, {"forward_diffusion"}),
         ("model.time_embed_dim", 32, {"train"}),
         ("sample.gallery.seed", 2, {"sample@gallery"}),
@@ -77,10 +78,13 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone, name: str, va
     ("file", "stages"),
     [
         ("src/ddpm/data/sources.py", {"download@mnist"}),
+        ("src/ddpm/data/datasets.py", {"download@mnist", "preprocess"}),
         ("src/ddpm/data/idx.py", {"preprocess"}),
+        ("src/ddpm/data/decoding.py", {"preprocess"}),
         ("src/ddpm/networks/classifier.py", {*CLASSIFIERS, "evaluate", "classification_accuracy_score"}),
         ("src/ddpm/training/classifier.py", {*CLASSIFIERS, "classification_accuracy_score"}),
         ("src/ddpm/training/loop.py", {"train"}),
+        ("src/ddpm/training/setup.py", {"train"}),
         ("src/ddpm/runtime/launch.py", {"train"}),
         ("src/ddpm/diffusion/samplers.py", SAMPLES),
         ("src/ddpm/scoring/figures.py", {"forward_diffusion", "evaluate"}),
@@ -100,7 +104,7 @@ def test_another_data_set_is_downloaded_and_preprocessed(unchanged: Clone) -> No
     unchanged.edit_params({"data.set": "data/fashion_mnist", "download.sets": ["fashion_mnist"]})
     assert ran(unchanged.dvc("repro", "--dry", "download")) == {"download@fashion_mnist"}
     changes = json.loads(unchanged.dvc("status", "--json", "preprocess"))["preprocess"][0]["changed deps"]
-    assert changes["data/fashion_mnist/train-images-idx3-ubyte"] == "deleted"
+    assert changes["data/fashion_mnist"] == "deleted"
 
 
 def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:

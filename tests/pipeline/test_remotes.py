@@ -10,7 +10,7 @@ from tests.pipeline.dvc_clone import Clone, git_clone, ran
 from tests.pipeline.servers import SERVERS, Server, find
 
 pytestmark = pytest.mark.pipeline
-TRAIN = "data/processed/train.safetensors"  # 190 MB, by far the largest
+TRAIN = "data/processed/train.safetensors"  # 48 MB, the largest
 
 
 @pytest.fixture(params=SERVERS)

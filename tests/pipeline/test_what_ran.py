@@ -38,7 +38,7 @@ def edit(clone: Clone, what: str) -> str:
             return "stages/train.py, train.lr (0.001, now 0.5)"
         case _:
             data = clone.path / "data/processed/train.safetensors"
-            (clone.path / "other").write_bytes(data.read_bytes()[:-1] + b"\0")
+            (clone.path / "other").write_bytes(data.read_bytes()[:-1] + b"\1")  # a corner, which was black
             os.replace(clone.path / "other", data)
             return "data/processed/train.safetensors"
 

@@ -192,9 +192,22 @@ def test_what_a_result_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert described["precision"] == "bfloat16"
 
 
-def test_images_sampled_side_by_side() -> None:
-    assert Runtime(torch.device("cpu"), torch.float32).sample_batch == 128
-    assert Runtime(torch.device("cuda"), torch.float32).sample_batch == 2500
+@pytest.mark.parametrize(
+    ("height", "width", "on_cpu", "on_gpu"),
+    [(28, 28, 128, 2500), (16, 8, 128, 15312), (56, 56, 32, 625), (1024, 1024, 1, 1)],
+)
+def test_images_sampled_side_by_side(height: int, width: int, on_cpu: int, on_gpu: int) -> None:
+    pixels = height * width
+    assert Runtime(torch.device("cpu"), torch.float32).sample_batch(pixels, 10**12) == on_cpu
+    assert Runtime(torch.device("mps"), torch.float32).sample_batch(pixels, 10**12) == on_gpu
+
+
+@pytest.mark.parametrize(("free", "expected"), [(10**12, 2500), (2_000_000, 100), (19_999, 1), (0, 1)])
+def test_a_gpu_samples_no_more_than_its_free_memory_holds_twice(
+    monkeypatch: pytest.MonkeyPatch, free: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**12))
+    assert Runtime(torch.device("cuda"), torch.float32).sample_batch(28 * 28, 10_000) == expected
 
 
 def test_to_device_lays_out_weights_channels_last_and_keeps_their_values() -> None:

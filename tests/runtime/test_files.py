@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,34 @@ def test_write_whole_creates_parents_and_replaces(tmp_path: Path) -> None:
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
     assert names(path.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("parts", [[b"new ", b"", b"and in parts"], [b""], []])
+def test_write_whole_of_parts_shows_no_one_a_part(tmp_path: Path, parts: list[bytes]) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old, and longer than the new one")
+
+    def one_by_one() -> Iterator[bytes]:
+        for part in parts:
+            assert path.read_bytes() == b"old, and longer than the new one"
+            yield part
+
+    write_whole(path, one_by_one())
+    assert path.read_bytes() == b"".join(parts)
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "picture"), ValueError("too few"), SystemExit(1)])
+def test_write_whole_of_parts_that_end_early_leaves_the_old_file_alone(tmp_path: Path, error: BaseException) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"new"
+        raise error
+
+    write_whole(tmp_path / "file", b"old")
+    with pytest.raises(type(error)):
+        write_whole(tmp_path / "file", parts())
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.runtime.console import UserError
 from ddpm.runtime.params import Section, Sections, load_params
-from ddpm.training.loop import TrainParams
+from ddpm.training.recipe import TrainParams
 from scripts.check_params import AllParams
 from stages import forward_diffusion, preprocess, train
 from stages.sample import SampleParams
@@ -88,15 +88,17 @@ def test_values_arrive_typed(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         changed(
-            ("train.classes", [3, 1]),
-            ("sample.population.classes", [1]),
+            ("train.classes", [3, "T-shirt", "010"]),
+            ("sample.population.classes", ["010"]),
             ("sample.gallery.steps", None),
             ("model.channels", [4, 8]),
+            ("data.size", [48, 32]),
         ),
     )
     params = load_params(AllParams, path=path)
-    assert params.train.classes == (3, 1)
-    assert params.sample.population.classes == (1,)
+    assert params.train.classes == (3, "T-shirt", "010")
+    assert params.sample.population.classes == ("010",)
+    assert params.data.size == (48, 32)
     assert params.model.channels == (4, 8)
     assert params.sample.gallery.steps is None
 
@@ -122,18 +124,17 @@ def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypat
         ("sample.gallery.steps", 11),
         ("sample.population.steps", 10),
         ("sample.gallery.keep_every", 0),
-        ("train.batch_size", 30_001),
-        ("train.validation", 0.5),
-        ("classifier.batch_size", 60_001),
+        ("data.set", "data/fashion_mnist"),
+        ("train.start", "models/ddpm.safetensors"),
     )
     path = written(tmp_path, wrong)
     assert complaint(path, monkeypatch).split("\n") == [
         f"{path}: 5 invalid",
         "  forward_diffusion.timesteps: [10, 11] must be below schedule.timesteps, 10",
+        "  data.set: data/fashion_mnist is made only when download.sets has fashion_mnist",
         "  sample.gallery.steps: 11 must be at most schedule.timesteps, 10",
         "  sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more",
-        "  train.batch_size: 30001 must be at most 30000, which train.validation leaves",
-        "  classifier.batch_size: must be at most the 60000 training images",
+        "  train.start: models/ddpm.safetensors is what training makes; copy it to another name, and `dvc add` that",
     ]
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ddpm.data.images import IMAGE_SHAPE
 from ddpm.runtime.randomness import ImageNoise, generator
+from tests.small import DIGITS, FRUITS
 
 
 def draw(*name: object) -> list[float]:
@@ -22,7 +22,7 @@ def test_a_generator_is_that_of_its_three_names() -> None:
 def test_a_generator_leaves_the_global_one_alone() -> None:
     before = torch.get_rng_state()
     draw(0, "train", 5)
-    ImageNoise(0, [0, 1], IMAGE_SHAPE)()
+    ImageNoise(0, [0, 1], DIGITS.shape)()
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -32,13 +32,14 @@ def test_generators_are_pinned() -> None:
     assert draw(0, "train", 0) == pytest.approx([0.2869742, 0.6810609, 0.7739152, 0.394296], abs=1e-6)
 
 
-def test_the_noise_of_an_image_is_the_same_in_any_batch() -> None:
-    together = ImageNoise(3, range(6), IMAGE_SHAPE)
-    alone = ImageNoise(3, [4], IMAGE_SHAPE)
-    turned = ImageNoise(3, [5, 4, 100], IMAGE_SHAPE)
+@pytest.mark.parametrize("shape", [DIGITS.shape, FRUITS.shape])
+def test_the_noise_of_an_image_is_the_same_in_any_batch(shape: tuple[int, int, int]) -> None:
+    together = ImageNoise(3, range(6), shape)
+    alone = ImageNoise(3, [4], shape)
+    turned = ImageNoise(3, [5, 4, 100], shape)
     for _ in range(3):
         whole, single, other = together(), alone(), turned()
-        assert whole.shape == (6, 1, 28, 28)
+        assert whole.shape == (6, *shape)
         assert whole.dtype == torch.float32
         assert torch.equal(single[0], whole[4])
         assert torch.equal(other[:2], whole[[5, 4]])
@@ -46,15 +47,15 @@ def test_the_noise_of_an_image_is_the_same_in_any_batch() -> None:
 
 
 def test_the_noise_goes_on_and_hangs_on_the_seed() -> None:
-    noise = ImageNoise(3, [0], IMAGE_SHAPE)
+    noise = ImageNoise(3, [0], DIGITS.shape)
     first, second = noise(), noise()
     assert not torch.equal(first, second)
-    assert torch.equal(ImageNoise(3, [0], IMAGE_SHAPE)(), first)
-    assert not torch.equal(ImageNoise(4, [0], IMAGE_SHAPE)(), first)
+    assert torch.equal(ImageNoise(3, [0], DIGITS.shape)(), first)
+    assert not torch.equal(ImageNoise(4, [0], DIGITS.shape)(), first)
 
 
 def test_the_noise_is_standard_normal() -> None:
-    noise = ImageNoise(0, range(200), IMAGE_SHAPE)()
+    noise = ImageNoise(0, range(200), DIGITS.shape)()
     # 156,800 draws: five standard errors.
     assert noise.mean().item() == pytest.approx(0, abs=0.0127)
     assert noise.var().item() == pytest.approx(1, abs=0.018)

@@ -27,15 +27,19 @@ class Params(Sections):
     train: Knobs
 
 
+PICTURE = "pictures/cat/1.png"
 TEXT = "train:\n  lr: 0.001\n  classes: [7]\nother: 1\n"
 
 
 @pytest.fixture(autouse=True)
 def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Params, an input, and one file of code, which is imported."""
+    """Params, a file and a folder to read, and one file of code, which is imported."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(TEXT)
     Path("input").write_bytes(b"images")
+    for name in ("pictures/cat/1.png", "pictures/cat/2.png", "pictures/dog/1.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
     code = tmp_path / "code.py"
     code.write_text("x = 1\n")
     for where in (process, provenance):
@@ -52,6 +56,8 @@ def run(meanwhile: str = "") -> None:
     with Stage("train") as running:
         assert running.params(Params).train.lr == 0.001
         running.input(Path("input")).read_bytes()
+        running.input(Path("pictures"))
+        running.input(Path("absent"))
         running.output(Path("early")).write_text("curve")
         exec(meanwhile)
         running.output(Path("late")).write_text("model")
@@ -62,6 +68,9 @@ HARMLESS = {
     "another section": "Path('params.yaml').write_text(TEXT.replace('other: 1', 'other: 2'))",
     "a comment, and another spelling": "Path('params.yaml').write_text(TEXT.replace('0.001', '1e-3  # slow'))",
     "the same bytes in a new file": "Path('new').write_bytes(b'images'); os.replace('new', 'input')",
+    "an empty folder": "Path('pictures/empty').mkdir()",
+    "a link to nothing": "Path('pictures/cat/3.png').symlink_to('nothing')",
+    "a mode": "Path('pictures/cat/1.png').chmod(0o444)",
 }
 CHANGES = {
     "a value": ("Path('params.yaml').write_text(TEXT.replace('0.001', '0.9'))", "train.lr (0.001, now 0.9)"),
@@ -73,6 +82,17 @@ CHANGES = {
     "an input replaced": ("Path('new').write_bytes(b'others'); os.replace('new', 'input')", "input"),
     "an input written to": ("Path('input').write_bytes(b'images')", "input"),
     "no input": ("Path('input').unlink()", "input"),
+    "a picture added": ("Path('pictures/cat/3.png').touch()", "pictures"),
+    "a picture replaced": ("Path('new').write_text('pictures/cat/9.png'); os.replace('new', PICTURE)", "pictures"),
+    "a picture written to": ("Path(PICTURE).write_text('pictures/cat/9.png')", "pictures"),
+    "a picture in another class": ("os.rename(PICTURE, 'pictures/dog/2.png')", "pictures"),
+    "a picture through a link": ("Path('pictures/cat/3.png').symlink_to('1.png')", "pictures"),
+    "no picture": ("Path(PICTURE).unlink()", "pictures"),
+    "a class": ("os.rename('pictures/cat', 'pictures/lion')", "pictures"),
+    "no folder": ("shutil.rmtree('pictures')", "pictures"),
+    "a file for a folder": ("shutil.rmtree('pictures'); Path('pictures').touch()", "pictures"),
+    "a folder for a file": ("Path('input').unlink(); Path('input').mkdir()", "input"),
+    "a file and a folder": ("Path('input').unlink(); Path(PICTURE).unlink()", "input, pictures"),
 }
 
 
@@ -118,6 +138,18 @@ def test_facts_are_code_inputs_and_params_and_make_the_fingerprint() -> None:
     }
     same, other_section, other_input, again = fingerprints
     assert same == other_section == again != other_input
+
+
+def test_the_fact_of_a_folder_is_which_files_it_has_and_when_they_were_written() -> None:
+    found = []
+    for change in ("pass", "pass", "Path('pictures/new.png').touch()", "os.utime(PICTURE, (1, 1))"):
+        exec(change)
+        running = Stage("preprocess")
+        assert running.input(Path("pictures")) == Path("pictures")
+        found.append(running.facts()["pictures"])
+    assert found[0] == found[1]
+    assert len({*found}) == 3
+    assert all(len(each) == 64 for each in found)
 
 
 def test_python_looks_a_last_time_when_it_leaves() -> None:

@@ -6,16 +6,26 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.data.card import DataCard
+from ddpm.data.images import to_float
 from ddpm.scoring import copying
 from ddpm.scoring.copying import copying_z, nearest_neighbours, nearness
+from tests.small import DIGITS, FRUITS
 
 
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_copies_are_their_own_nearest_neighbours() -> None:
-    references = 2 * torch.rand(700, 1, 28, 28, generator=torch.Generator().manual_seed(0)) - 1
+def levels(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
+    """uint8 images."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), generator=source, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("card", [DIGITS, FRUITS], ids=lambda card: card.name)
+def test_copies_are_their_own_nearest_neighbours(card: DataCard) -> None:
+    references = levels(700, card.shape, seed=0)
     order = torch.randperm(700, generator=torch.Generator().manual_seed(1))
     found = nearest_neighbours(references[order], references)
     assert torch.equal(found.nearest, order)
@@ -23,20 +33,28 @@ def test_copies_are_their_own_nearest_neighbours() -> None:
 
 
 def test_distance_of_neighbours_is_the_root_mean_square_of_pixels() -> None:
-    references = torch.stack([torch.full((1, 28, 28), value) for value in (-1.0, 0.0, 1.0)])
-    queries = torch.stack([torch.full((1, 28, 28), value) for value in (0.75, -0.625, 0.125)])
-    queries[2, 0, :14] = -0.125
+    references = torch.stack([torch.full((3, 16, 8), level, dtype=torch.uint8) for level in (0, 102, 255)])
+    queries = torch.stack([torch.full((3, 16, 8), level, dtype=torch.uint8) for level in (204, 34, 85)])
+    queries[2, :, :8] = 119
     found = nearest_neighbours(queries, references)
     assert found.nearest.tolist() == [2, 0, 1]
-    assert found.distance.tolist() == [0.25, 0.375, 0.125]
+    assert found.distance.tolist() == pytest.approx([51 / 127.5, 34 / 127.5, 17 / 127.5], rel=1e-6)
 
 
-def test_neighbours_are_those_of_a_plain_search() -> None:
-    queries, references = normal(9, 1, 28, 28, seed=0), normal(40, 1, 28, 28, seed=1)
-    distances = (queries[:, None] - references).double().square().mean(dim=(2, 3, 4)).sqrt()
+@pytest.mark.parametrize("table", [copying.TABLE, 5 * 3 * 16 * 8])
+def test_neighbours_are_those_of_a_plain_search(table: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, references = levels(9, FRUITS.shape, seed=0), levels(42, FRUITS.shape, seed=1)
+    distances = (to_float(queries)[:, None] - to_float(references)).double().square().mean(dim=(2, 3, 4)).sqrt()
+    monkeypatch.setattr(copying, "TABLE", table)
     found = nearest_neighbours(queries, references)
     assert torch.equal(found.nearest, distances.argmin(1))
     torch.testing.assert_close(found.distance.double(), distances.amin(1), rtol=1e-6, atol=0)
+
+
+def test_of_equal_references_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    references = levels(4, (1, 4, 4), seed=0).repeat(3, 1, 1, 1)
+    monkeypatch.setattr(copying, "TABLE", 4 * 16)  # as many as are looked at together
+    assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
 
 
 def test_neighbours_of_features() -> None:
@@ -64,12 +82,13 @@ def test_copying_statistic_is_standard_normal_of_equal_distributions() -> None:
 
 
 def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, train = normal(23, 1, 4, 4, seed=0), normal(90, 1, 4, 4, seed=1)
-    labels, train_labels = torch.arange(23) % 3, (torch.arange(90) % 3).to(torch.uint8)
+    images, train = levels(23, (1, 4, 4), seed=0), levels(90, (1, 4, 4), seed=1)
+    labels, train_labels = torch.arange(23) % 3, torch.arange(90) % 3
     monkeypatch.setattr(copying, "CHUNK", 5)
+    monkeypatch.setattr(copying, "TABLE", 13 * 16)
     found = nearness(images, labels, train, train_labels)
-    for index, image in enumerate(images.double()):
-        own = train.double()[train_labels == labels[index]]
+    for index, image in enumerate(to_float(images).double()):
+        own = to_float(train).double()[train_labels == labels[index]]
         distances = sorted(math.dist(image.flatten(), other.flatten()) / 4 for other in own)
         assert found.distance[index].item() == pytest.approx(distances[0], rel=1e-6)
         assert found.ratio[index].item() == pytest.approx(10 * distances[0] / sum(distances[1:11]), rel=1e-6)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ddpm.scoring.figures import DPI, class_histogram, image_gif, image_png, image_table, tile, to_png
+from ddpm.scoring.figures import DPI, LONGEST, MOST_NAMES, class_histogram, image_table, to_png
 
 
 def opened(data: bytes) -> Image.Image:
@@ -25,48 +25,43 @@ def numbered(*shape: int) -> torch.Tensor:
     return torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).view(shape)
 
 
-def test_tile_lays_out_row_by_row_with_white_between() -> None:
-    images = numbered(3, 2, 2)  # 0..3, 4..7, 8..11
-    assert tile(images, columns=2, gap=1).tolist() == [
-        [255, 255, 255, 255, 255, 255, 255],
-        [255, 0, 1, 255, 4, 5, 255],
-        [255, 2, 3, 255, 6, 7, 255],
-        [255, 255, 255, 255, 255, 255, 255],
-        [255, 8, 9, 255, 255, 255, 255],
-        [255, 10, 11, 255, 255, 255, 255],
-        [255, 255, 255, 255, 255, 255, 255],
-    ]
-
-
-@pytest.mark.parametrize(
-    ("count", "columns", "shape"),
-    [(42, 7, (6 * 30 + 2, 7 * 30 + 2)), (3, 8, (32, 3 * 30 + 2)), (9, 8, (62, 8 * 30 + 2)), (1, 1, (28, 28))],
-)
-def test_tile_has_no_more_columns_than_images(count: int, columns: int, shape: tuple[int, int]) -> None:
-    assert tile(torch.zeros(count, 28, 28, dtype=torch.uint8), columns).shape == shape
-
-
-def test_tile_keeps_dtype_and_every_pixel() -> None:
-    images = torch.randint(0, 255, (6, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    picture = tile(images, 3)
-    assert picture.dtype is torch.uint8
-    for index in range(6):
-        top, left = 2 + index // 3 * 30, 2 + index % 3 * 30
-        assert torch.equal(picture[top : top + 28, left : left + 28], images[index])
-    assert (picture == 255).sum() == picture.numel() - images.numel()
-
-
 def test_image_table_shows_each_image_unscaled_at_its_place() -> None:
-    images = numbered(2, 3, 4, 4)
+    images = numbered(2, 3, 1, 4, 4)
     figure = image_table(images, ["a", "b"], "all of them")
     assert len(figure.axes) == 6
     for index, axis in enumerate(figure.axes):
         (shown,) = axis.images
-        assert np.array_equal(shown.get_array(), images.flatten(0, 1)[index].numpy())
+        assert np.array_equal(shown.get_array(), images.flatten(0, 2)[index].numpy())
         assert (shown.norm.vmin, shown.norm.vmax) == (0, 255)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "", "", "", ""]
     assert figure.get_suptitle() == "all of them"
     plt.close(figure)
+
+
+def test_image_table_shows_colours() -> None:
+    images = numbered(1, 2, 3, 4, 5)
+    for axis, image in zip(image_table(images).axes, images[0], strict=True):
+        assert np.array_equal(axis.images[0].get_array(), image.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [
+        (28, 28, (7.5, 2.0)),
+        (128, 128, (7.5, 2.0)),
+        (128, 112, (6.5625, 2.0)),
+        (12, 24, (7.5, 1.25)),
+        (40, 12, (5.6, 2.0)),  # titles need the width
+        (8, 128, (7.5, 0.9)),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_table_s_cells_have_the_images_aspect_ratio(height: int, width: int, size: tuple[float, float]) -> None:
+    figure = image_table(torch.zeros(2, 10, 1, height, width, dtype=torch.uint8), ["title"] * 10)
+    assert tuple(figure.get_size_inches()) == pytest.approx(size)
+    figure.draw_without_rendering()
+    box = figure.axes[0].get_window_extent()
+    assert box.width / box.height == pytest.approx(width / height)
 
 
 def test_class_histogram_draws_percentages_side_by_side() -> None:
@@ -79,8 +74,37 @@ def test_class_histogram_draws_percentages_side_by_side() -> None:
     plt.close(figure)
 
 
+def tick_labels(classes: int, names: list[str]) -> tuple[list[str], float, list[float]]:
+    """The labels, their angle, and the figure's size."""
+    figure = class_histogram({"samples": [1 / classes] * classes}, "classes", names)
+    labels = figure.axes[0].get_xticklabels()
+    return [label.get_text() for label in labels], labels[0].get_rotation(), [*figure.get_size_inches()]
+
+
+def test_names_that_fit_are_drawn_as_numbers_are() -> None:
+    numbers = class_histogram({"samples": [0.25, 0.75]}, "classes")
+    assert to_png(class_histogram({"samples": [0.25, 0.75]}, "classes", ["0", "1"])) == to_png(numbers)
+
+
+def test_long_names_stand_aslant_and_are_cut() -> None:
+    names = ["$a$ is no formula $b$", "a cat", *"abcdefgh"]
+    labels, angle, size = tick_labels(10, names)
+    assert labels == ["$a$ is no formula $…", "a cat", *"abcdefgh"]
+    assert angle == 60
+    assert size == pytest.approx([6, 3 + 0.06 * LONGEST])
+
+
+@pytest.mark.parametrize(("classes", "width"), [(1, 6), (20, 6), (50, 8), (100, 16), (1000, 16)])
+def test_a_histogram_of_many_classes_has_bounds(classes: int, width: float) -> None:
+    numbers, angle, size = tick_labels(classes, [])
+    assert (len(numbers), angle, size) == (min(classes, 20) if classes != 50 else 17, 0, pytest.approx([width, 3]))
+    names, _, size = tick_labels(classes, [f"class {index}" for index in range(classes)])
+    assert names == [f"class {index}" for index in range(0, classes, max(1, classes // MOST_NAMES))]
+    assert size[0] == pytest.approx(width)
+
+
 def table() -> Figure:
-    return image_table(numbered(1, 2, 4, 4), ["left", "right"], "title")
+    return image_table(numbered(1, 2, 3, 4, 4), ["left", "right"], "title")
 
 
 def test_equal_figures_give_equal_png_bytes() -> None:
@@ -109,43 +133,3 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> No
     command, source = [sys.executable, "-c", code], Path(__file__).parents[2] / "src"
     drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
     assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title"))
-
-
-def test_image_png_enlarges_every_pixel() -> None:
-    image = numbered(2, 3)
-    picture = opened(image_png(image, scale=4))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (12, 8))
-    assert np.array_equal(np.asarray(picture), np.kron(image.numpy(), np.ones((4, 4), dtype=np.uint8)))
-    assert image_png(image, scale=4) == image_png(image, scale=4)
-
-
-def gif_frames(data: bytes) -> list[tuple[np.ndarray, int]]:
-    """Grey values and milliseconds of every frame."""
-    picture = Image.open(io.BytesIO(data))
-    frames = []
-    for index in range(picture.n_frames):
-        picture.seek(index)
-        frames.append((np.asarray(picture.convert("L")), picture.info["duration"]))
-    return frames
-
-
-def test_image_gif_keeps_frames_and_durations() -> None:
-    frames = [torch.full((3, 3), value, dtype=torch.uint8) for value in (0, 100, 200, 255)]
-    data = image_gif(frames, scale=2)
-    decoded = gif_frames(data)
-    assert [milliseconds for _, milliseconds in decoded] == [200, 200, 200, 2000]
-    for (seen, _), frame in zip(decoded, frames, strict=True):
-        assert np.array_equal(seen, np.full((6, 6), frame[0, 0]))
-    assert Image.open(io.BytesIO(data)).info["loop"] == 0
-    assert data == image_gif(frames, scale=2)
-
-
-def test_image_gif_takes_other_durations() -> None:
-    frames = [torch.full((3, 3), value, dtype=torch.uint8) for value in (0, 100)]
-    assert [duration for _, duration in gif_frames(image_gif(frames, 1, milliseconds=50, hold=500))] == [50, 500]
-
-
-def test_image_gif_of_one_frame_is_a_picture() -> None:
-    ((seen, milliseconds),) = gif_frames(image_gif([torch.full((2, 2), 7, dtype=torch.uint8)], scale=3))
-    assert np.array_equal(seen, np.full((6, 6), 7))
-    assert milliseconds == 2000

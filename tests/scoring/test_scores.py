@@ -27,8 +27,8 @@ def test_confident_share_of_huge_logits_does_not_overflow() -> None:
 
 
 def test_class_shares() -> None:
-    assert class_shares(torch.tensor([3, 3, 0, 9])) == [0.25, 0, 0, 0.5, 0, 0, 0, 0, 0, 0.25]
-    assert class_shares(torch.tensor([1, 1, 2, 1]), classes=3) == [0, 0.75, 0.25]
+    assert class_shares(torch.tensor([3, 3, 0, 9]), 10) == [0.25, 0, 0, 0.5, 0, 0, 0, 0, 0, 0.25]
+    assert class_shares(torch.tensor([1, 1, 2, 1]), 3) == [0, 0.75, 0.25]
 
 
 def test_class_imbalance_is_the_total_variation_distance() -> None:

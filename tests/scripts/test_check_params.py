@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.data.datasets import CHECKSUMS, CLASSES
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import start
 from ddpm.runtime.stage import check_place
-from scripts.check_params import environment_note
+from scripts.check_params import DownloadParams, environment_note
 
 
 def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +26,12 @@ def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, mo
         f"note: {recorded} has torch 2.9.0 (here {here['torch']}), threads 8 (here 1): "
         "what is computed anew here may differ by rounding"
     )
+
+
+def test_every_known_set_can_be_downloaded() -> None:
+    assert DownloadParams.model_validate_json(json.dumps({"sets": [*CHECKSUMS]})).sets == tuple(CHECKSUMS)
+    assert DownloadParams.model_validate_json('{"sets": []}').sets == ()
+    assert CLASSES.keys() == CHECKSUMS.keys()
 
 
 @pytest.mark.parametrize("name", ["a{b", "a}", "caf\udcff"])

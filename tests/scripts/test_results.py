@@ -45,6 +45,19 @@ def test_values_stand_in_their_columns(
     assert table["classification accuracy score"] == ["0.5000", "", "", "0.8750"]
 
 
+def test_of_one_class_there_are_no_class_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"precision": 0.5, "recall": 0.25, "confident_share": None, "class_imbalance": None}
+    values = {"scores": {"samples": row, "test": row}, "accuracy": {"count": 0, "samples": None, "real": None}}
+    for name, each in values.items():
+        (tmp_path / results.FILES[name]).parent.mkdir(parents=True)
+        (tmp_path / results.FILES[name]).write_text(json.dumps(each))
+    results.main({"samples": tmp_path})
+    lines = capsys.readouterr().out.splitlines()
+    assert "| precision, recall | 0.500, 0.250 | 0.500, 0.250 |  |" in lines
+    for name in ("recognised", "class imbalance, chi-square", "classification accuracy score"):
+        assert f"| {name} |  |  |  |" in lines
+
+
 def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{tmp_path / 'absent'}: no such folder of metrics$"):
         results.main({"samples": tmp_path / "absent"})

@@ -9,25 +9,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.data.card import DataCard
+from ddpm.data.splits import Split
 from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits, load_classifier, save_classifier
-from ddpm.runtime.arrays import save_arrays
 from ddpm.runtime.stage import Stage
 from stages import classification_accuracy_score as stage
-from tests.small import images
+from tests.small import DIGITS, images
+from tests.stages.written import classifier_params, write_samples, write_split
 
-TRAIN_LABELS = (torch.arange(90) % 10).to(torch.uint8)
-ASKED = (torch.arange(30) % 7).to(torch.uint8)
+TRAIN_LABELS = torch.arange(90) % 10
+ASKED = torch.arange(30) % 7
+ONE_CLASS = DIGITS.model_copy(update={"classes": ("kite",)})
 CPU = torch.device("cpu")
 
 
-class Learned(list[tuple[Tensor, Tensor]]):
-    """What a classifier was to learn from, in order."""
+class Learned(list[tuple[Split, ClassifierParams]]):
+    """What a classifier was to learn from, and how, in order."""
 
-    def fit(self, _name: str, images: Tensor, labels: Tensor, params: ClassifierParams, _runtime: Any) -> Classifier:
-        self.append((images, labels))
+    def fit(self, _name: str, train: Split, data: DataCard, params: ClassifierParams, _runtime: Any) -> Classifier:
+        self.append((train, params))
         torch.manual_seed(len(self))
-        return Classifier(params)
+        return Classifier(params, data)
 
 
 @pytest.fixture
@@ -36,14 +38,11 @@ def learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Learned
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
     Path("params.yaml").write_text("classification_accuracy_score: {count: 20}\n")
-    torch.manual_seed(0)
-    params = ClassifierParams(channels=2, epochs=1, batch_size=2, lr=0.01, shift=0, seed=0)
-    save_classifier(Path("models/classifier-b.safetensors"), Classifier(params))
-    numbered = torch.zeros(90, 1, 28, 28)
-    numbered[:, 0, 0, 0] = torch.arange(90.0)
+    judge(DIGITS)
+    numbered = torch.zeros(90, 1, 28, 28, dtype=torch.uint8)
+    numbered[:, 0, 0, 0] = torch.arange(90)
     for name, count in (("train", 90), ("test", 40)):
-        arrays = {"images": numbered[:count], "labels": TRAIN_LABELS[:count]}
-        save_arrays(Path(f"data/processed/{name}.safetensors"), arrays)
+        write_split(name, DIGITS, numbered[:count], TRAIN_LABELS[:count])
     found = Learned()
     monkeypatch.setattr(stage, "fit_classifier", found.fit)
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -51,13 +50,17 @@ def learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Learned
     torch.use_deterministic_algorithms(deterministic)
 
 
-def drawn(labels: dict[str, Tensor]) -> Tensor:
-    """Write samples, uint8, and return them as the classifiers see them."""
-    levels = ((images(30) / 2 + 0.5) * 255).round().to(torch.uint8)
-    frames = {"x_t": levels[:0, None].clone(), "pred_x_start": levels[:0, None].clone()}
-    card = {"classes": [*range(10)]}
-    save_arrays(Path("data/samples/population.safetensors"), {"images": levels, **frames, **labels}, card)
-    return to_float(levels)
+def judge(card: DataCard) -> None:
+    """Write classifier b."""
+    torch.manual_seed(0)
+    params = classifier_params(images=450, epochs=40, seed=5)
+    save_classifier(Path("models/classifier-b.safetensors"), Classifier(params, card))
+
+
+def drawn(labels: Tensor | None) -> Tensor:
+    """Write samples, and return them."""
+    write_samples("population", DIGITS, images(30), labels, [*range(10)])
+    return images(30)
 
 
 def scores() -> dict[str, Any]:
@@ -66,29 +69,44 @@ def scores() -> dict[str, Any]:
 
 
 def test_samples_have_the_labels_that_were_asked_for(learned: Learned) -> None:
-    seen = drawn({"labels": ASKED})
+    seen = drawn(ASKED)
     found = scores()
-    assert torch.equal(learned[0][0], seen[:20])
-    assert torch.equal(learned[0][1], ASKED[:20])
+    assert torch.equal(learned[0][0].images, seen[:20])
+    assert torch.equal(learned[0][0].labels, ASKED[:20])
     assert (found["count"], found["samples"]["labels"]) == (20, "asked for")
     assert 0 <= found["samples"]["accuracy"] <= 1
 
 
 def test_without_such_classifier_b_gives_them(learned: Learned) -> None:
-    seen = drawn({})
+    seen = drawn(None)
     judge = load_classifier(Path("models/classifier-b.safetensors"))
     found = scores()
-    assert torch.equal(learned[0][1], features_and_logits(judge, seen[:20], CPU)[1].argmax(1))
+    assert torch.equal(learned[0][0].labels, features_and_logits(judge, seen[:20], CPU)[1].argmax(1))
     assert found["samples"]["labels"] == "classifier b"
 
 
 def test_real_images_are_a_random_subset_with_their_true_labels(learned: Learned) -> None:
-    drawn({"labels": ASKED})
+    drawn(ASKED)
     scores()
     scores()
-    (_, (first, labels), _, (again, _)) = learned
+    _, ((first, labels), _), _, ((again, _), _) = learned
     numbers = first[:, 0, 0, 0].long()
     assert len(set(numbers.tolist())) == 20
     assert numbers.max() > 40  # the first twenty of the file are no sample
     assert torch.equal(labels, TRAIN_LABELS[numbers])
     assert torch.equal(first, again)
+
+
+def test_it_is_learned_as_classifier_b_was_for_as_many_epochs_of_fewer_images(learned: Learned) -> None:
+    drawn(ASKED)
+    scores()
+    for _, params in learned:
+        assert params == classifier_params(images=100, epochs=5, seed=6)  # of 90 images b has seen 450
+        assert params.epochs_of(20) == 5
+
+
+def test_of_one_class_there_is_no_score(learned: Learned) -> None:
+    drawn(None)
+    judge(ONE_CLASS)
+    assert scores() == {"count": 0, "samples": None, "real": None}
+    assert not learned

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.data.images import to_float, to_uint8
-from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits, load_classifier, save_classifier
-from ddpm.runtime.arrays import save_arrays
+from ddpm.data.card import DataCard
+from ddpm.data.images import to_uint8
+from ddpm.networks.classifier import Classifier, features_and_logits, load_classifier, save_classifier
+from ddpm.runtime.console import UserError
 from ddpm.runtime.stage import Stage
 from ddpm.scoring.scores import frechet_distance
 from stages.evaluate import main
+from tests.small import DIGITS, FRUITS, images
+from tests.stages.written import classifier_params, write_samples, write_split
 
 CLASSES = (3, 7)
 CPU = torch.device("cpu")
@@ -28,17 +31,20 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
     Path("params.yaml").write_text("evaluate: {confidence: 0.12, seed: 0}\n")
     deterministic = torch.are_deterministic_algorithms_enabled()
-    for seed, name in enumerate("ab"):
-        torch.manual_seed(seed)
-        params = ClassifierParams(channels=2, epochs=1, batch_size=2, lr=0.01, shift=0, seed=seed)
-        save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(params))
+    classifiers(DIGITS)
     yield
     torch.use_deterministic_algorithms(deterministic)
 
 
+def classifiers(card: DataCard) -> None:
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(seed=seed), card))
+
+
 def drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Images uint8 (count, 1, 28, 28) of soft spots, and their classes: first all threes, of little contrast."""
-    labels = torch.tensor(CLASSES, dtype=torch.uint8).repeat_interleave((count + 1) // 2)[:count]
+    labels = torch.tensor(CLASSES).repeat_interleave((count + 1) // 2)[:count]
     spots = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
     scales = torch.where(labels == CLASSES[0], 0.1, 0.4).view(-1, 1, 1, 1)
     return to_uint8(scales * F.interpolate(spots, size=(28, 28), mode="bilinear")), labels
@@ -52,16 +58,15 @@ def shuffled(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 TRAIN, FRESH, HONEST = drawn(1200, 0), drawn(600, 1), shuffled(*drawn(300, 2))
 
 
-def split(name: str, images: Tensor, labels: Tensor) -> None:
-    save_arrays(Path(f"data/processed/{name}.safetensors"), {"images": to_float(images), "labels": labels})
+def split(name: str, images: Tensor, labels: Tensor, card: DataCard = DIGITS) -> None:
+    write_split(name, card, images, labels)
 
 
-def samples(images: Tensor, labels: Tensor | None = None, classes: tuple[int, ...] = CLASSES) -> None:
-    given = {} if labels is None else {"labels": labels}
+def samples(
+    images: Tensor, labels: Tensor | None = None, classes: tuple[int, ...] = CLASSES, card: DataCard = DIGITS
+) -> None:
     for name, kept in (("population", 0), ("gallery", 2)):
-        frames = {"x_t": images[:kept, None].clone(), "pred_x_start": images[:kept, None].clone()}
-        card = {"classes": [*classes], "kept_t": [*range(kept)]}
-        save_arrays(Path(f"data/samples/{name}.safetensors"), {"images": images.clone(), **frames, **given}, card)
+        write_samples(name, card, images, labels, [*classes], kept)
 
 
 def scores() -> dict[str, Any]:
@@ -70,7 +75,7 @@ def scores() -> dict[str, Any]:
 
 
 def seen(images: Tensor) -> tuple[Tensor, Tensor]:
-    return features_and_logits(load_classifier(Path("models/classifier-b.safetensors")), to_float(images), CPU)
+    return features_and_logits(load_classifier(Path("models/classifier-b.safetensors")), images, CPU)
 
 
 def test_every_score_is_of_the_images_that_it_says() -> None:
@@ -129,7 +134,7 @@ def test_few_test_images_judge_no_copies() -> None:
 
 def test_a_class_without_test_images_is_not_judged() -> None:
     split("train", *TRAIN)
-    split("test", *(each[300:] for each in FRESH))
+    split("test", FRESH[0][300:], FRESH[1][300:])
     samples(*HONEST)
     found = scores()
     assert found["samples"]["near_copies_judged_pixels"] == 0.5
@@ -139,8 +144,64 @@ def test_a_class_without_test_images_is_not_judged() -> None:
 def test_a_single_class() -> None:
     split("train", *TRAIN)
     split("test", *FRESH)
-    samples(*(each[HONEST[1] == 7] for each in HONEST), classes=(7,))
+    sevens = HONEST[1] == 7
+    samples(HONEST[0][sevens], HONEST[1][sevens], (7,))
     found = scores()
     assert found["count"] == 150
     assert found["samples"]["near_copies_judged_pixels"] == 1
     assert found["samples"]["near_copies_pixels"] <= 0.04
+
+
+PICTURES = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
+OF_CLASSES = {"confident_share", "class_imbalance", "class_chi_square", "class_p_value"}
+
+
+def test_images_in_colour_that_are_not_square() -> None:
+    classifiers(FRUITS)
+    labels = torch.arange(300) % 3
+    levels = images(300, FRUITS.shape)
+    split("train", levels[:200], labels[:200], FRUITS)
+    split("test", levels[200:240], labels[200:240], FRUITS)
+    samples(levels[240:], labels[240:], (0, 1, 2), FRUITS)
+    found = scores()
+    assert found["count"] == 40
+    assert None not in [found[row][name] for row in ("samples", "test") for name in OF_CLASSES | {"label_accuracy"}]
+    assert {path.name for path in Path("metrics/evaluate").iterdir()} == PICTURES | {"scores.json"}
+
+
+def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told() -> None:
+    card = FRUITS.model_copy(update={"classes": ("kite",)})
+    classifiers(card)
+    levels, labels = images(300, card.shape), torch.zeros(300, dtype=torch.long)
+    split("train", levels[:200], labels[:200], card)
+    split("test", levels[200:240], labels[200:240], card)
+    copied = torch.cat([levels[:30], levels[270:]])
+    samples(copied, labels[:60], (0,), card)
+    found = scores()
+    for row in ("samples", "test"):
+        assert {name for name in found[row] if found[row][name] is None} >= OF_CLASSES | {"label_accuracy"}
+    assert found["samples"]["nearest_train_pixels"] == 0  # of the first forty, thirty are copies
+    assert found["test"]["nearest_train_pixels"] > 0
+    assert 0 <= found["samples"]["precision"] <= 1
+    assert found["b"]["samples"]["frechet"] > 0
+    assert {path.name for path in Path("metrics/evaluate").iterdir()} == PICTURES | {"scores.json"}
+
+
+def test_of_a_set_of_one_class_a_model_that_is_told_none_has_no_labels() -> None:
+    card = DIGITS.model_copy(update={"classes": ("kite",)})
+    classifiers(card)
+    split("train", images(200), torch.zeros(200, dtype=torch.long), card)
+    split("test", images(40), torch.zeros(40, dtype=torch.long), card)
+    samples(images(60), None, (0,), card)
+    found = scores()
+    assert "label_accuracy" not in found["samples"]
+    assert {name for name in found["samples"] if found["samples"][name] is None} >= OF_CLASSES
+    assert found["samples"]["nearest_train_pixels"] == 0
+
+
+def test_too_few_images_are_refused() -> None:
+    split("train", *drawn(60, 0))
+    split("test", *drawn(5, 1))
+    samples(*HONEST)
+    with pytest.raises(UserError, match=r"^sample\.population\.count: the scores need more than 5 samples and test"):
+        scores()

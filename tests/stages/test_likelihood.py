@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddpm.data.images import to_float
 from ddpm.diffusion.likelihood import variational_bound
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.unet import UNet
-from ddpm.runtime.arrays import save_arrays
 from ddpm.runtime.randomness import generator
 from ddpm.runtime.stage import Stage
 from stages.likelihood import main
-from tests.small import images, unet_params
+from tests.small import DIGITS, images, unet_params
+from tests.stages.written import write_split
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 
@@ -27,13 +28,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
     (tmp_path / "params.yaml").write_text("likelihood: {images: 100, terms: 3, seed: 5}\n")
     for count, name in enumerate(("test", "train"), start=4):
-        arrays = {"images": images(count), "labels": torch.tensor([3, 7, 7, 3, 7][:count], dtype=torch.uint8)}
-        save_arrays(tmp_path / f"data/processed/{name}.safetensors", arrays)
-    model = UNet(unet_params(class_conditional=True, prediction="v"), SCHEDULE)
+        write_split(name, DIGITS, images(count), torch.tensor([3, 7, 7, 3, 7][:count]))
+    model = UNet(unet_params(class_conditional=True, prediction="v"), SCHEDULE, DIGITS)
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0, 0.3, generator=source)
+        assert model.label
         model.label.weight *= 10
     save_model(tmp_path / "models/ddpm.safetensors", model, SCHEDULE, (0, 0, 0, 2, 0, 0, 0, 3, 0, 0))
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -48,7 +49,7 @@ def bits_by_hand(name: str, count: int, labels: list[int]) -> float:
     chosen = torch.randperm(count, generator=generator(5, f"likelihood {name}"))[:4]
     noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
     given = torch.tensor(labels)[chosen]
-    bound = variational_bound(lambda x_t, t: model(x_t, t, given), schedule, images(count)[chosen], 3, noise)
+    bound = variational_bound(lambda x_t, t: model(x_t, t, given), schedule, to_float(images(count)[chosen]), 3, noise)
     return bound.total.mean().item()
 
 

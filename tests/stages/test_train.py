@@ -7,36 +7,39 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float, to_uint8
-from ddpm.data.splits import Split
-from ddpm.runtime.arrays import save_arrays
+from ddpm.data.splits import Split, save_split
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
 from ddpm.runtime.params import load_params
+from ddpm.runtime.stage import Stage
 from stages import train
-from stages.train import Params, check_processes, most_processes, split_images
+from stages.train import Params, check_processes, most_processes, setup_of, start_of
+from tests.small import DIGITS, images
 
 CPU, MPS = (Runtime(torch.device(name), torch.float32) for name in ("cpu", "mps"))
-LABELS = [7, 1, 7, 0, 9, 1, 7, 7]
+NAMES = [7, 1, 7, 0, 9, 1, 7, 7]
 
 
 @pytest.fixture(autouse=True)
 def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight images, each of which holds its number."""
-    numbered(tmp_path, torch.tensor(LABELS))
+    numbered(tmp_path, torch.tensor(NAMES))
     monkeypatch.setattr(train, "TRAIN", tmp_path / "train")
 
 
-def numbered(folder: Path, labels: Tensor) -> None:
-    """Images that hold their numbers as two levels."""
-    levels = torch.zeros(len(labels), 28 * 28)
-    levels[:, 0], levels[:, 1] = torch.arange(len(labels)) % 256, torch.arange(len(labels)) // 256
-    images = to_float(levels.view(-1, 1, 28, 28).to(torch.uint8))
-    save_arrays(folder / "train", {"images": images, "labels": labels.to(torch.uint8)})
+def numbered(folder: Path, names: Tensor, groups: Tensor | None = None, tested: tuple[int, ...] | None = None) -> None:
+    """Images that hold their numbers as two levels, of classes with these names (N,)."""
+    levels = torch.zeros(len(names), 28 * 28, dtype=torch.uint8)
+    levels[:, 0], levels[:, 1] = torch.arange(len(names)) % 256, torch.arange(len(names)) // 256
+    classes, labels = names.unique(return_inverse=True)
+    card = DIGITS.model_copy(update={"classes": tuple(map(str, classes.tolist()))})
+    groups = torch.arange(len(names)) if groups is None else groups
+    tested = tested or (6,) * len(card.classes)
+    save_split(folder / "train", card, labels, groups, tested, [levels.view(-1, 1, 28, 28)])
 
 
 def numbers(split: Split) -> list[int]:
-    levels = to_uint8(split.images).flatten(1).long()
+    levels = split.images.flatten(1).long()
     return (levels[:, 0] + 256 * levels[:, 1]).tolist()
 
 
@@ -53,75 +56,130 @@ def params(**changes: Any) -> Params:
 @pytest.mark.parametrize(
     ("classes", "validation", "taken", "held_out", "counts"),
     [
-        ((), 0.0, [0, 1, 2, 3, 4, 5, 6, 7], [], (1, 2, 0, 0, 0, 0, 0, 4, 0, 1)),
-        ((), 0.4, [0, 1, 3, 4, 5, 6], [2, 7], (1, 2, 0, 0, 0, 0, 0, 4, 0, 1)),
-        ((7,), 0.4, [0, 6], [2, 7], (0, 0, 0, 0, 0, 0, 0, 4, 0, 0)),
-        ((9, 1), 0.0, [1, 4, 5], [], (0, 2, 0, 0, 0, 0, 0, 0, 0, 1)),
-        ((1, 1), 0.0, [1, 5], [], (0, 2, 0, 0, 0, 0, 0, 0, 0, 0)),
+        ((), 0.0, [0, 1, 2, 3, 4, 5, 6, 7], [], (1, 2, 4, 1)),
+        ((), 0.4, [0, 1, 3, 4, 5, 6], [2, 7], (1, 2, 4, 1)),
+        ((7,), 0.4, [0, 6], [2, 7], (0, 0, 4, 0)),
+        ((9, 1), 0.0, [1, 4, 5], [], (0, 2, 0, 1)),
+        ((1, 1), 0.0, [1, 5], [], (0, 2, 0, 0)),
     ],
 )
 def test_a_share_of_the_classes_is_held_out_and_all_images_are_counted(
     classes: tuple[int, ...], validation: float, taken: list[int], held_out: list[int], counts: tuple[int, ...]
 ) -> None:
-    *splits, found = split_images(params(train={"classes": classes, "validation": validation}).train)
-    for split, expected in zip(splits, (taken, held_out), strict=True):
+    setup = setup_of(params(train={"classes": classes, "validation": validation}))
+    for split, expected in ((setup.images, taken), (setup.held_out, held_out)):
         assert numbers(split) == expected
-        assert split.labels.tolist() == [LABELS[number] for number in expected]
-    assert found == counts
+        assert [setup.card.classes[label] for label in split.labels] == [str(NAMES[number]) for number in expected]
+    assert setup.class_counts == counts
 
 
 def test_more_images_or_other_classes_move_none_to_the_other_side(tmp_path: Path) -> None:
     labels = torch.arange(2000) // 200
     numbered(tmp_path, labels)
-    asked = params(train={"validation": 0.1}).train
-    taken, held_out, _ = split_images(asked)
+    setup = setup_of(params(train={"validation": 0.1}))
+    taken, held_out = setup.images, setup.held_out
     assert sorted(numbers(taken) + numbers(held_out)) == list(range(2000))
     assert numbers(taken) == sorted(numbers(taken))
     counts = held_out.labels.bincount(minlength=10)
     assert (counts - 20).abs().max() < 4 * 18**0.5  # of each class, though the file has one after the other
-    _, some, _ = split_images(asked.model_copy(update={"classes": (3, 7)}))
+    some = setup_of(params(train={"validation": 0.1, "classes": (3, "7")})).held_out
     assert numbers(some) == [number for number in numbers(held_out) if labels[number] in (3, 7)]
     numbered(tmp_path, labels[:1000])
-    assert numbers(split_images(asked)[1]) == [number for number in numbers(held_out) if number < 1000]
-    assert numbers(split_images(asked.model_copy(update={"seed": 1}))[1]) != numbers(held_out)
+    fewer = setup_of(params(train={"validation": 0.1})).held_out
+    assert numbers(fewer) == [number for number in numbers(held_out) if number < 1000]
+    assert numbers(setup_of(params(train={"validation": 0.1, "seed": 1})).held_out) != numbers(fewer)
 
 
-def test_a_class_without_images_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^train\.classes: no image has the label 3"):
-        split_images(params(train={"classes": (7, 3)}).train)
+def test_twins_are_on_one_side(tmp_path: Path) -> None:
+    numbered(tmp_path, torch.arange(2000) // 200, torch.arange(2000) // 4 * 4 + 1)
+    setup = setup_of(params(train={"validation": 0.1}))
+    held_out = numbers(setup.held_out)
+    assert len(held_out) == pytest.approx(200, abs=4 * 27)  # of 500 places, four images each
+    assert held_out == [number for number in range(2000) if number // 4 * 4 + 1 in held_out]
+
+
+def test_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^train\.classes: no class is named 3; choose from 0, 1, 7, 9$"):
+        setup_of(params(train={"classes": (7, 3)}))
+    save_split(tmp_path / "train", DIGITS, torch.zeros(9).long(), torch.arange(9), [9] * 10, [images(9)])
+    with pytest.raises(UserError, match=r"^train\.classes: there are no training images of 7; leave it out$"):
+        setup_of(params(train={"classes": ("0", 7)}))
 
 
 def test_a_class_of_which_no_image_is_left_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^train\.validation: 0\.4 holds out all images of class 0; lower it$"):
-        split_images(params(train={"validation": 0.4, "seed": 6}).train)
+    with pytest.raises(UserError, match=r"^train\.validation: 0\.4 holds out all images of 0, 9; lower it$"):
+        setup_of(params(train={"validation": 0.4, "seed": 6}))
 
 
-def test_too_few_images_for_a_batch_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("classes", "tested"), [((), None), ((1, 9), None), ((7,), 5), ((1,), 4), ((9,), 0), ((1, 9), 4), (("0",), 1)]
+)
+def test_classes_of_too_few_test_images_are_refused(
+    classes: tuple[int, ...], tested: int | None, tmp_path: Path
+) -> None:
+    counts = (1, 4, 5, 0) if tested is not None else (0, 4, 0, 2)
+    numbered(tmp_path, torch.tensor(NAMES), tested=counts)
+    asked = params(train={"classes": classes})
+    if tested is None:
+        assert sum(setup_of(asked).class_counts) == (3 if classes else 8)
+        return
     with pytest.raises(UserError) as caught:
-        split_images(params(train={"validation": 0.4, "batch_size": 7}).train)
-    assert str(caught.value) == (
-        "train.batch_size: 7 exceeds the training images, 6 of 8 after train.validation takes 2"
-    )
+        setup_of(asked)
+    assert str(caught.value) == f"train.classes: there are {tested} test images of these, and the scores need 6"
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(2, 2), (4, 3), (5, 3), (6, 6), (7, 6), (500, 6)])
+def test_a_batch_has_no_more_images_than_there_are_and_leaves_few_out(asked: int, taken: int) -> None:
+    setup = setup_of(params(train={"validation": 0.4, "batch_size": asked}))
+    assert len(setup.images.images) == 6
+    assert setup.train.batch_size == taken
+
+
+def test_a_network_that_does_not_fit_the_images_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"^model\.channels: 4 of them, .* by 8, which must divide 28 x 28; set data\.size"
+    ):
+        setup_of(params(model={"channels": (8, 8, 8, 8), "patch_size": 1}))
+
+
+def test_what_follows_from_the_images_is_told() -> None:
+    asked = params(model={"channels": None}, train={"validation": None, "batch_size": 500, "images": 20, "epochs": 9.0})
+    found = setup_of(asked).follows(asked.model, asked.train)
+    assert found == {
+        "model.channels": [16, 64, 128],
+        "model.patch_size": 1,
+        "train.epochs": 2.5,
+        "train.batch_size": 8,
+        "train.validation": 0.1,
+    }
+
+
+def test_the_images_themselves_stand_for_no_model_to_begin_from(tmp_path: Path) -> None:
+    for start, expected in ((train.TRAIN, None), (tmp_path / "model", tmp_path / "model")):
+        (tmp_path / "model").touch()
+        stage = Stage("train")
+        assert start_of(stage, params(train={"start": str(start)})) == expected
+        assert stage.facts().keys() >= {str(start), str(train.TRAIN)}
 
 
 def test_processes_are_at_most_the_images_of_a_batch() -> None:
-    asked = params(train={"batch_size": 6})
-    assert most_processes(asked) == 6
-    check_processes(asked, 6, CPU)
+    asked = params()
+    assert most_processes(asked, 6) == 6
+    check_processes(asked, 6, CPU, 6)
     with pytest.raises(UserError) as caught:
-        check_processes(asked, 7, CPU)
+        check_processes(asked, 7, CPU, 6)
     assert str(caught.value) == ("train.batch_size: 6 images cannot be shared among 7 processes; set DDPM_PROCESSES=6")
 
 
 def test_batch_norm_trains_in_one_process() -> None:
     asked = params(model={"block": "double_conv"})
-    assert most_processes(asked) == 1
-    check_processes(asked, 1, CPU)
+    assert most_processes(asked, 6) == 1
+    check_processes(asked, 1, CPU, 64)
     with pytest.raises(UserError, match=r"^model\.block: double_conv has BatchNorm, .*; set DDPM_PROCESSES=1$"):
-        check_processes(asked, 2, CPU)
+        check_processes(asked, 2, CPU, 64)
 
 
 def test_a_macs_gpu_trains_in_one_process() -> None:
-    check_processes(params(), 1, MPS)
+    check_processes(params(), 1, MPS, 64)
     with pytest.raises(UserError, match=r"^DDPM_PROCESSES=2: MPS trains in one process; set DDPM_DEVICE=cpu for"):
-        check_processes(params(), 2, MPS)
+        check_processes(params(), 2, MPS, 64)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from ddpm.runtime.group import ALONE, Group
-from ddpm.training.loop import EpochEnd, Logged, Training, TrainParams
+from ddpm.training.loop import EpochEnd, Logged, Training
+from ddpm.training.recipe import TrainParams
 from tests.runtime.two_processes import in_two_processes
 from tests.training.trainings import CPU, SCHEDULE, network, split
 
 RECIPE = {
+    "images": None,
     "epochs": 2,
     "batch_size": 5,  # shares of two and three
     "lr": 0.01,
@@ -21,6 +23,7 @@ RECIPE = {
     "timestep_sampling": "stratified",
     "log_snr_center": 0.0,
     "classes": "all",
+    "start": "data/processed/train.safetensors",
     "validation": 0,
     "log_every": 2,
     "seed": 0,
@@ -31,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": "adam", "ema_decay": 0, "held_out": 0},
     "adam, validated": {"optimizer": "adam", "ema_decay": 0.9, "held_out": 3},  # a chunk for the first process alone
     "one image each": {"optimizer": "muon", "ema_decay": 0.9, "held_out": 0, "batch_size": 2},
+    "mirrored": {"optimizer": "adam", "ema_decay": 0, "held_out": 0, "flip": True},
 }
 
 
@@ -43,8 +47,10 @@ class Trained(NamedTuple):
     seen: list[int]  # how many images of each batch came through the network
 
 
-def trained(group: Group, optimizer: str, ema_decay: float, held_out: int, batch_size: int = 5) -> Trained:
-    recipe = {**RECIPE, "optimizer": optimizer, "ema_decay": ema_decay, "batch_size": batch_size}
+def trained(
+    group: Group, optimizer: str, ema_decay: float, held_out: int, batch_size: int = 5, flip: bool = False
+) -> Trained:
+    recipe = {**RECIPE, "optimizer": optimizer, "ema_decay": ema_decay, "batch_size": batch_size, "flip": flip}
     params = TrainParams.model_validate(recipe)
     model = network(prediction="v")
     training = Training(model, SCHEDULE, split(4 * batch_size), split(held_out, seed=1), params, CPU, group)
@@ -90,7 +96,9 @@ def test_two_processes_give_what_one_gives(both: list[dict[str, Trained]], case:
     assert len(together.ends) == 2
     for end, expected in zip(together.ends, alone.ends, strict=True):
         torch.testing.assert_close(end, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
-        assert (end.validation is None) == (CASES[case]["held_out"] == 0)
+    told = [end.validation is not None for end in together.ends]
+    assert told == [False, CASES[case]["held_out"] > 0]  # soon after the first there is no other
+    assert ("kept" in together.state) == (CASES[case]["held_out"] > 0)
 
 
 def test_each_process_computes_its_share_alone(both: list[dict[str, Trained]]) -> None:

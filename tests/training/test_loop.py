@@ -5,34 +5,36 @@ import copy
 import pytest
 import torch
 
+from ddpm.data.images import to_float
 from ddpm.data.splits import Split
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
 from ddpm.networks.unet import UNet
 from ddpm.runtime.console import UserError
 from ddpm.runtime.params import parse
 from ddpm.runtime.randomness import generator
-from ddpm.training.loop import EpochEnd, Logged, Training, TrainParams
-from tests.small import unet_params
+from ddpm.training.loop import EpochEnd, Logged, Training
+from ddpm.training.recipe import TrainParams
+from tests.small import DIGITS, unet_params
 from tests.training.trainings import (
     CPU,
     RECIPE,
     SCHEDULE,
     assert_equal_weights,
-    batch,
     finished,
     network,
     new_training,
     record_steps,
     split,
     uniform,
+    validated,
 )
 
 
 def test_the_density_decides_the_timesteps_of_training_and_not_those_of_validation() -> None:
     plain, cosine = (new_training(held_out=40, log_snr_center=center) for center in (None, 0.0))
-    torch.testing.assert_close(plain.validate(), cosine.validate(), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(validated(plain), validated(cosine), rtol=0, atol=0, equal_nan=True)
     for training, center in ((plain, None), (cosine, 0.0)):
-        t, _ = training._step(batch(4, seed=2))
+        t, _ = training._step(split(4, seed=2))
         cdf = timestep_cdf(SCHEDULE, center)
         assert torch.equal(t, draw_timesteps(4, cdf, "stratified", generator(0, "train", 0)))
 
@@ -49,8 +51,8 @@ def test_one_step_is_adam_on_the_mean_squared_error(
     model = network(block, prediction=prediction, class_conditional=class_conditional)
     training = new_training(model=model, timestep_sampling=sampling, loss=loss, warmup_steps=9)
     by_hand = copy.deepcopy(training.network)
-    share = batch(4, seed=2)
-    x_start = share.images
+    share = split(4, seed=2)
+    x_start = to_float(share.images)
 
     source = generator(0, "train", 0)
     expected_t = draw_timesteps(4, uniform(20), sampling, source)
@@ -96,12 +98,13 @@ def test_training_overfits_one_image() -> None:
     params = unet_params(channels=(32,), time_embed_dim=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(params, SCHEDULE)
+        model = UNet(params, SCHEDULE, DIGITS)
     one = split(1)
-    image = Split(one.images.sign().expand(16, -1, -1, -1), one.labels.expand(16))
+    black_or_white = (one.images // 128 * 255).expand(16, -1, -1, -1)
+    image = Split(black_or_white, one.labels.expand(16))
     training = Training(model, SCHEDULE, image, image, TrainParams.model_validate({**RECIPE, **recipe}), CPU)
     # A fresh network predicts nothing, and noise has a mean square of 1.
-    assert training.validate().nanmean().item() == pytest.approx(1, rel=0.02)
+    assert validated(training).nanmean().item() == pytest.approx(1, rel=0.02)
     events = list(training.run())
     losses = [event.loss for event in events if isinstance(event, Logged)]
     assert losses == sorted(losses, reverse=True)
@@ -168,13 +171,14 @@ def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> Non
     training = new_training(count=10, epochs=5)
     assert training.steps_per_epoch == 2
     assert training.total_steps == 10
-    training.train = Split(torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 28, 28) / 10, torch.arange(10))
+    levels = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 28, 28)
+    training.train = Split(levels, torch.arange(10))
     steps = record_steps(training, monkeypatch)
     events = list(training.run())
     assert training.step == 10
     assert [event.step for event in events if isinstance(event, EpochEnd)] == [2, 4, 6, 8, 10]
     assert all(share.images.shape == (4, 1, 28, 28) for share, _, _ in steps)
-    numbers = (torch.stack([share.images[:, 0, 0, 0] for share, _, _ in steps]) * 10).round().long()
+    numbers = torch.stack([share.images[:, 0, 0, 0] for share, _, _ in steps]).long()
     assert torch.equal(torch.stack([share.labels for share, _, _ in steps]), numbers), "images keep their labels"
     seen = numbers.view(5, 8).tolist()
     for epoch in seen:

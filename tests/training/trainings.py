@@ -1,5 +1,7 @@
 """Small trainings of which all is known, for tests."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,12 +10,14 @@ from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.unet import UNet
 from ddpm.runtime.device import Runtime
-from ddpm.training.loop import Training, TrainParams
-from tests.small import unet_params
+from ddpm.training.loop import Training
+from ddpm.training.recipe import TrainParams
+from tests.small import DIGITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
 CPU = Runtime(torch.device("cpu"), torch.float32)
 RECIPE = {
+    "images": None,
     "epochs": 2,
     "batch_size": 4,
     "optimizer": "adam",
@@ -25,6 +29,8 @@ RECIPE = {
     "timestep_sampling": "stratified",
     "log_snr_center": None,
     "classes": "all",
+    "flip": False,
+    "start": "data/processed/train.safetensors",
     "validation": 0,
     "log_every": 1,
     "seed": 0,
@@ -33,13 +39,8 @@ RECIPE = {
 
 def split(count: int, seed: int = 0) -> Split:
     source = torch.Generator().manual_seed(seed)
-    images = 2 * torch.rand(count, 1, 28, 28, generator=source) - 1
-    return Split(images, torch.randint(10, (count,), generator=source, dtype=torch.uint8))
-
-
-def batch(count: int, seed: int = 0) -> Split:
-    """As a step takes it."""
-    return split(count, seed).to(CPU.device)
+    images = torch.randint(256, (count, 1, 28, 28), generator=source, dtype=torch.uint8)
+    return Split(images, torch.randint(10, (count,), generator=source))
 
 
 def network(
@@ -49,7 +50,7 @@ def network(
     params = unet_params(channels=(channels,), block=block, class_conditional=class_conditional, prediction=prediction)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(params, SCHEDULE)
+        model = UNet(params, SCHEDULE, DIGITS)
         for weight in model.parameters():
             if not weight.any():
                 torch.nn.init.normal_(weight, std=0.1)
@@ -63,11 +64,19 @@ def new_training(
     return Training(model or network(block), SCHEDULE, split(count), split(held_out, seed=1), params, CPU)
 
 
-def finished(**changes: object) -> Training:
+def finished(**changes: Any) -> Training:
     training = new_training(**changes)
     for _ in training.run():
         pass
     return training
+
+
+def validated(training: Training) -> Tensor:
+    """The loss on the held-out images, by bucket, as the training would tell it now."""
+    losses = training.validation.of(training.model.eval(), training.step)
+    training.network.train()
+    assert losses is not None
+    return losses
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:

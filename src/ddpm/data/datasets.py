@@ -1,14 +1,7 @@
-"""The data sets: their files, sizes and checksums, and how they are fetched from whichever source has them.
+"""The data sets that the project knows: their files, sizes and checksums, and the names of their classes.
 
 MNIST: LeCun, Cortes, Burges. Fashion-MNIST: Xiao, Rasul, Vollgraf 2017 (arXiv:1708.07747). Both are four IDX files.
 """
-
-import hashlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
-from ddpm.data.sources import Source, SourceError
-from ddpm.runtime.console import UserError
 
 SIZES = {
     "train-images-idx3-ubyte": 47_040_016,
@@ -31,52 +24,18 @@ CHECKSUMS = {  # sha256 of the unpacked files
     },
 }
 
-
-def missing_files(dataset: str, folder: Path) -> list[str]:
-    """The names of the files that `folder` lacks, or has with other bytes than `dataset`.
-
-    Raises:
-        UserError: one cannot be read, or is no file.
-    """
-    return [name for name in SIZES if not _is_true(folder / name, CHECKSUMS[dataset][name])]
-
-
-def fetch_files(dataset: str, names: Iterable[str], sources: Iterable[Source]) -> Iterator[tuple[str, bytes, str]]:
-    """The unpacked files `names` of `dataset`, each from the first source that gives its true bytes.
-
-    Yields:
-        A file's name, its bytes and the source's name.
-
-    Raises:
-        UserError: some file could not be had; the message lists each source and why it failed.
-    """
-    missing = list(names)
-    failures = []
-    for source in sources:
-        for name in tuple(missing):
-            try:
-                data = source.fetch(name, SIZES[name])
-            except SourceError as error:
-                failures.append(f"{source.name}: {error}")
-                break
-            if hashlib.sha256(data).hexdigest() != CHECKSUMS[dataset][name]:
-                failures.append(f"{source.name}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
-                continue
-            missing.remove(name)
-            yield name, data, source.name
-        if not missing:
-            return
-    raise UserError("\n  ".join([f"{dataset}: no source has {', '.join(missing)}:", *failures]))
-
-
-def _is_true(path: Path, checksum: str) -> bool:
-    """Whether a file is there and has this hash; what else stands there is an error (see `missing_files`)."""
-    try:
-        if path.exists() and not path.is_file():  # to open a FIFO would hang
-            raise UserError(f"{path}: not a file; move it away")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == checksum
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; make it readable, or move it away") from None
+CLASSES = {  # names that can be folders
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}

@@ -1,14 +1,44 @@
-"""The IDX format of MNIST's files, decoded strictly."""
+"""MNIST's four files: the IDX format, decoded strictly, and a folder of them as one of labelled pictures."""
 
+import hashlib
 import math
 import struct
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ddpm.data.datasets import CHECKSUMS, CLASSES, SIZES
+from ddpm.data.folders import Folder, Picture
 from ddpm.runtime.console import UserError
 
 UNSIGNED_BYTE = 0x08
+PREFIXES = ("train", "t10k")
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether it holds any of MNIST's files."""
+    return any((folder / name).is_file() for name in SIZES)
+
+
+def read_idx_folder(folder: Path) -> Folder:
+    """The pictures in MNIST's four files, grey levels (28, 28) each; their classes are digits if they are not known.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        files = {name: (folder / name).read_bytes() for name in SIZES}
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; the four files belong together") from None
+    splits = []
+    for prefix in PREFIXES:
+        images, labels = decode_pair(files[f"{prefix}-images-idx3-ubyte"], files[f"{prefix}-labels-idx1-ubyte"], prefix)
+        splits.append([*map(Picture, images.numpy(), labels.tolist())])
+    labels_file = "train-labels-idx1-ubyte"
+    digest = hashlib.sha256(files[labels_file]).hexdigest()
+    known = next((name for name, sums in CHECKSUMS.items() if sums[labels_file] == digest), "mnist")
+    return Folder(CLASSES[known], splits[0], splits[1], [])
 
 
 def decode_idx(data: bytes, name: str) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.labels import Classes
+from ddpm.data.card import Classes
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.runtime.params import Section
 
@@ -26,11 +26,16 @@ class SamplerParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1, le=100_000)] | None
-    spacing: Literal["trailing", "linspace", "leading", "log_snr"]
+    spacing: Literal["trailing", "linspace", "leading", "log_snr"] | None
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
     classes: Classes
+
+    def for_images(self, channels: int) -> "SamplerParams":
+        """With the spacing, where it is not set, that suits grey or coloured images."""
+        spacing = self.spacing or ("trailing" if channels == 1 else "log_snr")
+        return self.model_copy(update={"spacing": spacing})
 
 
 class Step(NamedTuple):
@@ -41,12 +46,12 @@ class Step(NamedTuple):
     pred_x_start: Tensor
 
 
-def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str) -> list[int]:
+def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
     """`steps` of the T timesteps, descending; None takes all T.
 
-    trailing: equal steps down from T-1. linspace: equal steps from T-1 to 0. leading: equal steps up from 0, which does
-    not see pure noise. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise ratio, each at the nearest
-    timestep that is still free.
+    trailing, or None: equal steps down from T-1. linspace: equal steps from T-1 to 0. leading: equal steps up from 0,
+    which does not see pure noise. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise ratio, each at the
+    nearest timestep that is still free.
 
     Raises:
         ValueError: steps > timesteps.
@@ -56,7 +61,7 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str) -
     if steps > timesteps:
         raise ValueError(f"steps is {steps}, but the model has only {timesteps} timesteps")
     match spacing:
-        case "trailing":
+        case "trailing" | None:
             return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
         case "leading":
             return [timesteps // steps * i for i in reversed(range(steps))]

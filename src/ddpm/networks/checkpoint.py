@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from ddpm.data.labels import CLASSES
+from ddpm.data.card import MAX_CLASSES, DataCard
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.networks.weights import MAX_HEADER, rebuild
@@ -16,7 +16,7 @@ from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
 
 MAX_TIMES = 1 << 22  # numbers in the network's table of the times; it stands in memory, and not in the file
-MAX_COUNT = 1 << 40  # images of a class: float64 has sums of ten such numbers exactly
+MAX_COUNT = 1 << 40  # images of a class: float64 has sums of a thousand such numbers exactly
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
@@ -36,9 +36,10 @@ def check_times(model: UNetParams, schedule: ScheduleParams) -> None:
 class ModelCard(Section):
     """What a model file says of itself."""
 
+    data: DataCard
     model: UNetParams
     schedule: ScheduleParams
-    class_counts: Annotated[tuple[Count, ...], Field(min_length=CLASSES, max_length=CLASSES)]
+    class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]
 
     @field_validator("class_counts")
     @classmethod
@@ -48,8 +49,12 @@ class ModelCard(Section):
         return counts
 
     @model_validator(mode="after")
-    def _small(self) -> Self:
+    def _fitting(self) -> Self:
         check_times(self.model, self.schedule)
+        if len(self.class_counts) != len(self.data.classes):
+            raise ValueError(f"{len(self.class_counts)} class_counts for {len(self.data.classes)} classes")
+        if self.model != self.model.for_images(self.data.shape):
+            raise ValueError("model: has no channels or patch_size")
         return self
 
     @property
@@ -73,7 +78,7 @@ def save_model(path: Path, model: UNet, schedule: NoiseSchedule, class_counts: t
         class_counts: how many images of each class there were to train on, held-out ones included.
         facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
     """
-    card = ModelCard(model=model.params, schedule=schedule.params, class_counts=class_counts)
+    card = ModelCard(data=model.data, model=model.params, schedule=schedule.params, class_counts=class_counts)
     weights = dict(model.state_dict())
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
@@ -90,5 +95,35 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
         raise UserError(f"{path}: not a model file of this project")
     card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
-    model = rebuild(path, lambda: UNet(card.model, schedule), weights)
+    model = rebuild(path, lambda: UNet(card.model, schedule, card.data), weights)
     return LoadedModel(to_device(model, torch.device(device)).eval(), schedule, card)
+
+
+def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:
+    """Give a new network the weights of a model file, perhaps of other classes.
+
+    A class of a name that the file knows is told to the network as there, any other as the mean of all.
+
+    Raises:
+        UserError: the file is no model, or its images, network or noise schedule are others.
+    """
+    loaded = load_model(path)
+    before, after = loaded.card, network.params
+    facts = {
+        "data.size and colour": (before.data.shape, network.data.shape),
+        **{f"model.{key}": (value, getattr(after, key)) for key, value in before.model if key != "class_conditional"},
+        **{f"schedule.{key}": (value, getattr(schedule.params, key)) for key, value in before.schedule},
+    }
+    for name, (theirs, ours) in facts.items():
+        if theirs != ours:
+            raise UserError(f"train.start: {path} is of other {name}, {theirs}, where {ours} is set; make them equal")
+    weights = loaded.model.state_dict() | {
+        name: value for name, value in network.state_dict().items() if "label" in name
+    }
+    network.load_state_dict({name: weight for name, weight in weights.items() if name in network.state_dict()})
+    if network.label and loaded.model.label:
+        known = loaded.model.label.weight.detach()
+        of_name = {before.data.classes[label]: known[label] for label in before.classes}
+        mean = torch.stack([*of_name.values()]).mean(0)
+        rows = [of_name.get(name, mean) for name in network.data.classes]
+        network.label.weight.data.copy_(torch.stack(rows))

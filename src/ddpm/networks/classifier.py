@@ -1,4 +1,4 @@
-"""The digit classifier whose features the scores use: a small convolutional network."""
+"""The classifier whose features the scores use: a small convolutional network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ddpm.data.labels import CLASSES
+from ddpm.data.card import DataCard
+from ddpm.data.images import to_float
+from ddpm.data.splits import data_card
 from ddpm.networks.weights import MAX_HEADER, rebuild
 from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
 
+FLIPS = 4  # none, across, upside down, both
+SEEN = 1000 * 28 * 28  # pixels at once
 NAMES = ("a", "b")  # recipes are chosen by the scores of a, those of b are reported
 
 
@@ -21,22 +25,33 @@ class ClassifierParams(Section):
     """Width and training of the classifier."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
+    images: Annotated[int, Field(ge=1, le=10**9)]
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
     lr: Annotated[float, Field(gt=0, le=1)]
     shift: Annotated[int, Field(ge=0, le=4)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
+    def epochs_of(self, count: int) -> int:
+        """How often each of so many images is seen."""
+        return max(1, min(self.epochs, round(self.images / count)))
+
 
 class Classifier(nn.Module):
     """Three levels of two convolutions; the last level's mean over the pixels is the feature vector."""
 
-    def __init__(self, params: ClassifierParams) -> None:
+    def __init__(self, params: ClassifierParams, data: DataCard) -> None:
         super().__init__()
         self.params = params
-        widths = [1, params.channels, 2 * params.channels, 4 * params.channels]
+        self.data = data
+        widths = [data.shape[0], params.channels, 2 * params.channels, 4 * params.channels]
         self.levels = nn.Sequential(*map(_level, widths[:-1], widths[1:]))
-        self.head = nn.Linear(widths[-1], CLASSES)
+        self.head = nn.Linear(widths[-1], len(data.classes) if self.knows_classes else FLIPS)
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the logits are those of the classes; of one class, they tell which way an image is flipped."""
+        return len(self.data.classes) > 1
 
     @property
     def num_features(self) -> int:
@@ -44,11 +59,11 @@ class Classifier(nn.Module):
         return self.head.in_features
 
     def features(self, images: Tensor) -> Tensor:
-        """Shapes: images (B, 1, 28, 28) in [-1, 1] -> (B, num_features)."""
+        """Shapes: images (B, C, H, W) in [-1, 1] -> (B, num_features)."""
         return self.levels(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Shapes: images (B, 1, 28, 28) in [-1, 1] -> logits (B, CLASSES)."""
+        """Shapes: images (B, C, H, W) in [-1, 1] -> logits (B, classes)."""
         return self.head(self.features(images))
 
 
@@ -66,15 +81,15 @@ def _level(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @torch.inference_mode()
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, num_features) and logits (N, CLASSES) of images (N, 1, 28, 28) in [-1, 1], in float32 on the CPU.
+    """Features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
 
     Raises:
         UserError: some are NaN or infinite, as weights that are finite may still give them.
     """
     to_device(model, device).eval()
     features, logits = [], []
-    for batch in images.split(1000):
-        seen = model.features(batch.to(device))
+    for batch in images.split(max(1, SEEN // (images.shape[2] * images.shape[3]))):
+        seen = model.features(to_float(batch.to(device)))
         features.append(seen.cpu())
         logits.append(model.head(seen).cpu())
     found = torch.cat(features), torch.cat(logits)
@@ -84,14 +99,15 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> float:
-    """Share of the images (N, 1, 28, 28) that get their label."""
+    """Share of uint8 images (N, C, H, W) that get their label."""
     _, logits = features_and_logits(model, images, device)
     return float((logits.argmax(1) == labels).double().mean())
 
 
 def save_classifier(path: Path, model: Classifier) -> None:
-    """Write weights and params as safetensors."""
-    save_arrays(path, dict(model.state_dict()), {"classifier": model.params.model_dump()})
+    """Write weights, params and data card as safetensors."""
+    facts = {"classifier": model.params.model_dump(), "data": model.data.model_dump(mode="json")}
+    save_arrays(path, dict(model.state_dict()), facts)
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -103,5 +119,5 @@ def load_classifier(path: Path) -> Classifier:
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")
-    params = parse(ClassifierParams, metadata["classifier"], str(path))
-    return rebuild(path, lambda: Classifier(params), weights).eval()
+    params, data = parse(ClassifierParams, metadata["classifier"], str(path)), data_card(path, metadata)
+    return rebuild(path, lambda: Classifier(params, data), weights).eval()

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ddpm.data.images import IMAGE_SHAPE
+from ddpm.data.card import listed
 from ddpm.diffusion.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.runtime.console import UserError
+from ddpm.runtime.console import UserError, shown
 from ddpm.runtime.device import Runtime
 from ddpm.runtime.randomness import ImageNoise, generator
 
@@ -18,14 +18,15 @@ def draw_batch(
 ) -> Iterator[Step]:
     """The steps of the reverse process for the images `indices`; image i is that of (seed, i) in any batch.
 
-    The last step's `x_prev` is the images, shape (len(indices), 1, 28, 28), on the runtime's device. `draw_labels` says
+    The last step's `x_prev` is the images, shape (len(indices), C, H, W), on the runtime's device. `draw_labels` says
     of which classes they are.
 
     Raises:
         UserError: params do not fit the model, see `check_sampler`; or, after the last step, an image is not finite.
     """
     check_sampler(loaded, params)
-    noise = ImageNoise(seed, indices, IMAGE_SHAPE, runtime.device)
+    params = params.for_images(loaded.card.data.shape[0])
+    noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = draw_labels(loaded.card, params, seed, indices)
     steps = sample_loop(noise_predictor(loaded, labels, runtime), loaded.schedule, params, noise)
     last: Step | None = None
@@ -71,16 +72,27 @@ def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequ
 
 
 def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
-    """What is to be drawn, "all" spelled out, each once and in order.
+    """The labels of what is to be drawn, "all" spelled out, each once and in order.
 
     Raises:
         UserError: the model cannot draw one of the classes.
     """
-    if params.classes and not card.model.class_conditional:
+    if not params.classes:
+        return list(card.classes)
+    if not card.model.class_conditional:
         raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
-    if unknown := sorted(set(params.classes) - set(card.classes)):
-        raise UserError(f"classes: the model has not seen {unknown[0]}; choose from {list(card.classes)}")
-    return sorted(set(params.classes)) or list(card.classes)
+    labels = card.data.labels(params.classes, "classes")
+    if unknown := sorted(set(labels) - set(card.classes)):
+        seen = listed(card.data.classes[label] for label in card.classes)
+        raise UserError(f"classes: the model has not seen {shown(card.data.classes[unknown[0]])}; choose from {seen}")
+    return list(labels)
+
+
+def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
+    """Images that are best drawn side by side."""
+    channels, height, width = loaded.card.data.shape
+    widest = max(loaded.card.model.channels or (1,)) * 16  # float32, in some four tensors of the first level
+    return runtime.sample_batch(height * width, height * width * (channels + widest))
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

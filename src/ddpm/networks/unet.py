@@ -3,29 +3,32 @@
 After Ronneberger et al. 2015 (arXiv:1505.04597), with the time embedding of Ho et al. 2020 (arXiv:2006.11239).
 """
 
-from typing import Annotated, Literal, Self, TypeVar
+import math
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.data.images import IMAGE_SHAPE
-from ddpm.data.labels import CLASSES
+from ddpm.data.card import DataCard, Shape
+from ddpm.data.images import halvings
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embedding, zeroed
 from ddpm.runtime.params import Section
 
+WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # of one level, and of more
+MOST_HALVINGS = 3  # at full resolution: of larger images, patches enter
 Channels = Annotated[int, Field(ge=1, le=2048)]
-Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class UNetParams(Section):
     """Width, depth and kind of the network; see params.yaml for what each choice means."""
 
-    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)]
+    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)] | None
     time_embed_dim: Annotated[int, Field(ge=2, le=1024, multiple_of=2)]
     block: Literal["double_conv", "residual"]
-    patch_size: Literal[1, 2, 4]
+    patch_size: Literal[1, 2, 4] | None
     bottleneck_blocks: Annotated[int, Field(ge=1, le=16)]
     attention: bool
     class_conditional: bool
@@ -38,91 +41,30 @@ class UNetParams(Section):
             raise ValueError("must be 1, 2 or 4")
         return value
 
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        shrink = self.patch_size * 2 ** (len(self.channels) - 1)
-        if IMAGE_SHAPE[-1] % shrink:
+    def for_images(self, shape: Shape) -> "UNetParams":
+        """With what is not set chosen for images of shape (C, H, W).
+
+        The bottleneck has some 5 to 9 pixels a side; large images become patches; the first level is at least twice as
+        wide as what enters it, for with less than that colours come out as snow.
+
+        Raises:
+            ValueError: the levels do not divide the images.
+        """
+        halved = halvings(*shape[1:])
+        patch = self.patch_size or min(2 ** max(0, halved - MOST_HALVINGS), 4)
+        channels = self.channels
+        if channels is None:
+            levels = max(0, halved - int(math.log2(patch)))
+            least = -(-2 * shape[0] * patch**2 // 16) * 16
+            channels = tuple(max(width, least) for width in WIDTHS[min(levels, MOST_HALVINGS)])
+        shrink = patch * 2 ** (len(channels) - 1)
+        if any(side % shrink for side in shape[1:]):
+            sizes = " x ".join(str(max(1, round(side / shrink)) * shrink) for side in shape[1:])
             raise ValueError(
-                f"{len(self.channels)} levels of channels with patch_size {self.patch_size} shrink the image by "
-                f"{shrink}, which must divide {IMAGE_SHAPE[-1]}"
+                f"model.channels: {len(channels)} of them, with model.patch_size {patch}, shrink images by {shrink}, "
+                f"which must divide {shape[1]} x {shape[2]}; set data.size to {sizes}, say, or change one of these"
             )
-        return self
-
-
-def time_embedding(timesteps: int, dim: int) -> Tensor:
-    """The sinusoids of t = 0..timesteps-1, interleaved sin, cos, sin, cos ...; shape (timesteps, dim), float32.
-
-    Columns i and i + 1, for even i, are the sine and cosine of t / 10000^(i / dim).
-    """
-    t = torch.arange(timesteps, dtype=torch.float64)[:, None]
-    i = torch.arange(0, dim, 2, dtype=torch.float64)
-    angles = t / 10000 ** (i / dim)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
-
-
-class DoubleConv(nn.Module):
-    """The article's block: twice convolution, BatchNorm and ReLU, the time added between."""
-
-    def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.time = nn.Linear(time_dim, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Shapes: x (B, in, H, W), embedding (B, time_dim) -> (B, out, H, W)."""
-        h = F.relu(self.norm1(self.conv1(x))) + self.time(embedding)[:, :, None, None]
-        return F.relu(self.norm2(self.conv2(h)))
-
-
-class ResidualBlock(nn.Module):
-    """Pre-activation residual block; the last convolution starts at zero, so the block starts as its skip.
-
-    The norm is over all channels and pixels of an image: images do not depend on one another, and on a CPU it costs
-    a third of a norm over groups. The second one takes scale and shift from the time (Dhariwal and Nichol 2021,
-    arXiv:2105.05233, "adaptive group normalization").
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(1, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(1, out_channels, affine=False)
-        self.time = _zero(nn.Linear(time_dim, 2 * out_channels))
-        self.conv2 = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Shapes: x (B, in, H, W), embedding (B, time_dim) -> (B, out, H, W)."""
-        scale, shift = self.time(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        return self.skip(x) + self.conv2(F.silu(torch.addcmul(shift, h, 1 + scale)))
-
-
-class Attention(nn.Module):
-    """Self-attention over the pixels, with a residual connection; heads of 32 channels where they divide.
-
-    Written out: for so few pixels, torch's own scaled_dot_product_attention is slower on a CPU, its gradient above all.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.heads = channels // 32 if channels % 32 == 0 else 1
-        self.norm = nn.GroupNorm(1, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = _zero(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: (B, C, H, W) -> (B, C, H, W)."""
-        pixels = self.qkv(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
-        query, key, value = pixels.unflatten(-1, (3, self.heads, -1)).permute(
-            2, 0, 3, 1, 4
-        )  # (B, heads, H W, C / heads)
-        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
-        mixed = (weights @ value).transpose(1, 2).flatten(2)
-        return x + self.out(mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2))
+        return self.model_copy(update={"channels": channels, "patch_size": patch})
 
 
 class UNet(nn.Module):
@@ -132,12 +74,21 @@ class UNet(nn.Module):
     signal: Tensor
     spread: Tensor
 
-    def __init__(self, params: UNetParams, schedule: NoiseSchedule) -> None:
+    def __init__(self, params: UNetParams, schedule: NoiseSchedule, data: DataCard) -> None:
+        """Initialise the weights from torch's global generator.
+
+        Raises:
+            ValueError: the levels do not divide the images, see `UNetParams.for_images`.
+        """
         super().__init__()
-        self.params = params
+        self.params = params = params.for_images(data.shape)
+        self.data = data
+        assert params.channels
+        assert params.patch_size
         *levels, bottom = params.channels
         dim = params.time_embed_dim
-        pixels = IMAGE_SHAPE[0] * params.patch_size**2
+        self.patch_size = params.patch_size
+        pixels = data.shape[0] * params.patch_size**2
         self.register_buffer("time_table", time_embedding(schedule.timesteps, dim), persistent=False)
         self.register_buffer("signal", schedule.sqrt_alphas_cumprod.float().view(-1, 1, 1, 1), persistent=False)
         self.register_buffer(
@@ -149,12 +100,12 @@ class UNet(nn.Module):
             self.time_mlp: nn.Module = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
             self.activation: nn.Module = nn.SiLU()
             self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
-            self.head: nn.Module = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), _zero(nn.Conv2d(width, pixels, 1)))
+            self.head: nn.Module = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), zeroed(nn.Conv2d(width, pixels, 1)))
         else:
             block, width = DoubleConv, pixels
             self.time_mlp, self.activation, self.stem = nn.Identity(), nn.Identity(), nn.Identity()
             self.head = nn.Conv2d(params.channels[0], pixels, 1)
-        self.label = nn.Embedding(CLASSES, dim) if params.class_conditional else None
+        self.label = nn.Embedding(len(data.classes), dim) if params.class_conditional else None
         self.down = nn.ModuleList()
         for channels in levels:
             self.down.append(block(width, channels, dim))
@@ -171,7 +122,7 @@ class UNet(nn.Module):
             width = channels
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Shapes: x_t (B, 1, 28, 28), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
+        """Shapes: x_t (B, C, H, W), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
 
         The labels (B,), integers, are what is in the pictures; only a class-conditional network looks at them. They
         join the time, each as a learned vector (Nichol and Dhariwal 2021, arXiv:2102.09672, section 5).
@@ -186,7 +137,7 @@ class UNet(nn.Module):
                 raise ValueError("a class-conditional network needs labels")
             embedding = embedding + self.label(labels)
         embedding = self.activation(embedding)
-        h = self.stem(F.pixel_unshuffle(x_t, self.params.patch_size))
+        h = self.stem(F.pixel_unshuffle(x_t, self.patch_size))
         skips = []
         for block in self.down:
             skips.append(block(h, embedding))
@@ -195,14 +146,7 @@ class UNet(nn.Module):
             h = attention(block(h, embedding))
         for upsample, block in zip(self.upsample, self.up, strict=True):
             h = block(torch.cat([upsample(h), skips.pop()], dim=1), embedding)
-        out = F.pixel_shuffle(self.head(h), self.params.patch_size)
+        out = F.pixel_shuffle(self.head(h), self.patch_size)
         if self.params.prediction == "noise":
             return out
         return self.spread[t] * x_t + self.signal[t] * out.float()
-
-
-def _zero(layer: Layer) -> Layer:
-    """The layer, set to zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

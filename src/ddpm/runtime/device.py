@@ -19,6 +19,7 @@ from ddpm.runtime.console import UserError
 from ddpm.runtime.environment import number
 
 Module = TypeVar("Module", bound=nn.Module)
+SAMPLED_ON_CPU, SAMPLED_ON_GPU = 128 * 28 * 28, 2500 * 28 * 28  # pixels in a batch
 MOST_THREADS = 256  # with a hundred thousand, libraries below die without a word
 
 
@@ -44,10 +45,19 @@ class Runtime:
         torch._dynamo.config.suppress_errors = True
         return torch.compile(network, mode="reduce-overhead")  # type: ignore[return-value]
 
-    @property
-    def sample_batch(self) -> int:
-        """Images sampled side by side: what fills a GPU, and what keeps a CPU's caches warm."""
-        return 128 if self.device.type == "cpu" else 2500
+    def sample_batch(self, pixels: int, bytes_each: int) -> int:
+        """Images of so many pixels sampled side by side: what fills a GPU, and what keeps a CPU's caches warm.
+
+        Args:
+            bytes_each: what an image takes on its way through the network, of which a GPU's free memory holds twice as
+                many.
+        """
+        if self.device.type == "cpu":
+            return max(1, min(128, SAMPLED_ON_CPU // pixels))
+        batch = SAMPLED_ON_GPU // pixels
+        if self.device.type == "cuda":
+            batch = min(batch, torch.cuda.mem_get_info(self.device)[0] // (2 * bytes_each))
+        return max(1, batch)
 
     def describe(self) -> dict[str, str | int]:
         """What the bit-exactness of a result is bound to; equal on machines of one kind."""

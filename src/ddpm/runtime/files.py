@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ddpm.runtime.lock import TAKEN
 _IN_THE_WAY = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO}  # another user's file, a link, a pipe or socket
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name, then move it into place: readers see the old file or the new one.
+def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data`, in parts if it likes, under a temporary name, then move it into place: a reader sees old or new.
 
     The temporary name is always the same, so that the next attempt removes what a killed one has left. Of several
     writers at one time at least one comes through; those that find it at work fail.
@@ -31,7 +31,8 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with open(_take(temporary), "wb") as file:
             try:
-                file.write(data)
+                for part in [data] if isinstance(data, bytes) else data:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
                 if not _is_at(temporary, file.fileno()):

@@ -1,5 +1,6 @@
 """What a result is made of: the code, the params and the inputs, as they were when they were read."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class Input(NamedTuple):
-    """A file as it was when it was read."""
+    """A file as it was when it was read; of a folder, `sha256` is of the list of its files, with sizes and times."""
 
     inode: int
     modified: int
@@ -36,8 +37,8 @@ class Provenance:
         return found
 
     def input(self, path: Path) -> Path:
-        """Remember a file that is about to be read; a missing one is for its reader to name."""
-        if path.is_file():
+        """Remember a file or folder that is about to be read; a missing one is for its reader to name."""
+        if path.is_file() or path.is_dir():
             self._inputs[path] = _look(path)
         return path
 
@@ -73,6 +74,8 @@ def code_name(path: Path) -> str:
 
 
 def _look(path: Path) -> Input:
+    if path.is_dir():
+        return Input(0, 0, _listing(path))
     found = path.stat()
     return Input(found.st_ino, found.st_mtime_ns, sha256(path))
 
@@ -80,12 +83,25 @@ def _look(path: Path) -> Input:
 def _written(path: Path, before: Input) -> bool:
     """Whether the file is another, or was written to: what is mapped into memory may not be what was hashed."""
     try:
+        if path.is_dir():
+            return _listing(path) != before.sha256
         found = path.stat()
         if found.st_ino == before.inode:
             return found.st_mtime_ns != before.modified
         return sha256(path) != before.sha256
     except OSError:
         return True
+
+
+def _listing(folder: Path) -> str:
+    """A hash of which files lie in a folder, and of when they were written."""
+    lines = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone, or a link that leads nowhere
+            if not path.is_dir():
+                found = path.stat()
+                lines.append(f"{path!r} {found.st_ino} {found.st_size} {found.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def _digest(path: Path) -> str | None:

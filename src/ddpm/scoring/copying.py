@@ -1,19 +1,25 @@
 """Whether samples are copies of training images, told from the distances to them, beside those of fresh real images.
 
-Images are of shape (N, C, H, W) in [-1, 1], or features (N, D); distances are root mean squares of differences.
+Images are uint8 (N, C, H, W), compared in [-1, 1], or they are features (N, D) in float32; distances are root mean
+squares of differences.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.data.images import to_float
+
 NEAR = 0.01
 LEAST = 100  # fresh images: of fewer, no one is nearer than all but NEAR
 NEXT = 10
 TWIN = 0.2
 CHUNK = 500
+TABLE = 60_000 * 28 * 28  # numbers of references at once
+PAIRS = 1 << 25  # numbers of queries beside their nearest references at once
 
 
 class Neighbours(NamedTuple):
@@ -25,10 +31,20 @@ class Neighbours(NamedTuple):
 
 def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
     """The nearest reference of each query."""
-    flat, table = queries.flatten(1), references.flatten(1)
-    norms = table.square().sum(1)
-    index = torch.cat([(norms - 2 * part @ table.T).argmin(1) for part in flat.split(CHUNK)])
-    return Neighbours(index, (flat - table[index]).square().mean(1).sqrt())
+    nearest = torch.zeros(len(queries), dtype=torch.long)
+    least = torch.full((len(queries),), torch.inf)
+    for first, table in _tables(references):
+        norms = table.square().sum(1)
+        for rows in torch.arange(len(queries)).split(CHUNK):
+            distances = norms - 2 * _flat(queries[rows]) @ table.T
+            index = distances.argmin(1)
+            found = distances.gather(1, index[:, None]).squeeze(1)
+            nearer = found < least[rows]
+            nearest[rows] = torch.where(nearer, first + index, nearest[rows])
+            least[rows] = torch.where(nearer, found, least[rows])
+    pairs = zip(queries.split(CHUNK), nearest.split(CHUNK), strict=True)
+    distance = [(_flat(part) - _flat(references[index])).square().mean(1).sqrt() for part, index in pairs]
+    return Neighbours(nearest, torch.cat(distance))
 
 
 def copying_z(samples: Tensor, fresh: Tensor) -> float:
@@ -63,18 +79,38 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
     """
     distances, ratios = torch.full((2, len(images)), torch.inf)
     for label in labels.unique():
-        table, chosen = train[train_labels == label].flatten(1), (labels == label).nonzero().squeeze(1)
-        norms = table.square().sum(1)
-        for rows in chosen.split(CHUNK):
-            queries = images[rows].flatten(1)
-            near = (norms - 2 * queries @ table.T).topk(min(1 + NEXT, len(table)), largest=False).indices
-            # Anew, since differences of large squares have no digits left for a small distance.
-            distance = (queries[:, None] - table[near]).square().mean(2).sqrt().sort(1).values
+        chosen = (labels == label).nonzero().squeeze(1)
+        near = [torch.empty(len(chosen), 0)]
+        for _, table in _tables(train[train_labels == label]):
+            size = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * table.shape[1])))
+            near.append(torch.cat([_nearest(_flat(images[rows]), table) for rows in chosen.split(size)]))
+        for rows, distance in zip(
+            chosen.split(CHUNK), torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT].split(CHUNK), strict=True
+        ):
             if distance.shape[1]:
                 distances[rows] = distance[:, 0]
             if distance.shape[1] > 1:
                 ratios[rows] = (distance[:, 0] / distance[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
     return Nearness(distances, ratios, labels)
+
+
+def _nearest(queries: Tensor, table: Tensor) -> Tensor:
+    """Distances of queries (N, D) to the 1 + NEXT nearest rows, in no order."""
+    norms = table.square().sum(1)
+    near = (norms - 2 * queries @ table.T).topk(min(1 + NEXT, len(table)), largest=False).indices
+    # Anew, since differences of large squares have no digits left for a small distance.
+    return (queries[:, None] - table[near]).square().mean(2).sqrt()
+
+
+def _tables(references: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The references, flat and in float, as many at once as memory is sure to hold; each part with where it begins."""
+    rows = max(1, TABLE // max(1, references[:1].numel()))
+    for first in range(0, len(references), rows):
+        yield first, _flat(references[first : first + rows])
+
+
+def _flat(values: Tensor) -> Tensor:
+    return (to_float(values) if values.dtype == torch.uint8 else values).flatten(1)
 
 
 class NearCopies(NamedTuple):

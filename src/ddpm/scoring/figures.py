@@ -1,28 +1,44 @@
 """Tensors in, matplotlib figures and encoded pictures out; no file is touched here.
 
+Images are uint8, their first axis is that of the channels: 1, grey, or 3, colour.
+
 Figures are drawn and encoded in matplotlib's default style, whatever the user's own settings, and without pyplot, whose
 backend may be a notebook's; neither is changed for anyone else.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import matplotlib
+import numpy as np
+import torch
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
 DPI = 150
+CELL = 0.75  # inches
+NARROWEST, LOWEST = 0.56, 0.2  # a column's title fits, and the table's over ten; matplotlib needs the height
+FINEST = 96  # pixels a side that a cell has room for
+MOST_NAMES, MOST_NUMBERS = 100, 20
+LONGEST = 20
+FONT, MARGIN = 16, 6  # pixels
+PALETTE_FROM = 128  # pixels a side
 _default_style = style.context("default", after_reset=True)
 
 
 @_default_style
 def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = "") -> Figure:
-    """Grey images, uint8 (rows, columns, 28, 28), in a table with titled columns."""
-    rows, columns = images.shape[:2]
-    figure = Figure(figsize=(0.75 * columns, 0.75 * rows + 0.5))
+    """Images (rows, columns, C, H, W), in a table with titled columns."""
+    rows, columns, _, height, width = images.shape
+    longer = max(height, width)
+    across, down = max(CELL * width / longer, NARROWEST), max(CELL * height / longer, LOWEST)
+    figure = Figure(figsize=(across * columns, down * rows + 0.5))
     axes = figure.subplots(rows, columns, squeeze=False)
     for row in range(rows):
         for column in range(columns):
@@ -35,15 +51,22 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
 
 
 @_default_style
-def class_histogram(shares: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Bars for the share of each class, one colour for each named series of shares."""
-    figure = Figure(figsize=(6, 3))
+def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Sequence[str] = ()) -> Figure:
+    """Bars for the share of each class, one colour for each named series of shares; classes are numbers or have names.
+
+    Where there are many, only every so many is named.
+    """
+    classes = len(next(iter(shares.values())))
+    figure = Figure(figsize=(min(max(6, 0.16 * classes), 16), 3))
     axis = figure.subplots()
     width = 0.8 / len(shares)
     for index, (name, values) in enumerate(shares.items()):
-        places = [label + (index - (len(shares) - 1) / 2) * width for label in range(len(values))]
+        places = [label + (index - (len(shares) - 1) / 2) * width for label in range(classes)]
         axis.bar(places, [100 * value for value in values], width, label=name)
-    axis.set(title=title, xlabel="class", ylabel="share of the images in %", xticks=range(len(values)))
+    ticks = range(0, classes, math.ceil(classes / (MOST_NAMES if names else MOST_NUMBERS)))
+    axis.set(title=title, xlabel="class", ylabel="share of the images in %", xticks=ticks)
+    if names:
+        _name_ticks(figure, axis, [shortened(names[tick]) for tick in ticks])
     axis.margins(y=0.25)  # room for the legend
     axis.legend(loc="upper center", ncols=len(shares), frameon=False)
     figure.tight_layout()
@@ -59,15 +82,15 @@ def to_png(figure: Figure) -> bytes:
 
 
 def image_png(image: Tensor, scale: int) -> bytes:
-    """A uint8 image (H, W), each pixel enlarged to scale x scale."""
+    """An image (C, H, W), each pixel enlarged to scale x scale."""
     buffer = io.BytesIO()
-    _enlarged(image, scale).save(buffer, "PNG")
+    _picture(enlarged(image, scale)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def image_gif(frames: Sequence[Tensor], scale: int, milliseconds: int = 200, hold: int = 2000) -> bytes:
-    """An endless animation of uint8 frames (H, W), enlarged likewise; the last one stays for `hold` milliseconds."""
-    first, *others = [_enlarged(frame, scale) for frame in frames]
+    """An endless animation of frames (C, H, W), enlarged likewise; the last one stays for `hold` milliseconds."""
+    first, *others = [_paletted(_picture(enlarged(frame, scale))) for frame in frames]
     durations = [milliseconds] * len(others) + [hold]
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
@@ -75,15 +98,65 @@ def image_gif(frames: Sequence[Tensor], scale: int, milliseconds: int = 200, hol
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Lay uint8 images (N, 28, 28) out as one picture (H, W), row by row, white between; the last row may be short."""
-    return make_grid(images.unsqueeze(1), nrow=columns, padding=gap, pad_value=255)[0]
+    """Lay images (N, C, H, W) out as one (C, H, W), row by row, white between; the last row may be short."""
+    return make_grid(images, nrow=columns, padding=gap, pad_value=255)[: images.shape[1]]  # it makes grey colour
+
+
+def enlarged(image: Tensor, scale: int) -> Tensor:
+    """Each pixel of (C, H, W) as scale x scale."""
+    return image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def text_rows(lines: Sequence[str], height: int) -> Tensor:
+    """Black on white, a grey image (1, H, W): each line has so many pixels and is in their middle, flush right."""
+    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    font = ImageFont.truetype(str(path), min(FONT, int(0.85 * height)), layout_engine=ImageFont.Layout.BASIC)
+    width = math.ceil(max(font.getlength(line) for line in lines)) + 2 * MARGIN
+    picture = Image.new("L", (width, len(lines) * height), 255)
+    draw = ImageDraw.Draw(picture)
+    for index, line in enumerate(lines):
+        draw.text((width - MARGIN, (index + 0.5) * height), line, fill=0, font=font, anchor="rm")
+    return torch.from_numpy(np.array(picture)).unsqueeze(0)
+
+
+def shortened(name: str) -> str:
+    """One line of at most LONGEST characters."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+
+
+def _name_ticks(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
+    """Where they are too long to stand side by side, they stand aslant, and the figure is higher."""
+    axis.set_xticks(axis.get_xticks(), names, parse_math=False)
+    longest, room = max(map(len, names)), (figure.get_figwidth() - 0.8) / len(names)
+    if 0.09 * longest > room:
+        axis.tick_params("x", labelsize=7)
+        for label in axis.get_xticklabels():
+            label.set(rotation=60, ha="right", rotation_mode="anchor")
+        figure.set_figheight(figure.get_figheight() + 0.06 * longest)
 
 
 def _show(axis: Axes, image: Tensor) -> None:
-    axis.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    channels, height, width = image.shape
+    array = image[0].numpy() if channels == 1 else image.permute(1, 2, 0).numpy()
+    smooth = max(height, width) > FINEST  # or rows and columns would be lost
+    axis.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="hanning" if smooth else "nearest")
     axis.set_axis_off()
 
 
-def _enlarged(image: Tensor, scale: int) -> Image.Image:
-    picture = Image.fromarray(image.numpy())
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+def _picture(image: Tensor) -> Image.Image:
+    return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
+
+
+def _paletted(picture: Image.Image) -> Image.Image:
+    """With 256 colours of its own, as a GIF has them, if it has colours.
+
+    Median cut alone, as Pillow would have it, shifts hues; k-means mends that, and takes minutes of all pixels.
+    """
+    if picture.mode == "L":
+        return picture
+    few = picture.resize(
+        (min(picture.width, PALETTE_FROM), min(picture.height, PALETTE_FROM)), Image.Resampling.NEAREST
+    )
+    colours = few.quantize(256, Image.Quantize.MEDIANCUT, kmeans=100)
+    return picture.quantize(palette=colours, dither=Image.Dither.NONE)

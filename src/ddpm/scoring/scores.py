@@ -10,8 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm.data.labels import CLASSES
-
 GROUPS = 10
 CHUNK = 100
 
@@ -102,14 +100,15 @@ def confident_share(logits: Tensor, threshold: float) -> float:
     return float((logits.double().softmax(1).amax(1) >= threshold).double().mean())
 
 
-def class_shares(labels: Tensor, classes: int = CLASSES) -> list[float]:
+def class_shares(labels: Tensor, classes: int) -> list[float]:
     """Share of each class among integer labels (N,)."""
     return (labels.bincount(minlength=classes).double() / len(labels)).tolist()
 
 
 def class_imbalance(labels: Tensor, reference: Tensor) -> float:
     """Total variation distance between the classes of two sets of integer labels: 0 to 1 (nothing in common)."""
-    pairs = zip(class_shares(labels), class_shares(reference), strict=True)
+    classes = int(max(labels.max(), reference.max())) + 1
+    pairs = zip(class_shares(labels, classes), class_shares(reference, classes), strict=True)
     return sum(abs(share - wanted) for share, wanted in pairs) / 2
 
 

@@ -7,23 +7,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.networks.classifier import Classifier, ClassifierParams
+from ddpm.data.card import DataCard
+from ddpm.data.images import to_float
+from ddpm.data.splits import Split, even_batch
+from ddpm.networks.classifier import FLIPS, Classifier, ClassifierParams
 from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.randomness import generator
 
 
-def fit_classifier(name: str, images: Tensor, labels: Tensor, params: ClassifierParams, runtime: Runtime) -> Classifier:
+def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierParams, runtime: Runtime) -> Classifier:
     """A new classifier, trained under a progress bar called `name`; see train_classifier.
 
     Raises:
         UserError: the loss is not finite.
     """
     torch.manual_seed(params.seed)
-    model = Classifier(params)
-    steps = params.epochs * (len(images) // params.batch_size)
-    losses = train_classifier(model, images, labels, params, runtime)
-    with progress(losses, desc=name, total=steps, unit="step") as bar:
+    model = Classifier(params, data)
+    losses = train_classifier(model, train, params, runtime)
+    with progress(losses, desc=name, total=total_steps(params, len(train.images)), unit="step") as bar:
         for loss in bar:
             if not math.isfinite(loss):
                 raise UserError(f"classifier.lr: the loss is {loss}; try less than {params.lr}")
@@ -31,32 +33,34 @@ def fit_classifier(name: str, images: Tensor, labels: Tensor, params: Classifier
     return model
 
 
-def train_classifier(
-    model: Classifier, images: Tensor, labels: Tensor, params: ClassifierParams, runtime: Runtime
-) -> Iterator[float]:
+def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[float]:
     """Train in place with one cycle of the learning rate; yields the loss of every step, read from the device.
 
-    Every batch is shifted by up to `params.shift` pixels, so that features do not hang on exact positions.
-
-    Raises:
-        ValueError: there are fewer images than batch_size.
+    Every batch is shifted by up to `params.shift` pixels, so that features do not hang on exact positions. Where there
+    is but one class, which way each image is flipped is learned in its place.
     """
-    if len(images) < params.batch_size:
-        raise ValueError(f"batch_size is {params.batch_size}, but there are only {len(images)} training images")
     to_device(model, runtime.device).train()
-    images, labels = images.to(runtime.device), labels.to(runtime.device, torch.long)
-    steps = len(images) // params.batch_size
+    background = background_of(train.images).to(runtime.device)
+    train = train.to(runtime.device)
+    count = len(train.images)
+    size = even_batch(count, params.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01)
     # With 0.2, a cycle of five steps would divide zero by zero.
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=steps * params.epochs, pct_start=0.21)
-    for epoch in range(params.epochs):
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, params.lr, total_steps=total_steps(params, count), pct_start=0.21
+    )
+    for epoch in range(params.epochs_of(count)):
         source = generator(params.seed, "classifier", epoch)
-        order = torch.randperm(len(images), generator=source)
-        for batch in order[: steps * params.batch_size].split(params.batch_size):
-            x, y = images[batch.to(runtime.device)], labels[batch.to(runtime.device)]
+        order = torch.randperm(count, generator=source)
+        for batch in order[: count // size * size].split(size):
+            images, y = train.take(batch)
+            x = to_float(images.to(runtime.device))
             dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=source).tolist()
+            if not model.knows_classes:
+                y = torch.randint(FLIPS, (size,), generator=source).to(runtime.device)
+                x = flipped(x, y)
             with runtime.autocast():
-                loss = F.cross_entropy(model(_shift(x, dx, dy)), y)
+                loss = F.cross_entropy(model(shifted(x, dx, dy, background)), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -65,9 +69,28 @@ def train_classifier(
     model.eval()
 
 
-def _shift(images: Tensor, dx: int, dy: int) -> Tensor:
-    """Move the images by whole pixels; the background, -1, comes in at the edges."""
-    size = images.shape[-1]
+def total_steps(params: ClassifierParams, count: int) -> int:
+    """Of a training on so many images; the short last batch of an epoch is dropped."""
+    return params.epochs_of(count) * (count // even_batch(count, params.batch_size))
+
+
+def flipped(images: Tensor, flips: Tensor) -> Tensor:
+    """Images (B, C, H, W), each flipped across (bit 1 of (B,) flips), upside down (bit 2), both or neither."""
+    across, down = ((flips & bit).bool().view(-1, 1, 1, 1) for bit in (1, 2))
+    images = torch.where(across, images.flip(3), images)
+    return torch.where(down, images.flip(2), images)
+
+
+def background_of(images: Tensor) -> Tensor:
+    """The median level along the edges of uint8 images (N, C, H, W), as (1, C, 1, 1) in [-1, 1]."""
+    edges = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], dim=2)
+    return to_float(edges.transpose(0, 1).flatten(1).median(dim=1).values).view(1, -1, 1, 1)
+
+
+def shifted(images: Tensor, dx: int, dy: int, background: Tensor) -> Tensor:
+    """Move images (B, C, H, W) by whole pixels, left by dx and up by dy; the background (1, C, 1, 1) comes in."""
+    height, width = images.shape[2:]
     margin = max(abs(dx), abs(dy))
-    padded = F.pad(images, (margin,) * 4, value=-1.0)
-    return padded[..., margin + dy : margin + dy + size, margin + dx : margin + dx + size]
+    inside = F.pad(torch.ones_like(images[:1, :1]), (margin,) * 4)
+    padded = torch.where(inside.bool(), F.pad(images, (margin,) * 4), background)
+    return padded[..., margin + dy : margin + dy + height, margin + dx : margin + dx + width]

@@ -1,39 +1,25 @@
-"""Training the denoiser: the loss and the loop (Ho et al. 2020, algorithm 1)."""
+"""Training the denoiser: the loop (Ho et al. 2020, algorithm 1)."""
 
+import copy
 from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
-from ddpm.data.images import IMAGE_SHAPE
-from ddpm.data.labels import Classes
 from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.timesteps import Buckets, draw_timesteps, timestep_cdf
+from ddpm.diffusion.timesteps import Buckets
 from ddpm.networks.unet import UNet
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.group import ALONE, Group
 from ddpm.runtime.randomness import generator
-from ddpm.training.optim import Optimization, OptimizationParams
+from ddpm.training.losses import Denoising
+from ddpm.training.optim import Optimization
+from ddpm.training.recipe import TrainParams
+from ddpm.training.validation import Validation
 
-VALIDATION_BATCH = 500
-
-
-class TrainParams(OptimizationParams):
-    """The recipe; see params.yaml for what each choice means."""
-
-    epochs: Annotated[float, Field(gt=0, le=1e6)]
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
-    loss: Literal["noise", "v"]
-    timestep_sampling: Literal["uniform", "stratified"]
-    log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
-    classes: Classes
-    validation: Annotated[float, Field(ge=0, le=0.5)]
-    log_every: Annotated[int, Field(ge=1, le=10**9)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+VALIDATION_STEPS = 50  # at least, from one validation to the next
 
 
 class Logged(NamedTuple):
@@ -46,7 +32,8 @@ class Logged(NamedTuple):
 class EpochEnd(NamedTuple):
     """Mean losses per timestep bucket, shape (TIMESTEP_BUCKETS,): training over the epoch, and validation.
 
-    `validation` is the loss of the averaged weights on the held-out images, None without such images.
+    `validation` is the loss of the averaged weights on the held-out images, None without such images, or soon after the
+    last.
     """
 
     epoch: int
@@ -88,22 +75,29 @@ class Training:
         self.group = group
         self.network = to_device(model, runtime.device).train()
         self.compiled = runtime.compiled(self.network)
-        self.schedule = schedule.to(runtime.device)
-        self.cdf = self._cdf(schedule, params.log_snr_center)
+        self.denoising = Denoising(schedule, model.data.shape, params.loss, runtime)
+        self.cdf = self.denoising.cdf(params.log_snr_center)
         self.train = train.to(runtime.device)
-        self.validation = validation.to(runtime.device)
+        self.validation = Validation(validation, self.denoising, params.log_snr_center, params.seed, group)
         self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
         self.epochs_done = 0
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=runtime.device)
-        self.buckets = Buckets(self.schedule.timesteps, runtime.device)
+        self.buckets = Buckets(schedule.timesteps, runtime.device)
 
     @property
     def model(self) -> UNet:
         """The network with the averaged weights, or as it is where nothing is averaged."""
         return self.optimization.model
+
+    def best(self) -> UNet:
+        """The model as it was when its validation loss was lowest; without held-out images, as it is."""
+        model = copy.deepcopy(self.model)
+        if self.validation.kept:
+            model.load_state_dict(self.validation.kept.weights)
+        return model
 
     @property
     def step(self) -> int:
@@ -124,20 +118,19 @@ class Training:
                 self.since_log += 1
                 due = self.step % self.params.log_every == 0 or self.step == self.total_steps
                 yield self._log() if due else None
-            means, validation = self.buckets.mean(), self.validate() if len(self.validation.images) else None
+            means = self.buckets.mean()
             self.buckets.clear()
             self.epochs_done += 1
+            due = self.step // VALIDATION_STEPS > begun // VALIDATION_STEPS or self.step == self.total_steps
+            validation = self.validation.of(self.model.eval(), self.step) if due else None
+            self.network.train()
             yield EpochEnd(self.epochs_done, self.step, means, validation)
 
     def state(self) -> dict[str, Tensor]:
         """All that changes while it trains; tensors of weights and losses are not copies."""
         counts = torch.tensor([self.epochs_done, self.since_log])
-        return self.optimization.state() | {
-            "counts": counts,
-            "loss_sum": self.loss_sum,
-            "sums": self.buckets.sums,
-            "hits": self.buckets.counts,
-        }
+        sums = {"counts": counts, "loss_sum": self.loss_sum, "sums": self.buckets.sums, "hits": self.buckets.counts}
+        return self.optimization.state() | self.validation.state() | sums
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from where another Training with the same arguments was.
@@ -149,22 +142,7 @@ class Training:
         self.epochs_done, self.since_log = state["counts"].tolist()
         for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
             tensor.copy_(state[name])
-
-    @torch.no_grad()
-    def validate(self) -> Tensor:
-        """Loss per timestep bucket on the held-out images, with the same t and noise every time."""
-        model = self.model.eval()
-        buckets = Buckets(self.schedule.timesteps, self.runtime.device)
-        uniform = self._cdf(self.schedule, None)
-        for index in range(self.group.rank, -(-len(self.validation.images) // VALIDATION_BATCH), self.group.size):
-            batch = self.validation.take(slice(index * VALIDATION_BATCH, (index + 1) * VALIDATION_BATCH))
-            source = generator(self.params.seed, "validation", index, self.runtime.device)
-            t = draw_timesteps(len(batch.images), uniform, "stratified", source)
-            noise = self._noise(len(batch.images), source)
-            buckets.add(t, self._losses(model, batch, t, noise))
-        self.group.sum([buckets.sums, buckets.counts])
-        self.network.train()
-        return buckets.mean()
+        self.validation.load_state(state)
 
     def _log(self) -> Logged:
         logged = Logged(self.step, float(self.loss_sum) / self.since_log)
@@ -181,37 +159,26 @@ class Training:
     def _step(self, share: Split) -> tuple[Tensor, Tensor]:
         """One gradient step, by this process's share of the batch; t and the detached loss of every image of the batch.
 
-        The error of v is that of the noise over alphas_cumprod (Salimans and Ho 2022, arXiv:2202.00512, section 4): as
-        a loss it gives more weight to the noisy images, where the shape of a digit is decided. What is returned is
-        always the error of the noise, so that curves compare.
+        What is returned is always the error of the noise, so that curves compare.
         """
         source = generator(self.params.seed, "train", self.step, self.runtime.device)
         count = self.params.batch_size
-        t = draw_timesteps(count, self.cdf, self.params.timestep_sampling, source)
-        noise = self._noise(count, source)
+        t, noise = self.denoising.draw(count, self.cdf, self.params.timestep_sampling, source)
         mine = self.group.share(count)
         self.network.zero_grad(set_to_none=True)
-        losses = self._losses(self.compiled, share, t[mine], noise[mine])
-        weighted = losses / self.schedule.alphas_cumprod[t[mine]] if self.params.loss == "v" else losses
-        (weighted.sum() / count).backward()
+        losses = self.denoising.errors(self.compiled, self._mirrored(share, mine), t[mine], noise[mine])
+        (self.denoising.trained(losses, t[mine]).sum() / count).backward()
         all_losses = torch.zeros(count, device=t.device)
         all_losses[mine] = losses.detach()
         self.group.sum([all_losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
         self.optimization.step()
         return t, all_losses
 
-    def _cdf(self, schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:
-        """On the device; in float32 where it has no wider numbers."""
-        device = self.runtime.device
-        widest = torch.float32 if device.type == "mps" else torch.float64
-        return timestep_cdf(schedule, log_snr_center).to(widest).to(device)
-
-    def _noise(self, count: int, source: torch.Generator) -> Tensor:
-        return torch.randn(count, *IMAGE_SHAPE, generator=source, device=self.runtime.device)
-
-    def _losses(self, model: torch.nn.Module, split: Split, t: Tensor, noise: Tensor) -> Tensor:
-        """The simple loss of every image, shape (B,): the squared error of the predicted noise (eq. 14)."""
-        x_t = self.schedule.q_sample(split.images, t, noise)
-        with self.runtime.autocast():
-            pred_noise = model(x_t, t, split.labels)
-        return F.mse_loss(pred_noise.float(), noise, reduction="none").mean(dim=(1, 2, 3))
+    def _mirrored(self, share: Split, mine: slice) -> Split:
+        """Half of the images, where params.flip allows it, mirrored left to right."""
+        if not self.params.flip:
+            return share
+        source = generator(self.params.seed, "flip", self.step)
+        mirrored = torch.rand(self.params.batch_size, generator=source)[mine].to(share.images.device) < 0.5
+        images = torch.where(mirrored.view(-1, 1, 1, 1), share.images.flip(3), share.images)
+        return Split(images, share.labels)

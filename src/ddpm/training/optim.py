@@ -75,11 +75,11 @@ class Optimization:
         """
         self.steps = int(state["steps"])
         for number, module in enumerate(self._modules()):
-            module.load_state_dict(_below(f"module.{number}.", state))
+            module.load_state_dict(below(f"module.{number}.", state))
         for number, optimizer in enumerate(self.optimizers):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             for index, weight in enumerate(weights):
-                values = _below(f"optimizer.{number}.{index}.", state)
+                values = below(f"optimizer.{number}.{index}.", state)
                 optimizer.state[weight] = {name: _like(weight, value) for name, value in values.items()}
 
     def _modules(self) -> list[torch.nn.Module]:
@@ -107,7 +107,7 @@ class Optimization:
         torch._foreach_copy_([*average.buffers()], [*self.network.buffers()])
 
 
-def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The part of the state whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 

@@ -1,0 +1,34 @@
+"""The recipe of a training, and what of it follows from how many images there are."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ddpm.data.card import Classes
+from ddpm.training.optim import OptimizationParams
+
+LEAST_HELD_OUT, MOST_HELD_OUT, ENOUGH_HELD_OUT = 0.02, 0.1, 200  # shares, and images that tell where a loss turns
+
+
+class TrainParams(OptimizationParams):
+    """The recipe; see params.yaml for what each choice means."""
+
+    images: Annotated[int, Field(ge=1, le=10**12)] | None
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    loss: Literal["noise", "v"]
+    timestep_sampling: Literal["uniform", "stratified"]
+    log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
+    classes: Classes
+    flip: bool
+    start: Annotated[str, Field(min_length=1)]
+    validation: Annotated[float, Field(ge=0, le=0.5)] | None
+    log_every: Annotated[int, Field(ge=1, le=10**9)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    def for_images(self, count: int) -> "TrainParams":
+        """With what follows from how many images there are, held-out ones among them: the length, and their share."""
+        epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
+        share = min(MOST_HELD_OUT, max(LEAST_HELD_OUT, ENOUGH_HELD_OUT / count))
+        validation = share if self.validation is None else self.validation
+        return self.model_copy(update={"epochs": epochs, "validation": validation})

@@ -1,0 +1,81 @@
+"""From preprocessed images and params to a training that is about to begin."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ddpm.data.card import DataCard, listed
+from ddpm.data.splits import LEAST_TEST, Processed, Split, even_batch, held_out_mask
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import begin_from
+from ddpm.networks.unet import UNet, UNetParams
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from ddpm.runtime.group import ALONE, Group
+from ddpm.training.loop import Training
+from ddpm.training.recipe import TrainParams
+
+
+class Setup(NamedTuple):
+    """The images to train on and those held out, how many there are of each class, and params that fit them."""
+
+    card: DataCard
+    images: Split
+    held_out: Split
+    class_counts: tuple[int, ...]
+    model: UNetParams
+    train: TrainParams
+
+    def follows(self, model: UNetParams, train: TrainParams) -> dict[str, Any]:
+        """What was chosen by the images where these params leave the choice, by the names of params."""
+        chosen: dict[str, Any] = {}
+        for section, given, now in (("model", model, self.model), ("train", train, self.train)):
+            before, after = given.model_dump(mode="json"), now.model_dump(mode="json")
+            chosen |= {f"{section}.{key}": value for key, value in after.items() if value != before[key]}
+        return chosen
+
+
+def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setup:
+    """Choose the images of the classes to train on, and what follows from them.
+
+    Raises:
+        UserError: a class has no images, or none to train on; or the network cannot take images of their shape.
+    """
+    card, split, groups, test_counts = processed
+    labels = card.labels(train.classes, "train.classes")
+    found = split.labels.bincount(minlength=len(card.classes)).tolist()
+    counts = tuple(count if label in labels else 0 for label, count in enumerate(found))
+    if missing := [card.classes[label] for label in labels if not counts[label]]:
+        raise UserError(f"train.classes: there are no training images of {listed(missing)}; leave it out")
+    train = train.for_images(sum(counts))
+    chosen = torch.isin(split.labels, torch.tensor(labels))
+    mask = held_out_mask(split.images, groups, train.validation or 0.0, train.seed)
+    images, held_out = split.take(chosen & ~mask), split.take(chosen & mask)
+    left = images.labels.bincount(minlength=len(card.classes)).tolist()
+    if lost := [card.classes[label] for label in labels if not left[label]]:
+        raise UserError(f"train.validation: {train.validation} holds out all images of {listed(lost)}; lower it")
+    if (tested := sum(test_counts[label] for label in labels)) < LEAST_TEST:
+        raise UserError(f"train.classes: there are {tested} test images of these, and the scores need {LEAST_TEST}")
+    train = train.model_copy(update={"batch_size": even_batch(len(images.images), train.batch_size)})
+    try:
+        model = model.for_images(card.shape)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return Setup(card, images, held_out, counts, model, train)
+
+
+def new_training(
+    setup: Setup, schedule_params: ScheduleParams, start: Path | None, runtime: Runtime, group: Group = ALONE
+) -> Training:
+    """The run, with freshly initialised weights, or those of the model file `start`.
+
+    Raises:
+        UserError: that file does not fit, see `begin_from`.
+    """
+    torch.manual_seed(setup.train.seed)
+    schedule = NoiseSchedule(schedule_params)
+    model = UNet(setup.model, schedule, setup.card)
+    if start:
+        begin_from(start, model, schedule)
+    return Training(model, schedule, setup.images, setup.held_out, setup.train, runtime, group)

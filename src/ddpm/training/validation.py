@@ -1,0 +1,78 @@
+"""Validation while a denoiser trains, and the weights that are kept by it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.data.splits import Split
+from ddpm.diffusion.timesteps import Buckets
+from ddpm.networks.unet import UNet
+from ddpm.runtime.group import Group
+from ddpm.runtime.randomness import generator
+from ddpm.training.losses import Denoising
+from ddpm.training.optim import below
+
+BATCH = 500 * 28 * 28  # pixels
+
+
+class Kept(NamedTuple):
+    """The weights of the lowest validation loss so far (the loss that is trained), and the step that they are of."""
+
+    loss: float
+    step: int
+    weights: dict[str, Tensor]
+
+
+class Validation:
+    """The loss on held-out images, of which there may be none, with the same t and noise every time."""
+
+    def __init__(
+        self, held_out: Split, denoising: Denoising, log_snr_center: float | None, seed: int, group: Group
+    ) -> None:
+        self.held_out = held_out.to(denoising.runtime.device)
+        self.denoising = denoising
+        self.log_snr_center = log_snr_center
+        self.seed = seed
+        self.group = group
+        self.kept: Kept | None = None
+
+    @torch.no_grad()
+    def of(self, model: UNet, step: int) -> Tensor | None:
+        """Loss per timestep bucket, (TIMESTEP_BUCKETS,), of a model in evaluation mode; None without images.
+
+        Where the loss that is trained, over t as likely as in training, is lower than ever, its weights are kept.
+        """
+        count, device = len(self.held_out.images), self.denoising.runtime.device
+        if not count:
+            return None
+        uniform, trained = self.denoising.cdf(None), self.denoising.cdf(self.log_snr_center)
+        density = torch.diff(trained, prepend=trained.new_zeros(1)).float() * len(trained)
+        size = max(1, BATCH // self.held_out.images[0, 0].numel())
+        buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
+        for index in range(self.group.rank, -(-count // size), self.group.size):
+            batch = self.held_out.take(slice(index * size, (index + 1) * size))
+            source = generator(self.seed, "validation", index, device)
+            t, noise = self.denoising.draw(len(batch.images), uniform, "stratified", source)
+            errors = self.denoising.errors(model, batch, t, noise)
+            buckets.add(t, errors)
+            total += (self.denoising.trained(errors, t) * density[t]).sum()
+        self.group.sum([buckets.sums, buckets.counts, total])
+        if (loss := float(total) / count) < (self.kept.loss if self.kept else math.inf):
+            weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+            self.kept = Kept(loss, step, weights)
+        return buckets.mean()
+
+    def state(self) -> dict[str, Tensor]:
+        """What is kept."""
+        if not self.kept:
+            return {}
+        facts = torch.tensor([self.kept.loss, self.kept.step], dtype=torch.float64)
+        return {"kept": facts, **{f"kept.{name}": weight for name, weight in self.kept.weights.items()}}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take what another kept; further names are left alone."""
+        if "kept" in state:
+            loss, step = state["kept"].tolist()
+            self.kept = Kept(loss, int(step), below("kept.", state))

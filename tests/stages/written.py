@@ -1,0 +1,34 @@
+"""Writing what a stage reads, into the folder at hand."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm.data.card import DataCard
+from ddpm.data.splits import save_split
+from ddpm.networks.classifier import ClassifierParams
+from ddpm.runtime.arrays import save_arrays
+
+
+def write_split(name: str, card: DataCard, images: Tensor, labels: Tensor) -> None:
+    """A file of data/processed, of images uint8 (N, C, H, W) without twins."""
+    path = Path(f"data/processed/{name}.safetensors")
+    counts = labels.bincount(minlength=len(card.classes)).tolist()
+    save_split(path, card, labels, torch.arange(len(labels)), counts, [images])
+
+
+def write_samples(
+    name: str, card: DataCard, images: Tensor, labels: Tensor | None, classes: list[int], kept: int = 0
+) -> None:
+    """A file of data/samples, of images uint8 (N, C, H, W), the first `kept` of which stand for the frames as well."""
+    given = {} if labels is None else {"labels": labels}
+    frames = {each: images[:kept, None].repeat(1, len(images), 1, 1, 1) for each in ("x_t", "pred_x_start")}
+    facts = {"data": card.model_dump(mode="json"), "classes": classes, "kept_t": [*range(kept)]}
+    save_arrays(Path(f"data/samples/{name}.safetensors"), {"images": images.clone(), **frames, **given}, facts)
+
+
+def classifier_params(**changes: object) -> ClassifierParams:
+    """Of the smallest classifier, hardly trained."""
+    least = {"channels": 2, "images": 1, "epochs": 1, "batch_size": 2, "lr": 0.01, "shift": 0, "seed": 0}
+    return ClassifierParams.model_validate(least | changes)
