@@ -104,8 +104,10 @@ def main(stage: Stage) -> None:
         bar.update()
         pictures = gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], kept["kept_t"])
         pictures["neighbours.png"] = neighbours_picture(sets.samples.images, train.images)
-        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels, len(data.classes))
-        pictures["by_class.png"] = by_class_picture(population["images"], population.get("labels", sets.samples.labels))
+        names = data.classes
+        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels, len(names), names)
+        drawn = population.get("labels", sets.samples.labels)
+        pictures["by_class.png"] = by_class_picture(population["images"], drawn, names)
         bar.update()
     for name, picture in pictures.items():
         write_whole(stage.output(METRICS / name), picture)
