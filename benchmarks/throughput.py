@@ -27,7 +27,7 @@ from ddpm.networks.sampling import draw_batch, sample_batch
 from ddpm.networks.unet import UNet
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start, to_device
-from ddpm.runtime.params import load_params
+from ddpm.runtime.params import load_params, parse, read_yaml
 from ddpm.training.loop import EpochEnd
 from scripts.check_params import AllParams
 from stages.train import Params
@@ -105,7 +105,7 @@ def products(runtime: Runtime) -> Iterator[Contestant]:
 
 def trainings(runtime: Runtime) -> Iterator[Contestant]:
     """Our default, the article's network in our loop and in the article's, and the peers."""
-    default, article = load_params(Params), load_params(Params, path=ARTICLE)
+    default, article = load_params(Params), article_params()
     pictures = torch.rand(10_000, *NOISE.shape, device=runtime.device) * 2 - 1  # speed does not depend on what is seen
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
@@ -124,6 +124,12 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
         parameters = sum(weight.numel() for weight in peer.network.parameters())
         name = f"training, {peer.name}, {parameters / 1e6:.2f} M parameters, batch {BATCH}"
         yield Contestant(name, BATCH, cost, peer.steps)
+
+
+def article_params() -> Params:
+    """As `make article` ran it; params that have come since are those of the default."""
+    now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
+    return parse(Params, {section: now[section] | then[section] for section in Params.model_fields}, str(ARTICLE))
 
 
 def samplings(runtime: Runtime) -> Iterator[Contestant]:
