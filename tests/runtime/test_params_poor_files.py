@@ -50,13 +50,17 @@ CONFLICT = "a merge conflict of git; keep one side of it, and delete the lines o
         (MERGED, ALIASES),
         (f"a: &a {'x' * 30_000}\nb: [{'*a ,' * 7_000}]\n", ALIASES),
         (f"a: &a {{{', '.join(f'k{i}: 1' for i in range(4000))}}}\nb:\n" + "- <<: *a\n" * 1_000, ALIASES),
-        (CHAIN, "not a plain mapping of names to values (maximum recursion depth exceeded"),
+        # Of two texts, that of Python 3.11, and of 3.13.
+        (
+            CHAIN,
+            "not a plain mapping of names to values (maximum recursion depth exceeded|invalid JSON: recursion limit",
+        ),
         (f"{CHAIN}a: *a99\na: 1\n", "not valid YAML: line 102: found duplicate key"),
         ("".join(CHAIN.splitlines(keepends=True)[:6]), "the whole file: invalid JSON: recursion limit exceeded"),
         ("a: 1\nb: \0\n", "not valid YAML: unacceptable character #x0000"),
         ("a: 1\nb: \x1b[31m\n", "not valid YAML: unacceptable character #x001b"),
         ('"\\udc00": 1\n', "the whole file: invalid JSON: lone"),
-        ('a: "\\Uffffffff"\n', "not valid YAML: Python int too large"),
+        ('a: "\\Uffffffff"\n', "not valid YAML: Python int too large|not valid YAML: chr() arg not in range"),
         (b"a: \xed\xa0\x80\n", "not valid YAML: not UTF-8 (invalid continuation byte); save it as UTF-8"),
         (TEXT.encode("utf-16"), "not valid YAML: not UTF-8 (invalid start byte); save it as UTF-8"),
         (TEXT + "#" * MAX_PARAMS, "larger than 64 KiB; put the right file in its place"),
@@ -79,7 +83,7 @@ def test_a_poor_file_ends_in_one_line(
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     complained = complaint(path, monkeypatch)
     assert complained.startswith(f"{path}: ")
-    assert message in complained
+    assert any(each in complained for each in message.split("|"))
     if "invalid" not in message:
         assert complained.isprintable()
     assert len(complained) < 3000

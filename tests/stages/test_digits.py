@@ -44,6 +44,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.finish()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("digits")
 def test_digits_of_eight_pixels_keep_their_size_and_are_learned() -> None:
     train, test = (load_split(Path(f"data/processed/{name}.safetensors")) for name in ("train", "test"))
