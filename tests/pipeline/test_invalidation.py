@@ -31,6 +31,7 @@ def unchanged(pipeline: Built) -> Iterator[Clone]:
 
 
 # The section `train` is in test_experiments.py, by way of `dvc exp run`.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "value", "stages"),
     [
@@ -47,6 +48,7 @@ def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
     assert (ran(output), restored(output)) == (stages, set()), output
 
 
+@pytest.mark.long
 def test_a_comment_reruns_the_stages_that_import_the_file(growing: Clone) -> None:
     growing.append("src/ddpm/diffusion/schedule.py", "# a comment")
     output = growing.dvc("repro")

@@ -93,6 +93,7 @@ def test_two_processes_train_what_one_trains(clone: Clone) -> None:
 
 
 # The processes are in sessions of their own, so what is sent to the group reaches dvc and the launcher.
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_two_processes_that_are_cut_off_go_on_bit_for_bit(
     clone: Clone, together: Clone, number: signal.Signals
@@ -128,6 +129,7 @@ def test_the_state_of_two_processes_is_not_that_of_one(clone: Clone) -> None:
     assert len(list((clone.path / ".resume").glob("train-*"))) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 def test_a_process_that_is_killed_ends_the_stage_and_is_named(clone: Clone, together: Clone, rank: int) -> None:
