@@ -78,7 +78,7 @@ def spanning_errors(params: AllParams) -> list[str]:
     if not params.sample.gallery.keep_every:
         errors.append("sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more")
     if params.train.start == MODEL:
-        errors.append(f"train.start: {MODEL} is what training makes; copy it to another name, and `dvc add` that")
+        errors.append(f"train.start: {MODEL} is what training makes; copy it to data/, and `dvc add` the copy")
     if params.sample.population.count <= NEIGHBOURS:
         errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors

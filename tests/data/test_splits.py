@@ -298,4 +298,6 @@ def test_no_batch_is_empty_or_larger_than_asked_for_and_few_images_are_left_out(
             size = even_batch(count, most)
             assert 1 <= size <= min(count, most)
             assert size >= min(2, count, most)
-            assert count % size <= count % most or count < most
+            half = max(min(2, most), most // 2)
+            fewest = min((count % each for each in range(half, most + 1)), default=0) if count > most else 0
+            assert size == most if count % most <= 0.05 * count else count % size == fewest

@@ -134,7 +134,7 @@ def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypat
         "  data.set: data/fashion_mnist is made only when download.sets has fashion_mnist",
         "  sample.gallery.steps: 11 must be at most schedule.timesteps, 10",
         "  sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more",
-        "  train.start: models/ddpm.safetensors is what training makes; copy it to another name, and `dvc add` that",
+        "  train.start: models/ddpm.safetensors is what training makes; copy it to data/, and `dvc add` the copy",
     ]
 
 

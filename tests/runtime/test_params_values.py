@@ -231,7 +231,7 @@ WRONG = [
     ("sample.gallery.keep_every", 0, "sample.gallery.keep_every", "set it to 1 or more"),
     ("train.validation", 0.6, "train.validation", "less than or equal to 0.5, got 0.6"),
     ("data.set", "data/fashion_mnist", "data.set", "is made only when download.sets has fashion_mnist"),
-    ("train.start", "models/ddpm.safetensors", "train.start", "is what training makes; copy it to another name"),
+    ("train.start", "models/ddpm.safetensors", "train.start", "is what training makes; copy it to data/"),
     ("sample.population.count", 5, "sample.population.count", "the scores need more than 5 images"),
 ]
 
