@@ -66,7 +66,7 @@ def main() -> None:
             f"{kept} | {distance:.3f} | {copied[0]:.1%} | {copied[1]:.1%} |",
             flush=True,
         )
-        write_whole(OUT / f"{number}.png", by_class_picture(samples, labels))
+        write_whole(OUT / f"{number}.png", by_class_picture(samples, labels, whole.card.classes))
 
 
 def subset(whole: Processed, number: int) -> Processed:

@@ -105,7 +105,7 @@ def main(stage: Stage) -> None:
         pictures = gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], kept["kept_t"])
         pictures["neighbours.png"] = neighbours_picture(sets.samples.images, train.images)
         names = data.classes
-        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels, len(names), names)
+        pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels, names)
         drawn = population.get("labels", sets.samples.labels)
         pictures["by_class.png"] = by_class_picture(population["images"], drawn, names)
         bar.update()

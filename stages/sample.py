@@ -49,10 +49,6 @@ def main(stage: Stage) -> None:
     params = stage.params(SampleParams, f"sample.{name}")
     runtime = start()
     loaded = load_model(stage.input(MODEL), runtime.device)
-    if params.spacing is None:
-        print(
-            f"spacing: {params.for_images(loaded.card.data.shape[0]).spacing}, as the images ask for", file=sys.stderr
-        )
     state = State(stage.name, stage.fingerprint(runtime.describe()))
     arrays, kept_t = draw(name, loaded, params, runtime, state)
     output = stage.output(SAMPLES / f"{name}.safetensors")
@@ -76,6 +72,9 @@ def draw(
     if excess := params.excess(steps):
         raise UserError(f"sample.{name}.{excess}")
     shape = loaded.card.data.shape
+    if params.spacing is None:
+        spacing = params.for_images(shape[0]).spacing
+        print(f"sample.{name}.spacing: {spacing}, as the images ask for", file=sys.stderr)
     arrays = {"images": torch.empty(0, *shape, dtype=torch.uint8)}
     kept_t: list[int] = []
     if saved := state.load():

@@ -22,7 +22,7 @@ from ddpm.runtime.params import Sections
 from ddpm.runtime.resume import State, stopping
 from ddpm.runtime.stage import Stage, check_command
 from ddpm.training.curves import COLUMNS, Curves
-from ddpm.training.loop import Logged, Training
+from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.recipe import TrainParams
 from ddpm.training.setup import Setup, new_training, prepare
 
@@ -37,7 +37,7 @@ OUTPUTS = [
 ]
 SECONDS_BETWEEN_WRITES = 5
 STEPS_BETWEEN_AGREEMENTS = 20
-WARMUP_STEPS, TIMED_STEPS = 11, 40  # for saying how long it will take; neither sum is a usual log_every
+WARMUP_STEPS, TIMED_STEPS = 10, 40  # for saying how long it will take
 
 
 class Params(Sections):
@@ -161,9 +161,10 @@ def train(stage: Stage, training: Training, curves: Curves, state: State | None)
     first, warm = training.step, written
     with stopping() as stop, bar:
         for event in training.run():
-            if event is None and state and training.step == first + WARMUP_STEPS:
+            step = 0 if isinstance(event, EpochEnd) else training.step - first  # that ended just now
+            if step == WARMUP_STEPS:
                 warm = time.monotonic()
-            if event is None and state and training.step == first + WARMUP_STEPS + TIMED_STEPS:
+            if state and step == WARMUP_STEPS + TIMED_STEPS:
                 steps = training.total_steps - training.step
                 seconds = steps * (time.monotonic() - warm) / TIMED_STEPS
                 bar.write(f"train: {steps * size:,} images, which takes about {minutes(seconds)}", file=sys.stderr)

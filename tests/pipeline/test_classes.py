@@ -81,10 +81,7 @@ def test_other_classes_draw_the_population_alone_anew(changed: Clone) -> None:
 def test_a_class_that_was_never_seen_is_one_line(changed: Clone) -> None:
     changed.edit_params({"sample.population.classes": [7, 2]})
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
-    assert printed.splitlines() == [
-        "spacing: trailing, as the images ask for",
-        "error: classes: the model has not seen 2; choose from 3, 7",
-    ]
+    assert printed == "error: classes: the model has not seen 2; choose from 3, 7\n"
     printed = changed.dvc("repro", "sample@population", code=255)
     assert "error: classes: the model has not seen 2; choose from 3, 7" in printed, printed
     assert "Traceback" not in printed, printed
@@ -102,7 +99,6 @@ def test_a_model_that_is_told_no_class_draws_all_and_takes_no_wish(changed: Clon
     assert 0 <= found["test"]["label_accuracy"] <= 1
     changed.edit_params({"sample.population.classes": [7]})
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
-    assert printed.splitlines() == [
-        "spacing: trailing, as the images ask for",
-        "error: classes: this model is not class-conditional; say all, or train one on these classes alone",
-    ]
+    assert printed == (
+        "error: classes: this model is not class-conditional; say all, or train one on these classes alone\n"
+    )

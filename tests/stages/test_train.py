@@ -1,5 +1,6 @@
 """The train stage: which images it takes, and among how many processes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from ddpm.data.splits import Split, save_split
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
 from ddpm.runtime.params import load_params
+from ddpm.runtime.resume import State
 from ddpm.runtime.stage import Stage
+from ddpm.training.curves import Curves
+from ddpm.training.setup import new_training
 from stages import train
 from stages.train import Params, check_processes, most_processes, setup_of, start_of
 from tests.small import DIGITS, images
@@ -160,6 +164,21 @@ def test_the_images_themselves_stand_for_no_model_to_begin_from(tmp_path: Path) 
         stage = Stage("train")
         assert start_of(stage, params(train={"start": str(start)})) == expected
         assert stage.facts().keys() >= {str(start), str(train.TRAIN)}
+
+
+@pytest.mark.parametrize("log_every", [1, 10, 1000])
+def test_it_is_said_how_long_it_will_take(
+    log_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = params(train={"epochs": 15, "log_every": log_every})
+    small = asked.model.model_copy(update={"channels": (4,), "patch_size": 4})
+    setup = setup_of(asked.model_copy(update={"model": small}))
+    training = new_training(setup, asked.schedule, None, CPU)
+    train.train(Stage("train"), training, Curves(asked.schedule.timesteps), State("train", "0" * 16))
+    assert training.step == 60
+    said = re.findall(r"^.*train: (.*)$", capsys.readouterr().err.replace("\r", "\n"), re.MULTILINE)
+    assert [line for line in said if "takes" in line] == ["20 images, which takes about 0 seconds"]
 
 
 def test_processes_are_at_most_the_images_of_a_batch() -> None:

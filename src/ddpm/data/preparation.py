@@ -143,20 +143,20 @@ class Images:
 
         def one(picture: Picture) -> tuple[Levels, float, float]:
             try:
-                return decode(picture.source, target), _hashed(picture, b"place"), _hashed(picture, b"rank")
+                return decode(picture.source, target), *_place_and_rank(picture)
             except (ValueError, OSError) as error:
                 raise UserError(f"{_named(picture)}: {error}; it changed meanwhile, so run it again") from None
 
-        places: list[tuple[float, float]] = []
+        hashes: list[tuple[float, float]] = []
         keys, small = [], []
         for part in _in_parallel(one, pictures, self._rows):
             images = torch.from_numpy(np.stack([levels for levels, *_ in part]))
             scratch.write(images.numpy().data)
-            places += [(place, rank) for _, place, rank in part]
+            hashes += [(place, rank) for _, place, rank in part]
             keys.append(hashed_places(images, "levels"))
             small.append(thumbnails(images))
             tick(len(part))
-        self.places, self.ranks = torch.tensor(places, dtype=torch.float64).unbind(1)
+        self.places, self.ranks = torch.tensor(hashes, dtype=torch.float64).unbind(1)
         self.keys, self.thumbnails = torch.cat(keys), torch.cat(small)
 
     def take(self, chosen: Tensor) -> Iterator[Tensor]:
@@ -190,10 +190,12 @@ def statistics_of(counts: Tensor) -> Pixels:
     return Pixels(float(mean), float(variance.sqrt()))
 
 
-def _hashed(picture: Picture, key: bytes) -> float:
-    """In [0, 1)."""
+def _place_and_rank(picture: Picture) -> tuple[float, float]:
+    """Two hashes in [0, 1) of its file, or of its levels."""
     data = picture.source.read_bytes() if isinstance(picture.source, Path) else picture.source.tobytes()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=key).digest(), "big") / 2**64
+    digests = (hashlib.blake2b(data, digest_size=8, key=key).digest() for key in (b"place", b"rank"))
+    place, rank = (int.from_bytes(digest, "big") / 2**64 for digest in digests)
+    return place, rank
 
 
 def _named(picture: Picture) -> str:

@@ -15,6 +15,7 @@ from ddpm.runtime.console import UserError
 from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
 
+LABELS = "label.weight"  # what a network is told of each class
 MAX_TIMES = 1 << 22  # numbers in the network's table of the times; it stands in memory, and not in the file
 MAX_COUNT = 1 << 40  # images of a class: float64 has sums of a thousand such numbers exactly
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -117,10 +118,8 @@ def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:
     for name, (theirs, ours) in facts.items():
         if theirs != ours:
             raise UserError(f"train.start: {path} is of other {name}, {theirs}, where {ours} is set; make them equal")
-    weights = loaded.model.state_dict() | {
-        name: value for name, value in network.state_dict().items() if "label" in name
-    }
-    network.load_state_dict({name: weight for name, weight in weights.items() if name in network.state_dict()})
+    own = network.state_dict()
+    network.load_state_dict(own | {name: each for name, each in loaded.model.state_dict().items() if name != LABELS})
     if network.label and loaded.model.label:
         known = loaded.model.label.weight.detach()
         of_name = {before.data.classes[label]: known[label] for label in before.classes}

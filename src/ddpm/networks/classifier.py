@@ -17,7 +17,7 @@ from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
 
 FLIPS = 4  # none, across, upside down, both
-SEEN = 1000 * 28 * 28  # pixels at once
+SEEN = 784_000  # pixels at once
 NAMES = ("a", "b")  # recipes are chosen by the scores of a, those of b are reported
 
 

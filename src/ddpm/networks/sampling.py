@@ -91,8 +91,8 @@ def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
 def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
     """Images that are best drawn side by side."""
     channels, height, width = loaded.card.data.shape
-    widest = max(loaded.card.model.channels or (1,)) * 16  # float32, in some four tensors of the first level
-    return runtime.sample_batch(height * width, height * width * (channels + widest))
+    first = (loaded.card.model.channels or (1,))[0]
+    return runtime.sample_batch(height * width, 4 * height * width * (channels + 8 * first))  # float32, eight tensors
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

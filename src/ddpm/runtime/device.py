@@ -19,7 +19,7 @@ from ddpm.runtime.console import UserError
 from ddpm.runtime.environment import number
 
 Module = TypeVar("Module", bound=nn.Module)
-SAMPLED_ON_CPU, SAMPLED_ON_GPU = 128 * 28 * 28, 2500 * 28 * 28  # pixels in a batch
+SAMPLED_ON_CPU, SAMPLED_ON_GPU = 100_352, 1_960_000  # pixels in a batch
 MOST_THREADS = 256  # with a hundred thousand, libraries below die without a word
 
 

@@ -18,7 +18,7 @@ LEAST = 100  # fresh images: of fewer, no one is nearer than all but NEAR
 NEXT = 10
 TWIN = 0.2
 CHUNK = 500
-TABLE = 60_000 * 28 * 28  # numbers of references at once
+TABLE = 47_040_000  # numbers of references at once
 PAIRS = 1 << 25  # numbers of queries beside their nearest references at once
 
 

@@ -25,7 +25,7 @@ DPI = 150
 CELL = 0.75  # inches
 NARROWEST, LOWEST = 0.56, 0.2  # a column's title fits, and the table's over ten; matplotlib needs the height
 FINEST = 96  # pixels a side that a cell has room for
-MOST_NAMES, MOST_NUMBERS = 100, 20
+MOST_NAMES = 100
 LONGEST = 20
 FONT, MARGIN = 16, 6  # pixels
 PALETTE_FROM = 128  # pixels a side
@@ -51,22 +51,21 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
 
 
 @_default_style
-def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Sequence[str] = ()) -> Figure:
-    """Bars for the share of each class, one colour for each named series of shares; classes are numbers or have names.
+def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Sequence[str]) -> Figure:
+    """Bars for the share of each class, one colour for each named series of shares.
 
-    Where there are many, only every so many is named.
+    Where there are many classes, only every so many is named.
     """
-    classes = len(next(iter(shares.values())))
+    classes = len(names)
     figure = Figure(figsize=(min(max(6, 0.16 * classes), 16), 3))
     axis = figure.subplots()
     width = 0.8 / len(shares)
     for index, (name, values) in enumerate(shares.items()):
         places = [label + (index - (len(shares) - 1) / 2) * width for label in range(classes)]
         axis.bar(places, [100 * value for value in values], width, label=name)
-    ticks = range(0, classes, math.ceil(classes / (MOST_NAMES if names else MOST_NUMBERS)))
+    ticks = range(0, classes, math.ceil(classes / MOST_NAMES))
     axis.set(title=title, xlabel="class", ylabel="share of the images in %", xticks=ticks)
-    if names:
-        _name_ticks(figure, axis, [shortened(names[tick]) for tick in ticks])
+    _name_ticks(figure, axis, [shortened(names[tick]) for tick in ticks])
     axis.margins(y=0.25)  # room for the legend
     axis.legend(loc="upper center", ncols=len(shares), frameon=False)
     figure.tight_layout()

@@ -53,13 +53,13 @@ def neighbours_picture(samples: Tensor, train: Tensor) -> bytes:
     return to_png(image_table(table, titles, title))
 
 
-def classes_picture(samples: Tensor, train: Tensor, classes: int, names: Sequence[str] = ()) -> bytes:
+def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str]) -> bytes:
     """How often each class is recognised among the samples and among the training images, labels (N,)."""
-    shares = {"samples": class_shares(samples, classes), "training images": class_shares(train, classes)}
+    shares = {"samples": class_shares(samples, len(names)), "training images": class_shares(train, len(names))}
     return to_png(class_histogram(shares, "Classes as classifier b sees them", names))
 
 
-def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str] = ()) -> bytes:
+def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> bytes:
     """The first samples of each class, a row for each, beside its name; (N, C, H, W) and labels (N,).
 
     Of more than MOST_CLASSES classes these are the first, and a last line says so.
@@ -71,10 +71,9 @@ def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str] = ()) 
         row = images[labels == label][:EACH_CLASS]
         rows.append(F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row)), value=255))
     picture = enlarged(tile(torch.cat(rows), EACH_CLASS, gap), scale)
-    if names:
-        beside = text_rows([shortened(names[label]) for label in shown], scale * (images.shape[2] + gap))
-        edge = picture.shape[1] - beside.shape[1]
-        picture = torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
+    beside = text_rows([shortened(names[label]) for label in shown], scale * (images.shape[2] + gap))
+    edge = picture.shape[1] - beside.shape[1]
+    picture = torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
     if len(classes) > len(shown):
         below = text_rows([f"and {len(classes) - len(shown)} more"], 2 * FONT)
         room = picture.shape[2] - below.shape[2]

@@ -14,7 +14,7 @@ from ddpm.runtime.randomness import generator
 from ddpm.training.losses import Denoising
 from ddpm.training.optim import below
 
-BATCH = 500 * 28 * 28  # pixels
+BATCH = 392_000  # pixels
 
 
 class Kept(NamedTuple):
