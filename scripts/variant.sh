@@ -6,7 +6,10 @@ cd "$(dirname "$0")/.."
 name=$1 && shift
 head=$(git rev-parse HEAD) # an experiment belongs to the commit at its start, whatever is committed meanwhile
 
-dvc exp run --temp --force --name "$name" "${@/#/--set-param=}" # a second run replaces the first when it has succeeded
+# A second run replaces the first when it has succeeded. --force would do so too, but run every stage anew.
+dvc exp remove --quiet "$name-new" 2>/dev/null || true # what was cut off just before the end of these lines
+dvc exp run --temp --name "$name-new" "${@/#/--set-param=}"
+dvc exp rename --force "$name-new" "$name"
 
 kept=$(mktemp -d)
 trap 'rm -rf "$kept"' EXIT
