@@ -64,7 +64,8 @@ class Setting(NamedTuple):
         key, value = self.noise.split()
         walk = {"sampler": self.sampler, "steps": self.evaluations, "spacing": self.spacing, "clip": self.clip}
         noise = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
-        return SamplerParams.model_validate({**walk, **noise, "classes": "all"})
+        plain = {"guidance": 1.0, "guide": "early", "guidance_interval": (0.0, 0.0)}
+        return SamplerParams.model_validate({**walk, **noise, **plain, "classes": "all"})
 
 
 def main() -> None:
@@ -120,12 +121,12 @@ def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, run
     """Batches of images, uint8 (B, C, H, W), by a solver of diffusers, from the x_T and labels that ours have."""
     params = Setting("ddim", "eta 0.0", "trailing", True, 1).params()  # for the labels
     for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
-        predict_noise = noise_predictor(loaded, draw_labels(loaded.card, params, SEED, indices), runtime)
+        predict_noise = noise_predictor(loaded, draw_labels(loaded.card, params, SEED, indices), params, runtime)
         scheduler = SCHEDULERS[setting.sampler](loaded.schedule.params, setting)
         x_t = ImageNoise(SEED, indices, loaded.card.data.shape, runtime.device)() * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             with torch.inference_mode():
-                pred_noise = predict_noise(scheduler.scale_model_input(x_t, t), t.long().expand(len(x_t)))
+                pred_noise = predict_noise(scheduler.scale_model_input(x_t, t), int(t))
                 x_t = scheduler.step(pred_noise, t, x_t).prev_sample
         yield to_uint8(x_t).cpu()
 

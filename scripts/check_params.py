@@ -3,9 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
 
 from ddpm.data.preparation import DataParams
+from ddpm.diffusion.guidance import Guide
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.networks.classifier import ClassifierParams
 from ddpm.networks.unet import UNetParams
@@ -14,12 +17,13 @@ from ddpm.runtime.device import start
 from ddpm.runtime.params import Section, load_params
 from ddpm.runtime.stage import check_place
 from ddpm.scoring.manifold import NEIGHBOURS
+from ddpm.training.distillation import DistillParams
 from ddpm.training.recipe import TrainParams
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
 from stages.evaluate import EvaluateParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
-from stages.sample import SampleParams
+from stages.sample import SETS, SampleParams
 
 MODEL = "models/ddpm.safetensors"
 
@@ -31,8 +35,9 @@ class DownloadParams(Section):
 
 
 class SamplePair(Section):
-    """Both sets of samples."""
+    """Both sets of samples, and the model that draws them."""
 
+    model: Annotated[str, Field(min_length=1)]
     gallery: SampleParams
     population: SampleParams
 
@@ -47,6 +52,7 @@ class AllParams(Section):
     classifier: ClassifierParams
     model: UNetParams
     train: TrainParams
+    distill: DistillParams
     sample: SamplePair
     evaluate: EvaluateParams
     likelihood: LikelihoodParams
@@ -64,12 +70,22 @@ def spanning_errors(params: AllParams) -> list[str]:
     if folder == "data" and name in known and name not in params.download.sets:
         errors.append(f"data.set: {params.data.set} is made only when download.sets has {name}")
     learned = {str(each) for each in params.train.classes}
-    for name in SamplePair.model_fields:
+    distilled = {f"models/distilled-{steps}.safetensors" for steps in params.distill.steps}
+    if (source := params.sample.model) not in {MODEL, *distilled}:
+        errors.append(
+            f"sample.model: {source} is made by no stage; choose from {', '.join(sorted({MODEL, *distilled}))}"
+        )
+    for name in SETS:
         steps = getattr(params.sample, name).steps
         if steps is not None and steps > timesteps:
             errors.append(f"sample.{name}.steps: {steps} must be at most schedule.timesteps, {timesteps}")
         if excess := getattr(params.sample, name).excess(steps or timesteps):
             errors.append(f"sample.{name}.{excess}")
+        guidance, guide = getattr(params.sample, name).guidance, getattr(params.sample, name).guide
+        if guidance != 1 and source in distilled:
+            errors.append(f"sample.{name}.guidance: {guidance:g}, but a distilled model has no guide; set it to 1")
+        elif guidance != 1 and (reason := unguided(params, guide)):
+            errors.append(f"sample.{name}.guidance: {guidance:g}, but no guide {guide} is made: {reason}; set it to 1")
         classes = getattr(params.sample, name).classes
         if classes and not params.model.class_conditional:
             errors.append(f"sample.{name}.classes: must be all where model.class_conditional is false")
@@ -82,6 +98,15 @@ def spanning_errors(params: AllParams) -> list[str]:
     if params.sample.population.count <= NEIGHBOURS:
         errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors
+
+
+def unguided(params: AllParams, guide: Guide) -> str:
+    """Why the training leaves no such guide; empty where it leaves one."""
+    if guide == "early":
+        return "" if params.train.early else "train.early is 0"
+    if not params.model.class_conditional:
+        return "model.class_conditional is false"
+    return "" if params.train.label_dropout else "train.label_dropout is 0"
 
 
 def environment_note(recorded: Path) -> str:

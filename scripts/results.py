@@ -31,6 +31,7 @@ ROWS = {
     "Frechet distance, classifier b": (4, ["scores.b.{row}.frechet"]),
     "... over the floor": (1, ["scores.b.{row}.frechet_over_floor"]),
     "Frechet distance, classifier a": (4, ["scores.a.{row}.frechet"]),
+    "Frechet distance, pixels": (3, ["scores.pixels.{row}.frechet"]),
     "KID, classifier b": (5, ["scores.b.{row}.kid"]),
     "precision, recall": (3, ["scores.{row}.precision", "scores.{row}.recall"]),
     "density, coverage": (3, ["scores.{row}.density", "scores.{row}.coverage"]),

@@ -1,6 +1,7 @@
 """Draw the pictures of what the model makes, and score it, on the features of both classifiers.
 
-Recipes are chosen by the scores of classifier a, and those of b are reported; what else is measured takes b.
+Recipes are chosen by the scores of classifier a, and those of b are reported; what else is measured takes b. Beside
+them stand distances on principal components of the pixels, which no choice has seen.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from ddpm.runtime.files import write_json, write_whole
 from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.stage import Stage, run_stage
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
+from ddpm.scoring.components import principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.pictures import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
@@ -99,6 +101,9 @@ def main(stage: Stage) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
             bar.update()
+        pixels = principal_components(train.images)
+        drawn_pixels, test_pixels, train_pixels = (pixels(each) for each in (samples[0], test.images, train.images))
+        scores["pixels"] = rounded(compare(drawn_pixels[:count], test_pixels, train_pixels, draws), 5)
         # From here on, as classifier b sees them, which is the last.
         scores |= rounded(examine(sets, draws, data, facts["classes"], params), 4)
         bar.update()

@@ -15,13 +15,19 @@ from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labe
 from ddpm.runtime.arrays import save_arrays
 from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.params import Sections
 from ddpm.runtime.resume import State, stopping
 from ddpm.runtime.stage import Stage, run_stage
 
-MODEL = Path("models/ddpm.safetensors")
 SAMPLES = Path("data/samples")
 SETS = ("gallery", "population")
 MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
+
+
+class Source(Sections):
+    """Which model draws."""
+
+    model: Annotated[str, Field(min_length=1)]
 
 
 class SampleParams(SamplerParams):
@@ -48,7 +54,7 @@ def main(stage: Stage) -> None:
     name = stage.item
     params = stage.params(SampleParams, f"sample.{name}")
     runtime = start()
-    loaded = load_model(stage.input(MODEL), runtime.device)
+    loaded = load_model(stage.input(Path(stage.params(Source, "sample").model)), runtime.device)
     state = State(stage.name, stage.fingerprint(runtime.describe()))
     arrays, kept_t = draw(name, loaded, params, runtime, state)
     output = stage.output(SAMPLES / f"{name}.safetensors")
@@ -68,11 +74,14 @@ def draw(
 
     The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way.
     """
-    steps = check_sampler(loaded, params)
+    try:
+        steps = check_sampler(loaded, params)
+    except UserError as error:
+        raise UserError(f"sample.{name}.{error}") from None
     if excess := params.excess(steps):
         raise UserError(f"sample.{name}.{excess}")
     shape = loaded.card.data.shape
-    if params.spacing is None:
+    if params.spacing is None and not loaded.card.timesteps:
         spacing = params.for_images(shape[0]).spacing
         print(f"sample.{name}.spacing: {spacing}, as the images ask for", file=sys.stderr)
     arrays = {"images": torch.empty(0, *shape, dtype=torch.uint8)}

@@ -129,7 +129,15 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
         stage.give_up(changed)
     write_curves(stage, curves)
     model, schedule, kept = training.best(), NoiseSchedule(params.schedule), training.validation.kept
-    save_model(stage.output(MODEL), model, schedule, setup.class_counts, environment=environment)
+    save_model(
+        stage.output(MODEL),
+        model,
+        schedule,
+        setup.class_counts,
+        early=training.early,
+        unlabelled=model.params.class_conditional and params.train.label_dropout > 0,
+        environment=environment,
+    )
     summary = {
         **curves.last,
         "images_seen": training.total_steps * setup.train.batch_size,

@@ -32,20 +32,28 @@ def tiny_model(
     timesteps: int = 20,
     data: DataCard = DIGITS,
     counts: tuple[int, ...] = COUNTS,
+    early: bool = False,
+    unlabelled: bool = False,
 ) -> Path:
-    """A tiny model whose every weight is random: at its start, a network would predict zero."""
+    """A tiny model whose every weight is random: at its start, a network would predict zero.
+
+    Args:
+        early, unlabelled: which guides it has.
+    """
     path = folder / "tiny.safetensors"
     params = unet_params(
         channels=(4, 8), time_embed_dim=8, patch_size=2, class_conditional=class_conditional, prediction="v"
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps))
-    save_model(path, randomised(UNet(params, schedule, data)), schedule, counts)
+    now, before = (randomised(UNet(params, schedule, data), seed) for seed in (0, 1))
+    save_model(path, now, schedule, counts, before.state_dict() if early else None, unlabelled)
     return path
 
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `call` mean, but for the changes."""
     defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "variance": "posterior", "eta": 1.0}
+    defaults |= {"guidance": 1.0, "guide": "early", "guidance_interval": (-4.0, 2.0)}
     return SamplerParams.model_validate({**defaults, "clip": True, "classes": "all", **changes})
 
 

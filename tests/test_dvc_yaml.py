@@ -14,6 +14,7 @@ from scripts.closure import closure, imported_modules, module_file
 ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
+PARAMS["distill"]["steps"] = ["4"]  # there is no such stage by default
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/*.py")])
 # The rooms of the library, in the order in which imports may run: a room imports from itself and from those before it.
@@ -95,6 +96,8 @@ def loaded_sections(tree: ast.Module) -> set[str]:
         match call.args:
             case [ast.Name("Params")]:
                 sections |= set(fields(tree, "Params"))
+            case [ast.Name(name), ast.Constant(value=str(section))]:
+                sections |= {f"{section}.{field}" for field in fields(tree, name)}
             case [ast.Name(), ast.JoinedStr(values=[ast.Constant(value=str(section)), ast.FormattedValue()])]:
                 sections.add(f"{section}${{item.set}}")
             case _:
@@ -124,7 +127,8 @@ def test_the_sections_read_are_those_expected() -> None:
         "forward_diffusion": {"forward_diffusion", "schedule"},
         "classifier": {"classifier"},
         "train": {"model", "schedule", "train"},
-        "sample": {"sample.${item.set}"},
+        "distill": {"distill"},
+        "sample": {"sample.${item.set}", "sample.model"},
         "evaluate": {"evaluate"},
         "likelihood": {"likelihood"},
         "classification_accuracy_score": {"classification_accuracy_score"},

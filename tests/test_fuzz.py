@@ -40,6 +40,8 @@ PARAMS = """train:
   timestep_sampling: stratified
   log_snr_center: -1.0
   classes: [1, 7]
+  label_dropout: 0.1
+  early: 0.06
   flip: false
   start: data/processed/train.safetensors
   validation: 0.02
@@ -131,7 +133,8 @@ def test_splits(tmp_path: Path) -> None:
 
 def test_model_files(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, UNet(NETWORK, SCHEDULE, DIGITS), SCHEDULE, tuple(COUNTS))
+    now, before = UNet(NETWORK, SCHEDULE, DIGITS), UNet(NETWORK, SCHEDULE, DIGITS)
+    save_model(path, now, SCHEDULE, tuple(COUNTS), early=before.state_dict(), unlabelled=True)
     assert refused(path.read_bytes(), from_file(path, load_model)) > MUTANTS / 3
 
 

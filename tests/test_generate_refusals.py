@@ -106,10 +106,12 @@ def test_the_largest_numbers_are_taken(model: Path, tmp_path: Path) -> None:
 def test_help_names_every_option() -> None:
     output, errors = started("--help").communicate(timeout=100)
     assert errors == ""
-    words = "model out count format seed first sampler steps spacing eta variance classes clip"
+    words = "model out count format seed first sampler steps spacing eta guidance guide guidance-interval"
+    words += " variance classes clip"
     assert " ".join(re.findall(r"^  --([a-z-]+)", output, flags=re.MULTILINE)) == words
     assert "{ddpm,ddim,dpmpp_2m}" in output
     assert "{posterior,beta}" in output
+    assert "{early,unlabelled}" in output
 
 
 def test_the_command_line_ends_with_one_line(tmp_path: Path, model: Path) -> None:

@@ -34,12 +34,15 @@ MOST_IMAGES = 1_000_000  # of one run, whose labels and npz file are held in mem
 MOST_STEPS = 100_000
 LAST_NUMBER = 10**12
 LAST_SEED = 2**63 - 1
+WALK = {"sampler": "dpmpp_2m", "steps": 20}  # where nothing of it is said, and the file has no walk of its own
+GUIDED = {"guidance": 1.3, "guide": "early", "guidance_interval": (-4.0, 2.0)}  # likewise, where it has that guide
 
 
 def main() -> None:
     """Draw the images and write them."""
     args = arguments()
-    values = {name: getattr(args, name, "all") for name in SamplerParams.model_fields}
+    given = {"classes": "all"} | WALK | GUIDED | vars(args)
+    values = {name: given[name] for name in SamplerParams.model_fields}
     if values["classes"] == ["all"]:
         values["classes"] = "all"
     params = parse(SamplerParams, values, "command line")
@@ -48,6 +51,10 @@ def main() -> None:
     write = {"png": write_pngs, "npz": write_npz}[args.format]
     runtime = start()
     loaded = load_model(args.model, runtime.device)
+    if not vars(args).keys() & GUIDED.keys() and params.guide not in loaded.card.guides:
+        params = params.model_copy(update={"guidance": 1.0})
+    if loaded.card.timesteps and not vars(args).keys() & WALK.keys():
+        params = params.model_copy(update={"sampler": "ddpm", "steps": None})
     check_sampler(loaded, params)
     numbers = range(args.first, args.first + args.count)
     with stopping() as stop, claimed(args.out):
@@ -167,17 +174,38 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="number of the first image: go on from there",
     )
-    option("--sampler", choices=_choices("sampler"), default="dpmpp_2m", help="reverse process")
-    option(
+    left = partial(option, default=argparse.SUPPRESS)
+    left(
+        "--sampler", choices=_choices("sampler"), help="reverse process (default: dpmpp_2m, or a distilled file's own)"
+    )
+    left(
         "--steps",
         type=at_least(1, MOST_STEPS),
-        default=20,
         metavar="N",
-        help="evaluations of the network for each image",
+        help="evaluations of the network for each image (default: 20, or a distilled file's own)",
     )
     spacings = get_args(get_args(SamplerParams.model_fields["spacing"].annotation)[0])
     option("--spacing", choices=spacings, default=None, help="which timesteps are taken: trailing, log_snr for colour")
     option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
+    left(
+        "--guidance",
+        type=float,
+        metavar="X",
+        help="how much farther than the model away from its guide; 1 is the model alone "
+        "(default: 1.3; 1 where it has no early guide, and none of these three is set)",
+    )
+    left(
+        "--guide",
+        choices=_choices("guide"),
+        help="the model as it was early in its training, or as it is, but not told the class (default: early)",
+    )
+    left(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="the log signal-to-noise ratios at which it acts (default: -4 2)",
+    )
     option("--variance", choices=_choices("variance"), default="posterior", help="variance of the noise of ddpm")
     option(
         "--classes",

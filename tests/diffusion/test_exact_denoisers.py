@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.samplers import PredictNoise, SamplerParams, sample_loop, spaced_timesteps
+from ddpm.diffusion.guidance import PredictNoise
+from ddpm.diffusion.samplers import SamplerParams, sample_loop, spaced_timesteps
 from tests.diffusion.walks import REFERENCE, noise_from, normals, sampler
 
 
 def gaussian_denoiser(mean: Tensor | float, deviation: float) -> PredictNoise:
     """The exact expected noise in x_t where the data is N(mean, deviation^2): for 0, a single point."""
 
-    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_bar = REFERENCE.alphas_cumprod[t].view(-1, 1, 1, 1)
+    def predict_noise(x_t: Tensor, t: int) -> Tensor:
+        alpha_bar = REFERENCE.alphas_cumprod[t]
         variance = alpha_bar * deviation**2 + 1 - alpha_bar
         return (1 - alpha_bar).sqrt() * (x_t - alpha_bar.sqrt() * mean) / variance
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.samplers import SamplerParams, sample_loop
+from ddpm.diffusion.samplers import sample_loop
 from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from ddpm.runtime.console import UserError
 from ddpm.runtime.params import parse
+from tests.diffusion.walks import sampler
 
 SIZES: list[dict[str, Any]] = [
     {"timesteps": 1, "beta_start": LEAST_NOISE, "beta_end": LEAST_NOISE},
@@ -62,10 +63,7 @@ def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> N
 
 
 def walked(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
-    params = SamplerParams.model_validate(
-        {"sampler": name, "steps": steps, "spacing": spacing, "variance": "posterior", "eta": 1.0}
-        | {"clip": True, "classes": "all"}
-    )
+    params = sampler(name, steps=steps, spacing=spacing, clip=True)
     source = torch.Generator().manual_seed(0)
     *_, last = sample_loop(
         lambda x_t, _: 0.9 * x_t, schedule, params, lambda: torch.randn(2, 1, 3, 3, generator=source)

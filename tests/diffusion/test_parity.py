@@ -31,7 +31,7 @@ def diffusers_ddpm(steps: int, variance: str, clip: bool, seed: int = 0) -> Iter
     source = torch.Generator().manual_seed(seed)
     x_t = torch.randn(SHAPE, generator=source, dtype=torch.float64)
     for t in scheduler.timesteps:
-        step = scheduler.step(fake_model(x_t, t.expand(len(x_t))), t, x_t, generator=source)
+        step = scheduler.step(fake_model(x_t, int(t)), t, x_t, generator=source)
         yield Step(int(t), step.prev_sample, step.pred_original_sample)
         x_t = step.prev_sample
 
@@ -50,7 +50,7 @@ def diffusers_ddim(steps: int, eta: float, clip: bool, spacing: str = "trailing"
     draws = normals(seed)
     x_t = next(draws)
     for t in scheduler.timesteps:
-        pred_noise = fake_model(x_t, t.expand(len(x_t)))
+        pred_noise = fake_model(x_t, int(t))
         drawn = next(draws) if eta else None
         step = scheduler.step(pred_noise, int(t), x_t, eta=eta, use_clipped_model_output=clip, variance_noise=drawn)
         yield Step(int(t), step.prev_sample, step.pred_original_sample)
@@ -76,7 +76,7 @@ def diffusers_dpmpp_2m(walk: list[int], stochastic: bool, clip: bool, seed: int 
     x_t = next(draws)
     for t in scheduler.timesteps:
         drawn = next(draws) if stochastic and t != scheduler.timesteps[-1] else torch.zeros_like(x_t)
-        pred_noise = fake_model(x_t, t.expand(len(x_t)))
+        pred_noise = fake_model(x_t, int(t))
         x_prev = scheduler.step(pred_noise, t, x_t, variance_noise=drawn).prev_sample
         yield Step(int(t), x_prev, scheduler.model_outputs[-1])
         x_t = x_prev

@@ -20,14 +20,17 @@ def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
         "variance": "posterior",
         "eta": 1.0,
         "clip": False,
+        "guidance": 1.0,
+        "guide": "early",
+        "guidance_interval": (-4.0, 2.0),
         "classes": "all",
     }
     return SamplerParams.model_validate({**defaults, **changes})
 
 
-def fake_model(x_t: Tensor, t: Tensor) -> Tensor:
+def fake_model(x_t: Tensor, t: int) -> Tensor:
     """Stands for a network: any fixed function, bent enough that no coefficient can hide."""
-    return 0.8 * torch.sin(1.3 * x_t + 0.01 * t.view(-1, 1, 1, 1)) + 0.1 * x_t
+    return 0.8 * torch.sin(1.3 * x_t + 0.01 * t) + 0.1 * x_t
 
 
 def normals(seed: int = 0) -> Iterator[Tensor]:

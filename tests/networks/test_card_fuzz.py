@@ -22,7 +22,8 @@ MUTANTS = 2000
 def model(path: Path, block: str) -> None:
     schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
     params = unet_params(channels=(2, 3), block=block, patch_size=2, class_conditional=True, attention=True)
-    save_model(path, UNet(params, schedule, DIGITS), schedule, (1,) * 10, environment={"torch": "2"})
+    now, before = UNet(params, schedule, DIGITS), UNet(params, schedule, DIGITS)
+    save_model(path, now, schedule, (1,) * 10, before.state_dict(), unlabelled=True, environment={"torch": "2"})
 
 
 def classifier(path: Path, _: str) -> None:

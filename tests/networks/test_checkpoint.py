@@ -1,6 +1,8 @@
 """The model file: it gives the model back by itself, and what does not fit is refused by name."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +94,125 @@ def test_saving_a_model_again_gives_equal_bytes(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "first")
     save_model(tmp_path / "second", loaded.model, loaded.schedule, loaded.card.class_counts, b=2, a=1)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def early_weights(**changes: Any) -> dict[str, Tensor]:
+    """Half of those of `network`."""
+    model = network(**changes)
+    return {name: weight * 0.5 if weight.is_floating_point() else weight for name, weight in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("block", ["residual", "double_conv"])
+@pytest.mark.parametrize(
+    ("early", "unlabelled", "guides"),
+    [
+        (False, False, ()),
+        (True, False, ("early",)),
+        (False, True, ("unlabelled",)),
+        (True, True, ("early", "unlabelled")),
+    ],
+)
+def test_guides_come_back_with_the_early_weights(
+    tmp_path: Path, block: str, early: bool, unlabelled: bool, guides: tuple[str, ...]
+) -> None:
+    path, weights = tmp_path / "model.safetensors", early_weights(block=block) if early else None
+    save_model(path, network(block=block), SCHEDULE, COUNTS, early=weights, unlabelled=unlabelled)
+    loaded = load_model(path)
+    assert loaded.card.guides == guides
+    torch.testing.assert_close(outputs(loaded.model), outputs(network(block=block).eval()), rtol=1e-5, atol=1e-5)
+    if not weights:
+        assert loaded.early is None
+        return
+    assert loaded.early
+    assert not any(module.training for module in loaded.early.modules())
+    torch.testing.assert_close(dict(loaded.early.state_dict()), weights, rtol=0, atol=0)
+    expected = network(block=block).eval()
+    expected.load_state_dict(weights)
+    torch.testing.assert_close(outputs(loaded.early), outputs(expected), rtol=1e-5, atol=1e-5)
+    assert (outputs(loaded.early) - outputs(loaded.model)).abs().max() > 0.01
+    facts: dict[str, Any] = {"early": loaded.early.state_dict(), "unlabelled": unlabelled}
+    save_model(tmp_path / "again", loaded.model, loaded.schedule, loaded.card.class_counts, **facts)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_a_model_file_from_before_there_were_guides_loads(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    assert metadata["card"].pop("guides") == []
+    save_arrays(path, arrays, metadata)
+    loaded = load_model(path)
+    assert (loaded.card.guides, loaded.early) == ((), None)
+
+
+UNFIT = r"the weights do not fit the network that the file describes: "
+
+
+@pytest.mark.parametrize(
+    ("guides", "early", "says"),
+    [
+        (["early"], {}, UNFIT + r"(early\.)?\S+ is absent and not float32 \[.*\]"),
+        (["unlabelled", "early"], {}, UNFIT + r"(early\.)?\S+ is absent and not float32 \[.*\]"),
+        ([], early_weights(), UNFIT + r"early\.\S+ is float32 \[.*\] and not absent"),
+        (["unlabelled"], early_weights(), UNFIT + r"early\.\S+ is float32 \[.*\] and not absent"),
+        (["early"], early_weights(channels=(4, 8)), UNFIT + r"(early\.)?\S+ is float32 \[.*\] and not float32 \[.*\]"),
+        (["early"], early_weights(block="double_conv"), UNFIT + r"(early\.)?\S+ is .*"),
+        (
+            ["early"],
+            early_weights() | {"head.2.bias": torch.zeros(4).half()},
+            UNFIT + r"(early\.)?head\.2\.bias is float16 \[4\] and not float32 \[4\]",
+        ),
+        (
+            ["early"],
+            early_weights() | {"head.2.bias": torch.full((4,), torch.nan)},
+            r"(early\.)?head\.2\.bias is not finite everywhere; fetch the file again, or train it anew",
+        ),
+        (
+            ["early"],
+            early_weights() | {"wings": torch.zeros(1)},
+            UNFIT + r"(early\.)?wings is float32 \[1\] and not absent",
+        ),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else str(value)[:40],
+)
+def test_early_weights_that_do_not_fit_what_the_card_claims_are_refused(
+    tmp_path: Path, guides: list[str], early: dict[str, Tensor], says: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    metadata["card"]["guides"] = guides
+    save_arrays(path, arrays | {f"early.{name}": weight for name, weight in early.items()}, metadata)
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert re.fullmatch(f"{re.escape(str(path))}: {says}", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("guides", "says"),
+    [
+        (["late"], "guides.0: input should be 'early' or 'unlabelled', got \"late\""),
+        ("early", 'guides: input should be a valid array, got "early"'),
+        (None, "guides: input should be a valid array, got null"),
+        (["unlabelled"], "the whole file: guides: a network that is told no class is always unlabelled"),
+    ],
+    ids=str,
+)
+def test_guides_that_there_cannot_be_are_refused(tmp_path: Path, guides: object, says: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, network(class_conditional=False), SCHEDULE, COUNTS)
+    arrays, metadata = load_arrays(path)
+    metadata["card"]["guides"] = guides
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert str(caught.value) == f"{path}: 1 invalid\n  {says}"
+
+
+def test_a_network_that_is_told_no_class_is_not_saved_as_one_that_can_be_unlabelled(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="is always unlabelled"):
+        save_model(tmp_path / "model", network(class_conditional=False), SCHEDULE, COUNTS, unlabelled=True)
+    assert not (tmp_path / "model").exists()
 
 
 def rewritten(path: Path, drop: str = "", **changes: object) -> None:

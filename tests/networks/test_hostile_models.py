@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ddpm.diffusion.samplers import SamplerParams
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.classifier import (
@@ -27,6 +26,7 @@ from ddpm.networks.unet import UNet
 from ddpm.runtime.arrays import load_arrays, save_arrays
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
+from tests.diffusion.walks import sampler as walk
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, images, unet_params
 
@@ -121,10 +121,9 @@ def test_weights_so_large_that_the_predictions_are_infinite_end_the_drawing(
     arrays = load_arrays(path)[0]
     changed = arrays if which == "all" else {name: arrays[name] for name in ("head.0.bias", "head.2.weight")}
     change(path, {name: torch.full_like(weight, 3e38) for name, weight in changed.items()})
-    params = {"sampler": sampler, "steps": 4, "spacing": "trailing", "variance": "posterior", "eta": 1.0, "clip": clip}
     drawn = draw_batch(
         load_model(path),
-        SamplerParams.model_validate({**params, "classes": "all"}),
+        walk(sampler, steps=4, clip=clip),
         0,
         range(7, 9),
         Runtime(CPU.device, precision),
@@ -147,10 +146,7 @@ def test_the_image_that_is_not_finite_is_named_and_the_others_are_not_blamed(
         return predicted
 
     monkeypatch.setattr(loaded.model, "forward", spoilt)
-    params = {"sampler": "ddim", "steps": None, "spacing": "trailing", "variance": "posterior", "eta": 0.0}
-    steps = draw_batch(
-        loaded, SamplerParams.model_validate({**params, "clip": True, "classes": "all"}), 0, [4, 5, 6, 7], CPU
-    )
+    steps = draw_batch(loaded, walk("ddim", eta=0.0, clip=True), 0, [4, 5, 6, 7], CPU)
     seen = []
     with pytest.raises(UserError, match=r"^image 6: "):
         seen.extend(steps)
@@ -160,9 +156,10 @@ def test_the_image_that_is_not_finite_is_named_and_the_others_are_not_blamed(
 
 def test_finite_predictions_reach_the_sampler_as_they_are(tmp_path: Path) -> None:
     loaded = load_model(model_file(tmp_path))
-    x_t, t, labels = torch.randn(3, 1, 28, 28), torch.tensor([0, 4, 9]), torch.tensor([1, 1, 1])
+    x_t, labels = torch.randn(3, 1, 28, 28), torch.tensor([1, 1, 1])
     with torch.inference_mode():
-        assert torch.equal(noise_predictor(loaded, labels, CPU)(x_t, t), loaded.model(x_t, t, labels))
+        predicted = noise_predictor(loaded, labels, walk(), CPU)(x_t, 4)
+        assert torch.equal(predicted, loaded.model(x_t, torch.tensor([4, 4, 4]), labels))
 
 
 def test_a_classifier_whose_features_are_infinite_is_refused(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_the_classes_that_are_asked_for_are_drawn(two_classes: Clone) -> None:
     assert set(arrays["labels"].tolist()) == {3, 7}
     assert len(arrays["labels"]) == 40
     assert card["classes"] == [3, 7]
-    _, _, card = load_model(two_classes.path / "models/ddpm.safetensors")
-    assert card.class_counts == (0, 0, 0, 6131, 0, 0, 0, 6265, 0, 0)
+    model = load_model(two_classes.path / "models/ddpm.safetensors")
+    assert model.card.class_counts == (0, 0, 0, 6131, 0, 0, 0, 6265, 0, 0)
 
 
 def test_a_population_is_judged_by_the_labels_that_were_asked_for(two_classes: Clone) -> None:

@@ -85,10 +85,11 @@ def test_costly_scores_have_their_keys(pipeline: Built) -> None:
 
 
 def test_models_and_arrays_load(pipeline: Built) -> None:
-    model, schedule, card = load_model(pipeline.clone.path / "models/ddpm.safetensors")
-    assert card.classes == (7,)
-    assert model.params.channels == (8, 16)
-    assert schedule.timesteps == 1000
+    loaded = load_model(pipeline.clone.path / "models/ddpm.safetensors")
+    assert loaded.card.classes == (7,)
+    assert loaded.card.guides == ("early",)
+    assert loaded.model.params.channels == (8, 16)
+    assert loaded.schedule.timesteps == 1000
     assert load_classifier(pipeline.clone.path / "models/classifier-b.safetensors").num_features == 4
     lengths = [len(load_arrays(pipeline.clone.path / name)[0]["images"]) for name in ARRAYS]
     assert lengths == [10_000, 60_000, 8, 64]

@@ -9,7 +9,7 @@ from ddpm.diffusion.samplers import SamplerParams
 from ddpm.runtime.console import UserError
 from ddpm.runtime.params import Section, Sections, load_params
 from ddpm.training.recipe import TrainParams
-from scripts.check_params import AllParams
+from scripts.check_params import AllParams, spanning_errors
 from stages import forward_diffusion, preprocess, train
 from stages.sample import SampleParams
 from tests.runtime.test_params_values import REMOVED, REPOSITORY, VALUES, changed, complaint, written
@@ -136,6 +136,38 @@ def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypat
         "  sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more",
         "  train.start: models/ddpm.safetensors is what training makes; copy it to data/, and `dvc add` the copy",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "early", "unlabelled"),
+    [
+        ([], "", "train.label_dropout is 0"),
+        ([("train.label_dropout", 0.1)], "", ""),
+        ([("train.early", 0)], "train.early is 0", "train.label_dropout is 0"),
+        ([("train.early", 0), ("train.label_dropout", 0.1)], "train.early is 0", ""),
+        ([("model.class_conditional", False)], "", "model.class_conditional is false"),
+        (
+            [("model.class_conditional", False), ("train.label_dropout", 0.1), ("train.early", 0)],
+            "train.early is 0",
+            "model.class_conditional is false",
+        ),
+    ],
+    ids=str,
+)
+def test_a_guide_is_one_that_the_training_makes(
+    changes: list[tuple[str, Any]], early: str, unlabelled: str, tmp_path: Path
+) -> None:
+    given = [*changes, ("sample.gallery.guide", "early"), ("sample.population.guide", "unlabelled")]
+    strengths = [("sample.gallery.guidance", 0), ("sample.population.guidance", 2.5)]
+    expected = []
+    if early:
+        expected.append(f"sample.gallery.guidance: 0, but no guide early is made: {early}; set it to 1")
+    if unlabelled:
+        expected.append(f"sample.population.guidance: 2.5, but no guide unlabelled is made: {unlabelled}; set it to 1")
+    path = written(tmp_path, changed(*given, *strengths))
+    assert spanning_errors(load_params(AllParams, path=path)) == expected
+    path = written(tmp_path, changed(*given, *((name, 1.0) for name, _ in strengths)))
+    assert spanning_errors(load_params(AllParams, path=path)) == []
 
 
 def test_classes_to_draw_are_among_those_that_the_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,11 +45,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @torch.inference_mode()
 def bits_by_hand(name: str, count: int, labels: list[int]) -> float:
     """Of the four images that the stage takes from a split of `count`."""
-    model, schedule, _ = load_model("models/ddpm.safetensors")
+    loaded = load_model("models/ddpm.safetensors")
     chosen = torch.randperm(count, generator=generator(5, f"likelihood {name}"))[:4]
     noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
     given = torch.tensor(labels)[chosen]
-    bound = variational_bound(lambda x_t, t: model(x_t, t, given), schedule, to_float(images(count)[chosen]), 3, noise)
+    x_start = to_float(images(count)[chosen])
+    bound = variational_bound(lambda x_t, t: loaded.model(x_t, t, given), loaded.schedule, x_start, 3, noise)
     return bound.total.mean().item()
 
 

@@ -5,24 +5,7 @@ import torch
 from torch import Tensor
 
 from ddpm.data.splits import Split
-from ddpm.training.loop import Training
-from tests.training.trainings import assert_equal_weights, finished, new_training, split
-
-
-def given_to(training: Training, share: Split, monkeypatch: pytest.MonkeyPatch) -> Split:
-    """What the network's loss is computed of when a step takes this batch."""
-    seen: list[Split] = []
-    errors = training.denoising.errors
-
-    def record(model: torch.nn.Module, batch: Split, t: Tensor, noise: Tensor) -> Tensor:
-        seen.append(batch)
-        return errors(model, batch, t, noise)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training.denoising, "errors", record)
-        training._step(share)
-    (found,) = seen
-    return found
+from tests.training.trainings import assert_equal_weights, finished, given_to, new_training, split
 
 
 def mirrored(images: Tensor, originals: Tensor) -> list[bool]:

@@ -23,6 +23,9 @@ RECIPE = {
     "timestep_sampling": "stratified",
     "log_snr_center": 0.0,
     "classes": "all",
+    "flip": False,
+    "label_dropout": 0,
+    "early": 0,
     "start": "data/processed/train.safetensors",
     "validation": 0,
     "log_every": 2,
@@ -35,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adam, validated": {"optimizer": "adam", "ema_decay": 0.9, "held_out": 3},  # a chunk for the first process alone
     "one image each": {"optimizer": "muon", "ema_decay": 0.9, "held_out": 0, "batch_size": 2},
     "mirrored": {"optimizer": "adam", "ema_decay": 0, "held_out": 0, "flip": True},
+    "guided": {"optimizer": "adam", "ema_decay": 0.9, "held_out": 0, "label_dropout": 0.5, "early": 0.5},
 }
 
 
@@ -47,11 +51,8 @@ class Trained(NamedTuple):
     seen: list[int]  # how many images of each batch came through the network
 
 
-def trained(
-    group: Group, optimizer: str, ema_decay: float, held_out: int, batch_size: int = 5, flip: bool = False
-) -> Trained:
-    recipe = {**RECIPE, "optimizer": optimizer, "ema_decay": ema_decay, "batch_size": batch_size, "flip": flip}
-    params = TrainParams.model_validate(recipe)
+def trained(group: Group, held_out: int, batch_size: int = 5, **changes: object) -> Trained:
+    params = TrainParams.model_validate({**RECIPE, "batch_size": batch_size, **changes})
     model = network(prediction="v")
     training = Training(model, SCHEDULE, split(4 * batch_size), split(held_out, seed=1), params, CPU, group)
     seen: list[int] = []
@@ -74,7 +75,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Trained]]:
 
 def test_a_batch_cannot_be_shared_among_more_processes_than_it_has_images() -> None:
     with pytest.raises(ValueError, match="a batch of 2 images cannot be shared among 3 processes"):
-        trained(Group(0, 3), "adam", 0, held_out=0, batch_size=2)
+        trained(Group(0, 3), held_out=0, batch_size=2, optimizer="adam", ema_decay=0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,6 +100,7 @@ def test_two_processes_give_what_one_gives(both: list[dict[str, Trained]], case:
     told = [end.validation is not None for end in together.ends]
     assert told == [False, CASES[case]["held_out"] > 0]  # soon after the first there is no other
     assert ("kept" in together.state) == (CASES[case]["held_out"] > 0)
+    assert any(name.startswith("early.") for name in together.state) == ("early" in CASES[case])
 
 
 def test_each_process_computes_its_share_alone(both: list[dict[str, Trained]]) -> None:

@@ -29,6 +29,8 @@ RECIPE = {
     "timestep_sampling": "stratified",
     "log_snr_center": None,
     "classes": "all",
+    "label_dropout": 0.0,
+    "early": 0.0,
     "flip": False,
     "start": "data/processed/train.safetensors",
     "validation": 0,
@@ -69,6 +71,22 @@ def finished(**changes: Any) -> Training:
     for _ in training.run():
         pass
     return training
+
+
+def given_to(training: Training, share: Split, monkeypatch: pytest.MonkeyPatch) -> Split:
+    """What the network's loss is computed of when a step takes this batch."""
+    seen: list[Split] = []
+    errors = training.denoising.errors
+
+    def record(model: torch.nn.Module, batch: Split, t: Tensor, noise: Tensor) -> Tensor:
+        seen.append(batch)
+        return errors(model, batch, t, noise)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.denoising, "errors", record)
+        training._step(share)
+    (found,) = seen
+    return found
 
 
 def validated(training: Training) -> Tensor:

@@ -6,18 +6,19 @@ the ordinary differential equation with eta 0, of the stochastic one with eta 1.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from ddpm.data.card import Classes
+from ddpm.diffusion.guidance import Guide, PredictNoise
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.runtime.params import Section
 
-PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> noise like x_t
+LogSNR = Annotated[float, Field(ge=-100, le=100)]
 Noise = Callable[[], Tensor]  # the next standard normal draw, shaped like x_t
 
 
@@ -30,7 +31,17 @@ class SamplerParams(Section):
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
+    guidance: Annotated[float, Field(ge=0, le=1000)]
+    guide: Guide
+    guidance_interval: tuple[LogSNR, LogSNR]
     classes: Classes
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError("must be from, to in ascending order")
+        return interval
 
     def for_images(self, channels: int) -> "SamplerParams":
         """With the spacing, where it is not set, that suits grey or coloured images."""
@@ -83,7 +94,11 @@ def _evenly_in_log_snr(schedule: NoiseSchedule, steps: int) -> list[int]:
 
 
 def sample_loop(
-    predict_noise: PredictNoise, schedule: NoiseSchedule, params: SamplerParams, noise: Noise
+    predict_noise: PredictNoise,
+    schedule: NoiseSchedule,
+    params: SamplerParams,
+    noise: Noise,
+    timesteps: Sequence[int] = (),
 ) -> Iterator[Step]:
     """Walk the reverse process from x_T ~ N(0, I), one `Step` for each evaluation of `predict_noise`.
 
@@ -101,17 +116,18 @@ def sample_loop(
 
     Args:
         noise: called once for x_T, then once for every step that adds noise.
+        timesteps: the walk, descending, where it is not the one that params space.
 
     Raises:
         ValueError: params.steps exceeds the schedule's timesteps.
     """
-    walk = spaced_timesteps(schedule, params.steps, params.spacing)
+    walk = timesteps or spaced_timesteps(schedule, params.steps, params.spacing)
     x_t = noise()
     before: tuple[float, Tensor] | None = None  # alpha_bar and the estimate of the step before
     for t, t_prev in zip(walk, [*walk[1:], None], strict=True):
         alpha_bar = float(schedule.alphas_cumprod[t])
         alpha_bar_prev = 1.0 if t_prev is None else float(schedule.alphas_cumprod[t_prev])
-        pred_noise = predict_noise(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        pred_noise = predict_noise(x_t, t)
         pred_x_start = (x_t - math.sqrt(1 - alpha_bar) * pred_noise) / math.sqrt(alpha_bar)
         if params.clip:
             pred_x_start = pred_x_start.clamp(-1, 1)

@@ -89,6 +89,19 @@ class NoiseSchedule:
         coef2 = _over_images(self.posterior_mean_coef2, t, x_t)
         return coef1 * x_start + coef2 * x_t, _over_images(self.posterior_variance, t, x_t)
 
+    def q_between(self, x_start: Tensor, x_t: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Draw x_s ~ q(x_s | x_t, x_0) for s < t, given `noise` ~ N(0, I): `q_posterior` of any distance.
+
+        It is sqrt(abar_s) x_0 + sqrt(1 - abar_s - v) eps + sqrt(v) noise, with eps the noise in x_t that x_0 implies,
+        and v = (1 - abar_t / abar_s) (1 - abar_s) / (1 - abar_t) (Song et al. 2021, arXiv:2010.02502, eqs. 12 and 16).
+
+        Shapes: x_start, x_t and noise (B, C, H, W), s and t (B,) of integers in 0..T-1; the result is like x_t.
+        """
+        after, before = _over_images(self.alphas_cumprod, s, x_t), _over_images(self.alphas_cumprod, t, x_t)
+        variance = (1 - before / after) * (1 - after) / (1 - before)
+        eps = (x_t - before.sqrt() * x_start) / (1 - before).sqrt()
+        return after.sqrt() * x_start + (1 - after - variance).clamp(min=0).sqrt() * eps + variance.sqrt() * noise
+
     def predict_x_start(self, x_t: Tensor, t: Tensor, pred_noise: Tensor) -> Tensor:
         """The estimate of x_0 that the predicted noise implies (eq. 15), unclipped."""
         signal = _over_images(self.sqrt_alphas_cumprod, t, x_t)

@@ -37,6 +37,20 @@ def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generat
     return torch.searchsorted(cdf, u.to(cdf.dtype), right=True).clamp(max=len(cdf) - 1)
 
 
+def quantile_timesteps(count: int, cdf: Tensor) -> tuple[int, ...]:
+    """`count` timesteps, descending from the last, that part this distribution into equal shares.
+
+    Raises:
+        ValueError: there are too few timesteps for so many.
+    """
+    shares = torch.arange(count, 0, -1, dtype=cdf.dtype) / count
+    below_the_last = torch.searchsorted(cdf, shares[1:] * cdf[-1]).clamp(max=len(cdf) - 1)
+    timesteps = (len(cdf) - 1, *below_the_last.tolist())
+    if len({*timesteps}) < count:
+        raise ValueError(f"{len(cdf)} timesteps are too few for {count} evaluations; lower one, or raise the other")
+    return timesteps
+
+
 class Buckets:
     """Running means of losses in TIMESTEP_BUCKETS equal ranges of t, kept on the device."""
 

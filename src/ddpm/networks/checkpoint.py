@@ -5,8 +5,10 @@ from typing import Annotated, Any, NamedTuple, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
 from ddpm.data.card import MAX_CLASSES, DataCard
+from ddpm.diffusion.guidance import Guide
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.networks.weights import MAX_HEADER, rebuild
@@ -16,6 +18,7 @@ from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
 
 LABELS = "label.weight"  # what a network is told of each class
+EARLY = "early."  # before the names of the weights that it had early in its training
 MAX_TIMES = 1 << 22  # numbers in the network's table of the times; it stands in memory, and not in the file
 MAX_COUNT = 1 << 40  # images of a class: float64 has sums of a thousand such numbers exactly
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -41,6 +44,8 @@ class ModelCard(Section):
     model: UNetParams
     schedule: ScheduleParams
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    guides: tuple[Guide, ...] = ()  # what its samples can be guided by; files from before this say nothing of it
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model, the only ones that it draws by
 
     @field_validator("class_counts")
     @classmethod
@@ -56,6 +61,12 @@ class ModelCard(Section):
             raise ValueError(f"{len(self.class_counts)} class_counts for {len(self.data.classes)} classes")
         if self.model != self.model.for_images(self.data.shape):
             raise ValueError("model: has no channels or patch_size")
+        if "unlabelled" in self.guides and not self.model.class_conditional:
+            raise ValueError("guides: a network that is told no class is always unlabelled")
+        if list(self.timesteps) != sorted({*self.timesteps}, reverse=True):
+            raise ValueError("timesteps: must descend")
+        if self.timesteps and self.timesteps[0] != self.schedule.timesteps - 1:
+            raise ValueError("timesteps: must begin with the last of the schedule")
         return self
 
     @property
@@ -65,22 +76,43 @@ class ModelCard(Section):
 
 
 class LoadedModel(NamedTuple):
-    """A denoiser in evaluation mode, its schedule and its card."""
+    """A denoiser in evaluation mode, its schedule and its card; and the denoiser that it was early in its training."""
 
     model: UNet
     schedule: NoiseSchedule
     card: ModelCard
+    early: UNet | None = None
 
 
-def save_model(path: Path, model: UNet, schedule: NoiseSchedule, class_counts: tuple[int, ...], **facts: Any) -> None:
+def save_model(
+    path: Path,
+    model: UNet,
+    schedule: NoiseSchedule,
+    class_counts: tuple[int, ...],
+    early: dict[str, Tensor] | None = None,
+    unlabelled: bool = False,
+    timesteps: tuple[int, ...] = (),
+    **facts: Any,
+) -> None:
     """Write weights and card as safetensors.
 
     Args:
         class_counts: how many images of each class there were to train on, held-out ones included.
+        early: the weights that it had early in its training, to guide its samples by.
+        unlabelled: whether it has learned to draw without being told the class, too.
+        timesteps: of a distilled model, those that it draws by.
         facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
     """
-    card = ModelCard(data=model.data, model=model.params, schedule=schedule.params, class_counts=class_counts)
-    weights = dict(model.state_dict())
+    known: tuple[tuple[Guide, bool], ...] = (("early", early is not None), ("unlabelled", unlabelled))
+    card = ModelCard(
+        data=model.data,
+        model=model.params,
+        schedule=schedule.params,
+        class_counts=class_counts,
+        guides=tuple(guide for guide, there in known if there),
+        timesteps=timesteps,
+    )
+    weights = dict(model.state_dict()) | {EARLY + name: weight for name, weight in (early or {}).items()}
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
 
@@ -96,8 +128,15 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
         raise UserError(f"{path}: not a model file of this project")
     card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
-    model = rebuild(path, lambda: UNet(card.model, schedule, card.data), weights)
-    return LoadedModel(to_device(model, torch.device(device)).eval(), schedule, card)
+
+    def network(weights: dict[str, Tensor]) -> UNet:
+        rebuilt = rebuild(path, lambda: UNet(card.model, schedule, card.data), weights)
+        return to_device(rebuilt, torch.device(device)).eval()
+
+    early = None
+    if "early" in card.guides:
+        early = network({name.removeprefix(EARLY): weights.pop(name) for name in [*weights] if name.startswith(EARLY)})
+    return LoadedModel(network(weights), schedule, card, early)
 
 
 def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:

@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from ddpm.data.card import listed
-from ddpm.diffusion.samplers import PredictNoise, SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.diffusion.guidance import PredictNoise, guided
+from ddpm.diffusion.samplers import SamplerParams, Step, sample_loop, spaced_timesteps
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.unet import NO_LABEL, UNet
 from ddpm.runtime.console import UserError, shown
 from ddpm.runtime.device import Runtime
 from ddpm.runtime.randomness import ImageNoise, generator
+
+GUIDED_BY = {"early": "early", "unlabelled": "label_dropout"}  # what of `train` a guide comes from
 
 
 def draw_batch(
@@ -28,7 +32,8 @@ def draw_batch(
     params = params.for_images(loaded.card.data.shape[0])
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = draw_labels(loaded.card, params, seed, indices)
-    steps = sample_loop(noise_predictor(loaded, labels, runtime), loaded.schedule, params, noise)
+    predict_noise = noise_predictor(loaded, labels, params, runtime)
+    steps = sample_loop(predict_noise, loaded.schedule, params, noise, loaded.card.timesteps)
     last: Step | None = None
     while True:
         with torch.inference_mode():  # entered anew for each step, so that it never leaks into the caller
@@ -42,19 +47,30 @@ def draw_batch(
         raise UserError(f"image {image}: the model's predictions are not finite; fetch it again, or train it anew")
 
 
-def noise_predictor(loaded: LoadedModel, labels: Tensor, runtime: Runtime) -> PredictNoise:
-    """The network as a sampler calls it, told the labels (B,), in the runtime's precision.
+def noise_predictor(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> PredictNoise:
+    """The network as a sampler calls it, told the labels (B,) and guided as params say, in the runtime's precision.
 
     What it predicts infinite becomes NaN: a sampler that clips would take it for a black or white pixel.
     """
     labels = labels.to(runtime.device)
+    with_and_without = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
 
-    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+    def ask(network: UNet | None, x_t: Tensor, t: int, labels: Tensor) -> Tensor:
+        assert network
         with runtime.autocast():
-            pred_noise: Tensor = loaded.model(x_t, t, labels)
+            pred_noise: Tensor = network(x_t, torch.full_like(labels, t), labels)
         return pred_noise.float().masked_fill(~pred_noise.isfinite(), torch.nan)
 
-    return predict_noise
+    def predict_noise(x_t: Tensor, t: int) -> Tensor:
+        return ask(loaded.model, x_t, t, labels)
+
+    def predict_both(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        if params.guide == "early":
+            return ask(loaded.model, x_t, t, labels), ask(loaded.early, x_t, t, labels)
+        labelled, unlabelled = ask(loaded.model, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
+        return labelled, unlabelled
+
+    return guided(predict_noise, predict_both, loaded.schedule, params.guidance, params.guidance_interval)
 
 
 def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
@@ -105,10 +121,34 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
     """Number of steps that `params` means for this model.
 
     Raises:
-        UserError: more steps than the model has timesteps, or classes that it cannot draw.
+        UserError: more steps than the model has timesteps, or classes or guidance that it does not have; or a distilled
+            model is to draw in another way than its own.
     """
     wanted_classes(loaded.card, params)
+    if loaded.card.timesteps:
+        return _check_distilled(loaded.card.timesteps, params)
+    if params.guidance != 1 and params.guide not in loaded.card.guides:
+        known = listed(loaded.card.guides) if loaded.card.guides else "none"
+        raise UserError(
+            f"guidance: {params.guidance:g}, but this model has no guide {params.guide} (it has {known}); "
+            f"set guidance to 1, or train one with train.{GUIDED_BY[params.guide]}"
+        )
     try:
         return len(spaced_timesteps(loaded.schedule, params.steps, params.spacing))
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _check_distilled(timesteps: Sequence[int], params: SamplerParams) -> int:
+    """Number of the steps of a distilled model, whose sampler is the ancestral process over just these timesteps."""
+    steps = len(timesteps)
+    same = params.variance == "posterior" if params.sampler == "ddpm" else params.sampler == "ddim" and params.eta == 1
+    if not same:
+        raise UserError("sampler: this model is distilled for ddpm with the posterior variance; set that")
+    if params.steps not in {None, steps}:
+        raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set null")
+    if params.spacing is not None:
+        raise UserError(f"spacing: {params.spacing}, but a distilled model has timesteps of its own; set null")
+    if params.guidance != 1:
+        raise UserError(f"guidance: {params.guidance:g}, but a distilled model has no guide; set 1")
+    return steps

@@ -18,6 +18,7 @@ from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embe
 from ddpm.runtime.params import Section
 
 WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # of one level, and of more
+NO_LABEL = -1  # of images whose class a network is not told
 MOST_HALVINGS = 3  # at full resolution: of larger images, patches enter
 Channels = Annotated[int, Field(ge=1, le=2048)]
 
@@ -125,7 +126,8 @@ class UNet(nn.Module):
         """Shapes: x_t (B, C, H, W), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
 
         The labels (B,), integers, are what is in the pictures; only a class-conditional network looks at them. They
-        join the time, each as a learned vector (Nichol and Dhariwal 2021, arXiv:2102.09672, section 5).
+        join the time, each as a learned vector (Nichol and Dhariwal 2021, arXiv:2102.09672, section 5), and NO_LABEL as
+        none.
 
         With prediction "v" the layers give v = signal eps - spread x_0, and eps is spread x_t + signal v (Salimans and
         Ho 2022, arXiv:2202.00512, appendix D). Where x_t is nearly all noise, it is then handed on as it is, and the
@@ -135,7 +137,8 @@ class UNet(nn.Module):
         if self.label:
             if labels is None:
                 raise ValueError("a class-conditional network needs labels")
-            embedding = embedding + self.label(labels)
+            told = self.label(labels.clamp(min=0))
+            embedding = embedding + told.masked_fill(labels.view(-1, 1) == NO_LABEL, 0)
         embedding = self.activation(embedding)
         h = self.stem(F.pixel_unshuffle(x_t, self.patch_size))
         skips = []

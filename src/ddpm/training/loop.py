@@ -10,12 +10,12 @@ from torch import Tensor
 from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Buckets
-from ddpm.networks.unet import UNet
+from ddpm.networks.unet import NO_LABEL, UNet
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.group import ALONE, Group
 from ddpm.runtime.randomness import generator
 from ddpm.training.losses import Denoising
-from ddpm.training.optim import Optimization
+from ddpm.training.optim import Optimization, below
 from ddpm.training.recipe import TrainParams
 from ddpm.training.validation import Validation
 
@@ -83,6 +83,7 @@ class Training:
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
         self.epochs_done = 0
+        self.early: dict[str, Tensor] | None = None  # the model's weights after params.early of all steps
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=runtime.device)
         self.buckets = Buckets(schedule.timesteps, runtime.device)
@@ -116,6 +117,8 @@ class Training:
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
                 self.since_log += 1
+                if self.params.early and self.step == max(1, round(self.params.early * self.total_steps)):
+                    self.early = {name: weight.clone() for name, weight in self.model.state_dict().items()}
                 due = self.step % self.params.log_every == 0 or self.step == self.total_steps
                 yield self._log() if due else None
             means = self.buckets.mean()
@@ -130,7 +133,8 @@ class Training:
         """All that changes while it trains; tensors of weights and losses are not copies."""
         counts = torch.tensor([self.epochs_done, self.since_log])
         sums = {"counts": counts, "loss_sum": self.loss_sum, "sums": self.buckets.sums, "hits": self.buckets.counts}
-        return self.optimization.state() | self.validation.state() | sums
+        early = {f"early.{name}": weight for name, weight in (self.early or {}).items()}
+        return self.optimization.state() | self.validation.state() | sums | early
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from where another Training with the same arguments was.
@@ -143,6 +147,7 @@ class Training:
         for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
             tensor.copy_(state[name])
         self.validation.load_state(state)
+        self.early = below("early.", state) or None
 
     def _log(self) -> Logged:
         logged = Logged(self.step, float(self.loss_sum) / self.since_log)
@@ -166,7 +171,8 @@ class Training:
         t, noise = self.denoising.draw(count, self.cdf, self.params.timestep_sampling, source)
         mine = self.group.share(count)
         self.network.zero_grad(set_to_none=True)
-        losses = self.denoising.errors(self.compiled, self._mirrored(share, mine), t[mine], noise[mine])
+        images = self._without_some_labels(self._mirrored(share, mine), mine)
+        losses = self.denoising.errors(self.compiled, images, t[mine], noise[mine])
         (self.denoising.trained(losses, t[mine]).sum() / count).backward()
         all_losses = torch.zeros(count, device=t.device)
         all_losses[mine] = losses.detach()
@@ -182,3 +188,11 @@ class Training:
         mirrored = torch.rand(self.params.batch_size, generator=source)[mine].to(share.images.device) < 0.5
         images = torch.where(mirrored.view(-1, 1, 1, 1), share.images.flip(3), share.images)
         return Split(images, share.labels)
+
+    def _without_some_labels(self, share: Split, mine: slice) -> Split:
+        """The images, of params.label_dropout of which the network is not told the class (arXiv:2207.12598)."""
+        if not self.params.label_dropout:
+            return share
+        source = generator(self.params.seed, "label dropout", self.step)
+        draws = torch.rand(self.params.batch_size, generator=source)[mine].to(share.labels.device)
+        return Split(share.images, share.labels.masked_fill(draws < self.params.label_dropout, NO_LABEL))

@@ -20,6 +20,8 @@ class TrainParams(OptimizationParams):
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
     classes: Classes
+    label_dropout: Annotated[float, Field(ge=0, lt=1)]
+    early: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
     start: Annotated[str, Field(min_length=1)]
     validation: Annotated[float, Field(ge=0, le=0.5)] | None
