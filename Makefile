@@ -10,8 +10,9 @@ PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
 INSTALL := .venv/bin/python -m pip install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+STEPS ?= 4
 
-.PHONY: help repro test check plots article unlabelled fashion verify remote clean env
+.PHONY: help repro test check plots article unlabelled fashion distilled verify remote clean env
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +45,11 @@ unlabelled: env ## run the default without classes as the experiment "unlabelled
 
 fashion: env ## run the default recipe on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
 	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]'
+
+distilled: env ## distil the model to STEPS evaluations, and keep what it draws in docs/distilled-STEPS: make distilled STEPS=4
+	scripts/variant.sh distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
+		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
+		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 
 verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
 	@python -m scripts.verify

@@ -1,9 +1,10 @@
-"""Score samplers of the trained model against the evaluations that they take, into docs/samplers/.
+"""Score samplers of the trained model, and distilled ones, against the evaluations that they take, into docs/samplers/.
 
-    python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m ddim
+    python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m ddim --guidance none "early 1.3"
+    python -m benchmarks.samplers --distilled 4 2 1 --pictures
 
 Every row is kept as soon as it is there; what docs/samplers/scores.csv already has is not drawn again. Samplers are
-chosen by classifier a, which the plot shows.
+chosen by classifier a, which the plot shows; no choice has seen the distances on pixels.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from ddpm.runtime.console import run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole
 from ddpm.runtime.randomness import ImageNoise, generator
+from ddpm.scoring.components import principal_components
 from ddpm.scoring.figures import tile, to_png
 from ddpm.scoring.scores import frechet_distance
 
@@ -46,8 +48,10 @@ NOISES = {
     "ddim": ["eta 0.0", "eta 1.0"],
     "dpmpp_2m": ["eta 0.0", "eta 1.0"],
 }
+OWN = "own"  # of a distilled model
+INTERVAL = (-4.0, 2.0)
 SPACINGS = ("trailing", "log_snr", "linspace", "leading")
-KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "count"]
+KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "guidance", "count"]
 
 
 class Setting(NamedTuple):
@@ -58,14 +62,17 @@ class Setting(NamedTuple):
     spacing: str
     clip: bool
     evaluations: int
+    guidance: str = "none"
 
     def params(self) -> SamplerParams:
         """As a sampler of this project takes it."""
         key, value = self.noise.split()
-        walk = {"sampler": self.sampler, "steps": self.evaluations, "spacing": self.spacing, "clip": self.clip}
+        spacing = None if self.spacing == OWN else self.spacing
+        walk = {"sampler": self.sampler, "steps": self.evaluations, "spacing": spacing, "clip": self.clip}
         noise = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
-        plain = {"guidance": 1.0, "guide": "early", "guidance_interval": (0.0, 0.0)}
-        return SamplerParams.model_validate({**walk, **noise, **plain, "classes": "all"})
+        guide, _, scale = self.guidance.partition(" ")
+        guidance = {"guidance": float(scale or 1), "guide": guide if scale else "early", "guidance_interval": INTERVAL}
+        return SamplerParams.model_validate({**walk, **noise, **guidance, "classes": "all"})
 
 
 def main() -> None:
@@ -74,34 +81,53 @@ def main() -> None:
     runtime = start()
     loaded = load_model(MODEL, runtime.device)
     judge = Judge(runtime, loaded.card.classes)
-    files = sha256(MODEL, *judge.paths.values(), *CODE)
     table = OUT / "scores.csv"
     rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=KEY)
-    for setting in [*REAL, *settings(args)]:
+    models = {
+        **dict.fromkeys([*REAL, *settings(args)], MODEL),
+        **{ours(steps): distilled(steps) for steps in args.distilled},
+    }
+    for setting, model in models.items():
+        files = sha256(model, *judge.paths.values(), *CODE)
         key = [files, *setting, args.count]
         if (rows[KEY].fillna("").astype(str) == [str(each) for each in key]).all(axis=1).any():
             continue
         began = time.perf_counter()
-        images = (
-            judge.real(setting.noise, args.count) if setting in REAL else draw(loaded, setting, args.count, runtime)
-        )
+        if setting in REAL:
+            images, labels = judge.real(setting.noise, args.count)
+        else:
+            source = load_model(model, runtime.device)
+            images = draw(source, setting, args.count, runtime)
+            labels = draw_labels(source.card, setting.params(), SEED, range(args.count))
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
-        row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | cost
+        row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | judge.others(images, labels) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])
         write_whole(table, rows.to_csv(index=False).encode())
         print(*setting, f"frechet a {row['frechet_a']:.3f}, {row['seconds']} s")
-    write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"] == files], args.count))
+    current = {sha256(model, *judge.paths.values(), *CODE) for model in models.values()}
+    write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"].isin(current)], args.count))
     if args.pictures:
-        write_whole(OUT / "pictures.png", pictures(loaded, runtime))
+        write_whole(OUT / "pictures.png", pictures(loaded, args.distilled, runtime))
 
 
 def settings(args: argparse.Namespace) -> Iterator[Setting]:
     """Every combination that the command line names, but for those that a solver of diffusers does not have."""
-    for steps, sampler, spacing, clip in itertools.product(args.evaluations, args.sampler, args.spacing, args.clip):
+    each = itertools.product(args.evaluations, args.sampler, args.spacing, args.clip, args.guidance)
+    for steps, sampler, spacing, clip, guidance in each:
         for noise in NOISES.get(sampler, ["eta 0.0"]):
-            foreign = sampler in SCHEDULERS and (spacing == "log_snr" or steps < 2)
+            foreign = sampler in SCHEDULERS and (spacing == "log_snr" or steps < 2 or guidance != "none")
             if noise in args.noise and not foreign:
-                yield Setting(sampler, noise, spacing, clip, steps)
+                yield Setting(sampler, noise, spacing, clip, steps, guidance)
+
+
+def ours(steps: int) -> Setting:
+    """How a model that is distilled to so many evaluations draws."""
+    return Setting("ddpm", "variance posterior", OWN, True, steps)
+
+
+def distilled(steps: int) -> Path:
+    """Its file."""
+    return MODELS / f"distilled-{steps}.safetensors"
 
 
 def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
@@ -156,10 +182,8 @@ SCHEDULERS = {"unipc": unipc, "heun": heun}  # of diffusers, to see whether they
 REAL = [Setting("real test images", f"subset {index}", "", True, 0) for index in range(10)]  # at random, not the first
 PICTURED = [
     Setting("ddpm", "variance posterior", "trailing", True, 1000),
-    Setting("ddpm", "variance posterior", "trailing", True, 50),
-    *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, evaluations) for evaluations in (50, 20, 10, 5)),
-    *(Setting("dpmpp_2m", "eta 0.0", "trailing", True, evaluations) for evaluations in (20, 10, 5)),
-    Setting("ddim", "eta 0.0", "trailing", True, 20),
+    *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps, "early 1.3") for steps in (20, 10)),
+    *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps) for steps in (20, 10, 6, 4, 2)),
 ]
 COLUMNS = 20
 
@@ -173,13 +197,23 @@ class Judge:
         self.paths = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
         self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
         both = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
-        train, self.test = ((each.split if labels is None else each.of(labels)).images for each in both)
-        self.train = {name: self._features(name, train) for name in NAMES}
+        train, self.test = ((each.split if labels is None else each.of(labels)) for each in both)
+        self.train = {name: self._features(name, train.images) for name in NAMES}
+        self.components = principal_components(train.images)
+        self.train_pixels = self.components(train.images)
 
-    def real(self, subset: str, count: int) -> Tensor:
-        """So many test images, uint8 (count, C, H, W); another random subset for each name."""
-        order = torch.randperm(len(self.test), generator=generator(SEED, subset))
-        return self.test[order[:count]]
+    def real(self, subset: str, count: int) -> tuple[Tensor, Tensor]:
+        """So many test images, uint8 (count, C, H, W), and their labels; another random subset for each name."""
+        order = torch.randperm(len(self.test.images), generator=generator(SEED, subset))
+        return self.test.take(order[:count])
+
+    def others(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """The distance on principal components of pixels, and the share that classifier a takes for these classes."""
+        seen = features_and_logits(self.classifiers["a"], images, self.runtime.device)[1].argmax(1)
+        return {
+            "frechet_pixels": round(frechet_distance(self.train_pixels, self.components(images)), 4),
+            "as_asked": round((seen == labels).double().mean().item(), 4),
+        }
 
     def frechet(self, images: Tensor) -> dict[str, float]:
         """Distance of uint8 images (N, C, H, W) from the training images, on the features of each classifier."""
@@ -199,11 +233,11 @@ def sha256(*paths: Path) -> str:
 
 def plot(rows: pd.DataFrame, count: int) -> bytes:
     """Frechet distance against evaluations: a line for each sampler, clipped and in trailing steps."""
-    shown = (rows["count"] == count) & (rows["spacing"] == "trailing") & (rows["clip"].astype(str) == "True")
+    shown = (rows["count"] == count) & rows["spacing"].isin(["trailing", OWN]) & (rows["clip"].astype(str) == "True")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (sampler, noise), line in rows[shown].groupby(["sampler", "noise"]):
+    for (sampler, noise, guidance), line in rows[shown].groupby(["sampler", "noise", "guidance"]):
         ordered = line.sort_values("evaluations")
-        axes.plot(ordered["evaluations"], ordered["frechet_a"], marker="o", label=f"{sampler}, {noise}")
+        axes.plot(ordered["evaluations"], ordered["frechet_a"], marker="o", label=f"{sampler}, {noise}, {guidance}")
     axes.set(xscale="log", yscale="log", xlabel="evaluations of the network for each image")
     axes.set(ylabel="Frechet distance (classifier a)", title=f"{count} images each")
     axes.set_xticks(ticks := sorted(rows[shown]["evaluations"].unique()), list(map(str, ticks)))
@@ -213,14 +247,19 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
     return to_png(figure)
 
 
-def pictures(loaded: LoadedModel, runtime: Runtime) -> bytes:
-    """A row of images for each of PICTURED, all from the same x_T."""
-    rows = torch.stack([draw(loaded, setting, COLUMNS, runtime) for setting in PICTURED])
-    figure, axes = plt.subplots(len(PICTURED), figsize=(9, 0.55 * len(PICTURED)), layout="constrained")
-    for axis, setting, row in zip(axes, PICTURED, rows, strict=True):
+def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes:
+    """A row of images for each of PICTURED and for the distilled models, all from the same x_T."""
+    own = [(ours(steps), load_model(distilled(steps), runtime.device)) for steps in few]
+    drawn = [*((setting, loaded) for setting in PICTURED), *own]
+    rows = torch.stack([draw(model, setting, COLUMNS, runtime) for setting, model in drawn])
+    figure, axes = plt.subplots(len(rows), figsize=(9, 0.55 * len(rows)), layout="constrained")
+    for axis, (setting, _), row in zip(axes, drawn, rows, strict=True):
         axis.imshow(tile(row, COLUMNS).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
         axis.set_ylabel(
-            f"{setting.sampler}\n{setting.noise}\n{setting.evaluations}", rotation=0, va="center", ha="right"
+            f"{'distilled' if setting.spacing == OWN else setting.sampler}, {setting.guidance}\n{setting.evaluations}",
+            rotation=0,
+            va="center",
+            ha="right",
         )
         axis.set(xticks=[], yticks=[])
     return to_png(figure)
@@ -235,6 +274,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sampler", choices=[*NOISES, *SCHEDULERS], nargs="+", default=[*NOISES])
     parser.add_argument("--spacing", choices=SPACINGS, nargs="+", default=SPACINGS[:2])
     parser.add_argument("--noise", choices=kinds, nargs="+", default=kinds, help="share or variance of the noise")
+    parser.add_argument("--guidance", nargs="+", default=["none"], help='none, or such as "early 1.3"')
+    parser.add_argument(
+        "--distilled", type=at_least(1), nargs="*", default=[], help="models of so many evaluations, too"
+    )
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
     parser.add_argument("--pictures", action="store_true", help="draw docs/samplers/pictures.png, too")
     return parser.parse_args()

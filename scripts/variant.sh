@@ -14,7 +14,7 @@ dvc exp rename --force "$name-new" "$name"
 kept=$(mktemp -d)
 trap 'rm -rf "$kept"' EXIT
 git archive "refs/exps/${head:0:2}/${head:2}/$name" \
-	metrics/{preprocess,forward_diffusion,classifier,train,evaluate,likelihood,classification_accuracy_score} params.yaml dvc.lock | tar -x -C "$kept"
+	metrics params.yaml dvc.lock | tar -x -C "$kept"
 mkdir -p "docs/$name"
 rm -rf "docs/$name/metrics" "docs/$name/params.yaml" "docs/$name/dvc.lock"
 mv "$kept"/* "docs/$name"
