@@ -11,6 +11,7 @@ from ddpm.data.preparation import DataParams
 from ddpm.diffusion.guidance import Guide
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.networks.classifier import ClassifierParams
+from ddpm.networks.sampling import check_distilled
 from ddpm.networks.unet import UNetParams
 from ddpm.runtime.console import UserError, run
 from ddpm.runtime.device import start
@@ -70,8 +71,11 @@ def spanning_errors(params: AllParams) -> list[str]:
     if folder == "data" and name in known and name not in params.download.sets:
         errors.append(f"data.set: {params.data.set} is made only when download.sets has {name}")
     learned = {str(each) for each in params.train.classes}
-    distilled = {f"models/distilled-{steps}.safetensors" for steps in params.distill.steps}
-    if (source := params.sample.model) not in {MODEL, *distilled}:
+    distilled = {f"models/distilled-{steps}.safetensors": steps for steps in params.distill.steps}
+    if many := [steps for steps in params.distill.steps if steps > timesteps]:
+        errors.append(f"distill.steps: {many} must be at most schedule.timesteps, {timesteps}")
+    source = params.sample.model
+    if source.startswith("models/") and source not in {MODEL, *distilled}:
         errors.append(
             f"sample.model: {source} is made by no stage; choose from {', '.join(sorted({MODEL, *distilled}))}"
         )
@@ -79,11 +83,14 @@ def spanning_errors(params: AllParams) -> list[str]:
         steps = getattr(params.sample, name).steps
         if steps is not None and steps > timesteps:
             errors.append(f"sample.{name}.steps: {steps} must be at most schedule.timesteps, {timesteps}")
-        if excess := getattr(params.sample, name).excess(steps or timesteps):
+        if excess := getattr(params.sample, name).excess(steps or distilled.get(source, timesteps)):
             errors.append(f"sample.{name}.{excess}")
         guidance, guide = getattr(params.sample, name).guidance, getattr(params.sample, name).guide
-        if guidance != 1 and source in distilled:
-            errors.append(f"sample.{name}.guidance: {guidance:g}, but a distilled model has no guide; set it to 1")
+        if source in distilled:
+            try:
+                check_distilled(distilled[source], getattr(params.sample, name))
+            except UserError as error:
+                errors.append(f"sample.{name}.{error}")
         elif guidance != 1 and (reason := unguided(params, guide)):
             errors.append(f"sample.{name}.guidance: {guidance:g}, but no guide {guide} is made: {reason}; set it to 1")
         classes = getattr(params.sample, name).classes
@@ -93,8 +100,10 @@ def spanning_errors(params: AllParams) -> list[str]:
             errors.append(f"sample.{name}.classes: {unknown} must be among train.classes, {list(params.train.classes)}")
     if not params.sample.gallery.keep_every:
         errors.append("sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more")
-    if params.train.start == MODEL:
-        errors.append(f"train.start: {MODEL} is what training makes; copy it to data/, and `dvc add` the copy")
+    if params.train.start in {MODEL, *distilled}:
+        errors.append(
+            f"train.start: {params.train.start} is what training makes; copy it to data/, and `dvc add` the copy"
+        )
     if params.sample.population.count <= NEIGHBOURS:
         errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors

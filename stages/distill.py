@@ -36,23 +36,25 @@ def main(stage: Stage) -> None:
         raise UserError(f"distill.steps: {list(params.steps)} has no {stage.item}; set [{stage.item}]")
     runtime = start()
     environment = runtime.describe()
-    state = State(stage.name, stage.fingerprint(environment))
-    teacher = load_model(stage.input(TEACHER))
+    teacher = load_model(stage.input(TEACHER), runtime.device)
     if teacher.card.timesteps:
         raise UserError(f"{TEACHER}: is distilled itself, to {len(teacher.card.timesteps)} evaluations; train one")
     images = load_split(stage.input(TRAIN)).of(teacher.card.classes)
     try:
         distillation = Distillation(teacher, images, int(stage.item), params, runtime)
-    except ValueError as error:
-        raise UserError(f"distill.steps: {error}") from None
+    except ValueError:
+        raise UserError(
+            f"distill.steps: {stage.item} of the {teacher.schedule.timesteps} timesteps would not all be different "
+            f"around distill.log_snr_center, {params.log_snr_center}; lower the first, or move the other toward 0"
+        ) from None
+    state = State(f"{stage.name}-{stage.item}", stage.fingerprint(environment, stage.item))  # all inputs are known
     rows: list[list[Any]] = []
     if saved := state.load():
         distillation.load_state(saved.arrays)
         rows = saved.facts["rows"]
         print(f"resuming after step {distillation.step} of {distillation.total_steps}", file=sys.stderr)
-    distil(stage.name, distillation, rows, state)
-    folder, path = METRICS / stage.item, stage.output(MODELS / f"distilled-{stage.item}.safetensors")
-    keep(path, distillation, teacher, environment)
+    distil(f"distill {stage.item}", distillation, rows, state)
+    folder, path = METRICS / stage.item, MODELS / f"distilled-{stage.item}.safetensors"
     table = pd.DataFrame(rows, columns=["step", "auxiliary", "moments"])
     write_whole(stage.output(folder / "loss.csv"), table.to_csv(index=False, float_format="%.6f").encode())
     summary = {
@@ -63,6 +65,7 @@ def main(stage: Stage) -> None:
         "moments": round(rows[-1][2], 6),
     }
     write_json(stage.output(folder / "summary.json"), summary)
+    keep(stage.output(path), distillation, teacher, environment)
     state.finish(distillation.state(), {"rows": rows}, [path])
 
 
@@ -74,9 +77,12 @@ def distil(name: str, distillation: Distillation, rows: list[list[Any]], state: 
         for event in distillation.run():
             bar.update(size)
             if event:
-                if not math.isfinite(event.moments):
-                    lr = distillation.params.lr
-                    raise UserError(f"distill.lr: its loss is {event.moments} at step {event.step}; try less than {lr}")
+                if not math.isfinite(event.moments + event.auxiliary):
+                    lr, auxiliary_lr = distillation.params.lr, distillation.params.auxiliary_lr
+                    raise UserError(
+                        f"distill.lr: the losses are {event.moments} and {event.auxiliary} at step {event.step}; "
+                        f"try less than {lr}, and than {auxiliary_lr} for distill.auxiliary_lr"
+                    )
                 rows.append(list(event))
                 bar.set_postfix(moments=f"{event.moments:.5f}", refresh=False)
             if stop.requested or state.due():

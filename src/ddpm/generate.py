@@ -35,6 +35,7 @@ MOST_STEPS = 100_000
 LAST_NUMBER = 10**12
 LAST_SEED = 2**63 - 1
 WALK = {"sampler": "dpmpp_2m", "steps": 20}  # where nothing of it is said, and the file has no walk of its own
+OWN_WALK = {"sampler": "ddpm", "steps": None}  # of a distilled file
 GUIDED = {"guidance": 1.3, "guide": "early", "guidance_interval": (-4.0, 2.0)}  # likewise, where it has that guide
 
 
@@ -53,8 +54,9 @@ def main() -> None:
     loaded = load_model(args.model, runtime.device)
     if not vars(args).keys() & GUIDED.keys() and params.guide not in loaded.card.guides:
         params = params.model_copy(update={"guidance": 1.0})
-    if loaded.card.timesteps and not vars(args).keys() & WALK.keys():
-        params = params.model_copy(update={"sampler": "ddpm", "steps": None})
+    if loaded.card.timesteps:
+        own = {name: value for name, value in OWN_WALK.items() if name not in vars(args)}
+        params = params.model_copy(update=own)
     check_sampler(loaded, params)
     numbers = range(args.first, args.first + args.count)
     with stopping() as stop, claimed(args.out):

@@ -189,3 +189,38 @@ def test_params_allow_constant_betas_and_a_single_timestep() -> None:
     single = NoiseSchedule(ScheduleParams(timesteps=1, beta_start=0.25, beta_end=0.5))
     assert single.alphas_cumprod.tolist() == [0.75]
     assert single.posterior_variance.tolist() == [0]
+
+
+@pytest.mark.parametrize("t", [1, 2, 250, 999])
+def test_between_neighbours_it_is_the_posterior(schedule: NoiseSchedule, t: int) -> None:
+    x_start, x_t, noise = (normal(3, 1, 2, 2, seed=seed) for seed in range(3))
+    times = torch.full((3,), t)
+    mean, variance = schedule.q_posterior(x_start, x_t, times)
+    found = schedule.q_between(x_start, x_t, times - 1, times, noise)
+    torch.testing.assert_close(found, mean + variance.sqrt() * noise, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("s", "t"), [(0, 999), (100, 101), (300, 700), (998, 999)])
+def test_what_lies_between_has_the_marginals_of_q(schedule: NoiseSchedule, s: int, t: int) -> None:
+    """x_t of x_0 and one noise, x_s of these and another: affine in both noises, so that their weights tell all."""
+    x_start = normal(3, 1, 1, 1)
+    steps = torch.tensor([s, s, s]), torch.tensor([t, t, t])
+    zero, one = torch.zeros_like(x_start), torch.ones_like(x_start)
+
+    def x_s(first: Tensor, second: Tensor) -> Tensor:
+        return schedule.q_between(x_start, schedule.q_sample(x_start, steps[1], first), *steps, second)
+
+    mean = x_s(zero, zero)
+    torch.testing.assert_close(mean, alpha_bar(s) ** 0.5 * x_start, rtol=0, atol=1e-9)
+    variance = (x_s(one, zero) - mean).square() + (x_s(zero, one) - mean).square()
+    torch.testing.assert_close(variance, (1 - alpha_bar(s)) * one, rtol=0, atol=1e-9)
+
+
+def test_what_lies_between_may_be_another_for_each_image(schedule: NoiseSchedule) -> None:
+    x_start, x_t, noise = (normal(3, 1, 2, 2, seed=seed) for seed in range(3))
+    s, t = torch.tensor([0, 10, 500]), torch.tensor([5, 999, 501])
+    together = schedule.q_between(x_start, x_t, s, t, noise)
+    for image in range(3):
+        part = slice(image, image + 1)
+        alone = schedule.q_between(x_start[part], x_t[part], s[part], t[part], noise[part])
+        assert torch.equal(alone, together[part])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
+from ddpm.diffusion.timesteps import draw_timesteps, quantile_timesteps, timestep_cdf
 from ddpm.runtime.randomness import generator
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
@@ -132,3 +132,25 @@ def test_stratified_timesteps_of_any_density_are_one_in_each_stratum() -> None:
     assert (below[t] < strata[1:]).all()
     assert (cdf[t][:-1] > strata[:-2]).all()
     assert t[-1] > t[-2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 64])
+def test_quantiles_part_the_density_into_equal_shares_from_the_last_timestep_on(count: int) -> None:
+    cdf = timestep_cdf(REFERENCE, -1.0)
+    timesteps = quantile_timesteps(count, cdf)
+    assert len(timesteps) == count
+    assert timesteps[0] == 999
+    assert list(timesteps) == sorted({*timesteps}, reverse=True)
+    shares = [float(cdf[t] / cdf[-1]) for t in timesteps]
+    assert shares == pytest.approx([(count - index) / count for index in range(count)], abs=0.01)
+
+
+def test_quantiles_of_a_uniform_density_are_the_trailing_timesteps() -> None:
+    assert quantile_timesteps(4, uniform(1000)) == (999, 749, 499, 249)
+
+
+def test_more_quantiles_than_timesteps_are_refused() -> None:
+    assert quantile_timesteps(20, uniform(20)) == (*range(19, -1, -1),)
+    for count, timesteps in ((21, 20), (2, 1)):
+        with pytest.raises(ValueError, match=f"{timesteps} timesteps are too few for {count} evaluations"):
+            quantile_timesteps(count, uniform(timesteps))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ddpm.data.images import to_uint8
 from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.timesteps import timestep_cdf
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.networks.unet import UNet
 from ddpm.runtime.device import Runtime
@@ -169,14 +170,36 @@ def test_s_lies_between_t_and_the_next_timestep(evaluations: int) -> None:
     after = dict(zip(found.timesteps, [*found.timesteps[1:], 0], strict=True))
     assert found.timesteps[0] == 19
     seen = set()
-    for seed in range(20):
+    for seed in range(200):
         batch = found._batch(torch.Generator().manual_seed(seed))
-        for t, s in zip(batch.t.tolist(), batch.s.tolist(), strict=True):
-            assert after[t] <= s < t
-            seen.add(t)
-        counts = batch.t.bincount()[list(found.timesteps)]
+        seen |= {*zip(batch.t.tolist(), batch.s.tolist(), strict=True)}
+        counts = batch.t.bincount(minlength=20)[list(found.timesteps)]
         assert counts.max() - counts.min() <= 1, "every timestep is as frequent"
-    assert seen == {*found.timesteps}
+    assert seen == {(t, s) for t in after for s in range(after[t], t)}, "the next timestep itself among them"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_batch_smaller_than_the_evaluations_still_reaches_every_timestep(batch_size: int) -> None:
+    found = distillation(*tiny(), 4, batch_size=batch_size)
+    seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).t for seed in range(300)])
+    counts = seen.bincount(minlength=20)[list(found.timesteps)]
+    share = 300 * batch_size / 4
+    assert (counts - share).abs().max() < 5 * share**0.5
+
+
+def test_a_likely_s_is_drawn_as_often_as_the_density_has_it() -> None:
+    found = distillation(*tiny(), 1, batch_size=30)
+    seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).s for seed in range(400)])
+    cdf = timestep_cdf(SCHEDULE, 0.0)
+    expected = cdf.diff(prepend=cdf.new_zeros(1))[:19] / cdf[18] * len(seen)
+    assert ((seen.bincount(minlength=19) - expected).square() / expected).sum() < 18 + 5 * 36**0.5
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", 1.0), ("auxiliary_lr", 1.0)])
+def test_what_diverges_does_not_look_like_success(key: str, value: float) -> None:
+    """The difference that is told is not clipped: where both estimates are far away, they would seem to agree."""
+    events = [event for event in distillation(*tiny(), 2, images=240, **{key: value}).run() if event]
+    assert max(event.moments for event in events[-5:]) > 4
 
 
 def test_more_evaluations_than_timesteps_are_refused() -> None:

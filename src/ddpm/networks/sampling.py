@@ -126,7 +126,8 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
     """
     wanted_classes(loaded.card, params)
     if loaded.card.timesteps:
-        return _check_distilled(loaded.card.timesteps, params)
+        check_distilled(len(loaded.card.timesteps), params)
+        return len(loaded.card.timesteps)
     if params.guidance != 1 and params.guide not in loaded.card.guides:
         known = listed(loaded.card.guides) if loaded.card.guides else "none"
         raise UserError(
@@ -139,16 +140,18 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
         raise UserError(str(error)) from None
 
 
-def _check_distilled(timesteps: Sequence[int], params: SamplerParams) -> int:
-    """Number of the steps of a distilled model, whose sampler is the ancestral process over just these timesteps."""
-    steps = len(timesteps)
+def check_distilled(steps: int, params: SamplerParams) -> None:
+    """A model distilled to so many steps draws by the ancestral process over its own timesteps.
+
+    Raises:
+        UserError: params say otherwise; the message begins with the one that does.
+    """
     same = params.variance == "posterior" if params.sampler == "ddpm" else params.sampler == "ddim" and params.eta == 1
     if not same:
-        raise UserError("sampler: this model is distilled for ddpm with the posterior variance; set that")
+        raise UserError("sampler: a distilled model draws by ddpm with the posterior variance; set that")
     if params.steps not in {None, steps}:
-        raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set null")
+        raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set {steps}, or null")
     if params.spacing is not None:
-        raise UserError(f"spacing: {params.spacing}, but a distilled model has timesteps of its own; set null")
+        raise UserError(f"spacing: {params.spacing}, but a distilled model has timesteps of its own; leave it out")
     if params.guidance != 1:
         raise UserError(f"guidance: {params.guidance:g}, but a distilled model has no guide; set 1")
-    return steps

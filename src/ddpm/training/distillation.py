@@ -65,7 +65,7 @@ class Distillation:
     def __init__(
         self, teacher: LoadedModel, images: Split, evaluations: int, params: DistillParams, runtime: Runtime
     ) -> None:
-        """Put everything on the device.
+        """Put everything on the device, where the teacher is already.
 
         Raises:
             ValueError: the teacher has too few timesteps for so many evaluations.
@@ -78,15 +78,14 @@ class Distillation:
         self.schedule = teacher.schedule.to(device)
         self.images = images.to(device)
         self.teacher = teacher.model.requires_grad_(False)
-        self.student, self.auxiliary = (copy.deepcopy(self.teacher).requires_grad_().train() for _ in range(2))
+        self.student, self.auxiliary = (copy.deepcopy(self.teacher).requires_grad_() for _ in range(2))
         self.total_steps = max(1, round(params.images / params.batch_size))
         others = params.model_copy(update={"lr": params.auxiliary_lr, "ema_decay": 0.0})
         self.of_student = Optimization(self.student, params, self.total_steps)
         self.of_auxiliary = Optimization(self.auxiliary, others, self.total_steps)
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
-        # Below t, and from the next of the timesteps on, x_s is as likely as the density of t has it.
-        self._cdf = cdf.float().to(device)
+        self._below = torch.cat([cdf.new_zeros(1), cdf]).float().to(device)  # how likely an earlier timestep is than t
         self._walk = torch.tensor(self.timesteps, device=device)
         self._ends = torch.tensor([*self.timesteps[1:], 0], device=device)
 
@@ -141,7 +140,7 @@ class Distillation:
             drawn, x_s = self._drawn(batch, source)
         estimate = self._estimate(self.auxiliary, x_s, batch.s, batch.labels)
         # The error of v is that of x_0 over the share of noise (Salimans and Ho 2022, arXiv:2202.00512, section 4).
-        weights = 1 / (1 - self.schedule.alphas_cumprod[batch.s])
+        weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
         loss = ((estimate - drawn).square().mean(dim=(1, 2, 3)) * weights).mean()
         return self._descend(self.of_auxiliary, loss)
 
@@ -155,12 +154,11 @@ class Distillation:
         batch = self._batch(source)
         drawn, x_s = self._drawn(batch, source)
         with torch.no_grad():
-            estimates = (self._estimate(each, x_s, batch.s, batch.labels) for each in (self.auxiliary, self.teacher))
-            auxiliary, teacher = (each.clamp(-1, 1) for each in estimates)
-            difference = auxiliary - teacher
+            both = [self._estimate(each, x_s, batch.s, batch.labels) for each in (self.auxiliary, self.teacher)]
+            auxiliary, teacher = (each.clamp(-1, 1) for each in both)
             error = (drawn - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
-        self._descend(self.of_student, (drawn * difference / error).sum() / len(drawn))
-        return difference.square().mean()
+        self._descend(self.of_student, (drawn * (auxiliary - teacher) / error).sum() / len(drawn))
+        return (both[0] - both[1]).square().mean()
 
     def _descend(self, optimization: Optimization, loss: Tensor) -> Tensor:
         optimization.network.zero_grad(set_to_none=True)
@@ -169,17 +167,22 @@ class Distillation:
         return loss.detach()
 
     def _batch(self, source: torch.Generator) -> Batch:
-        """Real images with noise, as the student meets its own on the way: at every timestep equally many."""
+        """Real images with noise, as the student meets its own on the way: at each of its timesteps as many.
+
+        From there it goes to any s below, down to its next timestep, as likely as the density of t has it.
+        """
         count, device = self.params.batch_size, self.runtime.device
         chosen = torch.randint(len(self.images.images), (count,), generator=source, device=device)
         images, labels = self.images.take(chosen)
-        stage = torch.randperm(count, generator=source, device=device) % len(self.timesteps)
-        t, end = self._walk[stage], self._ends[stage]
+        first = torch.randint(len(self.timesteps), (), generator=source, device=device)
+        place = (torch.randperm(count, generator=source, device=device) + first) % len(self.timesteps)
+        t, end = self._walk[place], self._ends[place]
         shares = torch.rand(count, generator=source, device=device)
-        least, most = self._cdf[end], self._cdf[(t - 1).clamp(min=0)]
-        s = torch.searchsorted(self._cdf, least + shares * (most - least)).clamp(max=len(self._cdf) - 1)
-        s = torch.minimum(torch.maximum(s, end), (t - 1).clamp(min=0))
-        return Batch(self.schedule.q_sample(to_float(images), t, self._normal(source)), labels, t, s)
+        least, most = self._below[end], self._below[t]
+        s = torch.searchsorted(self._below, least + shares * (most - least), right=True) - 1
+        s = torch.minimum(torch.maximum(s, end), (t - 1).clamp(min=0))  # rounding may lead beyond
+        x_t = self.schedule.q_sample(to_float(images.to(device)), t, self._normal(source))
+        return Batch(x_t, labels, t, s)
 
     def _drawn(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the student takes for the clean images, and x_s on the way to them."""

@@ -1,0 +1,47 @@
+"""Distillation with real dvc: by default there is none, and an experiment makes a model and draws with it."""
+
+import numpy as np
+import pytest
+
+from tests.pipeline.dvc_clone import Clone, ran, read_json, restored
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+QUICK = ["distill.images=2000", "distill.batch_size=100", "distill.log_every=5"]
+OWN_WAY = ["sampler=ddpm", "steps=null", "guidance=1"]
+
+
+def options(*settings: str) -> list[str]:
+    return [f"--set-param={setting}" for setting in settings]
+
+
+def test_a_distilled_model_is_made_drawn_from_and_scored(clone: Clone) -> None:
+    source = "sample.model=models/distilled-2.safetensors"
+    own = [f"sample.{name}.{each}" for name in ("gallery", "population") for each in OWN_WAY]
+    settings = options("distill.steps=[2]", source, "sample.gallery.keep_every=1", *QUICK, *own)
+    output = clone.dvc("exp", "run", "--name", "few", *settings)
+    behind = {"sample@gallery", "sample@population", "evaluate", "classification_accuracy_score"}
+    assert (ran(output), restored(output)) == ({"distill@2", *behind}, set()), output
+    assert clone.dvc("status").strip() == "Data and pipelines are up to date."
+    summary = read_json(clone.path / "metrics/distill/2/summary.json")
+    assert summary["steps"] == 20
+    assert len(summary["timesteps"]) == 2
+    rows = (clone.path / "metrics/distill/2/loss.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "5", "10", "15", "20"]
+    # generate takes the file as any other, and refuses another way by name.
+    call = ["python", "-m", "ddpm.generate", "--model", "models/distilled-2.safetensors", "--count", "3"]
+    clone.run(*call, "--format", "npz", "--out", "drawn")
+    with np.load(clone.path / "drawn/images.npz") as arrays:
+        assert arrays["images"].shape == (3, 28, 28)
+    refused = clone.run(*call, "--out", "other", "--steps", "3", code=1)
+    assert "steps: 3, but this model is distilled to 2; set null" in refused or "sampler: this model" in refused
+    assert not (clone.path / "other").exists() or not any((clone.path / "other").iterdir())
+
+
+def test_by_default_there_is_no_such_stage(clone: Clone) -> None:
+    assert "distill" not in clone.dvc("status") + clone.dvc("repro", "--dry")
+
+
+def test_what_is_no_number_of_evaluations_is_refused(clone: Clone) -> None:
+    for setting in ("distill.steps=[0]", "distill.steps=[65]"):
+        printed = clone.dvc("exp", "run", "--temp", *options(setting, *QUICK), code=255)
+        assert "distill.steps" in printed
