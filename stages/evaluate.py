@@ -1,7 +1,7 @@
 """Draw the pictures of what the model makes, and score it, on the features of both classifiers.
 
 Recipes are chosen by the scores of classifier a, and those of b are reported; what else is measured takes b. Beside
-them stand distances on principal components of the pixels, which no choice has seen.
+them stand distances on principal components of the pixels, by which nothing is chosen.
 """
 
 import hashlib

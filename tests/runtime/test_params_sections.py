@@ -182,3 +182,27 @@ def test_classes_to_draw_are_among_those_that_the_model_learns(tmp_path: Path, m
         f"{path}: 1 invalid",
         "  sample.population.classes: must be all where model.class_conditional is false",
     ]
+
+
+def test_a_distilled_model_is_made_and_draws_in_its_own_way(tmp_path: Path) -> None:
+    def errors(*changes: tuple[str, Any]) -> list[str]:
+        return spanning_errors(load_params(AllParams, path=written(tmp_path, changed(*changes))))
+
+    source = ("sample.model", "models/distilled-4.safetensors")
+    assert errors(source)[:1] == [
+        "sample.model: models/distilled-4.safetensors is made by no stage; choose from models/ddpm.safetensors"
+    ]
+    assert errors(("sample.model", "data/other.safetensors")) == []
+    made = (source, ("distill.steps", [4]), ("sample.gallery.guidance", 1.0))
+    population = [(f"sample.population.{key}", value) for key, value in (("sampler", "ddpm"), ("steps", None))]
+    assert errors(*made, *population, ("sample.population.guidance", 1.0)) == []
+    assert errors(*made, *population) == ["sample.population.guidance: 1.3, but a distilled model has no guide; set 1"]
+    assert errors(*made) == [
+        "sample.population.sampler: a distilled model draws by ddpm with the posterior variance; set that"
+    ]
+    assert errors(("distill.steps", [4, 20]), ("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0])) == []
+    late = (("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0]))
+    assert errors(("distill.steps", [4, 21]), *late) == ["distill.steps: [21] must be at most schedule.timesteps, 20"]
+    assert errors(("distill.steps", [4]), ("train.start", "models/distilled-4.safetensors")) == [
+        "train.start: models/distilled-4.safetensors is what training makes; copy it to data/, and `dvc add` the copy"
+    ]

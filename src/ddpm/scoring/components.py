@@ -1,4 +1,4 @@
-"""Principal components of pixels: features that no network has learned, and no loss or choice has seen."""
+"""Principal components of pixels: features that no network has learned, and by which nothing is chosen."""
 
 from typing import NamedTuple
 
