@@ -235,9 +235,10 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
     """Frechet distance against evaluations: a line for each sampler, clipped and in trailing steps."""
     shown = (rows["count"] == count) & rows["spacing"].isin(["trailing", OWN]) & (rows["clip"].astype(str) == "True")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (sampler, noise, guidance), line in rows[shown].groupby(["sampler", "noise", "guidance"]):
+    for (spacing, sampler, noise, guidance), line in rows[shown].groupby(["spacing", "sampler", "noise", "guidance"]):
         ordered = line.sort_values("evaluations")
-        axes.plot(ordered["evaluations"], ordered["frechet_a"], marker="o", label=f"{sampler}, {noise}, {guidance}")
+        label = "distilled" if spacing == OWN else f"{sampler}, {noise}, guide: {guidance}"
+        axes.plot(ordered["evaluations"], ordered["frechet_a"], marker="o", label=label)
     axes.set(xscale="log", yscale="log", xlabel="evaluations of the network for each image")
     axes.set(ylabel="Frechet distance (classifier a)", title=f"{count} images each")
     axes.set_xticks(ticks := sorted(rows[shown]["evaluations"].unique()), list(map(str, ticks)))
