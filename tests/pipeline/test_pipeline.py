@@ -53,7 +53,7 @@ def test_pictures_open(pipeline: Built) -> None:
 
 def test_scores_have_their_keys(pipeline: Built) -> None:
     scores = read_json(pipeline.clone.path / "metrics/evaluate/scores.json")
-    assert scores.keys() == {"count", "a", "b", "samples", "test", "floor"}
+    assert scores.keys() == {"count", "a", "b", "pixels", "samples", "test", "floor"}
     assert scores["count"] == 64
     for name in ("a", "b"):
         file = pipeline.clone.path / f"models/classifier-{name}.safetensors"

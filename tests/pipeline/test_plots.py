@@ -24,9 +24,10 @@ class Curve(NamedTuple):
 
 
 def declared_curves(clone: Clone) -> Iterator[Curve]:
-    """Those at the top level of dvc.yaml, and those of the stages."""
+    """Those at the top level of dvc.yaml, and those of the stages, but for distillation, of which there is none."""
     pipeline = YAML(typ="safe").load(clone.path / "dvc.yaml")
-    entries = [*pipeline["plots"], *(plot for stage in pipeline["stages"].values() for plot in stage.get("plots", []))]
+    stages = [stage for name, stage in pipeline["stages"].items() if name != "distill"]
+    entries = [*pipeline["plots"], *(plot for stage in stages for plot in stage.get("plots", []))]
     for entry in entries:
         ((name, plot),) = entry.items() if isinstance(entry, dict) else ((entry, {}),)
         if "y" in plot:
