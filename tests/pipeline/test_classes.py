@@ -81,9 +81,9 @@ def test_other_classes_draw_the_population_alone_anew(changed: Clone) -> None:
 def test_a_class_that_was_never_seen_is_one_line(changed: Clone) -> None:
     changed.edit_params({"sample.population.classes": [7, 2]})
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
-    assert printed == "error: classes: the model has not seen 2; choose from 3, 7\n"
+    assert printed == "error: sample.population.classes: the model has not seen 2; choose from 3, 7\n"
     printed = changed.dvc("repro", "sample@population", code=255)
-    assert "error: classes: the model has not seen 2; choose from 3, 7" in printed, printed
+    assert "error: sample.population.classes: the model has not seen 2; choose from 3, 7" in printed, printed
     assert "Traceback" not in printed, printed
 
 
@@ -100,5 +100,5 @@ def test_a_model_that_is_told_no_class_draws_all_and_takes_no_wish(changed: Clon
     changed.edit_params({"sample.population.classes": [7]})
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
     assert printed == (
-        "error: classes: this model is not class-conditional; say all, or train one on these classes alone\n"
+        "error: sample.population.classes: this model is not class-conditional; say all, or train one on these classes alone\n"
     )
