@@ -100,5 +100,6 @@ def test_a_model_that_is_told_no_class_draws_all_and_takes_no_wish(changed: Clon
     changed.edit_params({"sample.population.classes": [7]})
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
     assert printed == (
-        "error: sample.population.classes: this model is not class-conditional; say all, or train one on these classes alone\n"
+        "error: sample.population.classes: this model is not class-conditional; "
+        "say all, or train one on these classes alone\n"
     )
