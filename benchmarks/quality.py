@@ -16,12 +16,10 @@ from torch import Tensor
 from benchmarks.peers import EVALUATIONS, Peer, peers
 from benchmarks.recipe import images_per_second
 from benchmarks.samplers import SEED, Judge, channels_first
-from benchmarks.trainings import WITHOUT_END
+from benchmarks.trainings import WITHOUT_END, left_by
 from ddpm.data.images import to_float, to_uint8
 from ddpm.data.splits import Processed, load_split
-from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.generate import at_least, draw_images
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.params import load_params
@@ -55,8 +53,7 @@ def contestants(
     training = new_training(setup, params.schedule, None, runtime)
     for _ in progress(training.run(), desc="the default", total=training.total_steps, unit="step"):
         pass
-    card = ModelCard(data=setup.card, model=setup.model, schedule=params.schedule, class_counts=setup.class_counts)
-    loaded = LoadedModel(training.model.eval(), NoiseSchedule(params.schedule), card)
+    loaded = left_by(training, setup, params.schedule)
     sampler = params.sample.population
     drawn = torch.cat([images for _, images in draw_images(loaded, sampler, SEED, range(count), runtime)])
     seen = training.total_steps * setup.train.batch_size

@@ -1,10 +1,10 @@
 """Score samplers of the trained model, and distilled ones, against the evaluations that they take, into docs/samplers/.
 
     python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m ddim --guidance none "early 1.3"
-    python -m benchmarks.samplers --distilled 4 2 1 --pictures
+    python -m benchmarks.samplers --evaluations 20 --sampler dpmpp_2m --distilled 4 2 1 --pictures
 
 Every row is kept as soon as it is there; what docs/samplers/scores.csv already has is not drawn again. Samplers are
-chosen by classifier a, which the plot shows; no choice has seen the distances on pixels.
+chosen by classifier a, which the plot shows; by the distances on pixels nothing is chosen.
 """
 
 import argparse

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.samplers import MODELS, PROCESSED, SEED, Judge, channels_first
+from benchmarks.trainings import left_by
 from ddpm.data.splits import Processed, load_split
-from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.generate import all_labels, at_least, draw_images
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.classifier import features_and_logits, load_classifier
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
@@ -82,9 +82,7 @@ def trained(setup: Setup, params: AllParams, number: int, runtime: Runtime) -> t
         for _ in training.run():
             bar.update(training.step - bar.n)
     kept = training.validation.kept
-    card = ModelCard(data=setup.card, model=setup.model, schedule=params.schedule, class_counts=setup.class_counts)
-    loaded = LoadedModel(training.best().eval(), NoiseSchedule(params.schedule), card)
-    return loaded, training.step, kept.step if kept else training.step
+    return left_by(training, setup, params.schedule), training.step, kept.step if kept else training.step
 
 
 def arguments() -> argparse.Namespace:

@@ -133,7 +133,7 @@ def article_params() -> Params:
 
 
 def samplings(runtime: Runtime) -> Iterator[Contestant]:
-    """The default's sampler, and the bare network that it calls."""
+    """The default's sampler, without its guide, and the bare network that it calls."""
     params = load_params(AllParams)
     schedule = NoiseSchedule(params.schedule)
     model = UNet(params.model, schedule, NOISE)
@@ -142,6 +142,7 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
     counts = (1,) * len(NOISE.classes)
     card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts)
     loaded = LoadedModel(model, schedule, card)
+    sampler = params.sample.population.model_copy(update={"guidance": 1.0})  # an evaluation is one of this network
 
     def bare(batch: int) -> Iterator[Tensor]:
         x_t, t, labels = (each.to(runtime.device) for each in inputs(batch))
@@ -152,7 +153,7 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
 
     def sampled(batch: int) -> Iterator[Any]:
         while True:
-            yield from draw_batch(loaded, params.sample.population, 0, range(batch), runtime)
+            yield from draw_batch(loaded, sampler, 0, range(batch), runtime)
 
     best = sample_batch(loaded, runtime)
     for batch in sorted({32, 512, best}):

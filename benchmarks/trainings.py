@@ -1,9 +1,14 @@
-"""A training run of ours on noise, for speed does not depend on what is seen."""
+"""Training runs of ours: on noise, for speed does not depend on what is seen, and what a run leaves in its file."""
+
+import tempfile
+from pathlib import Path
 
 import torch
 
 from ddpm.data.card import DataCard
 from ddpm.data.splits import Split
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
 from ddpm.runtime.device import Runtime
 from ddpm.training.loop import Training
 from ddpm.training.setup import Setup, new_training
@@ -22,3 +27,12 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
     setup = Setup(data, images, images.take(slice(0)), counts, params.model.for_images(data.shape), train)
     return new_training(setup, params.schedule, None, runtime)
+
+
+def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> LoadedModel:
+    """The model that is kept, with its guides, through a file as the stage `train` writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        unlabelled = setup.model.class_conditional and setup.train.label_dropout > 0
+        save_model(path, training.best(), NoiseSchedule(schedule), setup.class_counts, training.early, unlabelled)
+        return load_model(path, training.runtime.device)

@@ -80,20 +80,21 @@ def spanning_errors(params: AllParams) -> list[str]:
             f"sample.model: {source} is made by no stage; choose from {', '.join(sorted({MODEL, *distilled}))}"
         )
     for name in SETS:
-        steps = getattr(params.sample, name).steps
+        sampler: SampleParams = getattr(params.sample, name)
+        steps = sampler.steps
         if steps is not None and steps > timesteps:
             errors.append(f"sample.{name}.steps: {steps} must be at most schedule.timesteps, {timesteps}")
-        if excess := getattr(params.sample, name).excess(steps or distilled.get(source, timesteps)):
+        if excess := sampler.excess(steps or distilled.get(source, timesteps)):
             errors.append(f"sample.{name}.{excess}")
-        guidance, guide = getattr(params.sample, name).guidance, getattr(params.sample, name).guide
         if source in distilled:
             try:
-                check_distilled(distilled[source], getattr(params.sample, name))
+                check_distilled(distilled[source], sampler)
             except UserError as error:
                 errors.append(f"sample.{name}.{error}")
-        elif guidance != 1 and (reason := unguided(params, guide)):
-            errors.append(f"sample.{name}.guidance: {guidance:g}, but no guide {guide} is made: {reason}; set it to 1")
-        classes = getattr(params.sample, name).classes
+        elif sampler.guidance != 1 and (reason := unguided(params, sampler.guide)):
+            guidance = f"{sampler.guidance:g}, but no guide {sampler.guide} is made"
+            errors.append(f"sample.{name}.guidance: {guidance}: {reason}; set it to 1")
+        classes = sampler.classes
         if classes and not params.model.class_conditional:
             errors.append(f"sample.{name}.classes: must be all where model.class_conditional is false")
         elif params.train.classes and (unknown := [each for each in classes if str(each) not in learned]):
