@@ -13,7 +13,7 @@ import pytest
 from tests.faults.campaign import campaign
 from tests.pipeline.dvc_clone import SECONDS, Built, Clone, await_state, build_once, copy_clone, left, ran
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 LATE = {"train.seed": 1, "train.epochs": 3}  # a run that the cache does not have
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.pipeline.dvc_clone import Built, Clone, await_state, copy_clone, left, ran
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 LATE = {"train.seed": 1, "train.epochs": 3}  # a run that the cache does not have
 TRAIN = ("dvc", "repro", "train")
 

@@ -213,7 +213,16 @@ def test_the_machine_of_node_rank_0_has_the_first_process(launched: Launched, tm
     code = 'ready(); Path(f"{group.rank}.node").write_text(os.environ["GROUP_RANK"] + str(group.size))'
     both = [launched(code, processes=1, PET_NODE_RANK=rank, **group) for rank in (1, 0)]
     said = [process.communicate(timeout=SECONDS) for process in both]
-    assert said == [("", "waiting for the processes of the other machines\n")] * 2
+    # Which of the two launchers ends first is chance; then torch may warn the other that its store is gone.
+    assert [(out, err.splitlines()[0]) for out, err in said] == [
+        ("", "waiting for the processes of the other machines")
+    ] * 2
+    assert all(
+        line.startswith(("[W", "Exception raised from", "frame #", "<omitting"))
+        for _, err in said
+        for line in err.splitlines()[1:]
+        if line
+    )
     assert [process.returncode for process in both] == [0, 0]
     assert [(tmp_path / f"{rank}.node").read_text() for rank in range(2)] == ["02", "12"]
 

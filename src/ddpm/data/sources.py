@@ -78,6 +78,7 @@ class Mirror:
                 raise SourceError("timed out")
             thread.join(0.1)
             self.show(len(data))
+        self.show(len(data))
         for error in failures:
             raise SourceError(error)
         return bytes(data)
