@@ -1,29 +1,27 @@
 """Train the denoising diffusion model; its curves are rewritten while it trains."""
 
-import math
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
 
 from ddpm.data.splits import load_split
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.networks.checkpoint import check_times, save_model
+from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
-from ddpm.runtime.console import UserError, progress, run
+from ddpm.runtime.console import UserError, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json, write_whole
 from ddpm.runtime.group import Group, join, launched, place
 from ddpm.runtime.launch import launch, on_several_machines, wanted_processes
 from ddpm.runtime.params import Sections
-from ddpm.runtime.resume import State, stopping
+from ddpm.runtime.resume import State
 from ddpm.runtime.stage import Stage, check_command
 from ddpm.training.curves import COLUMNS, Curves
-from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.recipe import TrainParams
+from ddpm.training.running import run_training, save_trained
 from ddpm.training.setup import Setup, new_training, prepare
 
 TRAIN = Path("data/processed/train.safetensors")
@@ -35,9 +33,6 @@ OUTPUTS = [
     METRICS / "summary.json",
     METRICS / "environment.json",
 ]
-SECONDS_BETWEEN_WRITES = 5
-STEPS_BETWEEN_AGREEMENTS = 20
-WARMUP_STEPS, TIMED_STEPS = 10, 40  # for saying how long it will take
 
 
 class Params(Sections):
@@ -120,7 +115,7 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
             print(f"{name}: {value}, as the images ask for")
         if saved:
             print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
-    train(stage, training, curves, state)
+    run_training("train", training, curves, state, lambda: write_curves(stage, curves))
     changed = [each for changes in group.gather(stage.changes()) for each in changes]
     if not state:
         return
@@ -128,22 +123,15 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
         state.save(training.state(), {"curves": curves.facts})
         stage.give_up(changed)
     write_curves(stage, curves)
-    model, schedule, kept = training.best(), NoiseSchedule(params.schedule), training.validation.kept
-    save_model(
-        stage.output(MODEL),
-        model,
-        schedule,
-        setup.class_counts,
-        early=training.early,
-        unlabelled=model.params.class_conditional and params.train.label_dropout > 0,
-        environment=environment,
-    )
+    model = save_trained(stage.output(MODEL), training, setup, params.schedule, environment)
+    kept = training.validation.kept
     summary = {
         **curves.last,
         "images_seen": training.total_steps * setup.train.batch_size,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "steps": training.step,
         "kept_step": kept.step if kept else training.step,
+        "early_step": training.early_step if training.early else None,
         "follows": setup.follows(params.model, params.train),
     }
     write_json(stage.output(METRICS / "summary.json"), summary)
@@ -151,65 +139,10 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
     state.finish(training.state(), {"curves": curves.facts}, [MODEL])
 
 
-def train(stage: Stage, training: Training, curves: Curves, state: State | None) -> None:
-    """Run the loop; the state is saved every so often, and when someone asks the process to end.
-
-    Several processes agree on both, and do so only every few steps, for it makes them wait for one another.
-    """
-    size, group = training.params.batch_size, training.group
-    bar = progress(
-        desc="train",
-        total=training.total_steps * size,
-        initial=training.step * size,
-        unit="img",
-        unit_scale=True,
-        disable=not state,
-    )
-    written = time.monotonic()
-    first, warm = training.step, written
-    with stopping() as stop, bar:
-        for event in training.run():
-            step = 0 if isinstance(event, EpochEnd) else training.step - first  # that ended just now
-            if step == WARMUP_STEPS:
-                warm = time.monotonic()
-            if state and step == WARMUP_STEPS + TIMED_STEPS:
-                steps = training.total_steps - training.step
-                seconds = steps * (time.monotonic() - warm) / TIMED_STEPS
-                bar.write(f"train: {steps * size:,} images, which takes about {minutes(seconds)}", file=sys.stderr)
-            if event and state:
-                curves.add(event)
-                if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                    write_curves(stage, curves)
-                    written = time.monotonic()
-            if isinstance(event, Logged):
-                if not math.isfinite(event.loss):
-                    lr = training.params.lr
-                    raise ending(state, f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
-                bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
-                bar.update(event.step * size - bar.n)
-            if group.size > 1 and training.step % STEPS_BETWEEN_AGREEMENTS:
-                continue
-            stopped = group.any(stop.requested)
-            if state and (stopped or state.due()):
-                state.save(training.state(), {"curves": curves.facts})
-            if stopped:
-                raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
-
-
-def minutes(seconds: float) -> str:
-    """In words."""
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-
-
 def write_curves(stage: Stage, curves: Curves) -> None:
     """Write every curve as it is now."""
     for name, table in curves.tables().items():
         write_whole(stage.output(METRICS / f"{name}.csv"), table.encode())
-
-
-def ending(state: State | None, message: str) -> UserError | SystemExit:
-    """The end of all processes; the first says why."""
-    return UserError(message) if state else SystemExit(1)
 
 
 def start_of(stage: Stage, params: Params) -> Path | None:

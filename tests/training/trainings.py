@@ -29,6 +29,7 @@ RECIPE = {
     "timestep_sampling": "stratified",
     "log_snr_center": None,
     "classes": "all",
+    "class_balance": 0.0,
     "label_dropout": 0.0,
     "early": 0.0,
     "flip": False,

@@ -1,13 +1,11 @@
 """Guidance: away from what a worse model predicts, at the noise levels where it helps."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule
 
-Guide = Literal["early", "unlabelled"]  # the worse model, see `guided`
 PredictNoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> noise like x_t
 PredictBoth = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # (x_t, t) -> noise by model and guide, each like x_t
 

@@ -14,7 +14,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from ddpm.data.card import Classes
-from ddpm.diffusion.guidance import Guide, PredictNoise
+from ddpm.diffusion.guidance import PredictNoise
+from ddpm.diffusion.guides import Guide
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.runtime.params import Section
 

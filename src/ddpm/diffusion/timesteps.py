@@ -41,13 +41,13 @@ def quantile_timesteps(count: int, cdf: Tensor) -> tuple[int, ...]:
     """`count` timesteps, descending from the last, that part this distribution into equal shares.
 
     Raises:
-        ValueError: there are too few timesteps for so many.
+        ValueError: they would not all be different.
     """
     shares = torch.arange(count, 0, -1, dtype=cdf.dtype) / count
     below_the_last = torch.searchsorted(cdf, shares[1:] * cdf[-1]).clamp(max=len(cdf) - 1)
     timesteps = (len(cdf) - 1, *below_the_last.tolist())
     if len({*timesteps}) < count:
-        raise ValueError(f"{len(cdf)} timesteps are too few for {count} evaluations; lower one, or raise the other")
+        raise ValueError(f"{count} of {len(cdf)} timesteps in equal shares would not all be different")
     return timesteps
 
 

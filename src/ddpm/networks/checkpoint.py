@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ddpm.data.card import MAX_CLASSES, DataCard
-from ddpm.diffusion.guidance import Guide
+from ddpm.diffusion.guides import Guide
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.networks.weights import MAX_HEADER, rebuild
@@ -63,6 +63,10 @@ class ModelCard(Section):
             raise ValueError("model: has no channels or patch_size")
         if "unlabelled" in self.guides and not self.model.class_conditional:
             raise ValueError("guides: a network that is told no class is always unlabelled")
+        if len({*self.guides}) < len(self.guides):
+            raise ValueError("guides: one stands there twice")
+        if self.guides and self.timesteps:
+            raise ValueError("guides: a distilled model, which has timesteps, has none")
         if list(self.timesteps) != sorted({*self.timesteps}, reverse=True):
             raise ValueError("timesteps: must descend")
         if self.timesteps and self.timesteps[0] != self.schedule.timesteps - 1:
@@ -145,9 +149,12 @@ def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:
     A class of a name that the file knows is told to the network as there, any other as the mean of all.
 
     Raises:
-        UserError: the file is no model, or its images, network or noise schedule are others.
+        UserError: the file is no model, or is distilled, or its images, network or noise schedule are others.
     """
     loaded = load_model(path)
+    if loaded.card.timesteps:
+        few = len(loaded.card.timesteps)
+        raise UserError(f"train.start: {path} is distilled to {few} evaluations, and knows no other t; name another")
     before, after = loaded.card, network.params
     facts = {
         "data.size and colour": (before.data.shape, network.data.shape),

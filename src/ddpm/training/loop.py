@@ -14,6 +14,7 @@ from ddpm.networks.unet import NO_LABEL, UNet
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.group import ALONE, Group
 from ddpm.runtime.randomness import generator
+from ddpm.training.balance import balanced_order
 from ddpm.training.losses import Denoising
 from ddpm.training.optim import Optimization, below
 from ddpm.training.recipe import TrainParams
@@ -105,6 +106,11 @@ class Training:
         """Gradient steps taken."""
         return self.optimization.steps
 
+    @property
+    def early_step(self) -> int:
+        """The step after which the weights of the guide `early` are kept, where params ask for it."""
+        return max(1, round(self.params.early * self.total_steps))
+
     def run(self) -> Iterator[Logged | EpochEnd | None]:
         """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
 
@@ -117,7 +123,7 @@ class Training:
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
                 self.since_log += 1
-                if self.params.early and self.step == max(1, round(self.params.early * self.total_steps)):
+                if self.params.early and self.step == self.early_step:
                     self.early = {name: weight.clone() for name, weight in self.model.state_dict().items()}
                 due = self.step % self.params.log_every == 0 or self.step == self.total_steps
                 yield self._log() if due else None
@@ -157,7 +163,10 @@ class Training:
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The indices of every full batch of the epoch, shuffled."""
-        order = torch.randperm(len(self.train.images), generator=generator(self.params.seed, "shuffle", epoch))
+        source = generator(self.params.seed, "shuffle", epoch)
+        order = torch.randperm(len(self.train.images), generator=source)
+        if self.params.class_balance:
+            order = balanced_order(order, self.train.labels.cpu(), self.params.class_balance, source)
         used = order[: self.steps_per_epoch * self.params.batch_size].to(self.runtime.device)
         return torch.split(used, self.params.batch_size)
 

@@ -20,6 +20,7 @@ class TrainParams(OptimizationParams):
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
     classes: Classes
+    class_balance: Annotated[float, Field(ge=0, le=1)]
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
     early: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
