@@ -10,7 +10,7 @@ import argparse
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.trainings import on_noise
-from ddpm.generate import at_least
+from ddpm.drawing_options import at_least
 from ddpm.runtime.console import run
 from ddpm.runtime.device import start
 from ddpm.runtime.params import load_params

@@ -19,7 +19,8 @@ from benchmarks.samplers import SEED, Judge, channels_first
 from benchmarks.trainings import WITHOUT_END, left_by
 from ddpm.data.images import to_float, to_uint8
 from ddpm.data.splits import Processed, load_split
-from ddpm.generate import at_least, draw_images
+from ddpm.drawing_options import at_least
+from ddpm.generate import draw_images
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.params import load_params

@@ -30,7 +30,7 @@ from benchmarks.samplers import Judge
 from benchmarks.trainings import on_noise
 from ddpm.data.card import DataCard
 from ddpm.data.splits import load_samples, load_split
-from ddpm.generate import at_least
+from ddpm.drawing_options import at_least
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole

@@ -25,7 +25,8 @@ from ddpm.data.images import to_uint8
 from ddpm.data.splits import load_split
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.diffusion.schedule import ScheduleParams
-from ddpm.generate import at_least, draw_images
+from ddpm.drawing_options import at_least
+from ddpm.generate import draw_images
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
 from ddpm.networks.sampling import batches, draw_labels, noise_predictor, sample_batch

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from benchmarks.preprocess_memory import MEGABYTE
 from benchmarks.trainings import NOISE, on_noise
-from ddpm.generate import at_least
+from ddpm.drawing_options import at_least
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import start
 from ddpm.runtime.files import write_whole

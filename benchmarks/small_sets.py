@@ -15,7 +15,8 @@ import torch
 from benchmarks.samplers import MODELS, PROCESSED, SEED, Judge, channels_first
 from benchmarks.trainings import left_by
 from ddpm.data.splits import Processed, load_split
-from ddpm.generate import all_labels, at_least, draw_images
+from ddpm.drawing_options import at_least
+from ddpm.generate import all_labels, draw_images
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.classifier import features_and_logits, load_classifier
 from ddpm.runtime.console import progress, run

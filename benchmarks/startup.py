@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from ddpm.generate import at_least
+from ddpm.drawing_options import at_least
 from ddpm.runtime.console import UserError, progress, run
 
 

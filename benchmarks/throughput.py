@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import BATCH, peers, plain_loop
 from benchmarks.trainings import NOISE, on_noise
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.generate import at_least
+from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.networks.sampling import draw_batch, sample_batch
 from ddpm.networks.unet import UNet

@@ -7,8 +7,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from ddpm.balancing.learning import LearnParams
+from ddpm.balancing.study import ArmsParams
+from ddpm.data.cutting import CutName, CutParams
 from ddpm.data.preparation import DataParams
-from ddpm.diffusion.guidance import Guide
+from ddpm.diffusion.guides import Guide
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.networks.classifier import ClassifierParams
 from ddpm.networks.sampling import check_distilled
@@ -24,6 +27,9 @@ from stages.classification_accuracy_score import ClassificationAccuracyScorePara
 from stages.evaluate import EvaluateParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
+from stages.rare_draw import RareDrawParams
+from stages.rare_oracle import RareOracleParams
+from stages.rare_train import RareTrainParams
 from stages.sample import SETS, SampleParams
 
 MODEL = "models/ddpm.safetensors"
@@ -43,6 +49,24 @@ class SamplePair(Section):
     population: SampleParams
 
 
+class CutSets(CutParams, extra="forbid"):
+    """The cuts that dvc.yaml makes stages of."""
+
+    sets: tuple[CutName, ...]
+
+
+class ArmSets(ArmsParams, extra="forbid"):
+    """The cuts on which arms are compared."""
+
+    sets: tuple[CutName, ...]
+
+
+class OracleSeeds(RareOracleParams, extra="forbid"):
+    """The seeds of its classifiers."""
+
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
+
+
 class AllParams(Section):
     """The whole file: unlike a stage's `Params`, it allows no other section."""
 
@@ -58,6 +82,13 @@ class AllParams(Section):
     evaluate: EvaluateParams
     likelihood: LikelihoodParams
     classification_accuracy_score: ClassificationAccuracyScoreParams
+    cut: CutSets
+    rare_train: RareTrainParams
+    rare_draw: RareDrawParams
+    rare_learn: LearnParams
+    rare_choose: ArmSets
+    rare_confirm: ArmSets
+    rare_oracle: OracleSeeds
 
 
 def spanning_errors(params: AllParams) -> list[str]:
@@ -101,10 +132,19 @@ def spanning_errors(params: AllParams) -> list[str]:
             errors.append(f"sample.{name}.classes: {unknown} must be among train.classes, {list(params.train.classes)}")
     if not params.sample.gallery.keep_every:
         errors.append("sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more")
+    if params.train.label_dropout and not params.model.class_conditional:
+        errors.append("train.label_dropout: there are no labels to drop where model.class_conditional is false; set 0")
     if params.train.start in {MODEL, *distilled}:
         errors.append(
             f"train.start: {params.train.start} is what training makes; copy it to data/, and `dvc add` the copy"
         )
+    for name in ("rare_choose", "rare_confirm"):
+        if unknown := [each for each in getattr(params, name).sets if each not in params.cut.sets]:
+            errors.append(f"{name}.sets: {unknown} must be among cut.sets, {list(params.cut.sets)}")
+    if params.cut.sets and not params.model.class_conditional:
+        errors.append("cut.sets: rare classes are drawn by name, which model.class_conditional false forbids; set []")
+    if params.cut.sets and params.rare_draw.guidance != 1 and not params.train.early:
+        errors.append("rare_draw.guidance: no guide early is made, for train.early is 0; set 1")
     if params.sample.population.count <= NEIGHBOURS:
         errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors

@@ -14,11 +14,15 @@ from scripts.closure import closure, imported_modules, module_file
 ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
-PARAMS["distill"]["steps"] = ["4"]  # there is no such stage by default
+# There are no such stages by default.
+PARAMS["distill"]["steps"] = ["4"]
+PARAMS["rare_oracle"]["seeds"] = ["0"]
+for section in ("cut", "rare_choose", "rare_confirm"):
+    PARAMS[section]["sets"] = ["50-0"]
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
-SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/*.py")])
+SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/**/*.py")])
 # The rooms of the library, in the order in which imports may run: a room imports from itself and from those before it.
-ROOMS = ["runtime", "data", "diffusion", "networks", "training", "scoring"]
+ROOMS = ["runtime", "data", "diffusion", "networks", "training", "scoring", "balancing"]
 ALLOWED = {name: {*ROOMS[:place]} for place, name in enumerate(ROOMS)}
 ALLOWED["scoring"] -= {"training"}
 ALLOWED |= {"ddpm": {*ROOMS}, "stages": {"ddpm", *ROOMS}, "scripts": {"stages", "ddpm", *ROOMS}}
@@ -84,8 +88,10 @@ def method_calls(tree: ast.AST, thing: str, method: str) -> Iterator[ast.Call]:
 
 
 def fields(tree: ast.AST, class_name: str) -> list[str]:
-    """The fields of a pydantic model, from its source."""
-    body = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    """The fields of a pydantic model, from its source: that of the tree, or of the module that has the class."""
+    trees = [tree, *(ast.parse(path.read_text()) for path in SOURCES)]
+    nodes = (node for each in trees for node in ast.walk(each))
+    body = next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == class_name).body
     return [node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
 
 
@@ -120,7 +126,7 @@ def test_params_are_the_sections_that_the_script_loads(name: str) -> None:
 
 def test_the_sections_read_are_those_expected() -> None:
     # Pinned, so that the reader above cannot agree with dvc.yaml by finding nothing.
-    read = {name: loaded_sections(script(name)) for name in STAGES}
+    read, cut = {name: loaded_sections(script(name)) for name in STAGES}, {"cut.classes", "cut.spare"}
     assert read == {
         "download": set(),
         "preprocess": {"data"},
@@ -128,6 +134,12 @@ def test_the_sections_read_are_those_expected() -> None:
         "classifier": {"classifier"},
         "train": {"model", "schedule", "train"},
         "distill": {"distill"},
+        "cut": cut,
+        "rare_train": {"schedule", "model", "train", "rare_train"},
+        "rare_draw": {*cut, "rare_learn", "rare_draw"},
+        "rare_choose": {*cut, "rare_learn", "rare_choose.arms", "rare_choose.seeds"},
+        "rare_confirm": {*cut, "rare_learn", "rare_confirm.arms", "rare_confirm.seeds"},
+        "rare_oracle": {"rare_learn", "rare_oracle.arm"},
         "sample": {"sample.${item.set}", "sample.model"},
         "evaluate": {"evaluate"},
         "likelihood": {"likelihood"},
@@ -137,8 +149,12 @@ def test_the_sections_read_are_those_expected() -> None:
 
 def test_params_yaml_holds_the_declared_sections_and_no_others() -> None:
     declared = {section for name in STAGES for section in expanded(name, STAGES[name].get("params", []))}
-    held = {section for section in PARAMS if section != "sample"} | {f"sample.{name}" for name in PARAMS["sample"]}
-    assert declared | {"download"} == held  # whose sets are the items of a matrix
+    split = {section.partition(".")[0] for section in declared if "." in section}  # stages read parts of these
+    whole = {section for section in PARAMS if section not in split}
+    parts = {f"{section}.{name}" for section in split for name in PARAMS[section]}
+    items = {"download", "cut.sets", "rare_choose.sets", "rare_confirm.sets", "rare_oracle.seeds"}  # of matrices alone
+    assert declared | items == whole | parts
+    assert not declared & items
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -164,7 +180,15 @@ def test_every_import_is_one_that_the_closure_sees(path: Path) -> None:
 def test_no_package_has_a_face() -> None:
     inits = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name == "__init__.py")
     packages = [f"src/ddpm/{room}/__init__.py" for room in ROOMS]
-    assert inits == sorted(["scripts/__init__.py", "src/ddpm/__init__.py", *packages, "stages/__init__.py"])
+    assert inits == sorted(
+        [
+            "scripts/__init__.py",
+            "scripts/reporting/__init__.py",
+            "src/ddpm/__init__.py",
+            *packages,
+            "stages/__init__.py",
+        ]
+    )
     for name in inits[1:-1]:
         assert (ROOT / name).read_text() == "", name
     first, second, *_ = ast.parse((ROOT / "stages/__init__.py").read_text()).body
@@ -219,7 +243,36 @@ def test_command_runs_the_script_of_the_same_name(name: str) -> None:
 @every_stage
 def test_a_stage_s_own_section_has_its_name(name: str) -> None:
     sections = {section.partition(".")[0] for section in STAGES[name].get("params", [])}
-    assert sections - {"schedule", "model", "data"} <= {name}
+    shared = {"schedule", "model", "data"}
+    if name.startswith("rare_"):  # stages of one study, whose models train as any other but for a few params
+        shared |= {"cut", "rare_learn", "train"}
+    assert sections - shared <= {name}
+
+
+def test_what_was_left_out_is_read_by_no_stage_that_learns_or_draws() -> None:
+    """Model, filter, nearest neighbours and classifiers of the study know what was kept, and nothing else."""
+    whole = {"data/processed/train.safetensors", "data/processed/test.safetensors"}
+    kept, left_out = "data/cut/50-0/train.safetensors", "data/cut/50-0/left_out.safetensors"
+    model, drawn = "models/rare/50-0.safetensors", "data/rare/50-0.safetensors"
+    read = {
+        name: {dep for dep in expanded(name, STAGES[name]["deps"]) if not dep.endswith(".py")}
+        for name in STAGES
+        if name == "cut" or name.startswith("rare_")
+    }
+    assert read == {
+        "cut": {"data/processed/train.safetensors"},
+        "rare_train": {kept},
+        "rare_draw": {kept, model},
+        "rare_choose": {kept, drawn, left_out},  # by which the arms are compared
+        "rare_confirm": {kept, drawn, "data/processed/test.safetensors"},  # likewise
+        "rare_oracle": whole,
+    }
+    # And the scripts name no other file.
+    for name in read:
+        named = {node.value for node in ast.walk(script(name)) if isinstance(node, ast.Constant)}
+        for path in whole - read[name]:
+            assert path not in named
+        assert ("data/processed" in named) == (name == "rare_oracle")
 
 
 @every_stage

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ddpm.data.images import to_uint8
-from ddpm.generate import GUIDED
+from ddpm.drawing_options import GUIDED
 from ddpm.networks.checkpoint import load_model
 from ddpm.networks.sampling import draw_batch
 from ddpm.runtime.console import UserError

@@ -8,10 +8,10 @@ if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may c
 import argparse
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,41 +22,28 @@ from torch import Tensor
 from ddpm.data.card import DataCard
 from ddpm.data.images import to_uint8
 from ddpm.diffusion.samplers import SamplerParams
+from ddpm.drawing_options import LAST_SEED, add_sampler_options, at_least, fitting, sampler_params
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, sample_batch
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import claimed, write_whole
-from ddpm.runtime.params import parse
 from ddpm.runtime.resume import Stop, stopping
 
 MOST_IMAGES = 1_000_000  # of one run, whose labels and npz file are held in memory
-MOST_STEPS = 100_000
 LAST_NUMBER = 10**12
-LAST_SEED = 2**63 - 1
-WALK = {"sampler": "dpmpp_2m", "steps": 20}  # where nothing of it is said, and the file has no walk of its own
-OWN_WALK = {"sampler": "ddpm", "steps": None}  # of a distilled file
-GUIDED = {"guidance": 1.3, "guide": "early", "guidance_interval": (-4.0, 2.0)}  # likewise, where it has that guide
 
 
 def main() -> None:
     """Draw the images and write them."""
     args = arguments()
-    given = {"classes": "all"} | WALK | GUIDED | vars(args)
-    values = {name: given[name] for name in SamplerParams.model_fields}
-    if values["classes"] == ["all"]:
-        values["classes"] = "all"
-    params = parse(SamplerParams, values, "command line")
+    params = sampler_params(args)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
     write = {"png": write_pngs, "npz": write_npz}[args.format]
     runtime = start()
     loaded = load_model(args.model, runtime.device)
-    if not vars(args).keys() & GUIDED.keys() and params.guide not in loaded.card.guides:
-        params = params.model_copy(update={"guidance": 1.0})
-    if loaded.card.timesteps:
-        own = {name: value for name, value in OWN_WALK.items() if name not in vars(args)}
-        params = params.model_copy(update=own)
+    params = fitting(params, args, loaded.card)
     check_sampler(loaded, params)
     numbers = range(args.first, args.first + args.count)
     with stopping() as stop, claimed(args.out):
@@ -176,65 +163,8 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="number of the first image: go on from there",
     )
-    left = partial(option, default=argparse.SUPPRESS)
-    left(
-        "--sampler", choices=_choices("sampler"), help="reverse process (default: dpmpp_2m, or a distilled file's own)"
-    )
-    left(
-        "--steps",
-        type=at_least(1, MOST_STEPS),
-        metavar="N",
-        help="evaluations of the network for each image (default: 20, or a distilled file's own)",
-    )
-    spacings = get_args(get_args(SamplerParams.model_fields["spacing"].annotation)[0])
-    option("--spacing", choices=spacings, default=None, help="which timesteps are taken: trailing, log_snr for colour")
-    option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
-    left(
-        "--guidance",
-        type=float,
-        metavar="X",
-        help="how much farther than the model away from its guide; 1 is the model alone "
-        "(default: 1.3; 1 where it has no early guide, and none of these three is set)",
-    )
-    left(
-        "--guide",
-        choices=_choices("guide"),
-        help="the model as it was early in its training, or as it is, but not told the class (default: early)",
-    )
-    left(
-        "--guidance-interval",
-        type=float,
-        nargs=2,
-        metavar=("FROM", "TO"),
-        help="the log signal-to-noise ratios at which it acts (default: -4 2)",
-    )
-    option("--variance", choices=_choices("variance"), default="posterior", help="variance of the noise of ddpm")
-    option(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        default=argparse.SUPPRESS,
-        help="names of the classes that a class-conditional model is to draw (default: all)",
-    )
-    option("--clip", action=argparse.BooleanOptionalAction, default=True, help="clip the estimates of the clean image")
+    add_sampler_options(parser, "names of the classes that a class-conditional model is to draw (default: all)")
     return parser.parse_args()
-
-
-def _choices(field: str) -> tuple[str, ...]:
-    """What the sampler's params allow."""
-    return get_args(SamplerParams.model_fields[field].annotation)
-
-
-def at_least(least: int, most: int = 10**9) -> Callable[[str], int]:
-    """A parser of whole numbers from `least` on, but for what is more than `most`."""
-
-    def number(text: str) -> int:
-        # The length comes first: of thousands of digits Python makes no number.
-        if len(text) > 100 or not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return number
 
 
 if __name__ == "__main__":

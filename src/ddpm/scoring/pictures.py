@@ -65,20 +65,26 @@ def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> by
     Of more than MOST_CLASSES classes these are the first, and a last line says so.
     """
     classes = labels.unique().tolist()
-    shown, scale, gap = classes[:MOST_CLASSES], enlargement(images, STILL), spacing(images)
-    rows = []
-    for label in shown:
-        row = images[labels == label][:EACH_CLASS]
-        rows.append(F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row)), value=255))
-    picture = enlarged(tile(torch.cat(rows), EACH_CLASS, gap), scale)
-    beside = text_rows([shortened(names[label]) for label in shown], scale * (images.shape[2] + gap))
-    edge = picture.shape[1] - beside.shape[1]
-    picture = torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
+    shown = classes[:MOST_CLASSES]
+    picture = _named_rows([images[labels == label][:EACH_CLASS] for label in shown], [names[label] for label in shown])
     if len(classes) > len(shown):
         below = text_rows([f"and {len(classes) - len(shown)} more"], 2 * FONT)
         room = picture.shape[2] - below.shape[2]
         picture = torch.cat([picture, _white(below, picture, (0, room))], dim=1)
     return image_png(picture, scale=1)
+
+
+def rare_picture(rows: Sequence[tuple[Tensor, Tensor]], names: Sequence[str]) -> bytes:
+    """For each named class, of its few real images (N, C, H, W) and of those drawn (M, C, H, W), three rows of images.
+
+    Some real ones, some drawn ones, and the real one that is nearest to each of these.
+    """
+    table, titles = [], []
+    for (few, drawn), name in zip(rows, names, strict=True):
+        shown = drawn[:EACH_CLASS]
+        table += [few[:EACH_CLASS], shown, few[nearest_neighbours(shown, few).nearest]]
+        titles += [f"{shortened(name)}: {each}" for each in ("real", "drawn", "nearest")]
+    return image_png(_named_rows(table, titles), scale=1)
 
 
 def enlargement(images: Tensor, pixels: int) -> int:
@@ -100,6 +106,16 @@ def _reverse(x_t: Tensor, pred_x_start: Tensor) -> bytes:
         for pair in zip(x_t, pred_x_start, strict=True)
     ]
     return image_gif(frames, enlargement(x_t, MOVING))
+
+
+def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+    """Rows of at most EACH_CLASS images, (N, C, H, W) each, beside their names, as one image (C, H, W)."""
+    scale, gap = enlargement(rows[0], STILL), spacing(rows[0])
+    filled = [F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row)), value=255) for row in rows]
+    picture = enlarged(tile(torch.cat(filled), EACH_CLASS, gap), scale)
+    beside = text_rows([shortened(name) for name in names], scale * (rows[0].shape[2] + gap))
+    edge = picture.shape[1] - beside.shape[1]
+    return torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
 
 
 def _white(text: Tensor, picture: Tensor, padding: tuple[int, ...]) -> Tensor:

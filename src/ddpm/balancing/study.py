@@ -1,0 +1,84 @@
+"""What the stages of the study of rare classes hand on, and what they measure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from ddpm.balancing.arms import Arm, Drawn
+from ddpm.balancing.learning import LearnParams, confusion, learn
+from ddpm.data.splits import Processed, Split, data_card
+from ddpm.runtime.arrays import load_arrays, save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from ddpm.runtime.params import Sections
+
+ArmName = Annotated[str, AfterValidator(lambda text: str(Arm.parse(text)))]
+
+
+class ArmsParams(Sections):
+    """Which arms a stage compares on a cut, and the seeds of their classifiers."""
+
+    arms: Annotated[tuple[ArmName, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+
+
+def save_drawn(path: Path, drawn: Drawn, numbers: Tensor, processed: Processed) -> None:
+    """Write drawn images, with the numbers by which they are drawn again (N,)."""
+    arrays = {"images": drawn.images, "labels": drawn.labels, "taken": drawn.taken, "numbers": numbers}
+    save_arrays(path, arrays, {"data": processed.card.model_dump(mode="json")})
+
+
+def load_drawn(path: Path) -> Drawn:
+    """What `save_drawn` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or no such set.
+    """
+    arrays, metadata = load_arrays(path, {"images", "labels", "taken", "numbers"})
+    card, count = data_card(path, metadata), len(arrays["labels"])
+    labels = arrays["labels"]
+    whole = arrays["images"].dtype == torch.uint8 and arrays["images"].shape == (count, *card.shape)
+    whole = whole and labels.dtype == torch.int64 and arrays["taken"].dtype == torch.bool
+    whole = whole and arrays["taken"].shape == labels.shape == (count,)
+    if not (whole and bool(((labels >= 0) & (labels < len(card.classes))).all())):
+        raise UserError(f"{path}: its arrays are not those of drawn images; `dvc repro` makes it anew")
+    return Drawn(arrays["images"], labels, arrays["taken"])
+
+
+def compare_arms(
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    train: Processed,
+    drawn: Drawn,
+    rare: Sequence[int],
+    test: Split,
+    params: LearnParams,
+    runtime: Runtime,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each arm, and what its classifiers come to, one for each seed.
+
+    confusions: of the test images, see `confusion`. traces: the share of drawn images of frequent classes that it
+    takes for a rare one, where real images of these classes tell what is usual: a classifier that has met drawn images
+    in the rare classes alone may take the traces of the generator for the mark of a rare class.
+    """
+    frequent = ~torch.isin(drawn.labels, torch.tensor([*rare]))
+    shown = drawn.images[frequent & drawn.taken], drawn.labels[frequent & drawn.taken]
+    for arm in arms:
+        found: dict[str, list[Any]] = {"confusions": [], "traces": []}
+        for seed in seeds:
+            name = f"{arm}, seed {seed}"
+            model = learn(name, train.split, drawn, rare, Arm.parse(arm), train.card, params, seed, runtime)
+            found["confusions"].append(confusion(model, *test, runtime.device).tolist())
+            of_drawn = confusion(model, *shown, runtime.device)
+            share = float(of_drawn[:, [*rare]].sum() / of_drawn.sum().clamp(min=1))
+            found["traces"].append(round(share, 5))
+        yield arm, found
+
+
+def named(found: Mapping[int, Any], processed: Processed) -> dict[str, Any]:
+    """By the names of classes in place of labels."""
+    return {processed.card.classes[label]: value for label, value in found.items()}

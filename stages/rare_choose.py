@@ -1,0 +1,40 @@
+"""Compare arms on what a cut has left out of the training images: by this the best are chosen."""
+
+from pathlib import Path
+
+from ddpm.balancing.learning import LearnParams
+from ddpm.balancing.study import ArmsParams, compare_arms, load_drawn
+from ddpm.data.cutting import CutParams
+from ddpm.data.splits import load_split
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Sections
+from ddpm.runtime.stage import Stage, run_stage
+
+CUTS = Path("data/cut")
+DRAWN = Path("data/rare")
+METRICS = Path("metrics/rare_choose")
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    rare_learn: LearnParams
+
+
+def main(stage: Stage) -> None:
+    """Let the classifiers of every arm learn from the cut, and count what they see in what was left out."""
+    name, recipe = stage.item, stage.params(Params).rare_learn
+    cut, params = stage.params(CutParams, "cut"), stage.params(ArmsParams, "rare_choose")
+    runtime = start()
+    train, left_out = (load_split(stage.input(CUTS / name / f"{part}.safetensors")) for part in ("train", "left_out"))
+    drawn = load_drawn(stage.input(DRAWN / f"{name}.safetensors"))
+    rare = [*cut.counts(name, train.card)]
+    found = compare_arms(params.arms, params.seeds, train, drawn, rare, left_out.split, recipe, runtime)
+    by_arm = dict(found)
+    facts = {"rare": {train.card.classes[label]: label for label in rare}, "arms": by_arm}
+    write_json(stage.output(METRICS / f"{name}.json"), facts)
+
+
+if __name__ == "__main__":
+    run_stage("rare_choose", main, argument="COUNT-SEED")

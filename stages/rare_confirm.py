@@ -1,0 +1,51 @@
+"""Compare the chosen arms on the test images, and look for copies among what was drawn."""
+
+from pathlib import Path
+
+import torch
+
+from ddpm.balancing.learning import LearnParams
+from ddpm.balancing.study import ArmsParams, compare_arms, load_drawn
+from ddpm.data.cutting import CutParams
+from ddpm.data.splits import load_split
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Sections
+from ddpm.runtime.stage import Stage, run_stage
+from ddpm.scoring.copying import near_copies, nearness
+
+CUTS = Path("data/cut")
+DRAWN = Path("data/rare")
+TEST = Path("data/processed/test.safetensors")
+METRICS = Path("metrics/rare_confirm")
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    rare_learn: LearnParams
+
+
+def main(stage: Stage) -> None:
+    """Let the classifiers of every arm learn from the cut, and count what they see in the test images."""
+    name, recipe = stage.item, stage.params(Params).rare_learn
+    cut, params = stage.params(CutParams, "cut"), stage.params(ArmsParams, "rare_confirm")
+    runtime = start()
+    train, test = load_split(stage.input(CUTS / name / "train.safetensors")), load_split(stage.input(TEST))
+    drawn = load_drawn(stage.input(DRAWN / f"{name}.safetensors"))
+    rare = [*cut.counts(name, train.card)]
+    found = compare_arms(params.arms, params.seeds, train, drawn, rare, test.split, recipe, runtime)
+    by_arm = dict(found)
+    few, fresh = train.of(rare), test.of(rare)
+    chosen = torch.isin(drawn.labels, torch.tensor(rare))
+    copies = near_copies(nearness(drawn.images[chosen], drawn.labels[chosen], *few), nearness(*fresh, *few))
+    facts = {
+        "rare": {train.card.classes[label]: label for label in rare},
+        "near_copies": copies._asdict(),
+        "arms": by_arm,
+    }
+    write_json(stage.output(METRICS / f"{name}.json"), facts)
+
+
+if __name__ == "__main__":
+    run_stage("rare_confirm", main, argument="COUNT-SEED")

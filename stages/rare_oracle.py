@@ -1,0 +1,45 @@
+"""The oracle of the study of rare classes: the same classifier, learned from all training images."""
+
+from pathlib import Path
+
+from ddpm.balancing.arms import Arm
+from ddpm.balancing.learning import LearnParams, confusion, learn
+from ddpm.balancing.study import ArmName
+from ddpm.data.splits import load_split
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Sections
+from ddpm.runtime.stage import Stage, run_stage
+
+PROCESSED = Path("data/processed")
+METRICS = Path("metrics/rare_oracle")
+
+
+class RareOracleParams(Sections):
+    """The arm by which it learns; nothing is rare."""
+
+    arm: ArmName
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    rare_learn: LearnParams
+
+
+def main(stage: Stage) -> None:
+    """Learn from all training images, and count what it sees in the test images."""
+    recipe, params = stage.params(Params).rare_learn, stage.params(RareOracleParams, "rare_oracle")
+    runtime = start()
+    train, test = (load_split(stage.input(PROCESSED / f"{split}.safetensors")) for split in ("train", "test"))
+    if not stage.item.isdecimal():
+        raise UserError(f"rare_oracle.seeds: {stage.item} is no seed; set [0]")
+    arm, seed = Arm.parse(params.arm), int(stage.item)
+    model = learn(f"oracle {seed}", train.split, None, [], arm, train.card, recipe, seed, runtime)
+    found = confusion(model, *test.split, runtime.device)
+    write_json(stage.output(METRICS / f"{seed}.json"), {"confusions": [found.tolist()]})
+
+
+if __name__ == "__main__":
+    run_stage("rare_oracle", main, argument="SEED")

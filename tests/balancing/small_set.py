@@ -1,0 +1,92 @@
+"""An imbalanced set of pictures of fruit, a model that draws them and a classifier that filters them, all tiny."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.balancing.drawing import Candidates, draw_class
+from ddpm.data.card import DataCard
+from ddpm.data.splits import Split, save_split
+from ddpm.networks.checkpoint import load_model
+from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits, save_classifier
+from tests.generating import CPU, sampler, tiny_model
+from tests.networks.random_weights import randomised
+from tests.small import FRUITS
+
+COUNTS = (30, 5, 12)  # apples, figs, pears
+TESTED = (7, 6, 6)
+
+
+class Files(NamedTuple):
+    """Where they are."""
+
+    data: Path
+    test: Path
+    model: Path
+    classifier: Path
+
+
+def noise(count: int, seed: int, card: DataCard = FRUITS) -> Tensor:
+    """uint8 images (count, C, H, W), no two equal, and nearer to each other than to what a random model draws."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randint(118, 139, (count, *card.shape), generator=source, dtype=torch.uint8)
+
+
+def labels_of(counts: tuple[int, ...]) -> Tensor:
+    """So many of each class, mixed."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(3))]
+
+
+def split(counts: tuple[int, ...], seed: int) -> Split:
+    return Split(noise(sum(counts), seed), labels_of(counts))
+
+
+def saved_split(path: Path, split: Split, card: DataCard = FRUITS) -> Path:
+    groups = torch.arange(len(split.labels))
+    save_split(path, card, split.labels, groups, (6,) * len(card.classes), [split.images])
+    return path
+
+
+def classifier(data: DataCard = FRUITS) -> Classifier:
+    """One that has learned nothing, and takes all for the first class."""
+    values = {"channels": 1, "images": 1, "epochs": 1, "batch_size": 2, "lr": 0.1, "shift": 0, "seed": 0}
+    return randomised(Classifier(ClassifierParams.model_validate(values), data)).eval()
+
+
+def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:
+    """Let it take half of these uint8 images (N, C, H, W) for one class, the others for the next, and none for a third.
+
+    It goes by the feature in which they differ most.
+    """
+    features, _ = features_and_logits(judge, images, CPU.device)
+    spread, index = (features.max(0).values - features.min(0).values).max(0)
+    ordered = features[:, index].sort().values
+    middle = (ordered[len(ordered) // 2 - 1] + ordered[len(ordered) // 2]) / 2
+    classes = len(judge.data.classes)
+    with torch.no_grad():
+        judge.head.weight.zero_()
+        judge.head.bias.fill_(-9)
+        for row, sign in ((label, 4 / spread), ((label + 1) % classes, -4 / spread)):
+            judge.head.weight[row, index] = sign
+            judge.head.bias[row] = -sign * middle
+    return judge
+
+
+def candidates(model: Path, judge: Classifier, label: int, count: int, seed: int = 0) -> Candidates:
+    """As the command draws them with --steps 2."""
+    return draw_class(load_model(model), judge, sampler(steps=2, spacing=None), label, seed, 0, count, CPU)
+
+
+def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:
+    """The files of a set whose filter takes half of the first forty figs that are drawn, and no apple."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = tiny_model(folder, class_conditional=True, data=FRUITS, counts=counts)
+    judge = classifier()
+    halving(judge, 1, candidates(model, judge, 1, 40).images)
+    save_classifier(folder / "classifier.safetensors", judge)
+    train, test = split(counts, 1), split(tested, 2)
+    paths = [saved_split(folder / f"{name}.safetensors", each) for name, each in (("train", train), ("test", test))]
+    return Files(paths[0], paths[1], model, folder / "classifier.safetensors")

@@ -1,0 +1,168 @@
+"""Filling classes: which candidates are kept, when a class is given up, and where it goes on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm.balancing.drawing import SPAN, Candidates, draw_class
+from ddpm.balancing.filling import Progress, Source, Tally, begun, chosen, fill
+from ddpm.data.splits import Split
+from ddpm.networks.checkpoint import load_model
+from ddpm.networks.classifier import load_classifier
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime
+from tests.balancing.small_set import COUNTS, TESTED, candidates, noise, split, written
+from tests.generating import CPU, sampler
+from tests.small import FRUITS
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    files = written(tmp_path_factory.mktemp("set"))
+    loaded, judge = load_model(files.model), load_classifier(files.classifier)
+    params = sampler(steps=2, spacing=None)
+    return Source(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
+
+
+def last(source: Source, wanted: dict[int, int], before: Progress | None = None) -> Progress:
+    before = before or begun(FRUITS.shape, {}, {})
+    return [before, *fill(source, wanted, before)][-1]
+
+
+@pytest.mark.parametrize(
+    ("tally", "wanted", "done"),
+    [
+        (Tally(10, 0, 0, 10), 10, True),
+        (Tally(10, 1, 0, 9), 10, False),
+        (Tally(199, 199, 0, 0), 10, False),
+        (Tally(200, 200, 0, 0), 10, True),
+        (Tally(199, 190, 0, 9), 10, False),
+        (Tally(200, 191, 0, 9), 10, True),
+        (Tally(499, 499, 0, 0), 1000, False),
+        (Tally(500, 500, 0, 0), 1000, True),
+        (Tally(500, 475, 0, 25), 1000, True),
+        (Tally(500, 474, 0, 26), 1000, False),
+        (Tally(SPAN, 0, 0, SPAN - 1), SPAN, True),
+    ],
+)
+def test_a_class_is_done_when_it_is_full_or_hopeless(tally: Tally, wanted: int, done: bool) -> None:
+    assert tally.done(wanted, 20) == done
+
+
+@pytest.mark.parametrize(
+    ("tally", "count"),
+    [
+        (Tally(), 10),
+        (Tally(8, 4, 0, 4), 12),
+        (Tally(9, 0, 0, 9), 1),
+        (Tally(30, 30, 0, 0), 100),
+        (Tally(SPAN - 3, 0, 0, 1), 3),
+    ],
+)
+def test_as_many_are_drawn_next_as_the_rate_asks_for(tally: Tally, count: int) -> None:
+    assert tally.next_count(10, 100) == count
+
+
+def judged(copies: str, taken: str, tally: Tally = Tally(), wanted: int = 99, tries: int = 20) -> tuple[str, Tally]:  # noqa: B008
+    """Rows as text, of candidates of which the second and the fifth are equal, and the first is kept already."""
+    images = noise(len(copies), 0)
+    images[4] = images[1]
+    drawn = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
+    masks = (torch.tensor([each == "x" for each in text]) for text in (copies, taken))
+    rows, tally = chosen(drawn, images[:1], *masks, tally, wanted, tries)
+    return "".join(map(str, rows.tolist())), tally
+
+
+def test_copies_and_other_classes_are_left_out_and_counted() -> None:
+    assert judged("--xx--", "xxx-xx") == ("15", Tally(candidates=6, copies=4, filtered=0, kept=2))
+    assert judged("------", "xx--xx") == ("15", Tally(candidates=6, copies=2, filtered=2, kept=2))
+    assert judged("------", "x-xxxx") == ("2345", Tally(candidates=6, copies=1, filtered=1, kept=4))
+
+
+def test_no_more_are_looked_at_than_it_takes() -> None:
+    assert judged("------", "xxxxxx", wanted=2) == ("12", Tally(candidates=3, copies=1, filtered=0, kept=2))
+    before = Tally(8, 7, 0, 1)
+    assert judged("------", "------", before, wanted=2, tries=5) == ("", Tally(10, 8, 1, 1))
+
+
+def test_classes_are_filled_with_what_passes(source: Source) -> None:
+    found = last(source, {1: 6, 0: 3})
+    drawn = candidates_of(source, 1, 40)
+    rows = drawn.taken(1).nonzero().squeeze(1)[:6]
+    assert found.kept.labels.tolist() == [1] * 6
+    assert torch.equal(found.kept.images, drawn.images[rows])
+    assert found.kept.numbers.tolist() == drawn.numbers[rows].tolist()
+    assert torch.equal(found.kept.probability, drawn.probability[rows])
+    drawn_until = int(rows[-1]) + 1
+    assert found.tallies[1] == Tally(drawn_until, 0, drawn_until - 6, 6)
+    assert found.tallies[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
+
+
+def candidates_of(source: Source, label: int, count: int) -> Candidates:
+    return draw_class(source.loaded, source.classifier, source.params, label, source.seed, 0, count, CPU)
+
+
+def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
+    kept = last(source, {1: 4}).kept
+    assert source.train.labels[kept.nearest].tolist() == [1] * 4
+    values = source.train.images[source.train.labels == 1].double() / 127.5 - 1
+    for image, nearest, distance in zip(kept.images, kept.nearest, kept.distance, strict=True):
+        distances = (image.double() / 127.5 - 1 - values).square().mean((1, 2, 3)).sqrt()
+        assert float(distance) == pytest.approx(float(distances.min()), rel=1e-5)
+        assert torch.equal(source.train.images[nearest].double() / 127.5 - 1, values[distances.argmin()])
+
+
+def test_what_equals_a_training_image_is_a_copy(source: Source) -> None:
+    drawn = candidates_of(source, 1, 40)
+    rows = drawn.taken(1).nonzero().squeeze(1)
+    images = torch.cat([source.train.images, drawn.images[rows[:2]]])
+    memorised = Split(images, torch.cat([source.train.labels, torch.tensor([1, 1])]))
+    found = last(source._replace(train=memorised), {1: 3})
+    assert found.tallies[1].copies == 2
+    assert found.kept.numbers.tolist() == drawn.numbers[rows[2:5]].tolist()
+
+
+def test_a_least_probability_leaves_out_more(source: Source) -> None:
+    drawn = candidates_of(source, 1, 40)
+    least = float(drawn.probability[drawn.taken(1)].median())
+    kept = last(source._replace(least=least), {1: 5}).kept
+    assert len(kept.numbers) == 5
+    assert float(kept.probability.min()) >= least
+    assert kept.numbers.tolist() == drawn.numbers[drawn.taken(1, least)][:5].tolist()
+
+
+def test_batches_decide_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = last(source, {1: 9, 2: 1})
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 4)
+    parts = last(source, {1: 9, 2: 1})
+    assert parts.kept.numbers.tolist() == whole.kept.numbers.tolist()
+    assert parts.tallies == whole.tallies
+
+
+def test_cut_off_anywhere_it_goes_on_to_the_same(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 4)
+    source, wanted = source._replace(tries=4), {1: 5, 0: 2}
+    stations = [*fill(source, wanted, begun(FRUITS.shape, {}, {}))]
+    assert len(stations) > 4
+    for station in stations:
+        arrays, facts = station.saved()
+        found = last(source, wanted, begun(FRUITS.shape, arrays, facts))
+        assert found.tallies == stations[-1].tallies
+        assert all(torch.equal(*pair) for pair in zip(found.kept, stations[-1].kept, strict=True))
+
+
+def test_it_may_be_ended_at_each_step(source: Source) -> None:
+    def end(_: int) -> None:
+        raise UserError("enough")
+
+    with pytest.raises(UserError, match=r"^enough$"):
+        next(fill(source, {1: 1}, begun(FRUITS.shape, {}, {}), end))
+
+
+def test_the_set_is_as_its_tests_take_it(tmp_path: Path) -> None:
+    """Of the figs that are drawn the filter takes half, of the apples none."""
+    files = written(tmp_path)
+    judge = load_classifier(files.classifier)
+    assert int(candidates(files.model, judge, 1, 40).taken(1).sum()) == 20
+    assert not candidates(files.model, judge, 0, 40).taken(0).any()
