@@ -4,6 +4,9 @@ SHELL := /bin/bash
 # As typed: make would expand what it exports, for $(shell) too, so this comes before the first of these.
 override URL := $(value URL)
 export URL
+override REV := $(value REV)
+override AGAINST := $(value AGAINST)
+export REV AGAINST
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
@@ -11,8 +14,12 @@ INSTALL := .venv/bin/python -m pip install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
+CONFIRMING := 10-0,10-1,25-0,25-1,50-0,50-1,50-2,50-3,50-4,100-0,100-1,100-2,100-3,100-4
+FASHION := 50-0,50-1,100-0,100-1
+CHOOSING := nothing,oversample,weights,adjust,augment,mixup,smote,oversample+augment,adjust+augment,oversample+mixup,$\
+	oversample+augment+mixup
 
-.PHONY: help repro test check plots article unlabelled fashion distilled verify remote clean env
+.PHONY: help repro test check plots report card article unlabelled fashion distilled rare verify remote clean env
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,8 +36,15 @@ check: .venv/.testing ## check format, lint and types
 	ruff check .
 	mypy
 
-plots: env ## write the plots page, dvc_plots/index.html
+plots: .venv/.reporting ## write the plots page, dvc_plots/index.html, which works offline
+	@python -m scripts.plots_page
 	dvc plots show
+
+report: .venv/.reporting ## write one page of a run, build/report.html: make report REV=experiment AGAINST=main
+	@python -m scripts.report -- "$$REV" "$$AGAINST"
+
+card: .venv/.reporting ## write a model card beside the model, models/README.md
+	@python -m scripts.report --card -- "$$REV"
 
 article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
 	scripts/variant.sh article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
@@ -50,6 +64,17 @@ distilled: env ## distil the model to STEPS evaluations, and keep what it draws 
 	scripts/variant.sh distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
+
+rare: .venv/.studying ## run the study of rare classes (hours), and keep its results in docs/rare and beside it
+	scripts/variant.sh rare-choosing rare_choose 'cut.sets=[50-5,50-6]' 'rare_choose.sets=[50-5,50-6]' rare_draw.frequent=1500 \
+		'rare_choose.arms=[$(CHOOSING)]'
+	scripts/variant.sh rare rare_confirm rare_oracle 'cut.sets=[$(CONFIRMING)]' 'rare_confirm.sets=[$(CONFIRMING)]' \
+		'rare_oracle.seeds=[0,1,2]'
+	scripts/variant.sh rare-fashion rare_confirm rare_oracle data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
+		'cut.classes=[Shirt,Sandal,Bag]' 'cut.sets=[$(FASHION)]' 'rare_confirm.sets=[$(FASHION)]' 'rare_oracle.seeds=[0,1,2]'
+	python -m scripts.rare docs/rare-choosing
+	python -m scripts.rare docs/rare
+	python -m scripts.rare docs/rare-fashion
 
 verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
 	@python -m scripts.verify
@@ -72,6 +97,16 @@ env: .venv/.running ## set up .venv alone
 .venv/.testing: .venv/.running
 	@echo "installing what the tests need into .venv"
 	@$(INSTALL) --editable '.[remotes,test]'
+	@touch $@
+
+.venv/.studying: .venv/.running
+	@echo "installing what the study of rare classes needs into .venv"
+	@$(INSTALL) --editable '.[remotes,rare]'
+	@touch $@
+
+.venv/.reporting: .venv/.running
+	@echo "installing what pages need into .venv"
+	@$(INSTALL) --editable '.[remotes,report]'
 	@touch $@
 
 # The scripts in .venv name their Python by its path: a folder that was moved, or cut off while it was made, is made anew.

@@ -1,0 +1,51 @@
+"""Write one HTML file that tells a run, and works offline: its pictures, curves, scores, params and hashes.
+
+    python -m scripts.report [REV [AGAINST]]
+
+REV is a revision, an experiment or a folder such as docs/fashion; without it, the workspace. Beside it stands AGAINST,
+or main where that differs. Run it as `make report` or `make report REV=... AGAINST=...`; `make card` writes a card.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from ddpm.runtime.console import run
+from ddpm.runtime.files import write_whole
+from scripts.reporting import page
+from scripts.reporting.runs import main_run, open_run
+
+REPORT, CARD = Path("build/report.html"), Path("models/README.md")
+
+
+def main(rev: str, against: str, card: bool = False, out: Path | None = None) -> None:
+    """Read what git keeps of the runs, and say where the page is."""
+    this, default = open_run(rev), main_run()
+    if card:
+        out = out or CARD
+        write_whole(out, page.card(this, default).encode())
+        print(f"{out}: the model card of {this.name}")
+        return
+    other = open_run(against) if against else default
+    if other and not against and other.shown == this.shown:
+        other = None
+    out = out or REPORT
+    data = page.report(this, other, default).encode()
+    write_whole(out, data)
+    print(f"{out}: {this.name}{f' beside {other.name}' if other else ''}, {len(data) / 1e6:.1f} MB, for any browser")
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.report", description="Write one HTML file that tells a run."
+    )
+    parser.add_argument("rev", nargs="?", default="", help="revision, experiment or folder; by default the workspace")
+    parser.add_argument("against", nargs="?", default="", help="what stands beside it; by default main if that differs")
+    parser.add_argument("--card", action="store_true", help=f"write a model card instead, to {CARD}")
+    parser.add_argument("--out", type=Path, help=f"where to; by default {REPORT}")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(partial(main, **vars(parsed())))

@@ -1,0 +1,139 @@
+"""The numbers of a run beside those of another: scores, params, and the hashes of data, code and models."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scripts.reporting.runs import Run
+from scripts.results import FILES, ROWS, shown
+
+MEANINGS = {
+    "Frechet distance, classifier b": "How far the samples as a whole are from the training images, by the features of"
+    " a classifier that no choice of the recipe has seen. Lower is better; real test images show what is within reach.",
+    "... over the floor": "The same as a multiple of the floor: how far real training images are from one another.",
+    "Frechet distance, classifier a": "The same by the classifier that recipes are chosen by.",
+    "Frechet distance, pixels": "The same on the principal components of pixels, which no network has learned.",
+    "KID, classifier b": "The unbiased relative of the Frechet distance: about 0 where samples look like real images.",
+    "precision, recall": "The share of samples that lie among real images (are good), and of real images that lie among"
+    " samples (are covered).",
+    "density, coverage": "The same, less moved by single odd images.",
+    "recognised": "The share that the classifier is sure of: blurs between two classes lower it.",
+    "recognised as the class asked for": "The share that it takes for the class the model was asked to draw.",
+    "class imbalance, chi-square": "How far the shares of the classes are from those of training; 0 is equal.",
+    "nearest in pixels, in features": "The median distance to the nearest training image: much below that of the test"
+    " images, the model copies.",
+    "copying z in pixels, in features": "The same as a test: far below 0 is a sign of copying; above 0 is none.",
+    "near copies in pixels, in features": "The share nearer to a training image than all but 1 % of test images, so"
+    " 0.01 is expected.",
+    "... by the ratio to the next": "The same by how much nearer the first is than the ten that follow.",
+    "twins in pixels, in features": "Test images that are nearly training images, which are left out of those shares.",
+    "bits per dimension of test, of training images": "How many bits the model needs for each value of a pixel, at"
+    " most. Lower is better; far fewer for training images than for test images would be learning by heart.",
+    "classification accuracy score": "The accuracy on real images of a new classifier that has seen samples alone; on"
+    " the right, of one that has seen as many real images.",
+}
+
+
+class Score(NamedTuple):
+    """A row of the table of scores."""
+
+    name: str
+    meaning: str
+    part: str  # of the page: quality, copies or bits
+    cells: list[str]  # of each run, of the test images, of the floor
+
+
+def scores(runs: Sequence[Run]) -> list[Score]:
+    """What any column has; the test images and the floor are those of the first run."""
+    found = [_numbers(run) for run in runs]
+    columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "floor")]
+    table = []
+    for name, (digits, paths) in ROWS.items():
+        cells = []
+        for values, row in columns:
+            learned = "real" if row == "floor" else row
+            splits = {split: split if row == "samples" else "" for split in ("test", "train")}
+            each = [shown(values, path.format(row=row, learned=learned, **splits), digits) for path in paths]
+            cells.append("" if set(each) == {"-"} else ", ".join(each).removesuffix(", -"))
+        if any(cells):
+            part = (
+                "bits"
+                if paths[0].startswith("bits")
+                else "copies"
+                if re.search("nearest|cop|twins", paths[0])
+                else "quality"
+            )
+            table.append(Score(name, MEANINGS.get(name, ""), part, cells))
+    return table
+
+
+def _numbers(run: Run) -> dict[str, float]:
+    named = {name: run.flat(f"metrics/{file}") for name, file in FILES.items()}
+    return {
+        f"{name}.{key}": value
+        for name, values in named.items()
+        for key, value in values.items()
+        if isinstance(value, int | float)
+    }
+
+
+def differences(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """Name and values of what is not the same in all columns; "" where a column has none."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
+    return [row for row in rows if any(value != row[1] for value in row[2:])]
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[list[Any]]:
+    """Differences, and of numbers by how much."""
+    rows = differences([before, after])
+    numbers = [all(isinstance(value, int | float) for value in values) for _, *values in rows]
+    return [[*row, f"{row[2] - row[1]:+.4g}" if number else ""] for row, number in zip(rows, numbers, strict=True)]
+
+
+def metrics(run: Run) -> dict[str, Any]:
+    """All numbers below metrics/, by file and dotted name."""
+    files = sorted(path for path in run.files if path.startswith("metrics/") and path.endswith(".json"))
+    return {
+        f"{path.removeprefix('metrics/').removesuffix('.json')}: {name}": value
+        for path in files
+        for name, value in run.flat(path).items()
+    }
+
+
+def beside(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[list[Any]]]:
+    """Groups of named values of several runs as rows of name and values; "" where a run has none."""
+    groups = dict.fromkeys(group for run in runs for group in run)
+    names = {group: dict.fromkeys(name for run in runs for name in run.get(group, {})) for group in groups}
+    return {
+        group: [[name, *(run.get(group, {}).get(name, "") for run in runs)] for name in names[group]]
+        for group in groups
+    }
+
+
+def hashes(run: Run, pipeline: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The MD5 of data, models and code, as dvc.lock has them of the stages in a dvc.yaml, where that is known."""
+    known: dict[str, dict[str, str]] = {"data": {}, "models": {}, "code": {}}
+    for name, stage in run.mapping("dvc.lock").get("stages", {}).items():
+        declared = pipeline.get("stages", {}).get(name.split("@")[0])
+        if pipeline and (declared is None or ("@" in name) != ("matrix" in declared)):
+            continue  # DVC keeps what a stage was before it was renamed
+        for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
+            top = entry["path"].split("/")[0]
+            kind = top if top in known else "code"
+            if top != "metrics":
+                known[kind][entry["path"]] = entry.get("md5", "")
+    return {kind: dict(sorted(paths.items())) for kind, paths in known.items()}
+
+
+def indexed(run: Run) -> dict[str, float]:
+    """The scores of the samples that a model card lists for search engines."""
+    found = _numbers(run)
+    paths = {
+        "Frechet distance, classifier b": "scores.b.samples.frechet",
+        "precision": "scores.samples.precision",
+        "recall": "scores.samples.recall",
+        "bits per dimension": "bits.test.bits_per_dim",
+        "classification accuracy score": "accuracy.samples.accuracy",
+    }
+    return {name: found[path] for name, path in paths.items() if path in found}

@@ -1,0 +1,141 @@
+"""The report and DVC's own plots page in a browser: nothing is fetched, curves are drawn, and all can be read."""
+
+import io
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageColor
+
+from scripts import plots_page
+from scripts.reporting import page
+from tests.browser.runs import whole_run
+
+sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium; apt-get install chromium")
+FIRST = {"light": "#1f6fb5", "dark": "#6cb2f2"}  # the colour of the first curve
+SECOND = {"light": "#c2510c", "dark": "#f2a065"}
+SMALL_TEXT = """[...document.querySelectorAll('p, a, td, th, small, summary, figcaption, svg text')]
+    .filter(each => each.getClientRects().length && parseFloat(getComputedStyle(each).fontSize) < 12)
+    .map(each => each.textContent)"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two runs; all that can be folded is open."""
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    html = page.report(whole_run(), whole_run("other", shade=40), None)
+    file.write_text(html.replace("<details", "<details open"))
+    return file
+
+
+def opened(browser: Any, file: Path, said: list[str], width: int = 1400, scheme: str = "light") -> Any:
+    """The page with its curves; `said` gets what it asks of the network, its errors and its messages on the console."""
+    found = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    found.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    found.on("pageerror", lambda error: said.append(str(error)))
+    found.on("requestfailed", lambda request: said.append(request.url))
+    found.on(
+        "request", lambda request: None if request.url.startswith(("file:", "data:")) else said.append(request.url)
+    )
+    found.context.set_offline(True)
+    found.goto(file.as_uri())
+    found.wait_for_function("document.querySelectorAll('.chart, .vega-embed').length > 0")
+    found.wait_for_function("[...document.querySelectorAll('.chart')].every(each => each.querySelector('svg'))")
+    return found
+
+
+def pixels(element: Any, colour: str) -> int:
+    """How many pixels of an element are nearly of this colour."""
+    picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    wanted = ImageColor.getrgb(colour)
+    counts = picture.getcolors(picture.width * picture.height) or []
+    return sum(n for n, seen in counts if max(abs(a - b) for a, b in zip(seen, wanted, strict=True)) < 24)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_report_can_be_read(browser: Any, written: Path, width: int, scheme: str) -> None:
+    said: list[str] = []
+    found = opened(browser, written, said, width, scheme)
+    assert found.evaluate("document.documentElement.scrollWidth") == width, "what is wide scrolls in itself"
+    assert found.evaluate(SMALL_TEXT) == []
+    broken = axe.Axe().run(found).response["violations"]  # contrast, alternative texts, headings, names, ...
+    assert [(each["id"], each["nodes"][0]["html"]) for each in broken] == []
+    assert all(found.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth > 0 && each.alt !== '')"))
+    labels = found.eval_on_selector_all(".chart > div", "all => all.map(each => each.getAttribute('aria-label') || '')")
+    assert len(labels) == 7
+    assert all(": " in label for label in labels)
+    assert said == []
+    found.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_curves_are_drawn_in_the_colours_of_the_theme(browser: Any, written: Path, scheme: str) -> None:
+    found = opened(browser, written, [], scheme=scheme)
+    bars, *curves = found.query_selector_all(".chart svg")
+    assert pixels(bars, FIRST[scheme]) > 5000
+    assert [pixels(each, SECOND[scheme]) > 100 for each in curves] == [True] * len(curves)
+    loss = curves[3]
+    assert pixels(loss, FIRST[scheme]) > 500
+    other = "dark" if scheme == "light" else "light"
+    assert pixels(loss, FIRST[other]) == 0
+    found.emulate_media(color_scheme=other)
+    assert pixels(loss, FIRST[other]) > 500, "without loading it anew"
+    found.close()
+
+
+def test_curves_answer_to_the_mouse(browser: Any, written: Path) -> None:
+    said: list[str] = []
+    found = opened(browser, written, said)
+    loss = found.query_selector_all(".chart svg")[4]
+    loss.scroll_into_view_if_needed()
+    box = loss.bounding_box()
+    found.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    found.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    found.wait_for_selector("#vg-tooltip-element.visible")
+    words = found.inner_text("#vg-tooltip-element").split()
+    assert words[0] == "step"
+    assert 200 < float(words[1]) < 400, "in the middle of 600 steps"
+    assert {"mine", "other"} & set(words)
+    assert {"training", "validation"} & set(words)
+    assert "undefined" not in words
+    assert said == []
+    found.close()
+
+
+@pytest.mark.long
+def test_dvc_plots_work_offline(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    call("git", "init", "--quiet")
+    call("dvc", "init", "--quiet")
+    call("dvc", "config", "core.analytics", "false")
+    Path("loss.csv").write_text("step,loss\n0,1\n10,0.5\n20,0.25\n")
+    Path("dvc.yaml").write_text("plots: [{loss.csv: {x: step, y: loss}}]\n")
+    plots_page.main()
+    plots_page.main()
+    assert Path(".dvc/config.local").read_text().count("html_template = plots.html") == 1
+    call("dvc", "plots", "show")
+    said: list[str] = []
+    found = opened(browser, tmp_path / "dvc_plots/index.html", said)
+    svg = found.wait_for_selector(".vega-embed svg.marks")
+    assert pixels(svg, "#945dd6") > 200, "the first colour of DVC's own templates"
+    assert said == []
+    found.close()
