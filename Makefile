@@ -16,8 +16,11 @@ export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
 CONFIRMING := 10-0,10-1,25-0,25-1,50-0,50-1,50-2,50-3,50-4,100-0,100-1,100-2,100-3,100-4
 FASHION := 50-0,50-1,100-0,100-1
-CHOOSING := nothing,oversample,weights,adjust,augment,mixup,smote,oversample+augment,adjust+augment,oversample+mixup,$\
-	oversample+augment+mixup
+CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+augment,weights+augment,smote+augment,$\
+	oversample+mixup,oversample+augment+mixup,drawn,drawn+filtered,drawn+filtered+few,drawn+filtered+all,$\
+	oversample+drawn+filtered,augment+drawn+filtered,oversample+augment+drawn,oversample+augment+drawn+filtered,$\
+	oversample+augment+drawn+filtered+few,oversample+augment+drawn+filtered+all,$\
+	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved
 
 .PHONY: help repro test check plots report card article unlabelled fashion distilled rare verify remote clean env
 
