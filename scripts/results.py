@@ -1,8 +1,8 @@
-"""Print the table of results in README, or that of another folder of metrics.
+"""Print the table of docs/results.md, or that of another folder of metrics.
 
     python -m scripts.results [docs/fashion/metrics]
 
-README's is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/.
+That is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/.
 """
 
 import json
