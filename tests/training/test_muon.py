@@ -19,7 +19,7 @@ def test_orthogonal_factor_keeps_the_directions_and_evens_out_the_lengths(shape:
     # Singular values between 0.1 and 1 of the largest: what lies below a hundredth takes more iterations.
     left, _, right = torch.linalg.svd(normal(*shape).double(), full_matrices=False)
     values = torch.linspace(1, 0.1, min(shape), dtype=torch.float64)
-    factor = orthogonalise(scale * left * values @ right)
+    factor = orthogonalise([scale * left * values @ right])[0]
     inner = left.T @ factor @ right.T
     assert (inner - inner.diag().diag()).abs().max() < 1e-8
     assert inner.diag().min() > 0.65
@@ -48,8 +48,8 @@ def test_it_is_newton_schulz_on_a_smaller_matrix(shape: tuple[int, int], least: 
     spread = torch.logspace(0, math.log10(least), min(shape), dtype=torch.float64)
     matrix = of_singular_values(spread, *shape)
     expected = newton_schulz(matrix)
-    torch.testing.assert_close(orthogonalise(matrix), expected, rtol=0, atol=1e-10)
-    single = orthogonalise(matrix.float())
+    torch.testing.assert_close(orthogonalise([matrix])[0], expected, rtol=0, atol=1e-10)
+    single = orthogonalise([matrix.float()])[0]
     assert single.dtype == torch.float32
     assert (single - expected).norm() < tolerance * expected.norm()
 
@@ -61,7 +61,7 @@ def test_what_has_few_directions_gets_no_others(shape: tuple[int, int], rank: in
     values = torch.zeros(min(shape), dtype=torch.float64)
     values[:rank] = torch.linspace(1, 0.5, rank)
     matrix = of_singular_values(values, *shape)
-    factor = orthogonalise((scale * matrix).float())
+    factor = orthogonalise([(scale * matrix).float()])[0]
     assert factor.isfinite().all()
     found = torch.linalg.svdvals(factor)
     assert found[rank:].max() < 1e-3
@@ -72,7 +72,7 @@ def test_what_has_few_directions_gets_no_others(shape: tuple[int, int], rank: in
 
 @pytest.mark.parametrize("shape", [(3, 4), (4, 3), (4, 4)])
 def test_nothing_gives_nothing(shape: tuple[int, int]) -> None:
-    assert torch.equal(orthogonalise(torch.zeros(shape)), torch.zeros(shape))
+    assert torch.equal(orthogonalise([torch.zeros(shape)])[0], torch.zeros(shape))
 
 
 def test_steps_are_nesterov_momentum_made_orthogonal() -> None:
@@ -84,7 +84,7 @@ def test_steps_are_nesterov_momentum_made_orthogonal() -> None:
         weight.grad = gradient.clone()
         momentum = 0.95 * momentum + 0.05 * gradient
         nesterov = 0.05 * gradient + 0.95 * momentum
-        expected = expected - 0.01 * 0.2 * 36**0.5 * orthogonalise(nesterov.flatten(1)).view(6, 4, 3, 3)
+        expected = expected - 0.01 * 0.2 * 36**0.5 * orthogonalise([nesterov.flatten(1)])[0].view(6, 4, 3, 3)
         optimizer.step()
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
         assert torch.equal(weight.grad, gradient)
@@ -107,3 +107,27 @@ def test_memory_format_does_not_matter() -> None:
         Muon([weight], lr=0.01).step()
         weights.append(weight)
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-7)
+
+
+def test_matrices_of_equal_side_are_iterated_together_and_come_out_as_alone() -> None:
+    source = torch.Generator().manual_seed(0)
+    shapes = [(4, 36), (36, 4), (4, 4), (8, 72), (4, 9), (8, 8)]
+    matrices = [torch.randn(shape, generator=source) for shape in shapes]
+    matrices.append(torch.zeros(4, 36))
+    for found, matrix in zip(orthogonalise(matrices), matrices, strict=True):
+        assert found.shape == matrix.shape
+        assert torch.equal(found, orthogonalise([matrix])[0])
+    assert orthogonalise([]) == []
+
+
+def test_the_iteration_is_called_once_for_each_side() -> None:
+    """A GPU is launch-bound here: operations must not grow with the number of weights."""
+    source = torch.Generator().manual_seed(0)
+
+    def iterations(count: int) -> int:
+        matrices = [torch.randn(4, 36, generator=source) for _ in range(count)]
+        with torch.profiler.profile() as profile:
+            orthogonalise(matrices)
+        return sum(event.count for event in profile.key_averages() if event.key == "aten::baddbmm")
+
+    assert iterations(1) == iterations(10) == ITERATIONS

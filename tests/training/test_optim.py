@@ -49,7 +49,7 @@ def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others()
     before = weights(training.network)
     training._step(split(4, seed=2))
     for name, weight in training.network.named_parameters():
-        update = orthogonalise(0.0975 * weight.grad.flatten(1)) * 0.2 * 36**0.5 if name in moved_by(muon) else None
+        update = orthogonalise([0.0975 * weight.grad.flatten(1)])[0] * 0.2 * 36**0.5 if name in moved_by(muon) else None
         expected = weight.grad / (weight.grad.abs() + 1e-8) if update is None else update.view(weight.shape)
         torch.testing.assert_close(before[name] - weight, 0.01 * expected, rtol=1e-4, atol=1e-5)
 

@@ -4,7 +4,7 @@ Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". t
 and multiplies in bfloat16, which is slow where the processor has no such instructions.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,12 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Move every weight against its update."""
         for group in self.param_groups:
+            updates = []
             for weight in group["params"]:
                 momentum = self._momentum(weight)
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
-                update = orthogonalise(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
+                updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
+            for weight, update in zip(group["params"], orthogonalise(updates), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
                 weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
 
@@ -44,19 +46,30 @@ class Muon(torch.optim.Optimizer):
         return state["momentum"]  # type: ignore[no-any-return]
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Nearly U V^T of the singular value decomposition U S V^T: singular values come out between about 0.7 and 1.2.
+def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Nearly U V^T of each one's singular value decomposition U S V^T: singular values come out between 0.7 and 1.2.
 
-    The iteration runs on x x^T alone, which is the smaller matrix, and x is multiplied once, in the end.
+    The iteration runs on x x^T alone, which is the smaller matrix, and x is multiplied once, in the end. Those of equal
+    size are iterated together, for a GPU is launch-bound here.
     """
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    wide = [x / (x.norm() + 1e-7) for x in wide]  # no singular value exceeds 1
+    found = [*matrices]
+    for side in {len(x): None for x in wide}:
+        places = [place for place, x in enumerate(wide) if len(x) == side]
+        products = _iterated(torch.stack([wide[place] @ wide[place].T for place in places]))
+        for place, product in zip(places, products, strict=True):
+            x = product @ wide[place]
+            found[place] = x if x.shape == matrices[place].shape else x.T
+    return found
+
+
+def _iterated(gram: Tensor) -> Tensor:
+    """What takes x near U V^T from the left, for each of the matrices x x^T (B, N, N)."""
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)  # no singular value exceeds 1
-    gram, product = x @ x.T, torch.eye(len(x), device=x.device, dtype=x.dtype)
+    product = torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype).expand_as(gram)
     for _ in range(ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)  # a + b gram + c gram^2, which takes x to the next x
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)  # a + b gram + c gram^2, which takes x to the next x
         product, gram = factor @ product, factor @ gram @ factor
-    x = product @ x
-    return x.T if tall else x
+    return product
