@@ -25,19 +25,15 @@ CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+aug
 .PHONY: help repro test check plots report card article unlabelled fashion distilled rare verify remote clean env
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ The pipeline
 
 repro: env ## run the whole pipeline, or what is out of date of it
 	@python -m scripts.check_params
 	dvc repro
 
-test: check ## check format, lint and types, then run the tests but for the longest
-	pytest -n 2 --dist worksteal -m "not long"
-
-check: .venv/.testing ## check format, lint and types
-	ruff format --check .
-	ruff check .
-	mypy
+##@ Look
 
 plots: .venv/.reporting ## write the plots page, dvc_plots/index.html, which works offline
 	@python -m scripts.plots_page
@@ -48,6 +44,8 @@ report: .venv/.reporting ## write one page of a run, build/report.html: make rep
 
 card: .venv/.reporting ## write a model card beside the model, models/README.md
 	@python -m scripts.report --card -- "$$REV"
+
+##@ Other configurations, each in a copy
 
 article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
 	scripts/variant.sh article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
@@ -79,17 +77,29 @@ rare: .venv/.studying ## run the study of rare classes (hours), and keep its res
 	python -m scripts.rare docs/rare
 	python -m scripts.rare docs/rare-fashion
 
-verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
-	@python -m scripts.verify
+##@ Share and keep
 
 remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
 	@python -m scripts.remote
 
+verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
+	@python -m scripts.verify
+
+##@ Work on it
+
+test: check ## check format, lint and types, then run the tests but for the longest
+	pytest -n 2 --dist worksteal -m "not long"
+
+check: .venv/.testing ## check format, lint and types
+	ruff format --check .
+	ruff check .
+	mypy
+
+env: .venv/.running ## set up .venv alone
+
 clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src stages scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-
-env: .venv/.running ## set up .venv alone
 
 # What running and sharing need; the library is installed editable, so that `python -m ddpm.generate` is the code beside it.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt
