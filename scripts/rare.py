@@ -50,25 +50,28 @@ def rows(folder: Path) -> pd.DataFrame:
     """A row for each classifier: what it was and what it came to."""
     found: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.json")):
-        facts = json.loads(path.read_text())
+        facts = read(path)
         count, subset = map(int, path.stem.split("-"))
         rare = [*facts["rare"].values()]
         for arm, each in facts["arms"].items():
             for matrix, traces in zip(each["confusions"], each["traces"], strict=True):
                 seen = {name: getattr(measures(torch.tensor(matrix), rare), name) for name in SHOWN}
-                copies = facts.get("near_copies", {}).get("distance")
-                found.append(
-                    {
-                        "count": count,
-                        "subset": subset,
-                        "arm": arm,
-                        "traces": traces,
-                        "copies": copies,
-                        "rare": rare,
-                        **seen,
-                    }
-                )
+                copies = each.get("near_copies", {}).get("distance")
+                name = {"count": count, "subset": subset, "arm": arm}
+                found.append({**name, "traces": traces, "copies": copies, "rare": rare, **seen})
     return pd.DataFrame(found)
+
+
+def read(path: Path) -> Any:
+    """A file of metrics.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); git checkout it, or run `make rare`") from None
 
 
 def oracle(folder: Path, confirmed: pd.DataFrame) -> dict[str, float]:
@@ -76,21 +79,21 @@ def oracle(folder: Path, confirmed: pd.DataFrame) -> dict[str, float]:
     paths = sorted((folder / "metrics/rare_oracle").glob("*.json"))
     if not paths:
         raise UserError(f"{folder}: has no metrics of rare_oracle, which the arms are held against; run `make rare`")
-    matrices = [torch.tensor(matrix) for path in paths for matrix in json.loads(path.read_text())["confusions"]]
+    matrices = [torch.tensor(matrix) for path in paths for matrix in read(path)["confusions"]]
     found = [measures(matrix, confirmed["rare"].iloc[0]) for matrix in matrices]
     return {name: float(np.mean([getattr(each, name) for each in found])) for name in SHOWN}
 
 
 def choosing_table(chosen: pd.DataFrame) -> str:
-    """A row for each arm, best first: the means over subsets and seeds, and F1 of each subset."""
-    means = chosen.groupby("arm")[[*SHOWN, "traces"]].mean().sort_values("rare_f1", ascending=False)
-    by_subset = chosen.groupby(["arm", "subset"])["rare_f1"].mean().unstack()
-    lines = [f"| arm | {' | '.join(SHOWN.values())} | traces | F1 of each subset |", "| --- " * (len(SHOWN) + 3) + "|"]
-    for arm, row in means.iterrows():
-        cells = [f"{row[name]:.4f}" for name in SHOWN] + [f"{row['traces']:.4f}"]
-        lines.append(
-            f"| {arm} | {' | '.join(cells)} | {', '.join(f'{each:.4f}' for each in by_subset.loc[str(arm)])} |"
-        )
+    """For each count a row for each arm, best first: means over subsets and seeds, and F1 of each subset."""
+    lines = [f"| images | arm | {' | '.join(SHOWN.values())} | traces | F1 of each subset |"]
+    lines.append("| --- " * (len(SHOWN) + 4) + "|")
+    for count, rows_of_count in chosen.groupby("count"):
+        means = rows_of_count.groupby("arm")[[*SHOWN, "traces"]].mean().sort_values("rare_f1", ascending=False)
+        by_subset = rows_of_count.groupby(["arm", "subset"])["rare_f1"].mean().unstack()
+        for arm, row in means.iterrows():
+            cells = [str(count), str(arm), *(f"{row[name]:.4f}" for name in SHOWN), f"{row['traces']:.4f}"]
+            lines.append(f"| {' | '.join(cells)} | {', '.join(f'{each:.4f}' for each in by_subset.loc[str(arm)])} |")
     return "\n".join(lines)
 
 
@@ -100,38 +103,30 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
     The interval is that of Student's t for the mean of paired differences, a subset being one sample.
     """
     first = confirmed["arm"].iloc[0]
-    subsets = confirmed.groupby(["count", "arm", "subset"])[[*SHOWN, "copies"]].mean()
-    titles = [
-        "images",
-        "arm",
-        *SHOWN.values(),
-        "F1 gained",
-        "of the way to the oracle",
-        "others gained",
-        "worth",
-        "copies",
-    ]
+    if "drawn" in first.split("+"):
+        raise UserError(
+            f"rare_confirm.arms: the others are held against the first, {first}; put one without drawn there"
+        )
+    subsets = confirmed.groupby(["count", "arm", "subset"])[[*SHOWN, "traces", "copies"]].mean()
+    further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
+    titles = ["images", "arm", *SHOWN.values(), *further]
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for count in sorted(confirmed["count"].unique()):
         base = subsets.loc[count, first]
         for arm in confirmed["arm"].unique():
             each = subsets.loc[count, arm]
-            cells = [str(count), arm, *(f"{each[name].mean():.4f}" for name in SHOWN)]
+            cells = [str(count), arm, *(f"{each[name].mean():.4f}" for name in [*SHOWN, "traces"])]
             if arm == first:
                 lines.append(f"| {' | '.join(cells)} | | | | | |")
                 continue
             gained = (each["rare_f1"] - base["rare_f1"]).to_numpy()
-            way = gained.mean() / (full["rare_f1"] - base["rare_f1"].mean())
+            left = full["rare_f1"] - base["rare_f1"].mean()
             others = (each["frequent_accuracy"] - base["frequent_accuracy"]).to_numpy()
-            cells += [
-                interval(gained),
-                f"{100 * way:.0f} %",
-                interval(others),
-                worth(confirmed, each["rare_f1"].mean()),
-            ]
+            way = f"{100 * gained.mean() / left:.0f} %" if left > 0 else ""
+            cells += [interval(gained), way, interval(others), worth(confirmed, arm, count)]
             copies = each["copies"].mean() if "drawn" in arm.split("+") else np.nan
             lines.append(f"| {' | '.join(cells)} | {'' if np.isnan(copies) else f'{100 * copies:.1f} %'} |")
-    lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | |")
+    lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | | |")
     return "\n".join(lines)
 
 
@@ -144,18 +139,23 @@ def interval(differences: np.ndarray) -> str:
     return f"{differences.mean():+.4f} ± {student.ppf(0.975, count - 1) * error:.4f}"
 
 
-def worth(confirmed: pd.DataFrame, f1: float) -> str:
-    """How many real images of a class give the same F1 without a generator, between those that were tried.
+def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
+    """How many real images of a class give the same F1 without a generator, between the counts that were tried.
 
-    It is linear in the logarithm of the count; beyond the most that were tried it is not told.
+    Of the subsets that all counts have, linear in the logarithm of the count; beyond the most it is not told.
     """
-    first = confirmed["arm"].iloc[0]
-    means = confirmed[confirmed["arm"] == first].groupby("count")["rare_f1"].mean().cummax()
-    if f1 > means.iloc[-1]:
-        return f"over {means.index[-1]}"
-    if f1 < means.iloc[0]:
-        return f"under {means.index[0]}"
-    return f"{np.exp(np.interp(f1, means.to_numpy(), np.log(means.index.to_numpy()))):.0f}"
+    counts = confirmed.groupby("subset")["count"].nunique()
+    common = confirmed[confirmed["subset"].isin(counts[counts == confirmed["count"].nunique()].index)]
+    means = common.groupby(["arm", "count"])["rare_f1"].mean()
+    if arm not in means.index.get_level_values("arm"):
+        return ""
+    base, f1 = means.loc[confirmed["arm"].iloc[0]].cummax(), float(means.loc[arm].loc[count])
+    base = base[~base.duplicated()]  # of counts that give the same the least
+    if f1 > base.iloc[-1]:
+        return f"over {base.index[-1]}"
+    if f1 < base.iloc[0]:
+        return f"under {base.index[0]}"
+    return f"{np.exp(np.interp(f1, base.to_numpy(), np.log(base.index.to_numpy()))):.0f}"
 
 
 def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:

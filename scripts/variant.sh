@@ -13,6 +13,11 @@ for argument; do
 	if [[ $argument == *=* ]]; then settings+=("--set-param=$argument"); else stages+=("$argument"); fi
 done
 
+if [ ${#stages[@]} != 0 ] && ! git diff --quiet HEAD -- metrics dvc.lock params.yaml; then
+	echo "error: metrics, dvc.lock or params.yaml are not as committed, and would pass for the experiment's; commit them" >&2
+	exit 1
+fi
+
 # A second run replaces the first when it has succeeded. --force would do so too, but run every stage anew.
 dvc exp remove --quiet "$name-new" 2>/dev/null || true # what was cut off just before the end of these lines
 dvc exp run --temp --name "$name-new" "${settings[@]}" ${stages[@]+"${stages[@]}"}

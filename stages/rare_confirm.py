@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ddpm.balancing.arms import Arm
 from ddpm.balancing.learning import LearnParams
 from ddpm.balancing.study import ArmsParams, compare_arms, load_drawn
 from ddpm.data.cutting import CutParams
@@ -37,13 +38,13 @@ def main(stage: Stage) -> None:
     found = compare_arms(params.arms, params.seeds, train, drawn, rare, test.split, recipe, runtime)
     by_arm = dict(found)
     few, fresh = train.of(rare), test.of(rare)
-    chosen = torch.isin(drawn.labels, torch.tensor(rare))
-    copies = near_copies(nearness(drawn.images[chosen], drawn.labels[chosen], *few), nearness(*fresh, *few))
-    facts = {
-        "rare": {train.card.classes[label]: label for label in rare},
-        "near_copies": copies._asdict(),
-        "arms": by_arm,
-    }
+    usual = nearness(*fresh, *few)
+    for arm, each in by_arm.items():
+        if Arm.parse(arm).drawn:
+            learned = drawn.chosen(Arm.parse(arm), rare)
+            rows = torch.isin(learned.labels, torch.tensor(rare))
+            each["near_copies"] = near_copies(nearness(*learned.take(rows), *few), usual)._asdict()
+    facts = {"rare": {train.card.classes[label]: label for label in rare}, "arms": by_arm}
     write_json(stage.output(METRICS / f"{name}.json"), facts)
 
 

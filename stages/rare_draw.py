@@ -9,7 +9,7 @@ from pydantic import Field
 from ddpm.balancing.arms import Arm, Drawn
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class
 from ddpm.balancing.learning import LearnParams, learn
-from ddpm.balancing.study import ArmName, named, save_drawn
+from ddpm.balancing.study import RealArmName, Seed, named, save_drawn
 from ddpm.data.cutting import CutParams
 from ddpm.data.splits import load_split
 from ddpm.diffusion.samplers import SamplerParams
@@ -36,11 +36,11 @@ class RareDrawParams(Section):
     frequent: Annotated[int, Field(ge=1, le=SPAN)]
     steps: Annotated[int, Field(ge=1, le=100_000)]
     guidance: Annotated[float, Field(ge=0, le=1000)]
-    filter: ArmName
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    filter: RealArmName
+    seed: Seed
 
     def sampler(self) -> SamplerParams:
-        """The way to draw, which is that of `sample.population` in all else."""
+        """The way to draw, which is that of `sample.population` by default in all else."""
         as_population = {
             "sampler": "dpmpp_2m",
             "spacing": None,
@@ -69,11 +69,12 @@ def main(stage: Stage) -> None:
     loaded = load_model(stage.input(MODELS / f"{name}.safetensors"), runtime.device)
     card, draw, filtering = processed.card, params.rare_draw, Arm.parse(params.rare_draw.filter)
     rare, sampler = [*cut.counts(name, card)], draw.sampler()
-    if filtering.drawn:
-        raise UserError(f"rare_draw.filter: {filtering} learns from drawn images, which are yet to be filtered")
     judge = learn("filter", processed.split, None, rare, filtering, card, params.rare_learn, draw.seed, runtime)
     counts = {label: draw.rare if label in rare else draw.frequent for label in range(len(card.classes))}
-    steps = check_sampler(loaded, sampler)
+    try:
+        steps = check_sampler(loaded, sampler)
+    except UserError as error:
+        raise UserError(f"rare_draw.{error}") from None
     with (
         stopping() as stop,
         progress(desc=stage.name, total=steps * sum(counts.values()), unit="eval", unit_scale=True) as bar,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ddpm.balancing.arms import Arm
 from ddpm.balancing.learning import LearnParams, confusion, learn
-from ddpm.balancing.study import ArmName
+from ddpm.balancing.study import RealArmName
 from ddpm.data.splits import load_split
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import start
@@ -19,7 +19,7 @@ METRICS = Path("metrics/rare_oracle")
 class RareOracleParams(Sections):
     """The arm by which it learns; nothing is rare."""
 
-    arm: ArmName
+    arm: RealArmName
 
 
 class Params(Sections):
@@ -33,7 +33,7 @@ def main(stage: Stage) -> None:
     recipe, params = stage.params(Params).rare_learn, stage.params(RareOracleParams, "rare_oracle")
     runtime = start()
     train, test = (load_split(stage.input(PROCESSED / f"{split}.safetensors")) for split in ("train", "test"))
-    if not stage.item.isdecimal():
+    if not (stage.item.isascii() and stage.item.isdecimal() and int(stage.item[:20]) < 2**63):
         raise UserError(f"rare_oracle.seeds: {stage.item} is no seed; set [0]")
     arm, seed = Arm.parse(params.arm), int(stage.item)
     model = learn(f"oracle {seed}", train.split, None, [], arm, train.card, recipe, seed, runtime)

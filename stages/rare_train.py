@@ -26,7 +26,7 @@ METRICS = Path("metrics/rare_train")
 
 
 class RareTrainParams(Section):
-    """What differs from `train`."""
+    """What differs from `train`; `train.start` does not count, either."""
 
     images: Annotated[int, Field(ge=1, le=10**12)]
     class_balance: Annotated[float, Field(ge=0, le=1)]

@@ -279,4 +279,4 @@ def test_classes_without_test_images_have_no_folder_and_a_warning(
     other = saved_split(place / "other.safetensors", split((2, 0, 1), 9))
     call(files, place / "out", "--target", 6, "--test", other)
     assert sorted(path.name for path in (place / "out/test").iterdir()) == ["apple", "pear"]
-    assert "warning: no test images of fig: " in capsys.readouterr().err
+    assert "warning: no images of fig for test: " in capsys.readouterr().err

@@ -11,7 +11,7 @@ from scripts.reporting import charts, tables
 from scripts.reporting.runs import Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-LICENCES = {"mnist": "mit", "fashion_mnist": "mit"}  # of models of images whose rights are known
+LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public sets; MNIST's files carry none
 
 
 def report(run: Run, against: Run | None, default: Run | None) -> str:
@@ -39,6 +39,7 @@ def report(run: Run, against: Run | None, default: Run | None) -> str:
         training=drawn(charts.TRAINING, runs),
         distillation=drawn(charts.distillation(runs), runs),
         scores=tables.scores(runs),
+        not_run=tables.not_run(run),
         compared=list(params),
         params=tables.differences(list(params.values())),
         metrics=tables.changes(tables.metrics(against), tables.metrics(run)) if against else [],

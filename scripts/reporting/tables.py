@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from dvc.utils.flatten import flatten
+
 from scripts.reporting.runs import Run
 from scripts.results import FILES, ROWS, shown
 
@@ -75,6 +77,16 @@ def _numbers(run: Run) -> dict[str, float]:
         for key, value in values.items()
         if isinstance(value, int | float)
     }
+
+
+def not_run(run: Run) -> list[tuple[str, Any, Any]]:
+    """Params that were edited since their stages ran: names, what params.yaml has, and what dvc.lock has."""
+    stages = run.mapping("dvc.lock").get("stages", {}).values()
+    ran: dict[str, Any] = {}
+    for stage in stages:
+        ran |= flatten(stage.get("params", {}).get("params.yaml", {}))
+    now = run.flat("params.yaml")
+    return [(name, now[name], value) for name, value in sorted(ran.items()) if name in now and now[name] != value]
 
 
 def differences(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:

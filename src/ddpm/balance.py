@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ddpm.balancing.checks import check_model, check_same, missing, warn_of_lack, warn_of_untested
+from ddpm.balancing.checks import check_model, check_same, missing, warn_of_absent, warn_of_lack
 from ddpm.balancing.drawing import SPAN, check_filter
 from ddpm.balancing.filling import HOPELESS, Progress, Source, Tally, begun, fill
 from ddpm.balancing.folder import MANIFEST, SETTINGS, Contents, check_free, whole, write_folder
@@ -72,6 +72,7 @@ def prepared(args: argparse.Namespace, params: SamplerParams) -> Job:
     if test_file.exists() and args.data.exists() and test_file.samefile(args.data):
         raise UserError(f"{test_file}: has the training images already; give those for testing with --test")
     runtime = start()
+    digests = {name: sha256(path) for name, path in files.items() if path.is_file()}  # missing ones are named below
     train, test = load_split(args.data), load_split(test_file)
     loaded, classifier = load_model(args.model, runtime.device), load_classifier(args.classifier)
     check_same(train.card, args.data, test.card, test_file, "name")
@@ -83,11 +84,13 @@ def prepared(args: argparse.Namespace, params: SamplerParams) -> Job:
         raise UserError(f"{args.classifier}: {error}") from None
     wanted = missing(train, vars(args).get("target"), train.card.labels(params.classes, "--classes"))
     check_model(loaded.card, args.model, train, args.data, wanted)
-    warn_of_untested(test)
+    warn_of_absent(train, test)
     params = fitting(params, args, loaded.card).model_copy(update={"classes": ()})
     check_sampler(loaded, params)
+    if changed := [str(path) for name, path in files.items() if sha256(path) != digests.get(name)]:
+        raise UserError(f"{', '.join(changed)}: changed while it was read; run this again")
     settings: dict[str, Any] = {
-        "sha256": {name: sha256(path) for name, path in files.items()},
+        "sha256": digests,
         "wanted": {train.card.classes[label]: count for label, count in wanted.items()},
         "seed": args.seed,
         "least_probability": args.least_probability,
@@ -190,9 +193,7 @@ def arguments() -> argparse.Namespace:
     left = partial(option, default=argparse.SUPPRESS)
     left("--test", type=Path, metavar="FILE", help="test images (default: test.safetensors beside --data)")
     most = "as many as the most frequent class has"
-    option(
-        "--target", type=at_least(1, SPAN), metavar="N", help=f"images that a class is filled up to (default: {most})"
-    )
+    left("--target", type=at_least(1, SPAN), metavar="N", help=f"images that a class is filled up to (default: {most})")
     option("--least-probability", type=_share, default=0.0, metavar="X", help=LEAST_HELP)
     tries = "candidates for each image kept, of which more are not drawn"
     option("--most-tries", type=at_least(1, MOST_TRIES), default=20, metavar="N", help=tries)

@@ -41,8 +41,8 @@ def last(source: Source, wanted: dict[int, int], before: Progress | None = None)
         (Tally(200, 191, 0, 9), 10, True),
         (Tally(499, 499, 0, 0), 1000, False),
         (Tally(500, 500, 0, 0), 1000, True),
-        (Tally(500, 475, 0, 25), 1000, True),
-        (Tally(500, 474, 0, 26), 1000, False),
+        (Tally(500, 476, 0, 24), 1000, True),
+        (Tally(500, 475, 0, 25), 1000, False),
         (Tally(SPAN, 0, 0, SPAN - 1), SPAN, True),
     ],
 )

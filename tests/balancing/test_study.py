@@ -82,6 +82,6 @@ def test_arms_are_named_once_and_for_all() -> None:
     assert params.arms == ("oversample+augment", "nothing")
     with pytest.raises(ValidationError, match="there is no word 'hope' here"):
         ArmsParams(arms=("hope",), seeds=(0,))
-    for empty in ({"arms": ()}, {"seeds": ()}):
+    for wrong in ({"arms": ()}, {"seeds": ()}, {"seeds": (0, 0)}, {"arms": ("mixup+augment", "augment+mixup")}):
         with pytest.raises(ValidationError):
-            ArmsParams(**({"arms": ("nothing",), "seeds": (0,)} | empty))
+            ArmsParams(**({"arms": ("nothing",), "seeds": (0,)} | wrong))

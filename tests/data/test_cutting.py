@@ -78,7 +78,7 @@ def test_a_name_is_a_count_and_a_seed() -> None:
 
 
 def test_some_class_must_be_rare_and_known() -> None:
-    with pytest.raises(ValidationError):
-        CutParams(classes=(), spare=5)
+    with pytest.raises(ValidationError, match="must name some"):
+        CutParams.model_validate({"classes": "all", "spare": 5})
     with pytest.raises(UserError, match=r"cut\.classes: no class is named kiwi"):
         CutParams(classes=("kiwi",), spare=5).counts("5-0", FRUITS)

@@ -181,7 +181,7 @@ def test_card_has_the_front_matter_of_the_hub() -> None:
     prepared = json.loads(whole_run().files["metrics/preprocess/summary.json"])
     prepared["data"]["name"] = "mnist"
     card = hub.ModelCard(page.card(whole_run(**{"preprocess/summary": prepared}), None))
-    assert card.data.license == "mit"
+    assert card.data.license is None  # nobody says what that of MNIST is
     assert card.data.datasets == ["mnist"]
     assert card.data.pipeline_tag == "unconditional-image-generation"
     results = {each.metric_type: each.metric_value for each in card.data.eval_results}
@@ -195,3 +195,13 @@ def test_card_of_own_images_claims_no_licence() -> None:
     card = page.card(whole_run(), None)
     assert "license" not in card
     assert "which this card does not know" in card
+
+
+def test_params_that_have_not_run_are_told_apart() -> None:
+    run = whole_run()
+    ran = {"stages": {"train": {"params": {"params.yaml": {"train": {"lr": 0.5}, "sample.model": "x"}}}}}
+    files = {**run.files, "dvc.lock": json.dumps(ran).encode()}
+    for now, told in (({"train": {"lr": 0.25}}, True), ({"train": {"lr": 0.5}}, False)):
+        edited = Run(run.name, {**files, "params.yaml": json.dumps(now).encode()})
+        assert tables.not_run(edited) == ([("train.lr", 0.25, 0.5)] if told else [])
+        assert ("have not run since" in text(page.report(edited, None, None))) == told

@@ -61,11 +61,12 @@ def check_model(card: ModelCard, model_file: Path, train: Processed, data_file: 
             )
 
 
-def warn_of_untested(test: Processed) -> None:
-    """Say which classes have no test images."""
-    counts = test.split.labels.bincount(minlength=len(test.card.classes)).tolist()
-    if none := [name for name, count in zip(test.card.classes, counts, strict=True) if not count]:
-        warn(f"no test images of {listed(none)}: without their folders in test, ImageFolder numbers the others anew")
+def warn_of_absent(train: Processed, test: Processed) -> None:
+    """Say which classes have no training or no test images: their folders are left out."""
+    for part, processed in (("train", train), ("test", test)):
+        counts = processed.split.labels.bincount(minlength=len(processed.card.classes)).tolist()
+        if none := [name for name, count in zip(processed.card.classes, counts, strict=True) if not count]:
+            warn(f"no images of {listed(none)} for {part}: without their folders, ImageFolder numbers the others anew")
 
 
 def warn_of_lack(name: str, count: int, tally: Tally, wanted: int) -> None:

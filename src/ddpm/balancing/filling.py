@@ -48,7 +48,7 @@ class Tally(NamedTuple):
     def done(self, wanted: int, tries: int) -> bool:
         """Whether there are as many as wanted, or so few that the class is given up."""
         enough = self.candidates >= min(HOPELESS, tries * wanted)
-        hopeless = enough and self.candidates >= tries * self.kept
+        hopeless = enough and self.candidates > tries * self.kept
         return self.kept >= wanted or hopeless or self.candidates >= SPAN
 
     def next_count(self, wanted: int, most: int) -> int:

@@ -34,7 +34,7 @@ class LearnParams(Section):
     lr: Annotated[float, Field(gt=0, le=1)]
 
     def classifier(self, seed: int) -> ClassifierParams:
-        """The params of a classifier that learns so; its file keeps them."""
+        """The params of a classifier that learns so."""
         images = self.steps * self.batch_size
         return ClassifierParams(
             channels=self.channels, images=images, epochs=1, batch_size=self.batch_size, lr=self.lr, shift=0, seed=seed

@@ -16,14 +16,29 @@ from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
 from ddpm.runtime.params import Sections
 
+
+def _real_alone(name: str) -> str:
+    if Arm.parse(name).drawn:
+        raise ValueError("learns from drawn images, of which there are none here; name an arm without drawn")
+    return name
+
+
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len({*values}) < len(values):
+        raise ValueError("one stands there twice")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ArmName = Annotated[str, AfterValidator(lambda text: str(Arm.parse(text)))]
+RealArmName = Annotated[ArmName, AfterValidator(_real_alone)]
 
 
 class ArmsParams(Sections):
     """Which arms a stage compares on a cut, and the seeds of their classifiers."""
 
-    arms: Annotated[tuple[ArmName, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+    arms: Annotated[tuple[ArmName, ...], Field(min_length=1), AfterValidator(_each_once)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
 def save_drawn(path: Path, drawn: Drawn, numbers: Tensor, processed: Processed) -> None:
@@ -61,12 +76,12 @@ def compare_arms(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each arm, and what its classifiers come to, one for each seed.
 
-    confusions: of the test images, see `confusion`. traces: the share of drawn images of frequent classes that it
-    takes for a rare one, where real images of these classes tell what is usual: a classifier that has met drawn images
-    in the rare classes alone may take the traces of the generator for the mark of a rare class.
+    confusions: of the images to test on, see `confusion`. traces: the share of drawn images of frequent classes that
+    it takes for a rare one: a classifier that has met drawn images in the rare classes alone may take the traces of the
+    generator for the mark of a rare class. These are all that were drawn, for a filter would favour those like itself.
     """
     frequent = ~torch.isin(drawn.labels, torch.tensor([*rare]))
-    shown = drawn.images[frequent & drawn.taken], drawn.labels[frequent & drawn.taken]
+    shown = drawn.images[frequent], drawn.labels[frequent]
     for arm in arms:
         found: dict[str, list[Any]] = {"confusions": [], "traces": []}
         for seed in seeds:

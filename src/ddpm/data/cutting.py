@@ -26,6 +26,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def _some(names: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    if not names:
+        raise ValueError("must name some, such as [7], for where all are rare none is frequent")
+    return names
+
+
 CutName = Annotated[str, AfterValidator(check_name)]
 
 
@@ -36,7 +42,7 @@ class CutParams(Sections):
     that draws them.
     """
 
-    classes: Annotated[Classes, Field(min_length=1)]
+    classes: Annotated[Classes, AfterValidator(_some)]
     spare: Annotated[int, Field(ge=1, le=10**9)]
 
     def counts(self, name: str, card: DataCard) -> dict[int, int]:
