@@ -18,9 +18,10 @@ CONFIRMING := 10-0,10-1,25-0,25-1,50-0,50-1,50-2,50-3,50-4,100-0,100-1,100-2,100
 FASHION := 50-0,50-1,100-0,100-1
 CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+augment,weights+augment,smote+augment,$\
 	oversample+mixup,oversample+augment+mixup,drawn,drawn+filtered,drawn+filtered+few,drawn+filtered+all,$\
-	oversample+drawn+filtered,augment+drawn+filtered,oversample+augment+drawn,oversample+augment+drawn+filtered,$\
+	oversample+drawn+filtered,oversample+augment+drawn,oversample+augment+drawn+filtered,$\
 	oversample+augment+drawn+filtered+few,oversample+augment+drawn+filtered+all,$\
-	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved
+	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved,$\
+	oversample+augment+mixup+drawn+filtered,oversample+augment+mixup+drawn+filtered+halved
 
 .PHONY: help repro test check plots report card article unlabelled fashion distilled rare verify remote clean env
 
@@ -67,7 +68,7 @@ distilled: env ## distil the model to STEPS evaluations, and keep what it draws 
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 
 rare: .venv/.studying ## run the study of rare classes (hours), and keep its results in docs/rare and beside it
-	scripts/variant.sh rare-choosing rare_choose 'cut.sets=[50-5,50-6]' 'rare_choose.sets=[50-5,50-6]' rare_draw.frequent=1500 \
+	scripts/variant.sh rare-choosing rare_choose 'cut.sets=[50-5,50-6]' 'rare_choose.sets=[50-5,50-6]' rare_draw.frequent=1000 \
 		'rare_choose.arms=[$(CHOOSING)]'
 	scripts/variant.sh rare rare_confirm rare_oracle 'cut.sets=[$(CONFIRMING)]' 'rare_confirm.sets=[$(CONFIRMING)]' \
 		'rare_oracle.seeds=[0,1,2]'
