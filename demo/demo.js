@@ -1,0 +1,121 @@
+// The page: what is chosen in the form is drawn at once, and the slider goes back through the steps.
+import { draw, listModels, load, size } from "./network.js";
+import { gaussianNoise } from "./noise.js";
+
+const FRAME = 16; // milliseconds after which the browser may paint
+const PLAYING = 3000; // milliseconds, for all steps
+const form = document.querySelector("form");
+const field = form.elements;
+const slider = document.querySelector("#step");
+const status = document.querySelector("#status");
+const caption = document.querySelector("#caption");
+const [noisy, clean] = document.querySelectorAll("canvas");
+let models = [];
+let frames = []; // the steps of the image at hand
+let drawn = 0; // how often drawing began: an older one sees that it is to stop
+
+async function main() {
+  models = await listModels();
+  models.forEach((model, i) => field.model.add(new Option(model.title, i)));
+  fitForm();
+  form.addEventListener("input", (event) => {
+    if (event.target === field.model) fitForm();
+    redraw();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    field.seed.value = Math.floor(Math.random() * 2 ** 32);
+    redraw();
+  });
+  slider.addEventListener("input", () => show(Number(slider.value)));
+  document.querySelector("#play").addEventListener("click", play);
+  redraw();
+}
+
+// Let the form offer what the model can do.
+function fitForm() {
+  const model = models[field.model.value];
+  const label = field.label.value;
+  field.label.replaceChildren(...model.known.map((known) => new Option(model.classes[known], known)));
+  if (model.known.map(String).includes(label)) field.label.value = label;
+  field.label.disabled = !model.class_conditional;
+  const distilled = model.timesteps.length > 0;
+  field.steps.max = Math.min(100, model.schedule.timesteps);
+  field.steps.disabled = field.sampler.disabled = distilled;
+  field.guidance.disabled = !model.guide_file;
+}
+
+// Draw what the form says, and show each step as it comes.
+async function redraw() {
+  const mine = ++drawn;
+  const model = models[field.model.value];
+  const [sampler, eta] = field.sampler.value.split(" ");
+  const choice = {
+    label: Number(field.label.value),
+    steps: Number(field.steps.value),
+    guidance: Number(field.guidance.value),
+    sampler,
+    eta: Number(eta),
+  };
+  field.shown_steps.value = model.timesteps.length || choice.steps;
+  field.shown_guidance.value = model.guide_file ? choice.guidance.toFixed(1) : "none";
+  try {
+    status.value = "Loading the model …";
+    await load(model);
+    if (choice.guidance !== 1 && model.guide_file) await load(model, model.guide_file);
+    if (mine !== drawn) return;
+    const noise = gaussianNoise(Number(field.seed.value), size(model));
+    const steps = [];
+    const began = performance.now();
+    let painted = began;
+    for await (const step of draw(model, choice, noise)) {
+      if (mine !== drawn) return;
+      steps.push(step);
+      frames = steps;
+      slider.max = steps.length - 1;
+      show(steps.length - 1);
+      if (performance.now() - painted > FRAME) {
+        await new Promise((resolve) => setTimeout(resolve));
+        painted = performance.now();
+      }
+    }
+    status.value = `${steps.length} steps in ${Math.round(performance.now() - began)} ms`;
+  } catch (error) {
+    if (mine === drawn) status.value = `It could not be drawn: ${error.message}`;
+    throw error;
+  }
+}
+
+// Show all steps of the image once more, slowly.
+async function play() {
+  const [mine, shown] = [drawn, frames];
+  for (let i = 0; i < shown.length; i++) {
+    if (mine !== drawn) return;
+    show(i);
+    await new Promise((resolve) => setTimeout(resolve, PLAYING / shown.length));
+  }
+}
+
+// Show one step: what the network saw, and the image that it guessed behind the noise.
+function show(index) {
+  const { shape } = models[field.model.value];
+  const { t, x, guess } = frames[index];
+  paint(noisy, x, shape);
+  paint(clean, guess, shape);
+  slider.value = index;
+  caption.value = `step ${index + 1} of ${frames.length}, t = ${t}`;
+}
+
+// Values from -1 to 1, C x H x W, as levels from black to white.
+function paint(canvas, values, [channels, height, width]) {
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  const pixels = new ImageData(width, height);
+  const area = height * width;
+  for (let i = 0; i < area; i++) {
+    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = Math.round((values[(c % channels) * area + i] + 1) * 127.5);
+    pixels.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+main().catch((error) => { status.value = `The page could not start: ${error.message}`; });

@@ -1,0 +1,65 @@
+// The network, run by ONNX Runtime Web, and its guidance.
+import * as ort from "./vendor/ort.wasm.min.mjs";
+import { alphasCumprod, logSNR, sampleLoop, spacedTimesteps } from "./sampler.js";
+
+ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
+ort.env.wasm.numThreads = 1; // more need headers that few hosts of static pages send
+
+const GUIDANCE_INTERVAL = [-4, 2]; // the log signal-to-noise ratios at which it acts, as in params.yaml
+const sessions = new Map();
+
+// What scripts/demo.py says of the models that it exported.
+export async function listModels() {
+  const response = await fetch(new URL("./models.json", import.meta.url));
+  if (!response.ok) throw new Error(`models.json: ${response.status}; python -m scripts.demo writes it`);
+  return (await response.json()).models;
+}
+
+// Fetch a file of the model's weights, once. Resolves to ONNX Runtime's session.
+export function load(model, file = model.file) {
+  if (!sessions.has(file)) {
+    const loading = create(model, new URL(`./models/${file}`, import.meta.url).href);
+    loading.catch(() => sessions.delete(file)); // so that the next attempt fetches it again
+    sessions.set(file, loading);
+  }
+  return sessions.get(file);
+}
+
+// How many numbers an image of the model has.
+export function size(model) {
+  return model.shape.reduce((a, b) => a * b);
+}
+
+async function create(model, url) {
+  const session = await ort.InferenceSession.create(url, { executionProviders: ["wasm"] });
+  await evaluate(session, model, new Float32Array(size(model)), 0, 0); // the first is slow
+  return session;
+}
+
+// The steps of drawing one image, see sampleLoop. `noise` gives the next Float32Array of C x H x W normal numbers.
+// A distilled model has a walk of its own, with new noise in each step; steps, sampler, eta and guidance are not asked.
+export async function* draw(model, { label, steps, guidance, sampler, eta }, noise) {
+  const table = alphasCumprod(model.schedule);
+  const distilled = model.timesteps.length > 0;
+  const walk = distilled ? model.timesteps : spacedTimesteps(table, steps, model.shape[0]);
+  const how = distilled ? { eta: 1 } : { eta, secondOrder: sampler === "dpmpp_2m" };
+  const session = await load(model);
+  const guide = model.guide_file && guidance !== 1 ? await load(model, model.guide_file) : null;
+
+  async function predictNoise(x, t) {
+    const eps = await evaluate(session, model, x, t, label);
+    const ratio = logSNR(table[t]);
+    if (!guide || ratio < GUIDANCE_INTERVAL[0] || ratio > GUIDANCE_INTERVAL[1]) return eps;
+    const worse = await evaluate(guide, model, x, t, label); // away from what a less trained network says
+    return eps.map((value, i) => worse[i] + guidance * (value - worse[i]));
+  }
+
+  yield* sampleLoop(predictNoise, table, walk, noise, how);
+}
+
+async function evaluate(session, model, x, t, label) {
+  const one = (value) => new ort.Tensor("int64", BigInt64Array.of(BigInt(value)), [1]);
+  const inputs = { x_t: new ort.Tensor("float32", x, [1, ...model.shape]), t: one(t) };
+  if (model.class_conditional) inputs.label = one(label);
+  return (await session.run(inputs)).noise.data;
+}

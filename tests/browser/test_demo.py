@@ -1,0 +1,241 @@
+"""The page that draws in a browser: the picture is Python's, given the same noise, and all on the page can be used."""
+
+import http.client
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm import export
+from ddpm.data.images import to_uint8
+from ddpm.diffusion.samplers import SamplerParams, sample_loop, spaced_timesteps
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.sampling import noise_predictor
+from ddpm.networks.unet import UNet
+from ddpm.runtime.console import UserError
+from scripts import demo
+from tests.generating import CPU, sampler, tiny_model
+from tests.networks.random_weights import randomised
+from tests.small import FRUITS, unet_params
+
+sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not BROWSER, reason="no chromium; apt-get install chromium"),
+    pytest.mark.skipif(
+        not shutil.which("npm"), reason="no npm, from which ONNX Runtime Web comes; apt-get install npm"
+    ),
+]
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
+GUIDED, WALKING, COLOURED = range(3)  # the models of the page
+DRAW = """async ([index, choice, noises]) => {
+    const {draw, listModels} = await import("./network.js");
+    let used = 0;
+    const steps = [];
+    for await (const step of draw((await listModels())[index], choice, () => Float32Array.from(noises[used++])))
+        steps.push([Array.from(step.guess), Array.from(step.next)]);
+    return [steps, used];
+}"""
+WALKS = """async ([schedule, channels, counts]) => {
+    const {alphasCumprod, spacedTimesteps} = await import("./sampler.js");
+    return counts.map((steps) => spacedTimesteps(alphasCumprod(schedule), steps, channels));
+}"""
+NOISE = """async ([seed, size]) => {
+    const {gaussianNoise} = await import("./noise.js");
+    const noise = gaussianNoise(seed, size);
+    return [Array.from(noise()), Array.from(noise())];
+}"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    guided = tiny_model(folder, class_conditional=True, early=True)
+    walking, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
+    params = unet_params(channels=(4, 8), patch_size=2, class_conditional=True, prediction="v")
+    told = load_model(guided).card.data
+    save_model(walking, randomised(UNet(params, SCHEDULE, told)), SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
+    save_model(coloured, randomised(UNet(unet_params(), SCHEDULE, FRUITS)), SCHEDULE, (9, 9, 9))
+    return [guided, walking, coloured]
+
+
+@pytest.fixture(scope="module")
+def address(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of the page with these models, served."""
+    out = tmp_path_factory.mktemp("demo")
+    try:
+        vendor = demo.vendored(Path(demo.__file__).parents[1] / demo.VENDOR).parent
+    except UserError as error:
+        pytest.skip(str(error))
+    (out / "models").mkdir()
+    (out / "models" / "old.onnx").touch()
+    demo.build(out, models, vendor)
+    with demo.server(out, 0) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}/"
+        listening.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER)
+        yield launched
+        launched.close()
+
+
+def opened(browser: Any, address: str, said: list[str], width: int = 1400, scheme: str = "light") -> Any:
+    """The page with its first image; `said` gets its errors, and what it asks of other hosts."""
+    found = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    found.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    found.on("pageerror", lambda error: said.append(str(error)))
+    found.on("requestfailed", lambda request: said.append(request.url))
+    found.on("request", lambda each: None if each.url.startswith((address, "data:")) else said.append(each.url))
+    found.goto(address)
+    finished(found, 20)
+    return found
+
+
+def finished(page: Any, steps: int) -> None:
+    """Wait until the image at hand is drawn."""
+    sync.expect(page.locator("#status")).to_contain_text(f"{steps} steps in", timeout=60_000)
+
+
+def noises(count: int, shape: tuple[int, int, int]) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def in_python(path: Path, params: SamplerParams, label: int) -> list[tuple[Tensor, Tensor]]:
+    """Estimates and x of all steps by the weights that the page has, and its noise."""
+    loaded = load_model(path)
+    early = loaded.early and export.rounded(loaded.early)
+    loaded = loaded._replace(model=export.rounded(loaded.model), early=early)
+    drawn = iter(noises(21, loaded.card.data.shape))
+    with torch.inference_mode():
+        predict = noise_predictor(loaded, torch.tensor([label]), params, CPU)
+        steps = sample_loop(predict, loaded.schedule, params, lambda: next(drawn)[None], loaded.card.timesteps)
+        return [(step.pred_x_start, step.x_prev) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "used"),
+    [
+        (GUIDED, {"sampler": "ddim", "eta": 0.0, "guidance": 1.3}, 1),
+        (GUIDED, {"sampler": "ddim", "eta": 0.0, "guidance": 1.0, "steps": 20}, 1),
+        (GUIDED, {"sampler": "dpmpp_2m", "eta": 0.0, "guidance": 2.0, "steps": 8}, 1),
+        (GUIDED, {"sampler": "dpmpp_2m", "eta": 1.0, "guidance": 1.3}, 5),
+        (WALKING, {"sampler": "ddpm", "steps": None, "spacing": None}, 3),
+        (COLOURED, {"sampler": "ddim", "eta": 0.0, "spacing": "log_snr"}, 1),
+    ],
+    ids=["guided", "alone", "second order", "with noise", "distilled", "colour"],
+)
+def test_picture_is_that_of_python(
+    browser: Any, address: str, models: list[Path], index: int, changes: dict[str, Any], used: int
+) -> None:
+    params = sampler(**changes)
+    label = [3, 7, 0][index]
+    expected = in_python(models[index], params, label)
+    page = opened(browser, address, [])
+    values = noises(21, load_model(models[index]).card.data.shape).flatten(1).tolist()
+    choice = {"label": label, "steps": params.steps, "guidance": params.guidance}
+    choice |= {"sampler": params.sampler, "eta": params.eta}
+    steps, noise_used = page.evaluate(DRAW, [index, choice, values])
+    assert noise_used == used
+    assert len(steps) == len(expected)
+    for found, wanted in zip(steps, expected, strict=True):
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert torch.allclose(torch.tensor(ours), theirs.flatten(), rtol=0, atol=2e-3)
+    levels = [to_uint8(each.float().flatten()).int() for each in (torch.tensor(steps[-1][1]), expected[-1][1])]
+    assert levels[1].unique().numel() > 10, "a picture, not black and white alone"
+    assert (levels[0] - levels[1]).abs().max() <= 2
+    page.close()
+
+
+def test_walks_are_those_of_python(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    counts = [1, 2, 3, 7, 16, 20, 48, 100]
+    for timesteps, last in ((1000, 0.02), (101, 0.2)):
+        params = ScheduleParams(timesteps=timesteps, beta_start=0.0001, beta_end=last)
+        schedule = NoiseSchedule(params)
+        for channels, spacing in ((1, "trailing"), (3, "log_snr")):
+            found = page.evaluate(WALKS, [params.model_dump(), channels, counts])
+            assert found == [spaced_timesteps(schedule, steps, spacing) for steps in counts]
+    page.close()
+
+
+def test_its_own_noise_is_normal_and_follows_from_the_seed(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    first, second = (torch.tensor(each) for each in page.evaluate(NOISE, [7, 20_000]))
+    for values in (first, second):
+        assert abs(values.mean()) < 0.03
+        assert abs(values.var() - 1) < 0.04
+        assert abs((values.abs() < 1).float().mean() - 0.6827) < 0.015
+        assert abs((values[1:] * values[:-1]).mean()) < 0.03
+    assert abs((first * second).mean()) < 0.03
+    assert page.evaluate(NOISE, [7, 20])[0] == first[:20].tolist()
+    assert page.evaluate(NOISE, [8, 20])[0] != first[:20].tolist()
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_can_be_used(browser: Any, address: str, width: int, scheme: str) -> None:
+    said: list[str] = []
+    page = opened(browser, address, said, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    broken = axe.Axe().run(page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in broken] == []
+    assert page.locator("[name=label] option").all_inner_texts() == ["1", "3", "7"], "those that it has seen"
+    picture = "document.querySelectorAll('canvas')[1].toDataURL()"
+    seen = {page.evaluate(picture)}
+    for name, value in (("label", "3"), ("steps", "9"), ("guidance", "2"), ("sampler", "dpmpp_2m 0"), ("seed", "5")):
+        field = page.locator(f"[name={name}]")
+        field.select_option(value) if name in ("label", "sampler") else field.fill(value)
+        finished(page, 20 if name == "label" else 9)
+        page.wait_for_timeout(200)
+        seen.add(page.evaluate(picture))
+    assert len(seen) == 6, "each choice counts"
+    assert page.locator("#caption").inner_text() == "step 9 of 9, t = 1"
+    page.locator("#step").fill("0")
+    assert page.locator("#caption").inner_text() == "step 1 of 9, t = 19"
+    assert page.evaluate(picture) not in seen
+    page.locator("#play").click()
+    sync.expect(page.locator("#caption")).to_have_text("step 9 of 9, t = 1", timeout=20_000)
+    assert page.evaluate(picture) in seen
+    page.locator("[name=model]").select_option(str(WALKING))
+    finished(page, 3)
+    assert page.locator("[name=steps]").is_disabled()
+    assert page.locator("[name=guidance]").is_disabled()
+    page.locator("[name=model]").select_option(str(COLOURED))
+    finished(page, 9)
+    assert page.locator("[name=label]").is_disabled()
+    assert page.evaluate("[document.querySelector('canvas').width, document.querySelector('canvas').height]") == [8, 16]
+    assert said == []
+    page.close()
+
+
+def test_server_is_for_this_machine_and_knows_wasm(address: str) -> None:
+    host = address.removeprefix("http://").rstrip("/")
+    for file, kind in (("vendor/ort-wasm-simd-threaded.wasm", "application/wasm"), ("sampler.js", "text/javascript")):
+        connection = http.client.HTTPConnection(host)
+        connection.request("HEAD", f"/{file}")
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Type"]) == (200, kind)
+        connection.close()
+    connection = http.client.HTTPConnection(host)
+    connection.request("HEAD", "/models/old.onnx")
+    assert connection.getresponse().status == 404, "what is left over goes"
+    connection.close()
+    with pytest.raises(UserError, match="^--port .*; name another"):
+        demo.server(Path("."), int(host.partition(":")[2]))
