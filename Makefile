@@ -23,7 +23,7 @@ CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+aug
 	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved,$\
 	oversample+augment+mixup+drawn+filtered,oversample+augment+mixup+drawn+filtered+halved
 
-.PHONY: help repro test check plots report card article unlabelled fashion distilled rare verify remote clean env
+.PHONY: help repro test check plots report card demo article unlabelled fashion distilled rare verify remote clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ report: .venv/.reporting ## write one page of a run, build/report.html: make rep
 
 card: .venv/.reporting ## write a model card beside the model, models/README.md
 	@python -m scripts.report --card -- "$$REV"
+
+demo: .venv/.exporting ## build the page that draws in a browser, and serve it on this machine: make demo
+	@python -m scripts.demo
 
 ##@ Other configurations, each in a copy
 
@@ -121,6 +124,11 @@ clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 .venv/.reporting: .venv/.running
 	@echo "installing what pages need into .venv"
 	@$(INSTALL) --editable '.[remotes,report]'
+	@touch $@
+
+.venv/.exporting: .venv/.running
+	@echo "installing what the export to ONNX needs into .venv"
+	@$(INSTALL) --editable '.[remotes,export]'
 	@touch $@
 
 # The scripts in .venv name their Python by its path: a folder that was moved, or cut off while it was made, is made anew.

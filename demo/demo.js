@@ -1,5 +1,5 @@
 // The page: what is chosen in the form is drawn at once, and the slider goes back through the steps.
-import { draw, listModels, load, size } from "./network.js";
+import { draw, listModels, load } from "./network.js";
 import { gaussianNoise } from "./noise.js";
 
 const FRAME = 16; // milliseconds after which the browser may paint
@@ -61,10 +61,10 @@ async function redraw() {
   field.shown_guidance.value = model.guide_file ? choice.guidance.toFixed(1) : "none";
   try {
     status.value = "Loading the model …";
-    await load(model);
-    if (choice.guidance !== 1 && model.guide_file) await load(model, model.guide_file);
+    await load(model.file);
+    if (choice.guidance !== 1 && model.guide_file) await load(model.guide_file);
     if (mine !== drawn) return;
-    const noise = gaussianNoise(Number(field.seed.value), size(model));
+    const noise = gaussianNoise(Number(field.seed.value), model.shape.reduce((a, b) => a * b));
     const steps = [];
     const began = performance.now();
     let painted = began;

@@ -15,25 +15,15 @@ export async function listModels() {
   return (await response.json()).models;
 }
 
-// Fetch a file of the model's weights, once. Resolves to ONNX Runtime's session.
-export function load(model, file = model.file) {
+// Fetch a file of weights, once. Resolves to ONNX Runtime's session.
+export function load(file) {
   if (!sessions.has(file)) {
-    const loading = create(model, new URL(`./models/${file}`, import.meta.url).href);
+    const url = new URL(`./models/${file}`, import.meta.url).href;
+    const loading = ort.InferenceSession.create(url, { executionProviders: ["wasm"] });
     loading.catch(() => sessions.delete(file)); // so that the next attempt fetches it again
     sessions.set(file, loading);
   }
   return sessions.get(file);
-}
-
-// How many numbers an image of the model has.
-export function size(model) {
-  return model.shape.reduce((a, b) => a * b);
-}
-
-async function create(model, url) {
-  const session = await ort.InferenceSession.create(url, { executionProviders: ["wasm"] });
-  await evaluate(session, model, new Float32Array(size(model)), 0, 0); // the first is slow
-  return session;
 }
 
 // The steps of drawing one image, see sampleLoop. `noise` gives the next Float32Array of C x H x W normal numbers.
@@ -43,8 +33,8 @@ export async function* draw(model, { label, steps, guidance, sampler, eta }, noi
   const distilled = model.timesteps.length > 0;
   const walk = distilled ? model.timesteps : spacedTimesteps(table, steps, model.shape[0]);
   const how = distilled ? { eta: 1 } : { eta, secondOrder: sampler === "dpmpp_2m" };
-  const session = await load(model);
-  const guide = model.guide_file && guidance !== 1 ? await load(model, model.guide_file) : null;
+  const session = await load(model.file);
+  const guide = model.guide_file && guidance !== 1 ? await load(model.guide_file) : null;
 
   async function predictNoise(x, t) {
     const eps = await evaluate(session, model, x, t, label);

@@ -1,14 +1,16 @@
 """How Sphinx makes the site of README, docs and walk: `make site` writes it into build/site.
 
-The source folder is the repository itself, so that links between its pages are those that a reader of the files follows.
-Nothing in the site is fetched from elsewhere: formulas are MathML, which browsers draw, and fonts are the reader's own.
+The source folder is the repository itself, so that links between its pages are those that a reader of the files
+follows. Nothing is fetched from elsewhere: formulas are MathML, which browsers draw, and fonts are the reader's own.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from jupyter_client.manager import KernelManager
 from latex2mathml.converter import convert
 from pygments.lexers.special import TextLexer
 from sphinx.addnodes import pending_xref
@@ -18,14 +20,26 @@ from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = "docs/index"
-CHANGING = ["models/*.safetensors", "data/processed/*.safetensors", "src/ddpm/**/*.py", "params.yaml", "docs/walk/*.py"]
+CHANGING = [
+    "models/*.safetensors",
+    "data/processed/*.safetensors",
+    "metrics/**/*.*",
+    "docs/*/metrics/**/*.*",
+    "docs/samplers/*.csv",
+    "src/ddpm/**/*.py",
+    "params.yaml",
+    "docs/walk/*.py",
+]
+
+KernelManager.transport_encryption.default_value = "auto"  # or every kernel warns that it is not encrypted
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # which says of each page that it runs
 
 project = "A reproducible diffusion pipeline"
 html_title = project
 root_doc = FRONT
 source_suffix = {".md": "myst-nb"}
 include_patterns = ["*.md", "benchmarks/*.md", "data/README.md", "docs/*.md", "docs/**/*.md"]
-exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/*/**", "**/.*"]
+exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/[!R]*", "**/.*"]
 extensions = ["myst_nb"]
 suppress_warnings = ["config.cache"]
 
@@ -39,7 +53,7 @@ html_show_copyright = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as a reader of the files on GitHub has them
 nb_execution_mode = "force"  # every page that is read; a page is read anew when something that it shows has changed
-nb_execution_timeout = 170
+nb_execution_timeout = 600  # seconds, of a cell
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_output_stderr = "remove"  # progress bars
@@ -75,7 +89,8 @@ class FoldersAsText(SphinxTransform):
         """Of one page."""
         here = Path(self.env.doc2path(self.env.docname)).parent
         for link in [*self.document.findall(pending_xref)]:
-            if (here / link.get("reftarget", "")).is_dir():
+            # A page's name lacks its ending here, and may then be that of a folder beside it.
+            if link.get("refdomain") != "doc" and (here / link.get("reftarget", "")).is_dir():
                 link.replace_self(link.children)
 
 

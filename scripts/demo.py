@@ -9,7 +9,6 @@ Runtime Web comes out of its npm package, is checked by hash, and is kept in bui
 import argparse
 import contextlib
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -50,7 +49,8 @@ def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
         return
     with server(out, port) as listening:
         print(f"http://127.0.0.1:{listening.server_port}/ (Ctrl-C ends it)", flush=True)
-        listening.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            listening.serve_forever()
 
 
 def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
@@ -84,7 +84,7 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     card = loaded.card
     parts = [sha256(model), sha256(Path(export.__file__)), torch.__version__]
     made_of = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
-    names = [(None, f"{model.stem}-{made_of}.onnx")]
+    names: list[tuple[str | None, str]] = [(None, f"{model.stem}-{made_of}.onnx")]
     if loaded.early:
         names.append(("early", f"{model.stem}-early-{made_of}.onnx"))
     for guide, name in names:
@@ -208,5 +208,4 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        run(partial(main, **vars(parsed())))
+    run(partial(main, **vars(parsed())))

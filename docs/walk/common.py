@@ -7,6 +7,7 @@ that are drawn with fonts, and a small network that learns from them; these are 
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ddpm.data.card import DataCard  # noqa: E402
 from ddpm.data.images import to_float, to_uint8  # noqa: E402
 from ddpm.data.splits import Processed, Split, load_split  # noqa: E402
 from ddpm.diffusion.samplers import SamplerParams  # noqa: E402
-from ddpm.diffusion.schedule import ScheduleParams  # noqa: E402
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams  # noqa: E402
 from ddpm.networks.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
 from ddpm.networks.classifier import (  # noqa: E402
     Classifier,
@@ -45,6 +46,7 @@ from ddpm.runtime.params import load_params, parse, read_yaml  # noqa: E402
 from ddpm.scoring.figures import image_png, image_table, tile, to_png  # noqa: E402
 from ddpm.training.classifier import fit_classifier  # noqa: E402
 from ddpm.training.distillation import Distillation, DistillParams  # noqa: E402
+from ddpm.training.loop import Training  # noqa: E402
 from ddpm.training.recipe import TrainParams  # noqa: E402
 from ddpm.training.setup import Setup, new_training, prepare  # noqa: E402
 
@@ -77,8 +79,8 @@ def model() -> LoadedModel:
         training = small_training()
         for _ in training.run():
             pass
-        counts = small_setup().class_counts
-        save_model(KEPT / "small.safetensors", training.model, training.denoising._schedule, counts, training.early)
+        schedule, counts = NoiseSchedule(load_params(ScheduleParams, "schedule", PARAMS)), small_setup().class_counts
+        save_model(KEPT / "small.safetensors", training.model, schedule, counts, training.early)
         return load_model(KEPT / "small.safetensors", runtime.device)
 
 
@@ -89,9 +91,10 @@ def small_setup(processed: Processed | None = None, **changes: Any) -> Setup:
     return prepare(processed or images(), network, recipe)
 
 
-def small_training(processed: Processed | None = None, **changes: Any) -> Any:
+def small_training(processed: Processed | None = None, **changes: Any) -> Training:
     """Such a training, about to begin."""
-    return new_training(small_setup(processed, **changes), load_params(ScheduleParams, "schedule", PARAMS), None, runtime)
+    schedule = load_params(ScheduleParams, "schedule", PARAMS)
+    return new_training(small_setup(processed, **changes), schedule, None, runtime)
 
 
 def distilled(evaluations: int = 4) -> LoadedModel:
@@ -140,10 +143,10 @@ def metrics(path: str) -> Any:
 def numbers(**values: float) -> None:
     """Give numbers to the text around."""
     for name, value in values.items():
-        glue(name, value, display=False)
+        glue(name, float(value), display=False)  # of NumPy's numbers it would not take the digits
 
 
-def table(pictures: Tensor, titles: list[str], title: str = "") -> Image:
+def table(pictures: Tensor, titles: Sequence[str] = (), title: str = "") -> Image:
     """Images (rows, columns, C, H, W) in [-1, 1], in columns with titles."""
     return show(image_table(to_uint8(pictures), titles, title))
 
@@ -155,9 +158,9 @@ def grid(pictures: Tensor, columns: int, scale: int = 2) -> Image:
 
 
 @style.context("default", after_reset=True)
-def axes(*labels: tuple[str, str], height: float = 3) -> tuple[Figure, list[Axes]]:
+def axes(*labels: tuple[str, str], height: float = 2.8) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side, each with what stands below it and beside it."""
-    figure = Figure(figsize=(min(5.5 if len(labels) == 1 else 3.6 * len(labels), 9), height), layout="constrained")
+    figure = Figure(figsize=(7.2, height), layout="constrained")
     made = figure.subplots(1, len(labels), squeeze=False)[0].tolist()
     for axis, (below, beside) in zip(made, labels, strict=True):
         axis.set(xlabel=below, ylabel=beside)

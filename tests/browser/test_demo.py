@@ -2,6 +2,7 @@
 
 import http.client
 import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,5 +238,35 @@ def test_server_is_for_this_machine_and_knows_wasm(address: str) -> None:
     connection.request("HEAD", "/models/old.onnx")
     assert connection.getresponse().status == 404, "what is left over goes"
     connection.close()
-    with pytest.raises(UserError, match="^--port .*; name another"):
+    with pytest.raises(UserError, match=r"^--port .*; name another"):
         demo.server(Path("."), int(host.partition(":")[2]))
+
+
+def test_a_runtime_of_other_bytes_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pack(folder: Path) -> Path:
+        (folder / "other.mjs").write_bytes(b"other")
+        with tarfile.open(folder / "package.tgz", "w:gz") as archive:
+            archive.add(folder / "other.mjs", "package/dist/ort.wasm.min.mjs")
+        return folder / "package.tgz"
+
+    monkeypatch.setattr(demo, "_pack", pack)
+    with pytest.raises(UserError, match=r"ort.wasm.min.mjs has the wrong checksum, 5 bytes; rejected"):
+        demo.vendored(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match=r"^npm: not installed"):
+        demo.vendored(tmp_path)
+    assert not [*tmp_path.rglob("*.mjs")]
+
+
+def test_only_what_changed_is_exported_anew(models: list[Path], tmp_path: Path) -> None:
+    first = demo.exported(models[0], tmp_path)
+    guide = tmp_path / first["guide_file"]
+    (tmp_path / first["file"]).write_bytes(b"kept")
+    guide.unlink()
+    assert demo.exported(models[0], tmp_path) == first
+    assert (tmp_path / first["file"]).read_bytes() == b"kept"
+    assert guide.read_bytes() == export.to_onnx(load_model(models[0]), "early", half=True)
+    again = models[0].with_name("again.safetensors")
+    again.write_bytes(models[1].read_bytes())
+    assert demo.exported(again, tmp_path)["file"].partition("-")[2] != first["file"].partition("-")[2]

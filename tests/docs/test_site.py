@@ -1,0 +1,95 @@
+"""The site: its links, formulas and pictures, on a small source folder; and the chapters as they stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WALK = ROOT / "docs/walk"
+CHAPTERS = sorted(WALK.glob("[0-9]*.md"))
+
+
+def build(folder: Path, **pages: str) -> subprocess.CompletedProcess[str]:
+    """The site of these pages below docs, the front page among them, in folder / "site"."""
+    (folder / "docs/recipe").mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        (folder / f"docs/{name}.md").write_text(text)
+    toctree = "\n\n```{toctree}\n:glob:\n\n*\n```\n"
+    (folder / "docs/index.md").write_text("# Front\n\n" + pages.get("index", "") + toctree)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(ROOT / "docs"), "-b", "html"]
+    return subprocess.run([*command, str(folder), str(folder / "site")], capture_output=True, text=True, check=False)
+
+
+def test_links_pictures_and_formulas(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    one = r"""# One
+
+[the recipe](recipe.md), [the folder](recipe), [the file](../params.yaml), [a heading](recipe.md#how-it-is-done)
+
+$\sqrt{\alpha}$
+
+$$
+x_t = y
+$$
+"""
+    done = build(tmp_path, one=one, recipe="# Recipe\n\n## How it is done\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "site/docs/one.html").read_text()
+    assert 'href="recipe.html"' in page
+    assert 'href="recipe.html#how-it-is-done"' in page
+    assert "the folder" in page
+    assert not re.search(r"<a [^>]*>(<[^>]*>)*the folder", page)
+    assert re.search(r'href="(\.\./_downloads/\w+/params.yaml)"', page)
+    assert re.search(r"<msqrt>.*?</msqrt>", page)
+    assert 'display="block"' in page
+    assert not re.search(r"<script[^>]*mathjax", page, re.IGNORECASE)
+    assert "url=docs/index.html" in (tmp_path / "site/index.html").read_text()
+
+
+def test_dead_links_and_missing_pictures_end_the_build(tmp_path: Path) -> None:
+    done = build(tmp_path, one="# One\n\n[gone](gone.md) [no heading](index.md#nowhere) ![gone](gone.png)\n")
+    assert done.returncode != 0
+    for fault in ("gone.md", "nowhere", "gone.png"):
+        assert fault in done.stderr
+
+
+def test_what_is_loaded_from_elsewhere_and_links_in_html_end_the_build(tmp_path: Path) -> None:
+    script = '<script src="https://example.org/a.js"></script>'
+    done = build(tmp_path, one=f'# One\n\n{script}\n\n<p><a href="gone.html">there</a></p>\n')
+    assert done.returncode != 0
+    assert "loads https://example.org/a.js" in done.stderr
+    assert "gone.html is not there" in done.stderr
+
+
+def test_a_cell_that_fails_ends_the_build(tmp_path: Path) -> None:
+    head = "---\nkernelspec:\n  name: python3\n---\n\n"
+    done = build(tmp_path, one=f"{head}# One\n\n```{{code-cell}} ipython3\n1 / 0\n```\n")
+    assert done.returncode != 0
+    assert "one.md" in done.stderr
+
+
+def test_every_chapter_is_in_the_table_in_order() -> None:
+    table = re.findall(r"^\| \[(\d+)\. [^]]+\]\(([^)]+)\)", (WALK / "index.md").read_text(), re.MULTILINE)
+    assert [name for _, name in table] == [chapter.name for chapter in CHAPTERS]
+    assert [int(number) for number, _ in table] == list(range(1, 13))
+    for chapter in CHAPTERS:
+        assert re.search(rf"^# {int(chapter.name[:2])}\. ", chapter.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_a_chapter_has_mathematics_library_picture_and_its_numbers(chapter: Path) -> None:
+    text = chapter.read_text()
+    cells = re.findall(r"^```\{code-cell\} ipython3\n(?:---\n.*?\n---\n)?(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    code = "\n".join(cells)
+    compile(code, chapter.name, "exec")
+    assert "$$" in text or chapter.stem.startswith("08")
+    assert "from ddpm." in code
+    pictures = len(re.findall(r"^(?:common\.(?:show|table|grid)\()", code, re.MULTILINE))
+    assert pictures == len(re.findall(r"^    alt: ", text, re.MULTILINE)) > 0
+    told = set(re.findall(r"(\w+)=", "".join(re.findall(r"common\.numbers\((.*)\)", code))))
+    assert told == set(re.findall(r"\{glue:text\}`(\w+)", text))
+    for path in re.findall(r'common\.metrics\("([^"]+)"\)', code):
+        assert (ROOT / path).is_file()
