@@ -23,7 +23,7 @@ CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+aug
 	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved,$\
 	oversample+augment+mixup+drawn+filtered,oversample+augment+mixup+drawn+filtered+halved
 
-.PHONY: help repro test check plots report card demo article unlabelled fashion distilled rare verify remote clean env
+.PHONY: help repro test check plots report card demo site article unlabelled fashion distilled rare verify remote clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ card: .venv/.reporting ## write a model card beside the model, models/README.md
 
 demo: .venv/.exporting ## build the page that draws in a browser, and serve it on this machine: make demo
 	@python -m scripts.demo
+
+site: .venv/.siting ## write the site of README, docs and the walk, whose chapters run: build/site/index.html
+	@DDPM_THREADS=$${DDPM_THREADS:-1} sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site
 
 ##@ Other configurations, each in a copy
 
@@ -129,6 +132,11 @@ clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 .venv/.exporting: .venv/.running
 	@echo "installing what the export to ONNX needs into .venv"
 	@$(INSTALL) --editable '.[remotes,export]'
+	@touch $@
+
+.venv/.siting: .venv/.running
+	@echo "installing what the site needs into .venv"
+	@$(INSTALL) --editable '.[remotes,docs]'
 	@touch $@
 
 # The scripts in .venv name their Python by its path: a folder that was moved, or cut off while it was made, is made anew.
