@@ -27,6 +27,7 @@ onnx = pytest.importorskip("onnx", reason="pip install -e '.[export]'")
 pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
 
+pytestmark = pytest.mark.long
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
 EQUAL = 1e-5
 KINDS: dict[str, tuple[DataCard, dict[str, object]]] = {

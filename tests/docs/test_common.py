@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 
 

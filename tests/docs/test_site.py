@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 WALK = ROOT / "docs/walk"
 CHAPTERS = sorted(WALK.glob("[0-9]*.md"))
