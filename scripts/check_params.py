@@ -138,21 +138,28 @@ def spanning_errors(params: AllParams) -> list[str]:
         errors.append(
             f"train.start: {params.train.start} is what training makes; copy it to data/, and `dvc add` the copy"
         )
+    errors += study_errors(params) if params.cut.sets else []
+    if params.sample.population.count <= NEIGHBOURS:
+        errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
+    return errors
+
+
+def study_errors(params: AllParams) -> list[str]:
+    """What is wrong with the study of rare classes, where there is one."""
+    errors = []
     for name in ("rare_choose", "rare_confirm"):
         if unknown := [each for each in getattr(params, name).sets if each not in params.cut.sets]:
             errors.append(f"{name}.sets: {unknown} must be among cut.sets, {list(params.cut.sets)}")
     if params.rare_draw.seed in {*params.rare_choose.seeds, *params.rare_confirm.seeds}:
         errors.append(f"rare_draw.seed: {params.rare_draw.seed} would make the filter one of the arms; set another")
-    if params.rare_draw.steps > timesteps:
+    if params.rare_draw.steps > (timesteps := params.schedule.timesteps):
         errors.append(f"rare_draw.steps: {params.rare_draw.steps} must be at most schedule.timesteps, {timesteps}")
-    if params.cut.sets and params.train.classes:
+    if params.train.classes:
         errors.append("cut.sets: images of all classes are drawn, and train.classes names some; set it to all")
-    if params.cut.sets and not params.model.class_conditional:
+    if not params.model.class_conditional:
         errors.append("cut.sets: rare classes are drawn by name, which model.class_conditional false forbids; set []")
-    if params.cut.sets and params.rare_draw.guidance != 1 and not params.train.early:
+    if params.rare_draw.guidance != 1 and not params.train.early:
         errors.append("rare_draw.guidance: no guide early is made, for train.early is 0; set 1")
-    if params.sample.population.count <= NEIGHBOURS:
-        errors.append(f"sample.population.count: the scores need more than {NEIGHBOURS} images")
     return errors
 
 

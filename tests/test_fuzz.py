@@ -40,6 +40,7 @@ PARAMS = """train:
   timestep_sampling: stratified
   log_snr_center: -1.0
   classes: [1, 7]
+  class_balance: 0.5
   label_dropout: 0.1
   early: 0.06
   flip: false

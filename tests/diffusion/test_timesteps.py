@@ -152,5 +152,7 @@ def test_quantiles_of_a_uniform_density_are_the_trailing_timesteps() -> None:
 def test_more_quantiles_than_timesteps_are_refused() -> None:
     assert quantile_timesteps(20, uniform(20)) == (*range(19, -1, -1),)
     for count, timesteps in ((21, 20), (2, 1)):
-        with pytest.raises(ValueError, match=f"{timesteps} timesteps are too few for {count} evaluations"):
+        with pytest.raises(
+            ValueError, match=f"{count} of {timesteps} timesteps in equal shares would not all be different"
+        ):
             quantile_timesteps(count, uniform(timesteps))

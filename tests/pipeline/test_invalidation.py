@@ -89,7 +89,8 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone, name: str, va
         ("src/ddpm/training/setup.py", {"train"}),
         ("src/ddpm/runtime/launch.py", {"train"}),
         ("src/ddpm/diffusion/samplers.py", SAMPLES),
-        ("src/ddpm/diffusion/guidance.py", {"train", *SAMPLES, "likelihood"}),  # which know the names of the guides
+        ("src/ddpm/diffusion/guidance.py", SAMPLES),
+        ("src/ddpm/diffusion/guides.py", {"train", *SAMPLES, "likelihood"}),
         ("src/ddpm/scoring/figures.py", {"forward_diffusion", "evaluate"}),
         ("src/ddpm/scoring/scores.py", {"evaluate"}),
         ("src/ddpm/diffusion/likelihood.py", {"likelihood"}),

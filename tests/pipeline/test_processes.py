@@ -15,7 +15,7 @@ import torch
 from ddpm.runtime.arrays import load_arrays
 from tests.pipeline.dvc_clone import Built, Clone, await_state, build_once, copy_clone, left
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 # A run that the cache does not have, of 246 steps: the processes agree on saving and stopping every 20.
 LATE = {"train.seed": 1, "train.epochs": 2, "train.batch_size": 50}
 STAGE = ("python", "-m", "stages.train")

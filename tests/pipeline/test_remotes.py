@@ -83,6 +83,7 @@ def test_a_damaged_object_is_refused(pushed: Clone, server: Server, tmp_path: Pa
     assert (fresh.path / TRAIN).exists()
 
 
+@pytest.mark.long
 def test_a_server_that_dies_while_pushing(clone: Clone, server: Server, tmp_path: Path) -> None:
     if server.command() is None:
         pytest.skip("a folder has no server that could die")
@@ -96,6 +97,7 @@ def test_a_server_that_dies_while_pushing(clone: Clone, server: Server, tmp_path
     assert outputs(fresh) == outputs(clone)
 
 
+@pytest.mark.long
 def test_a_server_that_dies_while_pulling(pushed: Clone, server: Server, tmp_path: Path) -> None:
     if server.command() is None:
         pytest.skip("a folder has no server that could die")

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from tests.pipeline.dvc_clone import Clone, ran
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 MODEL = "models/ddpm.safetensors"
 
 

@@ -147,7 +147,7 @@ def test_errors_between_sections_are_reported_together(tmp_path: Path, monkeypat
         ([("train.early", 0), ("train.label_dropout", 0.1)], "train.early is 0", ""),
         ([("model.class_conditional", False)], "", "model.class_conditional is false"),
         (
-            [("model.class_conditional", False), ("train.label_dropout", 0.1), ("train.early", 0)],
+            [("model.class_conditional", False), ("train.early", 0)],
             "train.early is 0",
             "model.class_conditional is false",
         ),
@@ -168,6 +168,28 @@ def test_a_guide_is_one_that_the_training_makes(
     assert spanning_errors(load_params(AllParams, path=path)) == expected
     path = written(tmp_path, changed(*given, *((name, 1.0) for name, _ in strengths)))
     assert spanning_errors(load_params(AllParams, path=path)) == []
+
+
+def test_labels_are_dropped_where_there_are_some(tmp_path: Path) -> None:
+    path = written(tmp_path, changed(("model.class_conditional", False), ("train.label_dropout", 0.1)))
+    assert spanning_errors(load_params(AllParams, path=path)) == [
+        "train.label_dropout: there are no labels to drop where model.class_conditional is false; set 0"
+    ]
+
+
+def test_a_study_of_rare_classes_is_checked_where_there_is_one(tmp_path: Path) -> None:
+    wrong = [("rare_draw.seed", 1), ("rare_draw.steps", 1001), ("train.classes", [7]), ("train.early", 0)]
+    plain = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
+    path = written(tmp_path, changed(*wrong, *plain))
+    assert spanning_errors(load_params(AllParams, path=path)) == []
+    path = written(tmp_path, changed(("cut.sets", ["50-0"]), ("rare_confirm.sets", ["50-1"]), *wrong, *plain))
+    assert [error.partition(": ")[0] for error in spanning_errors(load_params(AllParams, path=path))] == [
+        "rare_confirm.sets",
+        "rare_draw.seed",
+        "rare_draw.steps",
+        "cut.sets",
+        "rare_draw.guidance",
+    ]
 
 
 def test_classes_to_draw_are_among_those_that_the_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

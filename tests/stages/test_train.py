@@ -15,6 +15,7 @@ from ddpm.runtime.params import load_params
 from ddpm.runtime.resume import State
 from ddpm.runtime.stage import Stage
 from ddpm.training.curves import Curves
+from ddpm.training.running import run_training
 from ddpm.training.setup import new_training
 from stages import train
 from stages.train import Params, check_processes, most_processes, setup_of, start_of
@@ -175,7 +176,7 @@ def test_it_is_said_how_long_it_will_take(
     small = asked.model.model_copy(update={"channels": (4,), "patch_size": 4})
     setup = setup_of(asked.model_copy(update={"model": small}))
     training = new_training(setup, asked.schedule, None, CPU)
-    train.train(Stage("train"), training, Curves(asked.schedule.timesteps), State("train", "0" * 16))
+    run_training("train", training, Curves(asked.schedule.timesteps), State("train", "0" * 16), lambda: None)
     assert training.step == 60
     said = re.findall(r"^.*train: (.*)$", capsys.readouterr().err.replace("\r", "\n"), re.MULTILINE)
     assert [line for line in said if "takes" in line] == ["20 images, which takes about 0 seconds"]

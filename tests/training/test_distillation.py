@@ -204,5 +204,5 @@ def test_what_diverges_does_not_look_like_success(key: str, value: float) -> Non
 
 def test_more_evaluations_than_timesteps_are_refused() -> None:
     model, images = tiny()
-    with pytest.raises(ValueError, match="20 timesteps are too few for 21 evaluations"):
+    with pytest.raises(ValueError, match="21 of 20 timesteps in equal shares would not all be different"):
         distillation(model, images, 21)

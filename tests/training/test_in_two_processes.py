@@ -24,6 +24,7 @@ RECIPE = {
     "log_snr_center": 0.0,
     "classes": "all",
     "flip": False,
+    "class_balance": 0,
     "label_dropout": 0,
     "early": 0,
     "start": "data/processed/train.safetensors",
