@@ -56,7 +56,7 @@ def rows(folder: Path) -> pd.DataFrame:
         for arm, each in facts["arms"].items():
             for matrix, traces in zip(each["confusions"], each["traces"], strict=True):
                 seen = {name: getattr(measures(torch.tensor(matrix), rare), name) for name in SHOWN}
-                copies = each.get("near_copies", {}).get("distance")
+                copies = (each.get("near_copies") or {}).get("distance")
                 name = {"count": count, "subset": subset, "arm": arm}
                 found.append({**name, "traces": traces, "copies": copies, "rare": rare, **seen})
     return pd.DataFrame(found)

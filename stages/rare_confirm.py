@@ -43,7 +43,8 @@ def main(stage: Stage) -> None:
         if Arm.parse(arm).drawn:
             learned = drawn.chosen(Arm.parse(arm), rare)
             rows = torch.isin(learned.labels, torch.tensor(rare))
-            each["near_copies"] = near_copies(nearness(*learned.take(rows), *few), usual)._asdict()
+            some = bool(rows.any())  # a filter may take none
+            each["near_copies"] = near_copies(nearness(*learned.take(rows), *few), usual)._asdict() if some else None
     facts = {"rare": {train.card.classes[label]: label for label in rare}, "arms": by_arm}
     write_json(stage.output(METRICS / f"{name}.json"), facts)
 
