@@ -41,10 +41,10 @@ def test_by_default_there_is_no_such_stage(clone: Clone) -> None:
 
 def test_a_small_study_runs_and_keeps_what_it_gave(clone: Clone) -> None:
     arms = f"rare_confirm.arms=[{','.join(ARMS)}]"
-    output = clone.run("scripts/variant.sh", "rare", *TARGETS, *SMALL, arms)
+    output = clone.run("scripts/variant.sh", "small-study", *TARGETS, *SMALL, arms)
     assert ran(output) == {*(f"{name}@20-0" for name in STAGES), "rare_oracle@0"}, output
-    assert clone.git("status", "--short").strip() == "?? docs/rare/"  # the workspace is as it was
-    folder = clone.path / "docs/rare"
+    assert clone.git("status", "--short").strip() == "?? docs/small-study/"  # the workspace is as it was
+    folder = clone.path / "docs/small-study"
     assert {path.name for path in (folder / "metrics").iterdir()} == {
         f"rare_{name}" for name in ("train", "draw", "choose", "confirm", "oracle")
     }
@@ -55,7 +55,7 @@ def test_a_small_study_runs_and_keeps_what_it_gave(clone: Clone) -> None:
     for each in confirmed["arms"].values():
         assert torch.tensor(each["confusions"]).sum((1, 2)).tolist() == [10_000] * 3
     assert (folder / "metrics/rare_draw/20-0.png").read_bytes().startswith(b"\x89PNG")
-    clone.run("python", "-m", "scripts.rare", "docs/rare")
+    clone.run("python", "-m", "scripts.rare", "docs/small-study")
     assert (folder / "f1.png").is_file()
 
 
