@@ -36,20 +36,20 @@ repro: env ## run the whole pipeline, or what is out of date of it
 
 ##@ Look
 
-plots: .venv/.reporting ## write the plots page, dvc_plots/index.html, which works offline
+plots: .venv/.with-report ## write the plots page, dvc_plots/index.html, which works offline
 	@python -m scripts.plots_page
 	dvc plots show
 
-report: .venv/.reporting ## write one page of a run, build/report.html: make report REV=experiment AGAINST=main
+report: .venv/.with-report ## write one page of a run, build/report.html: make report REV=experiment AGAINST=main
 	@python -m scripts.report -- "$$REV" "$$AGAINST"
 
-card: .venv/.reporting ## write a model card beside the model, models/README.md
+card: .venv/.with-report ## write a model card beside the model, models/README.md
 	@python -m scripts.report --card -- "$$REV"
 
-demo: .venv/.exporting ## build the page that draws in a browser, and serve it on this machine: make demo
+demo: .venv/.with-export ## build the page that draws in a browser, and serve it on this machine: make demo
 	@python -m scripts.demo
 
-site: .venv/.siting ## write the site of README, docs and the walk, whose chapters run: build/site/index.html
+site: .venv/.with-docs ## write the site of README, docs and the walk, whose chapters run: build/site/index.html
 	@DDPM_THREADS=$${DDPM_THREADS:-1} sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site
 
 ##@ Other configurations, each in a copy
@@ -73,7 +73,7 @@ distilled: env ## distil the model to STEPS evaluations, and keep what it draws 
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 
-rare: .venv/.studying ## run the study of rare classes (hours), and keep its results in docs/rare and beside it
+rare: .venv/.with-rare ## run the study of rare classes (hours), and keep its results in docs/rare and beside it
 	scripts/variant.sh rare-choosing rare_choose 'cut.sets=[50-5,50-6]' 'rare_choose.sets=[50-5,50-6]' rare_draw.frequent=1000 \
 		'rare_choose.arms=[$(CHOOSING)]'
 	scripts/variant.sh rare rare_confirm rare_oracle 'cut.sets=[$(CONFIRMING)]' 'rare_confirm.sets=[$(CONFIRMING)]' \
@@ -97,7 +97,7 @@ verify: env ## hash outputs and cache anew, and say what is damaged and how to m
 test: check ## check format, lint and types, then run the tests but for the longest
 	pytest -n 2 --dist worksteal -m "not long"
 
-check: .venv/.testing ## check format, lint and types
+check: .venv/.with-test ## check format, lint and types
 	ruff format --check .
 	ruff check .
 	mypy
@@ -114,29 +114,10 @@ clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	@$(INSTALL) --editable '.[remotes]'
 	@touch $@
 
-.venv/.testing: .venv/.running
-	@echo "installing what the tests need into .venv"
-	@$(INSTALL) --editable '.[remotes,test]'
-	@touch $@
-
-.venv/.studying: .venv/.running
-	@echo "installing what the study of rare classes needs into .venv"
-	@$(INSTALL) --editable '.[remotes,rare]'
-	@touch $@
-
-.venv/.reporting: .venv/.running
-	@echo "installing what pages need into .venv"
-	@$(INSTALL) --editable '.[remotes,report]'
-	@touch $@
-
-.venv/.exporting: .venv/.running
-	@echo "installing what the export to ONNX needs into .venv"
-	@$(INSTALL) --editable '.[remotes,export]'
-	@touch $@
-
-.venv/.siting: .venv/.running
-	@echo "installing what the site needs into .venv"
-	@$(INSTALL) --editable '.[remotes,docs]'
+# What else a target needs, by the name of its extra in pyproject.toml.
+.venv/.with-%: .venv/.running
+	@echo "installing what '$*' needs into .venv"
+	@$(INSTALL) --editable '.[remotes,$*]'
 	@touch $@
 
 # The scripts in .venv name their Python by its path: a folder that was moved, or cut off while it was made, is made anew.

@@ -30,8 +30,7 @@ def main(stage: Stage) -> None:
     train, left_out = (load_split(stage.input(CUTS / name / f"{part}.safetensors")) for part in ("train", "left_out"))
     drawn = load_drawn(stage.input(DRAWN / f"{name}.safetensors"))
     rare = [*cut.counts(name, train.card)]
-    found = compare_arms(params.arms, params.seeds, train, drawn, rare, left_out.split, recipe, runtime)
-    by_arm = dict(found)
+    by_arm = compare_arms(params.arms, params.seeds, train, drawn, rare, left_out.split, recipe, runtime)
     facts = {"rare": {train.card.classes[label]: label for label in rare}, "arms": by_arm}
     write_json(stage.output(METRICS / f"{name}.json"), facts)
 

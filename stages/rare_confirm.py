@@ -35,8 +35,7 @@ def main(stage: Stage) -> None:
     train, test = load_split(stage.input(CUTS / name / "train.safetensors")), load_split(stage.input(TEST))
     drawn = load_drawn(stage.input(DRAWN / f"{name}.safetensors"))
     rare = [*cut.counts(name, train.card)]
-    found = compare_arms(params.arms, params.seeds, train, drawn, rare, test.split, recipe, runtime)
-    by_arm = dict(found)
+    by_arm = compare_arms(params.arms, params.seeds, train, drawn, rare, test.split, recipe, runtime)
     few, fresh = train.of(rare), test.of(rare)
     usual = nearness(*fresh, *few)
     for arm, each in by_arm.items():

@@ -68,12 +68,12 @@ def test_each_arm_has_a_confusion_matrix_and_traces_for_each_seed() -> None:
         levels([2] * 6, 205).images, torch.tensor([0, 0, 0, 0, 1, 2]), torch.tensor([True] * 4 + [False, True])
     )
     params = LearnParams(channels=4, steps=40, batch_size=16, lr=0.02)
-    found = dict(compare_arms(["oversample", "oversample+drawn"], [0, 1], train, generated, [2], test, params, CPU))
+    found = compare_arms(["oversample", "oversample+drawn"], [0, 1], train, generated, [2], test, params, CPU)
     assert [*found] == ["oversample", "oversample+drawn"]
     for each in found.values():
         assert each["confusions"] == [[[3, 0, 0], [0, 2, 0], [0, 0, 1]]] * 2
         assert each["traces"] == [1.0, 1.0]
-    again = dict(compare_arms(["oversample"], [1], train, generated, [2], test, params, CPU))
+    again = compare_arms(["oversample"], [1], train, generated, [2], test, params, CPU)
     assert again["oversample"]["confusions"] == found["oversample"]["confusions"][1:]
 
 

@@ -1,6 +1,6 @@
 """What the stages of the study of rare classes hand on, and what they measure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,8 +73,8 @@ def compare_arms(
     test: Split,
     params: LearnParams,
     runtime: Runtime,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each arm, and what its classifiers come to, one for each seed.
+) -> dict[str, dict[str, Any]]:
+    """By arm, what its classifiers come to, one for each seed.
 
     confusions: of the images to test on, see `confusion`. traces: the share of drawn images of frequent classes that
     it takes for a rare one: a classifier that has met drawn images in the rare classes alone may take the traces of the
@@ -82,6 +82,7 @@ def compare_arms(
     """
     frequent = ~torch.isin(drawn.labels, torch.tensor([*rare]))
     shown = drawn.images[frequent], drawn.labels[frequent]
+    by_arm: dict[str, dict[str, Any]] = {}
     for arm in arms:
         found: dict[str, list[Any]] = {"confusions": [], "traces": []}
         for seed in seeds:
@@ -91,7 +92,8 @@ def compare_arms(
             of_drawn = confusion(model, *shown, runtime.device)
             share = float(of_drawn[:, [*rare]].sum() / of_drawn.sum().clamp(min=1))
             found["traces"].append(round(share, 5))
-        yield arm, found
+        by_arm[arm] = found
+    return by_arm
 
 
 def named(found: Mapping[int, Any], processed: Processed) -> dict[str, Any]:
