@@ -28,10 +28,8 @@ from tests.small import FRUITS, unet_params
 sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
 pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(not BROWSER, reason="no chromium; apt-get install chromium"),
     pytest.mark.skipif(
         not shutil.which("npm"), reason="no npm, from which ONNX Runtime Web comes; apt-get install npm"
     ),
@@ -84,14 +82,6 @@ def address(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Ite
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}/"
         listening.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER)
-        yield launched
-        launched.close()
 
 
 def opened(browser: Any, address: str, said: list[str], width: int = 1400, scheme: str = "light") -> Any:

@@ -1,9 +1,7 @@
 """The report and DVC's own plots page in a browser: nothing is fetched, curves are drawn, and all can be read."""
 
 import io
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,12 @@ from scripts import plots_page
 from scripts.reporting import page
 from tests.browser.runs import whole_run
 
-sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium; apt-get install chromium")
 FIRST = {"light": "#1f6fb5", "dark": "#6cb2f2"}  # the colour of the first curve
 SECOND = {"light": "#c2510c", "dark": "#f2a065"}
 SMALL_TEXT = """[...document.querySelectorAll('p, a, td, th, small, summary, figcaption, svg text')]
     .filter(each => each.getClientRects().length && parseFloat(getComputedStyle(each).fontSize) < 12)
     .map(each => each.textContent)"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
