@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +109,18 @@ def test_curves_answer_to_the_mouse(browser: Any, written: Path) -> None:
 def test_dvc_plots_work_offline(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def call(*command: str) -> str:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    def dvc(*arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True)
 
-    call("git", "init", "--quiet")
-    call("dvc", "init", "--quiet")
-    call("dvc", "config", "core.analytics", "false")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    dvc("init", "--quiet")
+    dvc("config", "core.analytics", "false")
     Path("loss.csv").write_text("step,loss\n0,1\n10,0.5\n20,0.25\n")
     Path("dvc.yaml").write_text("plots: [{loss.csv: {x: step, y: loss}}]\n")
     plots_page.main()
     plots_page.main()
     assert Path(".dvc/config.local").read_text().count("html_template = plots.html") == 1
-    call("dvc", "plots", "show")
+    dvc("plots", "show")
     said: list[str] = []
     found = opened(browser, tmp_path / "dvc_plots/index.html", said)
     svg = found.wait_for_selector(".vega-embed svg.marks")
