@@ -35,6 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 def has(monkeypatch: pytest.MonkeyPatch, *, cuda: bool = False, mps: bool = False, bfloat16: bool = False) -> None:
     """What this machine is made to look like."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 or including_emulation)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
@@ -182,7 +183,7 @@ def test_what_a_result_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert described == {
         "torch": torch.__version__,
         "device": "cpu",
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu": f"{torch.cpu.get_capabilities()['cpu_name']}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": "float32",
         "threads": 2,
     }
@@ -219,17 +220,18 @@ def test_to_device_lays_out_weights_channels_last_and_keeps_their_values() -> No
     assert torch.equal(conv.weight, before)
 
 
-@pytest.mark.parametrize("name", ["cpu", "mps"])
-def test_only_a_gpu_gets_a_compiled_network(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    network, compiled, asked = nn.Linear(2, 2), nn.Linear(2, 2), []
-    monkeypatch.setattr(torch, "compile", lambda *given, **options: asked.append((given, options)) or compiled)
-    with torch._dynamo.config.patch(suppress_errors=False):
-        assert Runtime(torch.device(name), torch.float32).compiled(network) is network
-        assert asked == []
-        assert not torch._dynamo.config.suppress_errors
-        assert Runtime(torch.device("cuda"), torch.float32).compiled(network) is compiled
-        assert asked == [((network,), {"mode": "reduce-overhead"})]
-        assert torch._dynamo.config.suppress_errors
+@pytest.mark.parametrize(("rank", "gpu"), [(None, 0), ("0", 0), ("3", 3)])
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own_before_all_else(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, gpu: int
+) -> None:
+    chosen: list[int] = []
+    has(monkeypatch, cuda=True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(chosen))  # as of that GPU
+    monkeypatch.setattr(device.dist, "is_torchelastic_launched", lambda: rank is not None)
+    monkeypatch.setenv("LOCAL_RANK", rank or "7")
+    assert start().precision is torch.bfloat16
+    assert chosen == [gpu]
 
 
 def test_nothing_is_chosen_at_import() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.runtime.randomness import ImageNoise, generator
+from ddpm.runtime.randomness import CALLS_AHEAD, CPU, Ahead, ImageNoise, generator
 from tests.small import DIGITS, FRUITS
 
 
@@ -44,6 +44,15 @@ def test_the_noise_of_an_image_is_the_same_in_any_batch(shape: tuple[int, int, i
         assert torch.equal(single[0], whole[4])
         assert torch.equal(other[:2], whole[[5, 4]])
         assert len({image.sum().item() for image in whole}) == 6
+
+
+@pytest.mark.parametrize("shape", [DIGITS.shape, FRUITS.shape, (1, 5, 7)])  # 784, 384 and 35 numbers: 35 is no 16s
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_noise_drawn_ahead_for_a_gpu_is_the_same(shape: tuple[int, int, int], count: int) -> None:
+    alone = ImageNoise(3, range(count), shape)
+    ahead = Ahead([generator(3, "image", index) for index in range(count)], shape, CPU)
+    for _ in range(2 * CALLS_AHEAD + 1):
+        assert torch.equal(next(ahead), alone())
 
 
 def test_the_noise_goes_on_and_hangs_on_the_seed() -> None:

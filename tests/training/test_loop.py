@@ -34,7 +34,7 @@ def test_the_density_decides_the_timesteps_of_training_and_not_those_of_validati
     plain, cosine = (new_training(held_out=40, log_snr_center=center) for center in (None, 0.0))
     torch.testing.assert_close(validated(plain), validated(cosine), rtol=0, atol=0, equal_nan=True)
     for training, center in ((plain, None), (cosine, 0.0)):
-        t, _ = training._step(split(4, seed=2))
+        t, _ = training.gradient_step(split(4, seed=2))
         cdf = timestep_cdf(SCHEDULE, center)
         assert torch.equal(t, draw_timesteps(4, cdf, "stratified", generator(0, "train", 0)))
 
@@ -66,7 +66,7 @@ def test_one_step_is_adam_on_the_mean_squared_error(
     pred_velocity, velocity = (pred_noise - spread * x_t) / signal, signal * noise - spread * x_start
     (expected if loss == "noise" else (pred_velocity - velocity).square()).mean().backward()
 
-    t, losses = training._step(share)
+    t, losses = training.gradient_step(share)
     assert torch.equal(t, expected_t)
     # What is told is the error of the noise, whichever loss is minimised.
     torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)

@@ -22,7 +22,7 @@ def by_bucket(t: Tensor, losses: Tensor) -> Tensor:
 @pytest.mark.parametrize("ema_decay", [0, 0.9])
 def test_validating_twice_gives_the_same_and_changes_nothing(ema_decay: float) -> None:
     training = new_training(held_out=6, block="double_conv", ema_decay=ema_decay)
-    training._step(split(4, seed=2))
+    training.gradient_step(split(4, seed=2))
     before = weights(training.network)
     first, second = validated(training), validated(training)
     assert torch.equal(first.nan_to_num(-1), second.nan_to_num(-1))
@@ -41,7 +41,7 @@ def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
     # More than one chunk of 500, and BatchNorm, whose mode shows in the values.
     training = new_training(held_out=503, block="double_conv")
     for seed in (2, 3, 4):
-        training._step(split(4, seed))
+        training.gradient_step(split(4, seed))
     timesteps, losses = [], []
     held_out = split(503, seed=1)
     for chunk, (levels, labels) in enumerate(zip(*(each.split(500) for each in held_out), strict=True)):

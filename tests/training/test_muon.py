@@ -42,7 +42,7 @@ def of_singular_values(values: Tensor, rows: int, columns: int) -> Tensor:
 
 
 # The Gram matrix holds the squares of the singular values, and float32 a ten-millionth of the largest.
-@pytest.mark.parametrize(("least", "tolerance"), [(1.0, 1e-5), (0.1, 1e-5), (1e-2, 1e-4), (1e-4, 5e-4)])
+@pytest.mark.parametrize(("least", "tolerance"), [(1.0, 1e-5), (0.1, 1e-5), (1e-2, 3e-4), (1e-4, 5e-4)])
 @pytest.mark.parametrize("shape", [(16, 16), (32, 288), (288, 32), (64, 576), (1, 9)])
 def test_it_is_newton_schulz_on_a_smaller_matrix(shape: tuple[int, int], least: float, tolerance: float) -> None:
     spread = torch.logspace(0, math.log10(least), min(shape), dtype=torch.float64)
@@ -77,7 +77,7 @@ def test_nothing_gives_nothing(shape: tuple[int, int]) -> None:
 
 def test_steps_are_nesterov_momentum_made_orthogonal() -> None:
     weight = normal(6, 4, 3, 3).requires_grad_()
-    optimizer = Muon([weight], lr=0.01)
+    optimizer = Muon([weight], lr=torch.tensor(0.01))
     expected, momentum = weight.detach().clone(), torch.zeros(6, 4, 3, 3)
     for step in range(3):
         gradient = normal(6, 4, 3, 3, seed=step + 1)
@@ -94,7 +94,7 @@ def test_an_update_has_the_size_of_one_of_adams() -> None:
     weight = normal(64, 32, 3, 3).requires_grad_()
     before = weight.detach().clone()
     weight.grad = normal(64, 32, 3, 3, seed=1)
-    Muon([weight], lr=0.01).step()
+    Muon([weight], lr=torch.tensor(0.01)).step()
     size = (weight.detach() - before).square().mean().sqrt().item()
     assert size == pytest.approx(0.2 * 0.01, rel=0.2)
 
@@ -104,7 +104,7 @@ def test_memory_format_does_not_matter() -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
         weight = normal(8, 4, 3, 3).contiguous(memory_format=memory_format).requires_grad_()
         weight.grad = normal(8, 4, 3, 3, seed=1).contiguous(memory_format=memory_format)
-        Muon([weight], lr=0.01).step()
+        Muon([weight], lr=torch.tensor(0.01)).step()
         weights.append(weight)
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-7)
 

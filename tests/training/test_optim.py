@@ -47,7 +47,7 @@ def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others()
     assert moved_by(muon) == {"bottleneck.0.conv1.weight", "bottleneck.0.conv2.weight"}
     assert moved_by(adam) == set(names.values()) - moved_by(muon)
     before = weights(training.network)
-    training._step(split(4, seed=2))
+    training.gradient_step(split(4, seed=2))
     for name, weight in training.network.named_parameters():
         update = orthogonalise([0.0975 * weight.grad.flatten(1)])[0] * 0.2 * 36**0.5 if name in moved_by(muon) else None
         expected = weight.grad / (weight.grad.abs() + 1e-8) if update is None else update.view(weight.shape)
@@ -58,8 +58,8 @@ def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others()
 def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
     training = new_training(optimizer=optimizer, lr=0.02, lr_decay="cosine", warmup_steps=2)
     for step in range(3):
-        training._step(split(4, seed=step))
-        rates = {group["lr"] for each in training.optimization.optimizers for group in each.param_groups}
+        training.gradient_step(split(4, seed=step))
+        rates = {float(group["lr"]) for each in training.optimization.optimizers for group in each.param_groups}
         assert rates == {training.optimization.learning_rate(step)}
 
 

@@ -77,15 +77,15 @@ def finished(**changes: Any) -> Training:
 def given_to(training: Training, share: Split, monkeypatch: pytest.MonkeyPatch) -> Split:
     """What the network's loss is computed of when a step takes this batch."""
     seen: list[Split] = []
-    errors = training.denoising.errors
+    errors = training.gradient_step.denoising.errors
 
     def record(model: torch.nn.Module, batch: Split, t: Tensor, noise: Tensor) -> Tensor:
         seen.append(batch)
         return errors(model, batch, t, noise)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.denoising, "errors", record)
-        training._step(share)
+        patched.setattr(training.gradient_step.denoising, "errors", record)
+        training.gradient_step(share)
     (found,) = seen
     return found
 
@@ -109,14 +109,14 @@ def assert_equal_weights(left: torch.nn.Module, right: torch.nn.Module) -> None:
 def record_steps(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Split, Tensor, Tensor]]:
     """A list that grows by (share, t, losses) with every step."""
     steps = []
-    original = training._step
+    original = training.gradient_step
 
     def step(share: Split) -> tuple[Tensor, Tensor]:
         t, losses = original(share)
         steps.append((share, t, losses))
         return t, losses
 
-    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.setattr(training, "gradient_step", step)
     return steps
 
 

@@ -25,15 +25,20 @@ class Split(NamedTuple):
     labels: Tensor
 
     def take(self, index: Tensor | slice) -> "Split":
-        """Some of them."""
-        if isinstance(index, Tensor):
-            return Split(self.images[index.to(self.images.device)], self.labels[index.to(self.labels.device)])
+        """Some of them; the index is on their device."""
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Split":
         """On a device, but for images that would take more than half of a GPU's free memory: they go batch by batch."""
         fits = device.type != "cuda" or 2 * self.images.nbytes <= torch.cuda.mem_get_info(device)[0]
-        return Split(self.images.to(device) if fits else self.images, self.labels.to(device))
+        return Split(self.images.to(device), self.labels.to(device)) if fits else self
+
+    def batch(self, index: Tensor | slice, device: torch.device) -> "Split":
+        """Some of them on the device; to a GPU they go without making anyone wait."""
+        found = self.take(index)
+        if device.type != "cuda" or found.images.is_cuda:
+            return found
+        return Split(*(each.pin_memory().to(device, non_blocking=True) for each in found))
 
 
 class Processed(NamedTuple):

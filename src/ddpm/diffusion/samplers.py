@@ -123,11 +123,12 @@ def sample_loop(
         ValueError: params.steps exceeds the schedule's timesteps.
     """
     walk = timesteps or spaced_timesteps(schedule, params.steps, params.spacing)
+    alpha_bars: list[float] = schedule.alphas_cumprod.tolist()
     x_t = noise()
     before: tuple[float, Tensor] | None = None  # alpha_bar and the estimate of the step before
     for t, t_prev in zip(walk, [*walk[1:], None], strict=True):
-        alpha_bar = float(schedule.alphas_cumprod[t])
-        alpha_bar_prev = 1.0 if t_prev is None else float(schedule.alphas_cumprod[t_prev])
+        alpha_bar = alpha_bars[t]
+        alpha_bar_prev = 1.0 if t_prev is None else alpha_bars[t_prev]
         pred_noise = predict_noise(x_t, t)
         pred_x_start = (x_t - math.sqrt(1 - alpha_bar) * pred_noise) / math.sqrt(alpha_bar)
         if params.clip:

@@ -1,6 +1,6 @@
 """Drawing images from a loaded model, one batch at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,9 +9,10 @@ from ddpm.data.card import listed
 from ddpm.diffusion.guidance import PredictNoise, guided
 from ddpm.diffusion.samplers import SamplerParams, Step, sample_loop, spaced_timesteps
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.unet import NO_LABEL, UNet
+from ddpm.networks.unet import NO_LABEL
+from ddpm.runtime.capture import captured
 from ddpm.runtime.console import UserError, shown
-from ddpm.runtime.device import Runtime
+from ddpm.runtime.device import SAMPLED_ON_GPU, Runtime
 from ddpm.runtime.randomness import ImageNoise, generator
 
 GUIDED_BY = {"early": "early", "unlabelled": "label_dropout"}  # what of `train` a guide comes from
@@ -54,20 +55,22 @@ def noise_predictor(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
     """
     labels = labels.to(runtime.device)
     with_and_without = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
+    of_model, of_both, of_early = (
+        captured(network, runtime.device) for network in (loaded.model, loaded.model, loaded.early or loaded.model)
+    )
 
-    def ask(network: UNet | None, x_t: Tensor, t: int, labels: Tensor) -> Tensor:
-        assert network
+    def ask(network: Callable[..., Tensor], x_t: Tensor, t: int, labels: Tensor) -> Tensor:
         with runtime.autocast():
-            pred_noise: Tensor = network(x_t, torch.full_like(labels, t), labels)
+            pred_noise = network(x_t, torch.full_like(labels, t), labels)
         return pred_noise.float().masked_fill(~pred_noise.isfinite(), torch.nan)
 
     def predict_noise(x_t: Tensor, t: int) -> Tensor:
-        return ask(loaded.model, x_t, t, labels)
+        return ask(of_model, x_t, t, labels)
 
     def predict_both(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         if params.guide == "early":
-            return ask(loaded.model, x_t, t, labels), ask(loaded.early, x_t, t, labels)
-        labelled, unlabelled = ask(loaded.model, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
+            return predict_noise(x_t, t), ask(of_early, x_t, t, labels)
+        labelled, unlabelled = ask(of_both, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
         return labelled, unlabelled
 
     return guided(predict_noise, predict_both, loaded.schedule, params.guidance, params.guidance_interval)
@@ -109,6 +112,14 @@ def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
     channels, height, width = loaded.card.data.shape
     first = (loaded.card.model.channels or (1,))[0]
     return runtime.sample_batch(height * width, 4 * height * width * (channels + 8 * first))  # float32, eight tensors
+
+
+def fewest_batches(card: ModelCard, count: int, runtime: Runtime) -> int:
+    """Into how many batches so many images go, or more where a GPU has little memory: it is not touched for this."""
+    _, height, width = card.data.shape
+    on_gpu = runtime.device.type != "cpu"
+    size = max(1, SAMPLED_ON_GPU // (height * width)) if on_gpu else runtime.sample_batch(height * width, 0)
+    return -(-count // size)
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

@@ -8,11 +8,13 @@ Environment:
 """
 
 import os
+import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from ddpm.runtime.console import UserError
@@ -35,16 +37,6 @@ class Runtime:
         enabled = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
 
-    def compiled(self, network: Module) -> Module:
-        """The network as CUDA graphs, since a GPU runs its kernels faster than they can be launched one by one.
-
-        On a CPU it gains nothing. What cannot be compiled runs as it is.
-        """
-        if self.device.type != "cuda":
-            return network
-        torch._dynamo.config.suppress_errors = True
-        return torch.compile(network, mode="reduce-overhead")  # type: ignore[return-value]
-
     def sample_batch(self, pixels: int, bytes_each: int) -> int:
         """Images of so many pixels sampled side by side: what fills a GPU, and what keeps a CPU's caches warm.
 
@@ -64,7 +56,7 @@ class Runtime:
         return {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
-            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "cpu": _processor(),
             "precision": str(self.precision).removeprefix("torch."),
             "threads": torch.get_num_threads(),
         }
@@ -73,10 +65,14 @@ class Runtime:
 def start() -> Runtime:
     """Choose device and precision, and make torch deterministic; call it once, first.
 
+    Of the processes that torch's launcher has started on a machine each takes a GPU of its own.
+
     Raises:
         UserError: an environment variable names what this machine does not have.
     """
     device = _choose("DDPM_DEVICE", {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True})
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else 0)
     native = _has_native_bfloat16(device)
     precision = _choose("DDPM_PRECISION", {"bfloat16": native, "float32": True})
     torch.set_num_threads(number("DDPM_THREADS", torch.get_num_threads(), 1, MOST_THREADS, "threads"))
@@ -91,6 +87,12 @@ def start() -> Runtime:
 def to_device(module: Module, device: torch.device) -> Module:
     """Move a network there, its weights in the memory format in which convolutions are fastest."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _processor() -> str:
+    """Its vendor, and the instructions that torch uses: what decides in which order products are summed."""
+    name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _choose(variable: str, available: dict[str, bool]) -> str:

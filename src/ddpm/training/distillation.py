@@ -173,7 +173,7 @@ class Distillation:
         """
         count, device = self.params.batch_size, self.runtime.device
         chosen = torch.randint(len(self.images.images), (count,), generator=source, device=device)
-        images, labels = self.images.take(chosen)
+        images, labels = self.images.batch(chosen.to(self.images.images.device), device)
         first = torch.randint(len(self.timesteps), (), generator=source, device=device)
         place = (torch.randperm(count, generator=source, device=device) + first) % len(self.timesteps)
         t, end = self._walk[place], self._ends[place]
@@ -181,7 +181,7 @@ class Distillation:
         least, most = self._below[end], self._below[t]
         s = torch.searchsorted(self._below, least + shares * (most - least), right=True) - 1
         s = torch.minimum(torch.maximum(s, end), (t - 1).clamp(min=0))  # rounding may lead beyond
-        x_t = self.schedule.q_sample(to_float(images.to(device)), t, self._normal(source))
+        x_t = self.schedule.q_sample(to_float(images), t, self._normal(source))
         return Batch(x_t, labels, t, s)
 
     def _drawn(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor]:

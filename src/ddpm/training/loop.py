@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Buckets
-from ddpm.networks.unet import NO_LABEL, UNet
+from ddpm.networks.unet import UNet
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.group import ALONE, Group
 from ddpm.runtime.randomness import generator
@@ -18,16 +18,26 @@ from ddpm.training.balance import balanced_order
 from ddpm.training.losses import Denoising
 from ddpm.training.optim import Optimization, below
 from ddpm.training.recipe import TrainParams
+from ddpm.training.step import GradientStep
 from ddpm.training.validation import Validation
 
 VALIDATION_STEPS = 50  # at least, from one validation to the next
 
 
 class Logged(NamedTuple):
-    """The mean training loss since the last `Logged`, up to and including step `step` (the first is 1)."""
+    """The training losses since the last `Logged`, up to and including step `step` (the first is 1).
+
+    total: of the mean losses of `batches`, shape (), on the device.
+    """
 
     step: int
-    loss: float
+    total: Tensor
+    batches: int
+
+    @property
+    def loss(self) -> float:
+        """Their mean; on a GPU, to ask for it is to wait until the step has been taken."""
+        return float(self.total) / self.batches
 
 
 class EpochEnd(NamedTuple):
@@ -75,14 +85,13 @@ class Training:
         self.runtime = runtime
         self.group = group
         self.network = to_device(model, runtime.device).train()
-        self.compiled = runtime.compiled(self.network)
-        self.denoising = Denoising(schedule, model.data.shape, params.loss, runtime)
-        self.cdf = self.denoising.cdf(params.log_snr_center)
         self.train = train.to(runtime.device)
-        self.validation = Validation(validation, self.denoising, params.log_snr_center, params.seed, group)
         self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
+        denoising = Denoising(schedule, model.data.shape, params.loss, runtime)
+        self.gradient_step = GradientStep(self.optimization, denoising, params, group)
+        self.validation = Validation(validation, denoising, params.log_snr_center, params.seed, group)
         self.epochs_done = 0
         self.early: dict[str, Tensor] | None = None  # the model's weights after params.early of all steps
         self.since_log = 0  # steps whose losses are in loss_sum
@@ -114,12 +123,13 @@ class Training:
     def run(self) -> Iterator[Logged | EpochEnd | None]:
         """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
 
-        The losses are summed on the device and read only when one of them is due. Between two events the state is
-        whole: a new Training that is given it goes on bit for bit.
+        The losses are summed on the device, which no step waits for. Between two events the state is whole: a new
+        Training that is given it goes on bit for bit.
         """
         while (begun := self.epochs_done * self.steps_per_epoch) < self.total_steps:
             for batch in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
-                t, losses = self._step(self.train.take(batch[self.group.share(len(batch))]))
+                mine = batch[self.group.share(len(batch))]
+                t, losses = self.gradient_step(self.train.batch(mine, self.runtime.device))
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
                 self.since_log += 1
@@ -137,7 +147,7 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         """All that changes while it trains; tensors of weights and losses are not copies."""
-        counts = torch.tensor([self.epochs_done, self.since_log])
+        counts = torch.tensor([self.epochs_done, self.since_log, self.gradient_step.parts])
         sums = {"counts": counts, "loss_sum": self.loss_sum, "sums": self.buckets.sums, "hits": self.buckets.counts}
         early = {f"early.{name}": weight for name, weight in (self.early or {}).items()}
         return self.optimization.state() | self.validation.state() | sums | early
@@ -149,14 +159,15 @@ class Training:
             RuntimeError: the state is of another network.
         """
         self.optimization.load_state(state)
-        self.epochs_done, self.since_log = state["counts"].tolist()
+        self.epochs_done, self.since_log, parts = state["counts"].tolist()
+        self.gradient_step.in_parts(parts)
         for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
             tensor.copy_(state[name])
         self.validation.load_state(state)
         self.early = below("early.", state) or None
 
     def _log(self) -> Logged:
-        logged = Logged(self.step, float(self.loss_sum) / self.since_log)
+        logged = Logged(self.step, self.loss_sum.clone(), self.since_log)
         self.loss_sum.zero_()
         self.since_log = 0
         return logged
@@ -167,41 +178,5 @@ class Training:
         order = torch.randperm(len(self.train.images), generator=source)
         if self.params.class_balance:
             order = balanced_order(order, self.train.labels.cpu(), self.params.class_balance, source)
-        used = order[: self.steps_per_epoch * self.params.batch_size].to(self.runtime.device)
+        used = order[: self.steps_per_epoch * self.params.batch_size].to(self.train.images.device)
         return torch.split(used, self.params.batch_size)
-
-    def _step(self, share: Split) -> tuple[Tensor, Tensor]:
-        """One gradient step, by this process's share of the batch; t and the detached loss of every image of the batch.
-
-        What is returned is always the error of the noise, so that curves compare.
-        """
-        source = generator(self.params.seed, "train", self.step, self.runtime.device)
-        count = self.params.batch_size
-        t, noise = self.denoising.draw(count, self.cdf, self.params.timestep_sampling, source)
-        mine = self.group.share(count)
-        self.network.zero_grad(set_to_none=True)
-        images = self._without_some_labels(self._mirrored(share, mine), mine)
-        losses = self.denoising.errors(self.compiled, images, t[mine], noise[mine])
-        (self.denoising.trained(losses, t[mine]).sum() / count).backward()
-        all_losses = torch.zeros(count, device=t.device)
-        all_losses[mine] = losses.detach()
-        self.group.sum([all_losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
-        self.optimization.step()
-        return t, all_losses
-
-    def _mirrored(self, share: Split, mine: slice) -> Split:
-        """Half of the images, where params.flip allows it, mirrored left to right."""
-        if not self.params.flip:
-            return share
-        source = generator(self.params.seed, "flip", self.step)
-        mirrored = torch.rand(self.params.batch_size, generator=source)[mine].to(share.images.device) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), share.images.flip(3), share.images)
-        return Split(images, share.labels)
-
-    def _without_some_labels(self, share: Split, mine: slice) -> Split:
-        """The images, of params.label_dropout of which the network is not told the class (arXiv:2207.12598)."""
-        if not self.params.label_dropout:
-            return share
-        source = generator(self.params.seed, "label dropout", self.step)
-        draws = torch.rand(self.params.batch_size, generator=source)[mine].to(share.labels.device)
-        return Split(share.images, share.labels.masked_fill(draws < self.params.label_dropout, NO_LABEL))

@@ -36,7 +36,7 @@ class Denoising:
 
     def errors(self, model: nn.Module, split: Split, t: Tensor, noise: Tensor) -> Tensor:
         """The simple loss of every image, shape (B,): the squared error of the predicted noise."""
-        x_t = self.schedule.q_sample(to_float(split.images.to(self.runtime.device)), t, noise)
+        x_t = self.schedule.q_sample(to_float(split.images), t, noise)
         with self.runtime.autocast():
             pred_noise = model(x_t, t, split.labels)
         return F.mse_loss(pred_noise.float(), noise, reduction="none").mean(dim=(1, 2, 3))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.networks.unet import UNet
+from ddpm.runtime.capture import captured
 from ddpm.runtime.params import Section
 from ddpm.training.muon import Muon
 
@@ -32,7 +34,11 @@ class Optimization:
         self.total_steps = total_steps
         self.steps = 0  # taken
         self.average = copy.deepcopy(network) if params.ema_decay else None
+        device = network.time_table.device
+        self._lr = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+        self._pull = torch.zeros((), device=device)  # how far the average moves toward the weights
         self.optimizers = self._optimizers()
+        self._update = captured(self._move, device)
 
     @property
     def model(self) -> UNet:
@@ -40,14 +46,12 @@ class Optimization:
         return self.average or self.network
 
     def step(self) -> None:
-        """Take one step, and let the average follow."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(self.steps)
-            optimizer.step()
+        """Take one step, and let the average follow; a young one moves faster, and does not remember the start."""
+        self._lr.fill_(self.learning_rate(self.steps))
         self.steps += 1
-        if self.average:
-            self._follow(self.average)
+        decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
+        self._pull.fill_(1 - decay)
+        self._update()
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
@@ -87,24 +91,27 @@ class Optimization:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for everything, or Muon for the weights of convolutions but stem and head, and Adam for the rest."""
-        network, lr = self.network, self.params.lr
-        fused = network.time_table.device.type != "mps"
+        network, kind = self.network, self.network.time_table.device.type
+        adam = partial(torch.optim.Adam, lr=self._lr, fused=kind != "mps", capturable=kind == "cuda")
         if self.params.optimizer == "adam":
-            return [torch.optim.Adam(network.parameters(), lr=lr, fused=fused)]
+            return [adam(network.parameters())]
         outer = {*network.stem.parameters(), *network.head.parameters()}
         hidden = [weight for weight in network.parameters() if weight.ndim == 4 and weight not in outer]
         others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
-        return [Muon(hidden, lr), torch.optim.Adam(others, lr=lr, fused=fused)]
+        return [Muon(hidden, self._lr), adam(others)]
 
     @torch.no_grad()
-    def _follow(self, average: UNet) -> None:
-        """Move the average toward the weights; a young one moves faster, and does not remember the start at all.
+    def _move(self) -> None:
+        """Move the weights, and the average toward them, by rates that are on the device.
 
         Statistics of BatchNorm are not averaged. torch's AveragedModel would make a GPU wait in every step.
         """
-        decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
-        torch._foreach_lerp_([*average.parameters()], [*self.network.parameters()], 1 - decay)
-        torch._foreach_copy_([*average.buffers()], [*self.network.buffers()])
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.average:
+            for average, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                average.lerp_(weight, self._pull)
+            torch._foreach_copy_([*self.average.buffers()], [*self.network.buffers()])
 
 
 def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from ddpm.training.setup import Setup
 
 SECONDS_BETWEEN_WRITES = 5
 STEPS_BETWEEN_AGREEMENTS = 20
+STEPS_BETWEEN_READINGS = 20  # of losses, for which a GPU is waited for
 WARMUP_STEPS, TIMED_STEPS = 10, 40  # for saying how long it will take
 
 
@@ -44,6 +45,7 @@ def run_training(
         unit_scale=True,
         disable=not state,
     )
+    losses = Losses(training, curves, state, bar)
     written = time.monotonic()
     first, warm = training.step, written
     with stopping() as stop, bar:
@@ -55,24 +57,59 @@ def run_training(
                 steps = training.total_steps - training.step
                 seconds = steps * (time.monotonic() - warm) / TIMED_STEPS
                 bar.write(f"{name}: {steps * size:,} images, which takes about {minutes(seconds)}", file=sys.stderr)
-            if event and state:
-                curves.add(event)
-                if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                    write_curves()
-                    written = time.monotonic()
-            if isinstance(event, Logged):
-                if not math.isfinite(event.loss):
-                    lr = training.params.lr
-                    raise ending(state, f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
-                bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
-                bar.update(event.step * size - bar.n)
+            losses.add(event)
+            if state and time.monotonic() - written > SECONDS_BETWEEN_WRITES:
+                losses.read()
+                write_curves()
+                written = time.monotonic()
             if group.size > 1 and training.step % STEPS_BETWEEN_AGREEMENTS:
                 continue
             stopped = group.any(stop.requested)
-            if state and (stopped or state.due()):
-                state.save(training.state(), {"curves": curves.facts})
+            if stopped or (state and state.due()):
+                losses.read()
+                if state:
+                    state.save(training.state(), {"curves": curves.facts})
             if stopped:
                 raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
+        losses.read()
+
+
+class Losses:
+    """Losses on their way to curves and bar: read some steps late, for to read one on a GPU is to wait for it."""
+
+    def __init__(self, training: Training, curves: Curves, state: State | None, bar: Any) -> None:
+        self.training = training
+        self.curves = curves
+        self.state = state
+        self.bar = bar
+        self._unread: list[Logged | EpochEnd] = []
+        self._read_at = training.step
+
+    def add(self, event: Logged | EpochEnd | None) -> None:
+        """Take an event of the loop; see `read` for what it may raise."""
+        if event:
+            self._unread.append(event)
+        if self.training.step - self._read_at >= STEPS_BETWEEN_READINGS:
+            self.read()
+
+    def read(self) -> None:
+        """Hand on all that there are.
+
+        Raises:
+            UserError: one is not finite. In another process than the first: SystemExit.
+        """
+        params = self.training.params
+        for event in self._unread:
+            if isinstance(event, Logged):
+                if not math.isfinite(event.loss):
+                    message = f"train.lr: the loss is {event.loss} at step {event.step}; try less than {params.lr}"
+                    raise ending(self.state, message)
+                self.bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+                self.bar.update(event.step * params.batch_size - self.bar.n)
+            if self.state:
+                self.curves.add(event)
+        self._unread.clear()
+        self._read_at = self.training.step
 
 
 def minutes(seconds: float) -> str:

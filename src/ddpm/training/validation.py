@@ -52,7 +52,7 @@ class Validation:
         size = max(1, BATCH // self.held_out.images[0, 0].numel())
         buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
         for index in range(self.group.rank, -(-count // size), self.group.size):
-            batch = self.held_out.take(slice(index * size, (index + 1) * size))
+            batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             source = generator(self.seed, "validation", index, device)
             t, noise = self.denoising.draw(len(batch.images), uniform, "stratified", source)
             errors = self.denoising.errors(model, batch, t, noise)
