@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import BATCH, peers, plain_loop
-from benchmarks.trainings import NOISE, on_noise
+from benchmarks.trainings import NOISE, article_params, on_noise
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
@@ -27,13 +26,12 @@ from ddpm.networks.sampling import draw_batch, sample_batch
 from ddpm.networks.unet import UNet
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start, to_device
-from ddpm.runtime.params import load_params, parse, read_yaml
+from ddpm.runtime.params import load_params
 from ddpm.training.loop import EpochEnd
 from scripts.check_params import AllParams
 from stages.train import Params
 
 SIDE = 2048  # of the square matrices
-ARTICLE = Path("docs/article/params.yaml")  # as `make article` ran it
 
 
 class Contestant(NamedTuple):
@@ -124,12 +122,6 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
         parameters = sum(weight.numel() for weight in peer.network.parameters())
         name = f"training, {peer.name}, {parameters / 1e6:.2f} M parameters, batch {BATCH}"
         yield Contestant(name, BATCH, cost, peer.steps)
-
-
-def article_params() -> Params:
-    """As `make article` ran it; params that have come since are those of the default."""
-    now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
-    return parse(Params, {section: now[section] | then[section] for section in Params.model_fields}, str(ARTICLE))
 
 
 def samplings(runtime: Runtime) -> Iterator[Contestant]:

@@ -10,12 +10,22 @@ from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
 from ddpm.runtime.device import Runtime
+from ddpm.runtime.params import parse, read_yaml
 from ddpm.training.loop import Training
 from ddpm.training.setup import Setup, new_training
 from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
 WITHOUT_END = 1e6  # epochs
+ARTICLE = Path("docs/article/params.yaml")  # as `make article` ran it
+
+
+def article_params() -> Params:
+    """As `make article` ran it, keeping no weights early; params that have come since are those of the default."""
+    now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
+    sections = {section: now[section] | then[section] for section in Params.model_fields}
+    sections["train"] |= {"images": None, "early": 0}
+    return parse(Params, sections, str(ARTICLE))
 
 
 def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:

@@ -22,7 +22,7 @@ from ddpm.runtime.files import write_json, write_whole
 from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.stage import Stage, run_stage
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
-from ddpm.scoring.components import principal_components
+from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.pictures import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
@@ -52,7 +52,7 @@ class Seen(NamedTuple):
 
     images: Tensor  # uint8 (N, C, H, W)
     given: Tensor | None  # the classes that they have or were to have (N,), where there are such
-    features: Tensor
+    features: Tensor  # (N, D), where distances are computed: on a GPU with float64, or on the CPU
     logits: Tensor
 
     @property
@@ -101,7 +101,7 @@ def main(stage: Stage) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
             bar.update()
-        pixels = principal_components(train.images)
+        pixels = Components(*(each.to(sets.samples.features.device) for each in principal_components(train.images)))
         drawn_pixels, test_pixels, train_pixels = (pixels(each) for each in (samples[0], test.images, train.images))
         scores["pixels"] = rounded(compare(drawn_pixels[:count], test_pixels, train_pixels, draws), 5)
         # From here on, as classifier b sees them, which is the last.
@@ -121,10 +121,12 @@ def main(stage: Stage) -> None:
 
 def look(classifier: Classifier, images: Iterable[tuple[Tensor, Tensor | None]], runtime: Runtime) -> Sets:
     """What the classifier sees in samples, test images and training images, each with the given classes."""
+    place = runtime.device if runtime.device.type == "cuda" else torch.device("cpu")
 
     def seen(each: Tensor, given: Tensor | None) -> Seen:
         features, logits = features_and_logits(classifier, each, runtime.device)
-        return Seen(each, given, features, logits if classifier.knows_classes else torch.zeros(len(logits), 1))
+        logits = logits if classifier.knows_classes else torch.zeros(len(logits), 1)
+        return Seen(each, given, features.to(place), logits)
 
     return Sets(*(seen(*each) for each in images))
 
@@ -168,12 +170,13 @@ def copies(sets: Sets, classes: list[int], chosen: Tensor) -> Rows:
     near images are to those of their class is told of all.
     """
     labels = [each.given_or_seen(classes) for each in sets]
+    place = sets.samples.features.device
     rows: Rows = {"samples": {}, "test": {}}
     for space, (samples, test, train) in (
-        ("pixels", (each.images for each in sets)),
+        ("pixels", (sets.samples.images.to(place), sets.test.images.to(place), sets.train.images)),
         ("features", (each.features for each in sets)),
     ):
-        distances = [nearest_neighbours(each, train).distance for each in (samples[: len(chosen)], test[chosen])]
+        distances = [nearest_neighbours(each, train).distance.cpu() for each in (samples[: len(chosen)], test[chosen])]
         of_class = [nearness(each, own, train, labels[2]) for each, own in ((samples, labels[0]), (test, labels[1]))]
         found = near_copies(*of_class)
         rows["samples"] |= {

@@ -11,13 +11,24 @@ from torch import Tensor
 from ddpm.data.images import to_uint8
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, sample_batch, wanted_classes
+from ddpm.networks.sampling import (
+    batches,
+    check_sampler,
+    draw_batch,
+    draw_labels,
+    fewest_batches,
+    sample_batch,
+    wanted_classes,
+)
 from ddpm.runtime.arrays import save_arrays
-from ddpm.runtime.console import UserError, progress
+from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.group import Group, join, place
+from ddpm.runtime.launch import shared_out
 from ddpm.runtime.params import Sections
+from ddpm.runtime.randomness import CPU
 from ddpm.runtime.resume import State, stopping
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.runtime.stage import Stage, check_command
 
 SAMPLES = Path("data/samples")
 SETS = ("gallery", "population")
@@ -49,15 +60,41 @@ class SampleParams(SamplerParams):
         return ""
 
 
-def main(stage: Stage) -> None:
-    """Draw one of the sets; go on where a run with the very same inputs was cut off."""
-    name = stage.item
+def main() -> None:
+    """Draw one of the sets in this process, or in as many as there are GPUs or the environment asks for."""
+    check_command("sample", SETS)
+    name, group = sys.argv[1], place()
+    stage = Stage("sample", name, alone=group.rank == 0)
     params = stage.params(SampleParams, f"sample.{name}")
+    model = Path(stage.params(Source, "sample").model)
     runtime = start()
-    loaded = load_model(stage.input(Path(stage.params(Source, "sample").model)), runtime.device)
-    state = State(stage.name, stage.fingerprint(runtime.describe()))
-    arrays, kept_t = draw(name, loaded, params, runtime, state)
-    output = stage.output(SAMPLES / f"{name}.safetensors")
+
+    def fewest() -> int:
+        loaded = load_model(stage.input(model), CPU)
+        steps_of(name, loaded, params)  # what is wrong with them is said once
+        return fewest_batches(loaded.card, params.count, runtime)
+
+    if shared_out(runtime.device, fewest, "stages.sample", [name]):
+        stage.output(file_of(name))
+        stage.finish()  # it takes longer to end than the process that wrote it
+        return
+    with stage:
+        work(stage, model, params, runtime, group)
+
+
+def work(stage: Stage, model: Path, params: SampleParams, runtime: Runtime, group: Group) -> None:
+    """Draw the images; go on where a run with the very same inputs was cut off.
+
+    Of the processes that draw together only the first reads and writes states and results.
+    """
+    loaded = load_model(stage.input(model), runtime.device)
+    state = State(stage.name, stage.fingerprint(runtime.describe())) if group.rank == 0 else None
+    join(group, CPU)
+    group.agree({**stage.facts(), "precision": str(runtime.precision)})
+    arrays, kept_t = draw(stage.item, loaded, params, runtime, state, group)
+    if not state:
+        return
+    output = stage.output(file_of(stage.item))
     x_t, pred_x_start = arrays["frames"]
     samples = {"images": arrays["images"], "x_t": x_t, "pred_x_start": pred_x_start}
     if loaded.card.model.class_conditional:
@@ -67,12 +104,16 @@ def main(stage: Stage) -> None:
     state.finish(arrays, {"kept_t": kept_t}, [output])
 
 
-def draw(
-    name: str, loaded: LoadedModel, params: SampleParams, runtime: Runtime, state: State
-) -> tuple[dict[str, Tensor], list[int]]:
-    """Images (count, C, H, W), the frames kept of their way (2, frames, count, C, H, W), and the frames' t.
+def file_of(name: str) -> Path:
+    """What is written of a set."""
+    return SAMPLES / f"{name}.safetensors"
 
-    The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way.
+
+def steps_of(name: str, loaded: LoadedModel, params: SampleParams) -> int:
+    """Number of steps that params mean for this model.
+
+    Raises:
+        UserError: they do not fit it; or there would be too many frames.
     """
     try:
         steps = check_sampler(loaded, params)
@@ -80,41 +121,65 @@ def draw(
         raise UserError(f"sample.{name}.{error}") from None
     if excess := params.excess(steps):
         raise UserError(f"sample.{name}.{excess}")
-    shape = loaded.card.data.shape
-    if params.spacing is None and not loaded.card.timesteps:
-        spacing = params.for_images(shape[0]).spacing
-        print(f"sample.{name}.spacing: {spacing}, as the images ask for", file=sys.stderr)
+    return steps
+
+
+def draw(
+    name: str, loaded: LoadedModel, params: SampleParams, runtime: Runtime, state: State | None, group: Group
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Images (count, C, H, W), the frames kept of their way (2, frames, count, C, H, W), and the frames' t.
+
+    The two kinds of frames are x_t and pred_x_start; all is uint8. Whole batches are saved on the way. Only the process
+    that has the state has all of them.
+    """
+    steps, shape = steps_of(name, loaded, params), loaded.card.data.shape
     arrays = {"images": torch.empty(0, *shape, dtype=torch.uint8)}
     kept_t: list[int] = []
-    if saved := state.load():
+    if state and params.spacing is None and not loaded.card.timesteps:
+        spacing = params.for_images(shape[0]).spacing
+        print(f"sample.{name}.spacing: {spacing}, as the images ask for", file=sys.stderr)
+    if state and (saved := state.load()):
         arrays, kept_t = saved.arrays, saved.facts["kept_t"]
         print(f"resuming after {len(arrays['images'])} of {params.count} images", file=sys.stderr)
-    first = len(arrays["images"])
+    first, size = group.from_first(len(arrays["images"])), min(group.gather(sample_batch(loaded, runtime)))
     bar = progress(
-        desc=f"sample {name}", total=params.count * steps, initial=first * steps, unit="eval", unit_scale=True
+        desc=f"sample {name}",
+        total=params.count * steps,
+        initial=first * steps,
+        unit="eval",
+        unit_scale=True,
+        disable=not state,
     )
     with stopping() as stop, bar:
-        for indices in batches(first, params.count - first, sample_batch(loaded, runtime)):
-            kept_t = []
+
+        def drawn(indices: range) -> dict[str, Tensor]:
+            kept_t.clear()
             frames = [torch.empty(2, 0, len(indices), *shape, dtype=torch.uint8)]
             for done, step in enumerate(draw_batch(loaded, params, params.seed, indices, runtime), start=1):
                 if params.keep_every and (steps - done) % params.keep_every == 0:
                     kept_t.append(step.t)
                     frames.append(to_uint8(torch.stack([step.x_prev, step.pred_x_start])).cpu().unsqueeze(1))
-                bar.update(len(indices))
+                bar.update(len(together))
                 if stop.requested:
-                    state.save(arrays, {"kept_t": kept_t})
                     raise UserError(
-                        f"interrupted after {indices.start} images; the next `dvc repro` goes on from there"
+                        f"interrupted after {together.start} images; the next `dvc repro` goes on from there"
                     )
-            batch = {"images": to_uint8(step.x_prev).cpu(), "frames": torch.cat(frames, dim=1)}
-            arrays = join(arrays, batch) if len(arrays["images"]) else batch
-            if state.due():
+            return {"images": to_uint8(step.x_prev).cpu(), "frames": torch.cat(frames, dim=1)}
+
+        try:
+            for together in batches(first, params.count - first, size * group.size):
+                for batch in group.each(drawn, [*batches(together.start, len(together), size)]):
+                    arrays = joined(arrays, batch) if len(arrays["images"]) else batch
+                if state and state.due():
+                    state.save(arrays, {"kept_t": kept_t})
+        except UserError:
+            if state:
                 state.save(arrays, {"kept_t": kept_t})
+            raise
     return arrays, kept_t
 
 
-def join(before: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def joined(before: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The images and frames of both."""
     return {
         "images": torch.cat([before["images"], batch["images"]]),
@@ -123,4 +188,4 @@ def join(before: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tenso
 
 
 if __name__ == "__main__":
-    run_stage("sample", main, SETS)
+    run(main)

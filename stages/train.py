@@ -23,7 +23,9 @@ from ddpm.training.curves import COLUMNS, Curves
 from ddpm.training.recipe import TrainParams
 from ddpm.training.running import run_training, save_trained
 from ddpm.training.setup import Setup, new_training, prepare
+from ddpm.training.step import wanted_parts
 
+LEAST_SHARE = 256  # images: with fewer, a step takes a GPU as long as with these (docs/processes.md)
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
@@ -58,18 +60,23 @@ def main() -> None:
     if not launched():
         processes = wanted_processes(runtime.device)
         if not os.environ.get("DDPM_PROCESSES"):
-            processes = min(processes, most_processes(params, params.train.batch_size))
+            processes = min(processes, worthwhile_processes(params, params.train.batch_size))
         check_processes(params, processes, runtime, params.train.batch_size)
         if processes > 1 or on_several_machines():
             start_of(stage, params)
             setup_of(params)  # what is wrong with them is said once
-            launch(processes, "stages.train")
+            launch(processes, "stages.train", several_machines=on_several_machines())
             for path in OUTPUTS if (os.environ.get("PET_NODE_RANK") or "0") == "0" else ():  # the first machine's
                 stage.output(path)
             stage.finish()  # it takes longer to end than the process that wrote them
             return
     with stage:
         work(stage, params, runtime, group)
+
+
+def worthwhile_processes(params: Params, batch_size: int) -> int:
+    """How many train together unless the environment says how many: each has LEAST_SHARE images of a batch."""
+    return max(1, min(batch_size // LEAST_SHARE, most_processes(params, batch_size)))
 
 
 def most_processes(params: Params, batch_size: int) -> int:
@@ -99,6 +106,8 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
     mend is found before they join, so that none waits for another in vain.
     """
     environment = {**runtime.describe(), "processes": group.size}
+    if (parts := wanted_parts()) > 1:
+        environment["parts"] = parts
     start = start_of(stage, params)
     state = State("train", stage.fingerprint(environment)) if group.rank == 0 else None
     setup = setup_of(params)
@@ -123,6 +132,8 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
         state.save(training.state(), {"curves": curves.facts})
         stage.give_up(changed)
     write_curves(stage, curves)
+    if (parts := training.gradient_step.parts) > 1:
+        environment["parts"] = parts
     model = save_trained(stage.output(MODEL), training, setup, params.schedule, environment)
     kept = training.validation.kept
     summary = {

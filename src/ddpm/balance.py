@@ -6,33 +6,36 @@ if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may c
     arm()
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 
+from ddpm.balance_options import arguments
 from ddpm.balancing.checks import check_model, check_same, missing, warn_of_absent, warn_of_lack
-from ddpm.balancing.drawing import SPAN, check_filter
-from ddpm.balancing.filling import HOPELESS, Progress, Source, Tally, begun, fill
-from ddpm.balancing.folder import MANIFEST, SETTINGS, Contents, check_free, whole, write_folder
+from ddpm.balancing.drawing import check_filter
+from ddpm.balancing.filling import Progress, Source, Tally, begun, fill
+from ddpm.balancing.folder import Contents, check_free, whole, write_folder
 from ddpm.data.card import DataCard
 from ddpm.data.splits import load_split
 from ddpm.diffusion.samplers import SamplerParams
-from ddpm.drawing_options import LAST_SEED, add_sampler_options, at_least, fitting, sampler_params
+from ddpm.drawing_options import fitting, sampler_params
 from ddpm.networks.checkpoint import load_model
 from ddpm.networks.classifier import load_classifier
-from ddpm.networks.sampling import check_sampler, sample_batch
+from ddpm.networks.sampling import check_sampler, fewest_batches, sample_batch
 from ddpm.runtime.console import UserError, progress, run, shown
-from ddpm.runtime.device import start
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.group import Group, join, place
+from ddpm.runtime.launch import shared_out
 from ddpm.runtime.process import sha256
+from ddpm.runtime.randomness import CPU
 from ddpm.runtime.resume import State, Stop, stopping
-
-MOST_TRIES = 1000
-LEAST_HELP = "what the filter must give the class at least; it must find no class more probable, in any case"
 
 
 class Job(NamedTuple):
@@ -48,21 +51,42 @@ class Job(NamedTuple):
 
 
 def main() -> None:
-    """Draw what is missing, and write the folder."""
+    """Draw what is missing, and write the folder; of several processes that draw together only the first writes."""
     args = arguments()
     params = sampler_params(args)
     check_free(args.out)
-    job = prepared(args, params)
-    state = State("balance", key_of(job))
-    with stopping() as stop, whole(args.out) as folder:
-        found = draw(job, state, stop)
-        write(folder, job, found, stop)
-    state.drop()
-    report(job, found.tallies)
+    runtime = start()
+    silence = contextlib.redirect_stderr(io.StringIO())  # of warnings, which the first process gives
+
+    def fewest() -> int:
+        with silence:
+            job = prepared(args, params, runtime, CPU)
+        return sum(fewest_batches(job.source.loaded.card, count, runtime) for count in job.wanted.values())
+
+    if shared_out(runtime.device, fewest, "ddpm.balance", sys.argv[1:]):
+        return
+    group = place()
+    with contextlib.nullcontext() if group.rank == 0 else silence:
+        job = prepared(args, params, runtime, runtime.device)
+    join(group, CPU)
+    group.agree({**job.settings["sha256"], "precision": str(runtime.precision)})
+    if group.rank == 0:
+        state = State("balance", key_of(job))
+        with stopping() as stop, whole(args.out) as folder:
+            found = draw(job, state, stop, group)
+            write(folder, job, found, stop)
+        state.drop()
+        report(job, found.tallies)
+    else:
+        with stopping() as stop:
+            draw(job, None, stop, group)
 
 
-def prepared(args: argparse.Namespace, params: SamplerParams) -> Job:
+def prepared(args: argparse.Namespace, params: SamplerParams, runtime: Runtime, device: torch.device) -> Job:
     """Read all files, and see that they fit together.
+
+    Args:
+        device: where the model is to be.
 
     Raises:
         UserError: they do not, or one cannot be read.
@@ -71,10 +95,9 @@ def prepared(args: argparse.Namespace, params: SamplerParams) -> Job:
     files = {"data": args.data, "test": test_file, "model": args.model, "classifier": args.classifier}
     if test_file.exists() and args.data.exists() and test_file.samefile(args.data):
         raise UserError(f"{test_file}: has the training images already; give those for testing with --test")
-    runtime = start()
     digests = {name: sha256(path) for name, path in files.items() if path.is_file()}  # missing ones are named below
     train, test = load_split(args.data), load_split(test_file)
-    loaded, classifier = load_model(args.model, runtime.device), load_classifier(args.classifier)
+    loaded, classifier = load_model(args.model, device), load_classifier(args.classifier)
     check_same(train.card, args.data, test.card, test_file, "name")
     for card, path in ((loaded.card.data, args.model), (classifier.data, args.classifier)):
         check_same(train.card, args.data, card, path)
@@ -111,32 +134,38 @@ def key_of(job: Job) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def draw(job: Job, state: State, stop: Stop) -> Progress:
+def draw(job: Job, state: State | None, stop: Stop, group: Group) -> Progress:
     """Draw the images, or those that are left of a run that was cut off; whole batches are saved on the way.
 
+    Args:
+        state: of the first process.
+
     Raises:
-        UserError: someone has asked the process to end.
+        UserError: someone has asked the process to end. In another process than the first: SystemExit.
     """
-    saved = state.load()
+    saved = group.from_first(state.load() if state else None)
     found = before = begun(job.card.shape, saved.arrays if saved else {}, saved.facts if saved else {})
     total = sum(job.wanted.values())
-    if saved:
+    if saved and state:
         print(f"resuming after {len(found.kept.numbers)} of {total} images", file=sys.stderr)
 
     def after_step(_: int) -> None:
         if stop.requested:
-            state.save(*found.saved())
             done = len(found.kept.numbers)
             raise UserError(f"interrupted after {done} of {total} images; the same command goes on from there")
 
-    with progress(desc="balance", total=total, initial=len(found.kept.numbers), unit="img") as bar:
-        for found in fill(job.source, job.wanted, before, after_step):
-            bar.update(len(found.kept.numbers) - bar.n)
-            label, tally = [*found.tallies.items()][-1]
-            bar.set_postfix_str(f"{job.card.classes[label]}: {tally.candidates} candidates", refresh=False)
-            if state.due():
-                state.save(*found.saved())
-    state.save(*found.saved())
+    begun_with = len(found.kept.numbers)
+    try:
+        with progress(desc="balance", total=total, initial=begun_with, unit="img", disable=not state) as bar:
+            for found in fill(job.source, job.wanted, before, after_step, group):
+                bar.update(len(found.kept.numbers) - bar.n)
+                label, tally = [*found.tallies.items()][-1]
+                bar.set_postfix_str(f"{job.card.classes[label]}: {tally.candidates} candidates", refresh=False)
+                if state and state.due():
+                    state.save(*found.saved())
+    finally:
+        if state:
+            state.save(*found.saved())
     return found
 
 
@@ -167,50 +196,6 @@ def report(job: Job, tallies: dict[int, Tally]) -> None:
         warn_of_lack(name, count, tally, wanted)
     columns = ["class", "real", "drawn", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
-
-
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ddpm.balance",
-        description="Make of an imbalanced set a balanced folder: train/<class> has the real training images and, up "
-        "to a target for each class, drawn ones that a classifier takes for the class and that are no copies of "
-        "training images; test/<class> has the test images, and nothing drawn. All are png of one size and format. "
-        f"{MANIFEST} says of each file what it is, and of a drawn one its seed and index: python -m ddpm.generate "
-        f"--classes CLASS --seed SEED --first INDEX --count 1 draws it again, with the options of {SETTINGS}.",
-        epilog=f"A class that cannot be filled is given up after {HOPELESS} candidates, or --most-tries for each image "
-        "wanted, if fewer of them than one in --most-tries can be kept; it has what there is by then, perhaps nothing, "
-        "a warning says so, and the exit code is 0 all the same. After Ctrl-C, or any other end, the same command goes "
-        "on in the same working folder, and gives the same files; FOLDER is there when it is whole.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    option = parser.add_argument
-    path = partial(option, type=Path, required=True, metavar="FILE", default=argparse.SUPPRESS)
-    path("--data", help="training images, such as data/processed/train.safetensors")
-    path("--model", help="class-conditional model, trained on them, such as models/ddpm.safetensors")
-    path("--classifier", help="filter, trained on them alone, such as models/classifier-a.safetensors")
-    path("--out", metavar="FOLDER", help="new or empty folder, such as data/balanced; dvc add tracks it")
-    left = partial(option, default=argparse.SUPPRESS)
-    left("--test", type=Path, metavar="FILE", help="test images (default: test.safetensors beside --data)")
-    most = "as many as the most frequent class has"
-    left("--target", type=at_least(1, SPAN), metavar="N", help=f"images that a class is filled up to (default: {most})")
-    option("--least-probability", type=_share, default=0.0, metavar="X", help=LEAST_HELP)
-    tries = "candidates for each image kept, of which more are not drawn"
-    option("--most-tries", type=at_least(1, MOST_TRIES), default=20, metavar="N", help=tries)
-    option("--seed", type=at_least(0, LAST_SEED), default=0, metavar="N", help="seed of the noise and of the order")
-    add_sampler_options(parser, "names of the classes that are filled; the others stay as they are (default: all)")
-    return parser.parse_args()
-
-
-def _share(text: str) -> float:
-    """A number from 0 to below 1."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < 1:
-        raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a number from 0 to below 1")
-    return found
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may c
     arm()
 
 import argparse
+import contextlib
 import io
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,10 +26,14 @@ from ddpm.data.images import to_uint8
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.drawing_options import LAST_SEED, add_sampler_options, at_least, fitting, sampler_params
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, sample_batch
+from ddpm.networks.sampling import batches, check_sampler, draw_batch, draw_labels, fewest_batches, sample_batch
 from ddpm.runtime.console import UserError, progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import claimed, write_whole
+from ddpm.runtime.group import ALONE, Group, join, place
+from ddpm.runtime.launch import HELP, shared_out
+from ddpm.runtime.process import sha256
+from ddpm.runtime.randomness import CPU
 from ddpm.runtime.resume import Stop, stopping
 
 MOST_IMAGES = 1_000_000  # of one run, whose labels and npz file are held in memory
@@ -35,22 +41,36 @@ LAST_NUMBER = 10**12
 
 
 def main() -> None:
-    """Draw the images and write them."""
+    """Draw the images and write them; of several processes that draw together only the first writes."""
     args = arguments()
     params = sampler_params(args)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
     write = {"png": write_pngs, "npz": write_npz}[args.format]
     runtime = start()
+
+    def fewest() -> int:
+        loaded = load_model(args.model, CPU)
+        check_sampler(loaded, fitting(params, args, loaded.card))  # what is wrong is said once
+        return fewest_batches(loaded.card, args.count, runtime)
+
+    if shared_out(runtime.device, fewest, "ddpm.generate", sys.argv[1:]):
+        return
+    group = place()
     loaded = load_model(args.model, runtime.device)
     params = fitting(params, args, loaded.card)
     check_sampler(loaded, params)
     numbers = range(args.first, args.first + args.count)
-    with stopping() as stop, claimed(args.out):
-        labels = all_labels(loaded, params, args.seed, numbers) if loaded.card.model.class_conditional else None
-        write(
-            args.out, numbers, draw_images(loaded, params, args.seed, numbers, runtime, stop), labels, loaded.card.data
-        )
+    join(group, CPU)
+    group.agree({"--model": sha256(args.model), "precision": str(runtime.precision)})
+    with stopping() as stop, claimed(args.out) if group.rank == 0 else contextlib.nullcontext():
+        drawn = draw_images(loaded, params, args.seed, numbers, runtime, stop, group)
+        if group.rank == 0:
+            labels = all_labels(loaded, params, args.seed, numbers) if loaded.card.model.class_conditional else None
+            write(args.out, numbers, drawn, labels, loaded.card.data)
+        else:
+            for _ in drawn:
+                pass
 
 
 def draw_images(
@@ -60,25 +80,37 @@ def draw_images(
     numbers: range,
     runtime: Runtime,
     stop: Stop | None = None,
+    group: Group = ALONE,
 ) -> Iterator[tuple[int, Tensor]]:
     """Batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with its first number, under a progress bar.
 
+    Args:
+        group: the processes that draw together, a batch each at a time. All of them yield all batches.
+
     Raises:
         UserError: params do not fit the model, see `check_sampler`; or someone has asked the process to end, and the
-            batch at work is given up.
+            batches at work are given up.
+        SystemExit: likewise, in another process than the first.
     """
-    steps = check_sampler(loaded, params)
-    with progress(desc="generate", total=len(numbers) * steps, unit="eval", unit_scale=True) as bar:
-        for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
-            for step in draw_batch(loaded, params, seed, indices, runtime):
-                bar.update(len(indices))
-                if stop and stop.requested:
-                    done, left = indices.start - numbers.start, numbers.stop - indices.start
-                    raise UserError(
-                        f"interrupted after {done} of {len(numbers)} images"
-                        + (f"; go on with --first {indices.start} --count {left} and another --out" if done else "")
-                    )
-            yield indices.start, to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
+    steps, size = check_sampler(loaded, params), min(group.gather(sample_batch(loaded, runtime)))
+
+    def drawn(indices: range) -> Tensor:
+        for step in draw_batch(loaded, params, seed, indices, runtime):
+            bar.update(len(together))
+            if stop and stop.requested:
+                done, left = together.start - numbers.start, numbers.stop - together.start
+                raise UserError(
+                    f"interrupted after {done} of {len(numbers)} images"
+                    + (f"; go on with --first {together.start} --count {left} and another --out" if done else "")
+                )
+        return to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
+
+    total = len(numbers) * steps
+    with progress(desc="generate", total=total, unit="eval", unit_scale=True, disable=group.rank > 0) as bar:
+        for together in batches(numbers.start, len(numbers), size * group.size):
+            parts = [*batches(together.start, len(together), size)]
+            for indices, images in zip(parts, group.each(drawn, parts), strict=True):
+                yield indices.start, images
 
 
 def all_labels(loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range) -> Tensor:
@@ -147,6 +179,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ddpm.generate",
         description="Draw images from a trained model. Equal seeds give equal images, whatever the count.",
+        epilog=f"{HELP} Several machines: --first and --count give each its part.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     option = parser.add_argument

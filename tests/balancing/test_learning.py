@@ -1,6 +1,7 @@
 """What an arm does to the loss and to the batches, that the seed decides all of it, and what is measured."""
 
 import math
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from ddpm.data.splits import Split
 from ddpm.networks.classifier import Classifier
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
+from tests.like_a_gpu import Operations
 from tests.small import DIGITS, FRUITS, images
 
 CPU = torch.device("cpu")
@@ -202,12 +204,12 @@ def test_few_steps_are_a_cycle_as_well(steps: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_loss_that_is_not_finite_names_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    def losses(*_: object) -> Iterator[float]:
-        yield from (2.3, math.inf)
+    def losses(*_: object) -> Iterator[torch.Tensor]:
+        yield from torch.tensor([2.3, math.inf])
 
     monkeypatch.setattr(module, "_losses", losses)
     with pytest.raises(UserError, match=r"^rare_learn.lr: the loss is inf; try less than 0\.02$"):
-        learned("nothing")
+        learned("nothing", PARAMS.model_copy(update={"steps": 2}))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +223,21 @@ def test_params_have_bounds(wrong: dict[str, float]) -> None:
 def test_the_greatest_params_are_those_of_a_classifier() -> None:
     most = LearnParams(channels=1024, steps=100_000, batch_size=10_000, lr=1.0)
     assert most.classifier(2**63 - 1).images == 10**9
+
+
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An optimizer counts its steps on the host.
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_get_value", lambda step: float(step.numpy()))
+    seen = Operations()
+
+    def watched(losses: Iterator[torch.Tensor], *_: object) -> None:
+        next(losses)
+        with seen:
+            assert all(loss.shape == () and not loss.requires_grad for loss in losses)
+
+    monkeypatch.setattr(module, "watch", watched)
+    learned("weights+augment", PARAMS.model_copy(update={"steps": 4}))
+    assert seen.counts["convolution_backward"] == 6 * 3
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""The train stage in two processes: what one process gives, cut off or not, and one line for every mistake."""
+"""Stages in two processes: what one process gives, cut off or not, and one line for every mistake."""
 
 import csv
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from ddpm.runtime.arrays import load_arrays
+from tests.generating import wait_for
 from tests.pipeline.dvc_clone import Built, Clone, await_state, build_once, copy_clone, left
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
@@ -141,7 +143,7 @@ def test_a_process_that_is_killed_ends_the_stage_and_is_named(clone: Clone, toge
     os.kill(started[rank], signal.SIGKILL)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert printed.endswith(f"error: the training process of rank {rank} was ended by signal 9\n"), printed
+    assert printed.endswith(f"error: the process of rank {rank} was ended by signal 9\n"), printed
     for pid in started.values():
         await_end(pid)
     assert clone.run("dvc", "repro", "train", **TWO).count("resuming after step") == 1
@@ -213,3 +215,25 @@ def test_more_processes_than_images_in_a_batch_are_refused(clone: Clone) -> None
     clone.edit_params({"train.batch_size": 2})
     expected = "error: train.batch_size: 2 images cannot be shared among 3 processes; set DDPM_PROCESSES=2\n"
     assert complaint(clone, DDPM_PROCESSES="3") == expected
+
+
+def test_two_processes_sample_what_one_samples_and_one_goes_on_where_they_were_cut_off(clone: Clone) -> None:
+    clone.edit_params({"sample.population.count": 2000, "sample.population.steps": 20})
+    stage, output = ("python", "-m", "stages.sample", "population"), clone.path / "data/samples/population.safetensors"
+    clone.run(*stage)
+    expected = output.read_bytes()
+    output.unlink()
+    shutil.rmtree(clone.path / ".resume")
+    assert "resuming" not in clone.run(*stage, **TWO)
+    assert output.read_bytes() == expected
+    output.unlink()
+    shutil.rmtree(clone.path / ".resume")
+    process = clone.start(*stage, DDPM_SAVE_SECONDS="0", **TWO)
+    wait_for(lambda: any(clone.path.glob(".resume/sample-population-*/1.safetensors")), process)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert printed.count("error: interrupted after") == 1, printed
+    assert not output.exists()
+    assert clone.run(*stage).count("resuming after") == 1
+    assert output.read_bytes() == expected

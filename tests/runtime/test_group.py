@@ -1,5 +1,7 @@
 """A group of processes: the place of each, its share, and what they tell one another."""
 
+import atexit
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from ddpm.runtime import group as grouping
 from ddpm.runtime.console import UserError
 from ddpm.runtime.group import ALONE, Group, join, launched, place
 from tests.runtime.two_processes import in_two_processes
@@ -48,6 +51,7 @@ def test_one_process_alone_is_a_group_that_changes_nothing(monkeypatch: pytest.M
     assert ALONE.any(False) is False
     value = object()
     assert ALONE.from_first(value) is value
+    assert ALONE.each(str, [1, 2]) == ["1", "2"]
 
 
 def operations(group: Group) -> dict[str, Any]:
@@ -61,7 +65,25 @@ def operations(group: Group) -> dict[str, Any]:
         "sum": [tensor.tolist() for tensor in before],
         "any": [group.any(False), group.any(group.rank == 0), group.any(group.rank == 1), group.any(True)],
         "from_first": group.from_first({"rank": group.rank, "tensor": torch.tensor([group.rank])}),
+        "each": [group.each(lambda task: (task, group.rank), tasks) for tasks in ("ab", "c", "")],
+        "failed": failed(group),
     }
+
+
+def failed(group: Group) -> str:
+    """How each process ends where the second cannot do its task."""
+
+    def work(task: str) -> str:
+        if task == "b":
+            raise UserError("image 7: is not finite")
+        return task
+
+    grouping.SECONDS_TO_END = 0
+    try:
+        group.each(work, "ab")
+    except (UserError, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    return "not at all"
 
 
 def test_two_processes_sum_ask_and_tell(tmp_path: Path) -> None:
@@ -71,7 +93,61 @@ def test_two_processes_sum_ask_and_tell(tmp_path: Path) -> None:
             "sum": [[[3, 3, 3], [3, 3, 3]], 10, [], [[0, 9], [3, 12], [6, 15]]],
             "any": [False, True, True, True],
             "from_first": {"rank": 0, "tensor": torch.tensor([0])},
+            "each": [[("a", 0), ("b", 1)], [("c", 0)], []],
+            "failed": ["UserError: image 7: is not finite", "SystemExit: 1"][rank],
         }
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backends that a process asks for, of which there are none in this one."""
+    asked: list[str] = []
+    monkeypatch.setattr(dist, "init_process_group", asked.append)
+    monkeypatch.setattr(atexit, "register", lambda _: None)
+    monkeypatch.setattr(grouping, "end_with_parent", lambda: None)
+    monkeypatch.setattr(Group, "gather", lambda _, value: [value] * 2)
+    return asked
+
+
+@pytest.mark.parametrize(("device", "backends"), [("cpu", "gloo"), ("cuda", "cpu:gloo,cuda:nccl"), ("mps", "gloo")])
+def test_what_lives_on_the_cpu_goes_by_gloo(joined: list[str], device: str, backends: str) -> None:
+    join(Group(1, 2), torch.device(device))
+    assert joined == [backends]
+
+
+def test_a_process_whose_launcher_has_ended_meanwhile_ends(joined: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_PARENT", str(os.getppid()))
+    join(Group(1, 2), torch.device("cpu"))
+    monkeypatch.setenv("DDPM_PARENT", "1")
+    with pytest.raises(SystemExit):
+        join(Group(1, 2), torch.device("cpu"))
+    assert len(joined) == 1
+
+
+@pytest.mark.parametrize(
+    ("machines", "local", "told"),
+    [
+        ("1", "0", 1),
+        ("2", "0", "error: a process has ended, perhaps of another machine, which says why"),
+        ("2", "1", 1),
+    ],
+)
+def test_a_connection_that_breaks_ends_a_process(
+    monkeypatch: pytest.MonkeyPatch, machines: str, local: str, told: object
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    for name in ("all_gather_object", "broadcast_object_list", "all_reduce"):
+        monkeypatch.setattr(dist, name, broken)
+    monkeypatch.setattr(grouping, "SECONDS_TO_END", 0)
+    monkeypatch.setenv("GROUP_WORLD_SIZE", machines)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    group = Group(1, 2)
+    for operation in (lambda: group.gather(0), lambda: group.from_first(0), lambda: group.sum([torch.zeros(1)])):
+        with pytest.raises(SystemExit) as caught:
+            operation()
+        assert caught.value.code == told
 
 
 FACTS = {"train.lr": 0.001, "train.seed": 0, "src/ddpm/data/idx.py": "0123456789abcdef" * 4}

@@ -13,25 +13,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddpm.runtime import launch as launching
 from ddpm.runtime.console import UserError
-from ddpm.runtime.launch import on_several_machines, wanted_processes
+from ddpm.runtime.launch import on_several_machines, shared_out, wanted_processes
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 120  # on a busy machine
 LAUNCH = """
 import torch
 from ddpm.runtime.console import run
-from ddpm.runtime.launch import launch
+from ddpm.runtime.launch import launch, on_several_machines
 {}
-run(lambda: launch({}, "job"))
+run(lambda: launch({}, "job", {}, several_machines={} and on_several_machines()))
 """
 JOB = """
 import os, signal, sys, time, torch
 from pathlib import Path
 from ddpm.runtime.group import join, place
-from ddpm.runtime.process import end_with_parent
 from ddpm.runtime.resume import stopping
-end_with_parent()  # as every stage does
 group = place()
 join(group, torch.device("cpu"))
 def ready():
@@ -101,6 +100,37 @@ def test_several_machines_are_those_of_torchs_launcher(monkeypatch: pytest.Monke
         assert on_several_machines() is several
 
 
+SHARED_OUT = ("ddpm.generate", ["--count", "9"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "batches", "started"), [("", 9, 0), ("1", 9, 0), ("3", 9, 3), ("3", 2, 2), ("3", 1, 0), ("3", 0, 0)]
+)
+def test_work_is_shared_out_among_no_more_processes_than_batches(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, batches: int, started: int
+) -> None:
+    monkeypatch.setenv("DDPM_PROCESSES", wanted)
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(launching, "launch", lambda *arguments: calls.append(arguments))
+    asked: list[int] = []
+
+    def count() -> int:
+        asked.append(batches)
+        return batches
+
+    done = shared_out(torch.device("cpu"), count, *SHARED_OUT)
+    assert done == bool(started)
+    assert calls == ([(started, *SHARED_OUT)] if started else [])
+    assert asked == ([batches] if wanted == "3" else []), "files are read twice only where it must be"
+
+
+def test_a_process_that_was_launched_does_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_PROCESSES", "3")
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "1")
+    assert not shared_out(torch.device("cpu"), lambda: 9, *SHARED_OUT)
+
+
 Launched = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -109,12 +139,19 @@ def launched(tmp_path: Path) -> Iterator[Launched]:
     """Start two processes that join a group and run the code that is given."""
     started = []
 
-    def call(code: str, processes: int = 2, before: str = "", **settings: object) -> "subprocess.Popen[str]":
+    def call(
+        code: str,
+        processes: int = 2,
+        before: str = "",
+        arguments: tuple[str, ...] = (),
+        together: bool = True,
+        **settings: object,
+    ) -> "subprocess.Popen[str]":
         (tmp_path / "job.py").write_text(JOB + code)
         environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{tmp_path}"}
         environment |= {name: str(value) for name, value in settings.items()}
         process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH.format(before, processes)],
+            [sys.executable, "-c", LAUNCH.format(before, processes, arguments, together)],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.PIPE,
@@ -175,7 +212,7 @@ def test_a_process_that_a_signal_ends_is_named_and_ends_the_other(
     workers = pids(tmp_path)
     os.kill(workers[rank], number)
     printed, said = process.communicate(timeout=SECONDS)
-    assert said == f"error: the training process of rank {rank} was ended by signal {int(number)}\n"
+    assert said == f"error: the process of rank {rank} was ended by signal {int(number)}\n"
     assert printed == ""
     assert process.returncode == 1
     assert gone(workers[1 - rank])
@@ -192,6 +229,24 @@ def test_a_request_to_end_reaches_both_and_both_may_finish(
     assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["0.saved", "1.saved"]
     assert process.returncode == 1
     assert all(map(gone, workers))
+
+
+def test_processes_of_one_machine_get_their_arguments_and_wait_for_no_other(launched: Launched, tmp_path: Path) -> None:
+    code = 'Path(f"{group.rank} of {group.size}").write_text(repr(sys.argv[1:]))'
+    given = ("--out", "a folder", "-m", "--nnodes", "-4")
+    elsewhere = {"PET_NNODES": 2, "PET_NODE_RANK": 1, "PET_MASTER_ADDR": "192.0.2.1", "PET_MASTER_PORT": 9}
+    process = launched(code, arguments=given, together=False, **elsewhere)
+    assert process.communicate(timeout=SECONDS) == ("", "")
+    assert {path.name: path.read_text() for path in tmp_path.glob("* of *")} == dict.fromkeys(
+        ("0 of 2", "1 of 2"), repr([*given])
+    )
+
+
+def test_a_process_that_is_told_while_others_wait_for_it_is_named(launched: Launched, tmp_path: Path) -> None:
+    process = launched("ready(); time.sleep(600) if group.rank else group.gather(0)")
+    os.kill(pids(tmp_path)[1], signal.SIGKILL)
+    said = "error: the process of rank 1 was ended by signal 9\n"
+    assert process.communicate(timeout=SECONDS) == ("", said)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is told on Linux alone")

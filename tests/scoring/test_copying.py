@@ -41,11 +41,13 @@ def test_distance_of_neighbours_is_the_root_mean_square_of_pixels() -> None:
     assert found.distance.tolist() == pytest.approx([51 / 127.5, 34 / 127.5, 17 / 127.5], rel=1e-6)
 
 
-@pytest.mark.parametrize("table", [copying.TABLE, 5 * 3 * 16 * 8])
-def test_neighbours_are_those_of_a_plain_search(table: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("table", "width"), [(copying.TABLE, copying.WIDTH), (15 * 3 * 16 * 8, 4)])
+def test_neighbours_are_those_of_a_plain_search(table: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, references = levels(9, FRUITS.shape, seed=0), levels(42, FRUITS.shape, seed=1)
     distances = (to_float(queries)[:, None] - to_float(references)).double().square().mean(dim=(2, 3, 4)).sqrt()
     monkeypatch.setattr(copying, "TABLE", table)
+    monkeypatch.setattr(copying, "WIDTH", width)
+    monkeypatch.setattr(copying, "CHUNK", 5)
     found = nearest_neighbours(queries, references)
     assert torch.equal(found.nearest, distances.argmin(1))
     torch.testing.assert_close(found.distance.double(), distances.amin(1), rtol=1e-6, atol=0)
@@ -53,8 +55,9 @@ def test_neighbours_are_those_of_a_plain_search(table: int, monkeypatch: pytest.
 
 def test_of_equal_references_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     references = levels(4, (1, 4, 4), seed=0).repeat(3, 1, 1, 1)
-    monkeypatch.setattr(copying, "TABLE", 4 * 16)  # as many as are looked at together
-    assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
+    for name, most in (("TABLE", 4 * 16), ("WIDTH", 3)):  # as many as are looked at together
+        monkeypatch.setattr(copying, name, most)
+        assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
 
 
 def test_neighbours_of_features() -> None:

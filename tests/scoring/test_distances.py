@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.scoring import scores
-from ddpm.scoring.scores import FrechetDistance, frechet_distance, jackknife, kernel_distance
+from ddpm.scoring.scores import FrechetDistance, KernelDistances, frechet_distance, jackknife, kernel_distance
 
 
 def features(count: int, seed: int, width: int = 6) -> Tensor:
@@ -153,6 +153,12 @@ def test_one_reference_serves_many_sets() -> None:
     real, sets = features(400, seed=0), [features(300, seed=seed) + seed for seed in (1, 2, 1)]
     distance = FrechetDistance(real)
     assert [distance(each) for each in sets] == [frechet_distance(real, each) for each in sets]
+
+
+def test_one_set_of_real_features_serves_many_kernel_distances() -> None:
+    real, sets = features(120, seed=0), [features(100, seed=seed) + seed for seed in (1, 2, 1)]
+    distances = KernelDistances(real)
+    assert [distances(each) for each in sets] == [kernel_distance(real, each) for each in sets]
 
 
 def test_distances_warn_of_nothing() -> None:

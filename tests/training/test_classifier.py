@@ -1,17 +1,29 @@
 """Training the classifier: what it learns, and that its seed decides all of it."""
 
+import math
 import statistics
+import sys
 
 import pytest
 import torch
 
+from ddpm.data.card import DataCard
 from ddpm.data.images import to_float
 from ddpm.data.splits import Split
 from ddpm.networks.classifier import Classifier, ClassifierParams, accuracy, features_and_logits
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
 from ddpm.training import classifier as module
-from ddpm.training.classifier import background_of, fit_classifier, flipped, shifted, total_steps, train_classifier
+from ddpm.training.classifier import (
+    background_of,
+    fit_classifier,
+    flipped,
+    shifted,
+    total_steps,
+    train_classifier,
+    watch,
+)
+from tests.like_a_gpu import Operations
 from tests.small import DIGITS, FRUITS, images
 
 CPU = torch.device("cpu")
@@ -30,7 +42,7 @@ def separable(count: int) -> Split:
     return Split((pictures[kind] + noise).clamp(0, 255).to(torch.uint8), torch.tensor([2, 5, 9])[kind])
 
 
-def trained(params: ClassifierParams = PARAMS) -> tuple[Classifier, list[float]]:
+def trained(params: ClassifierParams = PARAMS) -> tuple[Classifier, list[torch.Tensor]]:
     torch.manual_seed(params.seed)
     model = Classifier(params, DIGITS)
     return model, list(train_classifier(model, separable(207), params, RUNTIME))
@@ -168,15 +180,50 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
     assert accuracy(model, *separable(9), CPU) == 1
 
 
-def test_fitting_trains_and_names_the_learning_rate_that_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitting_trains() -> None:
     found, labels = separable(207)
     model = fit_classifier("fit", Split(found, labels), DIGITS, PARAMS, RUNTIME)
     assert model.data == DIGITS
     assert accuracy(model, found, labels, CPU) == 1
     assert accuracy(model, found, labels.flip(0), CPU) < 0.6
-    monkeypatch.setattr(module, "train_classifier", lambda *_: iter([2.3, float("nan")]))
+
+
+@pytest.mark.parametrize(("steps", "bad"), [(60, 60), (60, 2), (1, 1), (50, 50)])
+def test_a_loss_that_is_not_finite_names_the_learning_rate(
+    steps: int, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = PARAMS.model_copy(update={"epochs": steps})
+    losses = torch.full((steps,), 2.3)
+    losses[bad - 1 :] = torch.nan
+    monkeypatch.setattr(module, "train_classifier", lambda *_: iter(losses))
     with pytest.raises(UserError, match=r"^classifier\.lr: the loss is nan; try less than 0\.02$"):
-        fit_classifier("fit", Split(found, labels), DIGITS, PARAMS, RUNTIME)
+        fit_classifier("fit", separable(20), DIGITS, params, RUNTIME)
+
+
+def test_few_losses_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def is_finite(loss: float) -> bool:
+        read.append(loss)
+        return True
+
+    monkeypatch.setattr(module, "READ_EVERY", 4)
+    monkeypatch.setattr(math, "isfinite", is_finite)
+    watch(torch.arange(1.0, 11.0), "watch", 10, "lr", 1)
+    assert read == [4, 8, 10]
+
+
+@pytest.mark.parametrize("card", [DIGITS, PEARS], ids=lambda card: f"{len(card.classes)} classes")
+def test_no_step_waits_for_the_device(card: DataCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An optimizer counts its steps on the host.
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_get_value", lambda step: float(step.numpy()))
+    train = Split(images(40, card.shape), torch.arange(40) % len(card.classes))
+    steps = train_classifier(Classifier(PARAMS, card), train, PARAMS, RUNTIME)
+    next(steps)
+    with Operations() as seen:
+        losses = list(steps)
+    assert seen.counts["convolution_backward"] == 6 * len(losses) == 6 * 11
+    assert all(loss.shape == () and not loss.requires_grad for loss in losses)
 
 
 def test_colours_are_learned() -> None:

@@ -1,6 +1,8 @@
 """Filling the classes of an imbalanced set: drawing until enough images are no copies, and taken for their class."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -12,8 +14,9 @@ from ddpm.data.splits import Split
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.classifier import Classifier
-from ddpm.networks.sampling import sample_batch
+from ddpm.networks.sampling import batches, sample_batch
 from ddpm.runtime.device import Runtime
+from ddpm.runtime.group import ALONE, Group
 from ddpm.scoring.copying import nearest_neighbours
 
 HOPELESS = 500  # candidates after which a class may be given up; fewer where fewer images are wanted
@@ -56,9 +59,19 @@ class Tally(NamedTuple):
         left = (wanted - self.kept) * max(1, self.candidates)
         return min(most, -(-left // max(1, self.kept)), SPAN - self.candidates)
 
+    def next_batches(self, wanted: int, tries: int, most: int) -> Iterator[range]:
+        """The candidates that are drawn next, as far as the rate so far tells; of the batches the first is sure.
+
+        The others are whole: how large the last is to be hangs on what those before it give.
+        """
+        if self.done(wanted, tries):
+            return iter(())
+        count = self.next_count(wanted, SPAN)
+        return batches(self.candidates, count if count < most else count - count % most, most)
+
 
 class Kept(NamedTuple):
-    """Drawn images that are kept, of classes in turn, each in order of their numbers.
+    """Drawn images that are kept, those of each class in order of their numbers.
 
     images: uint8 (N, C, H, W). numbers: of each, see `drawing.SPAN` (N,). probability: that the filter gives its class
     (N,). nearest: the index of the nearest training image of its class (N,). distance: to it (N,).
@@ -103,44 +116,73 @@ def begun(shape: tuple[int, int, int], arrays: dict[str, Tensor], facts: dict[st
     return Progress(Kept(**{**empty._asdict(), **arrays}), tallies)
 
 
+class Judged(NamedTuple):
+    """Candidates of one class, and which are copies of training images (N,); nearest and distance: see `Kept`."""
+
+    drawn: Candidates
+    copies: Tensor
+    nearest: Tensor
+    distance: Tensor
+
+
 def fill(
-    source: Source, wanted: dict[int, int], progress: Progress, after_step: Callable[[int], None] = lambda images: None
+    source: Source,
+    wanted: dict[int, int],
+    progress: Progress,
+    after_step: Callable[[int], None] = lambda images: None,
+    group: Group = ALONE,
 ) -> Iterator[Progress]:
     """Draw for each class, in turn, as many images as wanted; yields how far it is after each batch.
 
-    Equal arguments give equal images, wherever `progress` was cut off.
+    Equal arguments give equal images, wherever `progress` was cut off. Several processes draw the batches that one
+    process is likely to draw next, and leave out those that it would not have drawn.
 
     Args:
         wanted: images by label.
         after_step: see `draw_class`.
+        group: the processes that draw together. All of them yield the same.
 
     Raises:
-        UserError: the model cannot draw a class, or not so.
+        UserError: the model cannot draw a class, or not so. In another process than the first: SystemExit.
     """
-    for label, count in wanted.items():
-        own = (source.train.labels == label).nonzero().squeeze(1)
-        limit: float | None = None
-        while not (tally := progress.tallies.get(label, Tally())).done(count, source.tries):
-            if limit is None:
-                fresh = source.fresh.images[source.fresh.labels == label]
-                limit = threshold(fresh, source.train.images[own])
-            drawn = _next(source, label, tally, count, after_step)
-            near = nearest_neighbours(drawn.images, source.train.images[own])
-            copies = (near.distance < limit) | (near.distance == 0)
+    most = min(group.gather(sample_batch(source.loaded, source.runtime)))
+    of_class = cache(lambda label: _of_class(source, label))
+
+    def next_batches(label: int) -> Iterator[range]:
+        tally = progress.tallies.get(label, Tally())
+        return tally.next_batches(wanted[label], source.tries, most)
+
+    def judged(task: tuple[int, range]) -> Judged:
+        return _judged(source, *task, *of_class(task[0]), after_step)
+
+    while tasks := [*islice(((label, batch) for label in wanted for batch in next_batches(label)), group.size)]:
+        for (label, batch), (drawn, copies, nearest, distance) in zip(tasks, group.each(judged, tasks), strict=True):
+            if batch != next(next_batches(label), None):
+                continue
             known = progress.kept.images[progress.kept.labels == label]
-            rows, tally = chosen(drawn, known, copies, drawn.taken(label, source.least), tally, count, source.tries)
-            judged = Kept(drawn.images, drawn.numbers, drawn.probability, own[near.nearest], near.distance)
-            progress = Progress(progress.kept.joined(judged.take(rows)), {**progress.tallies, label: tally})
+            tally = progress.tallies.get(label, Tally())
+            taken = drawn.taken(label, source.least)
+            rows, tally = chosen(drawn, known, copies, taken, tally, wanted[label], source.tries)
+            kept = Kept(drawn.images, drawn.numbers, drawn.probability, nearest, distance).take(rows)
+            progress = Progress(progress.kept.joined(kept), {**progress.tallies, label: tally})
             yield progress
 
 
-def _next(source: Source, label: int, tally: Tally, wanted: int, after_step: Callable[[int], None]) -> Candidates:
-    """The next batch of a class."""
-    loaded, runtime = source.loaded, source.runtime
-    count = tally.next_count(wanted, sample_batch(loaded, runtime))
-    return draw_class(
-        loaded, source.classifier, source.params, label, source.seed, tally.candidates, count, runtime, after_step
-    )
+def _of_class(source: Source, label: int) -> tuple[Tensor, float]:
+    """The indices of a class's training images, and the distance below which an image is a copy of one."""
+    own = (source.train.labels == label).nonzero().squeeze(1)
+    return own, threshold(source.fresh.images[source.fresh.labels == label], source.train.images[own])
+
+
+def _judged(
+    source: Source, label: int, batch: range, own: Tensor, limit: float, after_step: Callable[[int], None]
+) -> Judged:
+    """Draw a batch of a class, whose training images are `own`, and look for copies of these."""
+    loaded, classifier, params, seed, runtime = source[:5]
+    drawn = draw_class(loaded, classifier, params, label, seed, batch.start, len(batch), runtime, after_step)
+    near = nearest_neighbours(drawn.images, source.train.images[own])
+    copies = (near.distance < limit) | (near.distance == 0)
+    return Judged(drawn, copies, own[near.nearest], near.distance)
 
 
 def chosen(

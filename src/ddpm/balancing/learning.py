@@ -1,6 +1,5 @@
 """A classifier learns from an imbalanced set, in one of several arms, and what it then knows is measured."""
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
@@ -16,11 +15,10 @@ from ddpm.data.card import DataCard
 from ddpm.data.images import to_float
 from ddpm.data.splits import Split
 from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits
-from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.params import Section
 from ddpm.runtime.randomness import generator
-from ddpm.training.classifier import background_of
+from ddpm.training.classifier import background_of, sent, watch
 
 MIXED = 0.2  # both parameters of the Beta distribution of mixup
 
@@ -64,18 +62,14 @@ def learn(
     torch.manual_seed(seed)
     model = Classifier(params.classifier(seed), data)
     losses = _losses(model, pool, share, background_of(train.images), arm, params, runtime)
-    with progress(losses, desc=name, total=params.steps, unit="step") as bar:
-        for loss in bar:
-            if not math.isfinite(loss):
-                raise UserError(f"rare_learn.lr: the loss is {loss}; try less than {params.lr}")
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    watch(losses, name, params.steps, "rare_learn.lr", params.lr)
     return model
 
 
 def _losses(
     model: Classifier, pool: Split, share: Tensor, background: Tensor, arm: Arm, params: LearnParams, runtime: Runtime
-) -> Iterator[float]:
-    """Train in place with one cycle of the learning rate; yields the loss of every step."""
+) -> Iterator[Tensor]:
+    """Train in place with one cycle of the learning rate; yields the loss of every step, (), on the device."""
     to_device(model, runtime.device).train()
     prior = pool.labels.bincount(share, len(model.data.classes))
     weight, offset = (each.to(runtime.device) for each in by_class(prior, arm))
@@ -85,8 +79,9 @@ def _losses(
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=params.steps, pct_start=0.21)
     for step in range(params.steps):
         source = generator(model.params.seed, "learning", step)
-        images, y = pool.take(_drawn_by(upto, params.batch_size, source))
-        x, mix = to_float(images.to(runtime.device)), 1.0
+        index = sent(_drawn_by(upto, params.batch_size, source), pool.images.device)
+        images, y = pool.batch(index, runtime.device)
+        x, mix = to_float(images), 1.0
         if arm.augment:
             x = augmented(x, source, background)
         if arm.mixup:
@@ -97,7 +92,7 @@ def _losses(
         loss.backward()
         optimizer.step()
         cycle.step()
-        yield loss.item()
+        yield loss.detach()
     model.eval()
 
 

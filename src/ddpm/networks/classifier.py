@@ -17,7 +17,7 @@ from ddpm.runtime.device import to_device
 from ddpm.runtime.params import Section, parse
 
 FLIPS = 4  # none, across, upside down, both
-SEEN = 784_000  # pixels at once
+SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels at once: what stays in a CPU's caches, and what fills a GPU
 NAMES = ("a", "b")  # recipes are chosen by the scores of a, those of b are reported
 
 
@@ -60,7 +60,8 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Shapes: images (B, C, H, W) in [-1, 1] -> (B, num_features)."""
-        return self.levels(images).mean(dim=(2, 3))
+        # The channels are last in memory, and so they stay in the gradient of a mean that has them last.
+        return self.levels(images).permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Shapes: images (B, C, H, W) in [-1, 1] -> logits (B, classes)."""
@@ -87,12 +88,10 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
         UserError: some are NaN or infinite, as weights that are finite may still give them.
     """
     to_device(model, device).eval()
-    features, logits = [], []
-    for batch in images.split(max(1, SEEN // (images.shape[2] * images.shape[3]))):
-        seen = model.features(to_float(batch.to(device)))
-        features.append(seen.cpu())
-        logits.append(model.head(seen).cpu())
-    found = torch.cat(features), torch.cat(logits)
+    pixels = SEEN_ON_CPU if device.type == "cpu" else SEEN_ON_GPU
+    batches = images.split(max(1, pixels // (images.shape[2] * images.shape[3])))
+    features = torch.cat([model.features(to_float(batch.to(device))) for batch in batches])
+    found = features.cpu(), model.head(features).cpu()
     if not all(each.isfinite().all() for each in found):
         raise UserError("classifier: its features of images are not finite; train it anew, with a lower classifier.lr")
     return found

@@ -1,11 +1,13 @@
-"""The processes that train together: each takes its share of every batch, and all hold the same weights.
+"""The processes that work together: in training on shares of every batch, in drawing on batches in turn.
 
 torch's launcher starts them and tells each its place in environment variables; one process alone is a group too.
 """
 
 import atexit
+import contextlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,8 +15,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ddpm.runtime.console import UserError
+from ddpm.runtime.process import end_with_parent
 
 T = TypeVar("T")
+Task = TypeVar("Task")
+SECONDS_TO_END = 1.0  # after which a launcher has ended the processes that outlive one of theirs
 
 
 class Group(NamedTuple):
@@ -31,17 +36,40 @@ class Group(NamedTuple):
         """Replace each tensor, of one dtype, by its sum over the processes, the same in all of them."""
         if self.size > 1:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
-            dist.all_reduce(flat)
+            with _ending_together():
+                dist.all_reduce(flat)
             for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
     def gather(self, value: T) -> list[T]:
-        """What `value` is in every process, by rank."""
+        """What `value` is in every process, by rank; it goes by the CPUs, and no GPU waits."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with _ending_together():
+            dist.all_gather_object(values, value)
         return values
+
+    def each(self, work: Callable[[Task], T], tasks: Sequence[Task]) -> list[T]:
+        """What `work` gives for each of the tasks, at most `size`: every process does one, and all get all results.
+
+        Raises:
+            UserError: `work` has raised it, in whichever process; the first process says so.
+            SystemExit: likewise, in the others, once the first has ended.
+        """
+        if self.size == 1:
+            return [work(task) for task in tasks]
+        result, error = None, None
+        try:
+            result = work(tasks[self.rank]) if self.rank < len(tasks) else None
+        except UserError as caught:
+            error = caught
+        found = self.gather((result, error))
+        if errors := [error for _, error in found if error]:
+            if self.rank == 0:
+                raise errors[0]
+            self.from_first(None)  # it never comes: so none ends before the first has saved its work
+        return [result for result, _ in found[: len(tasks)]]  # type: ignore[misc]
 
     def any(self, flag: bool) -> bool:
         """Whether it is true in some process."""
@@ -68,7 +96,8 @@ class Group(NamedTuple):
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values)
+        with _ending_together():
+            dist.broadcast_object_list(values)
         return values[0]
 
 
@@ -91,9 +120,33 @@ def place() -> Group:
 
 
 def join(group: Group, device: torch.device) -> None:
-    """Wait until all processes are there; each of a machine's takes a GPU of its own."""
+    """Wait until all processes are there; from then on the end of the launcher comes as SIGTERM, where the system can.
+
+    Args:
+        device: of the tensors that they are to sum; what else they tell one another goes by the CPUs.
+    """
     if group.size > 1:
-        if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        end_with_parent()
+        if os.environ.get("DDPM_PARENT", parent := str(os.getppid())) != parent:
+            raise SystemExit(1)  # it has ended already
+        with _ending_together():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)  # else threads of its own may abort a process that ends
+        group.gather(None)  # none goes on, and ends, while another is still to be connected with it
+
+
+@contextlib.contextmanager
+def _ending_together() -> Iterator[None]:
+    """Let this process end when another has ended in the middle of its work: that one, or its launcher, says why.
+
+    Raises:
+        SystemExit: it has, a while ago: the launcher is to name the one that was the first to end.
+    """
+    try:
+        yield
+    except RuntimeError:  # a connection is closed
+        time.sleep(SECONDS_TO_END)
+        elsewhere = int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1 and os.environ["LOCAL_RANK"] == "0"
+        raise SystemExit(
+            "error: a process has ended, perhaps of another machine, which says why" if elsewhere else 1
+        ) from None

@@ -1,21 +1,25 @@
-"""Several processes for one stage, through torch's own launcher (torch.distributed.run, known as torchrun).
+"""Several processes for one stage or command, through torch's own launcher (torch.distributed.run, known as torchrun).
 
 Environment:
     DDPM_PROCESSES  how many on this machine; by default one for each visible GPU, and one where there is none.
-    PET_*           what else torch's launcher takes, such as PET_NNODES and PET_RDZV_ENDPOINT for several machines.
+    PET_*           what else torch's launcher takes, such as PET_NNODES and PET_RDZV_ENDPOINT for several machines,
+                    which train together, but do not draw together.
 """
 
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ddpm.runtime.console import UserError
 from ddpm.runtime.environment import number
-from ddpm.runtime.process import end_with_parent
+from ddpm.runtime.group import launched
 
 MOST_PROCESSES = 256  # on one machine
+HELP = "DDPM_PROCESSES=N in the environment: N processes of this machine draw, by default one for each visible GPU."
+ONE_MACHINE = ["--standalone", "--nnodes", "1", "--local-addr", "127.0.0.1"]  # whatever PET_* say of other machines
 
 
 def wanted_processes(device: torch.device) -> int:
@@ -36,8 +40,28 @@ def on_several_machines() -> bool:
     return (os.environ.get("PET_NNODES") or "1") != "1"
 
 
-def launch(processes: int, module: str) -> None:
+def shared_out(device: torch.device, batches: Callable[[], int], module: str, arguments: Sequence[str]) -> bool:
+    """Whether several processes of this machine have done the work; else this one is to do it, or its share.
+
+    Args:
+        batches: how many there are, of which each process takes one at a time; asked only where several are wanted.
+
+    Raises:
+        UserError, SystemExit: see `wanted_processes` and `launch`; and what `batches` raises is said once.
+    """
+    if launched() or (processes := wanted_processes(device)) == 1:
+        return False
+    processes = min(processes, batches())
+    if processes > 1:
+        launch(processes, module, arguments)
+    return processes > 1
+
+
+def launch(processes: int, module: str, arguments: Sequence[str] = (), several_machines: bool = False) -> None:
     """Run `python -m module` in so many processes, and wait for them; SIGTERM and Ctrl-C reach them all.
+
+    Args:
+        several_machines: whether they join those of other machines, as PET_* say.
 
     Raises:
         UserError: the launcher's settings are wrong, or the other machines cannot be reached.
@@ -48,19 +72,20 @@ def launch(processes: int, module: str) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.disable(logging.CRITICAL)  # the processes say themselves what is wrong
-    end_with_parent()
     threads = str(max(1, torch.get_num_threads() // processes))
     os.environ.setdefault("OMP_NUM_THREADS", threads)  # the launcher would take 1
     if os.environ.get("DDPM_THREADS"):
         os.environ["DDPM_THREADS"] = threads
-    if on_several_machines():
+    os.environ["DDPM_PARENT"] = str(os.getpid())
+    if several_machines:
         print("waiting for the processes of the other machines", file=sys.stderr)
     try:
-        run.run(run.parse_args(["--nproc-per-node", str(processes), "--module", module]))
+        machine = [] if several_machines else ONE_MACHINE
+        run.run(run.parse_args([*machine, "--nproc-per-node", str(processes), "--module", module, *arguments]))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            sys.exit(f"error: the training process of rank {rank} was ended by signal {-failure.exitcode}")
+            sys.exit(f"error: the process of rank {rank} was ended by signal {-failure.exitcode}")
         sys.exit(1)
     except SignalException:
         sys.exit(1)

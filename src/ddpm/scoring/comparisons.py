@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.runtime.randomness import generator
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
-from ddpm.scoring.scores import FrechetDistance, jackknife, kernel_distance
+from ddpm.scoring.scores import FrechetDistance, KernelDistances, jackknife
 
 DRAWS = 5
 
@@ -49,12 +49,12 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     of its reference, and has an error of its own.
     """
     distances = [FrechetDistance(train[chosen]) for chosen in draws.references]
-    equally_many = train[draws.references[0][: len(samples)]]
+    kernel_distances = KernelDistances(train[draws.references[0][: len(samples)]])
     rows: Rows = {}
     for name, sets in _sets(samples, test, train, draws).items():
         values = [distance(sets[index % len(sets)]) for index, distance in enumerate(distances)]
         deviation = statistics.stdev(values) if len(sets) > 1 else jackknife(distances[0], sets[0])
-        kid = kernel_distance(equally_many, sets[0])
+        kid = kernel_distances(sets[0])
         rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation, "frechet_over_floor": None}
         rows[name] |= {"kid": kid.distance, "kid_error": kid.error}
     if floor := rows["floor"]["frechet"]:

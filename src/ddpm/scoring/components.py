@@ -13,14 +13,14 @@ TABLE = 47_040_000  # numbers at once
 
 
 class Components(NamedTuple):
-    """The mean image (D,), and the directions (D, K) in which images vary most."""
+    """The mean image (D,), and the directions (D, K) in which images vary most; both on one device."""
 
     mean: Tensor
     directions: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Where uint8 images (N, C, H, W) lie along each of them, float32 (N, K)."""
-        parts = images.split(_rows(images))
+        """Where uint8 images (N, C, H, W) lie along each of them, float32 (N, K), on the components' device."""
+        parts = (part.to(self.mean.device) for part in images.split(_rows(images)))
         return torch.cat([(to_float(part).flatten(1) - self.mean) @ self.directions for part in parts])
 
 

@@ -1,7 +1,7 @@
 """Whether samples are copies of training images, told from the distances to them, beside those of fresh real images.
 
 Images are uint8 (N, C, H, W), compared in [-1, 1], or they are features (N, D) in float32; distances are root mean
-squares of differences.
+squares of differences. They are computed where the queries are, to which references come by parts.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ LEAST = 100  # fresh images: of fewer, no one is nearer than all but NEAR
 NEXT = 10
 TWIN = 0.2
 CHUNK = 500
+WIDTH = 2000  # references beside as many queries: their distances stay in a processor's caches
 TABLE = 47_040_000  # numbers of references at once
 PAIRS = 1 << 25  # numbers of queries beside their nearest references at once
 
@@ -31,20 +32,22 @@ class Neighbours(NamedTuple):
 
 def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
     """The nearest reference of each query."""
-    nearest = torch.zeros(len(queries), dtype=torch.long)
-    least = torch.full((len(queries),), torch.inf)
-    for first, table in _tables(references):
+    nearest = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    least = torch.full((len(queries),), torch.inf, device=queries.device)
+    for first, table in _tables(references, queries.device):
         norms = table.square().sum(1)
-        for rows in torch.arange(len(queries)).split(CHUNK):
-            distances = norms - 2 * _flat(queries[rows]) @ table.T
-            index = distances.argmin(1)
-            found = distances.gather(1, index[:, None]).squeeze(1)
-            nearer = found < least[rows]
-            nearest[rows] = torch.where(nearer, first + index, nearest[rows])
-            least[rows] = torch.where(nearer, found, least[rows])
+        for part, index, distance in zip(*(each.split(CHUNK) for each in (queries, nearest, least)), strict=True):
+            flat = _flat(part)
+            for start in range(0, len(table), WIDTH):
+                columns = slice(start, start + WIDTH)
+                found = torch.addmm(norms[columns], flat, table[columns].T, alpha=-2).min(1)
+                nearer = found.values < distance
+                index.copy_(torch.where(nearer, first + start + found.indices, index))
+                distance.copy_(torch.where(nearer, found.values, distance))
     pairs = zip(queries.split(CHUNK), nearest.split(CHUNK), strict=True)
-    distance = [(_flat(part) - _flat(references[index])).square().mean(1).sqrt() for part, index in pairs]
-    return Neighbours(nearest, torch.cat(distance))
+    # Anew, since differences of large squares have no digits left for a small distance.
+    distances = [(_flat(part) - _flat(_taken(references, index))).square().mean(1).sqrt() for part, index in pairs]
+    return Neighbours(nearest, torch.cat(distances))
 
 
 def copying_z(samples: Tensor, fresh: Tensor) -> float:
@@ -77,11 +80,11 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
 
     Where there are too few of a class for a distance or a ratio, they are infinite.
     """
-    distances, ratios = torch.full((2, len(images)), torch.inf)
+    distances, ratios = torch.full((2, len(images)), torch.inf, device=images.device)
     for label in labels.unique():
         chosen = (labels == label).nonzero().squeeze(1)
-        near = [torch.empty(len(chosen), 0)]
-        for _, table in _tables(train[train_labels == label]):
+        near = [torch.empty(len(chosen), 0, device=images.device)]
+        for _, table in _tables(train[train_labels == label], images.device):
             size = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * table.shape[1])))
             near.append(torch.cat([_nearest(_flat(images[rows]), table) for rows in chosen.split(size)]))
         for rows, distance in zip(
@@ -91,7 +94,7 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
                 distances[rows] = distance[:, 0]
             if distance.shape[1] > 1:
                 ratios[rows] = (distance[:, 0] / distance[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
-    return Nearness(distances, ratios, labels)
+    return Nearness(distances.cpu(), ratios.cpu(), labels)
 
 
 def _nearest(queries: Tensor, table: Tensor) -> Tensor:
@@ -102,11 +105,15 @@ def _nearest(queries: Tensor, table: Tensor) -> Tensor:
     return (queries[:, None] - table[near]).square().mean(2).sqrt()
 
 
-def _tables(references: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """The references, flat and in float, as many at once as memory is sure to hold; each part with where it begins."""
+def _tables(references: Tensor, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """The references, flat and in float on the device, in parts that memory is sure to hold, with where each begins."""
     rows = max(1, TABLE // max(1, references[:1].numel()))
     for first in range(0, len(references), rows):
-        yield first, _flat(references[first : first + rows])
+        yield first, _flat(references[first : first + rows].to(device))
+
+
+def _taken(references: Tensor, index: Tensor) -> Tensor:
+    return references[index.to(references.device)].to(index.device)
 
 
 def _flat(values: Tensor) -> Tensor:

@@ -50,34 +50,43 @@ def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
     features = features.double()
     rows = _squared_distances(features, features)
     radii = torch.cat([distances.topk(k + 1, largest=False).values[:, k] for distances in rows])  # the first is itself
-    return Manifold(features, radii, k)
+    return Manifold(features, radii.clamp(min=0), k)
 
 
 def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
     """All four; compare equal counts only."""
     among_real, holds = [], []
-    nearest = torch.full_like(real.radii, torch.inf)
-    reached = torch.zeros(len(real.radii), dtype=torch.bool)
+    reached, covered = torch.zeros(2, len(real.radii), dtype=torch.uint8, device=real.radii.device)
     rows = zip(_squared_distances(samples.features, real.features), samples.radii.split(CHUNK), strict=True)
     for distances, radii in rows:
-        inside = distances <= real.radii
-        among_real.append(inside.any(1))
-        holds.append(inside.sum(1))
-        nearest = torch.minimum(nearest, distances.amin(0))
-        reached |= (distances <= radii[:, None]).any(0)
+        # As numbers, of which a processor compares many at once.
+        inside, reaches = ((distances <= each).view(torch.uint8) for each in (real.radii, radii[:, None]))
+        among_real.append(inside.amax(1))
+        holds.append(inside.sum(1, dtype=torch.int32))
+        covered |= inside.amax(0)
+        reached |= reaches.amax(0)
     return ManifoldScores(
         precision=_mean(torch.cat(among_real)),
         recall=_mean(reached),
         density=_mean(torch.cat(holds)) / real.k,
-        coverage=_mean(nearest <= real.radii),
+        coverage=_mean(covered),
     )
 
 
 def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:
-    """Between every query and every reference, CHUNK queries at a time."""
-    norms = references.square().sum(1)
+    """Between every query and every reference, CHUNK queries at a time; what rounding leaves of 0 may be below it.
+
+    Each is a single product, |q|^2 - 2 q.r + |r|^2, since to add the squares to a table takes as long.
+    """
+    wide = torch.cat([references, *_one_and_square(references)], dim=1)
     for rows in queries.split(CHUNK):
-        yield (rows.square().sum(1, keepdim=True) + norms - 2 * rows @ references.T).clamp(min=0)
+        one, square = _one_and_square(rows)
+        yield torch.cat([-2 * rows, square, one], dim=1) @ wide.T
+
+
+def _one_and_square(features: Tensor) -> tuple[Tensor, Tensor]:
+    square = features.square().sum(1, keepdim=True)
+    return torch.ones_like(square), square
 
 
 def _mean(values: Tensor) -> float:

@@ -37,7 +37,7 @@ class FrechetDistance:
 
         features = _Features(real.shape[1])
         self._metric = FrechetInceptionDistance(features, reset_real_features=False, normalize=False)
-        self._metric.set_dtype(torch.float64).update(real, real=True)
+        self._metric.set_dtype(torch.float64).to(real.device).update(real, real=True)
 
     def __call__(self, samples: Tensor) -> float:
         """Of features (M, D)."""
@@ -78,21 +78,50 @@ def kernel_distance(real: Tensor, samples: Tensor) -> KernelDistance:
     what each feature adds to it (Sutherland et al. 2017, arXiv:1611.04488). For equal distributions, where only pairs
     add anything, it is up to 1.4 times too large.
     """
-    real, samples = real.double(), samples.double()
-    added = []
-    for own, others in ((real, samples), (samples, real)):
-        itself = (own.square().mean(1) + 1) ** 3
-        within = (_kernel_sums(own, own) - itself) / (len(own) - 1)
-        added.append(within - _kernel_sums(own, others) / len(others))
-    error = 2 * sum(float(each.var()) / len(each) for each in added) ** 0.5
-    return KernelDistance(sum(float(each.mean()) for each in added), error)
+    return KernelDistances(real)(samples)
 
 
-def _kernel_sums(features: Tensor, others: Tensor) -> Tensor:
-    """Of each feature, the sum of the kernel with all others, (N,)."""
-    one, width = torch.ones((), dtype=features.dtype), features.shape[1]
-    tables = (torch.addmm(one, rows, others.T, alpha=1 / width) for rows in features.split(CHUNK))
-    return torch.cat([table.pow_(3).sum(1) for table in tables])
+class KernelDistances:
+    """Kernel distances of several sets from the same real features (N, D), see `kernel_distance`."""
+
+    def __init__(self, real: Tensor) -> None:
+        self.real = real.double()
+        self.within = _within(self.real)
+
+    def __call__(self, samples: Tensor) -> KernelDistance:
+        """Of features (M, D)."""
+        samples = samples.double()
+        of_real, of_samples = _between(self.real, samples)
+        added = self.within - of_real, _within(samples) - of_samples
+        error = 2 * sum(float(each.var()) / len(each) for each in added) ** 0.5
+        return KernelDistance(sum(float(each.mean()) for each in added), error)
+
+
+def _within(features: Tensor) -> Tensor:
+    """Of each feature the mean of the kernel with all others, (N,); of the symmetric table one half is computed."""
+    sums = torch.zeros_like(features[:, 0])
+    for rows in torch.arange(len(features)).split(CHUNK):
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        table = _kernel(features[first:end], features[first:])
+        table[:, : end - first].fill_diagonal_(0)
+        sums[first:end] += table.sum(1)
+        sums[end:] += table[:, end - first :].sum(0)
+    return sums / (len(features) - 1)
+
+
+def _between(features: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of the kernel: of each feature with the others, (N,), and of each of the others with the features, (M,)."""
+    means, sums = [], torch.zeros_like(others[:, 0])
+    for rows in features.split(CHUNK):
+        table = _kernel(rows, others)
+        means.append(table.mean(1))
+        sums += table.sum(0)
+    return torch.cat(means), sums / len(features)
+
+
+def _kernel(features: Tensor, others: Tensor) -> Tensor:
+    one = torch.ones((), dtype=features.dtype, device=features.device)
+    return torch.addmm(one, features, others.T, alpha=1 / features.shape[1]).pow_(3)
 
 
 def confident_share(logits: Tensor, threshold: float) -> float:

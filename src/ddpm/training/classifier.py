@@ -1,7 +1,7 @@
 """Training the classifier whose features the scores use."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.randomness import generator
 
+READ_EVERY = 50  # steps
+
 
 def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierParams, runtime: Runtime) -> Classifier:
     """A new classifier, trained under a progress bar called `name`; see train_classifier.
@@ -25,16 +27,39 @@ def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierPa
     torch.manual_seed(params.seed)
     model = Classifier(params, data)
     losses = train_classifier(model, train, params, runtime)
-    with progress(losses, desc=name, total=total_steps(params, len(train.images)), unit="step") as bar:
-        for loss in bar:
-            if not math.isfinite(loss):
-                raise UserError(f"classifier.lr: the loss is {loss}; try less than {params.lr}")
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    watch(losses, name, total_steps(params, len(train.images)), "classifier.lr", params.lr)
     return model
 
 
-def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[float]:
-    """Train in place with one cycle of the learning rate; yields the loss of every step, read from the device.
+def watch(losses: Iterable[Tensor], name: str, total: int, parameter: str, lr: float) -> None:
+    """Take all steps of a training under a progress bar called `name`; `losses` are those of its steps, (), each.
+
+    They are read now and then, and the last: to read one is to wait until a GPU has come to it.
+
+    Args:
+        total: how many steps there are.
+        parameter: what is to be less than `lr` where the loss is not finite.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    with progress(losses, desc=name, total=total, unit="step") as bar:
+        for step, loss in enumerate(bar, start=1):
+            if step % READ_EVERY and step < total:
+                continue
+            found = float(loss)
+            if not math.isfinite(found):
+                raise UserError(f"{parameter}: the loss is {found}; try less than {lr}")
+            bar.set_postfix(loss=f"{found:.3f}", refresh=False)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """What the host has drawn, on the device; it does not wait until a GPU has it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[Tensor]:
+    """Train in place with one cycle of the learning rate; yields the loss of every step, (), on the device.
 
     Every batch is shifted by up to `params.shift` pixels, so that features do not hang on exact positions. Where there
     is but one class, which way each image is flipped is learned in its place.
@@ -51,13 +76,13 @@ def train_classifier(model: Classifier, train: Split, params: ClassifierParams, 
     )
     for epoch in range(params.epochs_of(count)):
         source = generator(params.seed, "classifier", epoch)
-        order = torch.randperm(count, generator=source)
-        for batch in order[: count // size * size].split(size):
-            images, y = train.take(batch)
-            x = to_float(images.to(runtime.device))
+        order = torch.randperm(count, generator=source)[: count // size * size].to(train.images.device)
+        for batch in order.split(size):
+            images, y = train.batch(batch, runtime.device)
+            x = to_float(images)
             dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=source).tolist()
             if not model.knows_classes:
-                y = torch.randint(FLIPS, (size,), generator=source).to(runtime.device)
+                y = sent(torch.randint(FLIPS, (size,), generator=source), runtime.device)
                 x = flipped(x, y)
             with runtime.autocast():
                 loss = F.cross_entropy(model(shifted(x, dx, dy, background)), y)
@@ -65,7 +90,7 @@ def train_classifier(model: Classifier, train: Split, params: ClassifierParams, 
             loss.backward()
             optimizer.step()
             cycle.step()
-            yield loss.item()
+            yield loss.detach()
     model.eval()
 
 

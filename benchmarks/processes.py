@@ -1,0 +1,78 @@
+"""What a gradient step costs each of several processes that train together, by the images in a batch.
+
+    DDPM_THREADS=1 python -m torch.distributed.run --standalone --nproc-per-node 2 -m benchmarks.processes
+
+Prints steps per second and the time on a processor of the first process, which, unlike the rate, other work on the
+machine does not change much. The network is that of params.yaml, and the images are noise.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.trainings import NOISE
+from ddpm.data.splits import Split
+from ddpm.drawing_options import at_least
+from ddpm.runtime.console import run
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.group import Group, join, place
+from ddpm.runtime.params import load_params
+from ddpm.training.loop import EpochEnd, Training
+from ddpm.training.setup import Setup, new_training
+from stages.train import Params
+
+BATCHES = (16, 64, 256)
+WARMUP_STEPS = 3
+
+
+def main() -> None:
+    """Time the steps, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.processes", description="Time steps of training.")
+    parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="of each batch (default: 5)")
+    rounds = parser.parse_args().rounds
+    runtime, group = start(), place()
+    join(group, runtime.device)
+    if group.rank == 0:
+        print("| processes | batch | steps/s | ms on a processor |\n| --- | --- | --- | --- |")
+    for batch in BATCHES:
+        steps = iter_steps(training(batch, runtime, group))
+        for _ in range(WARMUP_STEPS):
+            next(steps)
+        found = [timed(steps, 4 + 512 // batch, group) for _ in range(rounds)]
+        rate = statistics.median(rate for rate, _ in found)
+        if group.rank == 0:
+            print(f"| {group.size} | {batch} | {rate:.2f} | {min(cost for _, cost in found) * 1e3:.0f} |")
+
+
+def training(batch: int, runtime: Runtime, group: Group) -> Training:
+    """A run of many epochs on noise, this process's share of it."""
+    params = load_params(Params)
+    torch.manual_seed(0)
+    images = Split(torch.randint(256, (2560, *NOISE.shape), dtype=torch.uint8), torch.randint(10, (2560,)))
+    recipe = params.train.model_copy(update={"images": None, "epochs": 1e6, "validation": 0.0, "batch_size": batch})
+    counts = tuple(images.labels.bincount(minlength=10).tolist())
+    setup = Setup(NOISE, images, images.take(slice(0)), counts, params.model.for_images(NOISE.shape), recipe)
+    return new_training(setup, params.schedule, None, runtime, group)
+
+
+def iter_steps(training: Training) -> Iterator[object]:
+    """Its events but for the ends of epochs."""
+    return (event for event in training.run() if not isinstance(event, EpochEnd))
+
+
+def timed(steps: Iterator[object], count: int, group: Group) -> tuple[float, float]:
+    """Steps per second, and seconds on a processor for each of so many steps that all processes begin together."""
+    group.gather(None)
+    began, cost = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        next(steps)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return count / (time.perf_counter() - began), (time.process_time() - cost) / count
+
+
+if __name__ == "__main__":
+    run(main)
