@@ -117,14 +117,14 @@ def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tu
 
 
 def by_steps(folder: Path, steps: int, environment: dict[str, str] | None = None) -> Iterator[tuple[str, Row]]:
-    """The training of one step, and of so many, and what of it is a step's."""
+    """The training of one step, and of about so many, for held-out images count among these; and a step's share."""
     costs, taken = [], []
     for wanted in (1, steps):
         set_params(folder, train={"images": wanted * BATCH, "batch_size": BATCH})
         command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--quiet", "train"]
         costs.append(measured(command, folder, environment))
         taken.append(json.loads((folder / "metrics/train/summary.json").read_text())["steps"])
-        yield f"train, {'one step' if wanted == 1 else f'{wanted:,} steps'}", row(costs[-1])
+        yield f"train, {'one step' if wanted == 1 else f'{taken[-1]:,} steps'}", row(costs[-1])
     first, last = costs
     seconds, cpu = (after - before for after, before in zip(last[:2], first[:2], strict=True))
     more = taken[1] - taken[0]

@@ -1,6 +1,9 @@
 """Where it runs: the choices of the environment, and the refusal of what is not there."""
 
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -220,18 +223,40 @@ def test_to_device_lays_out_weights_channels_last_and_keeps_their_values() -> No
     assert torch.equal(conv.weight, before)
 
 
-@pytest.mark.parametrize(("rank", "gpu"), [(None, 0), ("0", 0), ("3", 3)])
-def test_each_process_of_a_machine_takes_a_gpu_of_its_own_before_all_else(
-    monkeypatch: pytest.MonkeyPatch, rank: str | None, gpu: int
+@pytest.mark.parametrize("launched", [True, False])
+def test_each_process_of_a_launcher_takes_a_gpu_of_its_own_before_all_else(
+    monkeypatch: pytest.MonkeyPatch, launched: bool
 ) -> None:
     chosen: list[int] = []
     has(monkeypatch, cuda=True)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(chosen))  # as of that GPU
-    monkeypatch.setattr(device.dist, "is_torchelastic_launched", lambda: rank is not None)
-    monkeypatch.setenv("LOCAL_RANK", rank or "7")
-    assert start().precision is torch.bfloat16
-    assert chosen == [gpu]
+    monkeypatch.setattr(device.dist, "is_torchelastic_launched", lambda: launched)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert start().precision is (torch.bfloat16 if launched else torch.float32)
+    assert chosen == [3] * launched
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another")
+def test_what_is_freed_is_kept_for_the_next_step() -> None:
+    """In a process of its own: the allocator is the process's. Each piece has 16 MiB, which is 4096 pages."""
+    program = """
+import resource, torch
+from ddpm.runtime.device import start
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**22)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults())
+start()
+faults()
+print(faults())
+"""
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    before, after = map(int, printed.split())
+    assert after < 4096 / 2
+    assert after < before / 4
 
 
 def test_nothing_is_chosen_at_import() -> None:

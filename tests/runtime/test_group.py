@@ -150,6 +150,15 @@ def test_a_connection_that_breaks_ends_a_process(
         assert caught.value.code == told
 
 
+def test_what_else_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(*_: object) -> None:
+        raise RuntimeError("NCCL error: unhandled cuda error")
+
+    monkeypatch.setattr(dist, "all_reduce", failed)
+    with pytest.raises(RuntimeError, match="unhandled cuda error"):
+        Group(1, 2).sum([torch.zeros(1)])
+
+
 FACTS = {"train.lr": 0.001, "train.seed": 0, "src/ddpm/data/idx.py": "0123456789abcdef" * 4}
 
 

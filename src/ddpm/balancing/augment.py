@@ -7,6 +7,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ddpm.runtime.device import sent
+
 NODES = 8  # a side, of random vectors, between which an image bends; the width of each is their distance
 
 
@@ -37,7 +39,7 @@ def augmented(images: Tensor, source: Generator, background: Tensor, strengths: 
     where = F.affine_grid(_affine(count, height / width, source, strengths), list(images.shape), align_corners=False)
     where += 2 * strengths.elastic * _field(count, height, width, source)  # a side is 2 long
     # Outside there are zeros.
-    moved = F.grid_sample(images - background, where.to(images.device), align_corners=False)
+    moved = F.grid_sample(images - background, sent(where, images.device), align_corners=False)
     return moved + background
 
 

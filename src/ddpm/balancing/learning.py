@@ -15,10 +15,10 @@ from ddpm.data.card import DataCard
 from ddpm.data.images import to_float
 from ddpm.data.splits import Split
 from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits
-from ddpm.runtime.device import Runtime, to_device
+from ddpm.runtime.device import Runtime, sent, to_device
 from ddpm.runtime.params import Section
 from ddpm.runtime.randomness import generator
-from ddpm.training.classifier import background_of, sent, watch
+from ddpm.training.classifier import background_of, watch
 
 MIXED = 0.2  # both parameters of the Beta distribution of mixup
 

@@ -19,6 +19,7 @@ from ddpm.runtime.process import end_with_parent
 
 T = TypeVar("T")
 Task = TypeVar("Task")
+BROKEN = ("closed by peer", "reset by peer", "Broken pipe")  # a connection, as torch says it
 SECONDS_TO_END = 1.0  # after which a launcher has ended the processes that outlive one of theirs
 
 
@@ -69,6 +70,7 @@ class Group(NamedTuple):
             if self.rank == 0:
                 raise errors[0]
             self.from_first(None)  # it never comes: so none ends before the first has saved its work
+            raise SystemExit(1)
         return [result for result, _ in found[: len(tasks)]]  # type: ignore[misc]
 
     def any(self, flag: bool) -> bool:
@@ -144,7 +146,9 @@ def _ending_together() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError:  # a connection is closed
+    except RuntimeError as error:
+        if not any(words in str(error) for words in BROKEN):
+            raise
         time.sleep(SECONDS_TO_END)
         elsewhere = int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1 and os.environ["LOCAL_RANK"] == "0"
         raise SystemExit(

@@ -89,7 +89,8 @@ def sha256(path: Path) -> str:
 
 def _interrupted(_number: int, _frame: object) -> None:
     """End at once: an exception could come in the middle of an import, and be swallowed or shown with a traceback."""
-    os.write(2, b"\ninterrupted\n")
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torch's launcher has started, if it has
+        os.write(2, b"\ninterrupted\n")
     os._exit(1)
 
 

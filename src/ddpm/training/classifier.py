@@ -12,7 +12,7 @@ from ddpm.data.images import to_float
 from ddpm.data.splits import Split, even_batch
 from ddpm.networks.classifier import FLIPS, Classifier, ClassifierParams
 from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.device import Runtime, to_device
+from ddpm.runtime.device import Runtime, sent, to_device
 from ddpm.runtime.randomness import generator
 
 READ_EVERY = 50  # steps
@@ -51,11 +51,6 @@ def watch(losses: Iterable[Tensor], name: str, total: int, parameter: str, lr: f
             if not math.isfinite(found):
                 raise UserError(f"{parameter}: the loss is {found}; try less than {lr}")
             bar.set_postfix(loss=f"{found:.3f}", refresh=False)
-
-
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """What the host has drawn, on the device; it does not wait until a GPU has it."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[Tensor]:
