@@ -68,7 +68,7 @@ def main() -> None:
         for count in args.counts:
             keep("images", by_images(count, shape, args))
     elif args.what == "processes":
-        keep("images", by_processes(args))
+        keep("processes", by_processes(args))
     elif args.what == "sizes":
         keep("sizes", by_sizes(args.seconds))
     report(OUT)
@@ -83,7 +83,7 @@ def keep(name: str, rows: Iterator[tuple[Row, Row]]) -> None:
 
 def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tuple[Row, Row]]:
     """From `dvc add` to `evaluate`, or as far as is asked for."""
-    setting = {"made_of": args.made_of, "shape": "x".join(map(str, shape)), "images": count, "processes": 1}
+    setting = {"made_of": args.made_of, "shape": "x".join(map(str, shape)), "images": count}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         make_workspace(folder, shape)
@@ -108,7 +108,7 @@ def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tu
             yield took("preprocess", "repro", "--single-item", "preprocess", written=("data/processed",))
         if args.until == "preprocess":
             return
-        for what, cost in by_steps(folder, args.steps):
+        for what, cost in by_steps(folder, args.steps, args.batch):
             yield setting | {"what": what}, cost
         if args.until == "evaluate":
             set_params(folder, **SHORT)
@@ -116,19 +116,21 @@ def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tu
                 yield took(stage, "repro", "--single-item", stage)
 
 
-def by_steps(folder: Path, steps: int, environment: dict[str, str] | None = None) -> Iterator[tuple[str, Row]]:
+def by_steps(
+    folder: Path, steps: int, batch: int, environment: dict[str, str] | None = None
+) -> Iterator[tuple[str, Row]]:
     """The training of one step, and of about so many, for held-out images count among these; and a step's share."""
     costs, taken = [], []
     for wanted in (1, steps):
-        set_params(folder, train={"images": wanted * BATCH, "batch_size": BATCH})
+        set_params(folder, train={"images": wanted * batch, "batch_size": batch})
         command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--quiet", "train"]
         costs.append(measured(command, folder, environment))
         taken.append(json.loads((folder / "metrics/train/summary.json").read_text())["steps"])
-        yield f"train, {'one step' if wanted == 1 else f'{taken[-1]:,} steps'}", row(costs[-1])
+        yield f"train, {'one step' if wanted == 1 else f'some {wanted:,} steps of {batch}'}", row(costs[-1])
     first, last = costs
     seconds, cpu = (after - before for after, before in zip(last[:2], first[:2], strict=True))
     more = taken[1] - taken[0]
-    yield "a step", row(last._replace(seconds=seconds / more, cpu=cpu / more))
+    yield f"a step of {batch}", row(last._replace(seconds=seconds / more, cpu=cpu / more))
 
 
 def by_processes(args: argparse.Namespace) -> Iterator[tuple[Row, Row]]:
@@ -140,10 +142,9 @@ def by_processes(args: argparse.Namespace) -> Iterator[tuple[Row, Row]]:
             apart(write_arrays, folder / "data/processed", 10_000, shape)
             for processes, threads in ((1, 1), (2, 2), (1, 2)):  # the threads are those of all processes
                 environment = {"DDPM_PROCESSES": str(processes), "DDPM_THREADS": str(threads)}
-                setting = {"made_of": "arrays", "shape": "x".join(map(str, shape)), "images": 10_000}
-                setting |= {"processes": processes}
-                for what, cost in by_steps(folder, args.steps, environment):
-                    yield setting | {"what": f"{what}, {threads} threads" if threads > 1 else what}, cost
+                setting = {"shape": "x".join(map(str, shape)), "processes": processes, "threads": threads}
+                for what, cost in by_steps(folder, args.steps, args.batch, environment):
+                    yield setting | {"what": what}, cost
 
 
 def by_sizes(seconds: float) -> Iterator[tuple[Row, Row]]:
@@ -206,6 +207,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--made-of", choices=MADE_OF, default="pictures", help="what the first stage begins with")
     parser.add_argument("--until", choices=UNTIL, default="evaluate", help="the last stage")
     parser.add_argument("--steps", type=int, default=100, help="gradient steps that are timed")
+    parser.add_argument("--batch", type=int, default=BATCH, help="images in each of them")
     parser.add_argument("--seconds", type=int, default=4, help="length of each measurement of sizes")
     parser.add_argument("--folder", type=Path, default=os.environ.get("TMPDIR"), help="where the workspaces lie")
     parser.add_argument("--only", metavar="JSON", help="measure one setting of sizes and print it as JSON")

@@ -57,31 +57,41 @@ def full_at(points: Sequence[tuple[float, float]], most: float) -> float:
 
 def report(folder: Path) -> None:
     """Print tables of what lies in the folder, and draw it there."""
-    images, sizes = (read_rows(folder / f"{name}.csv") for name in ("images", "sizes"))
-    for line in [*images_tables(images), *sizes_tables(sizes)]:
+    images, processes, sizes = (read_rows(folder / f"{name}.csv") for name in ("images", "processes", "sizes"))
+    for line in [*images_tables(images), *processes_table(processes), *sizes_tables(sizes)]:
         print(line)
     if images and sizes:
         write_whole(folder / "growth.png", plot(images, sizes))
 
 
 def images_tables(rows: Sequence[Row]) -> Iterator[str]:
-    """A table for each kind of images: what each number of them takes, and the number that fills the memory."""
-    for (made_of, shape, processes), found in grouped(rows, "made_of", "shape", "processes"):
+    """A table for each shape: what each number of images takes, and the number that fills the memory."""
+    for (shape,), found in grouped(rows, "shape"):
         counts = sorted({each["images"] for each in found})
-        together = f"{processes:g} process{'' if processes == 1 else 'es'}"
-        yield f"\n{made_of}, {shape}, {together}; seconds (CPU seconds), megabytes\n"
+        yield f"\n{shape}: CPU seconds, megabytes\n"
         yield from head("", *(f"{count:,.0f}" for count in counts), "24 GiB at")
-        for what in dict.fromkeys(each["what"] for each in found):
-            costs = {each["images"]: each for each in found if each["what"] == what}
-            cells = [
-                f"{costs[count]['seconds']:.3g} ({costs[count]['cpu']:.3g}), {costs[count]['own']:.0f}"
-                if count in costs
-                else ""
-                for count in counts
-            ]
+        for what in dict.fromkeys(map(title, found)):
+            costs = {each["images"]: each for each in found if title(each) == what}
+            cells = [f"{costs[n]['cpu']:.3g}, {costs[n]['own']:,.0f}" if n in costs else "" for n in counts]
             points = [(count, cost["own"]) for count, cost in costs.items()]
-            full = full_at(points, MACHINE) if len(points) > 1 and what in HELD else math.inf
+            full = full_at(points, MACHINE) if len(points) > 1 and what.startswith(HELD) else math.inf
             yield f"| {what} | {' | '.join(cells)} | {'' if full == math.inf else f'{full:.1e}'} |"
+
+
+def title(each: Row) -> str:
+    """What was measured, and of what it began with where that matters."""
+    begun = each["what"].startswith(("dvc", "preprocess")) and "archive" not in each["what"]
+    return f"{each['what']}, {each['made_of']}" if begun else each["what"]
+
+
+def processes_table(rows: Sequence[Row]) -> Iterator[str]:
+    """The steps of each shape by so many processes and threads."""
+    yield ""
+    yield from head("", "processes", "threads of all", "seconds", "CPU seconds", "megabytes of all", "of the largest")
+    for each in rows:
+        if each["what"].startswith("a step"):
+            numbers = (f"{each[key]:.3g}" for key in ("processes", "threads", "seconds", "cpu"))
+            yield f"| {each['what']}, {each['shape']} | {' | '.join(numbers)} | {each['own']} | {each['peak']} |"
 
 
 def sizes_tables(rows: Sequence[Row]) -> Iterator[str]:
@@ -139,11 +149,13 @@ def plot(images: Sequence[Row], sizes: Sequence[Row]) -> bytes:
 
     figure = Figure(figsize=(10, 8), layout="constrained")
     (seconds, memory), (rates, batches) = figure.subplots(2, 2)
-    for (what, made_of, shape, _), found in grouped(images, "what", "made_of", "shape", "processes"):
-        counts = [each["images"] for each in found]
+    drawn = [{**each, "title": title(each)} for each in images if each["what"] in DRAWN]
+    for (what, shape), found in grouped(drawn, "title", "shape"):
+        found.sort(key=lambda each: each["images"])
         for axis, key in ((seconds, "cpu"), (memory, "own")):
-            if len(counts) > 1 and what in DRAWN:
-                axis.loglog(counts, [each[key] for each in found], marker="o", label=f"{what} ({made_of}, {shape})")
+            axis.loglog(
+                [each["images"] for each in found], [each[key] for each in found], "o-", label=f"{what}, {shape}"
+            )
     for channels, found in grouped(sizes, "channels"):
         name = "colour" if channels[0] == 3 else "grey"
         by_side = [
@@ -159,13 +171,13 @@ def plot(images: Sequence[Row], sizes: Sequence[Row]) -> bytes:
     memory.axhline(MACHINE, color="grey", linestyle="--", label="24 GiB")
     for most, name in ((MACHINE, "a batch of 512 fills 24 GiB"), (CARD, "a batch of 512 fills 80 GB")):
         batches.axhline(most / 512, color="grey", linestyle="--" if most == MACHINE else ":", label=name)
-    for axis, title, label in (
+    for axis, heading, label in (
         (seconds, "CPU seconds", "images"),
         (memory, "Megabytes, mapped files apart", "images"),
         (rates, "Images per CPU second in training", "pixels a side"),
         (batches, "Megabytes of an image in a batch", "pixels a side"),
     ):
-        axis.set(title=title, xlabel=label)
+        axis.set(title=heading, xlabel=label)
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     for axis in (rates, batches):

@@ -19,6 +19,7 @@ from ddpm.training.curves import Curves
 from ddpm.training.recipe import TrainParams
 from ddpm.training.running import run_training, save_trained
 from ddpm.training.setup import new_training, prepare
+from ddpm.training.step import wanted_parts, with_parts
 
 CUTS = Path("data/cut")
 MODELS = Path("models/rare")
@@ -50,7 +51,7 @@ def main(stage: Stage) -> None:
     """Train to the end, then write the model; go on where a run with the very same inputs was cut off."""
     params, name = stage.params(Params), stage.item
     runtime = start()
-    environment = runtime.describe()
+    environment = with_parts(runtime.describe(), wanted_parts())
     processed = load_split(stage.input(CUTS / name / "train.safetensors"))
     state = State(stage.name, stage.fingerprint(environment))
     recipe = params.train.model_copy(update=dict(params.rare_train))
@@ -63,7 +64,7 @@ def main(stage: Stage) -> None:
         print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
     run_training(f"train on {name}", training, curves, state, lambda: None)
     path = stage.output(MODELS / f"{name}.safetensors")
-    save_trained(path, training, setup, params.schedule, environment)
+    save_trained(path, training, setup, params.schedule, with_parts(environment, training.gradient_step.parts))
     kept = training.validation.kept
     facts = {"steps": training.step, "kept_step": kept.step if kept else training.step}
     write_json(stage.output(METRICS / f"{name}.json"), {**curves.last, **facts})

@@ -11,6 +11,7 @@ from ddpm.data.splits import load_split
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
+from ddpm.runtime.capture import wanted_capture
 from ddpm.runtime.console import UserError, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json, write_whole
@@ -23,7 +24,7 @@ from ddpm.training.curves import COLUMNS, Curves
 from ddpm.training.recipe import TrainParams
 from ddpm.training.running import run_training, save_trained
 from ddpm.training.setup import Setup, new_training, prepare
-from ddpm.training.step import wanted_parts
+from ddpm.training.step import wanted_parts, with_parts
 
 LEAST_SHARE = 256  # images: with fewer, a step takes a GPU as long as with these (docs/processes.md)
 TRAIN = Path("data/processed/train.safetensors")
@@ -58,6 +59,7 @@ def main() -> None:
     params = stage.params(Params)
     runtime = start()
     if not launched():
+        wanted_parts(), wanted_capture()  # what is wrong with them is said once
         processes = wanted_processes(runtime.device)
         if not os.environ.get("DDPM_PROCESSES"):
             processes = min(processes, worthwhile_processes(params, params.train.batch_size))
@@ -105,15 +107,14 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
     Of the processes that train together only the first reads and writes states and results. What a user may have to
     mend is found before they join, so that none waits for another in vain.
     """
-    environment = {**runtime.describe(), "processes": group.size}
-    if (parts := wanted_parts()) > 1:
-        environment["parts"] = parts
+    environment = with_parts({**runtime.describe(), "processes": group.size}, wanted_parts())
     start = start_of(stage, params)
     state = State("train", stage.fingerprint(environment)) if group.rank == 0 else None
     setup = setup_of(params)
     check_processes(params, group.size, runtime, setup.train.batch_size)
     join(group, runtime.device)
-    group.agree({**stage.facts(), **{name: environment[name] for name in ("torch", "precision")}})
+    same = {name: environment.get(name) for name in ("torch", "precision", "parts")}
+    group.agree({**stage.facts(), **same})
     training = new_training(setup, params.schedule, start, runtime, group)
     saved = group.from_first(state.load() if state else None)
     curves = Curves(params.schedule.timesteps, saved.facts["curves"] if saved else None)
@@ -126,14 +127,13 @@ def work(stage: Stage, params: Params, runtime: Runtime, group: Group) -> None:
             print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
     run_training("train", training, curves, state, lambda: write_curves(stage, curves))
     changed = [each for changes in group.gather(stage.changes()) for each in changes]
+    environment = with_parts(environment, max(group.gather(training.gradient_step.parts)))
     if not state:
         return
     if changed:
         state.save(training.state(), {"curves": curves.facts})
         stage.give_up(changed)
     write_curves(stage, curves)
-    if (parts := training.gradient_step.parts) > 1:
-        environment["parts"] = parts
     model = save_trained(stage.output(MODEL), training, setup, params.schedule, environment)
     kept = training.validation.kept
     summary = {

@@ -131,6 +131,7 @@ def graphs_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Recording]
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "Stream", Stream)
         patched.setattr(torch.cuda, "current_stream", Stream)
+        patched.setattr(torch.cuda, "set_stream", lambda stream: None)
         patched.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
         patched.setattr(torch.cuda, "CUDAGraph", begin)
         patched.setattr(torch.cuda, "graph", lambda graph, **options: graph)

@@ -15,7 +15,7 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.networks.sampling import batches, draw_batch, sample_batch
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import progress
+from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.device import Runtime, to_device
 from ddpm.runtime.params import load_params
 from stages.sample import SampleParams
@@ -79,13 +79,17 @@ def batch_sizes(setting: Setting, runtime: Runtime) -> Iterator[Row]:
         what = f"training of the default, batches of {size}, {mode()}"
         params = default.model_copy(update={"train": default.train.model_copy(update={"batch_size": size})})
         try:
-            steps = gradient_steps(on_noise(params, max(setting.images, 2 * size), runtime))
+            training = on_noise(params, max(setting.images, 2 * size), runtime)
+            steps = gradient_steps(training)
             take(steps, WARM_STEPS)
             count = max(5, min(500, round(5 * setting.seconds / seconds_of(partial(take, steps, 5), runtime))))
             rate = count * size / seconds_of(partial(take, steps, count), runtime)
             memory = peak_memory("", runtime).value
-        except torch.cuda.OutOfMemoryError:
+        except (torch.cuda.OutOfMemoryError, UserError):
             yield Row(what, "does not fit in memory")
+            return
+        if (parts := training.gradient_step.parts) > 1:
+            yield Row(what, f"does not fit in memory; {rate:,.0f} images/s in {parts} parts")
             return
         yield Row(what, f"{rate:,.0f} images/s; memory: {memory}")
         del steps

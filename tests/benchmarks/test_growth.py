@@ -17,7 +17,7 @@ from ddpm.runtime.console import UserError
 from ddpm.runtime.params import read_yaml
 
 COUNT = 1000
-IMAGES = {"made_of": "pictures", "shape": "1x28x28", "images": 1000, "processes": 1, "what": "preprocess"}
+IMAGES = {"made_of": "pictures", "shape": "1x28x28", "images": 1000, "what": "preprocess"}
 
 
 def row(**changed: object) -> dict[str, object]:
@@ -133,9 +133,9 @@ def test_a_row_takes_the_place_of_one_of_the_same_setting(tmp_path: Path) -> Non
         growth_report.write_row(path, setting, cost)
     growth_report.write_row(path, IMAGES, cost | {"seconds": 3.25})
     assert path.read_text() == (
-        "made_of,shape,images,processes,what,seconds,cpu,peak,own,disk\n"
-        "pictures,1x28x28,1000,1,preprocess,3.25,2.25,400,300,1\n"
-        "pictures,1x28x28,2000,1,preprocess,2.5,2.25,400,300,1\n"
+        "made_of,shape,images,what,seconds,cpu,peak,own,disk\n"
+        "pictures,1x28x28,1000,preprocess,3.25,2.25,400,300,1\n"
+        "pictures,1x28x28,2000,preprocess,2.5,2.25,400,300,1\n"
     )
 
 
@@ -146,14 +146,21 @@ def test_full_at_follows_the_last_two_points() -> None:
 
 
 def test_the_table_of_images_tells_where_memory_is_full() -> None:
-    rows = [row(), row(images=10_000, seconds=20, own=1200), row(what="dvc add", seconds=1)]
+    rows = [row(), row(images=10_000, cpu=20, own=1200), row(what="dvc add", cpu=1)]
+    rows += [row(what="evaluate", images=10_000, made_of="arrays"), row(what="evaluate")]
     lines = [*growth_report.images_tables(rows)]
-    assert lines[1:4] == [
+    assert lines[1:] == [
         "|  | 1,000 | 10,000 | 24 GiB at |",
         "| --- | --- | --- | --- |",
-        "| preprocess | 2.5 (2.25), 300 | 20 (2.25), 1200 | 2.4e+05 |",  # a tenth of a megabyte each
+        "| preprocess, pictures | 2.25, 300 | 20, 1,200 | 2.4e+05 |",  # a tenth of a megabyte each
+        "| dvc add, pictures | 1, 300 |  |  |",
+        "| evaluate | 2.25, 300 | 2.25, 300 |  |",  # whatever it began with; and it does not grow
     ]
-    assert lines[4] == "| dvc add | 1 (2.25), 300 |  |  |"
+
+
+def test_the_table_of_processes_has_steps() -> None:
+    rows = [{"shape": "1x28x28", "processes": 2, "threads": 2, **row(what=what)} for what in ("train", "a step of 64")]
+    assert [*growth_report.processes_table(rows)][3:] == ["| a step of 64, 1x28x28 | 2 | 2 | 2.5 | 2.25 | 300 | 400 |"]
 
 
 def test_the_table_of_sizes_tells_the_memory_of_an_image() -> None:

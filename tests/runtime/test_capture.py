@@ -1,5 +1,7 @@
 """Functions that are recorded and replayed, by recordings that a CPU plays."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ def test_only_a_gpu_that_is_asked_to_records(monkeypatch: pytest.MonkeyPatch) ->
         found = captured(function, CUDA)
     assert isinstance(found, Captured)
     monkeypatch.setenv("DDPM_CAPTURE", "yes")
-    with pytest.raises(UserError, match="DDPM_CAPTURE=yes: give"):
+    with pytest.raises(UserError, match=r"^DDPM_CAPTURE=yes: give 1, or 0 for none$"):
         captured(function, CPU)
 
 
@@ -56,3 +58,31 @@ def test_a_recording_decides_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> No
         replayed = Captured(function)
         found = [float(replayed(torch.tensor([sign]))) for sign in (1.0, -1.0, 1.0, 1.0, -1.0)]
     assert found == [2.0, -2.0, 2.0, 2.0, 0.0]
+
+
+class Unended(contextlib.AbstractContextManager[None]):
+    """A recording that fails, and whose end then fails as well, as torch has it."""
+
+    def __exit__(self, *error: object) -> None:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_recording_for_which_memory_is_too_small_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def function(x: Tensor) -> Tensor:
+        if recording:
+            raise recording[0]
+        return x
+
+    recording: list[Exception] = []
+    with graphs_of_a_cpu(monkeypatch):
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: Unended())
+        for error in (torch.OutOfMemoryError("CUDA out of memory"), ValueError("another")):
+            recording.clear()
+            replayed = Captured(function)
+            for _ in range(PLAIN_CALLS):
+                replayed(torch.ones(1))
+            recording.append(error)
+            expected = type(error) if isinstance(error, torch.OutOfMemoryError) else RuntimeError
+            with pytest.raises(expected) as raised:
+                replayed(torch.ones(1))
+            assert (raised.value is error) == isinstance(error, torch.OutOfMemoryError)

@@ -52,7 +52,12 @@ def test_noise_drawn_ahead_for_a_gpu_is_the_same(shape: tuple[int, int, int], co
     alone = ImageNoise(3, range(count), shape)
     ahead = Ahead([generator(3, "image", index) for index in range(count)], shape, CPU)
     for _ in range(2 * CALLS_AHEAD + 1):
-        assert torch.equal(next(ahead), alone())
+        with torch.inference_mode():  # as a sampler is, anew in each step
+            assert torch.equal(next(ahead), alone())
+
+
+def test_noise_is_brought_to_its_device() -> None:
+    assert ImageNoise(0, [0], DIGITS.shape, torch.device("meta"))().device.type == "meta"
 
 
 def test_the_noise_goes_on_and_hangs_on_the_seed() -> None:

@@ -1,9 +1,12 @@
 """What a GPU would suffer from in a gradient step, as far as a CPU can tell: many operations, and waiting."""
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.trainings import on_noise
 from ddpm.runtime import capture
@@ -76,3 +79,32 @@ def test_replayed_steps_are_those_of_a_cpu(monkeypatch: pytest.MonkeyPatch, chan
     assert found.state().keys() == wanted.state().keys()
     for name, value in wanted.state().items():
         assert torch.equal(found.state()[name], value), name
+
+
+def but_for(number: int, function: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """The function, but for that call (the first is 1), which gives None."""
+    numbers = itertools.count(1)
+    return lambda *share: None if next(numbers) == number else function(*share)
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_batch_that_stops_fitting_is_recorded_anew_with_its_update(
+    monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """In a plain call, while it is recorded, or with another part of the program in the memory later on."""
+    found = []
+    for replayed in (False, True):
+        with monkeypatch.context() as patched:
+            if replayed:
+                for module in (step, optim):
+                    patched.setattr(module, "captured", lambda function, device: capture.Captured(function))
+            with graphs_of_a_cpu(monkeypatch) as graphs:
+                training = new_training(count=16, epochs=4)
+                patched.setattr(training.gradient_step, "_fitting", but_for(call, training.gradient_step._fitting))
+                for _ in training.run():
+                    pass
+        assert training.gradient_step.parts == 2
+        assert bool(graphs) == replayed
+        found.append(training.state())
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value), name

@@ -4,13 +4,14 @@ Environment:
     DDPM_CAPTURE  1 records gradient steps and evaluations of the network on a GPU; by default 0: no card has proved it.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm.runtime.environment import number
+from ddpm.runtime.console import UserError
 
 PLAIN_CALLS = 3  # before the recording, in which libraries choose their kernels and set up their memory
 
@@ -24,8 +25,19 @@ def captured(function: Function, device: torch.device) -> Function:
     shapes in every call, decide nothing by their values, and draw no random numbers; tensors that it changes beside
     must stay where they are. What it returns is overwritten by its next call.
     """
-    wanted = number("DDPM_CAPTURE", 0, 0, 1, "1, or 0 for none") == 1
-    return Captured(function) if wanted and device.type == "cuda" else function
+    return Captured(function) if wanted_capture() and device.type == "cuda" else function
+
+
+def wanted_capture() -> bool:
+    """What DDPM_CAPTURE says.
+
+    Raises:
+        UserError: it is neither 0 nor 1.
+    """
+    given = os.environ.get("DDPM_CAPTURE") or "0"
+    if given not in {"0", "1"}:
+        raise UserError(f"DDPM_CAPTURE={given[:40]}: give 1, or 0 for none")
+    return given == "1"
 
 
 class Captured:
@@ -62,7 +74,13 @@ class Captured:
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         """Nothing is computed meanwhile. Other threads may go on preparing noise, hence the mode."""
         self.inputs = [given.clone() for given in inputs]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.output = self.function(*self.inputs)
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.output = self.function(*self.inputs)
+        except RuntimeError as error:
+            torch.cuda.set_stream(before)  # a recording that cannot be ended hides why, and leaves its stream
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
+            raise
         self.graph = graph

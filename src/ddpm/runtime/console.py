@@ -27,6 +27,10 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every command imports
+            raise
+        sys.exit("error: the GPU's memory is too small; see docs/gpu.md for what to set, or set DDPM_DEVICE=cpu")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from ddpm.runtime.capture import wanted_capture
 from ddpm.runtime.console import UserError
 from ddpm.runtime.environment import number
 
@@ -56,7 +57,8 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """What the bit-exactness of a result is bound to; equal on machines of one kind."""
-        return {
+        replayed: dict[str, str | int] = {"capture": 1} if self.device.type == "cuda" and wanted_capture() else {}
+        return replayed | {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
             "cpu": _processor(),

@@ -81,7 +81,8 @@ def launch(processes: int, module: str, arguments: Sequence[str] = (), several_m
         print("waiting for the processes of the other machines", file=sys.stderr)
     try:
         machine = [] if several_machines else ONE_MACHINE
-        run.run(run.parse_args([*machine, "--nproc-per-node", str(processes), "--module", module, *arguments]))
+        once = ["--max-restarts", "0", "--log-dir", os.devnull]
+        run.run(run.parse_args([*machine, *once, "--nproc-per-node", str(processes), "--module", module, *arguments]))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

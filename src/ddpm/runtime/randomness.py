@@ -31,6 +31,7 @@ class ImageNoise:
     def __init__(self, seed: int, indices: Iterable[int], shape: tuple[int, ...], device: torch.device = CPU) -> None:
         self.generators = [generator(seed, "image", index) for index in indices]
         self.shape = shape
+        self.device = device
         self._ahead = Ahead(self.generators, shape, device) if device.type == "cuda" else None
 
     def __call__(self) -> Tensor:
@@ -39,7 +40,7 @@ class ImageNoise:
             return next(self._ahead)
         noise = torch.empty(len(self.generators), *self.shape)
         _fill(noise, self.generators)
-        return noise
+        return noise.to(self.device)
 
 
 class Ahead:
@@ -66,7 +67,8 @@ class Ahead:
 
     def _begin(self) -> tuple[Tensor, list[Future[None]]]:
         """Memory (images, calls, *shape), and the work of filling it, an equal share of the images a thread."""
-        drawn = torch.empty(len(self.generators), *self.shape, pin_memory=self.device.type == "cuda")
+        with torch.inference_mode(False):  # what is made in that mode only threads in that mode may fill
+            drawn = torch.empty(len(self.generators), *self.shape, pin_memory=self.device.type == "cuda")
         size = -(-len(self.generators) // THREADS)
         shares = [self.generators[start : start + size] for start in range(0, len(self.generators), size)]
         parts = zip(drawn.split(size), shares, strict=True)

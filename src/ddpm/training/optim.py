@@ -38,7 +38,7 @@ class Optimization:
         self._lr = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
         self._pull = torch.zeros((), device=device)  # how far the average moves toward the weights
         self.optimizers = self._optimizers()
-        self._update = captured(self._move, device)
+        self.record_anew()
 
     @property
     def model(self) -> UNet:
@@ -52,6 +52,10 @@ class Optimization:
         decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
         self._pull.fill_(1 - decay)
         self._update()
+
+    def record_anew(self) -> None:
+        """Forget a recording of the steps, where they are replayed: gradients are to come from another place."""
+        self._update = captured(self._move, self._lr.device)
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""

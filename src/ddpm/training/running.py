@@ -89,8 +89,9 @@ class Losses:
         """Take an event of the loop; see `read` for what it may raise."""
         if event:
             self._unread.append(event)
-        if self.training.step - self._read_at >= STEPS_BETWEEN_READINGS:
+        if self.training.step - self._read_at >= STEPS_BETWEEN_READINGS:  # in all processes after the same step
             self.read()
+            self._read_at = self.training.step
 
     def read(self) -> None:
         """Hand on all that there are.
@@ -109,7 +110,6 @@ class Losses:
             if self.state:
                 self.curves.add(event)
         self._unread.clear()
-        self._read_at = self.training.step
 
 
 def minutes(seconds: float) -> str:

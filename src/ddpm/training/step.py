@@ -6,6 +6,7 @@ Environment:
 """
 
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ class GradientStep:
         """Let a share go through the network in so many parts; their gradients are summed, which rounds otherwise."""
         self.parts = parts
         self._differentiate = captured(self._gradients, self.device)
+        self.optimization.record_anew()
 
     def __call__(self, share: Split) -> tuple[Tensor, Tensor]:
         """Take the step; t and the detached loss of every image of the batch, of all processes (batch_size,).
@@ -128,6 +130,11 @@ class GradientStep:
         """A number in [0, 1) for each image of the batch, (batch_size,)."""
         source = generator(self.params.seed, purpose, self.optimization.steps, self.device)
         return torch.rand(self.params.batch_size, generator=source, device=self.device)
+
+
+def with_parts(environment: dict[str, Any], parts: int) -> dict[str, Any]:
+    """What a result is bound to, with the parts of a batch where there are several."""
+    return environment | ({"parts": parts} if parts > 1 else {})
 
 
 def wanted_parts() -> int:
