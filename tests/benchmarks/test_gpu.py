@@ -47,6 +47,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple["subprocess.Comp
     return done, out.read_text()
 
 
+@pytest.mark.long
 def test_a_failed_part_is_named_and_the_others_go_on(measured: tuple["subprocess.CompletedProcess[str]", str]) -> None:
     done, written = measured
     assert done.returncode == 1
@@ -60,6 +61,7 @@ def test_a_failed_part_is_named_and_the_others_go_on(measured: tuple["subprocess
     assert rows[-1] == ["steps-captured", "not measured", ""]
 
 
+@pytest.mark.long
 def test_the_table_has_every_measure_and_its_bound(measured: tuple["subprocess.CompletedProcess[str]", str]) -> None:
     rows = [row for row in cells(measured[1]) if row[0].startswith("gradients")]
     networks = ["the default", "the default", "the article's network", "the article's network"]
@@ -70,6 +72,7 @@ def test_the_table_has_every_measure_and_its_bound(measured: tuple["subprocess.C
         assert float(row[1].split()[0]) <= float(row[2])
 
 
+@pytest.mark.long
 def test_the_head_says_on_what(measured: tuple["subprocess.CompletedProcess[str]", str]) -> None:
     head, nothing, *_ = measured[1].splitlines()
     assert head.startswith("no card, a CPU (")
