@@ -144,10 +144,11 @@ def grouped(rows: Sequence[Row], *keys: str) -> Iterator[tuple[tuple[Any, ...], 
 def plot(images: Sequence[Row], sizes: Sequence[Row]) -> bytes:
     """CPU seconds and memory by the number of images, above; rate and memory of an image by its size, below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from ddpm.scoring.figures import to_png
 
-    figure = Figure(figsize=(10, 8), layout="constrained")
+    figure = Figure(figsize=(13, 8), layout="constrained")
     (seconds, memory), (rates, batches) = figure.subplots(2, 2)
     drawn = [{**each, "title": title(each)} for each in images if each["what"] in DRAWN]
     for (what, shape), found in grouped(drawn, "title", "shape"):
@@ -178,7 +179,11 @@ def plot(images: Sequence[Row], sizes: Sequence[Row]) -> bytes:
         (batches, "Megabytes of an image in a batch", "pixels a side"),
     ):
         axis.set(title=heading, xlabel=label)
-        axis.legend(fontsize=7)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        if axis is not seconds:  # whose lines the panel beside it names
+            axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
         axis.grid(alpha=0.3)
     for axis in (rates, batches):
         axis.set_xticks(ticks := sorted({each["side"] for each in sizes}), [f"{tick:.0f}" for tick in ticks])
