@@ -60,7 +60,7 @@ class HostCopies(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", "")
         assert name not in HOST, f"{name} waits for the device"
-        if name == "to":
+        if name == "to" and not (kwargs or {}).get("non_blocking"):
             targets = [*args[1:], *(kwargs or {}).values()]
             assert not any(isinstance(each, torch.device | str) for each in targets), "a copy to a device"
         if name in {"tensor", "as_tensor", "from_numpy"}:

@@ -1,13 +1,16 @@
 """Drawing images as it runs on a GPU, as far as a CPU can tell: no step waits, and replayed networks give the same."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.networks import sampling
 from ddpm.runtime import capture
+from ddpm.runtime.randomness import Ahead, generator
 from tests.like_a_gpu import HostCopies, Operations, graphs_of_a_cpu
 from tests.networks.test_guided_sampling import CPU, guidance, tiny_model
 
@@ -18,8 +21,14 @@ WAYS = [
 ]
 
 
+def ahead(seed: int, indices: Iterable[int], shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
+    noise = Ahead([generator(seed, "image", index) for index in indices], shape, device)
+    return lambda: next(noise)
+
+
 @pytest.mark.parametrize("params", WAYS, ids=lambda each: f"{each.sampler}-{each.guide}-{each.guidance}")
-def test_no_step_waits_for_the_device(tmp_path: Path, params: SamplerParams) -> None:
+def test_no_step_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: SamplerParams) -> None:
+    monkeypatch.setattr(sampling, "ImageNoise", ahead)  # as for a GPU
     steps = sampling.draw_batch(tiny_model(tmp_path), params, 0, range(3), CPU)
     next(steps)
     with Operations() as operations, HostCopies():
