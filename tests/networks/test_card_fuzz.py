@@ -31,7 +31,6 @@ def classifier(path: Path, _: str) -> None:
     save_classifier(path, Classifier(params, DIGITS))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "block"), [("model", "residual"), ("model", "double_conv"), ("classifier", "")], ids=str
 )
