@@ -26,10 +26,11 @@ import torch
 
 from benchmarks.on_a_card.correctness import gradients, losses
 from benchmarks.on_a_card.pipeline import stages
-from benchmarks.on_a_card.setting import FULL, NOT_MEASURED, ROOT, SMALL, Row, Setting
+from benchmarks.on_a_card.setting import FULL, NOT_MEASURED, SMALL, Row, Setting
 from benchmarks.on_a_card.speed import batch_sizes, epochs, samples, steps
 from benchmarks.on_a_card.states import capture, repeats
 from benchmarks.on_a_card.synchronisations import synchronisations
+from benchmarks.synthetic import ROOT
 from ddpm.runtime.console import UserError, run, shown
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_whole

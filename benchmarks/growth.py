@@ -29,6 +29,7 @@ from benchmarks.synthetic import (
     MEGABYTE,
     RESIDENT,
     SET,
+    TEST,
     Cost,
     Shape,
     apart,
@@ -49,10 +50,13 @@ MADE_OF = ("pictures", "mnist-files", "arrays")
 UNTIL = ("preprocess", "train", "evaluate")
 BATCH = 64
 HELD_OUT = 0.02  # of sets of 10,000 images and more, which count among `train.images`
-SAMPLED = {"count": 1000, "steps": 20}
-SHORT: dict[str, Row] = {  # for the stages behind `train`, whose seconds grow with these and not with the images
-    "classifier": {"images": 2560},
-    "sample": {"population": SAMPLED, "gallery": {"count": 8, "steps": 20, "keep_every": 5}},
+SHORT: Row = {  # for the stages behind `train`, whose seconds grow with these and not with the images
+    "classifier.images": 2560,
+    "sample.population.count": 1000,
+    "sample.population.steps": 20,
+    "sample.gallery.count": 8,
+    "sample.gallery.steps": 20,
+    "sample.gallery.keep_every": 5,
 }
 SIDES, BATCHES, WIDTHS = (28, 32, 48, 64, 96, 128), (2, 8, 32, 64, 128, 256, 512), (8, 16, 32, 64)
 SLOPE = (16, 64)  # batches between which the memory of an image is told
@@ -101,7 +105,8 @@ def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tu
                 apart(write_archives, folder / SET, folder / "archives")
                 yield took("dvc add, an archive a class", "add", "archives", written=("archives", ".dvc/cache"))
             else:
-                apart(write_mnist_files, folder / SET, count)
+                tested = int(count * TEST)
+                apart(write_mnist_files, folder / SET, count - tested, tested)
             before = disk(folder / ".dvc/cache")
             added, cost = took("dvc add", "add", SET, written=(SET, ".dvc/cache"))
             yield added, cost | {"disk": cost["disk"] - round(before)}
@@ -112,7 +117,7 @@ def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tu
         for what, cost in by_steps(folder, args.steps, args.batch):
             yield setting | {"what": what}, cost
         if args.until == "evaluate":
-            set_params(folder, **SHORT)
+            set_params(folder, SHORT)
             for stage in ("classifier@a", "classifier@b", "sample@gallery", "sample@population", "evaluate"):
                 yield took(stage, "repro", "--single-item", stage)
 
@@ -123,7 +128,8 @@ def by_steps(
     """The training of one step, and of some so many, and what of it is a step's; small sets take smaller batches."""
     costs, taken = [], []
     for wanted in (1, steps):
-        set_params(folder, train={"images": round(wanted * batch / (1 - HELD_OUT)), "batch_size": batch})
+        images = round(wanted * batch / (1 - HELD_OUT))
+        set_params(folder, {"train.images": images, "train.batch_size": batch})
         command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--quiet", "train"]
         costs.append(measured(command, folder, environment))
         taken.append(json.loads((folder / "metrics/train/summary.json").read_text())["steps"])

@@ -13,19 +13,17 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.trainings import NOISE
-from ddpm.data.splits import Split
+from benchmarks.trainings import gradient_steps, on_noise
 from ddpm.drawing_options import at_least
 from ddpm.runtime.console import run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.group import Group, join, place
 from ddpm.runtime.params import load_params
-from ddpm.training.loop import EpochEnd, Training
-from ddpm.training.setup import Setup, new_training
+from ddpm.training.loop import Training
 from stages.train import Params
 
 BATCHES = (16, 64, 256)
-WARMUP_STEPS = 3
+IMAGES, WARMUP_STEPS = 2560, 3
 
 
 def main() -> None:
@@ -38,7 +36,7 @@ def main() -> None:
     if group.rank == 0:
         print("| processes | batch | steps/s | ms on a processor |\n| --- | --- | --- | --- |")
     for batch in BATCHES:
-        steps = iter_steps(training(batch, runtime, group))
+        steps = gradient_steps(training(batch, runtime, group))
         for _ in range(WARMUP_STEPS):
             next(steps)
         found = [timed(steps, 4 + 512 // batch, group) for _ in range(rounds)]
@@ -48,19 +46,11 @@ def main() -> None:
 
 
 def training(batch: int, runtime: Runtime, group: Group) -> Training:
-    """A run of many epochs on noise, this process's share of it."""
+    """A run on noise, the same in all processes, of which this one has its share."""
     params = load_params(Params)
     torch.manual_seed(0)
-    images = Split(torch.randint(256, (2560, *NOISE.shape), dtype=torch.uint8), torch.randint(10, (2560,)))
-    recipe = params.train.model_copy(update={"images": None, "epochs": 1e6, "validation": 0.0, "batch_size": batch})
-    counts = tuple(images.labels.bincount(minlength=10).tolist())
-    setup = Setup(NOISE, images, images.take(slice(0)), counts, params.model.for_images(NOISE.shape), recipe)
-    return new_training(setup, params.schedule, None, runtime, group)
-
-
-def iter_steps(training: Training) -> Iterator[object]:
-    """Its events but for the ends of epochs."""
-    return (event for event in training.run() if not isinstance(event, EpochEnd))
+    changed = params.model_copy(update={"train": params.train.model_copy(update={"batch_size": batch})})
+    return on_noise(changed, IMAGES, runtime, group=group)
 
 
 def timed(steps: Iterator[object], count: int, group: Group) -> tuple[float, float]:

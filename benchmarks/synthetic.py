@@ -22,12 +22,28 @@ from PIL import Image
 from ddpm.runtime.console import UserError, progress
 from ddpm.runtime.params import read_yaml
 
+ROOT = Path(__file__).resolve().parents[1]
 COARSE, CLASSES, PART = 8, 10, 5_000
 SET = "pictures"  # the folder that is data.set
 TEST = 0.1  # share of the images
 MEGABYTE = 1 << 20
 RESIDENT = 1 if sys.platform == "darwin" else 1 << 10  # bytes of what getrusage counts in
 TICK = 0.05  # seconds from one look at a running command to the next
+TINY: dict[str, Any] = {  # params with which all stages take seconds
+    "classifier.channels": 1,
+    "classifier.epochs": 1,
+    "model.channels": [8, 16],
+    "model.patch_size": 2,
+    "train.epochs": 1,
+    "sample.gallery.count": 8,
+    "sample.gallery.steps": 20,
+    "sample.gallery.keep_every": 2,
+    "sample.population.count": 64,
+    "sample.population.steps": 5,
+    "likelihood.images": 10,
+    "likelihood.terms": 3,
+    "classification_accuracy_score.count": 64,
+}
 Shape = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -91,25 +107,34 @@ def disk(*paths: Path) -> float:
     return sum(found.values()) / MEGABYTE
 
 
-def make_workspace(folder: Path, shape: Shape) -> None:
-    """Copy what stages run on, with images of this shape asked for, and make it a repository of DVC alone."""
+def copy_stages(folder: Path) -> None:
+    """What `dvc repro` runs on, without images, results or a cache."""
     for name in ("src", "stages"):
-        shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy("dvc.yaml", folder)
-    shutil.copy("params.yaml", folder)
-    channels, height, width = shape
-    set_params(folder, data={"set": SET, "size": [height, width], "colour": channels == 3}, download={"sets": []})
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
+
+
+def make_workspace(folder: Path, shape: Shape) -> None:
+    """Copy the stages, ask for images of this shape, and make it a repository of DVC alone."""
+    copy_stages(folder)
+    channels, *size = shape
+    changes = {"data.set": SET, "data.size": size, "data.colour": channels == 3, "download.sets": []}
+    set_params(folder, changes)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
     (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = True\n")
 
 
-def set_params(folder: Path, **sections: Mapping[str, Any]) -> None:
-    """Change params of a workspace: below `sample`, those of its sets."""
+def set_params(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Change params of a workspace, each by its dotted name."""
     path = folder / "params.yaml"
     params = read_yaml(path)
-    for name, values in sections.items():
-        for key, value in values.items():
-            params[name][key] = {**params[name][key], **value} if isinstance(value, dict) else value
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        section = params
+        for each in sections:
+            section = section[each]
+        section[key] = value
     path.write_text(json.dumps(params))  # which is YAML, too
 
 
@@ -162,11 +187,10 @@ def write_archives(pictures: Path, folder: Path) -> None:
             archive.add(each, each.name)
 
 
-def write_mnist_files(folder: Path, count: int) -> None:
-    """As MNIST's four files, grey and 28 x 28; a share of TEST is that of the test images."""
+def write_mnist_files(folder: Path, train: int, test: int) -> None:
+    """As MNIST's four files, grey and 28 x 28, so many images to train on and to test."""
     folder.mkdir(parents=True)
-    tested = int(count * TEST)
-    for seed, (prefix, number) in enumerate((("train", count - tested), ("t10k", tested))):
+    for seed, (prefix, number) in enumerate((("train", train), ("t10k", test))):
         with (folder / f"{prefix}-images-idx3-ubyte").open("wb") as file:
             file.write(b"".join(each.to_bytes(4, "big") for each in (0x0803, number, 28, 28)))
             for part in parts(number, (1, 28, 28), seed):

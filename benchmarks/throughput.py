@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import BATCH, peers, plain_loop
-from benchmarks.trainings import NOISE, article_params, on_noise
+from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
@@ -27,7 +27,6 @@ from ddpm.networks.unet import UNet
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start, to_device
 from ddpm.runtime.params import load_params
-from ddpm.training.loop import EpochEnd
 from scripts.check_params import AllParams
 from stages.train import Params
 
@@ -108,8 +107,7 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
         cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule), NOISE), *inputs(batch))
-        training = on_noise(params, len(pictures), runtime)
-        steps = (event for event in training.run() if not isinstance(event, EpochEnd))
+        steps = gradient_steps(on_noise(params, len(pictures), runtime))
         yield Contestant(f"{name}, batch {batch}", batch, cost, steps)
     for batch in (2, 128):
         model = UNet(article.model, NoiseSchedule(article.schedule), NOISE).to(runtime.device)

@@ -1,6 +1,7 @@
 """Training runs of ours: on noise, for speed does not depend on what is seen, and what a run leaves in its file."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,8 +11,9 @@ from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
 from ddpm.runtime.device import Runtime
+from ddpm.runtime.group import ALONE, Group
 from ddpm.runtime.params import parse, read_yaml
-from ddpm.training.loop import Training
+from ddpm.training.loop import EpochEnd, Training
 from ddpm.training.setup import Setup, new_training
 from stages.train import Params
 
@@ -28,7 +30,7 @@ def article_params() -> Params:
     return parse(Params, sections, str(ARTICLE))
 
 
-def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:
+def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE, group: Group = ALONE) -> Training:
     """A run without end on so many images as the card describes them, none of them held out."""
     images = Split(
         torch.randint(256, (count, *data.shape), dtype=torch.uint8), torch.randint(len(data.classes), (count,))
@@ -36,7 +38,12 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     counts = tuple(images.labels.bincount(minlength=len(data.classes)).tolist())
     train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
     setup = Setup(data, images, images.take(slice(0)), counts, params.model.for_images(data.shape), train)
-    return new_training(setup, params.schedule, None, runtime)
+    return new_training(setup, params.schedule, None, runtime, group)
+
+
+def gradient_steps(training: Training) -> Iterator[object]:
+    """What the run yields after each gradient step."""
+    return (event for event in training.run() if not isinstance(event, EpochEnd))
 
 
 def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> LoadedModel:

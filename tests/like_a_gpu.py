@@ -6,7 +6,6 @@ so what is wrong with a recording on a GPU is wrong with this one.
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,31 +16,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-VIEWS = {
-    "view",
-    "t",
-    "transpose",
-    "expand",
-    "slice",
-    "select",
-    "split",
-    "unsqueeze",
-    "squeeze",
-    "permute",
-    "detach",
-    "alias",
-}
-VIEWS |= {"_unsafe_view", "unbind", "diagonal", "as_strided", "split_with_sizes", "_reshape_alias", "chunk", "t_"}
+from benchmarks.profiling import Kernels
+
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 HOST = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__"}
 
 
-class Operations(TorchDispatchMode):
+class Operations(Kernels):
     """Counts the kernels that are launched, and refuses those after which the host needs a value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
@@ -50,8 +32,7 @@ class Operations(TorchDispatchMode):
             assert all(each is None or each.dtype != torch.bool for each in args[1]), (
                 "a mask as index waits for its sum"
             )
-        self.counts.update([name] * (name not in VIEWS))
-        return function(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(function, types, args, kwargs)
 
 
 class HostCopies(TorchFunctionMode):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.on_a_card.setting import Row, Setting, gradient_steps, networks
-from benchmarks.trainings import NOISE, on_noise
+from benchmarks.on_a_card.setting import Row, Setting, networks
+from benchmarks.trainings import NOISE, gradient_steps, on_noise
 from ddpm.data.splits import Split
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.networks.unet import UNet

@@ -4,46 +4,25 @@ The images are MNIST's, where DDPM_DATA_DIR names their folder or data/mnist is 
 of the same sizes, for times depend little on what is seen; then there is nothing to download.
 """
 
-import json
 import os
 import re
-import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.on_a_card.setting import ROOT, Row, Setting, mode
+from benchmarks.on_a_card.setting import Row, Setting, mode
+from benchmarks.synthetic import ROOT, TINY, copy_stages, set_params, write_mnist_files
 from ddpm.runtime.console import UserError
 from ddpm.runtime.device import Runtime
-from ddpm.runtime.params import read_yaml
 
 RUNNING = re.compile(r"Running stage '([^']+)'")
-SIDE, CLASSES = 28, 10
 MNIST_COUNTS, FEW = (60_000, 10_000), (600, 100)  # of training and of test images
 NOISE = "data/noise"
 OWN_IMAGES: dict[str, Any] = {"data.set": NOISE, "download.sets": []}
-TINY: dict[str, Any] = {
-    "classifier.channels": 1,
-    "classifier.epochs": 1,
-    "model.channels": [8, 16],
-    "model.patch_size": 2,
-    "train.epochs": 1,
-    "sample.gallery.count": 8,
-    "sample.gallery.steps": 20,
-    "sample.gallery.keep_every": 2,
-    "sample.population.count": 64,
-    "sample.population.steps": 5,
-    "likelihood.images": 10,
-    "likelihood.terms": 3,
-    "classification_accuracy_score.count": 64,
-}
 
 
 def stages(setting: Setting, runtime: Runtime) -> Iterator[Row]:
@@ -56,9 +35,10 @@ def stages(setting: Setting, runtime: Runtime) -> Iterator[Row]:
     what = f"`dvc repro` of {'MNIST' if data else 'noise'}, {mode()}"
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder, "workspace")
-        copy_workspace(workspace, (TINY if setting.small else {}) | ({} if data else OWN_IMAGES))
+        copy_stages(workspace)
+        set_params(workspace, (TINY if setting.small else {}) | ({} if data else OWN_IMAGES))
         if not data:
-            write_noise(workspace / NOISE, FEW if setting.small else MNIST_COUNTS)
+            write_mnist_files(workspace / NOISE, *(FEW if setting.small else MNIST_COUNTS))
         [*_] = dvc(workspace, data, "init", "--no-scm", "--quiet")
         stage, began = "", time.perf_counter()
         at = began
@@ -78,33 +58,6 @@ def folder_of_mnist(setting: Setting) -> Path | None:
     if named := os.environ.get("DDPM_DATA_DIR"):
         return Path(named).resolve()
     return ROOT / "data" if (ROOT / "data/mnist").is_dir() and not setting.small else None
-
-
-def copy_workspace(workspace: Path, changes: Mapping[str, Any]) -> None:
-    """What dvc runs on, with these params, each by its dotted name, and with no cache; it needs no git."""
-    for name in ("src", "stages"):
-        shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copy(ROOT / "dvc.yaml", workspace)
-    params = read_yaml(ROOT / "params.yaml")
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        section = params
-        for each in sections:
-            section = section[each]
-        section[key] = value
-    (workspace / "params.yaml").write_text(json.dumps(params))  # which is YAML, too
-
-
-def write_noise(folder: Path, counts: tuple[int, int]) -> None:
-    """MNIST's four files, with images of noise, so many to train on and to test, the classes equally many."""
-    folder.mkdir(parents=True)
-    source = np.random.default_rng(0)
-    for prefix, count in zip(("train", "t10k"), counts, strict=True):
-        images = source.integers(0, 256, (count, SIDE, SIDE), np.uint8)
-        labels = np.arange(count, dtype=np.uint8) % CLASSES
-        header = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, count) + labels.tobytes())
 
 
 def dvc(workspace: Path, data: Path | None, *arguments: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,10 +10,8 @@ import torch
 from benchmarks.trainings import article_params
 from ddpm.runtime.device import Runtime
 from ddpm.runtime.params import load_params
-from ddpm.training.loop import EpochEnd, Training
 from stages.train import Params
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_MEASURED = "not measured"
 
 
@@ -74,11 +71,6 @@ def networks(setting: Setting) -> dict[str, Params]:
 def mode() -> str:
     """Whether this process replays steps as CUDA graphs."""
     return "captured" if os.environ.get("DDPM_CAPTURE") == "1" else "eager"
-
-
-def gradient_steps(training: Training) -> Iterator[object]:
-    """What the run yields after each gradient step."""
-    return (event for event in training.run() if not isinstance(event, EpochEnd))
 
 
 def take(steps: Iterator[object], count: int) -> None:

@@ -7,8 +7,8 @@ from itertools import islice
 
 import torch
 
-from benchmarks.on_a_card.setting import NOT_MEASURED, Row, Setting, gradient_steps, mode, networks, seconds_of, take
-from benchmarks.trainings import NOISE, on_noise
+from benchmarks.on_a_card.setting import NOT_MEASURED, Row, Setting, mode, networks, seconds_of, take
+from benchmarks.trainings import NOISE, gradient_steps, on_noise
 from ddpm.data.images import to_uint8
 from ddpm.diffusion.samplers import SamplerParams
 from ddpm.diffusion.schedule import NoiseSchedule

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
-from benchmarks.on_a_card.setting import Row, Setting, gradient_steps, networks, take
-from benchmarks.trainings import on_noise
+from benchmarks.on_a_card.setting import Row, Setting, networks, take
+from benchmarks.trainings import gradient_steps, on_noise
 from ddpm.runtime.device import Runtime, start
 from ddpm.training.loop import Training
 from stages.train import Params

@@ -16,9 +16,10 @@ from typing import TextIO
 
 import torch
 
-from benchmarks.on_a_card.setting import NOT_MEASURED, ROOT, Row, Setting, gradient_steps, mode, networks
+from benchmarks.on_a_card.setting import NOT_MEASURED, Row, Setting, mode, networks
 from benchmarks.on_a_card.speed import untrained
-from benchmarks.trainings import NOISE, on_noise
+from benchmarks.synthetic import ROOT
+from benchmarks.trainings import NOISE, gradient_steps, on_noise
 from ddpm.data.splits import Split
 from ddpm.networks.classifier import Classifier, ClassifierParams
 from ddpm.networks.sampling import draw_batch

@@ -13,7 +13,8 @@ from benchmarks import gpu
 from benchmarks.gpu import PARTS, Outcome, Part, outcome, read, table
 from benchmarks.on_a_card import correctness
 from benchmarks.on_a_card.correctness import gradient, gradients, largest_difference
-from benchmarks.on_a_card.setting import FULL, ROOT, SMALL, Row, networks
+from benchmarks.on_a_card.setting import FULL, SMALL, Row, networks
+from benchmarks.synthetic import ROOT
 from benchmarks.trainings import article_params
 from ddpm.runtime.device import Runtime
 

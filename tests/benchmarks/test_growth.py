@@ -65,7 +65,7 @@ def test_archives_unpack_to_the_pictures(tmp_path: Path) -> None:
 
 
 def test_mnist_files_are_read_as_such(tmp_path: Path) -> None:
-    synthetic.write_mnist_files(tmp_path / "files", COUNT)
+    synthetic.write_mnist_files(tmp_path / "files", 900, 100)
     folder = read_idx_folder(tmp_path / "files")
     assert (len(folder.train), len(folder.test or [])) == (900, 100)
     assert np.array_equal(folder.train[7].source, synthetic.levels(900, (1, 28, 28), 0, 0)[7, 0])
@@ -82,7 +82,7 @@ def test_arrays_are_those_of_preprocess(tmp_path: Path) -> None:
 
 def test_params_of_a_workspace_are_changed_in_their_sections(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("data: {set: x, size: 3}\nsample: {gallery: {count: 64, seed: 0}}\n")
-    synthetic.set_params(tmp_path, data={"size": [28, 28]}, sample={"gallery": {"count": 8}})
+    synthetic.set_params(tmp_path, {"data.size": [28, 28], "sample.gallery.count": 8})
     assert read_yaml(tmp_path / "params.yaml") == {
         "data": {"set": "x", "size": [28, 28]},
         "sample": {"gallery": {"count": 8, "seed": 0}},

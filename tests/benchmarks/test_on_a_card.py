@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from benchmarks.on_a_card import states
-from benchmarks.on_a_card.pipeline import MNIST_COUNTS, TINY, copy_workspace, dvc, folder_of_mnist, write_noise
-from benchmarks.on_a_card.setting import FULL, ROOT, SMALL, networks
+from benchmarks.on_a_card.pipeline import MNIST_COUNTS, dvc, folder_of_mnist
+from benchmarks.on_a_card.setting import FULL, SMALL, networks
 from benchmarks.on_a_card.states import apart, compared, digests, resumed, straight
 from benchmarks.on_a_card.synchronisations import MESSAGE, counted, place, written
+from benchmarks.synthetic import ROOT, TINY, copy_stages, set_params, write_mnist_files
 from ddpm.data.datasets import SIZES
 from ddpm.data.idx import is_idx_folder, read_idx_folder
 from ddpm.runtime.console import UserError
@@ -115,19 +116,20 @@ def test_runs_are_captured_and_eager_where_they_are_compared(monkeypatch: pytest
 
 
 def test_the_copy_has_the_small_params_and_the_code(tmp_path: Path) -> None:
-    copy_workspace(tmp_path / "copy", TINY)
+    copy_stages(tmp_path / "copy")
+    set_params(tmp_path / "copy", TINY)
     assert read_yaml(tmp_path / "copy/params.yaml")["sample"]["population"]["count"] == 64
     for name in ("dvc.yaml", "stages/train.py", "src/ddpm/training/loop.py"):
         assert (tmp_path / "copy" / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 def test_noise_in_the_files_of_mnist(tmp_path: Path) -> None:
-    write_noise(tmp_path / "few", (20, 10))
+    write_mnist_files(tmp_path / "few", 20, 10)
     found = read_idx_folder(tmp_path / "few")
     assert [each.label for each in found.train] == [*range(10), *range(10)]
     assert len(found.test or []) == 10
     assert len({each.source.tobytes() for each in found.train}) == 20
-    write_noise(tmp_path / "many", MNIST_COUNTS)
+    write_mnist_files(tmp_path / "many", *MNIST_COUNTS)
     assert is_idx_folder(tmp_path / "many")
     assert {path.name: path.stat().st_size for path in (tmp_path / "many").iterdir()} == SIZES
 
