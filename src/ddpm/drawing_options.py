@@ -53,7 +53,12 @@ def add_sampler_options(parser: argparse.ArgumentParser, classes: str) -> None:
         help="evaluations of the network for each image (default: 20, or a distilled file's own)",
     )
     spacings = get_args(get_args(SamplerParams.model_fields["spacing"].annotation)[0])
-    option("--spacing", choices=spacings, default=None, help="which timesteps are taken: trailing, log_snr for colour")
+    option(
+        "--spacing",
+        choices=spacings,
+        default=None,
+        help="which timesteps are taken: trailing, log_snr for colour; power suits few",
+    )
     option("--eta", type=float, default=1.0, metavar="X", help="noise of all but ddpm, 0 (deterministic) to 1")
     left(
         "--guidance",

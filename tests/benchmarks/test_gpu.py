@@ -163,7 +163,7 @@ def test_a_wrong_gradient_is_beyond_its_bound(monkeypatch: pytest.MonkeyPatch) -
     def wrong(params: object, runtime: Runtime) -> dict[str, Tensor]:
         found = right(params, runtime)  # type: ignore[arg-type]
         if runtime.precision is torch.bfloat16:
-            found["down.0.norm1.weight"] = -found["down.0.norm1.weight"]
+            found["down.0.conv1.weight"] = -found["down.0.conv1.weight"]
         return found
 
     monkeypatch.setattr(correctness, "gradient", wrong)

@@ -46,7 +46,7 @@ def test_every_table_is_finite_and_every_timestep_has_noise_of_its_own(size: dic
     assert (schedule.posterior_variance <= schedule.betas * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading", "log_snr"])
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading", "log_snr", "power"])
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_samplers_walk_them(size: dict[str, Any], name: str, spacing: str) -> None:

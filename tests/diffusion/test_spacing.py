@@ -44,6 +44,8 @@ def test_spaced_timesteps(timesteps: int, steps: int | None, expected: list[int]
         (1, "linspace", [999]),
         (1, "log_snr", [999]),
         (2, "log_snr", [999, 0]),
+        (1, "power", [999]),
+        (4, "power", [999, 667, 378, 143]),  # 1000 (1 - i / 4)^1.4, less one
     ],
 )
 def test_other_spacings(steps: int, spacing: str, expected: list[int]) -> None:
@@ -58,7 +60,7 @@ def test_log_snr_is_even_where_the_timesteps_are_fine() -> None:
     assert steps[:-3] == pytest.approx(steps[0].item(), rel=0.12)
 
 
-@pytest.mark.parametrize("spacing", ["linspace", "leading", "log_snr", "trailing"])
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "log_snr", "power", "trailing"])
 @pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
 def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
     for steps in range(1, timesteps + 1):

@@ -78,9 +78,9 @@ def test_attention_starts_as_the_identity() -> None:
 def test_residual_block_is_its_definition(in_channels: int, out_channels: int) -> None:
     block = randomised(ResidualBlock(in_channels, out_channels, 6)).double()
     x, embedding = normal(2, in_channels, 4, 4).double(), normal(2, 6, seed=2).double()
-    h = F.conv2d(F.silu(whole_norm(x, block.norm1)), block.conv1.weight, block.conv1.bias, padding=1)
+    h = F.conv2d(F.silu(x), block.conv1.weight, block.conv1.bias, padding=1)
     time = (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
-    h = whole_norm(h, block.norm2) * (1 + time[:, :out_channels]) + time[:, out_channels:]
+    h = whole_norm(h, block.norm) * (1 + time[:, :out_channels]) + time[:, out_channels:]
     h = F.conv2d(F.silu(h), block.conv2.weight, block.conv2.bias, padding=1)
     same = in_channels == out_channels
     skip = x if same else F.conv2d(x, block.skip.weight, block.skip.bias)

@@ -20,6 +20,7 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.runtime.params import Section
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
+POWER = 1.4  # of the spacing of this name; docs/samplers.md has what else was tried
 Noise = Callable[[], Tensor]  # the next standard normal draw, shaped like x_t
 
 
@@ -28,7 +29,7 @@ class SamplerParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1, le=100_000)] | None
-    spacing: Literal["trailing", "linspace", "leading", "log_snr"] | None
+    spacing: Literal["trailing", "linspace", "leading", "log_snr", "power"] | None
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
@@ -62,8 +63,8 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
     """`steps` of the T timesteps, descending; None takes all T.
 
     trailing, or None: equal steps down from T-1. linspace: equal steps from T-1 to 0. leading: equal steps up from 0,
-    which does not see pure noise. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise ratio, each at the
-    nearest timestep that is still free.
+    which does not see pure noise. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise ratio. power: down
+    from T-1 as (1 - i / steps)^POWER, in smaller and smaller steps. Those two take the nearest timestep still free.
 
     Raises:
         ValueError: steps > timesteps.
@@ -79,16 +80,18 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
             return [timesteps // steps * i for i in reversed(range(steps))]
         case "linspace":
             return [round((timesteps - 1) * (1 - i / max(steps - 1, 1))) for i in range(steps)]
+        case "power":
+            return _each_once([round(timesteps * (1 - i / steps) ** POWER) - 1 for i in range(steps)], timesteps)
         case _:
-            return _evenly_in_log_snr(schedule, steps)
+            log_snr = schedule.alphas_cumprod.logit()
+            grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
+            return _each_once([int((log_snr - wanted).abs().argmin()) for wanted in grid], timesteps)
 
 
-def _evenly_in_log_snr(schedule: NoiseSchedule, steps: int) -> list[int]:
-    log_snr = schedule.alphas_cumprod.logit()
-    grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
-    walk, free = [], schedule.timesteps - 1
-    for left, wanted in zip(reversed(range(steps)), grid, strict=True):
-        nearest = int((log_snr - wanted).abs().argmin())
+def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
+    """A walk down the timesteps 0..timesteps-1, at those that are wanted, or the next one that is free."""
+    walk, free = [], timesteps - 1
+    for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
         walk.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
         free = walk[-1] - 1
     return walk
