@@ -15,13 +15,13 @@ from itertools import chain, repeat, starmap
 import torch
 from torch import Tensor
 
-from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED
+from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED, as_asked
 from ddpm.data.images import to_float, to_uint8
 from ddpm.data.splits import Split, load_split
 from ddpm.diffusion.samplers import SamplerParams, sample_loop, spaced_timesteps
 from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.classifier import features_and_logits, load_classifier
+from ddpm.networks.classifier import load_classifier
 from ddpm.networks.sampling import batches, noise_predictor, sample_batch
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
@@ -43,16 +43,15 @@ def main() -> None:
     walk = spaced_timesteps(loaded.schedule, guided.steps, guided.spacing)
     log_snr = loaded.schedule.alphas_cumprod.logit()
 
-    def as_asked(images: Tensor) -> str:
-        seen = features_and_logits(classifier, images, runtime.device)[1].argmax(1)
-        return f"{(seen == chosen.labels).double().mean().item():.2%}"
+    def share(images: Tensor) -> str:
+        return f"{as_asked(classifier, images, chosen.labels, runtime):.2%}"
 
     print("| t | log-SNR | without a guide | guided |\n| --- | --- | --- | --- |")
     for first in progress(range(0, len(walk), args.every), desc="class errors", unit="level"):
         drawn = [torch.cat([*drawn_from(loaded, chosen, walk, first, params, runtime)]) for params in (plain, guided)]
-        row = " | ".join(map(as_asked, drawn))
+        row = " | ".join(map(share, drawn))
         print(f"| {walk[first]} | {float(log_snr[walk[first]]):.1f} | {row} |", flush=True)
-    print(f"| the images themselves | | {as_asked(chosen.images)} | |")
+    print(f"| the images themselves | | {share(chosen.images)} | |")
 
 
 def drawn_from(

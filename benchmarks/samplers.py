@@ -28,7 +28,7 @@ from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.drawing_options import at_least
 from ddpm.generate import draw_images
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.classifier import NAMES, features_and_logits, load_classifier
+from ddpm.networks.classifier import NAMES, Classifier, features_and_logits, load_classifier
 from ddpm.networks.sampling import batches, draw_labels, noise_predictor, sample_batch
 from ddpm.runtime.console import run
 from ddpm.runtime.device import Runtime, start
@@ -210,10 +210,9 @@ class Judge:
 
     def others(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """The distance on principal components of pixels, and the share that classifier a takes for these classes."""
-        seen = features_and_logits(self.classifiers["a"], images, self.runtime.device)[1].argmax(1)
         return {
             "frechet_pixels": round(frechet_distance(self.train_pixels, self.components(images)), 4),
-            "as_asked": round((seen == labels).double().mean().item(), 4),
+            "as_asked": round(as_asked(self.classifiers["a"], images, labels, self.runtime), 4),
         }
 
     def frechet(self, images: Tensor) -> dict[str, float]:
@@ -225,6 +224,12 @@ class Judge:
 
     def _features(self, name: str, images: Tensor) -> Tensor:
         return features_and_logits(self.classifiers[name], images, self.runtime.device)[0]
+
+
+def as_asked(classifier: Classifier, images: Tensor, labels: Tensor, runtime: Runtime) -> float:
+    """The share of uint8 images (N, C, H, W) that the classifier takes for these classes (N,)."""
+    seen = features_and_logits(classifier, images, runtime.device)[1].argmax(1)
+    return (seen == labels).double().mean().item()
 
 
 def sha256(*paths: Path) -> str:
