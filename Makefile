@@ -60,13 +60,14 @@ article: env ## run the article's network and recipe as the experiment "article"
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.early=0 train.validation=0 train.log_every=1 sample.gallery.clip=false \
-		sample.gallery.guidance=1 sample.population.guidance=1
+		sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
 
 unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep its results in docs/unlabelled
-	scripts/variant.sh unlabelled model.class_conditional=false
+	scripts/variant.sh unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
 fashion: env ## run the default recipe on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
-	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]'
+	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
+		filter.least_probability=0.05
 
 distilled: env ## distil the model to STEPS evaluations, and keep what it draws in docs/distilled-STEPS: make distilled STEPS=4
 	scripts/variant.sh distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \

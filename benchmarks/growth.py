@@ -118,7 +118,7 @@ def by_images(count: int, shape: Shape, args: argparse.Namespace) -> Iterator[tu
             yield setting | {"what": what}, cost
         if args.until == "evaluate":
             set_params(folder, SHORT)
-            for stage in ("classifier@a", "classifier@b", "sample@gallery", "sample@population", "evaluate"):
+            for stage in ("classifier@a", "classifier@b", "sample@gallery", "sample@population", "filter", "evaluate"):
                 yield took(stage, "repro", "--single-item", stage)
 
 

@@ -40,9 +40,11 @@ TINY: dict[str, Any] = {  # params with which all stages take seconds
     "sample.gallery.keep_every": 2,
     "sample.population.count": 64,
     "sample.population.steps": 5,
+    "filter.least_probability": 0,
     "likelihood.images": 10,
     "likelihood.terms": 3,
     "classification_accuracy_score.count": 64,
+    "classification_accuracy_score.classifiers": 1,
 }
 Shape = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -25,6 +25,7 @@ from ddpm.training.distillation import DistillParams
 from ddpm.training.recipe import TrainParams
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
 from stages.evaluate import EvaluateParams
+from stages.filter import FilterParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
 from stages.rare_draw import RareDrawParams
@@ -79,6 +80,7 @@ class AllParams(Section):
     train: TrainParams
     distill: DistillParams
     sample: SamplePair
+    filter: FilterParams
     evaluate: EvaluateParams
     likelihood: LikelihoodParams
     classification_accuracy_score: ClassificationAccuracyScoreParams

@@ -1,10 +1,12 @@
 """The classification accuracy score: what a new classifier learns from samples (Ravuri and Vinyals, arXiv:1905.10887).
 
 Samples have the labels that were asked for, or, of a model that is told no class, those that classifier b gives them.
-The new classifier is tested on real test images, beside one that learned from as many real images with true labels.
+The new classifier is tested on real test images, beside one that learned from as many real images with true labels. Of
+either there are several, from different seeds: one alone would move by more than what is often to be told apart.
 Where there is but one class, there is no such score.
 """
 
+import statistics
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +23,16 @@ from ddpm.runtime.stage import Stage, run_stage
 from ddpm.training.classifier import fit_classifier
 
 PROCESSED = Path("data/processed")
-POPULATION = Path("data/samples/population.safetensors")
+FILTERED = Path("data/samples/filtered.safetensors")
 CLASSIFIER = Path("models/classifier-b.safetensors")
 METRICS = Path("metrics/classification_accuracy_score")
 
 
 class ClassificationAccuracyScoreParams(Section):
-    """From how many images is learned, at most."""
+    """From how many images is learned, at most, and how often."""
 
     count: Annotated[int, Field(ge=2)]
+    classifiers: Annotated[int, Field(ge=1, le=100)]
 
 
 class Params(Sections):
@@ -39,11 +42,11 @@ class Params(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Learn from samples, then from real images; test both on the real test images of the classes trained on."""
+    """Learn from samples and from real images, in turn; test on the real test images of the classes trained on."""
     params = stage.params(Params).classification_accuracy_score
     runtime = start()
     judge = load_classifier(stage.input(CLASSIFIER))
-    population, data, facts = load_samples(stage.input(POPULATION))
+    population, data, facts = load_samples(stage.input(FILTERED))
     splits = {name: load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test")}
     if not judge.knows_classes:
         write_json(stage.output(METRICS / "accuracy.json"), {"count": 0, "samples": None, "real": None})
@@ -54,13 +57,27 @@ def main(stage: Stage) -> None:
     asked = population.get("labels")
     labels = features_and_logits(judge, samples, runtime.device)[1].argmax(1) if asked is None else asked[:count]
     recipe = new_recipe(judge.params, judge.params.epochs_of(len(splits["train"].split.labels)), count)
-    order = torch.randperm(len(train.images), generator=generator(recipe.seed, "classification accuracy score"))
-    scores: dict[str, dict[str, float | str]] = {}
-    for name, source in (("samples", Split(samples, labels)), ("real", train.take(order[:count]))):
-        learned = fit_classifier(f"learn from {name}", source, data, recipe, runtime)
-        scores[name] = {"accuracy": round(accuracy(learned, *test, runtime.device), 6)}
-    scores["samples"]["labels"] = "classifier b" if asked is None else "asked for"
-    write_json(stage.output(METRICS / "accuracy.json"), {"count": count, **scores})
+    found: dict[str, list[float]] = {"samples": [], "real": []}
+    for number in range(params.classifiers):
+        new = recipe.model_copy(update={"seed": (recipe.seed + number) % 2**63})
+        source = generator(recipe.seed, "classification accuracy score", number)
+        real = train.take(torch.randperm(len(train.images), generator=source)[:count])
+        for name, images in (("samples", Split(samples, labels)), ("real", real)):
+            learned = fit_classifier(
+                f"learn from {name}, {number + 1} of {params.classifiers}", images, data, new, runtime
+            )
+            found[name].append(accuracy(learned, *test, runtime.device))
+    rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in found.items()}
+    rows["samples"]["labels"] = "classifier b" if asked is None else "asked for"
+    write_json(stage.output(METRICS / "accuracy.json"), {"count": count, "classifiers": params.classifiers, **rows})
+
+
+def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
+    """Of several classifiers' accuracies; of one there is no deviation."""
+    row: dict[str, float | str] = {"accuracy": round(statistics.mean(accuracies), 6)}
+    if len(accuracies) > 1:
+        row["accuracy_deviation"] = round(statistics.stdev(accuracies), 6)
+    return row
 
 
 def new_recipe(judge: ClassifierParams, epochs: int, count: int) -> ClassifierParams:

@@ -82,7 +82,7 @@ def main(stage: Stage) -> None:
     params = stage.params(Params).evaluate
     runtime = start()
     gallery, data, kept = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
-    population, _, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    population, _, facts = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
     if not kept["kept_t"]:
         raise UserError("sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more")
     samples = population["images"], population.get("labels")
@@ -91,7 +91,8 @@ def main(stage: Stage) -> None:
     )
     count = min(len(samples[0]), len(test.images), len(train.images) // 2)
     if count <= NEIGHBOURS:
-        raise UserError(f"sample.population.count: the scores need more than {NEIGHBOURS} samples and test images")
+        needed = f"more than {NEIGHBOURS} samples that are kept, and test images"
+        raise UserError(f"sample.population.count: the scores need {needed}")
     draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
     scores: dict[str, object] = {"count": count}
     with progress(desc="evaluate", total=len(NAMES) + 2, unit="step") as bar:

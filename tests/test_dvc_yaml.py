@@ -141,6 +141,7 @@ def test_the_sections_read_are_those_expected() -> None:
         "rare_confirm": {*cut, "rare_learn", "rare_confirm.arms", "rare_confirm.seeds"},
         "rare_oracle": {"rare_learn", "rare_oracle.arm"},
         "sample": {"sample.${item.set}", "sample.model"},
+        "filter": {"filter"},
         "evaluate": {"evaluate"},
         "likelihood": {"likelihood"},
         "classification_accuracy_score": {"classification_accuracy_score"},

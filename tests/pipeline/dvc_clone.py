@@ -32,6 +32,7 @@ STAGES = [
     "train",
     "sample@gallery",
     "sample@population",
+    "filter",
     "evaluate",
     "likelihood",
     "classification_accuracy_score",

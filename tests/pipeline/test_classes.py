@@ -18,7 +18,8 @@ from tests.pipeline.dvc_clone import Built, Clone, build_once, copy_clone, ran
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 CPU = torch.device("cpu")
-BEHIND_TRAIN = {"sample@gallery", "sample@population", "evaluate", "likelihood", "classification_accuracy_score"}
+POPULATION = {"sample@population", "filter", "evaluate", "classification_accuracy_score"}
+BEHIND_TRAIN = {"sample@gallery", "likelihood", *POPULATION}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_population_is_judged_by_the_labels_that_were_asked_for(two_classes: C
     found = json.loads((two_classes.path / "metrics/evaluate/scores.json").read_text())
     classifier = load_classifier(two_classes.path / "models/classifier-b.safetensors")
     test = load_split(two_classes.path / "data/processed/test.safetensors").of([7])
-    drawn = samples(two_classes, "population")[0]["images"]
+    drawn = samples(two_classes, "filtered")[0]["images"]  # all of them: `filter.least_probability` is 0
     assert found["count"] == len(drawn) == 64
     for row, images in (("samples", drawn), ("test", test.images)):
         _, logits = features_and_logits(classifier, images, CPU)
@@ -74,7 +75,7 @@ def test_a_population_is_judged_by_the_labels_that_were_asked_for(two_classes: C
 
 def test_other_classes_draw_the_population_alone_anew(changed: Clone) -> None:
     changed.edit_params({"sample.population.classes": [3]})
-    assert ran(changed.dvc("repro")) == {"sample@population", "evaluate", "classification_accuracy_score"}
+    assert ran(changed.dvc("repro")) == POPULATION
     assert samples(changed, "population")[0]["labels"].tolist() == [3] * 64
 
 

@@ -20,7 +20,7 @@ def test_a_distilled_model_is_made_drawn_from_and_scored(clone: Clone) -> None:
     own = [f"sample.{name}.{each}" for name in ("gallery", "population") for each in OWN_WAY]
     settings = options("distill.steps=[2]", source, "sample.gallery.keep_every=1", *QUICK, *own)
     output = clone.dvc("exp", "run", "--name", "few", *settings)
-    behind = {"sample@gallery", "sample@population", "evaluate", "classification_accuracy_score"}
+    behind = {"sample@gallery", "sample@population", "filter", "evaluate", "classification_accuracy_score"}
     assert (ran(output), restored(output)) == ({"distill@2", *behind}, set()), output
     assert clone.dvc("status").strip() == "Data and pipelines are up to date."
     summary = read_json(clone.path / "metrics/distill/2/summary.json")

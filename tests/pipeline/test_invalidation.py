@@ -12,7 +12,7 @@ from tests.pipeline.dvc_clone import Built, Clone, copy_clone, ran, restored
 pytestmark = pytest.mark.pipeline
 SAMPLES = {"sample@gallery", "sample@population"}
 CLASSIFIERS = {"classifier@a", "classifier@b"}
-SCORES = {"evaluate", "likelihood", "classification_accuracy_score"}
+SCORES = {"filter", "evaluate", "likelihood", "classification_accuracy_score"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def unchanged(pipeline: Built) -> Iterator[Clone]:
     ("name", "value", "stages"),
     [
         ("schedule.beta_end", 0.019, {"forward_diffusion", "train", *SAMPLES, *SCORES}),
-        ("classifier.lr", 0.003, {*CLASSIFIERS, "evaluate", "classification_accuracy_score"}),
+        ("classifier.lr", 0.003, {*CLASSIFIERS, "filter", "evaluate", "classification_accuracy_score"}),
         ("sample.gallery.classes", [7], {"sample@gallery"}),  # which are all that the model has seen
     ],
 )
@@ -66,6 +66,7 @@ def test_a_comment_reruns_the_stages_that_import_the_file(growing: Clone) -> Non
         ("model.time_embed_dim", 32, {"train"}),
         ("sample.gallery.seed", 2, {"sample@gallery"}),
         ("sample.population.seed", 3, {"sample@population"}),
+        ("filter.least_probability", 0.25, {"filter"}),
         ("evaluate.confidence", 0.8, {"evaluate"}),
         ("likelihood.seed", 1, {"likelihood"}),
         ("classification_accuracy_score.count", 50, {"classification_accuracy_score"}),
@@ -83,7 +84,7 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone, name: str, va
         ("src/ddpm/data/datasets.py", {"download@mnist", "preprocess"}),
         ("src/ddpm/data/idx.py", {"preprocess"}),
         ("src/ddpm/data/decoding.py", {"preprocess"}),
-        ("src/ddpm/networks/classifier.py", {*CLASSIFIERS, "evaluate", "classification_accuracy_score"}),
+        ("src/ddpm/networks/classifier.py", {*CLASSIFIERS, "filter", "evaluate", "classification_accuracy_score"}),
         ("src/ddpm/training/classifier.py", {*CLASSIFIERS, "classification_accuracy_score"}),
         ("src/ddpm/training/loop.py", {"train"}),
         ("src/ddpm/training/setup.py", {"train"}),

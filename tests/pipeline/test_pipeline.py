@@ -19,6 +19,7 @@ pytestmark = pytest.mark.pipeline
 ARRAYS = [
     "data/processed/test.safetensors",
     "data/processed/train.safetensors",
+    "data/samples/filtered.safetensors",
     "data/samples/gallery.safetensors",
     "data/samples/population.safetensors",
 ]
@@ -92,7 +93,7 @@ def test_models_and_arrays_load(pipeline: Built) -> None:
     assert loaded.schedule.timesteps == 1000
     assert load_classifier(pipeline.clone.path / "models/classifier-b.safetensors").num_features == 4
     lengths = [len(load_arrays(pipeline.clone.path / name)[0]["images"]) for name in ARRAYS]
-    assert lengths == [10_000, 60_000, 8, 64]
+    assert lengths == [10_000, 60_000, 64, 8, 64]
 
 
 def test_second_run_runs_nothing(clone: Clone) -> None:

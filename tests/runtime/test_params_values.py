@@ -195,6 +195,8 @@ WRONG = [
     ("train.log_every", 0, "train.log_every", "greater than or equal to 1, got 0"),
     ("train.seed", -1, "train.seed", "greater than or equal to 0, got -1"),
     ("sample.gallery.steps", 0, "sample.gallery.steps", "greater than or equal to 1, got 0"),
+    ("filter.least_probability", 1, "filter.least_probability", "less than 1, got 1"),
+    ("filter.least_probability", -0.1, "filter.least_probability", "greater than or equal to 0, got -0.1"),
     ("sample.population.eta", 2, "sample.population.eta", "less than or equal to 1, got 2"),
     ("sample.population.eta", -0.5, "sample.population.eta", "greater than or equal to 0, got -0.5"),
     ("sample.gallery.guidance", -0.5, "sample.gallery.guidance", "greater than or equal to 0, got -0.5"),

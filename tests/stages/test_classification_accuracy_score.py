@@ -37,7 +37,7 @@ def learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Learned
     """A folder with all but the samples; the training images are numbered by the level of a pixel."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
-    Path("params.yaml").write_text("classification_accuracy_score: {count: 20}\n")
+    Path("params.yaml").write_text("classification_accuracy_score: {count: 20, classifiers: 2}\n")
     judge(DIGITS)
     numbered = torch.zeros(90, 1, 28, 28, dtype=torch.uint8)
     numbered[:, 0, 0, 0] = torch.arange(90)
@@ -59,7 +59,7 @@ def judge(card: DataCard) -> None:
 
 def drawn(labels: Tensor | None) -> Tensor:
     """Write samples, and return them."""
-    write_samples("population", DIGITS, images(30), labels, [*range(10)])
+    write_samples("filtered", DIGITS, images(30), labels, [*range(10)])
     return images(30)
 
 
@@ -89,8 +89,9 @@ def test_real_images_are_a_random_subset_with_their_true_labels(learned: Learned
     drawn(ASKED)
     scores()
     scores()
-    _, ((first, labels), _), _, ((again, _), _) = learned
+    _, ((first, labels), _), _, ((second, _), _), _, ((again, _), _), _, _ = learned
     numbers = first[:, 0, 0, 0].long()
+    assert not torch.equal(first, second)  # each classifier has a subset of its own
     assert len(set(numbers.tolist())) == 20
     assert numbers.max() > 40  # the first twenty of the file are no sample
     assert torch.equal(labels, TRAIN_LABELS[numbers])
@@ -100,9 +101,30 @@ def test_real_images_are_a_random_subset_with_their_true_labels(learned: Learned
 def test_it_is_learned_as_classifier_b_was_for_as_many_epochs_of_fewer_images(learned: Learned) -> None:
     drawn(ASKED)
     scores()
-    for _, params in learned:
-        assert params == classifier_params(images=100, epochs=5, seed=6)  # of 90 images b has seen 450
+    for number, (_, params) in enumerate(learned):
+        assert params == classifier_params(images=100, epochs=5, seed=6 + number // 2)  # of 90 images b has seen 450
         assert params.epochs_of(20) == 5
+
+
+def test_the_score_is_the_mean_of_several_classifiers_with_their_deviation(
+    learned: Learned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn(ASKED)
+    accuracies = iter([0.5, 0.875, 0.75, 0.625])  # from samples and from real images, in turn
+    monkeypatch.setattr(stage, "accuracy", lambda *_: next(accuracies))
+    found = scores()
+    assert len(learned) == found["classifiers"] * 2 == 4
+    assert (found["samples"]["accuracy"], found["real"]["accuracy"]) == (0.625, 0.75)
+    assert found["samples"]["accuracy_deviation"] == found["real"]["accuracy_deviation"] == round(0.125 * 2**0.5, 6)
+
+
+def test_of_one_classifier_there_is_no_deviation(learned: Learned) -> None:
+    drawn(ASKED)
+    Path("params.yaml").write_text("classification_accuracy_score: {count: 20, classifiers: 1}\n")
+    found = scores()
+    assert len(learned) == 2
+    assert found["samples"].keys() == {"accuracy", "labels"}
+    assert found["real"].keys() == {"accuracy"}
 
 
 def test_of_one_class_there_is_no_score(learned: Learned) -> None:

@@ -65,7 +65,7 @@ def split(name: str, images: Tensor, labels: Tensor, card: DataCard = DIGITS) ->
 def samples(
     images: Tensor, labels: Tensor | None = None, classes: tuple[int, ...] = CLASSES, card: DataCard = DIGITS
 ) -> None:
-    for name, kept in (("population", 0), ("gallery", 2)):
+    for name, kept in (("filtered", 0), ("gallery", 2)):
         write_samples(name, card, images, labels, [*classes], kept)
 
 
@@ -203,5 +203,7 @@ def test_too_few_images_are_refused() -> None:
     split("train", *drawn(60, 0))
     split("test", *drawn(5, 1))
     samples(*HONEST)
-    with pytest.raises(UserError, match=r"^sample\.population\.count: the scores need more than 5 samples and test"):
+    with pytest.raises(
+        UserError, match=r"^sample\.population\.count: the scores need more than 5 samples that are kept"
+    ):
         scores()

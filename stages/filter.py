@@ -1,0 +1,79 @@
+"""Keep, of the population, the images that classifier a takes for the class that was asked for.
+
+As Razavi et al. 2019 reject samples by a classifier (arXiv:1906.00446, section 3.3), here with a bound on the
+probability. Where no class was asked for, the likeliest counts. Where there is but one class, all are kept.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddpm.data.splits import load_samples
+from ddpm.networks.classifier import Classifier, features_and_logits, load_classifier
+from ddpm.runtime.arrays import save_arrays
+from ddpm.runtime.console import UserError
+from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.files import write_json
+from ddpm.runtime.params import Section, Sections
+from ddpm.runtime.stage import Stage, run_stage
+
+SAMPLES = Path("data/samples")
+CLASSIFIER = Path("models/classifier-a.safetensors")
+METRICS = Path("metrics/filter")
+
+
+class FilterParams(Section):
+    """What classifier a must give the class of an image at least."""
+
+    least_probability: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Params(Sections):
+    """What this stage reads."""
+
+    filter: FilterParams
+
+
+def main(stage: Stage) -> None:
+    """Look at all images, write those that are kept, and how many these are of each class."""
+    least = stage.params(Params).filter.least_probability
+    runtime = start()
+    classifier = load_classifier(stage.input(CLASSIFIER))
+    population, data, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    images, asked = population["images"], population.get("labels")
+    kept = torch.ones(len(images), dtype=torch.bool)
+    classes = torch.zeros(len(images), dtype=torch.int64) if asked is None else asked
+    if classifier.knows_classes:
+        probability, classes = class_probability(classifier, images, asked, facts["classes"], runtime)
+        kept = probability >= least
+    if not kept.any():
+        drawn = f"of {len(kept)} images drawn classifier a gives none its class with {least:g} or more"
+        raise UserError(f"filter.least_probability: {drawn}; train longer, or set 0, which keeps all")
+    samples = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
+    if asked is not None:
+        samples["labels"] = asked[kept]
+    save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)
+    shares = {data.classes[label]: share(kept[classes == label]) for label in classes.unique().tolist()}
+    summary = {"drawn": len(kept), "kept": int(kept.sum()), "share": share(kept), "least_share": min(shares.values())}
+    write_json(stage.output(METRICS / "summary.json"), summary)
+
+
+def class_probability(
+    classifier: Classifier, images: Tensor, asked: Tensor | None, classes: list[int], runtime: Runtime
+) -> tuple[Tensor, Tensor]:
+    """What a classifier gives the class that was asked for, or else the likeliest of `classes` (N,), and that class."""
+    probability = features_and_logits(classifier, images, runtime.device)[1].softmax(1)
+    found = torch.tensor(classes)[probability[:, classes].argmax(1)] if asked is None else asked
+    return probability.gather(1, found[:, None]).squeeze(1), found
+
+
+def share(kept: Tensor) -> float:
+    """Of booleans (N,), those that are true."""
+    return round(float(kept.double().mean()), 4)
+
+
+if __name__ == "__main__":
+    run_stage("filter", main)
