@@ -20,14 +20,16 @@ FOLDERS = {
 }
 FILES = {
     "scores": "evaluate/scores.json",
+    "filter": "filter/summary.json",
     "bits": "likelihood/bits.json",
     "accuracy": "classification_accuracy_score/accuracy.json",
 }
 SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # of any other value, its name and _deviation
 SPACES = ("pixels", "features")
 # What a row shows, with how many digits. {row} is "samples" for a model, then "test" and "floor"; {learned} is
-# that, but "real" in the last; {test} and {train} are for models alone.
+# that, but "real" in the last; {test}, {train} and {share} are for models alone.
 ROWS = {
+    "kept by the filter": (3, ["filter.{share}"]),
     "Frechet distance, classifier b": (4, ["scores.b.{row}.frechet"]),
     "... over the floor": (1, ["scores.b.{row}.frechet_over_floor"]),
     "Frechet distance, classifier a": (4, ["scores.a.{row}.frechet"]),
@@ -62,11 +64,15 @@ def main(folders: Mapping[str, Path] | None = None) -> None:
     for text, (digits, paths) in ROWS.items():
         cells = []
         for found, row in columns.values():
-            learned = "real" if row == "floor" else row
-            splits = {split: split if row == "samples" else "" for split in ("test", "train")}
-            values = [shown(found, path.format(row=row, learned=learned, **splits), digits) for path in paths]
+            values = [shown(found, of_row(path, row), digits) for path in paths]
             cells.append(", ".join(values).removesuffix(", -").removesuffix("-"))
         print(f"| {text} | {' | '.join(cells)} |")
+
+
+def of_row(path: str, row: str) -> str:
+    """One of the paths in ROWS, as it is for a model's samples, for test images or for the floor."""
+    of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
+    return path.format(row=row, learned="real" if row == "floor" else row, **of_models)
 
 
 def shown(found: Mapping[str, float], path: str, digits: int) -> str:

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 from dvc.utils.flatten import flatten
 
 from scripts.reporting.runs import Run
-from scripts.results import FILES, ROWS, shown
+from scripts.results import FILES, ROWS, of_row, shown
 
 MEANINGS = {
+    "kept by the filter": "The share of drawn images that a classifier takes for the class asked for. The others are"
+    " thrown away, and all that follows is told of those that are kept.",
     "Frechet distance, classifier b": "How far the samples as a whole are from the training images, by the features of"
     " a classifier that no choice of the recipe has seen. Lower is better; real test images show what is within reach.",
     "... over the floor": "The same as a multiple of the floor: how far real training images are from one another.",
@@ -53,9 +55,7 @@ def scores(runs: Sequence[Run]) -> list[Score]:
     for name, (digits, paths) in ROWS.items():
         cells = []
         for values, row in columns:
-            learned = "real" if row == "floor" else row
-            splits = {split: split if row == "samples" else "" for split in ("test", "train")}
-            each = [shown(values, path.format(row=row, learned=learned, **splits), digits) for path in paths]
+            each = [shown(values, of_row(path, row), digits) for path in paths]
             cells.append("" if set(each) == {"-"} else ", ".join(each).removesuffix(", -"))
         if any(cells):
             part = (

@@ -17,6 +17,7 @@ SCORES = {
     "samples": {"precision": 0.25, "recall": 0.5, "copying_z_pixels": -1.5, "copying_z_features": 2},
     "test": {"precision": 0.75, "recall": 1},
 }
+FILTER = {"drawn": 8, "kept": 6, "share": 0.75}
 BITS = {"images": 10, "test": {"bits_per_dim": 2.5}, "train": {"bits_per_dim": 2.25}}
 ACCURACY = {"samples": {"accuracy": 0.5}, "real": {"accuracy": 0.875}}
 
@@ -24,7 +25,7 @@ ACCURACY = {"samples": {"accuracy": 0.5}, "real": {"accuracy": 0.875}}
 def test_values_stand_in_their_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for file, values in zip(results.FILES.values(), (SCORES, BITS, ACCURACY), strict=True):
+    for file, values in zip(results.FILES.values(), (SCORES, FILTER, BITS, ACCURACY), strict=True):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text(json.dumps(values))
     article = tmp_path / "article"  # of which only a part is there
@@ -37,6 +38,7 @@ def test_values_stand_in_their_columns(
         for cells in (line.split("|") for line in capsys.readouterr().out.splitlines())
     }
     assert table[""] == ["default", "article", "test images", "training images"]
+    assert table["kept by the filter"] == ["0.750", "", "", ""]
     assert table["Frechet distance, classifier b"] == ["2.0000", "", "1.0000", "0.5000"]
     assert table["... over the floor"] == ["4.0", "", "2.0", "1.0"]
     assert table["precision, recall"] == ["0.250, 0.500", "", "0.750, 1.000", ""]
