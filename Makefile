@@ -96,7 +96,7 @@ verify: env ## hash outputs and cache anew, and say what is damaged and how to m
 ##@ Work on it
 
 test: check ## check format, lint and types, then run the tests but for the longest
-	pytest -n 2 --dist worksteal -m "not long"
+	pytest -n 2 --dist worksteal --durations 20 -m "not long"
 
 check: .venv/.with-test ## check format, lint and types
 	ruff format --check .
