@@ -65,7 +65,7 @@ article: env ## run the article's network and recipe as the experiment "article"
 unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep its results in docs/unlabelled
 	scripts/variant.sh unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
-fashion: env ## run the default recipe on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
+fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
 	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
 		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30
 

@@ -26,7 +26,7 @@ from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.pictures import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
-from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
+from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share, likeliest
 
 PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")
@@ -62,7 +62,7 @@ class Seen(NamedTuple):
 
     def given_or_seen(self, classes: list[int]) -> Tensor:
         """The given classes; without them, the most probable ones of these."""
-        return torch.tensor(classes)[self.logits[:, classes].argmax(1)] if self.given is None else self.given
+        return likeliest(self.logits, classes) if self.given is None else self.given
 
 
 class Sets(NamedTuple):

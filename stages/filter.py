@@ -19,6 +19,7 @@ from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json
 from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.stage import Stage, run_stage
+from ddpm.scoring.scores import likeliest
 
 SAMPLES = Path("data/samples")
 CLASSIFIER = Path("models/classifier-a.safetensors")
@@ -38,17 +39,14 @@ class Params(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Look at all images, write those that are kept, and how many these are of each class."""
+    """Look at all images, write those that are kept, and their share: of all, and of the class that loses most."""
     least = stage.params(Params).filter.least_probability
     runtime = start()
     classifier = load_classifier(stage.input(CLASSIFIER))
-    population, data, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    population, _, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
     images, asked = population["images"], population.get("labels")
-    kept = torch.ones(len(images), dtype=torch.bool)
-    classes = torch.zeros(len(images), dtype=torch.int64) if asked is None else asked
-    if classifier.knows_classes:
-        probability, classes = class_probability(classifier, images, asked, facts["classes"], runtime)
-        kept = probability >= least
+    probability, classes = class_probability(classifier, images, asked, facts["classes"], runtime)
+    kept = probability >= least
     if not kept.any():
         drawn = f"of {len(kept)} images drawn classifier a gives none its class with {least:g} or more"
         raise UserError(f"filter.least_probability: {drawn}; train longer, or set 0, which keeps all")
@@ -56,18 +54,23 @@ def main(stage: Stage) -> None:
     if asked is not None:
         samples["labels"] = asked[kept]
     save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)
-    shares = {data.classes[label]: share(kept[classes == label]) for label in classes.unique().tolist()}
-    summary = {"drawn": len(kept), "kept": int(kept.sum()), "share": share(kept), "least_share": min(shares.values())}
+    lowest = min(share(kept[classes == label]) for label in classes.unique())
+    summary = {"drawn": len(kept), "kept": int(kept.sum()), "share": share(kept), "least_share": lowest}
     write_json(stage.output(METRICS / "summary.json"), summary)
 
 
 def class_probability(
     classifier: Classifier, images: Tensor, asked: Tensor | None, classes: list[int], runtime: Runtime
 ) -> tuple[Tensor, Tensor]:
-    """What a classifier gives the class that was asked for, or else the likeliest of `classes` (N,), and that class."""
-    probability = features_and_logits(classifier, images, runtime.device)[1].softmax(1)
-    found = torch.tensor(classes)[probability[:, classes].argmax(1)] if asked is None else asked
-    return probability.gather(1, found[:, None]).squeeze(1), found
+    """What a classifier gives the class that was asked for, or else the likeliest of `classes` (N,), and that class.
+
+    One that knows no classes is sure of the only one.
+    """
+    if not classifier.knows_classes:
+        return torch.ones(len(images)), torch.zeros(len(images), dtype=torch.int64)
+    logits = features_and_logits(classifier, images, runtime.device)[1]
+    found = likeliest(logits, classes) if asked is None else asked
+    return logits.softmax(1).gather(1, found[:, None]).squeeze(1), found
 
 
 def share(kept: Tensor) -> float:

@@ -94,7 +94,7 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone, name: str, va
         ("src/ddpm/diffusion/guidance.py", SAMPLES),
         ("src/ddpm/diffusion/guides.py", {"train", *SAMPLES, "likelihood"}),
         ("src/ddpm/scoring/figures.py", {"forward_diffusion", "evaluate"}),
-        ("src/ddpm/scoring/scores.py", {"evaluate"}),
+        ("src/ddpm/scoring/scores.py", {"filter", "evaluate"}),
         ("src/ddpm/diffusion/likelihood.py", {"likelihood"}),
         ("src/ddpm/generate.py", set()),
         ("scripts/check_params.py", set()),
