@@ -231,6 +231,20 @@ def test_a_request_to_end_reaches_both_and_both_may_finish(
     assert all(map(gone, workers))
 
 
+@pytest.mark.parametrize("between", [0, 0.01, 0.1, 0.5])
+def test_a_request_that_comes_again_and_again_does_not_keep_the_launcher(
+    launched: Launched, tmp_path: Path, between: float
+) -> None:
+    process = launched(f"{WORK_UNTIL_TOLD_TO_END}time.sleep(1)\nsys.exit(1)")
+    workers = pids(tmp_path)
+    for _ in range(4):  # from the user, and from the system at the end of each parent
+        process.send_signal(signal.SIGTERM)
+        time.sleep(between)
+    assert process.communicate(timeout=SECONDS) == ("", "")
+    assert process.returncode == 1
+    assert all(map(gone, workers))
+
+
 def test_processes_of_one_machine_get_their_arguments_and_wait_for_no_other(launched: Launched, tmp_path: Path) -> None:
     code = 'Path(f"{group.rank} of {group.size}").write_text(repr(sys.argv[1:]))'
     given = ("--out", "a folder", "-m", "--nnodes", "-4")

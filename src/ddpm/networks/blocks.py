@@ -42,8 +42,8 @@ class ResidualBlock(nn.Module):
 
     The norm, between the convolutions, is over all channels and pixels of an image: images do not depend on one
     another, and on a CPU it costs a third of a norm over groups. It takes scale and shift from the time (Dhariwal and
-    Nichol 2021, arXiv:2105.05233, "adaptive group normalization"). What enters is not normalised: that costs a twelfth
-    of a training step, and gains nothing (docs/recipe.md).
+    Nichol 2021, arXiv:2105.05233, "adaptive group normalization"). What enters is not normalised: that costs
+    a thirteenth of a training step, and gains nothing (docs/recipe.md).
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:

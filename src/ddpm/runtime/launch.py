@@ -8,6 +8,7 @@ Environment:
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from ddpm.runtime.group import launched
 
 MOST_PROCESSES = 256  # on one machine
 HELP = "DDPM_PROCESSES=N in the environment: N processes of this machine draw, by default one for each visible GPU."
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 ONE_MACHINE = ["--standalone", "--nnodes", "1", "--local-addr", "127.0.0.1"]  # whatever PET_* say of other machines
 
 
@@ -82,7 +84,12 @@ def launch(processes: int, module: str, arguments: Sequence[str] = (), several_m
     try:
         machine = [] if several_machines else ONE_MACHINE
         once = ["--max-restarts", "0", "--log-dir", os.devnull]
-        run.run(run.parse_args([*machine, *once, "--nproc-per-node", str(processes), "--module", module, *arguments]))
+        command = [*machine, *once, "--nproc-per-node", str(processes), "--module", module, *arguments]
+        settings = run.parse_args(command)
+        settings.signals_to_handle = ""  # torch's own handlers would raise again while it waits for the processes
+        for number in ENDING:
+            signal.signal(number, _end_once)
+        run.run(settings)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
@@ -93,3 +100,17 @@ def launch(processes: int, module: str, arguments: Sequence[str] = (), several_m
     except (ValueError, RuntimeError, AssertionError) as error:  # of its settings; of machines that it cannot reach
         reason = str(error).partition("\n")[0]
         raise UserError(f"PET_*, the settings of torch's launcher: {reason}") from None
+
+
+def _end_once(number: int, _frame: object) -> None:
+    """Ask torch's launcher to end the processes; it waits for them, whatever comes meanwhile but a second Ctrl-C.
+
+    One end often comes as several signals: to the group, at the death of the parent, and of the one that follows it.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+    raise SignalException("asked to end", signal.SIGTERM)
