@@ -296,15 +296,13 @@ def test_the_machine_of_node_rank_0_has_the_first_process(launched: Launched, tm
     assert [(tmp_path / f"{rank}.node").read_text() for rank in range(2)] == ["02", "12"]
 
 
-@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "DDPM_THREADS"])
 @pytest.mark.parametrize(("cores", "threads"), [(8, "4"), (3, "1"), (1, "1")])
-def test_threads_are_shared_among_the_processes(
-    launched: Launched, tmp_path: Path, cores: int, threads: str, variable: str
-) -> None:
-    code = f'ready(); Path(f"{{group.rank}}.threads").write_text(os.environ["{variable}"])'
+def test_threads_are_shared_among_the_processes(launched: Launched, tmp_path: Path, cores: int, threads: str) -> None:
+    variables = ("OMP_NUM_THREADS", "DDPM_THREADS")
+    code = f'ready(); Path(f"{{group.rank}}.threads").write_text(" ".join(os.environ[each] for each in {variables}))'
     process = launched(code, before=f"torch.set_num_threads({cores})", DDPM_THREADS=cores)
     assert process.communicate(timeout=SECONDS) == ("", "")
-    assert [(tmp_path / f"{rank}.threads").read_text() for rank in range(2)] == [threads] * 2
+    assert [(tmp_path / f"{rank}.threads").read_text() for rank in range(2)] == [f"{threads} {threads}"] * 2
 
 
 @pytest.mark.parametrize("settings", [{"PET_NNODES": "two"}, {"PET_NNODES": "2", "PET_RDZV_BACKEND": "carrier-pigeon"}])
