@@ -1,6 +1,5 @@
 """Check all of params.yaml at once, what spans its sections, and the place; `make repro` runs it first."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -23,6 +22,7 @@ from ddpm.runtime.stage import check_place
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.distillation import DistillParams
 from ddpm.training.recipe import TrainParams
+from scripts.results import read_json
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
 from stages.evaluate import EvaluateParams
 from stages.filter import FilterParams
@@ -178,11 +178,11 @@ def environment_note(recorded: Path) -> str:
     """What DVC does not see: how this machine differs from the one of the recorded training; empty where it does not.
 
     Raises:
-        UserError: an environment variable names what this machine does not have.
+        UserError: an environment variable names what this machine does not have; or the file is damaged.
     """
     if not recorded.is_file():
         return ""
-    before, here = json.loads(recorded.read_text()), start().describe()
+    before, here = read_json(recorded), start().describe()
     differing = [
         f"{name} {before[name]} (here {here[name]})" for name in here if before.get(name, here[name]) != here[name]
     ]

@@ -7,7 +7,6 @@ Of arms that were compared on spare images it prints one table; of those confirm
 f1.png beside the metrics. The first arm is the one without a generator that the others are held against.
 """
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from ddpm.balancing.learning import measures
 from ddpm.runtime.console import UserError, run
 from ddpm.runtime.files import write_whole
 from ddpm.scoring.figures import to_png
+from scripts.results import read_json
 
 SHOWN = {
     "rare_f1": "F1, rare",
@@ -50,7 +50,7 @@ def rows(folder: Path) -> pd.DataFrame:
     """A row for each classifier: what it was and what it came to."""
     found: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.json")):
-        facts = read(path)
+        facts = read_json(path)
         count, subset = map(int, path.stem.split("-"))
         rare = [*facts["rare"].values()]
         for arm, each in facts["arms"].items():
@@ -62,24 +62,12 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def read(path: Path) -> Any:
-    """A file of metrics.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); git checkout it, or run `make rare`") from None
-
-
 def oracle(folder: Path, confirmed: pd.DataFrame) -> dict[str, float]:
     """The mean measures of the classifiers that have seen all images."""
     paths = sorted((folder / "metrics/rare_oracle").glob("*.json"))
     if not paths:
         raise UserError(f"{folder}: has no metrics of rare_oracle, which the arms are held against; run `make rare`")
-    matrices = [torch.tensor(matrix) for path in paths for matrix in read(path)["confusions"]]
+    matrices = [torch.tensor(matrix) for path in paths for matrix in read_json(path)["confusions"]]
     found = [measures(matrix, confirmed["rare"].iloc[0]) for matrix in matrices]
     return {name: float(np.mean([getattr(each, name) for each in found])) for name in SHOWN}
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ddpm.runtime.console import UserError, run
 
@@ -97,8 +98,22 @@ def flat(folder: Path) -> dict[str, float]:
 
     for name, file in FILES.items():
         if (folder / file).exists():
-            add(name, json.loads((folder / file).read_text()))
+            add(name, read_json(folder / file))
     return found
+
+
+def read_json(path: Path) -> Any:
+    """A file of metrics.
+
+    Raises:
+        UserError: it is damaged, by a merge perhaps.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not valid JSON ({error}); `git checkout` it, or have `dvc repro` make it anew"
+        ) from None
 
 
 if __name__ == "__main__":

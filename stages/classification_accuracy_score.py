@@ -3,7 +3,7 @@
 Samples have the labels that were asked for, or, of a model that is told no class, those that classifier b gives them.
 The new classifier is tested on real test images, beside one that learned from as many real images with true labels. Of
 either there are several, from different seeds: one alone would move by more than what is often to be told apart.
-Where there is but one class, there is no such score.
+Where there is but one class, or one alone is drawn, there is no such score.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from ddpm.runtime.files import write_json
 from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.randomness import generator
 from ddpm.runtime.stage import Stage, run_stage
+from ddpm.scoring.scores import likeliest
 from ddpm.training.classifier import fit_classifier
 
 PROCESSED = Path("data/processed")
@@ -48,14 +49,17 @@ def main(stage: Stage) -> None:
     judge = load_classifier(stage.input(CLASSIFIER))
     population, data, facts = load_samples(stage.input(FILTERED))
     splits = {name: load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test")}
-    if not judge.knows_classes:
+    if len(facts["classes"]) == 1:
         write_json(stage.output(METRICS / "accuracy.json"), {"count": 0, "samples": None, "real": None})
         return
     train, test = (splits[name].of(facts["classes"]) for name in ("train", "test"))
     count = min(params.count, len(population["images"]), len(train.images))
     samples = population["images"][:count]
     asked = population.get("labels")
-    labels = features_and_logits(judge, samples, runtime.device)[1].argmax(1) if asked is None else asked[:count]
+    if asked is None:
+        labels = likeliest(features_and_logits(judge, samples, runtime.device)[1], facts["classes"])
+    else:
+        labels = asked[:count]
     recipe = new_recipe(judge.params, judge.params.epochs_of(len(splits["train"].split.labels)), count)
     found: dict[str, list[float]] = {"samples": [], "real": []}
     for number in range(params.classifiers):

@@ -91,8 +91,11 @@ def main(stage: Stage) -> None:
     )
     count = min(len(samples[0]), len(test.images), len(train.images) // 2)
     if count <= NEIGHBOURS:
-        needed = f"more than {NEIGHBOURS} samples that are kept, and test images"
-        raise UserError(f"sample.population.count: the scores need {needed}")
+        found = f"{len(samples[0])} samples, {len(test.images)} test images and {len(train.images)} training images"
+        raise UserError(
+            f"sample.population.count, data.test: the scores need more than {NEIGHBOURS} samples and test images, "
+            f"and twice as many training images, of the classes drawn; there are {found}"
+        )
     draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
     scores: dict[str, object] = {"count": count}
     with progress(desc="evaluate", total=len(NAMES) + 2, unit="step") as bar:
@@ -112,7 +115,7 @@ def main(stage: Stage) -> None:
         pictures["neighbours.png"] = neighbours_picture(sets.samples.images, train.images)
         names = data.classes
         pictures["classes.png"] = classes_picture(sets.samples.labels, sets.train.labels, names)
-        drawn = population.get("labels", sets.samples.labels)
+        drawn = sets.samples.given_or_seen(facts["classes"])
         pictures["by_class.png"] = by_class_picture(population["images"], drawn, names)
         bar.update()
     for name, picture in pictures.items():

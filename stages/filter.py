@@ -19,6 +19,7 @@ from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.files import write_json
 from ddpm.runtime.params import Section, Sections
 from ddpm.runtime.stage import Stage, run_stage
+from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import likeliest
 
 SAMPLES = Path("data/samples")
@@ -43,13 +44,18 @@ def main(stage: Stage) -> None:
     least = stage.params(Params).filter.least_probability
     runtime = start()
     classifier = load_classifier(stage.input(CLASSIFIER))
-    population, _, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    population, data, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    if (data.shape, data.classes) != (classifier.data.shape, classifier.data.classes):
+        raise UserError(
+            f"sample.model: it draws {data.name}, which is not what the classifiers know, {classifier.data.name}"
+        )
     images, asked = population["images"], population.get("labels")
     probability, classes = class_probability(classifier, images, asked, facts["classes"], runtime)
     kept = probability >= least
-    if not kept.any():
-        drawn = f"of {len(kept)} images drawn classifier a gives none its class with {least:g} or more"
-        raise UserError(f"filter.least_probability: {drawn}; train longer, or set 0, which keeps all")
+    if kept.sum() <= NEIGHBOURS and not kept.all():
+        few = f"to {int(kept.sum())} of {len(kept)} images drawn classifier a gives their class with {least:g} or more"
+        needed = f"and the scores need more than {NEIGHBOURS}"
+        raise UserError(f"filter.least_probability: {few}, {needed}; train longer, or set 0, which keeps all")
     samples = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
     if asked is not None:
         samples["labels"] = asked[kept]

@@ -10,8 +10,8 @@ from scripts.reporting.runs import Run
 from scripts.results import FILES, ROWS, of_row, shown
 
 MEANINGS = {
-    "kept by the filter": "The share of drawn images that a classifier takes for the class asked for. The others are"
-    " thrown away, and all that follows is told of those that are kept.",
+    "kept by the filter": "The share of drawn images to which a classifier gives the class asked for, or else some"
+    " class, with filter.least_probability or more. The others are thrown away: all but the bits is of those kept.",
     "Frechet distance, classifier b": "How far the samples as a whole are from the training images, by the features of"
     " a classifier that no choice of the recipe has seen. Lower is better; real test images show what is within reach.",
     "... over the floor": "The same as a multiple of the floor: how far real training images are from one another.",

@@ -25,7 +25,9 @@ from ddpm.runtime.console import run
 from ddpm.runtime.launch import launch, on_several_machines
 {}
 run(lambda: launch({}, "job", {}, several_machines={} and on_several_machines()))
+{}
 """
+IGNORING = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
 JOB = """
 import os, signal, sys, time, torch
 from pathlib import Path
@@ -145,13 +147,14 @@ def launched(tmp_path: Path) -> Iterator[Launched]:
         before: str = "",
         arguments: tuple[str, ...] = (),
         together: bool = True,
+        after: str = "",
         **settings: object,
     ) -> "subprocess.Popen[str]":
         (tmp_path / "job.py").write_text(JOB + code)
         environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{tmp_path}"}
         environment |= {name: str(value) for name, value in settings.items()}
         process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH.format(before, processes, arguments, together)],
+            [sys.executable, "-c", LAUNCH.format(before, processes, arguments, together, after)],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.PIPE,
@@ -243,6 +246,32 @@ def test_a_request_that_comes_again_and_again_does_not_keep_the_launcher(
     assert process.communicate(timeout=SECONDS) == ("", "")
     assert process.returncode == 1
     assert all(map(gone, workers))
+
+
+def test_signals_that_come_at_once_are_one_end(launched: Launched, tmp_path: Path) -> None:
+    process = launched(f"{WORK_UNTIL_TOLD_TO_END}sys.exit(1)")
+    pids(tmp_path)
+    process.send_signal(signal.SIGSTOP)  # until all have come
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGCONT):
+        process.send_signal(number)
+    assert process.communicate(timeout=SECONDS) == ("", "")
+    assert process.returncode == 1
+
+
+def test_a_launcher_that_ignores_the_end_of_its_terminal_goes_on(launched: Launched, tmp_path: Path) -> None:
+    process = launched(f"{WORK_UNTIL_TOLD_TO_END}sys.exit(1)", before=IGNORING)  # as nohup has it
+    pids(tmp_path)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=SECONDS) == ("", "")
+
+
+def test_after_the_processes_signals_are_what_they_were(launched: Launched) -> None:
+    process = launched("", after="import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    assert process.communicate(timeout=SECONDS) == ("", "")
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_processes_of_one_machine_get_their_arguments_and_wait_for_no_other(launched: Launched, tmp_path: Path) -> None:

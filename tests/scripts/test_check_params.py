@@ -28,6 +28,12 @@ def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, mo
     )
 
 
+def test_a_damaged_record_of_the_environment_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text("{\n<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"environment\.json: not valid JSON"):
+        environment_note(tmp_path / "environment.json")
+
+
 def test_every_known_set_can_be_downloaded() -> None:
     assert DownloadParams.model_validate_json(json.dumps({"sets": [*CHECKSUMS]})).sets == tuple(CHECKSUMS)
     assert DownloadParams.model_validate_json('{"sets": []}').sets == ()

@@ -63,3 +63,11 @@ def test_of_one_class_there_are_no_class_scores(tmp_path: Path, capsys: pytest.C
 def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{tmp_path / 'absent'}: no such folder of metrics$"):
         results.main({"samples": tmp_path / "absent"})
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / results.FILES["scores"]
+    path.parent.mkdir()
+    path.write_text("{\n<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"scores\.json: not valid JSON"):
+        results.main({"samples": tmp_path})

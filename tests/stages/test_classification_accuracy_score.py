@@ -127,8 +127,21 @@ def test_of_one_classifier_there_is_no_deviation(learned: Learned) -> None:
     assert found["real"].keys() == {"accuracy"}
 
 
-def test_of_one_class_there_is_no_score(learned: Learned) -> None:
-    drawn(None)
-    judge(ONE_CLASS)
+def test_classifier_b_gives_no_class_that_is_not_drawn(learned: Learned) -> None:
+    seen = images(30)
+    write_samples("filtered", DIGITS, seen, None, [3, 5])
+    judge = load_classifier(Path("models/classifier-b.safetensors"))
+    scores()
+    logits = features_and_logits(judge, seen[:18], CPU)[1]  # as many as there are real images of these
+    assert torch.equal(learned[0][0].labels, torch.tensor([3, 5])[logits[:, [3, 5]].argmax(1)])
+    assert not torch.equal(learned[0][0].labels, logits.argmax(1))
+
+
+@pytest.mark.parametrize(("card", "labels", "classes"), [(ONE_CLASS, None, [0]), (DIGITS, torch.full((30,), 7), [7])])
+def test_of_one_class_there_is_no_score(
+    learned: Learned, card: DataCard, labels: Tensor | None, classes: list[int]
+) -> None:
+    write_samples("filtered", card, images(30), labels, classes)
+    judge(card)
     assert scores() == {"count": 0, "samples": None, "real": None}
     assert not learned

@@ -203,7 +203,5 @@ def test_too_few_images_are_refused() -> None:
     split("train", *drawn(60, 0))
     split("test", *drawn(5, 1))
     samples(*HONEST)
-    with pytest.raises(
-        UserError, match=r"^sample\.population\.count: the scores need more than 5 samples that are kept"
-    ):
+    with pytest.raises(UserError, match=r"^sample\.population\.count, data\.test: the scores need more than 5 samples"):
         scores()

@@ -1,6 +1,7 @@
 """The filter: which images of the population are kept, and what is said of them."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,38 @@ def test_of_one_class_all_are_kept() -> None:
     assert summary["kept"] == 200
 
 
-def test_where_none_is_kept_nothing_is_written() -> None:
-    unlikely = probability().argmin(1)
-    write_samples("population", DIGITS, IMAGES, unlikely, [*range(10)])
+@pytest.mark.parametrize("likely", [0, 1, 5])
+def test_where_few_are_kept_nothing_is_written(likely: int) -> None:
+    own, order = probability(), probability().amax(1).argsort(descending=True)
+    labels = own.argmin(1)
+    labels[order[:likely]] = own.argmax(1)[order[:likely]]
+    least = float(own.max(1).values[order[5]]) - 1e-4
+    write_samples("population", DIGITS, IMAGES, labels, [*range(10)])
     message = (
-        "of 200 images drawn classifier a gives none its class with 0.99 or more; train longer, or set 0, which keep"
+        f"to {likely} of 200 images drawn classifier a gives their class with {least:g} or more, "
+        "and the scores need more than 5; train longer, or set 0, which keeps all"
     )
-    with pytest.raises(UserError, match=rf"^filter\.least_probability: {message}"):
-        filtered(0.99)
+    with pytest.raises(UserError, match=rf"^filter\.least_probability: {re.escape(message)}"):
+        filtered(least)
     assert not Path("data/samples/filtered.safetensors").exists()
     assert not Path("metrics/filter").exists()
+    labels[order[5]] = own.argmax(1)[order[5]]
+    write_samples("population", DIGITS, IMAGES, labels, [*range(10)])
+    if likely == 5:
+        assert filtered(least)[2]["kept"] == 6
+
+
+def test_no_more_are_needed_than_were_drawn() -> None:
+    write_samples("population", DIGITS, IMAGES[:5], torch.arange(5), [*range(10)])
+    assert filtered(0)[2]["kept"] == 5  # the scores say what they lack
+
+
+@pytest.mark.parametrize(
+    "other", [{"shape": (3, 28, 28)}, {"classes": ("a", "b", "c")}, {"classes": (*map(str, range(12)),)}]
+)
+def test_samples_of_what_the_classifiers_do_not_know_are_refused(other: dict[str, Any]) -> None:
+    card = DIGITS.model_copy(update={"name": "signs", **other})
+    write_samples("population", card, images(8, card.shape), torch.arange(8) % 3, [0, 1, 2])
+    said = rf"^sample\.model: it draws signs, which is not what the classifiers know, {DIGITS.name}$"
+    with pytest.raises(UserError, match=said):
+        filtered(0.5)

@@ -6,11 +6,12 @@ Environment:
                     which train together, but do not draw together.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -87,9 +88,8 @@ def launch(processes: int, module: str, arguments: Sequence[str] = (), several_m
         command = [*machine, *once, "--nproc-per-node", str(processes), "--module", module, *arguments]
         settings = run.parse_args(command)
         settings.signals_to_handle = ""  # torch's own handlers would raise again while it waits for the processes
-        for number in ENDING:
-            signal.signal(number, _end_once)
-        run.run(settings)
+        with _ended_once():
+            run.run(settings)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
@@ -102,15 +102,38 @@ def launch(processes: int, module: str, arguments: Sequence[str] = (), several_m
         raise UserError(f"PET_*, the settings of torch's launcher: {reason}") from None
 
 
-def _end_once(number: int, _frame: object) -> None:
-    """Ask torch's launcher to end the processes; it waits for them, whatever comes meanwhile but a second Ctrl-C.
+@contextlib.contextmanager
+def _ended_once() -> Iterator[None]:
+    """Inside, the first signal that asks to end ends the processes; one that is ignored, as with nohup, stays so.
 
-    One end often comes as several signals: to the group, at the death of the parent, and of the one that follows it.
+    Raises:
+        SignalException: as torch's launcher takes it, which then waits for the processes.
+    """
+    before = {each: signal.getsignal(each) for each in ENDING}
+    for each, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(each, _end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            if signal.getsignal(each) == _end:
+                signal.signal(each, handler)
+
+
+def _end(signum: int, _frame: object) -> None:
+    """Pass over what comes after it, but for a second Ctrl-C: it would cut off the wait for the processes.
+
+    One end often comes as several signals: to the group, and at the death of each parent.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
 
     for each in ENDING:
-        signal.signal(each, signal.SIG_IGN)
-    if number == signal.SIGINT:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(each, _pass_over)  # SIG_IGN would have Python complain of what has come already
+    if signum == signal.SIGINT:
+        signal.signal(signum, signal.SIG_DFL)
     raise SignalException("asked to end", signal.SIGTERM)
+
+
+def _pass_over(_signum: int, _frame: object) -> None:
+    pass
