@@ -23,11 +23,17 @@ def growing(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def own(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A copy for this module: of the pipeline itself others may be taking theirs."""
+    return copy_clone(pipeline.clone, tmp_path_factory.mktemp("own"))
+
+
 @pytest.fixture
-def unchanged(pipeline: Built) -> Iterator[Clone]:
-    """The pipeline itself, for edits that are only looked at: no stage runs."""
-    yield pipeline.clone
-    pipeline.clone.git("checkout", ".")
+def unchanged(own: Clone) -> Iterator[Clone]:
+    """A copy for edits that are only looked at: no stage runs."""
+    yield own
+    own.git("checkout", ".")
 
 
 # The section `train` is in test_experiments.py, by way of `dvc exp run`.
@@ -94,7 +100,7 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone, name: str, va
         ("src/ddpm/diffusion/guidance.py", SAMPLES),
         ("src/ddpm/diffusion/guides.py", {"train", *SAMPLES, "likelihood"}),
         ("src/ddpm/scoring/figures.py", {"forward_diffusion", "evaluate"}),
-        ("src/ddpm/scoring/scores.py", {"filter", "evaluate"}),
+        ("src/ddpm/scoring/scores.py", {"filter", "evaluate", "classification_accuracy_score"}),
         ("src/ddpm/diffusion/likelihood.py", {"likelihood"}),
         ("src/ddpm/generate.py", set()),
         ("scripts/check_params.py", set()),

@@ -79,10 +79,7 @@ def test_costly_scores_have_their_keys(pipeline: Built) -> None:
         assert bits[split]["bits_per_dim"] == pytest.approx(sum(parts), abs=2e-5)
         assert min(parts) > 0
     accuracy = read_json(pipeline.clone.path / "metrics/classification_accuracy_score/accuracy.json")
-    assert accuracy["count"] == 64
-    # Shares of the 1,028 test images of the one class that the model was trained on, to six digits.
-    hits = [1028 * accuracy[source]["accuracy"] for source in ("samples", "real")]
-    assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-3)
+    assert accuracy == {"count": 0, "samples": None, "real": None}  # of the one class that the model was trained on
 
 
 def test_models_and_arrays_load(pipeline: Built) -> None:

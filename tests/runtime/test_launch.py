@@ -23,6 +23,8 @@ LAUNCH = """
 import torch
 from ddpm.runtime.console import run
 from ddpm.runtime.launch import launch, on_several_machines
+from ddpm.runtime.process import arm
+arm()
 {}
 run(lambda: launch({}, "job", {}, several_machines={} and on_several_machines()))
 {}
