@@ -111,9 +111,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error}); `git checkout` it, or have `dvc repro` make it anew"
-        ) from None
+        raise UserError(f"{path}: not valid JSON ({error}); `git checkout` it, or make it anew") from None
 
 
 if __name__ == "__main__":

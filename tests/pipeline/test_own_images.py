@@ -121,7 +121,12 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     for row in ("samples", "test"):
         assert 0 <= found[row]["label_accuracy"] <= 1
         assert 0 <= found[row]["class_p_value"] <= 1
-    assert read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")["count"] > 6
+    accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
+    assert accuracy["count"] > 6
+    # Shares of the test images of the two classes that were drawn, to six digits.
+    tested = sum(summary["test"]["label_counts"][name] for name in CLASSES[:2])
+    hits = [tested * accuracy[source]["accuracy"] for source in ("samples", "real")]
+    assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-3)
     assert "red apple" in clone.dvc("metrics", "show", "metrics/preprocess/summary.json")
 
     options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "drawn"), "--count", "4", "--steps", "5"]

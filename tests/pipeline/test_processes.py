@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 # A run that the cache does not have, of 246 steps: the processes agree on saving and stopping every 20.
 LATE = {"train.seed": 1, "train.epochs": 2, "train.batch_size": 50}
 STAGE = ("python", "-m", "stages.train")
-SECONDS = 120  # for processes to end, on a busy machine
 TWO = {"DDPM_PROCESSES": "2"}
 MODEL = "models/ddpm.safetensors"
 CURVES = ("loss", "loss_by_timestep", "validation", "validation_by_timestep")
@@ -107,7 +106,7 @@ def test_two_processes_that_are_cut_off_go_on_bit_for_bit(
     process = clone.start("dvc", "repro", "train", DDPM_SAVE_SECONDS="0", **TWO)
     await_state(clone, process)
     os.killpg(process.pid, number)
-    printed, _ = process.communicate(timeout=SECONDS)  # until the processes, which have the pipe as well, have ended
+    printed, _ = process.communicate(timeout=60)  # until the processes, which have the pipe as well, have ended
     assert process.returncode != 0
     assert printed.count("error: interrupted after step") == 1, printed
     assert "Traceback" not in printed, printed
@@ -121,14 +120,14 @@ def test_the_state_of_two_processes_is_not_that_of_one(clone: Clone) -> None:
     process = clone.start(*STAGE, DDPM_SAVE_SECONDS="0", **TWO)
     await_state(clone, process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=SECONDS)
+    process.communicate(timeout=60)
     assert process.returncode == 1
     alone = clone.start(*STAGE, DDPM_SAVE_SECONDS="0")
     deadline = time.monotonic() + 120
     while len(list((clone.path / ".resume").glob("train-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)  # until it has a state of its own
     alone.send_signal(signal.SIGTERM)
-    assert "resuming" not in alone.communicate(timeout=SECONDS)[0]
+    assert "resuming" not in alone.communicate(timeout=60)[0]
     assert len(list((clone.path / ".resume").glob("train-*"))) == 2
 
 
@@ -142,7 +141,7 @@ def test_a_process_that_is_killed_ends_the_stage_and_is_named(clone: Clone, toge
     started = workers(process.pid)
     assert sorted(started) == [0, 1]
     os.kill(started[rank], signal.SIGKILL)
-    printed, _ = process.communicate(timeout=SECONDS)
+    printed, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert printed.endswith(f"error: the process of rank {rank} was ended by signal 9\n"), printed
     for pid in started.values():
@@ -232,7 +231,7 @@ def test_two_processes_sample_what_one_samples_and_one_goes_on_where_they_were_c
     process = clone.start(*stage, DDPM_SAVE_SECONDS="0", **TWO)
     wait_for(lambda: any(clone.path.glob(".resume/sample-population-*/1.safetensors")), process)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=SECONDS)
+    printed, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert printed.count("error: interrupted after") == 1, printed
     assert not output.exists()
