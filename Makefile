@@ -67,7 +67,8 @@ unlabelled: env ## run the default without classes as the experiment "unlabelled
 
 fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
 	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
-		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30
+		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30 \
+		'sample.population.guidance_interval=[-4.0,6.0]'
 
 distilled: env ## distil the model to STEPS evaluations, and keep what it draws in docs/distilled-STEPS: make distilled STEPS=4
 	scripts/variant.sh distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \

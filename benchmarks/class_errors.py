@@ -1,10 +1,11 @@
-"""At which noise levels a sample loses the class that was asked for.
+"""At which noise levels a sample loses the class that was asked for, and comes away from the data.
 
     DDPM_THREADS=1 python -m benchmarks.class_errors
 
 Real test images are noised to a timestep of the population's walk, and drawn from there on as sample.population says,
 told their class. Of a perfect model's as many would be recognised, by classifier a, as of the real images; what is
-missing was lost on the way from that noise level down. The first row begins with pure noise, as every sample does.
+missing was lost on the way from that noise level down, and so it is with the Frechet distance by classifier a. The
+first row begins with pure noise, as every sample does.
 """
 
 import argparse
@@ -15,18 +16,19 @@ from itertools import chain, repeat, starmap
 import torch
 from torch import Tensor
 
-from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED, as_asked
+from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED
 from ddpm.data.images import to_float, to_uint8
 from ddpm.data.splits import Split, load_split
 from ddpm.diffusion.samplers import SamplerParams, sample_loop, spaced_timesteps
 from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.classifier import load_classifier
+from ddpm.networks.classifier import features_and_logits, load_classifier
 from ddpm.networks.sampling import batches, noise_predictor, sample_batch
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
 from ddpm.runtime.params import load_params
 from ddpm.runtime.randomness import ImageNoise, generator
+from ddpm.scoring.scores import FrechetDistance
 from scripts.check_params import AllParams
 
 
@@ -36,22 +38,24 @@ def main() -> None:
     runtime = start()
     loaded = load_model(MODEL, runtime.device)
     classifier = load_classifier(MODELS / "classifier-a.safetensors")
-    test = load_split(PROCESSED / "test.safetensors").split
+    train, test = (load_split(PROCESSED / f"{name}.safetensors").split for name in ("train", "test"))
+    frechet = FrechetDistance(features_and_logits(classifier, train.images, runtime.device)[0])
     chosen = test.take(torch.randperm(len(test.images), generator=generator(SEED, "class errors"))[: args.count])
     guided = load_params(AllParams).sample.population.for_images(loaded.card.data.shape[0])
     plain = guided.model_copy(update={"guidance": 1.0})
     walk = spaced_timesteps(loaded.schedule, guided.steps, guided.spacing)
     log_snr = loaded.schedule.alphas_cumprod.logit()
 
-    def share(images: Tensor) -> str:
-        return f"{as_asked(classifier, images, chosen.labels, runtime):.2%}"
+    def scores(images: Tensor) -> str:
+        features, logits = features_and_logits(classifier, images, runtime.device)
+        return f"{(logits.argmax(1) == chosen.labels).double().mean():.2%}, {frechet(features):.3f}"
 
-    print("| t | log-SNR | without a guide | guided |\n| --- | --- | --- | --- |")
+    print("| t | log-SNR | without a guide: as asked, distance | guided |\n| --- | --- | --- | --- |")
     for first in progress(range(0, len(walk), args.every), desc="class errors", unit="level"):
         drawn = [torch.cat([*drawn_from(loaded, chosen, walk, first, params, runtime)]) for params in (plain, guided)]
-        row = " | ".join(map(share, drawn))
+        row = " | ".join(map(scores, drawn))
         print(f"| {walk[first]} | {float(log_snr[walk[first]]):.1f} | {row} |", flush=True)
-    print(f"| the images themselves | | {share(chosen.images)} | |")
+    print(f"| the images themselves | | {scores(chosen.images)} | |")
 
 
 def drawn_from(

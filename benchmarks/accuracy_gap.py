@@ -1,0 +1,104 @@
+"""What a classifier that learns from samples lacks beside one that learns from real images.
+
+    DDPM_THREADS=1 python -m benchmarks.accuracy_gap
+
+Real training images are noised to a timestep of the population's walk and drawn from there on, as sample.population
+says, told their class, and filtered as the population is: what new classifiers lose that learn from these was lost
+below that noise level. Beside them stand real images without those that no sample comes near: whether it is the odd
+ones that are missing.
+"""
+
+import argparse
+import statistics
+
+import torch
+from torch import Tensor
+
+from benchmarks.class_errors import drawn_from
+from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED
+from ddpm.data.splits import Split, load_samples, load_split
+from ddpm.diffusion.samplers import spaced_timesteps
+from ddpm.drawing_options import at_least
+from ddpm.networks.checkpoint import load_model
+from ddpm.networks.classifier import accuracy, features_and_logits, load_classifier
+from ddpm.runtime.console import run
+from ddpm.runtime.device import start
+from ddpm.runtime.params import load_params
+from ddpm.runtime.randomness import generator
+from ddpm.scoring.manifold import CHUNK, manifold
+from ddpm.training.classifier import fit_classifier
+from scripts.check_params import AllParams
+from stages.classification_accuracy_score import FILTERED, new_recipe
+from stages.filter import class_probability
+
+SPARE = 1.2  # times as many images, of which some are thrown away
+
+
+def main() -> None:
+    """Print a row for each set of images to learn from."""
+    args = arguments()
+    runtime = start()
+    params = load_params(AllParams)
+    loaded = load_model(MODEL, runtime.device)
+    judge = load_classifier(MODELS / "classifier-a.safetensors")
+    every, test = (load_split(PROCESSED / f"{name}.safetensors").split for name in ("train", "test"))
+    order = torch.randperm(len(every.images), generator=generator(SEED, "accuracy gap"))
+    real = every.take(order[: int(SPARE * args.count)])
+    population, data, _ = load_samples(FILTERED)
+    samples = Split(population["images"], population["labels"])
+    sampler = params.sample.population.for_images(data.shape[0])
+    walk = spaced_timesteps(loaded.schedule, sampler.steps, sampler.spacing)
+    recipe = new_recipe(judge.params, judge.params.epochs_of(len(every.images)), args.count)
+    print("| 10,000 images | thrown away | score |\n| --- | --- | --- |".replace("10,000", f"{args.count:,}"))
+
+    def show(name: str, images: Split, kept: Tensor | None = None) -> None:
+        """The mean of several classifiers that learn from the first of those that are kept."""
+        index = torch.arange(len(images.images)) if kept is None else kept.nonzero().flatten()
+        if len(index) < args.count:
+            print(f"| {name} | {1 - len(index) / len(images.images):.1%} | too few are left |", flush=True)
+            return
+        thrown = "" if kept is None else f"{1 - len(index) / len(kept):.1%}"
+        found = []
+        for number in range(args.classifiers):
+            new = recipe.model_copy(update={"seed": recipe.seed + number})
+            learned = fit_classifier(name, images.take(index[: args.count]), data, new, runtime)
+            found.append(accuracy(learned, *test, runtime.device))
+        print(f"| {name} | {thrown} | {statistics.mean(found):.4f} +- {statistics.stdev(found):.4f} |", flush=True)
+
+    show("real images", real)
+    show("samples", samples)
+    reached = among(*(features_and_logits(judge, each.images, runtime.device)[0] for each in (samples, real)))
+    show("real ones that a sample is near to", real, reached)
+    for first in args.first:
+        drawn = Split(torch.cat([*drawn_from(loaded, real, walk, first, sampler, runtime)]), real.labels)
+        probability, _ = class_probability(judge, *drawn, list(range(len(data.classes))), runtime)
+        log_snr = float(loaded.schedule.alphas_cumprod.logit()[walk[first]])
+        show(
+            f"real ones, drawn anew from t = {walk[first]}, log-SNR {log_snr:.1f}, on",
+            drawn,
+            probability >= params.filter.least_probability,
+        )
+
+
+def among(references: Tensor, queries: Tensor) -> Tensor:
+    """Which features (N, D) lie in a neighbourhood of the references (M, D): those that recall counts; bool (N,)."""
+    balls = manifold(references)
+    inside = [
+        (torch.cdist(rows.double(), balls.features).square() <= balls.radii).any(1) for rows in queries.split(CHUNK)
+    ]
+    return torch.cat(inside)
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=at_least(2), default=10000, help="images that each classifier learns from")
+    parser.add_argument("--classifiers", type=at_least(2), default=3, help="for each set")
+    parser.add_argument(
+        "--first", type=int, nargs="*", default=[19, 16, 12, 8, 4], help="steps of the walk to begin at"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)
