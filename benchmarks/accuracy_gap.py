@@ -21,7 +21,7 @@ from ddpm.diffusion.samplers import spaced_timesteps
 from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import load_model
 from ddpm.networks.classifier import accuracy, features_and_logits, load_classifier
-from ddpm.runtime.console import run
+from ddpm.runtime.console import UserError, run
 from ddpm.runtime.device import start
 from ddpm.runtime.params import load_params
 from ddpm.runtime.randomness import generator
@@ -45,9 +45,13 @@ def main() -> None:
     order = torch.randperm(len(every.images), generator=generator(SEED, "accuracy gap"))
     real = every.take(order[: int(SPARE * args.count)])
     population, data, _ = load_samples(FILTERED)
+    if "labels" not in population:
+        raise UserError("model.class_conditional: a model that is told no class draws nothing to learn a class from")
     samples = Split(population["images"], population["labels"])
     sampler = params.sample.population.for_images(data.shape[0])
     walk = spaced_timesteps(loaded.schedule, sampler.steps, sampler.spacing)
+    if max(args.first, default=0) >= len(walk):
+        raise UserError(f"--first: the walk has {len(walk)} steps, 0 to {len(walk) - 1}")
     recipe = new_recipe(judge.params, judge.params.epochs_of(len(every.images)), args.count)
     print("| 10,000 images | thrown away | score |\n| --- | --- | --- |".replace("10,000", f"{args.count:,}"))
 
