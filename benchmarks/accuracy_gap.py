@@ -53,24 +53,23 @@ def main() -> None:
     if max(args.first, default=0) >= len(walk):
         raise UserError(f"--first: the walk has {len(walk)} steps, 0 to {len(walk) - 1}")
     recipe = new_recipe(judge.params, judge.params.epochs_of(len(every.images)), args.count)
-    print("| 10,000 images | thrown away | score |\n| --- | --- | --- |".replace("10,000", f"{args.count:,}"))
+    print(f"| {args.count:,} images | thrown away | score |\n| --- | --- | --- |")
 
-    def show(name: str, images: Split, kept: Tensor | None = None) -> None:
-        """The mean of several classifiers that learn from the first of those that are kept."""
-        index = torch.arange(len(images.images)) if kept is None else kept.nonzero().flatten()
-        if len(index) < args.count:
-            print(f"| {name} | {1 - len(index) / len(images.images):.1%} | too few are left |", flush=True)
+    def show(name: str, images: Split, kept: Tensor) -> None:
+        """The mean of several classifiers that learn from the first of those that are kept, bool (N,)."""
+        thrown = f"{1 - kept.double().mean():.1%}"
+        if kept.sum() < args.count:
+            print(f"| {name} | {thrown} | too few are left |", flush=True)
             return
-        thrown = "" if kept is None else f"{1 - len(index) / len(kept):.1%}"
+        chosen = images.take(kept.nonzero().flatten()[: args.count])
         found = []
         for number in range(args.classifiers):
             new = recipe.model_copy(update={"seed": recipe.seed + number})
-            learned = fit_classifier(name, images.take(index[: args.count]), data, new, runtime)
-            found.append(accuracy(learned, *test, runtime.device))
+            found.append(accuracy(fit_classifier(name, chosen, data, new, runtime), *test, runtime.device))
         print(f"| {name} | {thrown} | {statistics.mean(found):.4f} +- {statistics.stdev(found):.4f} |", flush=True)
 
-    show("real images", real)
-    show("samples", samples)
+    for name, images in (("real images", real), ("samples", samples)):
+        show(name, images, torch.ones(len(images.images), dtype=torch.bool))
     reached = among(*(features_and_logits(judge, each.images, runtime.device)[0] for each in (samples, real)))
     show("real ones that a sample is near to", real, reached)
     for first in args.first:
@@ -98,9 +97,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=at_least(2), default=10000, help="images that each classifier learns from")
     parser.add_argument("--classifiers", type=at_least(2), default=3, help="for each set")
-    parser.add_argument(
-        "--first", type=int, nargs="*", default=[19, 16, 12, 8, 4], help="steps of the walk to begin at"
-    )
+    steps = "steps of the walk to begin at"
+    parser.add_argument("--first", type=at_least(0), nargs="*", default=[19, 16, 12, 8, 4], help=steps)
     return parser.parse_args()
 
 
