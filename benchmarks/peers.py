@@ -4,7 +4,7 @@ Sizes are chosen near the default's number of parameters. All run in float32, as
 that `make env` does not install: pip install --constraint constraints.txt '.[peers]'.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -25,18 +25,6 @@ class Peer(NamedTuple):
     inputs: tuple[Any, ...]
     steps: Iterator[Any]
     draw: Callable[[int], Tensor]
-
-
-def peers(device: torch.device, pictures: Tensor) -> Iterator[Peer]:
-    """Those that are installed, to learn from these images (N, C, H, H), whose side 4 divides, in [-1, 1].
-
-    Of the others is said what is missing.
-    """
-    for contestant in (diffusers, denoising_diffusion_pytorch, smalldiffusion):
-        try:
-            yield contestant(device, pictures.to(device))
-        except ImportError as error:
-            print(f"{contestant.__name__}: left out, {error}; pip install --constraint constraints.txt '.[peers]'")
 
 
 def diffusers(device: torch.device, pictures: Tensor) -> Peer:
@@ -140,3 +128,18 @@ def some(pictures: Tensor, count: int) -> Tensor:
 def timesteps(device: torch.device) -> Tensor:
     """One for each image of a batch."""
     return torch.full((BATCH,), 500, device=device)
+
+
+PEERS = {peer.__name__: peer for peer in (diffusers, denoising_diffusion_pytorch, smalldiffusion)}
+
+
+def peers(device: torch.device, pictures: Tensor, names: Iterable[str] = PEERS) -> Iterator[Peer]:
+    """Those that are installed, to learn from these images (N, C, H, H), whose side 4 divides, in [-1, 1].
+
+    Of the others is said what is missing.
+    """
+    for name in names:
+        try:
+            yield PEERS[name](device, pictures.to(device))
+        except ImportError as error:
+            print(f"{name}: left out, {error}; pip install --constraint constraints.txt '.[peers]'")

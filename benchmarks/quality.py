@@ -1,21 +1,27 @@
 """What the same minutes of training buy here and in other projects: Frechet distances of what is drawn afterwards.
 
     DDPM_THREADS=1 python -m benchmarks.quality --minutes 3
+    DDPM_THREADS=1 python -m benchmarks.quality --minutes 20 60 --only diffusers denoising_diffusion_pytorch
 
 All train on the real images for so many minutes of CPU time: the peers in the loops that their documentation shows,
-drawing by their own samplers; ours by the default's recipe, drawn as sample.population says.
+going on from one number of minutes to the next, drawing by their own samplers; ours by the default's recipe, anew for
+each, drawn as sample.population says. Beside them stand as many real test images, other random ones in each of five
+subsets.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.peers import EVALUATIONS, Peer, peers
+from benchmarks.peers import EVALUATIONS, PEERS, Peer, peers
 from benchmarks.recipe import images_per_second
-from benchmarks.samplers import SEED, Judge, channels_first
+from benchmarks.samplers import SEED, Judge, channels_first, picture_rows
 from benchmarks.trainings import WITHOUT_END, left_by
 from ddpm.data.images import to_float, to_uint8
 from ddpm.data.splits import Processed, load_split
@@ -23,12 +29,27 @@ from ddpm.drawing_options import at_least
 from ddpm.generate import draw_images
 from ddpm.runtime.console import progress, run
 from ddpm.runtime.device import Runtime, start
+from ddpm.runtime.files import write_whole
 from ddpm.runtime.params import load_params
+from ddpm.scoring.figures import to_png
 from ddpm.training.setup import new_training, prepare
 from scripts.check_params import AllParams
 from stages.train import TRAIN
 
 TOGETHER = 250  # images that a peer draws side by side
+SUBSETS = 5
+SHOWN = 20  # images in a row of the picture
+DEFAULT = "default"
+
+
+class Learned(NamedTuple):
+    """A network after its training, and how it draws, as the table has it."""
+
+    name: str
+    parameters: int
+    minutes: float
+    images_seen: int
+    evaluations: int | None
 
 
 def main() -> None:
@@ -36,17 +57,39 @@ def main() -> None:
     args = arguments()
     runtime = start()
     judge, train = Judge(runtime), load_split(TRAIN)
-    print("| | parameters | images seen | evaluations | Frechet distance, a | b |\n" + "| --- " * 6 + "|")
-    for name, parameters, seen, evaluations, images in contestants(train, args.minutes, args.count, runtime):
-        distances = judge.frechet(images)
-        scores = " | ".join(f"{distance:.2f}" for distance in distances.values())
-        print(f"| {name} | {parameters} | {seen} | {evaluations} | {scores} |", flush=True)
+    print("| | parameters | minutes | images seen | evaluations | Frechet distance, a | b |\n" + "| --- " * 7 + "|")
+    real = pd.DataFrame([judge.frechet(judge.real(f"quality {index}", args.count)[0]) for index in range(SUBSETS)])
+    scores = " | ".join(f"{mean:.3f} +- {spread:.3f}" for mean, spread in zip(real.mean(), real.std(), strict=True))
+    print(f"| real test images | | | | | {scores} |", flush=True)
+    strips = {}
+    for learned, images in contestants(train, args.minutes, args.only, args.count, runtime):
+        name, parameters, minutes, seen, evaluations = learned
+        scores = " | ".join(f"{distance:.2f}" for distance in judge.frechet(images).values())
+        print(f"| {name} | {parameters} | {minutes:g} | {seen} | {evaluations} | {scores} |", flush=True)
+        strips[f"{name}\n{minutes:g} minutes"] = images[:SHOWN]
+    if args.pictures is not None:
+        write_whole(args.pictures, to_png(picture_rows(strips)))
 
 
 def contestants(
-    train: Processed, minutes: float, count: int, runtime: Runtime
-) -> Iterator[tuple[str, int, int, int | None, Tensor]]:
-    """Name, parameters, images seen in training, evaluations for a drawn image, and images, uint8 (count, C, H, W)."""
+    train: Processed, minutes: list[float], names: list[str], count: int, runtime: Runtime
+) -> Iterator[tuple[Learned, Tensor]]:
+    """Each of them after each number of minutes, and what it draws then, uint8 (count, C, H, W)."""
+    if DEFAULT in names:
+        for each in minutes:
+            yield by_default(train, each, count, runtime)
+    for peer in peers(runtime.device, to_float(train.split.images), [name for name in names if name != DEFAULT]):
+        seen, done = 0, 0.0
+        for each in minutes:
+            seen += learn(peer, each - done)
+            done = each
+            with torch.inference_mode():
+                images = torch.cat([peer.draw(len(part)) for part in torch.arange(count).split(TOGETHER)])
+            yield Learned(peer.name, size(peer.network), each, seen, EVALUATIONS), to_uint8(images.cpu())
+
+
+def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -> tuple[Learned, Tensor]:
+    """What the default's recipe learns in so long, its length chosen by its speed; and so many images of it."""
     params = load_params(AllParams)
     images_seen = images_per_second("the default", runtime, train.card) * 60 * minutes
     whole = {"images": round(images_seen), "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
@@ -58,16 +101,12 @@ def contestants(
     sampler = params.sample.population
     drawn = torch.cat([images for _, images in draw_images(loaded, sampler, SEED, range(count), runtime)])
     seen = training.total_steps * setup.train.batch_size
-    yield "the default", size(training.model), seen, sampler.steps, channels_first(drawn)
-    for peer in peers(runtime.device, to_float(train.split.images)):
-        seen = learn(peer, minutes)
-        with torch.inference_mode():
-            images = torch.cat([peer.draw(len(each)) for each in torch.arange(count).split(TOGETHER)])
-        yield peer.name, size(peer.network), seen, EVALUATIONS, to_uint8(images.cpu())
+    return Learned("the default", size(training.model), minutes, seen, sampler.steps), channels_first(drawn)
 
 
 def learn(peer: Peer, minutes: float) -> int:
     """Let it train for so long; how many images it has seen."""
+    peer.network.train()
     began, steps = time.process_time(), 0
     with progress(desc=peer.name, total=round(60 * minutes), unit="s") as bar:
         while (spent := time.process_time() - began) < 60 * minutes:
@@ -77,7 +116,7 @@ def learn(peer: Peer, minutes: float) -> int:
     return steps * len(peer.inputs[0])
 
 
-def size(network: torch.nn.Module) -> int:
+def size(network: nn.Module) -> int:
     """How many parameters it has."""
     return sum(weight.numel() for weight in network.parameters())
 
@@ -85,9 +124,15 @@ def size(network: torch.nn.Module) -> int:
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=3.0, help="CPU minutes of training for each")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[3.0], help="CPU minutes of training, ascending")
+    names = [DEFAULT, *PEERS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="of these, by default all")
     parser.add_argument("--count", type=at_least(2), default=2000, help="samples that are scored")
-    return parser.parse_args()
+    parser.add_argument("--pictures", type=Path, help="a PNG for some images of each, a row for a row of the table")
+    args = parser.parse_args()
+    if args.minutes[0] <= 0 or args.minutes != sorted(set(args.minutes)):
+        parser.error("--minutes are to be above 0, and ascending")
+    return args
 
 
 if __name__ == "__main__":

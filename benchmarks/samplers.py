@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddpm.data.images import to_uint8
@@ -258,18 +259,21 @@ def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes
     """A row of images for each of PICTURED and for the distilled models, all from the same x_T."""
     own = [(ours(steps), load_model(distilled(steps), runtime.device)) for steps in few]
     drawn = [*((setting, loaded) for setting in PICTURED), *own]
-    rows = torch.stack([draw(model, setting, COLUMNS, runtime) for setting, model in drawn])
-    figure, axes = plt.subplots(len(rows), figsize=(9, 0.55 * len(rows)), layout="constrained")
-    for axis, (setting, _), row in zip(axes, drawn, rows, strict=True):
-        axis.imshow(tile(row, COLUMNS).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-        axis.set_ylabel(
-            f"{'distilled' if setting.spacing == OWN else setting.sampler}, {setting.guidance}\n{setting.evaluations}",
-            rotation=0,
-            va="center",
-            ha="right",
-        )
+    rows = {}
+    for setting, model in drawn:
+        name = "distilled" if setting.spacing == OWN else setting.sampler
+        rows[f"{name}, {setting.guidance}\n{setting.evaluations}"] = draw(model, setting, COLUMNS, runtime)
+    return to_png(picture_rows(rows))
+
+
+def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
+    """A titled row for each set of grey images, uint8 (N, 1, H, W)."""
+    figure, axes = plt.subplots(len(rows), figsize=(9, 0.55 * len(rows)), layout="constrained", squeeze=False)
+    for (axis,), (title, images) in zip(axes, rows.items(), strict=True):
+        axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+        axis.set_ylabel(title, rotation=0, va="center", ha="right")
         axis.set(xticks=[], yticks=[])
-    return to_png(figure)
+    return figure
 
 
 def arguments() -> argparse.Namespace:
