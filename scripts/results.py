@@ -1,23 +1,26 @@
 """Print the table of docs/results.md, or that of another folder of metrics.
 
     python -m scripts.results [docs/fashion/metrics]
+    python -m scripts.results docs/speedrun/*/metrics
 
-That is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/.
+That is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/. Of several folders the mean is shown, and
+the standard deviation between them.
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from ddpm.runtime.console import UserError, run
 
 FOLDERS = {
-    "default": Path("metrics"),
-    "without classes": Path("docs/unlabelled/metrics"),
-    "article": Path("docs/article/metrics"),
+    "default": [Path("metrics")],
+    "without classes": [Path("docs/unlabelled/metrics")],
+    "article": [Path("docs/article/metrics")],
 }
 FILES = {
     "scores": "evaluate/scores.json",
@@ -51,14 +54,22 @@ ROWS = {
 }
 
 
-def main(folders: Mapping[str, Path] | None = None) -> None:
-    """A row for each measure; a column for each model, for real test images, and for training images left out."""
-    folders = folders or FOLDERS
-    runs = {name: flat(folder) for name, folder in folders.items() if folder.is_dir()}
+def main(folders: Mapping[str, Sequence[Path]] | None = None) -> None:
+    """A row for each measure; a column for each model, for real test images, and for training images left out.
+
+    A column of several folders has their mean; what stands of real images is of the first.
+    """
+    runs = {}
+    for name, each in (folders or FOLDERS).items():
+        absent = [folder for folder in each if not folder.is_dir()]
+        if not absent:
+            runs[name] = [flat(folder) for folder in each]
+        elif folders:
+            raise UserError(f"{absent[0]}: no such folder of metrics")
     if not runs:
-        raise UserError(f"{', '.join(map(str, folders.values()))}: no such folder of metrics")
-    first = next(iter(runs.values()))
-    columns = {name: (found, "samples") for name, found in runs.items()}
+        raise UserError("metrics: no such folder; make it by `dvc repro`")
+    first = next(iter(runs.values()))[0]
+    columns = {name: (together(found), "samples") for name, found in runs.items()}
     columns |= {"test images": (first, "test"), "training images": (first, "floor")}
     print(f"| | {' | '.join(columns)} |")
     print("| --- " * (len(columns) + 1) + "|")
@@ -80,9 +91,24 @@ def shown(found: Mapping[str, float], path: str, digits: int) -> str:
     """The value at this path, with how far chance may move it where that is known; or a dash."""
     if path not in found:
         return "-"
-    parent, _, name = path.rpartition(".")
-    spread = found.get(f"{parent}.{SPREADS.get(name, f'{name}_deviation')}")
+    spread = found.get(spread_of(path))
     return f"{found[path]:.{digits}f}" + ("" if spread is None else f" +- {spread:.{digits}f}")
+
+
+def spread_of(path: str) -> str:
+    """Where the file says how far chance may move the value at this path."""
+    parent, _, name = path.rpartition(".")
+    return f"{parent}.{SPREADS.get(name, f'{name}_deviation')}"
+
+
+def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of several runs, of values that all have, and in place of the spread within one that between them."""
+    if len(runs) == 1:
+        return runs[0]
+    common = set.intersection(*map(set, runs))
+    values = {path: [run[path] for run in runs] for path in common}
+    spreads = {spread_of(path): stdev(each) for path, each in values.items()}
+    return {path: mean(each) for path, each in values.items()} | spreads
 
 
 def flat(folder: Path) -> dict[str, float]:
@@ -115,4 +141,4 @@ def read_json(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    run(partial(main, {"samples": Path(sys.argv[1])} if len(sys.argv) > 1 else None))
+    run(partial(main, {"samples": [*map(Path, sys.argv[1:])]} if len(sys.argv) > 1 else None))

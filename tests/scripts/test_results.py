@@ -31,7 +31,9 @@ def test_values_stand_in_their_columns(
     article = tmp_path / "article"  # of which only a part is there
     (article / "likelihood").mkdir(parents=True)
     (article / results.FILES["bits"]).write_text(json.dumps({"test": {"bits_per_dim": 3}}))
-    monkeypatch.setattr(results, "FOLDERS", {"default": tmp_path, "article": article, "other": tmp_path / "absent"})
+    monkeypatch.setattr(
+        results, "FOLDERS", {"default": [tmp_path], "article": [article], "other": [tmp_path / "absent"]}
+    )
     results.main()
     table = {
         cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
@@ -53,7 +55,7 @@ def test_of_one_class_there_are_no_class_scores(tmp_path: Path, capsys: pytest.C
     for name, each in values.items():
         (tmp_path / results.FILES[name]).parent.mkdir(parents=True)
         (tmp_path / results.FILES[name]).write_text(json.dumps(each))
-    results.main({"samples": tmp_path})
+    results.main({"samples": [tmp_path]})
     lines = capsys.readouterr().out.splitlines()
     assert "| precision, recall | 0.500, 0.250 | 0.500, 0.250 |  |" in lines
     for name in ("recognised", "class imbalance, chi-square", "classification accuracy score"):
@@ -62,7 +64,13 @@ def test_of_one_class_there_are_no_class_scores(tmp_path: Path, capsys: pytest.C
 
 def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{tmp_path / 'absent'}: no such folder of metrics$"):
-        results.main({"samples": tmp_path / "absent"})
+        results.main({"samples": [tmp_path, tmp_path / "absent"]})
+
+
+def test_without_any_run_it_is_said_how_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^metrics: no such folder; make it by `dvc repro`$"):
+        results.main()
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
@@ -70,4 +78,4 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("{\n<<<<<<< HEAD\n")
     with pytest.raises(UserError, match=r"scores\.json: not valid JSON"):
-        results.main({"samples": tmp_path})
+        results.main({"samples": [tmp_path]})
