@@ -1,7 +1,7 @@
 """Print the table of docs/results.md, or that of another folder of metrics.
 
     python -m scripts.results [docs/fashion/metrics]
-    python -m scripts.results docs/speedrun/*/metrics
+    python -m scripts.results docs/speedrun-*/metrics
 
 That is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/. Of several folders the mean is shown, and
 the standard deviation between them.
