@@ -10,6 +10,7 @@ subsets.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,8 +68,8 @@ def main() -> None:
         scores = " | ".join(f"{distance:.2f}" for distance in judge.frechet(images).values())
         print(f"| {name} | {parameters} | {minutes:g} | {seen} | {evaluations} | {scores} |", flush=True)
         strips[f"{name}\n{minutes:g} minutes"] = images[:SHOWN]
-    if args.pictures is not None:
-        write_whole(args.pictures, to_png(picture_rows(strips)))
+        if args.pictures is not None:
+            write_whole(args.pictures, to_png(picture_rows(strips)))
 
 
 def contestants(
@@ -79,13 +80,12 @@ def contestants(
         for each in minutes:
             yield by_default(train, each, count, runtime)
     for peer in peers(runtime.device, to_float(train.split.images), [name for name in names if name != DEFAULT]):
-        seen, done = 0, 0.0
-        for each in minutes:
-            seen += learn(peer, each - done)
-            done = each
+        seen = 0
+        for before, now in itertools.pairwise([0.0, *minutes]):
+            seen += learn(peer, now - before)
             with torch.inference_mode():
                 images = torch.cat([peer.draw(len(part)) for part in torch.arange(count).split(TOGETHER)])
-            yield Learned(peer.name, size(peer.network), each, seen, EVALUATIONS), to_uint8(images.cpu())
+            yield Learned(peer.name, size(peer.network), now, seen, EVALUATIONS), to_uint8(images.cpu())
 
 
 def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -> tuple[Learned, Tensor]:
