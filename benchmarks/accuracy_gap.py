@@ -16,17 +16,17 @@ from torch import Tensor
 
 from benchmarks.class_errors import drawn_from
 from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED
-from ddpm.data.splits import Split, load_samples, load_split
-from ddpm.diffusion.samplers import spaced_timesteps
-from ddpm.drawing_options import at_least
+from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.model import accuracy, features_and_logits, load_classifier
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute.device import start
+from ddpm.compute.randomness import generator
+from ddpm.images.splits import Split, load_samples, load_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.networks.classifier import accuracy, features_and_logits, load_classifier
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.device import start
-from ddpm.runtime.params import load_params
-from ddpm.runtime.randomness import generator
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.samplers import spaced_timesteps
 from ddpm.scoring.manifold import CHUNK, manifold
-from ddpm.training.classifier import fit_classifier
 from scripts.check_params import AllParams
 from stages.classification_accuracy_score import FILTERED, new_recipe
 from stages.filter import class_probability

@@ -2,7 +2,7 @@
 
     python -m benchmarks.allocator
 
-The same steps of the default on noise, in turns with what `ddpm.runtime.device.start` asks of glibc and without it,
+The same steps of the default on noise, in turns with what `ddpm.compute.device.start` asks of glibc and without it,
 each time in a process of its own. Prints the median milliseconds of a step in each, and whether all states are equal.
 """
 
@@ -16,10 +16,10 @@ import time
 import torch
 
 from benchmarks.trainings import gradient_steps, on_noise
-from ddpm.drawing_options import at_least
-from ddpm.runtime import device
-from ddpm.runtime.console import progress, run
-from ddpm.runtime.params import load_params
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute import device
+from ddpm.pipeline.console import progress, run
+from ddpm.pipeline.params import load_params
 from stages.train import Params
 
 KEPT, RETURNED = "kept", "returned to the system"

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.samplers import MODEL, MODELS, PROCESSED, SEED
-from ddpm.data.images import to_float, to_uint8
-from ddpm.data.splits import Split, load_split
-from ddpm.diffusion.samplers import SamplerParams, sample_loop, spaced_timesteps
-from ddpm.drawing_options import at_least
+from ddpm.classifier.model import features_and_logits, load_classifier
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute.device import Runtime, start
+from ddpm.compute.randomness import ImageNoise, generator
+from ddpm.images.pixels import to_float, to_uint8
+from ddpm.images.splits import Split, load_split
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.classifier import features_and_logits, load_classifier
-from ddpm.networks.sampling import batches, noise_predictor, sample_batch
-from ddpm.runtime.console import progress, run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.params import load_params
-from ddpm.runtime.randomness import ImageNoise, generator
+from ddpm.pipeline.console import progress, run
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.drawing import batches, noise_predictor, sample_batch
+from ddpm.sampling.samplers import SamplerParams, sample_loop, spaced_timesteps
 from ddpm.scoring.scores import FrechetDistance
 from scripts.check_params import AllParams
 

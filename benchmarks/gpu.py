@@ -31,9 +31,9 @@ from benchmarks.on_a_card.speed import batch_sizes, epochs, samples, steps
 from benchmarks.on_a_card.states import capture, repeats
 from benchmarks.on_a_card.synchronisations import synchronisations
 from benchmarks.synthetic import ROOT
-from ddpm.runtime.console import UserError, run, shown
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_whole
+from ddpm.compute.device import Runtime, start
+from ddpm.pipeline.console import UserError, run, shown
+from ddpm.pipeline.files import write_whole
 
 ALL_SECONDS = 585.0  # of the ten minutes
 OUT = Path("build/gpu.md")

@@ -42,7 +42,7 @@ from benchmarks.synthetic import (
     write_mnist_files,
     write_pictures,
 )
-from ddpm.runtime.console import progress, run
+from ddpm.pipeline.console import progress, run
 
 Row = dict[str, Any]
 OUT = Path("docs/growth")
@@ -173,8 +173,8 @@ def trained(setting: dict[str, int], seconds: float) -> Row:
     The width is the channels of the first resolution, with which the others grow; 0 is the default's.
     """
     from benchmarks.trainings import NOISE, on_noise
-    from ddpm.runtime.device import start
-    from ddpm.runtime.params import load_params
+    from ddpm.compute.device import start
+    from ddpm.pipeline.params import load_params
     from stages.train import Params
 
     params = load_params(Params)

@@ -11,11 +11,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ddpm.runtime.files import write_whole
+from ddpm.pipeline.files import write_whole
 
 Row = dict[str, Any]
 MACHINE = 24 * 1024  # megabytes
-CARD = 80e9 / (1 << 20)  # megabytes, of which the images may have half, see `ddpm.data.splits.Split.to`
+CARD = 80e9 / (1 << 20)  # megabytes, of which the images may have half, see `ddpm.images.splits.Split.to`
 WORDS = ("made_of", "shape", "what")  # columns that are no numbers
 DRAWN = ("dvc add", "preprocess", "train, one step", "evaluate")
 HELD = ("preprocess", "train, one step", "evaluate")  # whose memory may grow with the images
@@ -146,7 +146,7 @@ def plot(images: Sequence[Row], sizes: Sequence[Row]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from ddpm.scoring.figures import to_png
+    from ddpm.pictures.figures import to_png
 
     figure = Figure(figsize=(13, 8), layout="constrained")
     (seconds, memory), (rates, batches) = figure.subplots(2, 2)

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.trainings import gradient_steps, on_noise
-from ddpm.drawing_options import at_least
-from ddpm.runtime.console import run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.group import Group, join, place
-from ddpm.runtime.params import load_params
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute.device import Runtime, start
+from ddpm.parallel.group import Group, join, place
+from ddpm.pipeline.console import run
+from ddpm.pipeline.params import load_params
 from ddpm.training.loop import Training
 from stages.train import Params
 

@@ -14,10 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.trainings import article_params, gradient_steps, on_noise
-from ddpm.drawing_options import at_least
-from ddpm.runtime.console import run
-from ddpm.runtime.device import start
-from ddpm.runtime.params import load_params
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute.device import start
+from ddpm.pipeline.console import run
+from ddpm.pipeline.params import load_params
 from stages.train import Params
 
 WARMUP_STEPS = 5

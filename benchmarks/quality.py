@@ -24,15 +24,15 @@ from benchmarks.peers import EVALUATIONS, PEERS, Peer, peers
 from benchmarks.recipe import images_per_second
 from benchmarks.samplers import SEED, Judge, channels_first, picture_rows
 from benchmarks.trainings import WITHOUT_END, left_by
-from ddpm.data.images import to_float, to_uint8
-from ddpm.data.splits import Processed, load_split
-from ddpm.drawing_options import at_least
-from ddpm.generate import draw_images
-from ddpm.runtime.console import progress, run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_whole
-from ddpm.runtime.params import load_params
-from ddpm.scoring.figures import to_png
+from ddpm.cli.drawing_options import at_least
+from ddpm.cli.generate import draw_images
+from ddpm.compute.device import Runtime, start
+from ddpm.images.pixels import to_float, to_uint8
+from ddpm.images.splits import Processed, load_split
+from ddpm.pictures.figures import to_png
+from ddpm.pipeline.console import progress, run
+from ddpm.pipeline.files import write_whole
+from ddpm.pipeline.params import load_params
 from ddpm.training.setup import new_training, prepare
 from scripts.check_params import AllParams
 from stages.train import TRAIN

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from ddpm.balancing.arms import Arm, Drawn
-from ddpm.balancing.learning import LearnParams, confusion, learn, measures
-from ddpm.data.cutting import CutParams, cut, seed_of
-from ddpm.data.splits import Split, load_split
-from ddpm.runtime.console import run
-from ddpm.runtime.device import start
-from ddpm.runtime.params import load_params
+from ddpm.compute.device import start
+from ddpm.images.splits import Split, load_split
+from ddpm.pipeline.console import run
+from ddpm.pipeline.params import load_params
+from ddpm.study.arms import Arm, Drawn
+from ddpm.study.cutting import CutParams, cut, seed_of
+from ddpm.study.learning import LearnParams, confusion, learn, measures
 
 TRAIN = Path("data/processed/train.safetensors")
 FURTHER, SEEDS = 1000, (0, 1, 2)

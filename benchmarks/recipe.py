@@ -28,13 +28,13 @@ from ruamel.yaml import YAML
 
 from benchmarks.samplers import Judge
 from benchmarks.trainings import on_noise
-from ddpm.data.card import DataCard
-from ddpm.data.splits import load_samples, load_split
-from ddpm.drawing_options import at_least
-from ddpm.runtime.console import UserError, progress, run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_whole
-from ddpm.runtime.params import load_params, parse, read_yaml
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute.device import Runtime, start
+from ddpm.images.card import DataCard
+from ddpm.images.splits import load_samples, load_split
+from ddpm.pipeline.console import UserError, progress, run
+from ddpm.pipeline.files import write_whole
+from ddpm.pipeline.params import load_params, parse, read_yaml
 from ddpm.training.setup import prepare
 from stages.train import TRAIN, Params
 

@@ -22,26 +22,26 @@ from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm.data.images import to_uint8
-from ddpm.data.splits import load_split
-from ddpm.diffusion.samplers import SamplerParams
+from ddpm.classifier.model import NAMES, Classifier, features_and_logits, load_classifier
+from ddpm.cli.drawing_options import at_least
+from ddpm.cli.generate import draw_images
+from ddpm.compute.device import Runtime, start
+from ddpm.compute.randomness import ImageNoise, generator
 from ddpm.diffusion.schedule import ScheduleParams
-from ddpm.drawing_options import at_least
-from ddpm.generate import draw_images
+from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.classifier import NAMES, Classifier, features_and_logits, load_classifier
-from ddpm.networks.sampling import batches, draw_labels, noise_predictor, sample_batch
-from ddpm.runtime.console import run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_whole
-from ddpm.runtime.randomness import ImageNoise, generator
+from ddpm.pictures.figures import tile, to_png
+from ddpm.pipeline.console import run
+from ddpm.pipeline.files import write_whole
+from ddpm.sampling.drawing import batches, draw_labels, noise_predictor, sample_batch
+from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.components import principal_components
-from ddpm.scoring.figures import tile, to_png
 from ddpm.scoring.scores import frechet_distance
 
 MODELS = Path("models")
 MODEL = MODELS / "ddpm.safetensors"
-CODE = [Path("src/ddpm/diffusion/samplers.py"), Path("src/ddpm/networks/sampling.py")]
+CODE = [Path("src/ddpm/sampling/samplers.py"), Path("src/ddpm/sampling/drawing.py")]
 PROCESSED = Path("data/processed")
 OUT = Path("docs/samplers")
 SEED = 2  # neither the gallery's nor the population's

@@ -9,10 +9,10 @@ import tempfile
 import time
 
 from benchmarks.trainings import on_noise
-from ddpm.runtime.console import run
-from ddpm.runtime.device import start
-from ddpm.runtime.params import load_params
-from ddpm.runtime.resume import State
+from ddpm.compute.device import start
+from ddpm.parallel.resume import State
+from ddpm.pipeline.console import run
+from ddpm.pipeline.params import load_params
 from stages.train import Params
 
 ROUNDS, STEPS = 7, 10

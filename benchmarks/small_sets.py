@@ -14,18 +14,18 @@ import torch
 
 from benchmarks.samplers import MODELS, PROCESSED, SEED, Judge, channels_first
 from benchmarks.trainings import left_by
-from ddpm.data.splits import Processed, load_split
-from ddpm.drawing_options import at_least
-from ddpm.generate import all_labels, draw_images
+from ddpm.classifier.model import features_and_logits, load_classifier
+from ddpm.cli.drawing_options import at_least
+from ddpm.cli.generate import all_labels, draw_images
+from ddpm.compute.device import Runtime, start
+from ddpm.compute.randomness import generator
+from ddpm.images.splits import Processed, load_split
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.networks.classifier import features_and_logits, load_classifier
-from ddpm.runtime.console import progress, run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_whole
-from ddpm.runtime.params import load_params
-from ddpm.runtime.randomness import generator
+from ddpm.pictures.grids import by_class_picture
+from ddpm.pipeline.console import progress, run
+from ddpm.pipeline.files import write_whole
+from ddpm.pipeline.params import load_params
 from ddpm.scoring.copying import near_copies, nearness
-from ddpm.scoring.pictures import by_class_picture
 from ddpm.training.setup import Setup, new_training, prepare
 from scripts.check_params import AllParams
 

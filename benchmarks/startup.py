@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from ddpm.drawing_options import at_least
-from ddpm.runtime.console import UserError, progress, run
+from ddpm.cli.drawing_options import at_least
+from ddpm.pipeline.console import UserError, progress, run
 
 
 def main() -> None:

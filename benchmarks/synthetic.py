@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.params import read_yaml
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 COARSE, CLASSES, PART = 8, 10, 5_000
@@ -206,8 +206,8 @@ def write_arrays(folder: Path, count: int, shape: Shape) -> None:
     """As the stage `preprocess` leaves them, without holding them in memory."""
     import torch
 
-    from ddpm.data.card import DataCard
-    from ddpm.data.splits import save_split
+    from ddpm.images.card import DataCard
+    from ddpm.images.splits import save_split
 
     card = DataCard(name=SET, shape=shape, classes=tuple(map(str, range(CLASSES))))
     folder.mkdir(parents=True)

@@ -19,14 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import BATCH, peers, plain_loop
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise
+from ddpm.cli.drawing_options import at_least
+from ddpm.compute.device import Runtime, start, to_device
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.drawing_options import at_least
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.sampling import draw_batch, sample_batch
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import progress, run
-from ddpm.runtime.device import Runtime, start, to_device
-from ddpm.runtime.params import load_params
+from ddpm.pipeline.console import progress, run
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.drawing import draw_batch, sample_batch
 from scripts.check_params import AllParams
 from stages.train import Params
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from ddpm.data.card import DataCard
-from ddpm.data.splits import Split
+from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.group import ALONE, Group
-from ddpm.runtime.params import parse, read_yaml
+from ddpm.parallel.group import ALONE, Group
+from ddpm.pipeline.params import parse, read_yaml
 from ddpm.training.loop import EpochEnd, Training
 from ddpm.training.setup import Setup, new_training
 from stages.train import Params

@@ -6,21 +6,21 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from ddpm.balancing.learning import LearnParams
-from ddpm.balancing.study import ArmsParams
-from ddpm.data.cutting import CutName, CutParams
-from ddpm.data.preparation import DataParams
-from ddpm.diffusion.guides import Guide
+from ddpm.classifier.model import ClassifierParams
+from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
-from ddpm.networks.classifier import ClassifierParams
-from ddpm.networks.sampling import check_distilled
+from ddpm.distillation.moment_matching import DistillParams
+from ddpm.ingest.preparation import DataParams
+from ddpm.networks.guides import Guide
 from ddpm.networks.unet import UNetParams
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.device import start
-from ddpm.runtime.params import Section, load_params
-from ddpm.runtime.stage import check_place
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.params import Section, load_params
+from ddpm.pipeline.stage import check_place
+from ddpm.sampling.drawing import check_distilled
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.training.distillation import DistillParams
+from ddpm.study.cutting import CutName, CutParams
+from ddpm.study.learning import LearnParams
+from ddpm.study.study import ArmsParams
 from ddpm.training.recipe import TrainParams
 from scripts.results import read_json
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
@@ -39,7 +39,7 @@ MODEL = "models/ddpm.safetensors"
 class DownloadParams(Section):
     """The sets that dvc.yaml makes download stages of."""
 
-    sets: tuple[Literal["mnist", "fashion_mnist"], ...]  # those of ddpm.data.datasets
+    sets: tuple[Literal["mnist", "fashion_mnist"], ...]  # those of ddpm.ingest.datasets
 
 
 class SamplePair(Section):

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from ddpm import export
+from ddpm.cli import export
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.process import sha256
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_json, write_whole
+from ddpm.pipeline.process import sha256
 
 ROOT = Path(__file__).parents[1]
 PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")

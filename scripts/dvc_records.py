@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA, COMPILED_LOCKFILE_SCHEMA, COMPILED_SINGLE_STAGE_SCHEMA
 from voluptuous import Invalid
 
-from ddpm.runtime.console import UserError
-from ddpm.runtime.params import read_yaml
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import read_yaml
 from scripts.dvc_state import one_line
 
 LOCK = Path("dvc.lock")

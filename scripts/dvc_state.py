@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 from voluptuous import Invalid
 
-from ddpm.runtime.console import UserError, shown
+from ddpm.pipeline.console import UserError, shown
 
 CONFIG, LOCAL = Path(".dvc/config"), Path(".dvc/config.local")
 TMP = Path(".dvc/tmp")

@@ -8,8 +8,8 @@ from pathlib import Path
 import vl_convert
 from dvc.config import Config
 
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.files import write_whole
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_whole
 from scripts.dvc_state import LOCAL, config_faults
 
 PAGE = Path(".dvc/plots.html")  # git ignores it; a setting of DVC is relative to .dvc

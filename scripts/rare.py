@@ -18,10 +18,10 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from ddpm.balancing.learning import measures
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.files import write_whole
-from ddpm.scoring.figures import to_png
+from ddpm.pictures.figures import to_png
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_whole
+from ddpm.study.learning import measures
 from scripts.results import read_json
 
 SHOWN = {

@@ -10,8 +10,8 @@ import shutil
 
 from dvc.config import Config
 
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.files import write_whole
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_whole
 from scripts.dvc_state import CONFIG, LOCAL, config_faults, one_line
 
 NAME = "storage"

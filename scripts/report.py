@@ -10,8 +10,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ddpm.runtime.console import run
-from ddpm.runtime.files import write_whole
+from ddpm.pipeline.console import run
+from ddpm.pipeline.files import write_whole
 from scripts.reporting import page
 from scripts.reporting.runs import main_run, open_run
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ddpm.runtime.console import UserError, run
+from ddpm.pipeline.console import UserError, run
 
 FOLDERS = {
     "default": [Path("metrics")],

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ddpm.runtime.console import UserError, progress, run
+from ddpm.pipeline.console import UserError, progress, run
 from scripts import dvc_records, dvc_state
 from scripts.dvc_records import Output
 

@@ -5,7 +5,7 @@ try:
     import tqdm  # noqa: F401
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks the project's packages; `source .venv/bin/activate` first, or `make repro`")
-from ddpm.runtime.process import begin_stage, watch_code
+from ddpm.pipeline.process import begin_stage, watch_code
 
 watch_code()
 if sys.argv[0] == "-m":  # what it is while `python -m stages.NAME` looks for the module

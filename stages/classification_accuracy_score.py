@@ -13,15 +13,15 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from ddpm.data.splits import Split, load_samples, load_split
-from ddpm.networks.classifier import ClassifierParams, accuracy, features_and_logits, load_classifier
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Section, Sections
-from ddpm.runtime.randomness import generator
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.model import ClassifierParams, accuracy, features_and_logits, load_classifier
+from ddpm.compute.device import start
+from ddpm.compute.randomness import generator
+from ddpm.images.splits import Split, load_samples, load_split
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Section, Sections
+from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.scoring.scores import likeliest
-from ddpm.training.classifier import fit_classifier
 
 PROCESSED = Path("data/processed")
 FILTERED = Path("data/samples/filtered.safetensors")

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from ddpm.data.splits import load_split
-from ddpm.networks.classifier import NAMES, ClassifierParams, accuracy, save_classifier
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Sections
-from ddpm.runtime.stage import Stage, run_stage
-from ddpm.training.classifier import fit_classifier
+from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.model import NAMES, ClassifierParams, accuracy, save_classifier
+from ddpm.compute.device import start
+from ddpm.images.splits import load_split
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")

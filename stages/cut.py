@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ddpm.data.cutting import CutParams, cut, seed_of
-from ddpm.data.splits import Processed, load_split, save_split
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.images.splits import Processed, load_split, save_split
+from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.study.cutting import CutParams, cut, seed_of
 
 TRAIN = Path("data/processed/train.safetensors")
 CUTS = Path("data/cut")

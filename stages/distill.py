@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.data.splits import load_split
+from ddpm.compute.device import start
+from ddpm.distillation.moment_matching import Distillation, DistillParams
+from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.params import Sections
-from ddpm.runtime.resume import State, stopping
-from ddpm.runtime.stage import Stage, run_stage
-from ddpm.training.distillation import Distillation, DistillParams
+from ddpm.parallel.resume import State, stopping
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.files import write_json, write_whole
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 TEACHER = Path("models/ddpm.safetensors")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from ddpm.data.datasets import CHECKSUMS, SIZES
-from ddpm.data.fetching import fetch_files, missing_files
-from ddpm.data.sources import sources
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.files import write_whole
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.ingest.datasets import CHECKSUMS, SIZES
+from ddpm.ingest.fetching import fetch_files, missing_files
+from ddpm.ingest.sources import sources
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.files import write_whole
+from ddpm.pipeline.stage import Stage, run_stage
 
 DATA = Path("data")
 

@@ -13,19 +13,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.card import DataCard
-from ddpm.data.splits import load_samples, load_split
-from ddpm.networks.classifier import NAMES, Classifier, features_and_logits, load_classifier
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.params import Section, Sections
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.classifier.model import NAMES, Classifier, features_and_logits, load_classifier
+from ddpm.compute.device import Runtime, start
+from ddpm.images.card import DataCard
+from ddpm.images.splits import load_samples, load_split
+from ddpm.pictures.grids import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.files import write_json, write_whole
+from ddpm.pipeline.params import Section, Sections
+from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.pictures import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
 from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share, likeliest
 
 PROCESSED = Path("data/processed")

@@ -11,14 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.splits import load_samples
-from ddpm.networks.classifier import Classifier, features_and_logits, load_classifier
-from ddpm.runtime.arrays import save_arrays
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Section, Sections
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.classifier.model import Classifier, features_and_logits, load_classifier
+from ddpm.compute.device import Runtime, start
+from ddpm.images.splits import load_samples
+from ddpm.pipeline.arrays import save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Section, Sections
+from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import likeliest
 

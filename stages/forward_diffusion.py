@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.images import to_float, to_uint8
-from ddpm.data.splits import load_split
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.runtime.console import UserError
-from ddpm.runtime.files import write_whole
-from ddpm.runtime.params import Section, Sections
-from ddpm.runtime.randomness import generator
-from ddpm.runtime.stage import Stage, run_stage
-from ddpm.scoring.figures import image_table, to_png
+from ddpm.images.pixels import to_float, to_uint8
+from ddpm.images.splits import load_split
+from ddpm.pictures.figures import image_table, to_png
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.files import write_whole
+from ddpm.pipeline.params import Section, Sections
+from ddpm.pipeline.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 METRICS = Path("metrics/forward_diffusion")

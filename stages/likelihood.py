@@ -8,16 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.images import to_float
-from ddpm.data.splits import load_split
-from ddpm.diffusion.likelihood import Bound, variational_bound
+from ddpm.compute.device import start
+from ddpm.compute.randomness import generator
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Section, Sections
-from ddpm.runtime.randomness import generator
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Section, Sections
+from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.scoring.likelihood import Bound, variational_bound
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/ddpm.safetensors")

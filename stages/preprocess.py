@@ -1,4 +1,4 @@
-"""Make one form of a folder of labelled images, and describe it; the command line names the folder."""
+"""Make one form of a folder of labelled images, and describe it."""
 
 import tempfile
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard, listed
-from ddpm.data.folders import Folder, read_folder
-from ddpm.data.idx import is_idx_folder, read_idx_folder
-from ddpm.data.preparation import LEVELS, DataParams, Images, counted, looks_of, statistics_of, target_of
-from ddpm.data.splits import LEAST_TEST, save_split
-from ddpm.data.twins import twin_groups
-from ddpm.runtime.console import UserError, progress, shown
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Sections
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.images.card import DataCard, listed
+from ddpm.images.splits import LEAST_TEST, save_split
+from ddpm.ingest.folders import Folder, read_folder
+from ddpm.ingest.idx import is_idx_folder, read_idx_folder
+from ddpm.ingest.near_duplicates import twin_groups
+from ddpm.ingest.preparation import LEVELS, DataParams, Images, counted, looks_of, statistics_of, target_of
+from ddpm.pipeline.console import UserError, progress, shown
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 METRICS = Path("metrics/preprocess")
@@ -32,11 +32,8 @@ class Params(Sections):
 
 def main(stage: Stage) -> None:
     """One file of arrays for each split, and a summary of both."""
-    root = Path(stage.item)
     params = stage.params(Params).data
-    if params.set != stage.item:
-        raise UserError(f"data.set: {params.set} now, {root} when DVC began; run it again")
-    stage.input(root)
+    root = stage.input(Path(params.set))
     folder = read_idx_folder(root) if is_idx_folder(root) else read_folder(root)
     pictures = [*folder.train, *(folder.test or [])]
     with progress(desc="look", total=len(pictures), unit="img") as bar:
@@ -138,4 +135,4 @@ def report(summary: dict[str, Any], folder: Folder) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("preprocess", main, argument="FOLDER")
+    run_stage("preprocess", main)

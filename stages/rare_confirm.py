@@ -4,16 +4,16 @@ from pathlib import Path
 
 import torch
 
-from ddpm.balancing.arms import Arm
-from ddpm.balancing.learning import LearnParams
-from ddpm.balancing.study import ArmsParams, compare_arms, load_drawn
-from ddpm.data.cutting import CutParams
-from ddpm.data.splits import load_split
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Sections
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.compute.device import start
+from ddpm.images.splits import load_split
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.scoring.copying import near_copies, nearness
+from ddpm.study.arms import Arm
+from ddpm.study.cutting import CutParams
+from ddpm.study.learning import LearnParams
+from ddpm.study.study import ArmsParams, compare_arms, load_drawn
 
 CUTS = Path("data/cut")
 DRAWN = Path("data/rare")

@@ -6,22 +6,22 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from ddpm.balancing.arms import Arm, Drawn
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class
-from ddpm.balancing.learning import LearnParams, learn
-from ddpm.balancing.study import RealArmName, Seed, named, save_drawn
-from ddpm.data.cutting import CutParams
-from ddpm.data.splits import load_split
-from ddpm.diffusion.samplers import SamplerParams
+from ddpm.compute.device import start
+from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.networks.sampling import check_sampler
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.params import Section, Sections, parse
-from ddpm.runtime.resume import stopping
-from ddpm.runtime.stage import Stage, run_stage
-from ddpm.scoring.pictures import rare_picture
+from ddpm.parallel.resume import stopping
+from ddpm.pictures.grids import rare_picture
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.files import write_json, write_whole
+from ddpm.pipeline.params import Section, Sections, parse
+from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.sampling.drawing import check_sampler
+from ddpm.sampling.samplers import SamplerParams
+from ddpm.study.arms import Arm, Drawn
+from ddpm.study.cutting import CutParams
+from ddpm.study.learning import LearnParams, learn
+from ddpm.study.study import RealArmName, Seed, named, save_drawn
 
 CUTS = Path("data/cut")
 MODELS = Path("models/rare")

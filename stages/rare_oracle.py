@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ddpm.balancing.arms import Arm
-from ddpm.balancing.learning import LearnParams, confusion, learn
-from ddpm.balancing.study import RealArmName
-from ddpm.data.splits import load_split
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Sections
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.compute.device import start
+from ddpm.images.splits import load_split
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.study.arms import Arm
+from ddpm.study.learning import LearnParams, confusion, learn
+from ddpm.study.study import RealArmName
 
 PROCESSED = Path("data/processed")
 METRICS = Path("metrics/rare_oracle")

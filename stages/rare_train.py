@@ -6,15 +6,15 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ddpm.data.splits import load_split
+from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
-from ddpm.runtime.device import start
-from ddpm.runtime.files import write_json
-from ddpm.runtime.params import Section, Sections
-from ddpm.runtime.resume import State
-from ddpm.runtime.stage import Stage, run_stage
+from ddpm.parallel.resume import State
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.params import Section, Sections
+from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.training.curves import Curves
 from ddpm.training.recipe import TrainParams
 from ddpm.training.running import run_training, save_trained

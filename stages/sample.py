@@ -8,10 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.data.images import to_uint8
-from ddpm.diffusion.samplers import SamplerParams
+from ddpm.compute.device import Runtime, start
+from ddpm.compute.randomness import CPU
+from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.sampling import (
+from ddpm.parallel.group import Group, join, place
+from ddpm.parallel.launch import shared_out
+from ddpm.parallel.resume import State, stopping
+from ddpm.pipeline.arrays import save_arrays
+from ddpm.pipeline.console import UserError, progress, run
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, check_command
+from ddpm.sampling.drawing import (
     batches,
     check_sampler,
     draw_batch,
@@ -20,15 +28,7 @@ from ddpm.networks.sampling import (
     sample_batch,
     wanted_classes,
 )
-from ddpm.runtime.arrays import save_arrays
-from ddpm.runtime.console import UserError, progress, run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.group import Group, join, place
-from ddpm.runtime.launch import shared_out
-from ddpm.runtime.params import Sections
-from ddpm.runtime.randomness import CPU
-from ddpm.runtime.resume import State, stopping
-from ddpm.runtime.stage import Stage, check_command
+from ddpm.sampling.samplers import SamplerParams
 
 SAMPLES = Path("data/samples")
 SETS = ("gallery", "population")

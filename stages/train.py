@@ -7,19 +7,19 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ddpm.data.splits import load_split
+from ddpm.compute.capture import wanted_capture
+from ddpm.compute.device import Runtime, start
 from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
-from ddpm.runtime.capture import wanted_capture
-from ddpm.runtime.console import UserError, run
-from ddpm.runtime.device import Runtime, start
-from ddpm.runtime.files import write_json, write_whole
-from ddpm.runtime.group import Group, join, launched, place
-from ddpm.runtime.launch import launch, on_several_machines, wanted_processes
-from ddpm.runtime.params import Sections
-from ddpm.runtime.resume import State
-from ddpm.runtime.stage import Stage, check_command
+from ddpm.parallel.group import Group, join, launched, place
+from ddpm.parallel.launch import launch, on_several_machines, wanted_processes
+from ddpm.parallel.resume import State
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_json, write_whole
+from ddpm.pipeline.params import Sections
+from ddpm.pipeline.stage import Stage, check_command
 from ddpm.training.curves import COLUMNS, Curves
 from ddpm.training.recipe import TrainParams
 from ddpm.training.running import run_training, save_trained

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
+from ddpm.images.card import DataCard
 from ddpm.networks.unet import UNetParams
 
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))

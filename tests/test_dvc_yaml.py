@@ -199,8 +199,8 @@ def test_no_package_has_a_face() -> None:
 
 def test_what_runs_before_a_stage_s_imports_is_the_standard_library() -> None:
     before = {path for path in closure("stages", ROOT) if path != "stages/__init__.py"}
-    assert before == {"src/ddpm/runtime/process.py"}
-    imported = {name.partition(".")[0] for name in imported_modules(ROOT / "src/ddpm/runtime/process.py")}
+    assert before == {"src/ddpm/pipeline/process.py"}
+    imported = {name.partition(".")[0] for name in imported_modules(ROOT / "src/ddpm/pipeline/process.py")}
     assert imported <= sys.stdlib_module_names
 
 
@@ -225,8 +225,8 @@ def test_imports_run_one_way(path: Path) -> None:
 def test_what_trains_knows_no_sampler_and_what_trains_or_draws_no_score() -> None:
     training = closure("stages.train", ROOT)
     drawing = closure("stages.sample", ROOT)
-    assert "src/ddpm/diffusion/samplers.py" in drawing
-    assert "src/ddpm/diffusion/samplers.py" not in training
+    assert "src/ddpm/sampling/samplers.py" in drawing
+    assert "src/ddpm/sampling/samplers.py" not in training
     assert not [path for path in (*training, *drawing) if path.startswith("src/ddpm/scoring/")]
 
 

@@ -9,16 +9,16 @@ from random import Random
 import pytest
 import torch
 
-from ddpm.data.idx import decode_pair
-from ddpm.data.splits import load_split, save_split
+from ddpm.classifier.model import Classifier, ClassifierParams, load_classifier, save_classifier
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.splits import load_split, save_split
+from ddpm.ingest.idx import decode_pair
 from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
 from ddpm.networks.unet import UNet
-from ddpm.runtime.arrays import load_arrays, save_arrays
-from ddpm.runtime.console import UserError
-from ddpm.runtime.params import load_params
-from ddpm.runtime.resume import State
+from ddpm.parallel.resume import State
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import load_params
 from ddpm.training.recipe import TrainParams
 from tests.small import DIGITS, FRUITS, images, unet_params
 

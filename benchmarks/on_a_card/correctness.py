@@ -7,10 +7,10 @@ from torch import Tensor
 
 from benchmarks.on_a_card.setting import Row, Setting, networks
 from benchmarks.trainings import NOISE, gradient_steps, on_noise
-from ddpm.data.splits import Split
+from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.runtime.device import Runtime, to_device
 from ddpm.training.loop import Logged
 from ddpm.training.losses import Denoising
 from stages.train import Params

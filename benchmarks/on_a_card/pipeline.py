@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.on_a_card.setting import Row, Setting, mode
 from benchmarks.synthetic import ROOT, TINY, copy_stages, set_params, write_mnist_files
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
+from ddpm.compute.device import Runtime
+from ddpm.pipeline.console import UserError
 
 RUNNING = re.compile(r"Running stage '([^']+)'")
 MNIST_COUNTS, FEW = (60_000, 10_000), (600, 100)  # of training and of test images

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.trainings import article_params
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.params import load_params
+from ddpm.compute.device import Runtime
+from ddpm.pipeline.params import load_params
 from stages.train import Params
 
 NOT_MEASURED = "not measured"

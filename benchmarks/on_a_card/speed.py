@@ -9,15 +9,15 @@ import torch
 
 from benchmarks.on_a_card.setting import NOT_MEASURED, Row, Setting, mode, networks, seconds_of, take
 from benchmarks.trainings import NOISE, gradient_steps, on_noise
-from ddpm.data.images import to_uint8
-from ddpm.diffusion.samplers import SamplerParams
+from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.sampling import batches, draw_batch, sample_batch
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.device import Runtime, to_device
-from ddpm.runtime.params import load_params
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.drawing import batches, draw_batch, sample_batch
+from ddpm.sampling.samplers import SamplerParams
 from stages.sample import SampleParams
 from stages.train import Params
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.on_a_card.setting import Row, Setting, networks, take
 from benchmarks.trainings import gradient_steps, on_noise
-from ddpm.runtime.device import Runtime, start
+from ddpm.compute.device import Runtime, start
 from ddpm.training.loop import Training
 from stages.train import Params
 

@@ -20,12 +20,12 @@ from benchmarks.on_a_card.setting import NOT_MEASURED, Row, Setting, mode, netwo
 from benchmarks.on_a_card.speed import untrained
 from benchmarks.synthetic import ROOT
 from benchmarks.trainings import NOISE, gradient_steps, on_noise
-from ddpm.data.splits import Split
-from ddpm.networks.classifier import Classifier, ClassifierParams
-from ddpm.networks.sampling import draw_batch
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.params import load_params
-from ddpm.training.classifier import train_classifier
+from ddpm.classifier.fit import train_classifier
+from ddpm.classifier.model import Classifier, ClassifierParams
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Split
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.drawing import draw_batch
 from stages.sample import SampleParams
 
 MESSAGE = "called a synchronizing CUDA operation"  # of c10/cuda/CUDAFunctions.cpp

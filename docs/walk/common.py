@@ -26,26 +26,26 @@ from PIL import Image as Picture  # noqa: E402
 from PIL import ImageDraw, ImageFont  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from ddpm.balancing.augment import augmented  # noqa: E402
-from ddpm.data.card import DataCard  # noqa: E402
-from ddpm.data.images import to_float, to_uint8  # noqa: E402
-from ddpm.data.splits import Processed, Split, load_split  # noqa: E402
-from ddpm.diffusion.samplers import SamplerParams  # noqa: E402
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams  # noqa: E402
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
-from ddpm.networks.classifier import (  # noqa: E402
+from ddpm.classifier.fit import fit_classifier  # noqa: E402
+from ddpm.classifier.model import (  # noqa: E402
     Classifier,
     ClassifierParams,
     load_classifier,
     save_classifier,
 )
+from ddpm.compute.device import start  # noqa: E402
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams  # noqa: E402
+from ddpm.distillation.moment_matching import Distillation, DistillParams  # noqa: E402
+from ddpm.images.card import DataCard  # noqa: E402
+from ddpm.images.pixels import to_float, to_uint8  # noqa: E402
+from ddpm.images.splits import Processed, Split, load_split  # noqa: E402
+from ddpm.networks.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
 from ddpm.networks.unet import UNetParams  # noqa: E402
-from ddpm.runtime.console import UserError  # noqa: E402
-from ddpm.runtime.device import start  # noqa: E402
-from ddpm.runtime.params import load_params, parse, read_yaml  # noqa: E402
-from ddpm.scoring.figures import image_png, image_table, tile, to_png  # noqa: E402
-from ddpm.training.classifier import fit_classifier  # noqa: E402
-from ddpm.training.distillation import Distillation, DistillParams  # noqa: E402
+from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
+from ddpm.pipeline.console import UserError  # noqa: E402
+from ddpm.pipeline.params import load_params, parse, read_yaml  # noqa: E402
+from ddpm.sampling.samplers import SamplerParams  # noqa: E402
+from ddpm.study.augment import augmented  # noqa: E402
 from ddpm.training.loop import Training  # noqa: E402
 from ddpm.training.recipe import TrainParams  # noqa: E402
 from ddpm.training.setup import Setup, new_training, prepare  # noqa: E402

@@ -16,7 +16,7 @@ from dvc.scm import SCM, resolve_rev
 from dvc.utils.flatten import flatten
 from dvc.utils.serialize import parse_yaml
 
-from ddpm.runtime.console import UserError, shown
+from ddpm.pipeline.console import UserError, shown
 
 KEPT = ("metrics", "params.yaml", "dvc.lock", "dvc.yaml")
 TYPES = {".png": "image/png", ".gif": "image/gif"}

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ddpm.balancing.drawing import Candidates, draw_class
-from ddpm.data.card import DataCard
-from ddpm.data.splits import Split, save_split
+from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits, save_classifier
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Split, save_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits, save_classifier
-from tests.generating import CPU, sampler, tiny_model
+from tests.cli.generating import CPU, sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import FRUITS
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class, none_drawn
-from ddpm.data.images import to_float, to_uint8
+from ddpm.classifier.model import Classifier
+from ddpm.compute.device import Runtime
+from ddpm.images.pixels import to_float, to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.networks.classifier import Classifier
-from ddpm.networks.sampling import draw_batch
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
+from ddpm.pipeline.console import UserError
+from ddpm.sampling.drawing import draw_batch
 from tests.balancing.small_set import classifier, halving
-from tests.generating import CPU, sampler, tiny_model
+from tests.cli.generating import CPU, sampler, tiny_model
 from tests.small import FRUITS
 
 SAMPLER = sampler(steps=2, spacing=None)

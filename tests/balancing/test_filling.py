@@ -7,13 +7,13 @@ import torch
 
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class
 from ddpm.balancing.filling import Progress, Source, Tally, begun, chosen, fill
-from ddpm.data.splits import Split
+from ddpm.classifier.model import load_classifier
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import load_model
-from ddpm.networks.classifier import load_classifier
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
+from ddpm.pipeline.console import UserError
 from tests.balancing.small_set import COUNTS, TESTED, candidates, noise, split, written
-from tests.generating import CPU, sampler
+from tests.cli.generating import CPU, sampler
 from tests.small import FRUITS
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from ddpm.balancing.drawing import SPAN
 from ddpm.balancing.filling import Kept
 from ddpm.balancing.folder import COLUMNS, Contents, check_free, whole, write_folder
-from ddpm.data.card import DataCard
-from ddpm.data.folders import read_folder
-from ddpm.data.splits import Split
-from ddpm.runtime.console import UserError
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Split
+from ddpm.ingest.folders import read_folder
+from ddpm.pipeline.console import UserError
 from tests.balancing.small_set import labels_of, noise
 from tests.small import DIGITS, FRUITS
 

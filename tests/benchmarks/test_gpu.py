@@ -16,7 +16,7 @@ from benchmarks.on_a_card.correctness import gradient, gradients, largest_differ
 from benchmarks.on_a_card.setting import FULL, SMALL, Row, networks
 from benchmarks.synthetic import ROOT
 from benchmarks.trainings import article_params
-from ddpm.runtime.device import Runtime
+from ddpm.compute.device import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 COLUMNS = ["what", "value", "bound or target"]

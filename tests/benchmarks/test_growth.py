@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks import growth_report, synthetic
-from ddpm.data.folders import read_folder
-from ddpm.data.idx import read_idx_folder
-from ddpm.data.splits import load_split
-from ddpm.runtime.console import UserError
-from ddpm.runtime.params import read_yaml
+from ddpm.images.splits import load_split
+from ddpm.ingest.folders import read_folder
+from ddpm.ingest.idx import read_idx_folder
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import read_yaml
 
 COUNT = 1000
 IMAGES = {"made_of": "pictures", "shape": "1x28x28", "images": 1000, "what": "preprocess"}

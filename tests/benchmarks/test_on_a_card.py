@@ -13,11 +13,11 @@ from benchmarks.on_a_card.setting import FULL, SMALL, networks
 from benchmarks.on_a_card.states import apart, compared, digests, resumed, straight
 from benchmarks.on_a_card.synchronisations import MESSAGE, counted, place, written
 from benchmarks.synthetic import ROOT, TINY, copy_stages, set_params, write_mnist_files
-from ddpm.data.datasets import SIZES
-from ddpm.data.idx import is_idx_folder, read_idx_folder
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.params import read_yaml
+from ddpm.compute.device import Runtime
+from ddpm.ingest.datasets import SIZES
+from ddpm.ingest.idx import is_idx_folder, read_idx_folder
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import read_yaml
 from ddpm.training.loop import Training
 
 CPU = Runtime(torch.device("cpu"), torch.float32)

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import export
-from ddpm.data.images import to_uint8
-from ddpm.diffusion.samplers import SamplerParams, sample_loop, spaced_timesteps
+from ddpm.cli import export
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.sampling import noise_predictor
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
+from ddpm.sampling.drawing import noise_predictor
+from ddpm.sampling.samplers import SamplerParams, sample_loop, spaced_timesteps
 from scripts import demo
-from tests.generating import CPU, sampler, tiny_model
+from tests.cli.generating import CPU, sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import FRUITS, unet_params
 

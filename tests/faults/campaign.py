@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.pipeline.dvc_clone import SECONDS, STAGES, Clone, new_clone, run_pipeline
+from tests.with_dvc.dvc_clone import SECONDS, STAGES, Clone, new_clone, run_pipeline
 
 OFTEN = {"DDPM_SAVE_SECONDS": "0.2"}  # states are saved all the time
 MEAN_WAIT = (

@@ -16,9 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from ddpm.classifier.model import load_classifier
 from ddpm.networks.checkpoint import load_model
-from ddpm.networks.classifier import load_classifier
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 
 MEGABYTES = 300  # by which the process may grow: torch's own code takes some of them at the first load
 SECONDS = 5  # for one mutant, on a machine that is busy

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import begin_from, load_model, save_model
 from ddpm.networks.unet import UNet
-from ddpm.runtime.arrays import save_arrays
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.arrays import save_arrays
+from ddpm.pipeline.console import UserError
 from tests.networks.random_weights import normal, randomised
 from tests.small import DIGITS, FRUITS, unet_params
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.classifier.model import Classifier, ClassifierParams, save_classifier
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import save_model
-from ddpm.networks.classifier import Classifier, ClassifierParams, save_classifier
 from ddpm.networks.unet import UNet
 from tests.networks.card_mutants import MEGABYTES, SECONDS
 from tests.small import DIGITS, unet_params

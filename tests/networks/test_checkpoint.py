@@ -9,13 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ddpm.data.card import DataCard
+from ddpm.classifier.model import Classifier, ClassifierParams, load_classifier, save_classifier
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.classifier import Classifier, ClassifierParams, load_classifier, save_classifier
 from ddpm.networks.unet import UNet
-from ddpm.runtime.arrays import load_arrays, save_arrays
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
 from tests.small import DIGITS, FRUITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))

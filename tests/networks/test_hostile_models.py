@@ -12,22 +12,22 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.classifier import (
+from ddpm.classifier.model import (
     Classifier,
     ClassifierParams,
     features_and_logits,
     load_classifier,
     save_classifier,
 )
-from ddpm.networks.sampling import draw_batch, noise_predictor
+from ddpm.compute.device import Runtime
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.unet import UNet
-from ddpm.runtime.arrays import load_arrays, save_arrays
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
-from tests.diffusion.walks import sampler as walk
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.sampling.drawing import draw_batch, noise_predictor
 from tests.networks.random_weights import randomised
+from tests.sampling.walks import sampler as walk
 from tests.small import DIGITS, images, unet_params
 
 CPU = Runtime(torch.device("cpu"), torch.float32)

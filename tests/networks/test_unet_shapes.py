@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm.data.card import DataCard
-from ddpm.data.images import padded
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
+from ddpm.images.pixels import padded
 from ddpm.networks.unet import UNet, UNetParams
 from tests.networks.random_weights import normal, randomised
 from tests.small import DIGITS, FRUITS, unet_params

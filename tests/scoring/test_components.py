@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.images.pixels import to_float
 from ddpm.scoring.components import COMPONENTS, principal_components
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
-from ddpm.data.images import to_float
+from ddpm.images.card import DataCard
+from ddpm.images.pixels import to_float
 from ddpm.scoring import copying
 from ddpm.scoring.copying import copying_z, nearest_neighbours, nearness
 from tests.small import DIGITS, FRUITS

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.dvc_clone import Clone, identify
 from tests.scripts.small_repository import PIPELINE, STAGE
+from tests.with_dvc.dvc_clone import Clone, identify
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.dvc_clone import ROOT, Clone
+from tests.with_dvc.dvc_clone import ROOT, Clone
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and capabilities")
 STAGE = """

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.data.datasets import CHECKSUMS, CLASSES
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import start
-from ddpm.runtime.stage import check_place
+from ddpm.compute.device import start
+from ddpm.ingest.datasets import CHECKSUMS, CLASSES
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import check_place
 from scripts.check_params import DownloadParams, environment_note
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from scripts.rare import main
 
 WITHOUT, WITH = "oversample", "oversample+drawn"

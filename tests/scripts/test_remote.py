@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dvc.config import Config
 
-from tests.pipeline.dvc_clone import ROOT, Clone
+from tests.with_dvc.dvc_clone import ROOT, Clone
 
 pytestmark = pytest.mark.pipeline
 EVIL = """s3://b/ a#b;c'd"e$HOME$(HOME)$$x$(shell touch made)`touch made`$(touch made);touch made;\\%s%%,"""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from scripts.reporting import charts, page, tables
 from scripts.reporting.runs import KEPT, Run
 from scripts.results import ROWS

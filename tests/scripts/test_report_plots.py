@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from scripts import plots_page
 
 

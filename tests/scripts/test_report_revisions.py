@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from scripts import report
 from scripts.reporting import page
 from scripts.reporting.runs import main_run, open_run

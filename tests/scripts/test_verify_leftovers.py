@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.dvc_clone import Clone
 from tests.scripts.small_repository import (
     break_off,
     cached,
@@ -17,6 +16,7 @@ from tests.scripts.small_repository import (
     overwrite,
     verify,
 )
+from tests.with_dvc.dvc_clone import Clone
 
 pytestmark = pytest.mark.pipeline
 

@@ -1,6 +1,6 @@
 """What `make verify` says of a small repository that a bad disk, a kill, a merge or its user has damaged.
 
-tests/pipeline/test_verify.py has the pipeline itself.
+tests/with_dvc/test_verify.py has the pipeline itself.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from scripts import verify as script
-from tests.pipeline.dvc_clone import Clone, environment
 from tests.scripts.small_repository import OUTPUT, UNPRIVILEGED, bind, break_off, object_of, overwrite, verify
+from tests.with_dvc.dvc_clone import Clone, environment
 
 pytestmark = pytest.mark.pipeline
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and capabilities")

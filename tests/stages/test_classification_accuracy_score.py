@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
-from ddpm.data.splits import Split
-from ddpm.networks.classifier import Classifier, ClassifierParams, features_and_logits, load_classifier, save_classifier
-from ddpm.runtime.stage import Stage
+from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits, load_classifier, save_classifier
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Split
+from ddpm.pipeline.stage import Stage
 from stages import classification_accuracy_score as stage
 from tests.small import DIGITS, images
 from tests.stages.written import classifier_params, write_samples, write_split

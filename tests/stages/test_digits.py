@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ddpm.data.splits import load_split
-from ddpm.networks.classifier import accuracy
-from ddpm.runtime import stage as module
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.params import load_params
-from ddpm.runtime.stage import Stage
-from ddpm.training.classifier import fit_classifier
+from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.model import accuracy
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import load_split
+from ddpm.pipeline import stage as module
+from ddpm.pipeline.params import load_params
+from ddpm.pipeline.stage import Stage
 from ddpm.training.loop import Logged
 from ddpm.training.setup import new_training, prepare
 from scripts.check_params import AllParams

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.data.card import DataCard
-from ddpm.data.images import to_uint8
-from ddpm.networks.classifier import Classifier, features_and_logits, load_classifier, save_classifier
-from ddpm.runtime.console import UserError
-from ddpm.runtime.stage import Stage
+from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
+from ddpm.images.card import DataCard
+from ddpm.images.pixels import to_uint8
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import Stage
 from ddpm.scoring.scores import frechet_distance
 from stages.evaluate import main
 from tests.small import DIGITS, FRUITS, images

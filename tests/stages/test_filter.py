@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
-from ddpm.data.splits import load_samples
-from ddpm.networks.classifier import Classifier, features_and_logits, load_classifier, save_classifier
-from ddpm.runtime.console import UserError
-from ddpm.runtime.stage import Stage
+from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
+from ddpm.images.card import DataCard
+from ddpm.images.splits import load_samples
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import Stage
 from stages.filter import main
 from tests.small import DIGITS, images
 from tests.stages.written import classifier_params, write_samples

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.data.images import to_float
-from ddpm.diffusion.likelihood import variational_bound
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.pixels import to_float
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.unet import UNet
-from ddpm.runtime.randomness import generator
-from ddpm.runtime.stage import Stage
+from ddpm.pipeline.stage import Stage
+from ddpm.scoring.likelihood import variational_bound
 from stages.likelihood import main
 from tests.small import DIGITS, images, unet_params
 from tests.stages.written import write_split

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.datasets import SIZES
-from ddpm.data.idx import read_idx_folder
-from ddpm.data.preparation import target_of
-from ddpm.data.splits import Processed, hashed_places, load_split
-from ddpm.runtime import stage as module
-from ddpm.runtime.console import UserError
-from ddpm.runtime.stage import Stage
+from ddpm.images.splits import Processed, hashed_places, load_split
+from ddpm.ingest.datasets import SIZES
+from ddpm.ingest.idx import read_idx_folder
+from ddpm.ingest.preparation import target_of
+from ddpm.pipeline import stage as module
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import Stage
 from stages import preprocess
 from stages.preprocess import main, report
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.splits import Split, save_split
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.params import load_params
-from ddpm.runtime.resume import State
-from ddpm.runtime.stage import Stage
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Split, save_split
+from ddpm.parallel.resume import State
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import load_params
+from ddpm.pipeline.stage import Stage
 from ddpm.training.curves import Curves
 from ddpm.training.running import run_training
 from ddpm.training.setup import new_training

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
-from ddpm.data.splits import save_split
-from ddpm.networks.classifier import ClassifierParams
-from ddpm.runtime.arrays import save_arrays
+from ddpm.classifier.model import ClassifierParams
+from ddpm.images.card import DataCard
+from ddpm.images.splits import save_split
+from ddpm.pipeline.arrays import save_arrays
 
 
 def write_split(name: str, card: DataCard, images: Tensor, labels: Tensor) -> None:

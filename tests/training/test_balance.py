@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.training.balance import balanced_order
+from ddpm.training.class_balance import balanced_order
 from tests.training.trainings import assert_equal_weights, finished, new_training
 
 LABELS = torch.tensor([1] * 16 + [0] * 900 + [2] * 84)

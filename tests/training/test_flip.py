@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.splits import Split
+from ddpm.images.splits import Split
 from tests.training.trainings import assert_equal_weights, finished, given_to, new_training, split
 
 

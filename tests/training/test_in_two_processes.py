@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.runtime.group import ALONE, Group
+from ddpm.parallel.group import ALONE, Group
 from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.recipe import TrainParams
-from tests.runtime.two_processes import in_two_processes
+from tests.parallel.two_processes import in_two_processes
 from tests.training.trainings import CPU, SCHEDULE, network, split
 
 RECIPE = {

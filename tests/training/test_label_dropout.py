@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.data.splits import Split
+from ddpm.images.splits import Split
 from ddpm.networks.unet import NO_LABEL
 from tests.training.trainings import assert_equal_weights, finished, given_to, network, new_training, split
 

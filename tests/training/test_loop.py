@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from ddpm.data.images import to_float
-from ddpm.data.splits import Split
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import UserError
-from ddpm.runtime.params import parse
-from ddpm.runtime.randomness import generator
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import parse
 from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.recipe import TrainParams
 from tests.small import DIGITS, unet_params

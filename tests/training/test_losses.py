@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps
-from ddpm.runtime.randomness import generator
+from ddpm.images.pixels import to_float
 from ddpm.training.loop import EpochEnd, Logged
 from tests.training.trainings import SCHEDULE, new_training, record_steps, split, uniform, validated, weights
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ddpm.runtime.console import UserError
-from ddpm.runtime.params import load_params, parse
-from ddpm.runtime.process import ROOT
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import load_params, parse
+from ddpm.pipeline.process import ROOT
 from ddpm.training.recipe import TrainParams
 from tests.training.trainings import RECIPE
 

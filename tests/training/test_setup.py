@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.card import DataCard
-from ddpm.data.splits import Processed, Split, held_out_mask
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Processed, Split, held_out_mask
 from ddpm.networks.checkpoint import save_model
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from ddpm.training.loop import Logged
 from ddpm.training.recipe import TrainParams
 from ddpm.training.setup import Setup, new_training, prepare

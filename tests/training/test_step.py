@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.runtime.console import UserError
+from ddpm.pipeline.console import UserError
 from ddpm.training.loop import Training
 from tests.training.trainings import finished, new_training, split
 

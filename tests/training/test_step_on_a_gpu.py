@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.trainings import on_noise
-from ddpm.runtime import capture
-from ddpm.runtime.params import load_params
+from ddpm.compute import capture
+from ddpm.pipeline.params import load_params
 from ddpm.training import optim, step
 from ddpm.training.loop import Logged
 from stages.train import Params

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
-from ddpm.data.splits import Split
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.runtime.group import ALONE
-from ddpm.runtime.randomness import generator
+from ddpm.parallel.group import ALONE
 from ddpm.training.losses import Denoising
 from ddpm.training.validation import Validation
 from tests.training.trainings import (

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.data.splits import Split
+from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.runtime.device import Runtime
 from ddpm.training.loop import Training
 from ddpm.training.recipe import TrainParams
 from tests.small import DIGITS, unet_params

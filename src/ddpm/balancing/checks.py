@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 from ddpm.balancing.filling import Tally
-from ddpm.data.card import DataCard, listed
-from ddpm.data.splits import Processed
+from ddpm.images.card import DataCard, listed
+from ddpm.images.splits import Processed
 from ddpm.networks.checkpoint import ModelCard
-from ddpm.runtime.console import UserError, shown
+from ddpm.pipeline.console import UserError, shown
 
 FEW = 20  # training images, of which a model may have learned little more than themselves
 

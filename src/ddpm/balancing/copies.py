@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.images.pixels import to_float
 from ddpm.scoring.copying import CHUNK, LEAST, NEAR, Nearness, nearest_neighbours, twins
 
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_uint8
-from ddpm.diffusion.samplers import SamplerParams
+from ddpm.classifier.model import Classifier, features_and_logits
+from ddpm.compute.device import Runtime
+from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.networks.classifier import Classifier, features_and_logits
-from ddpm.networks.sampling import batches, draw_batch, sample_batch
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
+from ddpm.pipeline.console import UserError
+from ddpm.sampling.drawing import batches, draw_batch, sample_batch
+from ddpm.sampling.samplers import SamplerParams
 
 SPAN = 1_000_000  # numbers of each class: the image j of the class `label` has the number label * SPAN + j
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ddpm.balancing.copies import threshold
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class
-from ddpm.data.splits import Split
-from ddpm.diffusion.samplers import SamplerParams
+from ddpm.classifier.model import Classifier
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.networks.classifier import Classifier
-from ddpm.networks.sampling import batches, sample_batch
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.group import ALONE, Group
+from ddpm.parallel.group import ALONE, Group
+from ddpm.sampling.drawing import batches, sample_batch
+from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.copying import nearest_neighbours
 
 HOPELESS = 500  # candidates after which a class may be given up; fewer where fewer images are wanted

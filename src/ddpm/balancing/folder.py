@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.balancing.filling import Kept
-from ddpm.data.card import DataCard
-from ddpm.data.splits import Split
-from ddpm.runtime.console import UserError
-from ddpm.runtime.files import write_json
-from ddpm.runtime.lock import TAKEN
-from ddpm.runtime.randomness import generator
+from ddpm.compute.randomness import generator
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Split
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.files import write_json
+from ddpm.pipeline.lock import TAKEN
 
 MANIFEST = "manifest.csv"
 SETTINGS = "balance.json"

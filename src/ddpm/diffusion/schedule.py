@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.runtime.params import Section
+from ddpm.pipeline.params import Section
 
 LEAST_SIGNAL = 1e-10  # at the last timestep; Ho et al. 2020 leave 4e-5
 LEAST_NOISE = 1e-10  # at the first; Ho et al. 2020 begin with 1e-4

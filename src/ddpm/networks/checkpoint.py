@@ -7,15 +7,15 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.data.card import MAX_CLASSES, DataCard
-from ddpm.diffusion.guides import Guide
+from ddpm.compute.device import to_device
+from ddpm.compute.weights import MAX_HEADER, rebuild
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import MAX_CLASSES, DataCard
+from ddpm.networks.guides import Guide
 from ddpm.networks.unet import UNet, UNetParams
-from ddpm.networks.weights import MAX_HEADER, rebuild
-from ddpm.runtime.arrays import load_arrays, save_arrays
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import to_device
-from ddpm.runtime.params import Section, parse
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import Section, parse
 
 LABELS = "label.weight"  # what a network is told of each class
 EARLY = "early."  # before the names of the weights that it had early in its training

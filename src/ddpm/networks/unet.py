@@ -11,11 +11,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.data.card import DataCard, Shape
-from ddpm.data.images import halvings
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.images.card import DataCard, Shape
+from ddpm.images.pixels import halvings
 from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embedding, zeroed
-from ddpm.runtime.params import Section
+from ddpm.pipeline.params import Section
 
 WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # of one level, and of more
 NO_LABEL = -1  # of images whose class a network is not told

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.runtime.randomness import generator
+from ddpm.compute.randomness import generator
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
 from ddpm.scoring.scores import FrechetDistance, KernelDistances, jackknife
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.images.pixels import to_float
 
 COMPONENTS = 40  # of MNIST they hold four fifths of the variance
 MOST_IMAGES = 10_000  # from which they are found

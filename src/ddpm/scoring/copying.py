@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.data.images import to_float
+from ddpm.images.pixels import to_float
 
 NEAR = 0.01
 LEAST = 100  # fresh images: of fewer, no one is nearer than all but NEAR

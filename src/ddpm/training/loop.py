@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.data.splits import Split
+from ddpm.compute.device import Runtime, to_device
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Buckets
+from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.runtime.device import Runtime, to_device
-from ddpm.runtime.group import ALONE, Group
-from ddpm.runtime.randomness import generator
-from ddpm.training.balance import balanced_order
+from ddpm.parallel.group import ALONE, Group
+from ddpm.training.class_balance import balanced_order
 from ddpm.training.losses import Denoising
 from ddpm.training.optim import Optimization, below
 from ddpm.training.recipe import TrainParams

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.data.card import Shape
-from ddpm.data.images import to_float
-from ddpm.data.splits import Split
+from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
-from ddpm.runtime.device import Runtime
+from ddpm.images.card import Shape
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
 
 
 class Denoising:

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ddpm.compute.capture import captured
 from ddpm.networks.unet import UNet
-from ddpm.runtime.capture import captured
-from ddpm.runtime.params import Section
+from ddpm.pipeline.params import Section
 from ddpm.training.muon import Muon
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ddpm.data.card import Classes
+from ddpm.images.card import Classes
 from ddpm.training.optim import OptimizationParams
 
 LEAST_HELD_OUT, MOST_HELD_OUT, ENOUGH_HELD_OUT = 0.02, 0.1, 200  # shares, and images that tell where a loss turns

@@ -10,8 +10,8 @@ from typing import Any
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import save_model
 from ddpm.networks.unet import UNet
-from ddpm.runtime.console import UserError, progress
-from ddpm.runtime.resume import State, stopping
+from ddpm.parallel.resume import State, stopping
+from ddpm.pipeline.console import UserError, progress
 from ddpm.training.curves import Curves
 from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.setup import Setup

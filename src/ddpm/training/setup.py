@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.data.card import DataCard, listed
-from ddpm.data.splits import LEAST_TEST, Processed, Split, even_batch, held_out_mask
+from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard, listed
+from ddpm.images.splits import LEAST_TEST, Processed, Split, even_batch, held_out_mask
 from ddpm.networks.checkpoint import begin_from
 from ddpm.networks.unet import UNet, UNetParams
-from ddpm.runtime.console import UserError
-from ddpm.runtime.device import Runtime
-from ddpm.runtime.group import ALONE, Group
+from ddpm.parallel.group import ALONE, Group
+from ddpm.pipeline.console import UserError
 from ddpm.training.loop import Training
 from ddpm.training.recipe import TrainParams
 

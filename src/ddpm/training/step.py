@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.data.splits import Split
+from ddpm.compute.capture import captured
+from ddpm.compute.environment import number
+from ddpm.compute.randomness import generator
+from ddpm.images.splits import Split
 from ddpm.networks.unet import NO_LABEL
-from ddpm.runtime.capture import captured
-from ddpm.runtime.console import UserError
-from ddpm.runtime.environment import number
-from ddpm.runtime.group import Group
-from ddpm.runtime.randomness import generator
+from ddpm.parallel.group import Group
+from ddpm.pipeline.console import UserError
 from ddpm.training.losses import Denoising
 from ddpm.training.optim import Optimization
 from ddpm.training.recipe import TrainParams

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.data.splits import Split
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import Buckets
+from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.runtime.group import Group
-from ddpm.runtime.randomness import generator
+from ddpm.parallel.group import Group
 from ddpm.training.losses import Denoising
 from ddpm.training.optim import below
 

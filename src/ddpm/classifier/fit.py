@@ -1,0 +1,116 @@
+"""Training the classifier whose features the scores use."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.classifier.model import FLIPS, Classifier, ClassifierParams
+from ddpm.compute.device import Runtime, sent, to_device
+from ddpm.compute.randomness import generator
+from ddpm.images.card import DataCard
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split, even_batch
+from ddpm.pipeline.console import UserError, progress
+
+READ_EVERY = 50  # steps
+
+
+def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierParams, runtime: Runtime) -> Classifier:
+    """A new classifier, trained under a progress bar called `name`; see train_classifier.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    torch.manual_seed(params.seed)
+    model = Classifier(params, data)
+    losses = train_classifier(model, train, params, runtime)
+    watch(losses, name, total_steps(params, len(train.images)), "classifier.lr", params.lr)
+    return model
+
+
+def watch(losses: Iterable[Tensor], name: str, total: int, parameter: str, lr: float) -> None:
+    """Take all steps of a training under a progress bar called `name`; `losses` are those of its steps, (), each.
+
+    They are read now and then, and the last: to read one is to wait until a GPU has come to it.
+
+    Args:
+        total: how many steps there are.
+        parameter: what is to be less than `lr` where the loss is not finite.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    with progress(losses, desc=name, total=total, unit="step") as bar:
+        for step, loss in enumerate(bar, start=1):
+            if step % READ_EVERY and step < total:
+                continue
+            found = float(loss)
+            if not math.isfinite(found):
+                raise UserError(f"{parameter}: the loss is {found}; try less than {lr}")
+            bar.set_postfix(loss=f"{found:.3f}", refresh=False)
+
+
+def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[Tensor]:
+    """Train in place with one cycle of the learning rate; yields the loss of every step, (), on the device.
+
+    Every batch is shifted by up to `params.shift` pixels, so that features do not hang on exact positions. Where there
+    is but one class, which way each image is flipped is learned in its place.
+    """
+    to_device(model, runtime.device).train()
+    background = background_of(train.images).to(runtime.device)
+    train = train.to(runtime.device)
+    count = len(train.images)
+    size = even_batch(count, params.batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01)
+    # With 0.2, a cycle of five steps would divide zero by zero.
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, params.lr, total_steps=total_steps(params, count), pct_start=0.21
+    )
+    for epoch in range(params.epochs_of(count)):
+        source = generator(params.seed, "classifier", epoch)
+        order = torch.randperm(count, generator=source)[: count // size * size].to(train.images.device)
+        for batch in order.split(size):
+            images, y = train.batch(batch, runtime.device)
+            x = to_float(images)
+            dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=source).tolist()
+            if not model.knows_classes:
+                y = sent(torch.randint(FLIPS, (size,), generator=source), runtime.device)
+                x = flipped(x, y)
+            with runtime.autocast():
+                loss = F.cross_entropy(model(shifted(x, dx, dy, background)), y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            cycle.step()
+            yield loss.detach()
+    model.eval()
+
+
+def total_steps(params: ClassifierParams, count: int) -> int:
+    """Of a training on so many images; the short last batch of an epoch is dropped."""
+    return params.epochs_of(count) * (count // even_batch(count, params.batch_size))
+
+
+def flipped(images: Tensor, flips: Tensor) -> Tensor:
+    """Images (B, C, H, W), each flipped across (bit 1 of (B,) flips), upside down (bit 2), both or neither."""
+    across, down = ((flips & bit).bool().view(-1, 1, 1, 1) for bit in (1, 2))
+    images = torch.where(across, images.flip(3), images)
+    return torch.where(down, images.flip(2), images)
+
+
+def background_of(images: Tensor) -> Tensor:
+    """The median level along the edges of uint8 images (N, C, H, W), as (1, C, 1, 1) in [-1, 1]."""
+    edges = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], dim=2)
+    return to_float(edges.transpose(0, 1).flatten(1).median(dim=1).values).view(1, -1, 1, 1)
+
+
+def shifted(images: Tensor, dx: int, dy: int, background: Tensor) -> Tensor:
+    """Move images (B, C, H, W) by whole pixels, left by dx and up by dy; the background (1, C, 1, 1) comes in."""
+    height, width = images.shape[2:]
+    margin = max(abs(dx), abs(dy))
+    inside = F.pad(torch.ones_like(images[:1, :1]), (margin,) * 4)
+    padded = torch.where(inside.bool(), F.pad(images, (margin,) * 4), background)
+    return padded[..., margin + dy : margin + dy + height, margin + dx : margin + dx + width]

@@ -1,0 +1,122 @@
+"""The classifier whose features the scores use: a small convolutional network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ddpm.compute.device import to_device
+from ddpm.compute.weights import MAX_HEADER, rebuild
+from ddpm.images.card import DataCard
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import data_card
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import Section, parse
+
+FLIPS = 4  # none, across, upside down, both
+SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels at once: what stays in a CPU's caches, and what fills a GPU
+NAMES = ("a", "b")  # recipes are chosen by the scores of a, those of b are reported
+
+
+class ClassifierParams(Section):
+    """Width and training of the classifier."""
+
+    channels: Annotated[int, Field(ge=1, le=1024)]
+    images: Annotated[int, Field(ge=1, le=10**9)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
+    lr: Annotated[float, Field(gt=0, le=1)]
+    shift: Annotated[int, Field(ge=0, le=4)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    def epochs_of(self, count: int) -> int:
+        """How often each of so many images is seen."""
+        return max(1, min(self.epochs, round(self.images / count)))
+
+
+class Classifier(nn.Module):
+    """Three levels of two convolutions; the last level's mean over the pixels is the feature vector."""
+
+    def __init__(self, params: ClassifierParams, data: DataCard) -> None:
+        super().__init__()
+        self.params = params
+        self.data = data
+        widths = [data.shape[0], params.channels, 2 * params.channels, 4 * params.channels]
+        self.levels = nn.Sequential(*map(_level, widths[:-1], widths[1:]))
+        self.head = nn.Linear(widths[-1], len(data.classes) if self.knows_classes else FLIPS)
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the logits are those of the classes; of one class, they tell which way an image is flipped."""
+        return len(self.data.classes) > 1
+
+    @property
+    def num_features(self) -> int:
+        """Length of a feature vector."""
+        return self.head.in_features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Shapes: images (B, C, H, W) in [-1, 1] -> (B, num_features)."""
+        # The channels are last in memory, and so they stay in the gradient of a mean that has them last.
+        return self.levels(images).permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shapes: images (B, C, H, W) in [-1, 1] -> logits (B, classes)."""
+        return self.head(self.features(images))
+
+
+def _level(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two convolutions with BatchNorm and ReLU; the second halves the resolution."""
+    layers: list[nn.Module] = []
+    for width, stride in ((in_channels, 1), (out_channels, 2)):
+        layers += [
+            nn.Conv2d(width, out_channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers)
+
+
+@torch.inference_mode()
+def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
+
+    Raises:
+        UserError: some are NaN or infinite, as weights that are finite may still give them.
+    """
+    to_device(model, device).eval()
+    pixels = SEEN_ON_CPU if device.type == "cpu" else SEEN_ON_GPU
+    batches = images.split(max(1, pixels // (images.shape[2] * images.shape[3])))
+    features = torch.cat([model.features(to_float(batch.to(device))) for batch in batches])
+    found = features.cpu(), model.head(features).cpu()
+    if not all(each.isfinite().all() for each in found):
+        raise UserError("classifier: its features of images are not finite; train it anew, with a lower classifier.lr")
+    return found
+
+
+def accuracy(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    """Share of uint8 images (N, C, H, W) that get their label."""
+    _, logits = features_and_logits(model, images, device)
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def save_classifier(path: Path, model: Classifier) -> None:
+    """Write weights, params and data card as safetensors."""
+    facts = {"classifier": model.params.model_dump(), "data": model.data.model_dump(mode="json")}
+    save_arrays(path, dict(model.state_dict()), facts)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Rebuild a classifier, in evaluation mode, from its file.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a classifier; or a weight is NaN or infinite.
+    """
+    weights, metadata = load_arrays(path, max_header=MAX_HEADER)
+    if "classifier" not in metadata:
+        raise UserError(f"{path}: not a classifier file of this project")
+    params, data = parse(ClassifierParams, metadata["classifier"], str(path)), data_card(path, metadata)
+    return rebuild(path, lambda: Classifier(params, data), weights).eval()

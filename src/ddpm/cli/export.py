@@ -1,0 +1,180 @@
+"""Write a model file as ONNX, for other programs and languages: `python -m ddpm.cli.export --help`."""
+
+if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may come meanwhile
+    from ddpm.pipeline.process import arm
+
+    arm()
+
+import argparse
+import copy
+import json
+import logging
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.unet import UNet
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_whole
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 20
+BATCH = 2  # of the trial input: torch takes a 1 for a constant
+PROTOBUF_LIMIT = 2**31 - 1
+
+
+def main() -> None:
+    """Read the model, and write the ONNX file, whole or not at all."""
+    args = arguments()
+    if args.out.suffix != ".onnx":
+        raise UserError(f"--out {args.out}: name a file that ends in .onnx")
+    data = to_onnx(load_model(args.model), args.guide, args.half)
+    write_whole(args.out, data)
+    print(f"{args.out}: {len(data):,} bytes")
+
+
+def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -> bytes:
+    """The network as an ONNX file: (x_t, t, label) -> noise, of any batch size; equal networks give equal bytes.
+
+    Shapes: x_t (B, C, H, W) float32, t (B,) and label (B,) int64, noise like x_t. A network that is not told the class
+    has no input `label`. With prediction "v" too, what comes out is the noise. The metadata are the model card, a JSON
+    value for each of its fields, and `alphas_cumprod`, the signal's share at t = 0..T-1.
+
+    Args:
+        guide: "early" for the network as it was early in its training.
+        half: keep the weights as float16; they are computed with as float32. The network is then the one of `rounded`.
+
+    Raises:
+        UserError: the model has no such guide, a weight is too large for float16, or the packages of the extra are not
+            installed.
+    """
+    network = loaded.early if guide == "early" else loaded.model
+    if network is None:
+        raise UserError(f"--guide {guide}: this model has no such guide; leave it out")
+    proto = _traced(rounded(network) if half else network)
+    if half:
+        _halve(proto)
+    _strip(proto)
+    card = loaded.card.model_dump(mode="json")
+    facts = {**card, "alphas_cumprod": loaded.schedule.alphas_cumprod.tolist(), "network": guide or "model"}
+    for key, value in sorted(facts.items()):
+        proto.metadata_props.add(key=key, value=json.dumps(value))
+    if proto.ByteSize() > PROTOBUF_LIMIT:
+        raise UserError("--model: the network is too large for one ONNX file, which holds 2 GiB")
+    return proto.SerializeToString(deterministic=True)
+
+
+def rounded(network: UNet) -> UNet:
+    """A copy of the network, in float32, whose weights are those that float16 can hold.
+
+    Raises:
+        UserError: a weight is beyond the largest of them, 65504.
+    """
+    copied = copy.deepcopy(network)
+    for name, weight in copied.state_dict().items():
+        if not weight.is_floating_point():
+            continue
+        weight.copy_(weight.half())
+        if not weight.isfinite().all():
+            raise UserError(f"--half: {name} has a weight that float16 cannot hold; export it without")
+    return copied
+
+
+def _traced(network: UNet) -> "onnx.ModelProto":
+    """The network as torch exports it."""
+    try:
+        import onnx
+        import onnxscript
+    except ImportError:
+        raise UserError("ONNX: needs onnx and onnxscript; `pip install -e '.[export]'` installs them") from None
+    del onnxscript  # torch wants it
+    inputs: dict[str, Tensor] = {
+        "x_t": torch.zeros(BATCH, *network.data.shape),
+        "t": torch.zeros(BATCH, dtype=torch.int64),
+    }
+    if network.label:
+        inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of torch about itself
+            program = torch.onnx.export(
+                network.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[*inputs],
+                output_names=["noise"],
+                dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+            )
+    finally:
+        logger.setLevel(level)
+    assert program
+    proto = program.model_proto
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _halve(proto: "onnx.ModelProto") -> None:
+    """Store as float16, with a Cast behind it, each array that loses nothing by it: all weights, but not the tables."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for array in proto.graph.initializer:
+        if array.data_type != TensorProto.FLOAT or not array.dims:
+            continue
+        values = numpy_helper.to_array(array)
+        with np.errstate(over="ignore"):
+            short = values.astype(np.float16)
+        if not np.array_equal(short.astype(np.float32), values):
+            continue
+        name = array.name
+        array.CopyFrom(numpy_helper.from_array(short, f"{name}.float16"))
+        casts.append(helper.make_node("Cast", [array.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def _strip(proto: "onnx.ModelProto") -> None:
+    """Remove what torch notes about how it went: the paths of source files here, and half a megabyte of it."""
+    graph = proto.graph
+    holders: list[Any] = [proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
+    for holder in holders:
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    del graph.value_info[:]
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ddpm.cli.export",
+        description="Write a model as ONNX: x_t (B, C, H, W) float32, t (B,) and label (B,) int64 -> noise. A network "
+        "that is not class-conditional has no label. The metadata are the model card in JSON, a key for each of its "
+        "fields (data: classes and image shape), and alphas_cumprod.",
+    )
+    path = partial(parser.add_argument, type=Path, required=True)
+    path("--model", metavar="FILE", help="model file, such as models/ddpm.safetensors")
+    path("--out", metavar="FILE.onnx", help="file to write; one that is there is replaced")
+    parser.add_argument("--guide", choices=["early"], help="write the network as it was early in its training instead")
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="keep the weights as float16, which halves the file; all is computed in float32",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,168 @@
+"""Drawing images from a loaded model, one batch at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ddpm.compute.capture import captured
+from ddpm.compute.device import SAMPLED_ON_GPU, Runtime
+from ddpm.compute.randomness import ImageNoise, generator
+from ddpm.images.card import listed
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.unet import NO_LABEL
+from ddpm.pipeline.console import UserError, shown
+from ddpm.sampling.guidance import PredictNoise, guided
+from ddpm.sampling.samplers import SamplerParams, Step, sample_loop, spaced_timesteps
+
+GUIDED_BY = {"early": "early", "unlabelled": "label_dropout"}  # what of `train` a guide comes from
+
+
+def draw_batch(
+    loaded: LoadedModel, params: SamplerParams, seed: int, indices: Sequence[int], runtime: Runtime
+) -> Iterator[Step]:
+    """The steps of the reverse process for the images `indices`; image i is that of (seed, i) in any batch.
+
+    The last step's `x_prev` is the images, shape (len(indices), C, H, W), on the runtime's device. `draw_labels` says
+    of which classes they are.
+
+    Raises:
+        UserError: params do not fit the model, see `check_sampler`; or, after the last step, an image is not finite.
+    """
+    check_sampler(loaded, params)
+    params = params.for_images(loaded.card.data.shape[0])
+    noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
+    labels = draw_labels(loaded.card, params, seed, indices)
+    predict_noise = noise_predictor(loaded, labels, params, runtime)
+    steps = sample_loop(predict_noise, loaded.schedule, params, noise, loaded.card.timesteps)
+    last: Step | None = None
+    while True:
+        with torch.inference_mode():  # entered anew for each step, so that it never leaks into the caller
+            step = next(steps, None)
+        if step is None:
+            break
+        last = step
+        yield step
+    if last and not (finite := last.x_prev.isfinite().flatten(1).all(1)).all():  # once, for it waits for the device
+        image = indices[int(finite.int().argmin())]
+        raise UserError(f"image {image}: the model's predictions are not finite; fetch it again, or train it anew")
+
+
+def noise_predictor(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> PredictNoise:
+    """The network as a sampler calls it, told the labels (B,) and guided as params say, in the runtime's precision.
+
+    What it predicts infinite becomes NaN: a sampler that clips would take it for a black or white pixel.
+    """
+    labels = labels.to(runtime.device)
+    with_and_without = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
+    of_model, of_both, of_early = (
+        captured(network, runtime.device) for network in (loaded.model, loaded.model, loaded.early or loaded.model)
+    )
+
+    def ask(network: Callable[..., Tensor], x_t: Tensor, t: int, labels: Tensor) -> Tensor:
+        with runtime.autocast():
+            pred_noise = network(x_t, torch.full_like(labels, t), labels)
+        return pred_noise.float().masked_fill(~pred_noise.isfinite(), torch.nan)
+
+    def predict_noise(x_t: Tensor, t: int) -> Tensor:
+        return ask(of_model, x_t, t, labels)
+
+    def predict_both(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        if params.guide == "early":
+            return predict_noise(x_t, t), ask(of_early, x_t, t, labels)
+        labelled, unlabelled = ask(of_both, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
+        return labelled, unlabelled
+
+    return guided(predict_noise, predict_both, loaded.schedule, params.guidance, params.guidance_interval)
+
+
+def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
+    """The classes of the images `indices`, shape (len(indices),): each as often as among the training images.
+
+    A model that is not class-conditional does not look at them.
+
+    Raises:
+        UserError: the model cannot draw one of the classes.
+    """
+    wanted = wanted_classes(card, params)
+    places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
+    shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
+    return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
+
+
+def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
+    """The labels of what is to be drawn, "all" spelled out, each once and in order.
+
+    Raises:
+        UserError: the model cannot draw one of the classes.
+    """
+    if not params.classes:
+        return list(card.classes)
+    if not card.model.class_conditional:
+        raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
+    labels = card.data.labels(params.classes, "classes")
+    if unknown := sorted(set(labels) - set(card.classes)):
+        seen = listed(card.data.classes[label] for label in card.classes)
+        raise UserError(f"classes: the model has not seen {shown(card.data.classes[unknown[0]])}; choose from {seen}")
+    return list(labels)
+
+
+def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
+    """Images that are best drawn side by side."""
+    channels, height, width = loaded.card.data.shape
+    first = (loaded.card.model.channels or (1,))[0]
+    return runtime.sample_batch(height * width, 4 * height * width * (channels + 8 * first))  # float32, eight tensors
+
+
+def fewest_batches(card: ModelCard, count: int, runtime: Runtime) -> int:
+    """Into how many batches so many images go, or more where a GPU has little memory: it is not touched for this."""
+    _, height, width = card.data.shape
+    on_gpu = runtime.device.type != "cpu"
+    size = max(1, SAMPLED_ON_GPU // (height * width)) if on_gpu else runtime.sample_batch(height * width, 0)
+    return -(-count // size)
+
+
+def batches(first: int, count: int, size: int) -> Iterator[range]:
+    """The indices first, first + 1, ..., `count` of them, in ranges of at most `size`."""
+    for start in range(first, first + count, size):
+        yield range(start, min(start + size, first + count))
+
+
+def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
+    """Number of steps that `params` means for this model.
+
+    Raises:
+        UserError: more steps than the model has timesteps, or classes or guidance that it does not have; or a distilled
+            model is to draw in another way than its own.
+    """
+    wanted_classes(loaded.card, params)
+    if loaded.card.timesteps:
+        check_distilled(len(loaded.card.timesteps), params)
+        return len(loaded.card.timesteps)
+    if params.guidance != 1 and params.guide not in loaded.card.guides:
+        known = listed(loaded.card.guides) if loaded.card.guides else "none"
+        raise UserError(
+            f"guidance: {params.guidance:g}, but this model has no guide {params.guide} (it has {known}); "
+            f"set guidance to 1, or train one with train.{GUIDED_BY[params.guide]}"
+        )
+    try:
+        return len(spaced_timesteps(loaded.schedule, params.steps, params.spacing))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_distilled(steps: int, params: SamplerParams) -> None:
+    """A model distilled to so many steps draws by the ancestral process over its own timesteps.
+
+    Raises:
+        UserError: params say otherwise; the message begins with the one that does.
+    """
+    same = params.variance == "posterior" if params.sampler == "ddpm" else params.sampler == "ddim" and params.eta == 1
+    if not same:
+        raise UserError("sampler: a distilled model draws by ddpm with the posterior variance; set that")
+    if params.steps not in {None, steps}:
+        raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set {steps}, or null")
+    if params.spacing is not None:
+        raise UserError(f"spacing: {params.spacing}, but a distilled model has timesteps of its own; leave it out")
+    if params.guidance != 1:
+        raise UserError(f"guidance: {params.guidance:g}, but a distilled model has no guide; set 1")

@@ -1,0 +1,184 @@
+"""The exported network computes what torch computes, says what it is, and names nothing of where it was made."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.cli import export
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
+from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
+from ddpm.networks.unet import UNet
+from ddpm.pipeline.console import UserError
+from ddpm.sampling.drawing import noise_predictor
+from ddpm.sampling.samplers import sample_loop
+from tests.cli.generating import CPU, sampler, tiny_model
+from tests.networks.random_weights import randomised
+from tests.small import DIGITS, FRUITS, unet_params
+
+onnx = pytest.importorskip("onnx", reason="pip install -e '.[export]'")
+pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+
+pytestmark = pytest.mark.long
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
+EQUAL = 1e-5
+KINDS: dict[str, tuple[DataCard, dict[str, object]]] = {
+    "default": (DIGITS, {"channels": (4, 8), "patch_size": 1, "class_conditional": True, "prediction": "v"}),
+    "article": (DIGITS, {"channels": (4, 8), "patch_size": 1, "block": "double_conv"}),
+    "colour": (FRUITS, {"channels": (4, 32), "patch_size": 2, "attention": True, "class_conditional": True}),
+}
+
+
+def model(folder: Path, kind: str, timesteps: tuple[int, ...] = (), schedule: NoiseSchedule = SCHEDULE) -> LoadedModel:
+    data, changes = KINDS[kind]
+    path = folder / f"{kind}.safetensors"
+    network = randomised(UNet(unet_params(**changes), schedule, data))
+    save_model(path, network, schedule, (9,) * len(data.classes), timesteps=timesteps)
+    return load_model(path)
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=True, early=True)
+
+
+def session(data: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def difference(data: bytes, network: UNet) -> float:
+    """The largest between file and network, over batches of one and of three images."""
+    ran, largest = session(data), 0.0
+    for batch in (1, 3):
+        source = torch.Generator().manual_seed(batch)
+        inputs = {"x_t": torch.randn(batch, *network.data.shape, generator=source), "t": torch.arange(batch) * 9}
+        if network.label:
+            inputs["label"] = torch.tensor([-1, 2, 0])[-batch:]
+        with torch.inference_mode():
+            expected = network(*inputs.values())
+        (found,) = ran.run(["noise"], {name: value.numpy() for name, value in inputs.items()})
+        assert expected.abs().max() > 0.1
+        largest = max(largest, float((expected - torch.from_numpy(found)).abs().max()))
+    return largest
+
+
+def facts(data: bytes) -> dict[str, Any]:
+    found = session(data).get_modelmeta().custom_metadata_map
+    return {key: json.loads(value) for key, value in found.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_computes_what_torch_computes(kind: str, tmp_path: Path) -> None:
+    loaded = model(tmp_path, kind)
+    data = export.to_onnx(loaded)
+    assert difference(data, loaded.model) < EQUAL
+    assert [each.name for each in session(data).get_inputs()] == ["x_t", "t", "label"][: 3 if loaded.model.label else 2]
+    said = facts(data)
+    assert said["data"]["shape"] == [*KINDS[kind][0].shape]
+    assert said["data"]["classes"] == [*KINDS[kind][0].classes]
+    assert np.array_equal(said["alphas_cumprod"], SCHEDULE.alphas_cumprod.numpy())
+    assert b"unet.py" not in data
+    assert str(Path(export.__file__).parents[2]).encode() not in data
+
+
+def test_in_16_bits_it_computes_what_the_rounded_network_computes(tmp_path: Path) -> None:
+    loaded = model(tmp_path, "default")
+    data = export.to_onnx(loaded, half=True)
+    network = export.rounded(loaded.model)
+    assert difference(data, network) < EQUAL
+    assert difference(data, loaded.model) > EQUAL
+    assert torch.equal(network.stem.weight, loaded.model.stem.weight.half().float())
+    wide = [each for each in onnx.load_from_string(data).graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    tables = [tuple(each.dims) for each in wide if each.dims]
+    assert sorted(tables) == [(20, 1, 1, 1), (20, 1, 1, 1), (20, 4)], "of the times alone, which are no weights"
+    assert data == export.to_onnx(loaded, half=True)
+
+
+def test_early_guide_and_walk_of_a_distilled_file(guided: Path, tmp_path: Path) -> None:
+    loaded = load_model(guided)
+    data = export.to_onnx(loaded, "early")
+    assert loaded.early
+    assert difference(data, loaded.early) < EQUAL
+    assert difference(data, loaded.model) > EQUAL
+    said = facts(data)
+    assert (said["network"], said["guides"], said["timesteps"]) == ("early", ["early"], [])
+    assert said["class_counts"] == [0, 30, 0, 10, 0, 0, 0, 60, 0, 0]
+    distilled = facts(export.to_onnx(model(tmp_path, "default", timesteps=(19, 5))))
+    assert (distilled["network"], distilled["guides"], distilled["timesteps"]) == ("model", [], [19, 5])
+    assert distilled["schedule"] == {"timesteps": 20, "beta_start": 0.001, "beta_end": 0.5}
+
+
+def test_a_scheduler_of_diffusers_draws_with_it_what_this_library_draws(guided: Path) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
+    loaded = load_model(guided)
+    data = export.to_onnx(loaded)
+    ran, said = session(data), facts(data)
+    begin = torch.randn(1, *DIGITS.shape, generator=torch.Generator().manual_seed(0))
+    label = torch.tensor([3])
+    params = sampler(sampler="ddim", eta=0.0, guidance=1.0)
+    predict = noise_predictor(loaded, label, params, CPU)
+    with torch.inference_mode():
+        *_, last = sample_loop(predict, loaded.schedule, params, lambda: begin)
+    scheduler = diffusers.DDIMScheduler(
+        num_train_timesteps=said["schedule"]["timesteps"],
+        beta_start=said["schedule"]["beta_start"],
+        beta_end=said["schedule"]["beta_end"],
+        timestep_spacing="trailing",
+    )
+    scheduler.set_timesteps(5)
+    x_t: Tensor = begin
+    for t in scheduler.timesteps:
+        (noise,) = ran.run(None, {"x_t": x_t.numpy(), "t": t.reshape(1).numpy(), "label": label.numpy()})
+        x_t = scheduler.step(torch.from_numpy(noise), t, x_t, use_clipped_model_output=True).prev_sample
+    assert torch.allclose(x_t, last.x_prev, atol=1e-4)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, words)])
+    export.main()
+
+
+def test_command_writes_the_file(
+    guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "tiny.onnx"
+    call(monkeypatch, "--model", guided, "--out", out, "--half", "--guide", "early")
+    data = out.read_bytes()
+    early = load_model(guided).early
+    assert early
+    assert difference(data, export.rounded(early)) < EQUAL
+    assert capsys.readouterr() == (f"{out}: {len(data):,} bytes\n", "")
+
+
+def test_refusals_leave_what_was_there(guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.onnx"
+    out.write_bytes(b"before")
+    plain = tiny_model(tmp_path, class_conditional=False)
+    large = tmp_path / "large.safetensors"
+    loaded = load_model(guided)
+    loaded.model.stem.weight.data[0, 0, 0, 0] = 70000
+    save_model(large, loaded.model, loaded.schedule, loaded.card.class_counts)
+    refused: list[tuple[list[object], str]] = [
+        (["--model", guided, "--out", tmp_path / "x.bin"], "--out .*x.bin: name a file that ends in .onnx"),
+        (["--model", plain, "--out", out, "--guide", "early"], "--guide early: this model has no such guide"),
+        (["--model", large, "--out", out, "--half"], "--half: stem.weight has a weight that float16 cannot hold"),
+        (["--model", tmp_path / "none", "--out", out], ".*none: no such file"),
+    ]
+    for words, message in refused:
+        with pytest.raises(UserError, match=f"^{message}"):
+            call(monkeypatch, *words)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=re.escape("`pip install -e '.[export]'` installs them")):
+        call(monkeypatch, "--model", plain, "--out", out)
+    assert out.read_bytes() == b"before"
+    assert not (tmp_path / "x.bin").exists()

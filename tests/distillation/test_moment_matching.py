@@ -1,0 +1,213 @@
+"""Moment matching: a Gaussian is found exactly, a single point is left alone, and it resumes bit for bit."""
+
+import copy
+import statistics
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm.compute.device import Runtime
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.timesteps import timestep_cdf
+from ddpm.distillation.moment_matching import Distillation, DistillParams, Logged
+from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import Split
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.unet import UNet
+from tests.small import DIGITS, unet_params
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.02, beta_end=0.6))
+RECIPE = {
+    "steps": (2,),
+    "images": 64,
+    "batch_size": 8,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "auxiliary_lr": 0.02,
+    "lr_decay": "none",
+    "warmup_steps": 0,
+    "ema_decay": 0.0,
+    "log_snr_center": 0.0,
+    "log_every": 1,
+    "seed": 0,
+}
+CARD = DIGITS.model_copy(update={"shape": (1, 4, 4)})
+
+
+class Affine(nn.Module):
+    """A denoiser whose estimate of the clean image is affine in x_t, for each t: exact for Gaussians."""
+
+    data = CARD
+
+    def __init__(self, mean: float, deviation: float) -> None:
+        super().__init__()
+        signal = SCHEDULE.alphas_cumprod
+        gain = signal.sqrt() * deviation**2 / (signal * deviation**2 + 1 - signal)
+        self.gain = nn.Parameter(gain.float())
+        self.offset = nn.Parameter((mean - gain * signal.sqrt() * mean).float())
+        self.register_buffer("time_table", torch.zeros(1))
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        estimate = self.gain[t].view(-1, 1, 1, 1) * x_t + self.offset[t].view(-1, 1, 1, 1)
+        signal = SCHEDULE.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+        return (x_t - signal.sqrt() * estimate) / (1 - signal).sqrt()
+
+
+def gaussian(mean: float, deviation: float, evaluations: int, count: int = 4000, **changes: object) -> Distillation:
+    """Of images whose pixels are drawn from N(mean, deviation^2), with their exact denoiser as the teacher."""
+    source = torch.Generator().manual_seed(0)
+    images = to_uint8(mean + deviation * torch.randn(count, 1, 4, 4, generator=source))
+    return distillation(Affine(mean, deviation), Split(images, torch.zeros(count).long()), evaluations, **changes)
+
+
+def distillation(model: Any, split: Split, evaluations: int, **changes: object) -> Distillation:
+    card = ModelCard(
+        data=DIGITS, model=unet_params().for_images(DIGITS.shape), schedule=SCHEDULE.params, class_counts=(9,) * 10
+    )
+    params = DistillParams.model_validate({**RECIPE, **changes})
+    return Distillation(LoadedModel(model, SCHEDULE, card), split, evaluations, params, CPU)
+
+
+def drawn(found: Distillation, count: int = 4000) -> Tensor:
+    """What the student draws, by the ancestral process over its timesteps."""
+    source = torch.Generator().manual_seed(1)
+    x_t = torch.randn(count, 1, 4, 4, generator=source)
+    schedule = SCHEDULE.to(CPU.device)
+    with torch.inference_mode():
+        for t, s in zip(found.timesteps, [*found.timesteps[1:], None], strict=True):
+            times = torch.full((count,), t)
+            estimate = schedule.predict_x_start(x_t, times, found.model(x_t, times, times))
+            if s is None:
+                return estimate
+            noise = torch.randn(x_t.shape, generator=source)
+            x_t = schedule.q_between(estimate, x_t, torch.full((count,), s), times, noise)
+    raise AssertionError
+
+
+def test_a_gaussian_is_drawn_exactly_in_one_evaluation_where_the_teacher_would_need_many() -> None:
+    found = gaussian(0.2, 0.3, 1, images=64 * 1500, batch_size=64, lr=0.003, lr_decay="cosine")
+    assert drawn(found).std() < 0.01, "the teacher itself draws little but the mean"
+    for _ in found.run():
+        pass
+    after = drawn(found)
+    assert after.mean().item() == pytest.approx(0.2, abs=0.02)
+    assert after.std().item() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("evaluations", [1, 3])
+def test_a_single_point_is_a_fixed_point(evaluations: int) -> None:
+    """A teacher that is right about every image is its own student: what it draws is denoised without an error."""
+    point = 128 / 127.5 - 1  # a value of uint8
+    found = gaussian(point, 0.0, evaluations, count=8, lr=1e-9, auxiliary_lr=1e-9)
+    events = [event for event in found.run() if event]
+    assert len(events) == 8
+    assert max(event.auxiliary for event in events) < 1e-9
+    assert max(event.moments for event in events) < 1e-9
+    assert (drawn(found, 9) - point).abs().max() < 1e-5
+    spread = next(event for event in gaussian(point, 0.3, evaluations).run() if event)
+    assert spread.auxiliary > 1e-4
+
+
+def test_the_student_moves_against_the_difference_of_auxiliary_and_teacher() -> None:
+    """What it draws grows where the auxiliary model, which learned it, sees less than the teacher."""
+    found = gaussian(0.0, 0.3, 1, lr=1e-3)
+    with torch.no_grad():
+        found.auxiliary.offset -= 0.2  # type: ignore[operator]
+    before = drawn(found).mean()
+    found._step_of_student()
+    assert drawn(found).mean() - before == pytest.approx(1e-3, rel=0.1)  # a step of Adam
+
+
+def tiny() -> tuple[UNet, Split]:
+    torch.manual_seed(0)
+    model = UNet(unet_params(channels=(4,), block="residual"), SCHEDULE, DIGITS)
+    for weight in model.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, std=0.1)
+    source = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (30, 1, 28, 28), generator=source, dtype=torch.uint8)
+    return model, Split(images, torch.randint(10, (30,), generator=source))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_resumed_distillation_goes_on_bit_for_bit(optimizer: str) -> None:
+    model, images = tiny()
+    changes = {"optimizer": optimizer, "lr": 0.001, "log_every": 3, "ema_decay": 0.9, "lr_decay": "cosine"}
+    whole = distillation(copy.deepcopy(model), images, 2, **changes)
+    events = [event for event in whole.run() if event]
+    assert whole.step == whole.total_steps == 8
+    assert [event.step for event in events] == [3, 6, 8]
+    for stop in (1, 4, 7):
+        first = distillation(copy.deepcopy(model), images, 2, **changes)
+        for _ in first.run():
+            if first.step == stop:
+                break
+        second = distillation(copy.deepcopy(model), images, 2, **changes)
+        second.load_state({name: each.clone() for name, each in first.state().items()})
+        rest = [event for event in second.run() if event]
+        assert rest == events[-len(rest) :]
+        for name, weight in second.model.state_dict().items():
+            assert torch.equal(weight, whole.model.state_dict()[name]), name
+
+
+def test_the_teacher_stays_and_both_others_move() -> None:
+    model, images = tiny()
+    before = copy.deepcopy(model.state_dict())
+    found = distillation(model, images, 2)
+    assert all(isinstance(event, Logged) for event in found.run())
+    for name, weight in found.teacher.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    for other in (found.student, found.auxiliary):
+        assert any(not torch.equal(weight, before[name]) for name, weight in other.state_dict().items())
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 5])
+def test_s_lies_between_t_and_the_next_timestep(evaluations: int) -> None:
+    model, images = tiny()
+    found = distillation(model, images, evaluations, batch_size=20)
+    after = dict(zip(found.timesteps, [*found.timesteps[1:], 0], strict=True))
+    assert found.timesteps[0] == 19
+    seen = set()
+    for seed in range(200):
+        batch = found._batch(torch.Generator().manual_seed(seed))
+        seen |= {*zip(batch.t.tolist(), batch.s.tolist(), strict=True)}
+        counts = batch.t.bincount(minlength=20)[list(found.timesteps)]
+        assert counts.max() - counts.min() <= 1, "every timestep is as frequent"
+    assert seen == {(t, s) for t in after for s in range(after[t], t)}, "the next timestep itself among them"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_batch_smaller_than_the_evaluations_still_reaches_every_timestep(batch_size: int) -> None:
+    found = distillation(*tiny(), 4, batch_size=batch_size)
+    seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).t for seed in range(300)])
+    counts = seen.bincount(minlength=20)[list(found.timesteps)]
+    share = 300 * batch_size / 4
+    assert (counts - share).abs().max() < 5 * share**0.5
+
+
+def test_a_likely_s_is_drawn_as_often_as_the_density_has_it() -> None:
+    found = distillation(*tiny(), 1, batch_size=30)
+    seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).s for seed in range(400)])
+    cdf = timestep_cdf(SCHEDULE, 0.0)
+    expected = cdf.diff(prepend=cdf.new_zeros(1))[:19] / cdf[18] * len(seen)
+    assert ((seen.bincount(minlength=19) - expected).square() / expected).sum() < 18 + 5 * 36**0.5
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", 1.0), ("auxiliary_lr", 1.0)])
+def test_what_diverges_does_not_look_like_success(key: str, value: float) -> None:
+    """The difference that is told is not clipped: where both estimates are far away, they would seem to agree."""
+
+    def told(**changes: Any) -> float:
+        found = [event.moments for event in distillation(*tiny(), 2, images=240, **changes).run() if event]
+        return statistics.mean(found[len(found) // 2 :])
+
+    assert told(**{key: value}) > max(4, 5 * told())
+
+
+def test_more_evaluations_than_timesteps_are_refused() -> None:
+    model, images = tiny()
+    with pytest.raises(ValueError, match="21 of 20 timesteps in equal shares would not all be different"):
+        distillation(model, images, 21)

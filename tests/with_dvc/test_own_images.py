@@ -1,0 +1,218 @@
+"""Pictures of one's own with real dvc: `dvc add`, one experiment, and all that the pipeline makes is of them."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from ddpm.classifier.model import load_classifier
+from ddpm.images.splits import load_split
+from ddpm.networks.checkpoint import load_model
+from ddpm.pipeline.arrays import load_arrays
+from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_clone, ran, read_json, restored, table
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+CLASSES = ("010", "no", "red apple")  # in natural order
+OWN = {*STAGES} - {"download@mnist"}
+SMALL = {
+    "data.test": 0.3,
+    "download.sets": [],
+    "train.classes": "all",
+    "train.batch_size": 50,
+    "classifier.images": 100,
+}
+
+
+def draw(path: Path, seed: int, *shape: int) -> None:
+    """A picture of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
+    """The repository before anything has run, and two folders of pictures that DVC and git know."""
+
+    def build(folder: Path) -> tuple[Clone, str]:
+        clone = new_clone(folder)
+        clone.edit_params(SMALL)
+        for number in range(120):
+            draw(clone.path / f"data/mine/{CLASSES[number % 3]}/{number}.png", number, 16, 8, 3)
+        for number in range(60):
+            draw(clone.path / f"data/my kites/{number}.png", number, 28, 28)
+        printed = clone.dvc("add", "data/mine", "data/my kites")
+        clone.commit()
+        return clone, printed
+
+    return build_once(tmp_path_factory, worker_id, "own_images", build).clone
+
+
+@pytest.fixture
+def clone(bare: Clone, tmp_path: Path) -> Iterator[Clone]:
+    """A copy of `bare` to do as one likes with."""
+    shutil.copytree(bare.path, tmp_path / "clone", symlinks=True)
+    yield Clone(tmp_path / "clone")
+    shutil.rmtree(tmp_path)
+
+
+def experiment(clone: Clone, *options: str, **params: str) -> str:
+    """What `dvc exp run` prints."""
+    settings = [f"{name.replace('__', '.')}={value}" for name, value in params.items()]
+    return clone.dvc("exp", "run", *options, *(word for each in settings for word in ("-S", each)))
+
+
+def declared(clone: Clone) -> set[str]:
+    """All that dvc.lock records as made."""
+    lock = YAML(typ="safe").load(clone.path / "dvc.lock")["stages"]
+    assert set(lock) == OWN
+    return {out["path"] for stage in lock.values() for out in stage["outs"]}
+
+
+def everything_is_there(clone: Clone) -> None:
+    made = {*clone.bytes_under("metrics"), *clone.bytes_under("models"), *clone.bytes_under("data/processed")}
+    assert made | {*clone.bytes_under("data/samples")} == declared(clone)
+    for name in PICTURES:
+        with Image.open(clone.path / name) as picture:
+            picture.load()
+    assert clone.dvc("status").strip() == "Data and pipelines are up to date."
+
+
+def scores(clone: Clone) -> dict[str, Any]:
+    return read_json(clone.path / "metrics/evaluate/scores.json")
+
+
+def test_what_was_added_leaves_git_the_records_alone(bare: Clone) -> None:
+    assert {*bare.git("ls-files", "data").split("\n")} >= {"data/.gitignore", "data/mine.dvc", "data/my kites.dvc"}
+    assert not [name for name in bare.git("ls-files", "data").split("\n") if name.endswith(".png")]
+    assert bare.git("status", "--porcelain") == ""
+
+
+def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> None:
+    wishes = {"sample__gallery__classes": "[red apple,no,010]", "sample__population__classes": "[no,010]"}
+    network = {"model__channels": "null", "model__patch_size": "null"}
+    printed = experiment(clone, data__set="data/mine", train__classes="[010,no,red apple]", **wishes, **network)
+    assert (ran(printed), restored(printed)) == (OWN, set()), printed
+    assert "data.size: 16 x 8, their own\n" in printed
+    assert "model.channels: [64, 128], as the images ask for\n" in printed
+    everything_is_there(clone)
+
+    params = YAML(typ="safe").load(clone.path / "params.yaml")
+    assert params["train"]["classes"] == ["010", "no", "red apple"]
+    card, split, _, _ = load_split(clone.path / "data/processed/train.safetensors")
+    assert (card.name, card.shape, card.classes) == ("mine", (3, 16, 8), CLASSES)
+    summary = read_json(clone.path / "metrics/preprocess/summary.json")
+    assert summary["train"]["label_counts"].keys() == {*CLASSES}
+    assert summary["train"]["images"] == len(split.images) == 120 - summary["test"]["images"]
+    model = load_model(clone.path / "models/ddpm.safetensors")
+    assert model.card.data == card == load_classifier(clone.path / "models/classifier-a.safetensors").data
+    assert model.card.class_counts == tuple(summary["train"]["label_counts"].values())
+    for name, labels in (("gallery", {0, 1, 2}), ("population", {0, 1})):
+        arrays, facts = load_arrays(clone.path / f"data/samples/{name}.safetensors")
+        assert arrays["images"].shape[1:] == (3, 16, 8)
+        assert {*facts["classes"]} == labels >= {*arrays["labels"].tolist()}
+    found = scores(clone)
+    assert found["count"] >= 6
+    for row in ("samples", "test"):
+        assert 0 <= found[row]["label_accuracy"] <= 1
+        assert 0 <= found[row]["class_p_value"] <= 1
+    accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
+    assert accuracy["count"] > 6
+    # Shares of the test images of the two classes that were drawn, to six digits.
+    tested = sum(summary["test"]["label_counts"][name] for name in CLASSES[:2])
+    hits = [tested * accuracy[source]["accuracy"] for source in ("samples", "real")]
+    assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-3)
+    assert "red apple" in clone.dvc("metrics", "show", "metrics/preprocess/summary.json")
+
+    options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "drawn"), "--count", "4", "--steps", "5"]
+    clone.run("python", "-m", "ddpm.cli.generate", *options, "--classes", "no", "red apple", PYTHONPATH="src")
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert {row["label"] for row in table(drawn.pop())} <= {"no", "red apple"}
+    assert len(drawn) == 4
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert (picture.mode, picture.size) == ("RGB", (8, 16))
+
+
+def test_a_temporary_copy_has_the_pictures_as_well(clone: Clone) -> None:
+    printed = experiment(clone, "--temp", "--name", "apart", data__set="data/mine", data__colour="false")
+    assert (ran(printed), restored(printed)) == (OWN, set()), printed
+    assert clone.git("status", "--porcelain") == "", "the workspace stays as it was"
+    assert not (clone.path / "data/processed").exists()
+    clone.dvc("exp", "apply", "apart")
+    everything_is_there(clone)
+    assert load_model(clone.path / "models/ddpm.safetensors").card.data.shape == (1, 16, 8)
+    # What the copy has run, the workspace knows; another picture is noticed, and what is behind it runs.
+    output = clone.dvc("repro")
+    assert (ran(output), restored(output)) == (set(), set()), output
+    draw(clone.path / "data/mine/no/another.png", 1000, 16, 8, 3)
+    recorded = (clone.path / "data/mine.dvc").read_text()
+    assert ran(clone.dvc("repro", "preprocess")) == {"preprocess"}
+    assert (clone.path / "data/mine.dvc").read_text() != recorded, "DVC has added it"
+    summary = read_json(clone.path / "metrics/preprocess/summary.json")
+    assert summary["train"]["images"] + summary["test"]["images"] == 121
+
+
+def test_a_flat_folder_is_one_class_that_no_score_of_classes_is_of(clone: Clone) -> None:
+    printed = experiment(clone, data__set="data/my kites")
+    assert (ran(printed), restored(printed)) == (OWN, set()), printed
+    everything_is_there(clone)
+    card = load_model(clone.path / "models/ddpm.safetensors").card.data
+    assert (card.shape, card.classes) == ((1, 28, 28), ("my kites",))
+    found = scores(clone)
+    for row in ("samples", "test"):
+        assert {name for name, value in found[row].items() if value is None} >= {
+            "confident_share",
+            "label_accuracy",
+            "class_imbalance",
+            "class_chi_square",
+            "class_p_value",
+        }
+        assert found[row]["nearest_train_pixels"] > 0
+        assert 0 <= found[row]["precision"] <= 1
+        assert found["b"][row]["frechet"] is not None
+    assert [read_json(clone.path / f"metrics/classifier/{name}.json")["test_accuracy"] for name in "ab"] == [None, None]
+    accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
+    assert accuracy == {"count": 0, "samples": None, "real": None}
+    assert "| classification accuracy score |  |  |  |" in clone.run("python", "-m", "scripts.results", "metrics")
+
+
+WAITING = """
+_groups = twin_groups
+def twin_groups(*given):
+    import pathlib, time
+    waiting = pathlib.Path("waiting")
+    waiting.touch()
+    while waiting.exists():
+        time.sleep(0.05)
+    return _groups(*given)
+"""
+
+
+@pytest.mark.parametrize("change", ["edited", "added", "removed"])
+def test_a_folder_that_changes_while_the_stage_runs_is_not_recorded(clone: Clone, change: str) -> None:
+    clone.edit_params({"data.set": "data/mine"})
+    clone.append("src/ddpm/ingest/near_duplicates.py", WAITING)
+    process = clone.start("dvc", "repro", "preprocess")
+    waiting, deadline = clone.path / "waiting", time.monotonic() + 120
+    while not waiting.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if change == "removed":
+        (clone.path / "data/mine/no/1.png").unlink()
+    else:
+        draw(clone.path / f"data/mine/no/{1 if change == 'edited' else 1000}.png", 1000, 16, 8, 3)
+    waiting.unlink()
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 255, printed
+    told = "error: preprocess: nothing of this run is kept as output, for these changed while it ran: data/mine; put"
+    assert told in printed, printed
+    assert "Traceback" not in printed, printed
+    assert not (clone.path / "dvc.lock").exists()
+    assert not {*clone.bytes_under("data/processed"), *clone.bytes_under("metrics")}
