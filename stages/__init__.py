@@ -2,11 +2,10 @@ import sys
 
 sys.path.insert(0, f"{__path__[0]}/../src")  # the library beside dvc.yaml, not an installed one
 try:
-    import tqdm  # noqa: F401
+    import psutil  # noqa: F401
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks the project's packages; `source .venv/bin/activate` first, or `make repro`")
-from ddpm.pipeline.process import begin_stage, watch_code
+from ddpm.pipeline.process import begin_stage
 
-watch_code()
 if sys.argv[0] == "-m":  # what it is while `python -m stages.NAME` looks for the module
     begin_stage()

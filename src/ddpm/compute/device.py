@@ -3,8 +3,8 @@
 Environment:
     DDPM_DEVICE     cpu, cuda or mps; by default the best there is.
     DDPM_PRECISION  float32 or bfloat16; by default bfloat16 where the processor computes it natively.
-    DDPM_THREADS    threads on the CPU, which processes that train together share; by default what torch chooses, the
-                    number of physical cores.
+    DDPM_THREADS    threads on the CPU; by default what torch chooses: the physical cores, or 1 under torchrun.
+    DDPM_COMPILE    1 compiles the networks by torch.compile, or the name of one of its backends; by default 0.
 """
 
 import contextlib
@@ -13,13 +13,12 @@ import os
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ddpm.compute.capture import wanted_capture
 from ddpm.compute.environment import number
 from ddpm.pipeline.console import UserError
 
@@ -57,8 +56,8 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """What the bit-exactness of a result is bound to; equal on machines of one kind."""
-        replayed: dict[str, str | int] = {"capture": 1} if self.device.type == "cuda" and wanted_capture() else {}
-        return replayed | {
+        compiled: dict[str, str | int] = {"compile": backend} if (backend := _compiler()) else {}
+        return compiled | {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
             "cpu": _processor(),
@@ -93,6 +92,25 @@ def start() -> Runtime:
 def to_device(module: Module, device: torch.device) -> Module:
     """Move a network there, its weights in the memory format in which convolutions are fastest."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def compiled(module: Module) -> Module:
+    """Compile a network where DDPM_COMPILE asks for it; the result shares its weights.
+
+    Raises:
+        UserError: DDPM_COMPILE names no backend of torch.compile.
+    """
+    backend = _compiler()
+    return cast(Module, torch.compile(module, backend=backend)) if backend else module
+
+
+def _compiler() -> str:
+    """Return the backend of torch.compile that the environment asks for, or nothing."""
+    given = os.environ.get("DDPM_COMPILE") or "0"
+    backend = {"0": "", "1": "inductor"}.get(given, given)
+    if backend and backend not in (known := torch.compiler.list_backends(exclude_tags=())):
+        raise UserError(f"DDPM_COMPILE={given[:40]}: give 1, 0, or one of {', '.join(known)}")
+    return backend
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ learns to denoise them, and the student is moved along the difference of the two
 
 import copy
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import UNet
-from ddpm.training.optim import Optimization, OptimizationParams, below
+from ddpm.training.optim import Optimization, OptimizationParams
 
 LEAST_ERROR = 0.01  # of the teacher's estimate: what is right already would weigh without bound
 MOST_EVALUATIONS = 64
@@ -85,6 +85,7 @@ class Distillation:
         self.of_auxiliary = Optimization(self.auxiliary, others, self.total_steps)
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
+        self.rows: list[list[float]] = []  # of every Logged
         self._below = torch.cat([cdf.new_zeros(1), cdf]).float().to(device)  # how likely an earlier timestep is than t
         self._walk = torch.tensor(self.timesteps, device=device)
         self._ends = torch.tensor([*self.timesteps[1:], 0], device=device)
@@ -109,27 +110,28 @@ class Distillation:
             due = self.step % self.params.log_every == 0 or self.step == self.total_steps
             yield self._log() if due else None
 
-    def state(self) -> dict[str, Tensor]:
-        """All that changes while it runs; tensors of weights are not copies."""
-        parts = {"student": self.of_student, "auxiliary": self.of_auxiliary}
-        states = {f"{part}.{name}": each for part, own in parts.items() for name, each in own.state().items()}
-        return states | {"sums": self.sums, "since_log": torch.tensor(self.since_log)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes while it runs."""
+        return {
+            "student": self.of_student.state_dict(),
+            "auxiliary": self.of_auxiliary.state_dict(),
+            "sums": self.sums,
+            "since_log": self.since_log,
+            "rows": self.rows,
+        }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from where another Distillation with the same arguments was.
-
-        Raises:
-            RuntimeError: the state is of another network.
-        """
-        self.of_student.load_state(below("student.", state))
-        self.of_auxiliary.load_state(below("auxiliary.", state))
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from where another Distillation with the same arguments was."""
+        self.of_student.load_state_dict(state["student"])
+        self.of_auxiliary.load_state_dict(state["auxiliary"])
         self.sums.copy_(state["sums"])
-        self.since_log = int(state["since_log"])
+        self.since_log, self.rows = state["since_log"], state["rows"]
 
     def _log(self) -> Logged:
         auxiliary, moments = (self.sums / self.since_log).tolist()
         self.sums.zero_()
         self.since_log = 0
+        self.rows.append([self.step, auxiliary, moments])
         return Logged(self.step, auxiliary, moments)
 
     def _step_of_auxiliary(self) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ddpm.pipeline.process import rank
+
 
 class UserError(Exception):
     """A mistake that the user can mend; the message names the parameter or file and says what to do."""
@@ -23,7 +25,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}" if rank() == 0 else 1)  # under torchrun every rank meets it
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")

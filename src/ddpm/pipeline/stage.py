@@ -1,110 +1,127 @@
-"""A stage of the pipeline: alone at its work, and without outputs that would be recorded for what it did not run on.
+"""A stage of the pipeline: alone at its work, and without outputs that DVC would record for other inputs.
 
-DVC hashes code, inputs and params when a stage has ended. A stage therefore remembers what they were when it read them,
-and leaves no outputs when they have changed meanwhile.
+DVC hashes code, inputs and params after a stage has ended. So a stage hashes them at its start and at its end, and
+removes its outputs when something has changed in between.
 """
 
-import contextlib
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn, Self
+from typing import Any, Self, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.lock import holds, take_lock
-from ddpm.pipeline.params import read_yaml
-from ddpm.pipeline.process import CODE, LAST
-from ddpm.pipeline.provenance import Provenance, code_name
+from ddpm.pipeline.files import write_json, write_whole
+from ddpm.pipeline.params import load_params, read_yaml
+from ddpm.pipeline.process import CODE, hash_code, rank, sha256
 
-LOCKS = Path(".resume")  # in the workspace at hand: experiments in copies of it have their own
-PATIENCE = 10  # seconds: a process that DVC's death has orphaned may still be saving its work
+LOCKS = Path(".resume")  # of this workspace; an experiment in a copy has its own
+PATIENCE = 10  # seconds: a stage whose DVC was killed may still be saving its work
+
+S = TypeVar("S", bound=BaseModel)
 
 
-class Stage(Provenance):
-    """One run of a stage, as a context: what it reads, and the outputs that belong to just that.
+class Stage:
+    """One run of a stage, as a context: knows what it reads, and writes outputs that belong to just that.
 
-    Inside the block no other run of the stage is at work in this workspace: an orphan, say, of a DVC that was killed.
-    At its end, and again when Python is about to leave, all that was read must be as it was; else the outputs go.
+    Under torchrun only rank 0 takes the lock and writes.
 
     Raises:
-        UserError: another process is at this stage here, or it runs code that dvc.yaml does not list (on entering);
-            what was read has changed (on leaving).
+        UserError: another run of the stage is at work in this workspace (on entering); code, params or inputs have
+            changed (on leaving), and the outputs are removed.
     """
 
-    def __init__(self, name: str, item: str = "", alone: bool = True) -> None:
+    def __init__(self, name: str, item: str = "") -> None:
         """Begin with nothing read.
 
         Args:
             item: of the stage's matrix.
-            alone: false for processes that help another and write nothing.
         """
-        super().__init__()
         self.name = f"{name}-{item}" if item else name
         self.item = item
-        self.alone = alone
+        self.main = rank() == 0
         self._stage = name
-        self._lock: IO[str] | None = None
-        self._outputs: list[Path] = []
+        self._params: list[tuple[type[BaseModel], str]] = []
+        self._inputs: list[Path] = []
+        self._outputs: set[Path] = set()
+        self._read: dict[str, Any] = {}  # hashes and values by the names of what was read
+        self._lock = FileLock(LOCKS / f"{self.name}.lock")
 
-    def output(self, path: Path) -> Path:
-        """Remember a file that is about to be written.
+    def params(self, model: type[S], section: str = "") -> S:
+        """Read params, see `load_params`, and remember their values."""
+        found = load_params(model, section)
+        self._params.append((model, section))
+        self._read |= _flat(found, section)
+        return found
 
-        Raises:
-            UserError: the lock is this run's no more, so that another run may have written that file.
-        """
-        if self._lock and not holds(self._lock, LOCKS / f"{self.name}.lock"):
-            raise UserError(f"{self.name}: {self._lock.name} was removed while it ran; its outputs are not written")
-        self._outputs.append(path)
+    def input(self, path: Path) -> Path:
+        """Remember the hash of a file or folder that is about to be read; a missing one is for its reader to name."""
+        if path.exists():
+            self._inputs.append(path)
+            self._read[str(path)] = _digest(path)
         return path
 
-    def finish(self) -> None:
-        """Look whether all is as it was, and have Python do so again when it leaves.
+    def output(self, path: Path) -> Path:
+        """Remember a file that is about to be written."""
+        self._outputs.add(path)
+        return path
 
-        Raises:
-            UserError: something has changed; the outputs are removed.
-        """
-        if changed := self.changes():
-            self.give_up(changed)
-        LAST.append(self._last_look)
+    def write(self, path: Path, data: bytes) -> None:
+        """Write an output whole, on rank 0 alone."""
+        if self.main:
+            write_whole(self.output(path), data)
 
-    def give_up(self, changed: Sequence[str]) -> NoReturn:
-        """Remove the outputs, and say why.
+    def write_json(self, path: Path, values: dict[str, Any]) -> None:
+        """Write an output as JSON, on rank 0 alone."""
+        if self.main:
+            write_json(self.output(path), values)
 
-        Raises:
-            UserError: always.
-        """
-        for path in self._outputs:
-            path.unlink(missing_ok=True)
-        raise UserError(
-            f"{self.name}: nothing of this run is kept as output, for these changed while it ran: "
-            f"{', '.join(changed)}; put them back, or leave them so, and run it again"
-        )
+    def fingerprint(self, *facts: object) -> str:
+        """Hash code, params and inputs as they were read, with further JSON-compatible facts."""
+        return hashlib.sha256(json.dumps([self._code(CODE), self._read, facts], sort_keys=True).encode()).hexdigest()
+
+    def changes(self) -> list[str]:
+        """Name the code, params and inputs that are no longer as they were read."""
+        before = self._code(CODE) | self._read
+        now: dict[str, Any] = self._code(hash_code())
+        now |= {str(path): _digest(path) for path in self._inputs}
+        for model, section in self._params:
+            try:
+                now |= _flat(load_params(model, section), section)
+            except UserError:  # half edited: every value of it counts as changed
+                continue
+        return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+    def _code(self, hashes: dict[str, str]) -> dict[str, str]:
+        """Choose the files that dvc.yaml declares for the stage."""
+        deps = tuple(f"{dep}/" for dep in read_yaml(Path("dvc.yaml"))["stages"][self._stage]["deps"])
+        return {path: digest for path, digest in hashes.items() if f"{path}/".startswith(deps)}
 
     def __enter__(self) -> Self:
-        if self.alone:
-            if undeclared := _undeclared(self._stage):
-                raise UserError(
-                    f"dvc.yaml: {self._stage}: runs {', '.join(undeclared)}; list it among the stage's deps"
-                )
-            self._lock = take_lock(LOCKS / f"{self.name}.lock", self.name, PATIENCE)
+        if self.main:
+            LOCKS.mkdir(exist_ok=True)
+            try:
+                self._lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                raise UserError(f"{self.name}: another run of it is at work here; wait for it, or end it") from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if self._lock:
-            with contextlib.ExitStack() as stack:
-                stack.push(self._lock)
-                if kind is None:
-                    self.finish()
-                    stack.pop_all()  # the lock is held until the last look
-
-    def _last_look(self) -> str:
         try:
-            if changed := self.changes():
-                self.give_up(changed)
-        except UserError as error:
-            return str(error)
-        return ""
+            if kind is None and (changed := self.changes()):
+                for path in self._outputs:
+                    path.unlink(missing_ok=True)
+                names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if changed[5:] else "")
+                raise UserError(
+                    f"{self.name}: its outputs are removed, for these changed while it ran: {names}; run it again"
+                )
+        finally:
+            self._lock.release()
 
 
 def run_stage(name: str, main: Callable[[Stage], None], items: Sequence[str] = (), argument: str = "") -> None:
@@ -116,48 +133,34 @@ def run_stage(name: str, main: Callable[[Stage], None], items: Sequence[str] = (
     """
 
     def within() -> None:
-        check_command(name, items, argument)
-        with Stage(name, "" if argument else "".join(sys.argv[1:])) as stage:
-            stage.item = "".join(sys.argv[1:])
+        given = sys.argv[1:]
+        if not (len(given) == 1 if argument else given in ([[item] for item in items] or [[]])):
+            usage = f" {argument}" if argument else f" {{{','.join(items)}}}" if items else ""
+            raise UserError(f"usage: python -m stages.{name}{usage}")
+        with Stage(name, "".join(given)) as stage:
             main(stage)
 
     run(within)
 
 
-def check_command(name: str, items: Sequence[str] = (), argument: str = "") -> None:
-    """Refuse another command than the stage's own, and a place where DVC would fail without a word of why.
-
-    Raises:
-        UserError: there are other arguments; or it was not run as a module, so that its code is not known.
-    """
-    given = sys.argv[1:]
-    if not (len(given) == 1 if argument else given in ([[item] for item in items] or [[]])) or not CODE:
-        usage = f" {argument}" if argument else f" {{{','.join(items)}}}" if items else ""
-        raise UserError(f"usage: python -m stages.{name}{usage}")
-    check_place()
+def _digest(path: Path) -> str:
+    """Hash a file, or the names, sizes and times of the files in a folder."""
+    if path.is_file():
+        return sha256(path)
+    found = [(str(each), each.lstat()) for each in sorted(path.rglob("*"))]
+    return hashlib.sha256(repr([(name, at.st_size, at.st_mtime_ns) for name, at in found]).encode()).hexdigest()
 
 
-def check_place() -> None:
-    """Refuse a repository where DVC would fail without a word of why.
+def _flat(values: BaseModel, prefix: str) -> dict[str, Any]:
+    """Name the values of a params model by dotted names."""
+    found: dict[str, Any] = {}
 
-    Raises:
-        UserError: its path has braces, or bytes that are not UTF-8.
-    """
-    path = str(Path.cwd())
-    if set(path) & set("{}") or any("\udc80" <= letter <= "\udcff" for letter in path):
-        raise UserError(
-            f"{path}: DVC cannot work below a folder with braces or bytes that are not UTF-8; move the repository"
-        )
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{name}.{key}" if name else key, inner)
+        else:
+            found[name] = value
 
-
-def _undeclared(name: str) -> list[str]:
-    """The files that this process runs and that dvc.yaml does not list for the stage: an edit would not be seen."""
-    pipeline = Path("dvc.yaml")
-    if not pipeline.is_file():
-        return []
-    deps = read_yaml(pipeline)["stages"][name]["deps"]
-    return sorted(
-        path
-        for path in map(code_name, CODE)
-        if path not in deps and str(Path(path).parent) not in deps and path != "src/ddpm/__init__.py"
-    )
+    add(prefix, values.model_dump(mode="json"))
+    return found

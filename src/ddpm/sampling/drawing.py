@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ddpm.compute.capture import captured
-from ddpm.compute.device import SAMPLED_ON_GPU, Runtime
+from ddpm.compute.device import Runtime, compiled
 from ddpm.compute.randomness import ImageNoise, generator
 from ddpm.images.card import listed
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
@@ -55,9 +54,7 @@ def noise_predictor(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
     """
     labels = labels.to(runtime.device)
     with_and_without = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
-    of_model, of_both, of_early = (
-        captured(network, runtime.device) for network in (loaded.model, loaded.model, loaded.early or loaded.model)
-    )
+    of_model, of_early = compiled(loaded.model), compiled(loaded.early or loaded.model)
 
     def ask(network: Callable[..., Tensor], x_t: Tensor, t: int, labels: Tensor) -> Tensor:
         with runtime.autocast():
@@ -70,7 +67,7 @@ def noise_predictor(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
     def predict_both(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         if params.guide == "early":
             return predict_noise(x_t, t), ask(of_early, x_t, t, labels)
-        labelled, unlabelled = ask(of_both, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
+        labelled, unlabelled = ask(of_model, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
         return labelled, unlabelled
 
     return guided(predict_noise, predict_both, loaded.schedule, params.guidance, params.guidance_interval)
@@ -112,14 +109,6 @@ def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
     channels, height, width = loaded.card.data.shape
     first = (loaded.card.model.channels or (1,))[0]
     return runtime.sample_batch(height * width, 4 * height * width * (channels + 8 * first))  # float32, eight tensors
-
-
-def fewest_batches(card: ModelCard, count: int, runtime: Runtime) -> int:
-    """Into how many batches so many images go, or more where a GPU has little memory: it is not touched for this."""
-    _, height, width = card.data.shape
-    on_gpu = runtime.device.type != "cpu"
-    size = max(1, SAMPLED_ON_GPU // (height * width)) if on_gpu else runtime.sample_batch(height * width, 0)
-    return -(-count // size)
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

@@ -29,7 +29,7 @@ class SamplerParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1, le=100_000)] | None
-    spacing: Literal["trailing", "linspace", "leading", "log_snr", "power"] | None
+    spacing: Literal["trailing", "log_snr", "power"] | None
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
@@ -62,9 +62,9 @@ class Step(NamedTuple):
 def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
     """`steps` of the T timesteps, descending; None takes all T.
 
-    trailing, or None: equal steps down from T-1. linspace: equal steps from T-1 to 0. leading: equal steps up from 0,
-    which does not see pure noise. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise ratio. power: down
-    from T-1 as (1 - i / steps)^POWER, in smaller and smaller steps. Those two take the nearest timestep still free.
+    trailing, or None: equal steps down from T-1. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise
+    ratio. power: down from T-1 as (1 - i / steps)^POWER, in smaller and smaller steps. Those two take the nearest
+    timestep still free.
 
     Raises:
         ValueError: steps > timesteps.
@@ -76,10 +76,6 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
     match spacing:
         case "trailing" | None:
             return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
-        case "leading":
-            return [timesteps // steps * i for i in reversed(range(steps))]
-        case "linspace":
-            return [round((timesteps - 1) * (1 - i / max(steps - 1, 1))) for i in range(steps)]
         case "power":
             return _each_once([round(timesteps * (1 - i / steps) ** POWER) - 1 for i in range(steps)], timesteps)
         case _:

@@ -1,14 +1,18 @@
-"""The loss curves of a training run, as tables."""
+"""The loss curves of a training run, as csv files that are rewritten while it trains."""
 
 import math
+import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from ddpm.diffusion.timesteps import TIMESTEP_BUCKETS
+from ddpm.pipeline.stage import Stage
 from ddpm.training.loop import EpochEnd, Logged
 
+SECONDS_BETWEEN_WRITES = 5
 COLUMNS = {
     "loss": ["step", "train_loss"],
     "validation": ["step", "validation_loss"],
@@ -18,41 +22,49 @@ COLUMNS = {
 
 
 class Curves:
-    """Losses over the steps, and those of the last epoch over t: `facts` is all of it, JSON-compatible."""
+    """Losses over the steps, and those of the last epoch over t."""
 
-    def __init__(self, timesteps: int, facts: dict[str, Any] | None = None) -> None:
-        """Begin with nothing, or go on from the facts of others."""
+    def __init__(self, stage: Stage, folder: Path, timesteps: int) -> None:
+        """Begin with empty curves, whose files stand in `folder`."""
         width = timesteps / TIMESTEP_BUCKETS
+        self.stage = stage
+        self.folder = folder
         self.middles = [f"{(bucket + 0.5) * width:g}" for bucket in range(TIMESTEP_BUCKETS)]  # label the ranges of t
-        self.facts: dict[str, Any] = facts or {"rows": {name: [] for name in COLUMNS}, "last": {}}
-
-    @property
-    def last(self) -> dict[str, float]:
-        """The end of each curve, for a summary."""
-        return self.facts["last"]  # type: ignore[no-any-return]
+        self.rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
+        self.last: dict[str, float] = {}  # the end of each curve, for a summary
+        self._written = time.monotonic()
 
     def add(self, event: Logged | EpochEnd) -> None:
-        """Append the event to its curve."""
-        rows = self.facts["rows"]
+        """Append the event to its curve, and write the files now and then."""
         if isinstance(event, Logged):
             self.last["train_loss"] = round(event.loss, 6)
-            rows["loss"].append([event.step, event.loss])
-            return
-        rows["loss_by_timestep"] = self._by_timestep(event.training)
-        if event.validation is not None:
-            mean = event.validation.nanmean().item()
-            self.last["validation_loss"] = round(mean, 6)
-            rows["validation"].append([event.step, mean])
-            rows["validation_by_timestep"] = self._by_timestep(event.validation)
+            self.rows["loss"].append([event.step, event.loss])
+        else:
+            self.rows["loss_by_timestep"] = self._by_timestep(event.training)
+            if event.validation is not None:
+                mean = event.validation.nanmean().item()
+                self.last["validation_loss"] = round(mean, 6)
+                self.rows["validation"].append([event.step, mean])
+                self.rows["validation_by_timestep"] = self._by_timestep(event.validation)
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.write()
 
-    def tables(self) -> dict[str, str]:
-        """Every curve as csv, by its name."""
-        return {
-            name: pd.DataFrame(self.facts["rows"][name], columns=columns).to_csv(index=False, float_format="%.6f")
-            for name, columns in COLUMNS.items()
-        }
+    def write(self) -> None:
+        """Write every curve as it is now."""
+        for name, columns in COLUMNS.items():
+            table = pd.DataFrame(self.rows[name], columns=columns).to_csv(index=False, float_format="%.6f")
+            self.stage.write(self.folder / f"{name}.csv", table.encode())
+        self._written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all rows."""
+        return {"rows": self.rows, "last": self.last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the curves of another run."""
+        self.rows, self.last = state["rows"], state["last"]
 
     def _by_timestep(self, losses: Tensor) -> list[list[str | float]]:
-        """A row for each range of t in which a t fell."""
+        """Make a row for each range of t in which a t fell."""
         pairs = zip(self.middles, losses.tolist(), strict=True)
         return [[middle, loss] for middle, loss in pairs if not math.isnan(loss)]

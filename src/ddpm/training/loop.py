@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Buckets
 from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.parallel.group import ALONE, Group
+from ddpm.parallel.world import ALONE, World
 from ddpm.training.class_balance import balanced_order
 from ddpm.training.losses import Denoising
-from ddpm.training.optim import Optimization, below
+from ddpm.training.optim import Optimization
 from ddpm.training.recipe import TrainParams
 from ddpm.training.step import GradientStep
 from ddpm.training.validation import Validation
@@ -25,19 +25,10 @@ VALIDATION_STEPS = 50  # at least, from one validation to the next
 
 
 class Logged(NamedTuple):
-    """The training losses since the last `Logged`, up to and including step `step` (the first is 1).
-
-    total: of the mean losses of `batches`, shape (), on the device.
-    """
+    """The mean training loss since the last `Logged`, up to and including step `step` (the first is 1)."""
 
     step: int
-    total: Tensor
-    batches: int
-
-    @property
-    def loss(self) -> float:
-        """Their mean; on a GPU, to ask for it is to wait until the step has been taken."""
-        return float(self.total) / self.batches
+    loss: float
 
 
 class EpochEnd(NamedTuple):
@@ -64,34 +55,32 @@ class Training:
         validation: Split,
         params: TrainParams,
         runtime: Runtime,
-        group: Group = ALONE,
+        world: World = ALONE,
     ) -> None:
         """Put everything on the device.
 
         Args:
             train, validation: training and held-out images; the latter may be none.
-            group: the processes that train together. What comes out is what one process gives, up to rounding.
+            world: the processes that train together. What comes out is what one process gives, up to rounding.
 
         Raises:
-            ValueError: there are fewer images than batch_size, or fewer images in a batch than processes.
+            ValueError: there are fewer images than batch_size.
         """
-        if params.batch_size < group.size:
-            raise ValueError(f"a batch of {params.batch_size} images cannot be shared among {group.size} processes")
         if len(train.images) < params.batch_size:
             raise ValueError(
                 f"batch_size is {params.batch_size}, but there are only {len(train.images)} training images"
             )
         self.params = params
         self.runtime = runtime
-        self.group = group
+        self.world = world
         self.network = to_device(model, runtime.device).train()
         self.train = train.to(runtime.device)
         self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
         denoising = Denoising(schedule, model.data.shape, params.loss, runtime)
-        self.gradient_step = GradientStep(self.optimization, denoising, params, group)
-        self.validation = Validation(validation, denoising, params.log_snr_center, params.seed, group)
+        self.gradient_step = GradientStep(self.optimization, denoising, params, world)
+        self.validation = Validation(validation, denoising, params.log_snr_center, params.seed, world)
         self.epochs_done = 0
         self.early: dict[str, Tensor] | None = None  # the model's weights after params.early of all steps
         self.since_log = 0  # steps whose losses are in loss_sum
@@ -123,12 +112,12 @@ class Training:
     def run(self) -> Iterator[Logged | EpochEnd | None]:
         """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
 
-        The losses are summed on the device, which no step waits for. Between two events the state is whole: a new
-        Training that is given it goes on bit for bit.
+        The losses are summed on the device. Between two events the state is whole: a new Training that loads it
+        continues bit for bit.
         """
         while (begun := self.epochs_done * self.steps_per_epoch) < self.total_steps:
             for batch in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
-                mine = batch[self.group.share(len(batch))]
+                mine = batch[self.world.shard(len(batch))]
                 t, losses = self.gradient_step(self.train.batch(mine, self.runtime.device))
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
@@ -145,29 +134,29 @@ class Training:
             self.network.train()
             yield EpochEnd(self.epochs_done, self.step, means, validation)
 
-    def state(self) -> dict[str, Tensor]:
-        """All that changes while it trains; tensors of weights and losses are not copies."""
-        counts = torch.tensor([self.epochs_done, self.since_log, self.gradient_step.parts])
-        sums = {"counts": counts, "loss_sum": self.loss_sum, "sums": self.buckets.sums, "hits": self.buckets.counts}
-        early = {f"early.{name}": weight for name, weight in (self.early or {}).items()}
-        return self.optimization.state() | self.validation.state() | sums | early
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes while it trains."""
+        return {
+            "optimization": self.optimization.state_dict(),
+            "validation": self.validation.state_dict(),
+            "epochs_done": self.epochs_done,
+            "since_log": self.since_log,
+            "loss_sum": self.loss_sum,
+            "buckets": [self.buckets.sums, self.buckets.counts],
+            "early": self.early,
+        }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from where another Training with the same arguments was.
-
-        Raises:
-            RuntimeError: the state is of another network.
-        """
-        self.optimization.load_state(state)
-        self.epochs_done, self.since_log, parts = state["counts"].tolist()
-        self.gradient_step.in_parts(parts)
-        for tensor, name in ((self.loss_sum, "loss_sum"), (self.buckets.sums, "sums"), (self.buckets.counts, "hits")):
-            tensor.copy_(state[name])
-        self.validation.load_state(state)
-        self.early = below("early.", state) or None
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from where another Training with the same arguments was."""
+        self.optimization.load_state_dict(state["optimization"])
+        self.validation.load_state_dict(state["validation"])
+        self.epochs_done, self.since_log, self.early = state["epochs_done"], state["since_log"], state["early"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self.buckets.sums.copy_(state["buckets"][0])
+        self.buckets.counts.copy_(state["buckets"][1])
 
     def _log(self) -> Logged:
-        logged = Logged(self.step, self.loss_sum.clone(), self.since_log)
+        logged = Logged(self.step, float(self.loss_sum) / self.since_log)  # waits for a GPU
         self.loss_sum.zero_()
         self.since_log = 0
         return logged

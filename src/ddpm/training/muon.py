@@ -22,12 +22,8 @@ class Muon(torch.optim.Optimizer):
     (Liu et al. 2025, arXiv:2502.16982, section 2.2).
     """
 
-    def __init__(self, weights: Iterable[Tensor], lr: Tensor) -> None:
-        """Take weights of two or more dimensions; as a matrix, one has its first dimension, and all others together.
-
-        Args:
-            lr: shape (), on the device of the weights, whose value may change from step to step.
-        """
+    def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
+        """Take weights of two or more dimensions; as a matrix, one has its first dimension, and all others together."""
         super().__init__(weights, {"lr": lr})
 
     @torch.no_grad()
@@ -41,7 +37,9 @@ class Muon(torch.optim.Optimizer):
                 updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
             for weight, update in zip(group["params"], orthogonalise(updates), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
-                weight.addcmul_(update.view(weight.shape), group["lr"] * scale, value=-1)
+                weight.addcmul_(
+                    update.view(weight.shape), torch.tensor(group["lr"] * scale, dtype=torch.float64), value=-1
+                )
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[weight]

@@ -1,131 +1,74 @@
-"""Running a training to its end: the bar, the curves, the states that it can go on from, and the model file."""
+"""Running a training to its end: progress bar, curves, checkpoints, and the model file."""
 
 import math
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import save_model
 from ddpm.networks.unet import UNet
-from ddpm.parallel.resume import State, stopping
+from ddpm.parallel.checkpoints import Checkpoints
+from ddpm.parallel.world import World
 from ddpm.pipeline.console import UserError, progress
 from ddpm.training.curves import Curves
-from ddpm.training.loop import EpochEnd, Logged, Training
+from ddpm.training.loop import Logged, Training
 from ddpm.training.setup import Setup
-
-SECONDS_BETWEEN_WRITES = 5
-STEPS_BETWEEN_AGREEMENTS = 20
-STEPS_BETWEEN_READINGS = 20  # of losses, for which a GPU is waited for
-WARMUP_STEPS, TIMED_STEPS = 10, 40  # for saying how long it will take
+from ddpm.training.step import accumulation_steps
 
 
-def run_training(
-    name: str, training: Training, curves: Curves, state: State | None, write_curves: Callable[[], None]
-) -> None:
-    """Run the loop; the state is saved every so often, and when someone asks the process to end.
-
-    Several processes agree on both, and do so only every few steps, for it makes them wait for one another.
-
-    Args:
-        state: of the first process; the others have none, and write nothing.
-        write_curves: called every so often.
+def run_training(name: str, training: Training, curves: Curves, checkpoints: Checkpoints) -> None:
+    """Train to the end under a progress bar called `name`; a checkpoint is saved whenever one is due.
 
     Raises:
-        UserError: the loss is not finite; or it was interrupted. In another process: SystemExit.
+        UserError: the loss is not finite; or the run was interrupted.
     """
-    size, group = training.params.batch_size, training.group
+    size = training.params.batch_size
     bar = progress(
         desc=name,
         total=training.total_steps * size,
         initial=training.step * size,
         unit="img",
         unit_scale=True,
-        disable=not state,
+        disable=training.world.rank > 0,
     )
-    losses = Losses(training, curves, state, bar)
-    written = time.monotonic()
-    first, warm = training.step, written
-    with stopping() as stop, bar:
+    with bar:
         for event in training.run():
-            step = 0 if isinstance(event, EpochEnd) else training.step - first  # that ended just now
-            if step == WARMUP_STEPS:
-                warm = time.monotonic()
-            if state and step == WARMUP_STEPS + TIMED_STEPS:
-                steps = training.total_steps - training.step
-                seconds = steps * (time.monotonic() - warm) / TIMED_STEPS
-                bar.write(f"{name}: {steps * size:,} images, which takes about {minutes(seconds)}", file=sys.stderr)
-            losses.add(event)
-            if state and time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                losses.read()
-                write_curves()
-                written = time.monotonic()
-            if group.size > 1 and training.step % STEPS_BETWEEN_AGREEMENTS:
-                continue
-            stopped = group.any(stop.requested)
-            if stopped or (state and state.due()):
-                losses.read()
-                if state:
-                    state.save(training.state(), {"curves": curves.facts})
-            if stopped:
-                raise ending(state, f"interrupted after step {training.step}; the next `dvc repro` goes on from there")
-        losses.read()
-
-
-class Losses:
-    """Losses on their way to curves and bar: read some steps late, for to read one on a GPU is to wait for it."""
-
-    def __init__(self, training: Training, curves: Curves, state: State | None, bar: Any) -> None:
-        self.training = training
-        self.curves = curves
-        self.state = state
-        self.bar = bar
-        self._unread: list[Logged | EpochEnd] = []
-        self._read_at = training.step
-
-    def add(self, event: Logged | EpochEnd | None) -> None:
-        """Take an event of the loop; see `read` for what it may raise."""
-        if event:
-            self._unread.append(event)
-        if self.training.step - self._read_at >= STEPS_BETWEEN_READINGS:  # in all processes after the same step
-            self.read()
-            self._read_at = self.training.step
-
-    def read(self) -> None:
-        """Hand on all that there are.
-
-        Raises:
-            UserError: one is not finite. In another process than the first: SystemExit.
-        """
-        params = self.training.params
-        for event in self._unread:
+            if event:
+                curves.add(event)
             if isinstance(event, Logged):
                 if not math.isfinite(event.loss):
-                    message = f"train.lr: the loss is {event.loss} at step {event.step}; try less than {params.lr}"
-                    raise ending(self.state, message)
-                self.bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
-                self.bar.update(event.step * params.batch_size - self.bar.n)
-            if self.state:
-                self.curves.add(event)
-        self._unread.clear()
+                    lr = training.params.lr
+                    raise UserError(f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
+                bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+                bar.update(event.step * size - bar.n)
+            checkpoints.tick()
 
 
-def minutes(seconds: float) -> str:
-    """In words."""
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+def environment_of(runtime: Runtime, world: World) -> dict[str, Any]:
+    """Describe what the bits of a training depend on beside code, params and data."""
+    parts = accumulation_steps()
+    return {**runtime.describe(), "processes": world.size} | ({"accumulation_steps": parts} if parts > 1 else {})
 
 
-def ending(state: State | None, message: str) -> UserError | SystemExit:
-    """The end of all processes; the first says why."""
-    return UserError(message) if state else SystemExit(1)
+def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[str, Any]) -> dict[str, Any]:
+    """Summarise a finished training for metrics/train/summary.json."""
+    kept = training.validation.kept
+    return {
+        **curves.last,
+        "images_seen": training.total_steps * setup.train.batch_size,
+        "parameters": sum(weight.numel() for weight in training.network.parameters()),
+        "steps": training.step,
+        "kept_step": kept.step if kept else training.step,
+        "early_step": training.early_step if training.early else None,
+        "follows": follows,
+    }
 
 
 def save_trained(
     path: Path, training: Training, setup: Setup, schedule: ScheduleParams, environment: dict[str, Any]
 ) -> UNet:
-    """Write the model file; the model that is in it."""
+    """Write the model file, and return the model that is in it."""
     model = training.best()
     save_model(
         path,

@@ -11,10 +11,11 @@ from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import LEAST_TEST, Processed, Split, even_batch, held_out_mask
 from ddpm.networks.checkpoint import begin_from
 from ddpm.networks.unet import UNet, UNetParams
-from ddpm.parallel.group import ALONE, Group
+from ddpm.parallel.world import ALONE, World
 from ddpm.pipeline.console import UserError
 from ddpm.training.loop import Training
 from ddpm.training.recipe import TrainParams
+from ddpm.training.step import accumulation_steps
 
 
 class Setup(NamedTuple):
@@ -66,16 +67,34 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
 
 
 def new_training(
-    setup: Setup, schedule_params: ScheduleParams, start: Path | None, runtime: Runtime, group: Group = ALONE
+    setup: Setup, schedule_params: ScheduleParams, start: Path | None, runtime: Runtime, world: World = ALONE
 ) -> Training:
     """The run, with freshly initialised weights, or those of the model file `start`.
 
     Raises:
-        UserError: that file does not fit, see `begin_from`.
+        UserError: that file does not fit, see `begin_from`; or so many processes cannot share a batch.
     """
+    check_world(setup, runtime, world)
     torch.manual_seed(setup.train.seed)
     schedule = NoiseSchedule(schedule_params)
     model = UNet(setup.model, schedule, setup.card)
     if start:
         begin_from(start, model, schedule)
-    return Training(model, schedule, setup.images, setup.held_out, setup.train, runtime, group)
+    return Training(model, schedule, setup.images, setup.held_out, setup.train, runtime, world)
+
+
+def check_world(setup: Setup, runtime: Runtime, world: World) -> None:
+    """Refuse processes and micro-batches that cannot share a batch.
+
+    Raises:
+        UserError: there are more processes than images in a batch; or BatchNorm would see parts of a batch.
+    """
+    if setup.model.block == "double_conv" and (world.size > 1 or accumulation_steps() > 1):
+        raise UserError(
+            "model.block: double_conv has BatchNorm, which needs whole batches; train in one process without "
+            "DDPM_ACCUMULATE"
+        )
+    if world.size > setup.train.batch_size:
+        raise UserError(f"train.batch_size: {setup.train.batch_size} images cannot be shared by {world.size} processes")
+    if world.size > 1 and runtime.device.type == "mps":  # torch cannot sum over processes there
+        raise UserError("DDPM_LAUNCH: MPS trains in one process; set DDPM_DEVICE=cpu for several")

@@ -1,7 +1,7 @@
 """Validation while a denoiser trains, and the weights that are kept by it."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,9 +10,8 @@ from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import Buckets
 from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.parallel.group import Group
+from ddpm.parallel.world import World
 from ddpm.training.losses import Denoising
-from ddpm.training.optim import below
 
 BATCH = 392_000  # pixels
 
@@ -29,13 +28,13 @@ class Validation:
     """The loss on held-out images, of which there may be none, with the same t and noise every time."""
 
     def __init__(
-        self, held_out: Split, denoising: Denoising, log_snr_center: float | None, seed: int, group: Group
+        self, held_out: Split, denoising: Denoising, log_snr_center: float | None, seed: int, world: World
     ) -> None:
         self.held_out = held_out.to(denoising.runtime.device)
         self.denoising = denoising
         self.log_snr_center = log_snr_center
         self.seed = seed
-        self.group = group
+        self.world = world
         self.kept: Kept | None = None
 
     @torch.no_grad()
@@ -51,28 +50,23 @@ class Validation:
         density = torch.diff(trained, prepend=trained.new_zeros(1)).float() * len(trained)
         size = max(1, BATCH // self.held_out.images[0, 0].numel())
         buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
-        for index in range(self.group.rank, -(-count // size), self.group.size):
+        for index in range(self.world.rank, -(-count // size), self.world.size):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             source = generator(self.seed, "validation", index, device)
             t, noise = self.denoising.draw(len(batch.images), uniform, "stratified", source)
             errors = self.denoising.errors(model, batch, t, noise)
             buckets.add(t, errors)
             total += (self.denoising.trained(errors, t) * density[t]).sum()
-        self.group.sum([buckets.sums, buckets.counts, total])
+        self.world.sum([buckets.sums, buckets.counts, total])
         if (loss := float(total) / count) < (self.kept.loss if self.kept else math.inf):
             weights = {name: weight.clone() for name, weight in model.state_dict().items()}
             self.kept = Kept(loss, step, weights)
         return buckets.mean()
 
-    def state(self) -> dict[str, Tensor]:
-        """What is kept."""
-        if not self.kept:
-            return {}
-        facts = torch.tensor([self.kept.loss, self.kept.step], dtype=torch.float64)
-        return {"kept": facts, **{f"kept.{name}": weight for name, weight in self.kept.weights.items()}}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best weights so far."""
+        return self.kept._asdict() if self.kept else {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take what another kept; further names are left alone."""
-        if "kept" in state:
-            loss, step = state["kept"].tolist()
-            self.kept = Kept(loss, int(step), below("kept.", state))
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the best weights of another Validation."""
+        self.kept = Kept(**state) if state else None

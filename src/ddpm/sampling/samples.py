@@ -1,0 +1,143 @@
+"""A set of samples: images, and the frames kept of their way from noise, in one process or in several."""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddpm.compute.device import Runtime
+from ddpm.images.pixels import to_uint8
+from ddpm.networks.checkpoint import LoadedModel
+from ddpm.parallel.checkpoints import Checkpoints
+from ddpm.parallel.world import World
+from ddpm.pipeline.console import UserError, progress
+from ddpm.sampling.drawing import batches, check_sampler, draw_batch, draw_labels, sample_batch, wanted_classes
+from ddpm.sampling.samplers import SamplerParams
+
+MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
+
+
+class SampleParams(SamplerParams):
+    """How many images, with which noise, and how often the way to them is kept."""
+
+    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
+    keep_every: Annotated[int, Field(ge=0, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    def excess(self, steps: int) -> str:
+        """Say what is wrong with the frames kept of so many steps, which are held in memory."""
+        frames = steps // self.keep_every if self.keep_every else 0
+        if frames and self.count > MOST_KEPT:
+            return f"count: {self.count} must be at most {MOST_KEPT} where frames are kept; or set keep_every to 0"
+        if frames > MOST_FRAMES:
+            return (
+                f"keep_every: {self.keep_every} keeps {frames} frames, and at most {MOST_FRAMES} can be kept; raise it"
+            )
+        return ""
+
+
+class Samples:
+    """The samples of one set, as far as they are there; they come in whole batches.
+
+    images: uint8 (count, C, H, W). frames: x_t and pred_x_start, uint8 (2, frames, count, C, H, W), at the timesteps
+    `kept_t`. done: how many images are there.
+    """
+
+    def __init__(self, name: str, loaded: LoadedModel, params: SampleParams) -> None:
+        """Begin with no image.
+
+        Args:
+            name: of the set, for messages.
+
+        Raises:
+            UserError: params do not fit the model; or there would be too many frames.
+        """
+        try:
+            self.steps = check_sampler(loaded, params)
+        except UserError as error:
+            raise UserError(f"sample.{name}.{error}") from None
+        if excess := params.excess(self.steps):
+            raise UserError(f"sample.{name}.{excess}")
+        self.name = name
+        self.loaded = loaded
+        self.params = params
+        frames = self.steps // params.keep_every if params.keep_every else 0
+        shape = (params.count, *loaded.card.data.shape)
+        self.images = torch.empty(shape, dtype=torch.uint8)
+        self.frames = torch.empty(2, frames, *shape, dtype=torch.uint8)
+        self.kept_t: list[int] = []
+        self.done = 0
+
+    def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
+        """Sample what is left; the processes take a batch each, and rank 0 gets all.
+
+        Raises:
+            UserError: the run was interrupted.
+        """
+        count, size = self.params.count, min(world.gather(sample_batch(self.loaded, runtime)))
+        bar = progress(
+            desc=f"sample {self.name}",
+            total=count * self.steps,
+            initial=self.done * self.steps,
+            unit="eval",
+            unit_scale=True,
+            disable=world.rank > 0,
+        )
+        with bar:
+            while self.done < count:
+                together = [*batches(self.done, min(size * world.size, count - self.done), size)]
+                mine = together[world.rank] if world.rank < len(together) else range(0)
+                for batch in world.gather(self._batch(mine, runtime, checkpoints, bar)):
+                    self._add(*batch)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that belongs into the file, labels of class-conditional models among it."""
+        tensors = {"images": self.images, "x_t": self.frames[0], "pred_x_start": self.frames[1]}
+        if self.loaded.card.model.class_conditional:
+            tensors["labels"] = draw_labels(self.loaded.card, self.params, self.params.seed, range(self.params.count))
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """Return what else belongs into the file."""
+        card = self.loaded.card
+        data, classes = card.data.model_dump(mode="json"), wanted_classes(card, self.params)
+        return {"data": data, "classes": classes, "kept_t": self.kept_t}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images and frames that are there."""
+        return {
+            "images": self.images[: self.done].clone(),
+            "frames": self.frames[:, :, : self.done].clone(),
+            "kept_t": self.kept_t,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from where another set with the same arguments was."""
+        self._add(state["images"], state["frames"])
+        self.kept_t = state["kept_t"]
+
+    def _batch(self, indices: range, runtime: Runtime, checkpoints: Checkpoints, bar: Any) -> tuple[Tensor, Tensor]:
+        """Sample the images `indices`; return them and their frames."""
+        shape = self.loaded.card.data.shape
+        images = torch.empty(0, *shape, dtype=torch.uint8)
+        frames = [torch.empty(2, 0, len(indices), *shape, dtype=torch.uint8)]
+        kept_t: list[int] = []
+        steps = draw_batch(self.loaded, self.params, self.params.seed, indices, runtime) if indices else ()
+        for done, step in enumerate(steps, start=1):
+            if self.params.keep_every and (self.steps - done) % self.params.keep_every == 0:
+                frames.append(to_uint8(torch.stack([step.x_prev, step.pred_x_start])).cpu().unsqueeze(1))
+                kept_t.append(step.t)
+            if done == self.steps:
+                images = to_uint8(step.x_prev).cpu()
+            bar.update(len(indices))
+            checkpoints.tick()
+        self.kept_t = kept_t or self.kept_t
+        return images, torch.cat(frames, dim=1)
+
+    def _add(self, images: Tensor, frames: Tensor) -> None:
+        end = self.done + len(images)
+        self.images[self.done : end] = images
+        if len(images):
+            self.frames[:, :, self.done : end] = frames
+        self.done = end
