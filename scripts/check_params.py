@@ -1,4 +1,4 @@
-"""Check all of params.yaml at once, what spans its sections, and the place; `make repro` runs it first."""
+"""Check all of params.yaml at once, and what spans its sections; `make repro` runs it first."""
 
 import sys
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ from ddpm.ingest.preparation import DataParams
 from ddpm.networks.unet import UNetParams
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params, read_yaml
-from ddpm.pipeline.stage import check_place
 from ddpm.sampling.drawing import check_distilled
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.study.cutting import CutName, CutParams
@@ -185,7 +184,6 @@ def environment_note(recorded: Path) -> str:
 
 def main() -> None:
     """Check the file that the command line names, by default params.yaml; and say where the environment is another."""
-    check_place()
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml")
     if errors := spanning_errors(load_params(AllParams, path=path)):
         raise UserError("\n  ".join([f"{path}: {len(errors)} invalid", *errors]))

@@ -10,7 +10,6 @@ from ddpm.compute.device import start
 from ddpm.ingest.datasets import CHECKSUMS
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import parse
-from ddpm.pipeline.stage import check_place
 from scripts.check_params import AllParams, KnownSet, environment_note, main, spanning_errors
 from tests.pipeline.test_params import changed
 
@@ -86,16 +85,3 @@ def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, mo
     assert environment_note(recorded) == ""
     recorded.write_text(json.dumps({**here, "torch": "2.9.0", "threads": 8}))
     assert f"torch 2.9.0 (here {here['torch']}), threads 8 (here 1)" in environment_note(recorded)
-
-
-@pytest.mark.parametrize(("name", "good"), [("a{b", False), ("caf\udcff", False), ("a [b] *? café 'x' $y", True)])
-def test_a_place_that_dvc_cannot_work_in_is_refused(
-    name: str, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / name)
-    if good:
-        check_place()
-        return
-    with pytest.raises(UserError, match="DVC cannot work below a folder"):
-        check_place()
