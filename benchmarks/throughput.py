@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import BATCH, peers, plain_loop
-from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise
+from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.cli.drawing_options import at_least
-from ddpm.compute.device import Runtime, start, to_device
+from ddpm.compute.device import Runtime, start
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.params import load_params
@@ -125,13 +124,8 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
 def samplings(runtime: Runtime) -> Iterator[Contestant]:
     """The default's sampler, without its guide, and the bare network that it calls."""
     params = load_params(AllParams)
-    schedule = NoiseSchedule(params.schedule)
-    model = UNet(params.model, schedule, NOISE)
-    cost = operations(model, *inputs(1))
-    model = to_device(model, runtime.device).eval()
-    counts = (1,) * len(NOISE.classes)
-    card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts)
-    loaded = LoadedModel(model, schedule, card)
+    loaded = untrained(load_params(Params), runtime)
+    model, cost = loaded.model, operations(loaded.model, *inputs(1))
     sampler = params.sample.population.model_copy(update={"guidance": 1.0})  # an evaluation is one of this network
 
     def bare(batch: int) -> Iterator[Tensor]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ddpm.compute.device import Runtime
+from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
-from ddpm.parallel.group import ALONE, Group
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, save_model
+from ddpm.networks.unet import UNet
 from ddpm.pipeline.params import parse, read_yaml
 from ddpm.training.loop import EpochEnd, Training
 from ddpm.training.setup import Setup, new_training
@@ -30,7 +30,7 @@ def article_params() -> Params:
     return parse(Params, sections, str(ARTICLE))
 
 
-def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE, group: Group = ALONE) -> Training:
+def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:
     """A run without end on so many images as the card describes them, none of them held out."""
     images = Split(
         torch.randint(256, (count, *data.shape), dtype=torch.uint8), torch.randint(len(data.classes), (count,))
@@ -38,12 +38,22 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     counts = tuple(images.labels.bincount(minlength=len(data.classes)).tolist())
     train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
     setup = Setup(data, images, images.take(slice(0)), counts, params.model.for_images(data.shape), train)
-    return new_training(setup, params.schedule, None, runtime, group)
+    return new_training(setup, params.schedule, None, runtime)
 
 
 def gradient_steps(training: Training) -> Iterator[object]:
     """What the run yields after each gradient step."""
     return (event for event in training.run() if not isinstance(event, EpochEnd))
+
+
+def untrained(params: Params, runtime: Runtime) -> LoadedModel:
+    """Return a model and its guide, both with weights as they begin."""
+    schedule = NoiseSchedule(params.schedule)
+    networks = (UNet(params.model.for_images(NOISE.shape), schedule, NOISE) for _ in range(2))
+    model, early = (to_device(each, runtime.device).eval() for each in networks)
+    counts = (1,) * len(NOISE.classes)
+    card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("early",))
+    return LoadedModel(model, schedule, card, early)
 
 
 def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> LoadedModel:

@@ -10,8 +10,8 @@ from dvc.config import Config
 
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_whole
-from scripts.dvc_state import LOCAL, config_faults
 
+LOCAL = Path(".dvc/config.local")
 PAGE = Path(".dvc/plots.html")  # git ignores it; a setting of DVC is relative to .dvc
 VEGA_LITE = "5.21"  # DVC writes its plots for 5
 TEMPLATE = """<!DOCTYPE html>
@@ -33,21 +33,21 @@ TEMPLATE = """<!DOCTYPE html>
 
 def main() -> None:
     """Write the page, and name it where no other is named: a template of the user's own stays."""
-    for fault in config_faults():
-        raise UserError(fault)
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     write_whole(PAGE, TEMPLATE.replace("VEGA", vega).encode())
-    config = Config(".dvc", validate=False)
-    if "html_template" in config.get("plots", {}):
-        return
     before = LOCAL.read_bytes() if LOCAL.exists() else b""
     try:
+        config = Config(".dvc", validate=False)
+        if "html_template" in config.get("plots", {}):
+            return
         with config.edit("local") as settings:
             settings.setdefault("plots", {})["html_template"] = PAGE.name
     except Exception as error:  # of ConfigObj too: it empties the file when a value is not ASCII
         if before:
             write_whole(LOCAL, before)
-        raise UserError(f"{LOCAL}: DVC cannot write it ({error}); add html_template = {PAGE.name} to [plots]") from None
+        raise UserError(
+            f"{LOCAL}: DVC cannot read or write it ({error}); add html_template = {PAGE.name} to [plots]"
+        ) from None
 
 
 if __name__ == "__main__":
