@@ -38,7 +38,7 @@ repro: env ## run the whole pipeline, or what is out of date of it
 
 plots: .venv/.with-report ## write the plots page, dvc_plots/index.html, which works offline
 	@python -m scripts.plots_page
-	dvc plots show
+	dvc plots show --html-template build/plots.html
 
 report: .venv/.with-report ## write one page of a run, build/report.html: make report REV=experiment AGAINST=main
 	@python -m scripts.report -- "$$REV" "$$AGAINST"
@@ -54,24 +54,24 @@ site: .venv/.with-docs ## write the site of README, docs and the walk, whose cha
 
 ##@ Other configurations, each in a copy
 
-article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
-	scripts/variant.sh article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
+article: env ## run the article's network and recipe as the experiment "article", and keep what it gives in results/article
+	python -m scripts.record article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
 		model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.early=0 train.validation=0 train.log_every=1 sample.gallery.clip=false \
 		sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
 
-unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep its results in docs/unlabelled
-	scripts/variant.sh unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
+unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep what it gives in results/unlabelled
+	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
-fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
-	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
+fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep what it gives in results/fashion
+	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
 		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30 \
 		'sample.population.guidance_interval=[-4.0,6.0]'
 
-distilled: env ## distil the model to STEPS evaluations, and keep what it draws in docs/distilled-STEPS: make distilled STEPS=4
-	scripts/variant.sh distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
+distilled: env ## distil the model to STEPS evaluations, and keep what it draws in results/distilled-STEPS: make distilled STEPS=4
+	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 

@@ -19,7 +19,7 @@ from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
 WITHOUT_END = 1e6  # epochs
-ARTICLE = Path("docs/article/params.yaml")  # as `make article` ran it
+ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
 
 
 def article_params() -> Params:
