@@ -16,6 +16,7 @@ from ddpm.networks.unet import UNetParams
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params, read_yaml
 from ddpm.sampling.drawing import check_distilled
+from ddpm.sampling.samples import SampleParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.study.cutting import CutName, CutParams
 from ddpm.study.learning import LearnParams
@@ -29,7 +30,7 @@ from stages.likelihood import LikelihoodParams
 from stages.rare_draw import RareDrawParams
 from stages.rare_oracle import RareOracleParams
 from stages.rare_train import RareTrainParams
-from stages.sample import SETS, SampleParams
+from stages.sample import SETS
 
 MODEL = "models/ddpm.safetensors"
 KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.datasets

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, load_params, parse, read_yaml
+from ddpm.sampling.samples import SampleParams
 from scripts.check_params import AllParams
 from stages import forward_diffusion, preprocess, train
-from stages.sample import SampleParams
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 VALUES = read_yaml(PARAMS)
