@@ -177,21 +177,6 @@ def test_labels_are_dropped_where_there_are_some(tmp_path: Path) -> None:
     ]
 
 
-def test_a_study_of_rare_classes_is_checked_where_there_is_one(tmp_path: Path) -> None:
-    wrong = [("rare_draw.seed", 1), ("rare_draw.steps", 1001), ("train.classes", [7]), ("train.early", 0)]
-    plain = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
-    path = written(tmp_path, changed(*wrong, *plain))
-    assert spanning_errors(load_params(AllParams, path=path)) == []
-    path = written(tmp_path, changed(("cut.sets", ["50-0"]), ("rare_confirm.sets", ["50-1"]), *wrong, *plain))
-    assert [error.partition(": ")[0] for error in spanning_errors(load_params(AllParams, path=path))] == [
-        "rare_confirm.sets",
-        "rare_draw.seed",
-        "rare_draw.steps",
-        "cut.sets",
-        "rare_draw.guidance",
-    ]
-
-
 def test_classes_to_draw_are_among_those_that_the_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classes = [("sample.gallery.classes", [3, 7]), ("sample.population.classes", [7])]
     path = written(tmp_path, changed(("train.classes", [1, 7]), *classes))
