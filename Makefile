@@ -14,14 +14,6 @@ INSTALL := .venv/bin/python -m pip install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
-CONFIRMING := 10-0,10-1,25-0,25-1,50-0,50-1,50-2,50-3,50-4,100-0,100-1,100-2,100-3,100-4
-FASHION := 50-0,50-1,100-0,100-1
-CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+augment,weights+augment,smote+augment,$\
-	oversample+mixup,oversample+augment+mixup,drawn,drawn+filtered,drawn+filtered+few,drawn+filtered+all,$\
-	oversample+drawn+filtered,oversample+augment+drawn,oversample+augment+drawn+filtered,$\
-	oversample+augment+drawn+filtered+few,oversample+augment+drawn+filtered+all,$\
-	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved,$\
-	oversample+augment+mixup+drawn+filtered,oversample+augment+mixup+drawn+filtered+halved
 
 .PHONY: help repro test check plots report card demo site article unlabelled fashion distilled rare verify remote clean env
 
@@ -75,16 +67,8 @@ distilled: env ## distil the model to STEPS evaluations, and keep what it draws 
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 
-rare: .venv/.with-rare ## run the study of rare classes (hours), and keep its results in docs/rare and beside it
-	scripts/variant.sh rare-choosing rare_choose 'cut.sets=[50-5,50-6]' 'rare_choose.sets=[50-5,50-6]' rare_draw.frequent=1000 \
-		'rare_choose.arms=[$(CHOOSING)]'
-	scripts/variant.sh rare rare_confirm rare_oracle 'cut.sets=[$(CONFIRMING)]' 'rare_confirm.sets=[$(CONFIRMING)]' \
-		'rare_oracle.seeds=[0,1,2]'
-	scripts/variant.sh rare-fashion rare_confirm rare_oracle data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
-		'cut.classes=[Shirt,Sandal,Bag]' 'cut.sets=[$(FASHION)]' 'rare_confirm.sets=[$(FASHION)]' 'rare_oracle.seeds=[0,1,2]'
-	python -m scripts.rare docs/rare-choosing
-	python -m scripts.rare docs/rare
-	python -m scripts.rare docs/rare-fashion
+rare: .venv/.with-rare ## run the study of rare classes (hours), and keep its rows in studies/rare_class/results
+	python -m studies.rare_class.run
 
 ##@ Share and keep
 
@@ -108,7 +92,7 @@ env: .venv/.running ## set up .venv alone
 
 clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
-	find src stages scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src stages scripts studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What running and sharing need; the library is installed editable, so that `python -m ddpm.cli.generate` is the code beside it.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt

@@ -27,6 +27,7 @@ CHANGING = [
     "results/*/metrics/**/*.*",
     "docs/samplers/*.csv",
     "src/ddpm/**/*.py",
+    "studies/**/*.py",
     "params.yaml",
     "docs/walk/*.py",
 ]

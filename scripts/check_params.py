@@ -18,18 +18,12 @@ from ddpm.pipeline.params import Section, load_params, read_yaml
 from ddpm.sampling.drawing import check_distilled
 from ddpm.sampling.samples import SampleParams
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.study.cutting import CutName, CutParams
-from ddpm.study.learning import LearnParams
-from ddpm.study.study import ArmsParams
 from ddpm.training.recipe import TrainParams
 from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
 from stages.evaluate import EvaluateParams
 from stages.filter import FilterParams
 from stages.forward_diffusion import ForwardDiffusionParams
 from stages.likelihood import LikelihoodParams
-from stages.rare_draw import RareDrawParams
-from stages.rare_oracle import RareOracleParams
-from stages.rare_train import RareTrainParams
 from stages.sample import SETS
 
 MODEL = "models/ddpm.safetensors"
@@ -50,24 +44,6 @@ class SamplePair(Section):
     population: SampleParams
 
 
-class CutSets(CutParams, extra="forbid"):
-    """The cuts that dvc.yaml makes stages of."""
-
-    sets: tuple[CutName, ...]
-
-
-class ArmSets(ArmsParams, extra="forbid"):
-    """The cuts on which arms are compared."""
-
-    sets: tuple[CutName, ...]
-
-
-class OracleSeeds(RareOracleParams, extra="forbid"):
-    """The seeds of its classifiers."""
-
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
-
-
 class AllParams(Section):
     """The whole file: unlike a stage's `Params`, it allows no other section."""
 
@@ -84,13 +60,6 @@ class AllParams(Section):
     evaluate: EvaluateParams
     likelihood: LikelihoodParams
     classification_accuracy_score: ClassificationAccuracyScoreParams
-    cut: CutSets
-    rare_train: RareTrainParams
-    rare_draw: RareDrawParams
-    rare_learn: LearnParams
-    rare_choose: ArmSets
-    rare_confirm: ArmSets
-    rare_oracle: OracleSeeds
 
 
 def spanning_errors(params: AllParams) -> list[str]:
@@ -98,7 +67,6 @@ def spanning_errors(params: AllParams) -> list[str]:
     errors = [*_errors(params)]
     for name in SETS:
         errors += [f"sample.{name}.{error}" for error in _sample_errors(params, getattr(params.sample, name))]
-    errors += study_errors(params) if params.cut.sets else []
     return errors
 
 
@@ -150,25 +118,6 @@ def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
 def _distilled(params: AllParams) -> dict[str, int]:
     """Name the distilled models that are made, with their evaluations."""
     return {f"models/distilled-{steps}.safetensors": steps for steps in params.distill.steps}
-
-
-def study_errors(params: AllParams) -> list[str]:
-    """What is wrong with the study of rare classes, where there is one."""
-    errors = []
-    for name in ("rare_choose", "rare_confirm"):
-        if unknown := [each for each in getattr(params, name).sets if each not in params.cut.sets]:
-            errors.append(f"{name}.sets: {unknown} must be among cut.sets, {list(params.cut.sets)}")
-    if params.rare_draw.seed in {*params.rare_choose.seeds, *params.rare_confirm.seeds}:
-        errors.append(f"rare_draw.seed: {params.rare_draw.seed} would make the filter one of the arms; set another")
-    if params.rare_draw.steps > (timesteps := params.schedule.timesteps):
-        errors.append(f"rare_draw.steps: {params.rare_draw.steps} must be at most schedule.timesteps, {timesteps}")
-    if params.train.classes:
-        errors.append("cut.sets: images of all classes are drawn, and train.classes names some; set it to all")
-    if not params.model.class_conditional:
-        errors.append("cut.sets: rare classes are drawn by name, which model.class_conditional false forbids; set []")
-    if params.rare_draw.guidance != 1 and not params.train.early:
-        errors.append("rare_draw.guidance: no guide early is made, for train.early is 0; set 1")
-    return errors
 
 
 def environment_note(recorded: Path) -> str:
