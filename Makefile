@@ -94,7 +94,7 @@ clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src stages scripts studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What running and sharing need; the library is installed editable, so that `python -m ddpm.cli.generate` is the code beside it.
+# What running and sharing need; the library is installed editable, so that `ddpm generate` is the code beside it.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt
 	@echo "installing the locked dependencies into .venv (a minute or two)"
 	@$(INSTALL) --editable '.[remotes]'

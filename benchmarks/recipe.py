@@ -26,9 +26,9 @@ import torch
 from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 
+from benchmarks.arguments import at_least
 from benchmarks.samplers import Judge
 from benchmarks.trainings import on_noise
-from ddpm.cli.drawing_options import at_least
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_samples, load_split

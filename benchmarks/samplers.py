@@ -22,8 +22,8 @@ from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.arguments import at_least
 from ddpm.classifier.model import NAMES, Classifier, features_and_logits, load_classifier
-from ddpm.cli.drawing_options import at_least
 from ddpm.cli.generate import draw_images
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import ImageNoise, generator

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.arguments import at_least
 from benchmarks.peers import BATCH, peers, plain_loop
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
-from ddpm.cli.drawing_options import at_least
 from ddpm.compute.device import Runtime, start
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.networks.unet import UNet

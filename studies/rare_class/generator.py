@@ -1,16 +1,17 @@
 """A diffusion model of a cut: trained as the stage train does, but shorter, and with rare classes more often."""
 
-import sys
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
-from ddpm.parallel.resume import State
 from pydantic import Field
 
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.splits import Processed
 from ddpm.networks.unet import UNetParams
+from ddpm.parallel.checkpoints import Checkpoints
+from ddpm.parallel.world import ALONE
 from ddpm.pipeline.params import Section
 from ddpm.training.curves import Curves
 from ddpm.training.recipe import TrainParams
@@ -46,15 +47,11 @@ def train(
     """
     environment = runtime.describe()
     setup = prepare(images, model, recipe)
-    training = new_training(setup, schedule, None, runtime)
-    state = State("rare_class", f"{key}-{environment}")
-    saved = state.load()
-    curves = Curves(schedule.timesteps, saved.facts["curves"] if saved else None)
-    if saved:
-        training.load_state(saved.arrays)
-        print(f"resuming after step {training.step} of {training.total_steps}", file=sys.stderr)
-    run_training(name, training, curves, state, lambda: None)
-    save_trained(path, training, setup, schedule, environment)
-    state.drop()
+    training, curves = new_training(setup, schedule, None, runtime), Curves(schedule.timesteps)
+    key = hashlib.sha256(f"{key} {environment}".encode()).hexdigest()
+    with Checkpoints("rare_class", key, ALONE, training=training, curves=curves) as checkpoints:
+        run_training(name, training, curves, checkpoints)
+        save_trained(path, training, setup, schedule, environment)
+    checkpoints.drop()
     kept = training.validation.kept
     return {**curves.last, "steps": training.step, "kept_step": kept.step if kept else training.step}

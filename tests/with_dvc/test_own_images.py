@@ -130,7 +130,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     assert "red apple" in clone.dvc("metrics", "show", "metrics/preprocess/summary.json")
 
     options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "drawn"), "--count", "4", "--steps", "5"]
-    clone.run("python", "-m", "ddpm.cli.generate", *options, "--classes", "no", "red apple", PYTHONPATH="src")
+    clone.run("python", "-m", "ddpm", "generate", *options, "--classes", "no,red apple", PYTHONPATH="src")
     drawn = sorted((tmp_path / "drawn").iterdir())
     assert {row["label"] for row in table(drawn.pop())} <= {"no", "red apple"}
     assert len(drawn) == 4
