@@ -99,8 +99,8 @@ def main(stage: Stage) -> None:
     save_drawn(stage.output(DRAWN / f"{name}.safetensors"), images, numbers, processed)
     shares = {label: round(float(each.double().mean()), 4) for label, each in taken.items()}
     write_json(stage.output(METRICS / f"{name}.json"), {"taken": named(shares, processed)})
-    rows = [(processed.of([label]).images, _of(drawn[label], taken[label])) for label in rare]
-    write_whole(stage.output(METRICS / f"{name}.png"), rare_picture(rows, [card.classes[label] for label in rare]))
+    rows = {label: (processed.of([label]).images, _of(drawn[label], taken[label])) for label in rare}
+    write_whole(stage.output(METRICS / f"{name}.png"), rare_picture(rows, card.classes))
 
 
 def _of(drawn: Candidates, taken: torch.Tensor) -> torch.Tensor:
