@@ -26,10 +26,11 @@ from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.samplers import spaced_timesteps
+from ddpm.scoring.accuracy_score import new_recipe
+from ddpm.scoring.filtering import class_probability
 from ddpm.scoring.manifold import CHUNK, manifold
 from scripts.check_params import AllParams
-from stages.classification_accuracy_score import FILTERED, new_recipe
-from stages.filter import class_probability
+from stages.classification_accuracy_score import FILTERED
 
 SPARE = 1.2  # times as many images, of which some are thrown away
 

@@ -13,21 +13,21 @@ from ddpm.distillation.moment_matching import DistillParams
 from ddpm.ingest.preparation import DataParams
 from ddpm.networks.guides import Guide
 from ddpm.networks.unet import UNetParams
+from ddpm.pictures.forward import ForwardDiffusionParams
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params
 from ddpm.pipeline.stage import check_place
 from ddpm.sampling.drawing import check_distilled
+from ddpm.scoring.accuracy_score import ClassificationAccuracyScoreParams
+from ddpm.scoring.evaluation import EvaluateParams
+from ddpm.scoring.filtering import FilterParams
+from ddpm.scoring.likelihood import LikelihoodParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.study.cutting import CutName, CutParams
 from ddpm.study.learning import LearnParams
 from ddpm.study.study import ArmsParams
 from ddpm.training.recipe import TrainParams
 from scripts.results import read_json
-from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
-from stages.evaluate import EvaluateParams
-from stages.filter import FilterParams
-from stages.forward_diffusion import ForwardDiffusionParams
-from stages.likelihood import LikelihoodParams
 from stages.rare_draw import RareDrawParams
 from stages.rare_oracle import RareOracleParams
 from stages.rare_train import RareTrainParams

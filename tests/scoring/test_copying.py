@@ -32,15 +32,6 @@ def test_copies_are_their_own_nearest_neighbours(card: DataCard) -> None:
     assert torch.equal(found.distance, torch.zeros(700))
 
 
-def test_distance_of_neighbours_is_the_root_mean_square_of_pixels() -> None:
-    references = torch.stack([torch.full((3, 16, 8), level, dtype=torch.uint8) for level in (0, 102, 255)])
-    queries = torch.stack([torch.full((3, 16, 8), level, dtype=torch.uint8) for level in (204, 34, 85)])
-    queries[2, :, :8] = 119
-    found = nearest_neighbours(queries, references)
-    assert found.nearest.tolist() == [2, 0, 1]
-    assert found.distance.tolist() == pytest.approx([51 / 127.5, 34 / 127.5, 17 / 127.5], rel=1e-6)
-
-
 @pytest.mark.parametrize(("table", "width"), [(copying.TABLE, copying.WIDTH), (15 * 3 * 16 * 8, 4)])
 def test_neighbours_are_those_of_a_plain_search(table: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, references = levels(9, FRUITS.shape, seed=0), levels(42, FRUITS.shape, seed=1)
@@ -58,17 +49,6 @@ def test_of_equal_references_the_first_is_named(monkeypatch: pytest.MonkeyPatch)
     for name, most in (("TABLE", 4 * 16), ("WIDTH", 3)):  # as many as are looked at together
         monkeypatch.setattr(copying, name, most)
         assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
-
-
-def test_neighbours_of_features() -> None:
-    found = nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [3.0, 3.0]]))
-    assert found.nearest.tolist() == [1]
-    assert found.distance.item() == pytest.approx(0.5**0.5)
-
-
-def test_equal_distances_are_no_copying() -> None:
-    distances = torch.rand(500, generator=torch.Generator().manual_seed(0))
-    assert copying_z(distances, distances.flip(0)) == 0
 
 
 def test_copying_statistic_worked_by_hand() -> None:
@@ -103,13 +83,6 @@ def test_another_class_is_not_looked_at() -> None:
     found = nearness(torch.tensor([[0.0], [5.0]]), torch.tensor([1, 0]), train, torch.tensor([0, 0, 1, 1]))
     assert found.distance.tolist() == [4, 4]
     assert found.ratio.tolist() == pytest.approx([4 / 6, 4 / 5])
-
-
-def test_the_ratio_has_no_scale() -> None:
-    images, train, labels = normal(50, 16, seed=0), normal(300, 16, seed=1), torch.zeros(300)
-    one, seven = (nearness(scale * images, labels[:50], scale * train, labels) for scale in (1, 7))
-    torch.testing.assert_close(seven.distance, 7 * one.distance)
-    torch.testing.assert_close(seven.ratio, one.ratio)
 
 
 def test_exact_copies_have_distance_and_ratio_zero() -> None:

@@ -1,7 +1,5 @@
 """Frechet and kernel distance, and their errors, against closed forms, computed independently with numpy."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -56,25 +54,6 @@ def test_frechet_distance_keeps_its_digits_far_from_zero() -> None:
     real, samples = features(2000, seed=0) + 1000, 1.01 * features(2000, seed=1) + 1000
     expected = frechet_closed_form(real, samples)
     assert frechet_distance(real, samples) == pytest.approx(expected, rel=1e-5)
-
-
-def test_frechet_distance_of_equal_sets_is_zero() -> None:
-    real = features(400, seed=0)
-    assert frechet_distance(real, real.clone()) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_of_a_shift_is_its_square() -> None:
-    real = features(400, seed=0)
-    shift = torch.tensor([1.0, -2.0, 0.5, 0.0, 0.0, 3.0])
-    assert frechet_distance(real, real + shift) == pytest.approx(14.25, rel=1e-6)
-
-
-def test_frechet_distance_of_a_scale_is_the_trace() -> None:
-    real = features(400, seed=0)
-    centred = real - real.mean(0)
-    # S + 4 S - 2 (S 4 S)^(1/2) = S.
-    trace = centred.double().square().sum().item() / 399
-    assert frechet_distance(centred, 2 * centred) == pytest.approx(trace, rel=1e-6)
 
 
 def test_frechet_distance_of_many_draws_nears_the_distributions() -> None:
@@ -151,20 +130,6 @@ def test_jackknife_of_fewer_features_than_groups() -> None:
 
 def test_one_reference_serves_many_sets() -> None:
     real, sets = features(400, seed=0), [features(300, seed=seed) + seed for seed in (1, 2, 1)]
-    distance = FrechetDistance(real)
-    assert [distance(each) for each in sets] == [frechet_distance(real, each) for each in sets]
-
-
-def test_one_set_of_real_features_serves_many_kernel_distances() -> None:
-    real, sets = features(120, seed=0), [features(100, seed=seed) + seed for seed in (1, 2, 1)]
-    distances = KernelDistances(real)
-    assert [distances(each) for each in sets] == [kernel_distance(real, each) for each in sets]
-
-
-def test_distances_warn_of_nothing() -> None:
-    real, samples = features(50, seed=0), features(50, seed=1)
-    frechet_distance(real, samples)  # the import itself may warn
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        frechet_distance(real, samples)
-        kernel_distance(real, samples)
+    frechet, kernel = FrechetDistance(real), KernelDistances(real)
+    assert [frechet(each) for each in sets] == [frechet_distance(real, each) for each in sets]
+    assert [kernel(each) for each in sets] == [kernel_distance(real, each) for each in sets]

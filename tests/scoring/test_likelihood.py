@@ -7,17 +7,24 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_float
-from ddpm.scoring import likelihood
+from ddpm.images.splits import Split
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.unet import UNet
+from ddpm.pipeline.console import UserError
 from ddpm.scoring.likelihood import (
+    LikelihoodParams,
     PredictNoise,
+    bits_per_dimension,
     discretised_log_likelihood,
     prior_term,
     step_term,
     variational_bound,
 )
 from tests import small
+from tests.networks.random_weights import randomised
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
@@ -51,7 +58,7 @@ def noises(count: int = 3, first: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(first, first + count)]
 
 
-@pytest.mark.parametrize("mean", [-1.3, -1, -0.4, 0.0031, 1, 2])
+@pytest.mark.parametrize("mean", [-1.3, 0.0031, 1])
 @pytest.mark.parametrize("deviation", [0.002, 0.05, 3])
 def test_the_likelihoods_of_all_values_sum_to_one(mean: float, deviation: float) -> None:
     logs = discretised_log_likelihood(VALUES, torch.full_like(VALUES, mean), deviation)
@@ -84,7 +91,7 @@ def test_prior_term_is_the_divergence_from_the_standard_normal() -> None:
     torch.testing.assert_close(prior_term(SCHEDULE, x_start.float()), bits(expected), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("t", [1, 5, 11])
+@pytest.mark.parametrize("t", [1, 11])
 def test_step_term_is_the_divergence_of_the_posteriors(t: int) -> None:
     x_start, estimate = images(), images() * 0.5 + 0.2
     draw = torch.randn(x_start.shape, generator=noise())
@@ -94,11 +101,6 @@ def test_step_term_is_the_divergence_of_the_posteriors(t: int) -> None:
     expected = bits(kl_divergence(Normal(true, variance.sqrt()), Normal(guess, variance.sqrt())))
     found = step_term(denoiser(estimate), SCHEDULE, x_start, steps, draw)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
-
-
-def test_estimates_are_clipped_as_in_sampling() -> None:
-    x_start, draw, t = torch.ones(2, 1, 28, 28), torch.randn(2, 1, 28, 28, generator=noise()), torch.tensor([1, 7])
-    assert step_term(denoiser(x_start + 0.7), SCHEDULE, x_start, t, draw).max() < 1e-12
 
 
 def test_of_a_perfect_denoiser_prior_and_decoder_are_left() -> None:
@@ -114,10 +116,11 @@ def test_of_a_perfect_denoiser_prior_and_decoder_are_left() -> None:
 
 def test_with_every_step_the_bound_is_the_sum_of_all_terms() -> None:
     # The error does not depend on the noise, so neither do the terms; one stratum is one timestep.
-    x_start, estimate = images(), 0.5 * images()
-    bound = variational_bound(denoiser(estimate), SCHEDULE, x_start, 11, noises())
+    x_start = to_float(small.images(3, (3, 28, 28)))  # in colour: of all dimensions
+    predict = denoiser(0.5 * x_start)
+    bound = variational_bound(predict, SCHEDULE, x_start, 11, noises())
     draw = torch.zeros_like(x_start)
-    terms = [step_term(denoiser(estimate), SCHEDULE, x_start, torch.full((3,), t), draw) for t in range(1, 12)]
+    terms = [step_term(predict, SCHEDULE, x_start, torch.full((3,), t), draw) for t in range(1, 12)]
     torch.testing.assert_close(bound.steps, torch.stack(terms).sum(0), rtol=1e-4, atol=0)
 
 
@@ -155,19 +158,6 @@ def test_an_image_s_bound_does_not_depend_on_its_batch() -> None:
     whole = variational_bound(denoiser(0.3 * images()), SCHEDULE, images(), 3, noises()).total
     alone = variational_bound(denoiser(0.3 * images()[2:]), SCHEDULE, images()[2:], 3, noises(1, first=2)).total
     torch.testing.assert_close(alone, whole[2:])
-    others = variational_bound(denoiser(0.3 * images()), SCHEDULE, images(), 3, noises(first=3)).total
-    assert (others - whole).abs().min() > 0
-
-
-def test_images_in_colour_have_a_bound_of_all_their_dimensions() -> None:
-    colours = to_float(small.images(3, (3, 28, 28)))
-    bound = variational_bound(denoiser(0.5 * colours), SCHEDULE, colours, 11, noises())
-    assert bound.total.shape == (3,)
-    draw = torch.zeros_like(colours)
-    terms = [step_term(denoiser(0.5 * colours), SCHEDULE, colours, torch.full((3,), t), draw) for t in range(1, 12)]
-    torch.testing.assert_close(bound.steps, torch.stack(terms).sum(0), rtol=1e-4, atol=0)
-    each = [prior_term(SCHEDULE, colours[:, channel : channel + 1]) for channel in range(3)]
-    torch.testing.assert_close(bound.prior, torch.stack(each).mean(0))
 
 
 def test_one_timestep_has_no_terms_between() -> None:
@@ -175,13 +165,52 @@ def test_one_timestep_has_no_terms_between() -> None:
     bound = variational_bound(lambda x_t, _: torch.zeros_like(x_t), schedule, images(), 0, noises())
     assert torch.equal(bound.steps, torch.zeros(3, dtype=torch.float64))
     assert bound.total.isfinite().all()
+    with pytest.raises(ValueError, match="terms is 12"):
+        variational_bound(denoiser(images()), SCHEDULE, images(), 12, noises())
 
 
-@pytest.mark.parametrize("terms", [0, 12])
-def test_terms_that_there_are_not_are_refused(terms: int) -> None:
-    with pytest.raises(ValueError, match=f"terms is {terms}, but between prior and decoder there are 11"):
-        variational_bound(denoiser(images()), SCHEDULE, images(), terms, noises())
+LABELS = torch.tensor([3, 7, 7, 3, 7])
+PARAMS = LikelihoodParams(images=100, terms=3, seed=5)
 
 
-def test_a_level_is_the_width_of_a_bin() -> None:
-    assert VALUES[1] - VALUES[0] == pytest.approx(2 / likelihood.LEVELS)
+def loaded_model() -> LoadedModel:
+    """One to which threes and sevens are very different."""
+    params = small.unet_params(class_conditional=True, prediction="v")
+    model = randomised(UNet(params, SCHEDULE, small.DIGITS)).eval()
+    assert model.label
+    with torch.no_grad():
+        model.label.weight *= 10
+    card = ModelCard(data=small.DIGITS, model=params, schedule=SCHEDULE.params, class_counts=(1,) * 10)
+    return LoadedModel(model, SCHEDULE, card)
+
+
+@torch.inference_mode()
+def bits_by_hand(loaded: LoadedModel, name: str, given: Tensor, labels: Tensor) -> float:
+    """Of the four images that are taken from a split."""
+    chosen = torch.randperm(len(given), generator=generator(5, f"likelihood {name}"))[:4]
+    noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
+    bound = variational_bound(
+        lambda x_t, t: loaded.model(x_t, t, labels[chosen]), SCHEDULE, to_float(given[chosen]), 3, noise
+    )
+    return bound.total.mean().item()
+
+
+def test_each_image_of_a_random_subset_is_bounded_given_its_own_class() -> None:
+    loaded = loaded_model()
+    splits = {name: Split(small.images(count), LABELS[:count]) for count, name in enumerate(("test", "train"), start=4)}
+    found = bits_per_dimension(loaded, splits, PARAMS, torch.device("cpu"))
+    assert (found["images"], found["terms"]) == (4, 3)
+    for name, split in splits.items():
+        expected, others = (
+            bits_by_hand(loaded, name, split.images, each) for each in (split.labels, 10 - split.labels)
+        )
+        assert found[name]["bits_per_dim"] == pytest.approx(expected, abs=1e-5)
+        assert abs(others - expected) > 2e-4
+
+
+def test_predictions_that_are_not_finite_are_refused() -> None:
+    loaded = loaded_model()
+    with torch.no_grad():
+        next(loaded.model.parameters()).fill_(3e38)
+    with pytest.raises(UserError, match=r"^likelihood: "):
+        bits_per_dimension(loaded, {"test": Split(small.images(5), LABELS)}, PARAMS, torch.device("cpu"))

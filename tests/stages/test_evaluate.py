@@ -1,0 +1,76 @@
+"""The stages evaluate and filter: what they write, and what they refuse."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm.classifier.model import Classifier, save_classifier
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import Stage
+from stages import evaluate, filter
+from tests.small import FRUITS, images
+from tests.stages.written import classifier_params, write_samples, write_split
+
+CARD = FRUITS.model_copy(update={"classes": ("fig", "猫", "🍎")})  # the last two in no font of matplotlib
+LABELS = torch.arange(300) % 3
+LEVELS = images(300, CARD.shape)
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder with all that both stages read."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDPM_DEVICE", "cpu")
+    Path("params.yaml").write_text("evaluate: {confidence: 0.12, seed: 0}\nfilter: {least_probability: 0}\n")
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(seed=seed), CARD))
+    write_split("train", CARD, LEVELS[:200], LABELS[:200])
+    write_split("test", CARD, LEVELS[200:240], LABELS[200:240])
+    for name, kept in (("population", 0), ("gallery", 2)):
+        write_samples(name, CARD, LEVELS[240:], LABELS[240:], [0, 1, 2], kept)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def test_classes_of_any_script_are_filtered_scored_and_drawn_without_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filter.main(Stage("filter"))
+    assert json.loads(Path("metrics/filter/summary.json").read_text())["share_by_class"] == dict.fromkeys(
+        CARD.classes, 1
+    )
+    assert "猫" in capsys.readouterr().out
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        evaluate.main(Stage("evaluate"))
+    pictures = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
+    assert {path.name for path in Path("metrics/evaluate").iterdir()} == pictures | {"scores.json"}
+    found = json.loads(Path("metrics/evaluate/scores.json").read_text())
+    assert found["count"] == 40
+    assert found.keys() == {"count", "a", "b", "pixels", "samples", "test", "floor"}
+    of_classes = {"confident_share", "class_imbalance", "class_chi_square", "class_p_value", "label_accuracy"}
+    assert None not in [found[row][name] for row in ("samples", "test") for name in of_classes]
+
+
+@pytest.mark.parametrize(
+    "other", [{"shape": (1, 16, 8)}, {"classes": ("a", "b")}, {"classes": (*map(str, range(12)),)}]
+)
+def test_samples_of_what_the_classifiers_do_not_know_are_refused(other: dict[str, tuple[int | str, ...]]) -> None:
+    card = CARD.model_copy(update=other)
+    write_samples("population", card, images(8, card.shape), torch.arange(8) % 2, [0, 1])
+    with pytest.raises(UserError, match=r"^sample\.model: "):
+        filter.main(Stage("filter"))
+    assert not Path("data/samples/filtered.safetensors").exists()
+
+
+def test_a_gallery_without_frames_is_refused() -> None:
+    for name in ("gallery", "filtered"):
+        write_samples(name, CARD, LEVELS[240:], LABELS[240:], [0, 1, 2])
+    with pytest.raises(UserError, match=r"^sample\.gallery\.keep_every: "):
+        evaluate.main(Stage("evaluate"))
