@@ -5,7 +5,6 @@ import statistics
 import pytest
 import torch
 
-from ddpm.classifier import fit as module
 from ddpm.classifier.fit import (
     background_of,
     fit_classifier,
@@ -13,6 +12,7 @@ from ddpm.classifier.fit import (
     shifted,
     total_steps,
     train_classifier,
+    watch,
 )
 from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits
 from ddpm.compute.device import Runtime
@@ -85,8 +85,6 @@ def test_training_separates_easy_images() -> None:
     found, labels = separable(100)
     _, logits = features_and_logits(model, found, CPU)
     assert torch.equal(logits.argmax(1), labels)
-    five_steps = PARAMS.model_copy(update={"epochs": 5})
-    assert len(list(train_classifier(Classifier(five_steps, DIGITS), separable(20), five_steps, RUNTIME))) == 5
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
@@ -99,26 +97,19 @@ def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-@pytest.mark.parametrize(
-    ("count", "seen", "steps"),
-    [(207, 300, 10), (207, 311, 20), (40, 10**6, 12), (30, 1, 2), (39, 1, 3), (19, 1, 1)],
-)
+@pytest.mark.parametrize(("count", "seen", "steps"), [(207, 311, 20), (20, 100, 5), (39, 1, 3), (19, 1, 1)])
 def test_the_steps_are_those_of_whole_epochs(count: int, seen: int, steps: int) -> None:
     params = PARAMS.model_copy(update={"images": seen, "channels": 1})
-    model = Classifier(params, DIGITS)
-    assert len(list(train_classifier(model, separable(count), params, RUNTIME))) == total_steps(params, count) == steps
+    losses = train_classifier(Classifier(params, DIGITS), separable(count), params, RUNTIME)
+    assert len(list(losses)) == total_steps(params, count) == steps
 
 
-@pytest.mark.parametrize(("steps", "bad"), [(60, 60), (60, 2), (1, 1)])
-def test_a_loss_that_is_not_finite_names_the_learning_rate(
-    steps: int, bad: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = PARAMS.model_copy(update={"epochs": steps})
-    losses = torch.full((steps,), 2.3)
+@pytest.mark.parametrize("bad", [2, 60])
+def test_a_loss_that_is_not_finite_names_the_learning_rate(bad: int) -> None:
+    losses = torch.full((60,), 2.3)
     losses[bad - 1 :] = torch.nan
-    monkeypatch.setattr(module, "train_classifier", lambda *_: iter(losses))
     with pytest.raises(UserError, match=r"^classifier\.lr: "):
-        fit_classifier("fit", separable(20), DIGITS, params, RUNTIME)
+        watch(iter(losses), "fit", 60, "classifier.lr", 0.02)
 
 
 def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
@@ -134,5 +125,3 @@ def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
     flips = torch.arange(100) % 4
     others = flipped(corners(100, 1), flips)
     assert accuracy(model, others, flips, CPU) > 0.95
-    again = fit_classifier("fit", Split(corners(200, 0), labels), PEARS, params, RUNTIME)
-    assert torch.equal(again.head.weight, model.head.weight)

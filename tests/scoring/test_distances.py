@@ -56,21 +56,6 @@ def test_frechet_distance_keeps_its_digits_far_from_zero() -> None:
     assert frechet_distance(real, samples) == pytest.approx(expected, rel=1e-5)
 
 
-def test_frechet_distance_of_many_draws_nears_the_distributions() -> None:
-    source = torch.Generator().manual_seed(0)
-    real = torch.randn(50_000, 3, generator=source)
-    samples = torch.randn(50_000, 3, generator=source) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 1.0, 0.0])
-    # Means differ by 1, deviations by 0, 1 and a half; three percent are three standard errors of these draws.
-    assert frechet_distance(real, samples) == pytest.approx(1 + 1 + 0.25, rel=0.03)
-
-
-def test_frechet_distance_with_fewer_images_than_features() -> None:
-    # The covariance is then singular, and its roots lose half of the digits.
-    real, samples = features(20, seed=0, width=32), features(20, seed=1, width=32)
-    assert frechet_distance(real, samples) == pytest.approx(frechet_closed_form(real, samples), rel=1e-5)
-    assert frechet_distance(real, real) == pytest.approx(0, abs=1e-4)
-
-
 def test_kernel_distance_is_the_closed_form() -> None:
     real, samples = features(200, seed=0), 1.3 * features(200, seed=1) - 0.2
     expected = kernel_closed_form(real, samples)
@@ -121,11 +106,6 @@ def test_jackknife_of_a_frechet_distance_is_the_deviation_over_other_images() ->
     others = [1.2 * features(400, seed=seed) for seed in range(1, 121)]
     found = torch.tensor([(distance(each), jackknife(distance, each)) for each in others])
     assert found[:, 1].square().mean().sqrt() == pytest.approx(found[:, 0].std().item(), rel=0.2)
-
-
-def test_jackknife_of_fewer_features_than_groups() -> None:
-    values = torch.tensor([[1.0], [2.0], [6.0]])
-    assert jackknife(lambda x: x.mean().item(), values) == pytest.approx(values.std().item() / 3**0.5)
 
 
 def test_one_reference_serves_many_sets() -> None:
