@@ -22,12 +22,12 @@ from ddpm.cli.drawing_options import at_least
 from ddpm.compute.device import start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, load_samples, load_split
+from ddpm.judging.accuracy_score import new_recipe
+from ddpm.judging.filtering import class_probability
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.samplers import spaced_timesteps
-from ddpm.scoring.accuracy_score import new_recipe
-from ddpm.scoring.filtering import class_probability
 from ddpm.scoring.manifold import CHUNK, manifold
 from scripts.check_params import AllParams
 from stages.classification_accuracy_score import FILTERED

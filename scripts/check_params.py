@@ -11,6 +11,9 @@ from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.distillation.moment_matching import DistillParams
 from ddpm.ingest.preparation import DataParams
+from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams
+from ddpm.judging.filtering import FilterParams
+from ddpm.likelihood.bound import LikelihoodParams
 from ddpm.networks.guides import Guide
 from ddpm.networks.unet import UNetParams
 from ddpm.pictures.forward import ForwardDiffusionParams
@@ -18,10 +21,7 @@ from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params
 from ddpm.pipeline.stage import check_place
 from ddpm.sampling.drawing import check_distilled
-from ddpm.scoring.accuracy_score import ClassificationAccuracyScoreParams
 from ddpm.scoring.evaluation import EvaluateParams
-from ddpm.scoring.filtering import FilterParams
-from ddpm.scoring.likelihood import LikelihoodParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.study.cutting import CutName, CutParams
 from ddpm.study.learning import LearnParams

@@ -5,10 +5,10 @@ from pathlib import Path
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_samples, load_split
+from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
 from ddpm.pipeline.files import write_json
 from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.scoring.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
 
 PROCESSED = Path("data/processed")
 FILTERED = Path("data/samples/filtered.safetensors")

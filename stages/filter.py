@@ -5,12 +5,12 @@ from pathlib import Path
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_samples
+from ddpm.judging.filtering import FilterParams, filtered, report
 from ddpm.pipeline.arrays import save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_json
 from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.scoring.filtering import FilterParams, filtered, report
 
 SAMPLES = Path("data/samples")
 CLASSIFIER = Path("models/classifier-a.safetensors")

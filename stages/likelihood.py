@@ -4,11 +4,11 @@ from pathlib import Path
 
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
+from ddpm.likelihood.bound import LikelihoodParams, bits_per_dimension
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.files import write_json
 from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.scoring.likelihood import LikelihoodParams, bits_per_dimension
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/ddpm.safetensors")

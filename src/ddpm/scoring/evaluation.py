@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, features_and_logits, load_classifier
+from ddpm.classifier.model import Classifier, features_and_logits, likeliest, load_classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError, progress
@@ -22,7 +22,7 @@ from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share, likeliest
+from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
 
 MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair of them
 

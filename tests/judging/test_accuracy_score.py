@@ -11,8 +11,8 @@ from ddpm.classifier.model import Classifier, ClassifierParams, features_and_log
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
-from ddpm.scoring import accuracy_score as module
-from ddpm.scoring.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
+from ddpm.judging import accuracy_score as module
+from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
 from tests.small import DIGITS, images
 from tests.stages.written import classifier_params
 

@@ -13,12 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.classifier.fit import fit_classifier
-from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits
+from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
 from ddpm.pipeline.params import Section
-from ddpm.scoring.scores import likeliest
 
 
 class ClassificationAccuracyScoreParams(Section):

@@ -7,8 +7,8 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
+from ddpm.judging.filtering import FilterParams, filtered, report, summary
 from ddpm.pipeline.console import UserError
-from ddpm.scoring.filtering import FilterParams, filtered, report, summary
 from tests.small import DIGITS, images
 from tests.stages.written import classifier_params
 

@@ -11,13 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, features_and_logits
+from ddpm.classifier.model import Classifier, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
+from ddpm.images.splits import LEAST_TEST
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
-from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import likeliest
 
 FEW = 0.5  # of the share of all that is kept: a class that keeps less is nearly lost
 
@@ -43,9 +42,9 @@ def filtered(
     probability, labels = class_probability(classifier, images, asked, classes, runtime)
     least = params.least_probability
     kept = probability >= least
-    if kept.sum() <= NEIGHBOURS and not kept.all():
+    if kept.sum() < LEAST_TEST and not kept.all():
         few = f"to {int(kept.sum())} of {len(kept)} images drawn classifier a gives their class with {least:g} or more"
-        needed = f"and the scores need more than {NEIGHBOURS}"
+        needed = f"and the scores need {LEAST_TEST}"
         raise UserError(f"filter.least_probability: {few}, {needed}; train longer, or set 0, which keeps all")
     samples = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
     if asked is not None:

@@ -11,10 +11,7 @@ from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.unet import UNet
-from ddpm.pipeline.console import UserError
-from ddpm.scoring.likelihood import (
+from ddpm.likelihood.bound import (
     LikelihoodParams,
     PredictNoise,
     bits_per_dimension,
@@ -23,6 +20,9 @@ from ddpm.scoring.likelihood import (
     step_term,
     variational_bound,
 )
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.unet import UNet
+from ddpm.pipeline.console import UserError
 from tests import small
 from tests.networks.random_weights import randomised
 
