@@ -12,18 +12,18 @@ from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.distillation.moment_matching import DistillParams
 from ddpm.ingest.preparation import DataParams
+from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams
+from ddpm.judging.filtering import FilterParams
+from ddpm.likelihood.bound import LikelihoodParams
 from ddpm.networks.unet import UNetParams
+from ddpm.pictures.forward import ForwardDiffusionParams
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params, read_yaml
 from ddpm.sampling.drawing import check_distilled
 from ddpm.sampling.samples import SampleParams
+from ddpm.scoring.evaluation import EvaluateParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.recipe import TrainParams
-from stages.classification_accuracy_score import ClassificationAccuracyScoreParams
-from stages.evaluate import EvaluateParams
-from stages.filter import FilterParams
-from stages.forward_diffusion import ForwardDiffusionParams
-from stages.likelihood import LikelihoodParams
 from stages.sample import SETS
 
 MODEL = "models/ddpm.safetensors"

@@ -6,16 +6,33 @@ estimate of x_0. All but the network is computed on the CPU, the terms in float6
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
+from ddpm.networks.checkpoint import LoadedModel
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.params import Section
 
+BATCH = 100
 LEVELS = 255  # steps between the values of a pixel, 0..255 or -1..1
 PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> noise like x_t
+
+
+class LikelihoodParams(Section):
+    """How many images, and how many of the bound's terms for each."""
+
+    images: Annotated[int, Field(ge=2, le=10**9)]
+    terms: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Bound(NamedTuple):
@@ -25,6 +42,46 @@ class Bound(NamedTuple):
     prior: Tensor
     steps: Tensor
     decoder: Tensor
+
+
+def bits_per_dimension(
+    loaded: LoadedModel, splits: Mapping[str, Split], params: LikelihoodParams, device: torch.device
+) -> dict[str, object]:
+    """Bound equally many random images of each split, in float32; a class-conditional model is told their classes.
+
+    Raises:
+        UserError: what the model predicts is not finite.
+    """
+    terms = min(params.terms, loaded.schedule.timesteps - 1)
+    count = min(params.images, *(len(split.images) for split in splits.values()))
+
+    @torch.inference_mode()
+    def predict_noise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        pred_noise: Tensor = loaded.model(*(each.to(device) for each in (x_t, t, labels)))
+        if not pred_noise.isfinite().all():  # the bound clips what it implies
+            raise UserError("likelihood: the model's predictions are not finite; fetch it again, or train it anew")
+        return pred_noise.cpu()
+
+    scores: dict[str, object] = {"images": count, "terms": terms}
+    with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
+        for name, split in splits.items():
+            order = torch.randperm(len(split.images), generator=generator(params.seed, f"likelihood {name}"))
+            bounds = []
+            for batch in order[:count].split(BATCH):
+                noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
+                images, labels = split.take(batch)
+                predict = partial(predict_noise, labels)
+                bounds.append(variational_bound(predict, loaded.schedule, to_float(images), terms, noise))
+                bar.update(len(batch))
+            scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
+    return scores
+
+
+def summary(bound: Bound) -> dict[str, float]:
+    """Mean bits per dimension, their standard error over the images, and the mean of each part."""
+    means = {f"{name}_bits": round(part.mean().item(), 5) for name, part in bound._asdict().items() if name != "total"}
+    error = bound.total.std().item() / len(bound.total) ** 0.5
+    return {"bits_per_dim": round(bound.total.mean().item(), 5), "standard_error": round(error, 5), **means}
 
 
 def variational_bound(
