@@ -121,7 +121,7 @@ def make_workspace(folder: Path, shape: Shape) -> None:
     """Copy the stages, ask for images of this shape, and make it a repository of DVC alone."""
     copy_stages(folder)
     channels, *size = shape
-    changes = {"data.set": SET, "data.size": size, "data.colour": channels == 3, "download.sets": []}
+    changes = {"data.set": SET, "data.image_size": size, "data.colour": channels == 3, "download.sets": []}
     set_params(folder, changes)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=folder, check=True)
     (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = True\n")

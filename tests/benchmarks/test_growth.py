@@ -81,10 +81,10 @@ def test_arrays_are_those_of_preprocess(tmp_path: Path) -> None:
 
 
 def test_params_of_a_workspace_are_changed_in_their_sections(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("data: {set: x, size: 3}\nsample: {gallery: {count: 64, seed: 0}}\n")
-    synthetic.set_params(tmp_path, {"data.size": [28, 28], "sample.gallery.count": 8})
+    (tmp_path / "params.yaml").write_text("data: {set: x, image_size: 3}\nsample: {gallery: {count: 64, seed: 0}}\n")
+    synthetic.set_params(tmp_path, {"data.image_size": [28, 28], "sample.gallery.count": 8})
     assert read_yaml(tmp_path / "params.yaml") == {
-        "data": {"set": "x", "size": [28, 28]},
+        "data": {"set": "x", "image_size": [28, 28]},
         "sample": {"gallery": {"count": 8, "seed": 0}},
     }
 

@@ -25,7 +25,7 @@ from ddpm.pipeline.params import parse
 from tests.small import FRUITS, images
 
 WHITE = (255, 255, 255)
-PARAMS = {"set": "data/fruits", "size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+PARAMS = {"set": "data/fruits", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
 
 
 def params(**changes: object) -> DataParams:
@@ -58,11 +58,11 @@ def test_a_background_is_a_colour(text: str, colour: tuple[int, int, int]) -> No
         ({"test": 0}, "test: input should be greater than 0, got 0"),
         ({"test": 0.6}, "test: input should be less than or equal to 0.5, got 0.6"),
         ({"set": ""}, "set: "),
-        ({"size": 0}, "size"),
-        ({"size": True}, "size"),
-        ({"size": [48]}, "size"),
-        ({"size": [48, 32, 3]}, "size"),
-        ({"size": 1025}, "size"),
+        ({"image_size": 0}, "image_size"),
+        ({"image_size": True}, "image_size"),
+        ({"image_size": [48]}, "image_size"),
+        ({"image_size": [48, 32, 3]}, "image_size"),
+        ({"image_size": 1025}, "image_size"),
     ],
 )
 def test_params_out_of_range_are_refused_by_name(change: dict[str, object], says: str) -> None:
@@ -92,7 +92,7 @@ def test_small_pictures_of_one_size_keep_it_and_others_get_one(
 ) -> None:
     target, reasons = target_of(looks(*sizes), params())
     assert target == Target(shape, inner, "crop", WHITE)
-    assert reasons == {"data.size": why, "data.colour": f"false, since 0 of {len(sizes)} images have colour"}
+    assert reasons == {"data.image_size": why, "data.colour": f"false, since 0 of {len(sizes)} images have colour"}
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_small_pictures_of_one_size_keep_it_and_others_get_one(
 def test_a_size_that_is_set_is_kept_and_padded_where_it_must_be(
     size: object, inner: tuple[int, int], shape: tuple[int, int, int], why: str | None
 ) -> None:
-    target, reasons = target_of(looks((28, 28), (100, 50)), params(size=size, colour=False, fit="pad"))
+    target, reasons = target_of(looks((28, 28), (100, 50)), params(image_size=size, colour=False, fit="pad"))
     assert target == Target(shape, inner, "pad", WHITE)
-    assert reasons == ({} if why is None else {"data.size": why})
+    assert reasons == ({} if why is None else {"data.image_size": why})
 
 
 def test_one_picture_in_colour_is_enough() -> None:
@@ -124,7 +124,7 @@ def test_colour_that_is_set_needs_no_reason(colour: bool, channels: int) -> None
     for coloured in (0, 2):
         target, reasons = target_of(looks((28, 28), (28, 28), coloured=coloured), params(colour=colour))
         assert target.shape[0] == channels
-        assert [*reasons] == ["data.size"]
+        assert [*reasons] == ["data.image_size"]
 
 
 # --- pictures in a folder --------------------------------------------------------------------------------------------

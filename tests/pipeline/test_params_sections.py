@@ -92,13 +92,13 @@ def test_values_arrive_typed(tmp_path: Path) -> None:
             ("sample.population.classes", ["010"]),
             ("sample.gallery.steps", None),
             ("model.channels", [4, 8]),
-            ("data.size", [48, 32]),
+            ("data.image_size", [48, 32]),
         ),
     )
     params = load_params(AllParams, path=path)
     assert params.train.classes == (3, "T-shirt", "010")
     assert params.sample.population.classes == ("010",)
-    assert params.data.size == (48, 32)
+    assert params.data.image_size == (48, 32)
     assert params.model.channels == (4, 8)
     assert params.sample.gallery.steps is None
 

@@ -43,7 +43,7 @@ def test_parts_stand_in_the_order_of_the_story() -> None:
     assert "mine : 1,234 training images and 100 test images of 32 " in read
     assert " 48 pixels, in colour, of 2 classes" in read
     assert "It has 54,321 parameters and saw 9,876 images." in read
-    assert "data.size 32 x 48, their own train.epochs 5.5" in read
+    assert "data.image_size 32 x 48, their own train.epochs 5.5" in read
     assert "torch 9.9.9 device cpu" in read
 
 

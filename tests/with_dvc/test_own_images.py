@@ -98,7 +98,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     network = {"model__channels": "null", "model__patch_size": "null"}
     printed = experiment(clone, data__set="data/mine", train__classes="[010,no,red apple]", **wishes, **network)
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
-    assert "data.size: 16 x 8, their own\n" in printed
+    assert "data.image_size: 16 x 8, their own\n" in printed
     assert "model.channels: [64, 128], as the images ask for\n" in printed
     everything_is_there(clone)
 

@@ -57,7 +57,7 @@ class DataParams(Section):
     """Where the images are, and what becomes of them; None is for what follows from the images."""
 
     set: Annotated[str, Field(min_length=1)]
-    size: Annotated[tuple[int, int] | None, BeforeValidator(_size)]
+    image_size: Annotated[tuple[int, int] | None, BeforeValidator(_size)]
     colour: bool | None
     fit: Literal["crop", "pad", "stretch"]
     background: Annotated[str, AfterValidator(_is_colour)]
@@ -100,18 +100,22 @@ def target_of(looks: Sequence[Look], params: DataParams) -> tuple[Target, dict[s
     """What the pictures become, and for what follows from them its param, with the value and why."""
     why: dict[str, str] = {}
     sizes = {(each.height, each.width) for each in looks}
-    if params.size:
-        inner = params.size
+    if params.image_size:
+        inner = params.image_size
     elif len(sizes) == 1 and max(next(iter(sizes))) <= OWN_SIDE:
         inner = next(iter(sizes))
-        why["data.size"] = f"{inner[0]} x {inner[1]}, their own"
+        why["data.image_size"] = f"{inner[0]} x {inner[1]}, their own"
     else:
         inner = (SIDE, SIDE)
         sides = [side for size in sizes for side in size]
-        why["data.size"] = f"{SIDE} x {SIDE}, by fit {params.fit}; their sides are {min(sides)} to {max(sides)} pixels"
+        why["data.image_size"] = (
+            f"{SIDE} x {SIDE}, by fit {params.fit}; their sides are {min(sides)} to {max(sides)} pixels"
+        )
     if (outer := padded(*inner)) != inner:
         edges = f"padded to {outer[0]} x {outer[1]}, which can be halved"
-        why["data.size"] = ", ".join(filter(None, [why.get("data.size", f"{inner[0]} x {inner[1]}"), edges]))
+        why["data.image_size"] = ", ".join(
+            filter(None, [why.get("data.image_size", f"{inner[0]} x {inner[1]}"), edges])
+        )
     coloured = sum(each.colour for each in looks)
     colour = coloured > 0 if params.colour is None else params.colour
     if params.colour is None:

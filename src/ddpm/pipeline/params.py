@@ -18,6 +18,7 @@ MAX_YAML = 1 << 24  # a dvc.lock of thousands of stages
 MAX_ALIASED = 16  # times its length: a few lines of aliases may stand for gigabytes
 MAX_LINES = 50  # of errors in one message
 DEFAULTS = "params.yaml in the repository's history has the default"
+FORMER = {"data.size": "data.image_size"}  # what params were called before
 
 
 class Section(BaseModel):
@@ -155,6 +156,8 @@ def _describe(prefix: list[str], detail: ErrorDetails) -> str:
     match detail["type"]:
         case "missing":
             return f"{where}: missing; add it ({DEFAULTS})"
+        case "extra_forbidden" if where in FORMER:
+            return f"{where}: is called {FORMER[where]} now; rename it"
         case "extra_forbidden":
             return f"{where}: unknown key; remove it or mend its spelling"
         case "value_error":
