@@ -12,7 +12,6 @@ import torch
 from ddpm.classifier.model import Classifier, ClassifierParams, load_classifier, save_classifier
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import load_split, save_split
-from ddpm.ingest.idx import decode_pair
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.networks.unet import UNet
 from ddpm.parallel.resume import State
@@ -144,13 +143,6 @@ def test_classifier_files(tmp_path: Path) -> None:
     path = tmp_path / "classifier.safetensors"
     save_classifier(path, Classifier(params, DIGITS))
     assert refused(path.read_bytes(), from_file(path, load_classifier)) > MUTANTS / 3
-
-
-def test_idx_files() -> None:
-    images = struct.pack(">I3I", 0x0803, 3, 28, 28) + bytes(3 * 784)
-    labels = struct.pack(">II", 0x0801, 3) + bytes(3)
-    assert refused(images, lambda data: decode_pair(data, labels, "train")) > MUTANTS / 3
-    assert refused(labels, lambda data: decode_pair(images, data, "train")) > MUTANTS / 2
 
 
 def test_params(tmp_path: Path) -> None:

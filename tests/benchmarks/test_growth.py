@@ -12,7 +12,7 @@ import pytest
 from benchmarks import growth_report, synthetic
 from ddpm.images.splits import load_split
 from ddpm.ingest.folders import read_folder
-from ddpm.ingest.idx import read_idx_folder
+from ddpm.ingest.mnist import read_mnist
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import read_yaml
 
@@ -66,7 +66,7 @@ def test_archives_unpack_to_the_pictures(tmp_path: Path) -> None:
 
 def test_mnist_files_are_read_as_such(tmp_path: Path) -> None:
     synthetic.write_mnist_files(tmp_path / "files", 900, 100)
-    folder = read_idx_folder(tmp_path / "files")
+    folder = read_mnist(tmp_path / "files")
     assert (len(folder.train), len(folder.test or [])) == (900, 100)
     assert np.array_equal(folder.train[7].source, synthetic.levels(900, (1, 28, 28), 0, 0)[7, 0])
     assert folder.train[13].label == 3

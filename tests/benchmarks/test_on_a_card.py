@@ -14,8 +14,7 @@ from benchmarks.on_a_card.states import apart, compared, digests, resumed, strai
 from benchmarks.on_a_card.synchronisations import MESSAGE, counted, place, written
 from benchmarks.synthetic import ROOT, TINY, copy_stages, set_params, write_mnist_files
 from ddpm.compute.device import Runtime
-from ddpm.ingest.datasets import SIZES
-from ddpm.ingest.idx import is_idx_folder, read_idx_folder
+from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import read_yaml
 from ddpm.training.loop import Training
@@ -125,13 +124,13 @@ def test_the_copy_has_the_small_params_and_the_code(tmp_path: Path) -> None:
 
 def test_noise_in_the_files_of_mnist(tmp_path: Path) -> None:
     write_mnist_files(tmp_path / "few", 20, 10)
-    found = read_idx_folder(tmp_path / "few")
+    found = read_mnist(tmp_path / "few")
     assert [each.label for each in found.train] == [*range(10), *range(10)]
     assert len(found.test or []) == 10
     assert len({each.source.tobytes() for each in found.train}) == 20
     write_mnist_files(tmp_path / "many", *MNIST_COUNTS)
-    assert is_idx_folder(tmp_path / "many")
-    assert {path.name: path.stat().st_size for path in (tmp_path / "many").iterdir()} == SIZES
+    assert is_mnist(tmp_path / "many")
+    assert sum(path.stat().st_size for path in (tmp_path / "many").iterdir()) == 70_000 * 785 + 48
 
 
 def test_the_images_are_those_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
