@@ -76,7 +76,7 @@ def read_idx(path: Path, dimensions: int) -> Levels:
     """
     start = 4 + 4 * dimensions
     try:
-        data = np.memmap(path, np.uint8, "r")
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # of which a view takes a third of the memory
         sizes = data[4:start].view(">u4").tolist()
         if data[:4].tolist() == [0, 0, 8, dimensions] and all(sizes):
             return data[start:].reshape(sizes)
