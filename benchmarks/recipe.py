@@ -134,7 +134,7 @@ def images_of_an_epoch() -> tuple[DataCard, int]:
     """What the images are, and how many are not held out."""
     params = load_params(Params)
     setup = prepare(load_split(TRAIN), params.model, params.train)
-    return setup.card, len(setup.images.images)
+    return setup.card, len(setup.images.labels)
 
 
 def images_per_second(change: str, runtime: Runtime, data: DataCard) -> float:

@@ -27,7 +27,7 @@ from ddpm.training.recipe import TrainParams
 from stages.sample import SETS
 
 MODEL = "models/ddpm.safetensors"
-KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.datasets
+KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.mnist
 
 
 class DownloadParams(Section):

@@ -23,7 +23,7 @@ PREPARED = {
     "train": {"images": 1234, "label_counts": {"cat": 1000, "<b>dog": 234}},
     "test": {"images": 100},
     "data": {"name": "mine", "shape": [3, 32, 48], "classes": ["cat", "<b>dog"]},
-    "follows": {"data.size": "32 x 48, their own"},
+    "follows": {"data.image_size": "32 x 48, their own"},
 }
 TRAINED = {"parameters": 54321, "images_seen": 9876, "follows": {"train.epochs": 5.5}}
 ENVIRONMENT = {"torch": "9.9.9", "device": "cpu"}

@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ddpm.pipeline.console import UserError, shown
 
 DEFAULTS = "params.yaml in the repository's history has the default"
+FORMER = {"data.size": "data.image_size"}  # what params were called before
 
 
 class Section(BaseModel):
@@ -99,6 +100,8 @@ def _describe(prefix: list[str], detail: ErrorDetails) -> str:
     match detail["type"]:
         case "missing":
             return f"{where}: missing; add it ({DEFAULTS})"
+        case "extra_forbidden" if where in FORMER:
+            return f"{where}: is called {FORMER[where]} now; rename it"
         case "extra_forbidden":
             return f"{where}: unknown key; remove it or mend its spelling"
         case "value_error":
