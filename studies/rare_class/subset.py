@@ -110,8 +110,8 @@ class Subset:
     def generator(self) -> Facts:
         """How the generator came out; beside it, a picture is written."""
         names = self.setting.images.train.card.classes
-        rows = [(self.parts.kept.of([label]).images, self.drawn.shown(label)) for label in self.rare]
-        write_whole(self.picture, rare_picture(rows, [names[label] for label in self.rare]))
+        rows = {label: (self.parts.kept.of([label]).images, self.drawn.shown(label)) for label in self.rare}
+        write_whole(self.picture, rare_picture(rows, names))
         return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.drawing()[1]}
 
     def classifier(self, arm: str, seed: int) -> Facts:

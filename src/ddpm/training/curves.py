@@ -53,7 +53,9 @@ class Curves:
 
     def write(self) -> None:
         """Write every curve as it is now."""
-        for name, columns in COLUMNS.items() if self._write else ():
+        if not self._write:
+            return
+        for name, columns in COLUMNS.items():
             table = pd.DataFrame(self.rows[name], columns=columns).to_csv(index=False, float_format="%.6f")
             self._write(f"{name}.csv", table.encode())
         self._written = time.monotonic()
