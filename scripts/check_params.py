@@ -11,7 +11,7 @@ from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.distillation.moment_matching import DistillParams
 from ddpm.ingest.preparation import DataParams
-from ddpm.networks.guides import Guide
+from ddpm.networks.checkpoint import Guide
 from ddpm.networks.unet import UNetParams
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params
