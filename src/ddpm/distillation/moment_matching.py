@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.compute.device import Runtime
+from ddpm.compute.device import Runtime, compiled
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
 from ddpm.images.pixels import to_float
@@ -79,6 +79,7 @@ class Distillation:
         self.images = images.to(device)
         self.teacher = teacher.model.requires_grad_(False)
         self.student, self.auxiliary = (copy.deepcopy(self.teacher).requires_grad_() for _ in range(2))
+        self.compiled = {each: compiled(each) for each in (self.teacher, self.student, self.auxiliary)}
         self.total_steps = max(1, round(params.images / params.batch_size))
         others = params.model_copy(update={"lr": params.auxiliary_lr, "ema_decay": 0.0})
         self.of_student = Optimization(self.student, params, self.total_steps)
@@ -194,7 +195,7 @@ class Distillation:
     def _estimate(self, network: UNet, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The clean images, as a network sees them."""
         with self.runtime.autocast():
-            pred_noise = network(x_t, t, labels)
+            pred_noise = self.compiled[network](x_t, t, labels)
         return self.schedule.predict_x_start(x_t, t, pred_noise.float())
 
     def _normal(self, source: torch.Generator) -> Tensor:
