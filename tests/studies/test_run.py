@@ -108,7 +108,7 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     study(workspace, until=lambda: any(states.glob("rare_class-*.pt")), DDPM_SAVE_SECONDS="0")
     assert not made(workspace)
     said = study(workspace, until=lambda: len(made(workspace, ".json")) >= 4)  # model, drawn images, a row of each kind
-    assert "resuming after step" in said
+    assert "continues where it was interrupted" in said
     finished = made(workspace)
     said = study(workspace)
     assert "8-0: train" not in said
