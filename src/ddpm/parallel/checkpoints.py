@@ -65,7 +65,6 @@ class Checkpoints:
         self.world = world
         self.parts = parts
         self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{stage.name}-{key[:16]}.pt")
-        self.resumed = False
         self._stop = False
         self._outputs: list[str] = []
         self._seconds = number("DDPM_SAVE_SECONDS", 30.0, 0.0, 1e6, "seconds")
@@ -76,7 +75,8 @@ class Checkpoints:
         states = self.world.broadcast(self._load() if self.stage.main else None)
         for name, state in (states or {}).items():
             self.parts[name].load_state_dict(state)
-        self.resumed = states is not None
+        if states and self.stage.main:
+            print(f"{self.stage.name}: continues where it was interrupted", file=sys.stderr)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
