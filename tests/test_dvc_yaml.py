@@ -1,296 +1,171 @@
-import ast
+"""dvc.yaml declares what the code reads and writes: packages, params and outputs, as DVC itself resolves them."""
+
+import importlib
+import os
 import re
+import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from scripts.closure import closure, imported_modules, module_file
+from ddpm.pipeline.params import Sections, load_params
 
 ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
-PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
-# There are no such stages by default.
-PARAMS["distill"]["steps"] = ["4"]
-STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
-SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/**/*.py")])
-# The rooms of the library, in the order in which imports may run: a room imports from itself and from those before it.
-ROOMS = ["runtime", "data", "diffusion", "networks", "training", "scoring", "balancing"]
-ALLOWED = {name: {*ROOMS[:place]} for place, name in enumerate(ROOMS)}
-ALLOWED["scoring"] -= {"training"}
-ALLOWED |= {"ddpm": {*ROOMS}, "stages": {"ddpm", *ROOMS}, "scripts": {"stages", "ddpm", *ROOMS}}
-every_stage = pytest.mark.parametrize("name", STAGES)
+NAMES = [*PIPELINE["stages"]]
+# The packages of the library, in an order in which imports may run: each imports from those before it.
+PACKAGES = [
+    *("pipeline", "compute", "parallel", "images", "ingest", "diffusion", "networks", "training", "distillation"),
+    *("sampling", "likelihood", "classifier", "judging", "scoring", "pictures", "balancing", "cli"),
+]
+SHARED_SECTIONS = {"data", "schedule", "model"}
+every_stage = pytest.mark.parametrize("name", NAMES)
 
 
-def expanded(name: str, entries: list[Any]) -> list[Any]:
-    """The entries for every item of the stage's matrix, with the values of the params that they name."""
-    variable, items = item(name), next(iter(STAGES[name].get("matrix", {"": [""]}).values()))
-    if isinstance(items, str):
-        items = resolved(items)
-    texts = [resolved(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
-    return [text.replace(variable, each) for text in texts for each in (items if variable in text else items[:1])]
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """dvc.yaml and params.yaml in a repository of DVC's, with one item in the matrix that is empty by default."""
+    folder = tmp_path_factory.mktemp("project")
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["distill"]["steps"] = [4]
+    yaml.dump(params, folder / "params.yaml")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    Repo.init(str(folder), no_scm=True).close()
+    return folder
 
 
-def resolved(text: str) -> Any:
-    """A template's value, or the text with the values of its templates."""
-    for template in re.findall(r"\$\{(?!item)([\w.]+)\}", text):
-        value: Any = PARAMS
-        for key in template.split("."):
-            value = value[key]
-        if text == f"${{{template}}}":
-            return value
-        text = text.replace(f"${{{template}}}", value)
-    return text
+@pytest.fixture(scope="module")
+def stages(project: Path) -> dict[str, PipelineStage]:
+    """Every stage, by its name and the item of its matrix: sample@gallery."""
+    with Repo(str(project)) as repo:
+        return {stage.name: stage for stage in repo.index.stages}
 
 
-def item(name: str) -> str:
-    """The only variable of the stage's matrix, as it is written; what no text contains where there is none."""
-    keys = [*STAGES[name].get("matrix", {"none": []})]
-    assert len(keys) == 1
-    return f"${{item.{keys[0]}}}"
-
-
-def outputs(name: str) -> dict[str, bool]:
-    """Whether DVC caches it, for every output of the stage."""
-    cached = {}
-    for kind in ("outs", "metrics", "plots"):
-        for entry in STAGES[name].get(kind, []):
-            options = {} if isinstance(entry, str) else next(iter(entry.values()))
-            cached |= dict.fromkeys(expanded(name, [entry]), options.get("cache", True))
-    return cached
-
-
-ALL_OUTPUTS = {path: cached for name in STAGES for path, cached in outputs(name).items()}
-
-
-def script(name: str) -> ast.Module:
-    return ast.parse((ROOT / "stages" / f"{name}.py").read_text())
-
-
-def calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
-            yield node
-
-
-def method_calls(tree: ast.AST, thing: str, method: str) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
-        match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id), attr=attribute)) if (id, attribute) == (thing, method):
-                yield node
-
-
-def fields(tree: ast.AST, class_name: str) -> list[str]:
-    """The fields of a pydantic model, from its source: that of the tree, or of the module that has the class."""
-    trees = [tree, *(ast.parse(path.read_text()) for path in SOURCES)]
-    nodes = (node for each in trees for node in ast.walk(each))
-    body = next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == class_name).body
-    return [node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-
-
-def loaded_sections(tree: ast.Module) -> set[str]:
-    """What the script's calls of stage.params read: the fields of `Params`, or the section that an f-string names."""
-    sections: set[str] = set()
-    for call in method_calls(tree, "stage", "params"):
-        match call.args:
-            case [ast.Name("Params")]:
-                sections |= set(fields(tree, "Params"))
-            case [ast.Name(name), ast.Constant(value=str(section))]:
-                sections |= {f"{section}.{field}" for field in fields(tree, name)}
-            case [ast.Name(), ast.JoinedStr(values=[ast.Constant(value=str(section)), ast.FormattedValue()])]:
-                sections.add(f"{section}${{item.set}}")
-            case _:
-                pytest.fail(f"stage.params is called in a way that this test cannot read: {ast.unparse(call)}")
-    return sections
-
-
-@every_stage
-def test_code_deps_are_the_import_closure(name: str) -> None:
-    code = [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
-    assert sorted(code) == closure(f"stages.{name}", ROOT)
-
-
-@every_stage
-def test_params_are_the_sections_that_the_script_loads(name: str) -> None:
-    declared = STAGES[name].get("params", [])
-    assert len(set(declared)) == len(declared)
-    assert set(declared) == loaded_sections(script(name))
-
-
-def test_the_sections_read_are_those_expected() -> None:
-    # Pinned, so that the reader above cannot agree with dvc.yaml by finding nothing.
-    read = {name: loaded_sections(script(name)) for name in STAGES}
-    assert read == {
-        "download": set(),
-        "preprocess": {"data"},
-        "forward_diffusion": {"forward_diffusion", "schedule"},
-        "classifier": {"classifier"},
-        "train": {"model", "schedule", "train"},
-        "distill": {"distill"},
-        "sample": {"sample.${item.set}", "sample.model"},
-        "filter": {"filter"},
-        "evaluate": {"evaluate"},
-        "likelihood": {"likelihood"},
-        "classification_accuracy_score": {"classification_accuracy_score"},
-    }
-
-
-def test_params_yaml_holds_the_declared_sections_and_no_others() -> None:
-    declared = {section for name in STAGES for section in expanded(name, STAGES[name].get("params", []))}
-    split = {section.partition(".")[0] for section in declared if "." in section}  # stages read parts of these
-    whole = {section for section in PARAMS if section not in split}
-    parts = {f"{section}.{name}" for section in split for name in PARAMS[section]}
-    items = {"download"}  # of matrices alone
-    assert declared | items == whole | parts
-    assert not declared & items
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_stages_read_params_so_that_an_edit_is_noticed(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    if path.name not in ("params.py", "provenance.py"):
-        assert bool(list(calls(tree, "load_params"))) == (path.name == "check_params.py")
-        if path.name not in ("check_params.py", "stage.py"):  # which read a record and dvc.yaml
-            assert not list(calls(tree, "read_yaml"))
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_import_is_one_that_the_closure_sees(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert not names & {"__import__", "exec", "eval"}, "an import built from a string"
-    if path.name != "process.py":  # which loads files as they are, and names none
-        assert not {name.partition(".")[0] for name in imported_modules(path)} & {"importlib", "runpy", "pkgutil"}
-    relative = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
-    assert not relative, "closure() reads absolute imports only"
-
-
-def test_no_package_has_a_face() -> None:
-    inits = sorted(str(path.relative_to(ROOT)) for path in SOURCES if path.name == "__init__.py")
-    packages = [f"src/ddpm/{room}/__init__.py" for room in ROOMS]
-    assert inits == sorted(
-        [
-            "scripts/__init__.py",
-            "scripts/reporting/__init__.py",
-            "src/ddpm/__init__.py",
-            *packages,
-            "stages/__init__.py",
-        ]
-    )
-    for name in inits[1:-1]:
-        assert (ROOT / name).read_text() == "", name
-    first, second, *_ = ast.parse((ROOT / "stages/__init__.py").read_text()).body
-    assert ast.unparse(first) == "import sys"
-    assert ast.unparse(second) == "sys.path.insert(0, f'{__path__[0]}/../src')"
-
-
-def test_what_runs_before_a_stage_s_imports_is_the_standard_library() -> None:
-    before = {path for path in closure("stages", ROOT) if path != "stages/__init__.py"}
-    assert before == {"src/ddpm/pipeline/process.py"}
-    imported = {name.partition(".")[0] for name in imported_modules(ROOT / "src/ddpm/pipeline/process.py")}
-    assert imported <= sys.stdlib_module_names
-
-
-def room(module: str) -> str:
-    """Where a module of the project is: in a sub-package of the library, `ddpm` itself, or another folder."""
-    first, _, rest = module.partition(".")
-    inner = rest.partition(".")[0]
-    return inner if first == "ddpm" and inner in ROOMS else first
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_one_way(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT / "src" if "src" in path.parts else ROOT).with_suffix("").parts)
-    reached = {
-        room(name)
-        for name in imported_modules(path)
-        if (file := module_file(name, ROOT)) and file.stat().st_size  # an empty __init__.py is nowhere
-    }
-    assert reached <= {room(module)} | ALLOWED[room(module)]
-
-
-def test_what_trains_knows_no_sampler_and_what_trains_or_draws_no_score() -> None:
-    training = closure("stages.train", ROOT)
-    drawing = closure("stages.sample", ROOT)
-    assert "src/ddpm/sampling/samplers.py" in drawing
-    assert "src/ddpm/sampling/samplers.py" not in training
-    assert not [path for path in (*training, *drawing) if path.startswith("src/ddpm/scoring/")]
+def items(stages: dict[str, PipelineStage], name: str) -> dict[str, PipelineStage]:
+    """The stages of one name, by the item of its matrix, which is empty where there is no matrix."""
+    found = {whole.partition("@")[2]: stage for whole, stage in stages.items() if whole.split("@")[0] == name}
+    assert found
+    return found
 
 
 def test_stages_are_the_scripts() -> None:
-    assert set(STAGES) == {path.stem for path in ROOT.glob("stages/*.py")} - {"__init__"}
+    assert {*NAMES} == {path.stem for path in ROOT.glob("stages/[!_]*.py")}
 
 
 @every_stage
-def test_command_runs_the_script_of_the_same_name(name: str) -> None:
-    argument = f" {item(name)}" if "matrix" in STAGES[name] else ' "${data.set}"' if name == "preprocess" else ""
-    assert STAGES[name]["cmd"] == f"${{run}} stages.{name}{argument}"
-    assert PIPELINE["vars"] == [{"run": "exec env DDPM_PARENT=$PPID PYTHONSAFEPATH= python -m"}]
+def test_code_deps_are_the_packages_of_the_imports(name: str) -> None:
+    finder = ModuleFinder([str(ROOT), str(ROOT / "src")])
+    finder.run_script(str(ROOT / f"stages/{name}.py"))
+    files = [Path(module.__file__).relative_to(ROOT) for module in finder.modules.values() if module.__file__]
+    packages = {str(path.parent) for path in files if path.parts[:2] == ("src", "ddpm") and len(path.parts) > 3}
+    declared = [dep for dep in PIPELINE["stages"][name]["deps"] if dep.startswith(("src/", "stages/"))]
+    assert sorted(declared) == sorted({"stages/__init__.py", f"stages/{name}.py", *packages})
+
+
+def test_imports_run_one_way() -> None:
+    assert {path.name for path in ROOT.glob("src/ddpm/*/")} - {"__pycache__"} == {*PACKAGES}
+    for place, package in enumerate(PACKAGES):
+        for path in (ROOT / "src/ddpm" / package).glob("*.py"):
+            imported = re.findall(
+                r"^\s*(?:from|import) ((?:ddpm|stages|scripts)\b[\w.]*)", path.read_text(), re.MULTILINE
+            )
+            assert {".".join(name.split(".")[:2]) for name in imported} <= {
+                f"ddpm.{each}" for each in PACKAGES[: place + 1]
+            }, path
+
+
+def test_packages_have_no_code_of_their_own() -> None:
+    assert not [name for name in PACKAGES if (ROOT / f"src/ddpm/{name}/__init__.py").read_text()]
+
+
+class Listener:
+    """A stage that notes which params its script asks for, and ends the script at its first input."""
+
+    main = True
+
+    def __init__(self, item: str) -> None:
+        self.item = item
+        self.name = item
+        self.sections: set[str] = set()
+
+    def params(self, model: type[BaseModel], section: str = "") -> BaseModel:
+        prefix = f"{section}." if section else ""
+        fields = {f"{prefix}{field}" for field in model.model_fields}
+        self.sections |= fields if issubclass(model, Sections) else {section}
+        return load_params(model, section)
+
+    def input(self, path: Path) -> Path:
+        raise EOFError
 
 
 @every_stage
-def test_a_stage_s_own_section_has_its_name(name: str) -> None:
-    sections = {section.partition(".")[0] for section in STAGES[name].get("params", [])}
-    shared = {"schedule", "model", "data"}
-    assert sections - shared <= {name}
+def test_params_are_the_sections_that_the_script_reads(
+    name: str, stages: dict[str, PipelineStage], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    for item, stage in items(stages, name).items():
+        declared = [section for dep in stage.deps for section in getattr(dep, "params", [])]
+        if name == "download":
+            assert not declared
+            continue
+        listener = Listener(item)
+        with pytest.raises(EOFError):
+            importlib.import_module(f"stages.{name}").main(listener)
+        assert sorted(declared) == sorted(listener.sections)
+        assert {section.split(".")[0] for section in declared} <= {name, *SHARED_SECTIONS}
+
+
+def test_params_yaml_holds_what_the_stages_read_and_no_more() -> None:
+    assert {*YAML(typ="safe").load(ROOT / "params.yaml")} <= {*NAMES, *SHARED_SECTIONS}
 
 
 @every_stage
-def test_text_and_pictures_lie_in_the_stage_s_metrics_folder(name: str) -> None:
-    for path in outputs(name):
-        assert path.startswith((f"metrics/{name}/", "data/", "models/")), path
+def test_git_keeps_what_lies_in_the_metrics_folder_and_dvc_the_rest(
+    name: str, stages: dict[str, PipelineStage]
+) -> None:
+    for stage in items(stages, name).values():
+        for out in stage.outs:
+            assert out.def_path.startswith(("data/", "models/") if out.use_cache else f"metrics/{name}/")
+            ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", out.def_path], cwd=ROOT)
+            assert (ignored.returncode == 0) == out.use_cache, out.def_path
+            # DVC keeps a stage with another kind of uncached output out of the run cache, and one that persists.
+            assert out.use_cache or out.metric or out.plot
+            assert not out.persist or name == "download"
 
 
-@every_stage
-def test_data_deps_are_outputs_of_earlier_stages(name: str) -> None:
-    order = list(STAGES)
-    earlier = {path for other in order[: order.index(name)] for path in outputs(other)}
-    data = {dep for dep in expanded(name, STAGES[name]["deps"]) if not dep.endswith(".py")}
-    assert data <= earlier
-    assert bool(data) == (name != "download")
+def test_plots_and_artifacts_are_outputs(stages: dict[str, PipelineStage]) -> None:
+    outputs = {out.def_path: out.use_cache for stage in stages.values() for out in stage.outs}
+    for plot in PIPELINE["plots"]:
+        (properties,) = plot.values()
+        assert {*properties["y"]} <= outputs.keys()
+        assert isinstance(properties["x"], str), "DVC drops a plot with a dictionary for x and several columns for y"
+    assert all(outputs[artifact["path"]] for artifact in PIPELINE["artifacts"].values())
 
 
-def test_no_output_belongs_to_two_stages() -> None:
-    assert len(ALL_OUTPUTS) == sum(len(outputs(name)) for name in STAGES)
-
-
-@pytest.mark.parametrize("path", ALL_OUTPUTS)
-def test_git_keeps_what_dvc_does_not_cache(path: str) -> None:
-    cached = ALL_OUTPUTS[path]
-    assert cached != path.startswith("metrics/")
-    ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", path], cwd=ROOT).returncode == 0
-    assert ignored == cached
-
-
-@every_stage
-def test_uncached_outputs_are_metrics_or_plots(name: str) -> None:
-    # DVC keeps a stage out of the run cache when another kind of output has `cache: false` (dvc.stage.Stage.run): the
-    # stage then runs again on the way back to params that it has seen. So does `persist: true`, which keeps DVC from
-    # deleting the files of who gave the pipeline its own folder as DDPM_DATA_DIR; only download, which looks at what
-    # is there, may have it.
-    options = [next(iter(entry.values())) for entry in STAGES[name].get("outs", []) if not isinstance(entry, str)]
-    assert options == ([{"persist": True}] if name == "download" else [])
-
-
-def plot_sources(plot: Any) -> set[str]:
-    """The files that an entry of the top-level plots names."""
-    if isinstance(plot, str):
-        return {plot}
-    (properties,) = plot.values()
-    assert isinstance(properties["x"], str), "DVC drops a plot that has a dictionary for x and several columns for y"
-    return set(properties["y"])
-
-
-@pytest.mark.parametrize(
-    "plot", PIPELINE["plots"], ids=lambda plot: plot if isinstance(plot, str) else next(iter(plot))
-)
-def test_plots_name_outputs(plot: Any) -> None:
-    assert plot_sources(plot) <= ALL_OUTPUTS.keys()
-
-
-def test_artifacts_are_cached_outputs() -> None:
-    assert {ALL_OUTPUTS[artifact["path"]] for artifact in PIPELINE["artifacts"].values()} == {True}
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish"])  # DVC runs commands in the shell of the user
+def test_a_command_runs_its_script_and_train_and_sample_alone_are_launched(
+    shell: str, stages: dict[str, PipelineStage], tmp_path: Path
+) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    for program in ("python", "torchrun"):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho "$DDPM_PARENT" {program} "$@"\n')
+        (tmp_path / program).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    for launch in ({}, {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}):
+        for address, stage in stages.items():
+            name, _, item = address.partition("@")
+            printed = subprocess.run(
+                [shell, "-c", stage.cmd], env=environment | launch, capture_output=True, text=True, check=True
+            ).stdout
+            launcher = launch.get("DDPM_LAUNCH", "python") if name in ("train", "sample") else "python"
+            parent = "" if shell == "fish" else os.getpid()  # which has no PPID
+            assert printed == f"{parent} {launcher} -m stages.{name}{' ' * bool(item)}{item}\n"

@@ -1,4 +1,4 @@
-"""Work in two processes that are a group, for tests."""
+"""Work in two processes of one world, for tests."""
 
 import multiprocessing
 import socket
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm.parallel.group import Group, join, place
+from ddpm.parallel.world import World, join
 
-Work = Callable[[Group], object]
+Work = Callable[[World], object]
 
 
 def in_two_processes(work: Work, folder: Path) -> list[Any]:
-    """What the function gives in each of the two."""
+    """Return what the function returns in each of the two."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
@@ -31,12 +31,11 @@ def in_two_processes(work: Work, folder: Path) -> list[Any]:
 
 
 def joined(rank: int, port: int, work: Work, folder: Path) -> None:
-    """One of two processes, as torch's launcher would have started it."""
+    """Be one of the two, as torchrun would have started it."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment["TORCHELASTIC_RUN_ID"] = "test"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, str(value))
-        group = place()
-        join(group, torch.device("cpu"))
-    torch.save(work(group), folder / f"{rank}.pt")
+        world = join(torch.device("cpu"))
+        torch.save(work(world), folder / f"{rank}.pt")

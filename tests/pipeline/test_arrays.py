@@ -1,18 +1,32 @@
-"""Arrays are read back as they were written, and what is no file of ours is refused by name."""
+"""Arrays are read back as they were written, in parts or whole, and what is no file of ours is refused by name."""
 
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor
 
-from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline import arrays
+from ddpm.pipeline.arrays import load_arrays, save_arrays, save_streamed
 from ddpm.pipeline.console import UserError
+from tests.small import FRUITS, images
+
+SHAPE = (11, *FRUITS.shape)
+IMAGES = images(11, FRUITS.shape)
+OTHERS = {"labels": torch.arange(11) % 3 - 1, "groups": torch.arange(22).view(2, 11).T[:, 0], "none": torch.arange(0)}
+METADATA = {"data": {"name": "ä", "classes": ["fig", "no"]}, "x": None}
+
+
+def streamed(path: Path, parts: object) -> bytes:
+    save_streamed(path, OTHERS, ("images", SHAPE, parts), METADATA)  # type: ignore[arg-type]
+    return path.read_bytes()
 
 
 def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
-    arrays = {
+    written = {
         "bytes": torch.arange(256, dtype=torch.uint8).view(2, 128),
         "floats": torch.tensor([0.1, -0.0, float("inf"), float("nan"), 1e-45]),
         "double": torch.tensor([[1 / 3]], dtype=torch.float64),
@@ -21,45 +35,79 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
         "empty": torch.empty(2, 0, dtype=torch.uint8),
         "scalar": torch.tensor(7),
     }
-    # Halves of one piece of memory, as the sample stage writes them.
-    arrays["left"], arrays["right"] = torch.arange(8).view(2, 4)
-    metadata = {"list": [1, 2], "text": "à", "nested": {"x": None}}
-    save_arrays(tmp_path / "file.safetensors", arrays, metadata)
-    loaded, read = load_arrays(tmp_path / "file.safetensors", set(arrays))
-    assert read == metadata
-    assert loaded.keys() == arrays.keys()
-    for name, array in arrays.items():
+    # Halves of one piece of memory, as the stage `sample` writes them.
+    written["left"], written["right"] = torch.arange(8).view(2, 4)
+    save_arrays(tmp_path / "file", written, METADATA)
+    loaded, metadata = load_arrays(tmp_path / "file", set(written))
+    assert metadata == METADATA
+    assert loaded.keys() == written.keys()
+    for name, array in written.items():
         assert loaded[name].dtype == array.dtype
         torch.testing.assert_close(loaded[name], array, rtol=0, atol=0, equal_nan=True)
-
-
-def test_arrays_without_metadata_have_none(tmp_path: Path) -> None:
-    save_arrays(tmp_path / "file", {"a": torch.zeros(1)})
-    assert load_arrays(tmp_path / "file")[1] == {}
+    save_arrays(tmp_path / "bare", {"a": torch.zeros(1)})
+    assert load_arrays(tmp_path / "bare")[1] == {}
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     a, b = torch.arange(3), torch.ones(2, 2)
-    save_arrays(tmp_path / "first", {"a": a, "b": b}, {"x": 1, "y": {"p": 1, "q": 2}, "z": "s"})
-    save_arrays(tmp_path / "second", {"b": b, "a": a.clone()}, {"z": "s", "y": {"q": 2, "p": 1}, "x": 1})
+    save_arrays(tmp_path / "first", {"a": a, "b": b}, {"x": 1, "y": {"p": 1, "q": 2}})
+    save_arrays(tmp_path / "second", {"b": b, "a": a.clone()}, {"y": {"q": 2, "p": 1}, "x": 1})
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    whole = streamed(tmp_path / "whole", [IMAGES])
+    assert streamed(tmp_path / "parts", IMAGES.split([4, 0, 7])) == whole
+    assert streamed(tmp_path / "turned", IMAGES.to(memory_format=torch.channels_last).split(1)) == whole
+    assert int.from_bytes(whole[:8], "little") % 8 == 0, "numbers of 8 bytes begin at a multiple of 8"
 
 
-def test_writing_into_loaded_arrays_leaves_the_file_alone(tmp_path: Path) -> None:
-    save_arrays(tmp_path / "file", {"a": torch.arange(3)})
-    before = (tmp_path / "file").read_bytes()
-    loaded, _ = load_arrays(tmp_path / "file")
-    loaded["a"] += 100
-    assert loaded["a"].tolist() == [100, 101, 102]
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_was_streamed_is_what_safetensors_reads(
+    tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mapped:
+        monkeypatch.setattr(arrays, "MAPPED", 0)
+    streamed(tmp_path / "file", IMAGES.split(4))
+    read = safetensors.torch.load_file(tmp_path / "file")
+    found, metadata = load_arrays(tmp_path / "file", {"images", "labels", "groups"}, {"none"})
+    assert metadata == METADATA
+    assert found.keys() == read.keys() == {"images", *OTHERS}
+    for name, array in {"images": IMAGES, **OTHERS}.items():
+        assert torch.equal(read[name], array)
+        assert torch.equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_loaded_arrays_and_their_file_do_not_change_each_other(
+    tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mapped:
+        monkeypatch.setattr(arrays, "MAPPED", 0)
+    path = tmp_path / "file"
+    before = streamed(path, [IMAGES])
+    found, again = load_arrays(path)[0], load_arrays(path)[0]
+    found["images"][:] = 7
+    assert path.read_bytes() == before
+    save_arrays(path, {"images": torch.zeros(1)})
+    path.unlink()
+    assert torch.equal(again["images"], IMAGES)
+    assert torch.equal(again["labels"], OTHERS["labels"])
+
+
+def ending() -> Iterator[Tensor]:
+    yield IMAGES[:5]
+    raise UserError("a picture has changed")
+
+
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [([], ValueError), ([IMAGES[:10]], ValueError), ([IMAGES, IMAGES], ValueError), (None, UserError)],
+)
+def test_parts_that_are_wrong_leave_the_old_file(tmp_path: Path, parts: object, error: type[Exception]) -> None:
+    before = streamed(tmp_path / "file", [IMAGES])
+    with pytest.raises(error):
+        streamed(tmp_path / "file", ending() if parts is None else parts)
     assert (tmp_path / "file").read_bytes() == before
-    assert load_arrays(tmp_path / "file")[0]["a"].tolist() == [0, 1, 2]
-
-
-def test_arrays_loaded_before_a_rewrite_keep_their_values(tmp_path: Path) -> None:
-    save_arrays(tmp_path / "file", {"a": torch.zeros(5000)})
-    loaded, _ = load_arrays(tmp_path / "file")
-    save_arrays(tmp_path / "file", {"a": torch.ones(5000)})
-    assert loaded["a"].sum() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def zip_file(path: Path) -> None:
@@ -67,62 +115,49 @@ def zip_file(path: Path) -> None:
         archive.writestr("a", "b")
 
 
-def truncated(path: Path) -> None:
-    save_arrays(path, {"a": torch.zeros(100)})
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def header_only(path: Path) -> None:
-    save_arrays(path, {"a": torch.zeros(100)})
-    path.write_bytes(path.read_bytes()[:20])
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        truncated,
-        header_only,
-        zip_file,
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"\xff" * 1000),
-        lambda path: path.write_text("<html>not found</html>"),
-        lambda path: path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)})),
-        lambda path: path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}, {"ddpm": "{"})),
-        lambda path: path.mkdir(),
-        lambda path: torch.save({"a": torch.zeros(1)}, path),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-1]), id="short"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:20]), id="header"),
+        pytest.param(zip_file, id="zip"),
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"\xff" * 1000), id="bytes"),
+        pytest.param(lambda path: path.write_text("<html>not found</html>"), id="html"),
+        pytest.param(lambda path: path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)})), id="no metadata"),
+        pytest.param(
+            lambda path: path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}, {"ddpm": "{"})), id="metadata"
+        ),
+        pytest.param(lambda path: torch.save({"a": torch.zeros(1)}, path), id="pickle"),
+        pytest.param(lambda path: path.rename(path.with_name("other")), id="gone"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), id="folder"),
     ],
-    ids=["short", "header", "zip", "empty", "bytes", "html", "no metadata", "broken metadata", "folder", "pickle"],
 )
-def test_files_that_are_none_of_ours_are_refused_by_name(tmp_path: Path, damage: object) -> None:
-    path = tmp_path / "file.safetensors"
-    damage(path)  # type: ignore[operator]
-    with pytest.raises(UserError, match=r"file\.safetensors: not a file of this pipeline, or damaged"):
+def test_files_that_are_none_of_ours_are_refused_by_name(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    path = tmp_path / "file"
+    save_arrays(path, {"a": torch.zeros(100)})
+    damage(path)
+    with pytest.raises(UserError, match=f"^{path}: "):
         load_arrays(path)
 
 
-def test_a_missing_file_is_named_with_what_brings_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.safetensors: no such file; `dvc pull` or `dvc repro`"):
-        load_arrays(tmp_path / "gone.safetensors")
-
-
-@pytest.mark.parametrize("wanted", [{"images"}, {"images", "labels", "more"}, {"images", "label"}, set()])
-def test_other_names_than_wanted_are_refused(tmp_path: Path, wanted: set[str]) -> None:
-    save_arrays(tmp_path / "file", {"images": torch.zeros(1), "labels": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"file: holds \['images', 'labels'\] where "):
-        load_arrays(tmp_path / "file", wanted)
-
-
-@pytest.mark.parametrize("optional", [{"labels"}, {"labels", "more"}])
-def test_optional_names_may_be_there_or_not(tmp_path: Path, optional: set[str]) -> None:
-    for arrays in ({"images": torch.ones(1)}, {"images": torch.ones(1), "labels": torch.zeros(1)}):
-        save_arrays(tmp_path / "file", arrays)
-        assert load_arrays(tmp_path / "file", {"images"}, optional)[0] == arrays
-
-
 @pytest.mark.parametrize(
-    ("names", "optional"), [({"images"}, {"more"}), ({"more"}, {"images", "labels"}), (set(), {"images"})]
+    ("names", "optional", "fits"),
+    [
+        ({"images", "labels"}, set(), True),
+        ({"images"}, {"labels", "more"}, True),
+        ({"images"}, set(), False),
+        ({"images", "labels", "more"}, set(), False),
+        ({"images"}, {"more"}, False),
+        ({"more"}, {"images", "labels"}, False),
+    ],
 )
-def test_what_is_neither_wanted_nor_optional_is_refused(tmp_path: Path, names: set[str], optional: set[str]) -> None:
+def test_names_are_those_wanted_and_perhaps_optional_ones(
+    tmp_path: Path, names: set[str], optional: set[str], fits: bool
+) -> None:
     save_arrays(tmp_path / "file", {"images": torch.zeros(1), "labels": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"file: holds \['images', 'labels'\] where "):
-        load_arrays(tmp_path / "file", names, optional)
+    if fits:
+        assert load_arrays(tmp_path / "file", names, optional)[0].keys() == {"images", "labels"}
+    else:
+        with pytest.raises(UserError, match=r"file: holds \['images', 'labels'\]"):
+            load_arrays(tmp_path / "file", names, optional)

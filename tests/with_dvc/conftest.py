@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, new_clone, run_pipeline
+from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, new_clone
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Built:
-    """The tiny pipeline, run from nothing and committed."""
+    """The tiny pipeline, run from nothing and committed; reads.txt beside it names what each stage read."""
 
     def build(folder: Path) -> tuple[Clone, str]:
         clone = new_clone(folder)
-        return clone, run_pipeline(clone)
+        reads = {"PYTHONPATH": str(Path(__file__).with_name("reads")), "READS": str(folder / "reads.txt")}
+        output = clone.run("dvc", "repro", **reads)
+        clone.commit()
+        return clone, output
 
     return build_once(tmp_path_factory, worker_id, "pipeline", build)
 

@@ -22,26 +22,12 @@ ROOT = Path(__file__).parents[2]
 RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
 STAGES = [
-    "download@mnist",
-    "preprocess",
-    "forward_diffusion",
-    "classifier@a",
-    "classifier@b",
-    "train",
-    "sample@gallery",
-    "sample@population",
-    "filter",
-    "evaluate",
-    "likelihood",
-    "classification_accuracy_score",
+    *("download@mnist", "preprocess", "forward_diffusion", "classifier@a", "classifier@b", "train"),
+    *("sample@gallery", "sample@population", "filter", "evaluate", "likelihood", "classification_accuracy_score"),
 ]
 PICTURES = [
     "metrics/forward_diffusion/strip.png",
-    "metrics/evaluate/by_class.png",
-    "metrics/evaluate/samples.png",
-    "metrics/evaluate/denoising.png",
-    "metrics/evaluate/neighbours.png",
-    "metrics/evaluate/classes.png",
+    *(f"metrics/evaluate/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours", "classes")),
 ]
 TINY = {
     "classifier.channels": 1,
@@ -75,7 +61,7 @@ class Clone(NamedTuple):
     path: Path
 
     def run(self, *command: str, code: int = 0, **variables: str) -> str:
-        """What the command prints; the test fails unless it exits with `code`."""
+        """Return what the command prints; the test fails unless it exits with `code`."""
         process = self.start(*command, **variables)
         try:
             printed, _ = process.communicate(timeout=SECONDS)
@@ -88,7 +74,7 @@ class Clone(NamedTuple):
         return printed
 
     def start(self, *command: str, **variables: str) -> "subprocess.Popen[str]":
-        """Begin a command, in a process group of its own so that it can be killed with all its children."""
+        """Begin a command, in a process group of its own so that it can be killed with its children."""
         return subprocess.Popen(
             command,
             cwd=self.path,
@@ -102,15 +88,6 @@ class Clone(NamedTuple):
 
     def dvc(self, *arguments: str, code: int = 0) -> str:
         return self.run("dvc", *arguments, code=code)
-
-    def finished_queue(self, seconds: float = SECONDS) -> str:
-        """The queue's status once nothing waits or runs, or when patience ends."""
-        deadline = time.monotonic() + seconds
-        while True:
-            status = self.dvc("queue", "status")
-            if not re.search("Queued|Running", status) or time.monotonic() > deadline:
-                return status
-            time.sleep(1)
 
     def git(self, *arguments: str) -> str:
         return self.run("git", *arguments)
@@ -136,12 +113,13 @@ class Clone(NamedTuple):
         with (self.path / file).open("a") as opened:
             opened.write(f"{line}\n")
 
-    def bytes_under(self, folder: str) -> dict[str, bytes]:
-        files = (path for path in (self.path / folder).rglob("*") if path.is_file())
+    def bytes_under(self, *folders: str) -> dict[str, bytes]:
+        files = (path for folder in folders for path in (self.path / folder).rglob("*") if path.is_file())
         return {str(path.relative_to(self.path)): path.read_bytes() for path in files}
 
-
-Build = Callable[[Path], tuple[Clone, str]]  # in the folder given; the clone, and what dvc printed
+    def lock(self) -> dict[str, Any]:
+        """Return the stages of dvc.lock."""
+        return YAML(typ="safe").load(self.path / "dvc.lock")["stages"]
 
 
 class Built(NamedTuple):
@@ -152,7 +130,7 @@ class Built(NamedTuple):
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """The user's environment without what steers git, DVC or the pipeline; DVC keeps its own files in `scratch`.
+    """Return the user's environment without what steers git, DVC or the pipeline; DVC keeps its files in `scratch`.
 
     Without SHELL, DVC runs the stages in /bin/sh, which on Debian stays between DVC and a command without `exec`.
     """
@@ -175,15 +153,10 @@ def environment(scratch: Path) -> dict[str, str]:
 
 
 def new_clone(folder: Path) -> Clone:
-    """The repository as it stands in the working tree, committed, with an empty cache and the tiny params."""
+    """Commit the repository as it stands in the working tree, with an empty cache and the tiny params."""
     clone = Clone(folder / "clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         (clone.path / name).parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # deleted files are listed as well
@@ -198,7 +171,7 @@ def new_clone(folder: Path) -> Clone:
 
 
 def git_clone(source: Clone, folder: Path, revision: str = "main") -> Clone:
-    """What `git clone` gives of a revision: none of what DVC caches."""
+    """Clone a revision by git, which has none of what DVC caches."""
     clone = Clone(folder / "clone")
     clone.path.mkdir(parents=True)
     clone.git("clone", "--quiet", str(source.path), ".")
@@ -212,15 +185,8 @@ def identify(clone: Clone) -> None:
     clone.git("config", "user.email", "test@example.org")
 
 
-def run_pipeline(clone: Clone) -> str:
-    """Run everything, commit what git keeps of it, and return what dvc printed."""
-    output = clone.dvc("repro")
-    clone.commit()
-    return output
-
-
 def copy_clone(source: Clone, folder: Path) -> Clone:
-    """An independent copy without saved states; the objects in the cache, which nobody writes to, are shared."""
+    """Copy all but checkpoints; the objects in the cache, which nobody writes to, are shared."""
     objects = source.path / ".dvc/cache/files"
 
     def copy(origin: str, destination: str) -> str:
@@ -232,40 +198,6 @@ def copy_clone(source: Clone, folder: Path) -> Clone:
     states = shutil.ignore_patterns(".resume")
     shutil.copytree(source.path, folder / "clone", symlinks=True, ignore=states, copy_function=copy)
     return Clone(folder / "clone")
-
-
-def ran(output: str) -> set[str]:
-    """The stages that dvc ran, by what it printed."""
-    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
-
-
-def restored(output: str) -> set[str]:
-    """The stages whose outputs dvc restored from its run cache, by what it printed."""
-    return set(re.findall(r"^Stage '([^']+)' is cached", output, re.MULTILINE))
-
-
-def await_state(clone: Clone, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Wait until training has saved a state."""
-    deadline = time.monotonic() + 300
-    while not list((clone.path / ".resume").glob("train-*/1.safetensors")):
-        assert process is None or process.poll() is None, f"ended too early:\n{process.communicate()[0]}"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def left(clone: Clone) -> dict[str, bytes]:
-    """All that training leaves."""
-    lock = {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
-    return lock | clone.bytes_under("models") | clone.bytes_under("metrics/train")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open() as opened:
-        return list(csv.DictReader(opened))
 
 
 def build_once(
@@ -282,3 +214,31 @@ def build_once(
             _, output = build(folder)
             printed.write_text(output)
     return Built(Clone(folder / "clone"), printed.read_text())
+
+
+def ran(output: str) -> set[str]:
+    """Return the stages that dvc ran, by what it printed."""
+    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
+
+
+def restored(output: str) -> set[str]:
+    """Return the stages whose outputs dvc restored from its run cache, by what it printed."""
+    return set(re.findall(r"^Stage '([^']+)' is cached", output, re.MULTILINE))
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    """Wait until the condition holds, while the process runs."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, f"ended too early:\n{process.communicate()[0]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as opened:
+        return list(csv.DictReader(opened))

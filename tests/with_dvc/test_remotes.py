@@ -9,7 +9,7 @@ import pytest
 from tests.with_dvc.dvc_clone import Clone, git_clone, ran
 from tests.with_dvc.servers import SERVERS, Server, find
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 TRAIN = "data/processed/train.safetensors"  # 48 MB, the largest
 
 
@@ -40,10 +40,6 @@ def fresh_clone(source: Clone, server: Server, folder: Path, settings: dict[str,
     return fresh
 
 
-def outputs(clone: Clone) -> dict[str, bytes]:
-    return {**clone.bytes_under("data"), **clone.bytes_under("models")}
-
-
 def interrupted(clone: Clone, server: Server, *command: str, started: Path) -> str:
     """What dvc prints when the server dies as soon as there is something under `started`; it must fail."""
     process = clone.start("dvc", *command, AWS_MAX_ATTEMPTS="1")  # else the S3 client tries again for a minute
@@ -61,7 +57,7 @@ def interrupted(clone: Clone, server: Server, *command: str, started: Path) -> s
 def test_a_fresh_clone_has_everything(pushed: Clone, server: Server, tmp_path: Path) -> None:
     fresh = fresh_clone(pushed, server, tmp_path / "fresh")
     fresh.dvc("pull", "--run-cache")
-    assert outputs(fresh) == outputs(pushed)
+    assert fresh.bytes_under("data", "models") == pushed.bytes_under("data", "models")
     assert not ran(fresh.dvc("repro"))
     assert "up to date" in fresh.dvc("status")
     assert "in sync" in fresh.dvc("status", "--cloud")
@@ -83,8 +79,7 @@ def test_a_damaged_object_is_refused(pushed: Clone, server: Server, tmp_path: Pa
     assert (fresh.path / TRAIN).exists()
 
 
-@pytest.mark.long
-def test_a_server_that_dies_while_pushing(clone: Clone, server: Server, tmp_path: Path) -> None:
+def test_a_server_that_dies_costs_a_second_try(clone: Clone, server: Server, tmp_path: Path) -> None:
     if server.command() is None:
         pytest.skip("a folder has no server that could die")
     server.connect(clone)
@@ -93,33 +88,23 @@ def test_a_server_that_dies_while_pushing(clone: Clone, server: Server, tmp_path
     server.start()
     clone.dvc("push", "--run-cache")
     fresh = fresh_clone(clone, server, tmp_path / "fresh")
-    fresh.dvc("pull", "--run-cache")
-    assert outputs(fresh) == outputs(clone)
-
-
-@pytest.mark.long
-def test_a_server_that_dies_while_pulling(pushed: Clone, server: Server, tmp_path: Path) -> None:
-    if server.command() is None:
-        pytest.skip("a folder has no server that could die")
-    fresh = fresh_clone(pushed, server, tmp_path / "fresh")
     interrupted(fresh, server, "pull", "--jobs", "1", started=fresh.path / ".dvc/cache")
-    complete = outputs(pushed)
-    assert all(complete[name] == data for name, data in outputs(fresh).items())
+    complete = clone.bytes_under("data", "models")
+    assert all(complete[name] == data for name, data in fresh.bytes_under("data", "models").items())
     server.start()
     fresh.dvc("pull", "--run-cache")
-    assert outputs(fresh) == complete
-    assert not ran(fresh.dvc("repro"))
+    assert fresh.bytes_under("data", "models") == complete
 
 
 def test_wrong_credentials_are_an_error_and_nothing_is_lost(clone: Clone, server: Server) -> None:
     if not server.wrong:
         pytest.skip("a folder has no credentials")
     server.connect(clone, server.wrong)
-    before = outputs(clone)
+    before = clone.bytes_under("data", "models")
     printed = clone.run("dvc", "push", code=255)
     assert "Traceback" not in printed
     assert "ERROR" in printed
-    assert outputs(clone) == before
+    assert clone.bytes_under("data", "models") == before
     assert not server.objects()
     server.connect(clone)
     clone.dvc("push")
@@ -127,9 +112,6 @@ def test_wrong_credentials_are_an_error_and_nothing_is_lost(clone: Clone, server
 
 
 def test_credentials_stay_out_of_git(pushed: Clone, server: Server) -> None:
-    tracked = pushed.git("grep", "--cached", "-I", "storage", "--", ".dvc")
-    assert "remote = storage" in tracked
     for name in server.settings:
-        assert name not in (pushed.path / ".dvc/config").read_text()
-    assert ".dvc/config.local" not in pushed.git("ls-files", ".dvc")
-    assert "config.local" not in pushed.git("status", "--short")
+        assert name not in pushed.git("grep", "--cached", "-I", "", "--", ".dvc")
+    assert "config.local" not in pushed.git("ls-files", ".dvc") + pushed.git("status", "--short")

@@ -1,5 +1,6 @@
 """What every command line of the project shares: one-line errors and progress bars."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,7 +26,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {error}" if rank() == 0 else 1)  # under torchrun every rank meets it
+        first = rank() == 0 or os.environ.get("LOCAL_RANK") == "0"  # under torchrun, once on each machine
+        sys.exit(f"error: {error}" if first else 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")

@@ -28,8 +28,11 @@ def begin_stage() -> None:
 
 
 def hash_code() -> dict[str, str]:
-    """Hash the source files of the library and the stages, by their paths from dvc.yaml's folder."""
-    files = [path for folder in ("src/ddpm", "stages") for path in sorted((ROOT / folder).rglob("*.py"))]
+    """Hash the source files of the library and the stages, by their paths from dvc.yaml's folder.
+
+    Hidden files are left out: while it edits loop.py, Emacs keeps a link .#loop.py that leads nowhere.
+    """
+    files = [path for folder in ("src/ddpm", "stages") for path in sorted((ROOT / folder).rglob("[!.]*.py"))]
     return {path.relative_to(ROOT).as_posix(): sha256(path) for path in files}
 
 

@@ -1,0 +1,289 @@
+"""Whatever ends a stage before its time, the next run leaves the bytes of an undisturbed one, and nothing else."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAMLError
+
+from ddpm.pipeline.arrays import load_arrays
+from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, ran, table, wait_for
+
+pytestmark = pytest.mark.pipeline
+MODEL, POPULATION = "models/ddpm.safetensors", "data/samples/population.safetensors"
+TRAIN, SAMPLE = ("dvc", "repro", "train"), ("dvc", "repro", "sample@population")
+LATE = {  # a run that the cache does not have, of 123 steps, and 8 batches of samples
+    "train.seed": 1,
+    "train.epochs": 2,
+    "train.batch_size": 100,
+    "sample.population.count": 1000,
+    "sample.population.steps": 10,
+}
+SAVING = {"DDPM_SAVE_SECONDS": "0"}
+TWO = {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}
+SECONDS_TO_END = 15
+Make = Callable[[str, dict[str, str]], Clone]
+
+
+@pytest.fixture(scope="module")
+def late(pipeline: Built, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Make:
+    """Run training and sampling with other params, undisturbed, once for each launcher."""
+
+    def make(name: str, launch: dict[str, str]) -> Clone:
+        def build(folder: Path) -> tuple[Clone, str]:
+            clone = copy_clone(pipeline.clone, folder)
+            clone.edit_params(LATE)
+            return clone, clone.run(*SAMPLE, **launch)
+
+        return build_once(tmp_path_factory, worker_id, name, build).clone
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(late: Make) -> Clone:
+    """What one process makes."""
+    return late("alone", {})
+
+
+@pytest.fixture(scope="module")
+def together(late: Make) -> Clone:
+    """What two processes make."""
+    return late("together", TWO)
+
+
+def left(clone: Clone) -> dict[str, bytes]:
+    """All that training and sampling leave."""
+    found = clone.bytes_under("models", "metrics/train", "data/samples")
+    return found | {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
+
+
+def checkpoints(clone: Clone, stage: str = "train") -> list[Path]:
+    return list((clone.path / ".resume").glob(f"{stage}-*.pt"))
+
+
+def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]":
+    """Start the command, and return when its training has saved a checkpoint."""
+    process = clone.start(*command, **SAVING, **launch)
+    wait_for(lambda: checkpoints(clone), process)
+    return process
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    """Return what was printed, once every process that has the pipe, children among them, has ended."""
+    printed, _ = process.communicate(timeout=SECONDS_TO_END)
+    assert process.returncode != 0
+    return printed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "seconds"), [("train", 8), ("sample@population", 6)])
+def test_kill_9_at_random_moments(clone: Clone, alone: Clone, name: str, seconds: float) -> None:
+    clone.edit_params(LATE)
+    chance = random.Random(0)
+    for _ in range(5):
+        process = clone.start(*SAMPLE, **SAVING)
+        assert process.stdout
+        while (line := process.stdout.readline()) and f"Running stage '{name}'" not in line:
+            pass
+        if process.poll() is None:
+            time.sleep(chance.uniform(0, seconds))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        try:
+            clone.lock()
+        except YAMLError:  # DVC writes it in place; docs/interruption.md says what to do
+            clone.git("checkout", "dvc.lock")
+    clone.run(*SAMPLE)
+    assert left(clone) == left(alone)
+
+
+@pytest.mark.parametrize(
+    ("target", "number", "launch"),
+    [
+        pytest.param("group", signal.SIGKILL, {}, id="kill-9"),
+        pytest.param("group", signal.SIGINT, {}, id="ctrl-c", marks=pytest.mark.long),
+        pytest.param("group", signal.SIGTERM, {}, id="terminated", marks=pytest.mark.long),
+        pytest.param("dvc", signal.SIGKILL, {}, id="orphan", marks=pytest.mark.long),
+        pytest.param("group", signal.SIGINT, TWO, id="ctrl-c-of-two", marks=pytest.mark.long),
+        pytest.param("dvc", signal.SIGKILL, TWO, id="orphans", marks=pytest.mark.long),
+    ],
+)
+def test_training_that_is_cut_off_continues(
+    clone: Clone, request: pytest.FixtureRequest, target: str, number: signal.Signals, launch: dict[str, str]
+) -> None:
+    clone.edit_params(LATE)
+    process = begun(clone, *TRAIN, **launch)
+    (os.killpg if target == "group" else os.kill)(process.pid, number)
+    printed = ended(process)
+    if (target, number) != ("group", signal.SIGKILL):
+        assert printed.count("error: train: interrupted") == 1, printed
+        assert launch or "Traceback" not in printed, printed  # torchrun adds a report of its own
+    printed = clone.run(*SAMPLE, **launch)
+    assert printed.count("train: continues") == 1, printed
+    assert left(clone) == left(request.getfixturevalue("together" if launch else "alone"))
+
+
+@pytest.mark.long
+def test_the_run_after_an_orphan_records_its_own(clone: Clone, alone: Clone) -> None:
+    clone.edit_params({**LATE, "train.seed": 2, "train.epochs": 100})
+    process = begun(clone, *TRAIN)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    clone.edit_params(LATE)
+    assert "continues" not in clone.run(*SAMPLE)
+    ended(process)
+    assert left(clone) == left(alone)
+    assert not ran(clone.run(*SAMPLE))
+
+
+@pytest.mark.long
+def test_a_result_that_dvc_did_not_record_is_not_computed_again(clone: Clone, alone: Clone) -> None:
+    clone.edit_params(LATE)
+    clone.run("python", "-m", "stages.train")  # as when dvc is killed behind it
+    assert "train: continues" in clone.run(*SAMPLE)
+    assert left(clone) == left(alone)
+    assert "continues" not in clone.run("dvc", "repro", "--force", "--single-item", "train")
+    assert left(clone) == left(alone)
+
+
+@pytest.mark.long
+def test_an_experiment_in_a_temporary_copy_continues(clone: Clone) -> None:
+    command = ("dvc", "exp", "run", "--temp", "-S", "train.seed=1", "-S", "train.epochs=9", "train")
+    process = begun(clone, *command)
+    os.killpg(process.pid, signal.SIGKILL)
+    ended(process)
+    assert "train: continues" in clone.run(*command)
+
+
+@pytest.mark.parametrize(
+    "what", ["params", pytest.param("code", marks=pytest.mark.long), pytest.param("input", marks=pytest.mark.long)]
+)
+def test_what_changes_during_a_run_leaves_no_output(clone: Clone, what: str) -> None:
+    clone.edit_params(LATE)
+    files = {
+        "params": "params.yaml",
+        "code": "src/ddpm/training/muon.py",
+        "input": "data/processed/train.safetensors",
+    }
+    lock, file = (clone.path / "dvc.lock").read_bytes(), clone.path / files[what]
+    process = begun(clone, *TRAIN)
+    before = file.read_bytes()
+    if what == "params":
+        clone.edit_params({"train.lr": 0.9})
+    else:
+        file.unlink()  # DVC may link it to the cache
+        file.write_bytes(before + b"\n")
+    printed, _ = process.communicate()
+    assert process.returncode == 255, printed
+    assert f"changed while it ran: {'train.lr' if what == 'params' else files[what]};" in printed
+    assert (clone.path / "dvc.lock").read_bytes() == lock
+    assert not clone.bytes_under("metrics/train")
+    assert not (clone.path / MODEL).exists()
+    file.write_bytes(before)
+    assert "train: continues" in clone.run(*TRAIN)  # its work was kept
+
+
+@pytest.mark.long
+def test_one_run_of_a_stage_at_a_time(clone: Clone) -> None:
+    clone.edit_params({"train.epochs": 1000})
+    process = begun(clone, "python", "-m", "stages.train")
+    try:
+        printed = clone.run("python", "-m", "stages.train", code=1)
+        assert printed.startswith("error: train: another run"), printed
+        assert printed.count("\n") == 1
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(clone: Clone) -> None:
+    before = clone.bytes_under("data/samples")
+    # A limit of the size of files stands for the disk: 5 to 10 KB, depending on the shell.
+    printed = clone.run("sh", "-c", "ulimit -f 10; exec python -m stages.sample population", code=1)
+    assert f"error: {POPULATION}: File too large" in printed, printed
+    assert "Traceback" not in printed
+    assert clone.bytes_under("data/samples") == before
+
+
+@pytest.mark.long
+def test_two_processes_train_what_one_trains(clone: Clone) -> None:
+    clone.edit_params({"train.optimizer": "adam", "train.warmup_steps": 0})  # muon makes much of small differences
+    weights, curves, environments = [], [], []
+    for launcher in ("python", *TWO.values()):
+        clone.run(*launcher.split(), "-m", "stages.train")
+        weights.append(load_arrays(clone.path / MODEL)[0])
+        rows = [row for path in sorted((clone.path / "metrics/train").glob("*.csv")) for row in table(path)]
+        curves.append([float(cell) for row in rows for cell in row.values()])
+        environments.append(json.loads((clone.path / "metrics/train/environment.json").read_text()))
+    # Only the order in which float32 adds differs. Of a gradient that is all rounding Adam makes a step of lr, 0.001.
+    apart = torch.cat([(weights[1][name] - weights[0][name]).flatten().abs() for name in weights[0]])
+    assert (apart > 1e-4).double().mean() < 1e-3
+    assert apart.max() < 0.005
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5, abs=1e-6)
+    assert [each.pop("processes") for each in environments] == [1, 2]
+    assert environments[0] == environments[1]
+
+
+@pytest.mark.long
+def test_two_processes_sample_what_one_samples_and_one_continues_what_they_began(clone: Clone) -> None:
+    clone.edit_params(LATE)
+    stage, output = ("-m", "stages.sample", "population"), clone.path / POPULATION
+    clone.run("python", *stage)
+    expected = output.read_bytes()
+    for interrupted in (False, True):
+        output.unlink()
+        shutil.rmtree(clone.path / ".resume")
+        process = clone.start(*TWO["DDPM_LAUNCH"].split(), *stage, **SAVING)
+        if interrupted:
+            wait_for(lambda: checkpoints(clone, "sample"), process)
+            process.send_signal(signal.SIGTERM)
+            assert "error: sample-population: interrupted" in ended(process)
+            assert not output.exists()
+            assert "continues" in clone.run("python", *stage)
+        else:
+            printed, _ = process.communicate()
+            assert process.returncode == 0, printed
+        assert output.read_bytes() == expected
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("differing", [False, True])
+def test_two_machines_train_what_two_processes_train_unless_they_differ(
+    clone: Clone, together: Clone, tmp_path: Path, differing: bool
+) -> None:
+    clone.edit_params(LATE)
+    second = copy_clone(clone, tmp_path / "second")
+    if differing:
+        second.append("src/ddpm/training/muon.py", "# another version")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port))
+    started = [
+        each.start("torchrun", *meeting, "--node-rank", str(rank), "-m", "stages.train")
+        for rank, each in enumerate((clone, second))
+    ]
+    for process in started:
+        printed, _ = process.communicate()
+        assert process.returncode == differing, printed
+        assert printed.count("error: torchrun: machines differ") == differing, printed
+    assert (clone.bytes_under("models") == together.bytes_under("models")) != differing
+    assert second.bytes_under("models") != together.bytes_under("models"), "the second writes nothing"
+
+
+@pytest.mark.long
+def test_a_mistake_is_said_once_by_two_processes(clone: Clone) -> None:
+    clone.edit_params({"train.lr": "fast"})
+    printed = clone.run(*TWO["DDPM_LAUNCH"].split(), "-m", "stages.train", code=1)
+    assert printed.count("error: ") == 1, printed
+    assert printed.count("train.lr: ") == 1, printed
