@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_json
-from scripts.closure import closure
+from studies.rare_class.closure import closure
 
 SCRATCH = Path("build/rare_class")
 RESULTS = Path("studies/rare_class/results")

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.pipeline import files
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import claimed, write_json, write_whole
+from ddpm.pipeline.files import write_json, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -100,15 +99,3 @@ def test_json_is_indented_ends_in_a_newline_and_has_no_nan(tmp_path: Path) -> No
         with pytest.raises(ValueError, match="JSON"):
             write_json(path, {"a": value})
     assert path.read_text() == text
-
-
-def test_a_claimed_folder_is_new_or_empty_and_leaves_nothing_empty_behind(tmp_path: Path) -> None:
-    folder = tmp_path / "new/folder"
-    with pytest.raises(KeyError), claimed(folder):
-        raise KeyError
-    assert not folder.exists()
-    with claimed(folder):
-        (folder / "file").touch()
-    with pytest.raises(UserError, match=f"^{folder}: "), claimed(folder):
-        pass
-    assert names(folder) == ["file"]

@@ -95,7 +95,7 @@ def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone,
     assert fresh.git("status", "--porcelain") == ""
 
     options = ["--model", "models/ddpm.safetensors", "--out", "drawn", "--count", "3", "--steps", "5"]
-    fresh.run("python", "-m", "ddpm.cli.generate", *options, PYTHONPATH="src")
+    fresh.run("python", "-m", "ddpm", "generate", *options, PYTHONPATH="src")
     drawn = sorted((fresh.path / "drawn").iterdir())
     assert [path.name for path in drawn] == ["000000.png", "000001.png", "000002.png", "labels.csv"]
     assert [row["label"] for row in table(drawn[-1])] == ["7", "7", "7"]
