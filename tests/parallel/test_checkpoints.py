@@ -15,7 +15,6 @@ from ddpm.parallel.checkpoints import KEPT, Checkpoints
 from ddpm.parallel.world import ALONE
 from ddpm.pipeline import files
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.stage import Stage
 
 
 class Counter:
@@ -43,14 +42,12 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setenv("DDPM_SAVE_SECONDS", "0")
     monkeypatch.setattr(checkpoints, "SHARE", 0)
-    stages = "".join(f"  {name}:\n    deps: []\n" for name in ("train", "sample"))
-    Path("dvc.yaml").write_text(f"stages:\n{stages}")
 
 
 def run_to(step: int, environment: str = "cpu", stage: str = "train") -> int:
     """Work until `step`, with a checkpoint after each, and return where the work began."""
     counter = Counter()
-    with Checkpoints(Stage(stage), {"device": environment}, ALONE, counter=counter) as at_work:
+    with Checkpoints(stage, environment, ALONE, counter=counter) as at_work:
         began = counter.step
         while counter.step < step:
             counter.step += 1
@@ -107,7 +104,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_finished_run_stays_until_dvc_has_recorded_its_outputs() -> None:
     Path("model").write_bytes(b"weights")
-    with Checkpoints(Stage("train"), {"device": "cpu"}, ALONE, counter=Counter()) as at_work:
+    with Checkpoints("train", "cpu", ALONE, counter=Counter()) as at_work:
         at_work.parts["counter"].step = 5  # type: ignore[attr-defined]
         at_work.finish([Path("model")])
     for recorded, began in ((b"another", 5), (b"weights", 0)):
@@ -147,7 +144,7 @@ def test_a_checkpoint_is_saved_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -
 def test_a_signal_ends_the_run_at_the_next_tick(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_SAVE_SECONDS", "1000")
     before, counter = signal.getsignal(number), Counter()
-    with Checkpoints(Stage("train"), {"device": "cpu"}, ALONE, counter=counter) as at_work:
+    with Checkpoints("train", "cpu", ALONE, counter=counter) as at_work:
         counter.step = 7
         at_work.tick()
         os.kill(os.getpid(), number)
