@@ -39,7 +39,7 @@ MODEL = "models/ddpm.safetensors"
 class DownloadParams(Section):
     """The sets that dvc.yaml makes download stages of."""
 
-    sets: tuple[Literal["mnist", "fashion_mnist"], ...]  # those of ddpm.ingest.mnist
+    sets: tuple[Literal["mnist", "fashion_mnist"], ...]  # those of ddpm.ingest.fetching
 
 
 class SamplePair(Section):

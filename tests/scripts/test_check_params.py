@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ddpm.compute.device import start
-from ddpm.ingest.mnist import CHECKSUMS, CLASSES
+from ddpm.ingest.fetching import CHECKSUMS
+from ddpm.ingest.mnist import CLASSES
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.stage import check_place
 from scripts.check_params import DownloadParams, environment_note

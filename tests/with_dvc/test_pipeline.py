@@ -10,7 +10,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from ddpm.classifier.model import load_classifier
-from ddpm.ingest.mnist import FILES
+from ddpm.ingest.fetching import FILES
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.arrays import load_arrays
 from tests.with_dvc.dvc_clone import PICTURES, STAGES, Built, Clone, git_clone, ran, read_json, restored, table
