@@ -27,7 +27,7 @@ from ddpm.training.recipe import TrainParams
 from stages.sample import SETS
 
 MODEL = "models/ddpm.safetensors"
-KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.mnist
+KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.fetching
 
 
 class DownloadParams(Section):

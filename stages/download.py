@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from ddpm.ingest.fetching import fetch
-from ddpm.ingest.mnist import CHECKSUMS
+from ddpm.ingest.fetching import CHECKSUMS, fetch
 from ddpm.pipeline.stage import Stage, run_stage
 
 

@@ -77,11 +77,6 @@ def test_a_list_of_names_is_one_line_of_at_most_twenty() -> None:
     assert listed(["a\nb", "x" * 200]) == rf"a\nb, {'x' * 66}...{'x' * 25}"
 
 
-def test_a_card_comes_back_from_json() -> None:
-    assert parse(DataCard, FRUITS.model_dump(mode="json"), "file") == FRUITS
-    assert FRUITS.model_dump(mode="json")["value_range"] == [-1, 1]
-
-
 @pytest.mark.parametrize(
     ("change", "key"),
     [

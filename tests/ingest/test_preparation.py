@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.images.pixels import to_float
 from ddpm.images.splits import hashed_places
 from ddpm.ingest import decoded
 from ddpm.ingest.decoded import Images
@@ -19,7 +18,6 @@ from ddpm.ingest.decoding import Look, Target
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
 from ddpm.ingest.preparation import MOST_FAULTS, DataParams, looks_of, target_of
-from ddpm.ingest.summary import statistics_of
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import parse
 from tests.small import FRUITS, images
@@ -126,16 +124,6 @@ def test_images_are_on_disk_in_the_order_of_the_pictures_however_many_are_in_mem
         assert torch.equal(torch.cat(parts), levels[torch.tensor(chosen)])
 
 
-def test_images_have_the_form_that_is_wanted(tmp_path: Path) -> None:
-    """Grey, fitted, and padded by their edges."""
-    levels = torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2) * 60
-    given = [*pictures(tmp_path, levels), Picture(levels[0, 0].numpy(), 1)]
-    found = Images(io.BytesIO(), given, Target((1, 4, 3), (2, 2), "stretch", WHITE))
-    (images,) = found.take(torch.tensor([True, True]))
-    rows = [[0, 60, 60], [0, 60, 60], [120, 180, 180], [120, 180, 180]]
-    assert images.tolist() == [[rows]] * 2
-
-
 def test_places_are_of_the_files_alone_and_keys_of_the_levels(tmp_path: Path) -> None:
     levels = images(3)
     given = [*pictures(tmp_path, levels), Picture(levels[1, 0].numpy(), 0)]
@@ -149,19 +137,3 @@ def test_places_are_of_the_files_alone_and_keys_of_the_levels(tmp_path: Path) ->
     for found in (first, other):
         assert (found.keys[3], found.keys[4]) == (found.keys[1], found.keys[0])
         assert len(found.keys.unique()) == 3
-
-
-def test_a_picture_that_has_changed_since_it_was_looked_at_is_named(tmp_path: Path) -> None:
-    given = pictures(tmp_path, images(3))
-    (tmp_path / "0002.png").unlink()
-    with pytest.raises(UserError, match=rf"^{given[2].source}: "):
-        Images(io.BytesIO(), given, Target((1, 28, 28), (28, 28), "crop", WHITE))
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), FRUITS.shape])
-def test_mean_and_deviation_are_those_of_torch(shape: tuple[int, int, int]) -> None:
-    levels = images(9, shape)
-    values = to_float(levels).double()
-    mean, deviation = statistics_of(levels.flatten().bincount(minlength=256))
-    assert mean == pytest.approx(values.mean().item(), rel=1e-12, abs=1e-14)
-    assert deviation == pytest.approx(values.std().item(), rel=1e-12)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from ddpm.compute.device import start
-from ddpm.ingest.mnist import CHECKSUMS
+from ddpm.ingest.fetching import CHECKSUMS
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import parse
 from scripts.check_params import AllParams, KnownSet, environment_note, main, spanning_errors

@@ -99,6 +99,7 @@ def test_a_folder_with_train_and_test_is_split_as_it_is(capsys: pytest.CaptureFi
         assert summary[name]["images"] == count
         assert summary[name]["label_counts"] == dict.fromkeys(FRUITS, count // 3)
         assert summary[name]["pixel_mean"] == pytest.approx(values.mean().item(), abs=1e-6)
+        assert summary[name]["pixel_deviation"] == pytest.approx(values.std().item(), abs=1e-6)
     repeated = ("equal_in_both", "near_in_both", "with_twins", "in_two_classes")
     assert [summary[name] for name in repeated] == [0] * 4
     assert [*summary["follows"]] == ["data.image_size", "data.colour"]

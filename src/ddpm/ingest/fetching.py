@@ -1,4 +1,7 @@
-"""Where the raw files of MNIST and Fashion-MNIST come from."""
+"""The four raw files of MNIST and of Fashion-MNIST, and where they come from.
+
+MNIST: LeCun, Cortes, Burges. Fashion-MNIST: Xiao, Rasul, Vollgraf 2017 (arXiv:1708.07747).
+"""
 
 import gzip
 import hashlib
@@ -11,9 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm.ingest.mnist import CHECKSUMS
 from ddpm.pipeline.console import UserError, shown
 from ddpm.pipeline.files import write_whole
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+CHECKSUMS = {  # sha256 of the unpacked files
+    "mnist": {
+        TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "fashion_mnist": {
+        TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+}
+FILES = tuple(CHECKSUMS["mnist"])
 
 OWN = "DDPM_DATA_DIR"  # the user's folder of raw files
 SILENCE = 15  # seconds without a byte after which a mirror is left

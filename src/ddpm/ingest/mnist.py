@@ -1,7 +1,4 @@
-"""MNIST and Fashion-MNIST as four raw files: their checksums, their classes, and how to read them.
-
-MNIST: LeCun, Cortes, Burges. Fashion-MNIST: Xiao, Rasul, Vollgraf 2017 (arXiv:1708.07747).
-"""
+"""MNIST and Fashion-MNIST as a folder of labelled pictures."""
 
 import hashlib
 from pathlib import Path
@@ -9,26 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from ddpm.ingest.decoding import Levels
+from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from ddpm.ingest.folders import Folder, Picture
 from ddpm.pipeline.console import UserError
 
-TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-CHECKSUMS = {  # sha256 of the unpacked files
-    "mnist": {
-        TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    },
-    "fashion_mnist": {
-        TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    },
-}
-FILES = tuple(CHECKSUMS["mnist"])
 CLASSES = {  # names that can be folders
     "mnist": tuple("0123456789"),
     "fashion_mnist": (
