@@ -10,7 +10,7 @@ import torch
 from ddpm.networks.checkpoint import load_model
 from ddpm.parallel.world import ALONE
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.stage import Stage
+from ddpm.pipeline.files import write_whole
 from ddpm.training.curves import Curves
 from ddpm.training.loop import Training
 from ddpm.training.running import environment_of, run_training, save_trained, summary_of
@@ -29,10 +29,14 @@ class Ticks:
         self.count += 1
 
 
+def written_to(folder: Path) -> Curves:
+    return Curves(20, lambda name, data: write_whole(folder / name, data))
+
+
 def ran(folder: Path, **changes: Any) -> tuple[Training, Setup, Curves]:
     setup = setup_of(batch_size=10, log_every=3, **changes)
     training = new_training(setup, SCHEDULE.params, None, CPU)
-    curves, ticks = Curves(Stage("train"), folder, 20), Ticks()
+    curves, ticks = written_to(folder), Ticks()
     run_training("train", training, curves, ticks)  # type: ignore[arg-type]
     assert ticks.count == training.step + 2, "after every step, and at the ends of both epochs"
     return training, setup, curves
@@ -52,7 +56,7 @@ def test_curves_are_the_events_of_the_training_also_after_a_resumption(tmp_path:
     assert tables["loss"]["step"].tolist() == [*range(3, steps, 3), steps]
     assert tables["validation"]["step"].tolist() == [steps]
     assert tables["loss_by_timestep"]["t"].tolist() == [1 + 2 * bucket for bucket in range(10)]
-    again = Curves(Stage("train"), tmp_path / "again", 20)
+    again = written_to(tmp_path / "again")
     again.load_state_dict(resaved(curves.state_dict()))
     again.write()
     for path in tmp_path.glob("*.csv"):

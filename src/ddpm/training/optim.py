@@ -52,8 +52,7 @@ class Optimization:
         self.steps += 1
         if self.ema:
             decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
-            for average, weight in zip(self.ema.parameters(), self.network.parameters(), strict=True):
-                average.lerp_(weight, 1 - decay)
+            torch._foreach_lerp_([*self.ema.parameters()], [*self.network.parameters()], 1 - decay)
             torch._foreach_copy_([*self.ema.buffers()], [*self.network.buffers()])
 
     def learning_rate(self, step: int) -> float:
