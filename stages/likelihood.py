@@ -1,5 +1,6 @@
 """Bound the negative log-likelihood of real images, in bits per dimension: of test images, and of training images."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -47,14 +48,15 @@ def main(stage: Stage) -> None:
     params = stage.params(Params).likelihood
     runtime = start()
     loaded = load_model(stage.input(MODEL), runtime.device)
+    denoiser = loaded.denoiser(replace(runtime, precision=torch.float32))
     terms = min(params.terms, loaded.schedule.timesteps - 1)
 
     @torch.inference_mode()
-    def predict_noise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        pred_noise: Tensor = loaded.model(*(each.to(runtime.device) for each in (x_t, t, labels)))
-        if not pred_noise.isfinite().all():  # the bound clips what it implies
+    def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        pred_x_start = denoiser(*(each.to(runtime.device) for each in (x_t, t, labels))).x_start
+        if not pred_x_start.isfinite().all():  # the bound clips what it implies
             raise UserError(f"{MODEL}: its predictions are not finite; fetch it again, or train it anew")
-        return pred_noise.cpu()
+        return pred_x_start.cpu()
 
     paths = {name: stage.input(PROCESSED / f"{name}.safetensors") for name in ("test", "train")}
     splits = {name: load_split(path).of(loaded.card.classes) for name, path in paths.items()}
@@ -67,7 +69,7 @@ def main(stage: Stage) -> None:
             for batch in order[:count].split(BATCH):
                 noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
                 images, labels = split.take(batch)
-                predict = partial(predict_noise, labels)
+                predict = partial(denoise, labels)
                 bounds.append(variational_bound(predict, loaded.schedule, to_float(images), terms, noise))
                 bar.update(len(batch))
             scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))

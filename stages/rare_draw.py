@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+from ddpm.parallel.resume import stopping
 from pydantic import Field
 
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.parallel.resume import stopping
 from ddpm.pictures.grids import rare_picture
 from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.files import write_json, write_whole

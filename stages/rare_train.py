@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Self
 
+from ddpm.parallel.resume import State
 from pydantic import Field, model_validator
 
 from ddpm.compute.device import start
@@ -11,7 +12,6 @@ from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
-from ddpm.parallel.resume import State
 from ddpm.pipeline.files import write_json
 from ddpm.pipeline.params import Section, Sections
 from ddpm.pipeline.stage import Stage, run_stage
