@@ -146,7 +146,7 @@ class DDPM:
 
 
 class DDIM:
-    """Denoising diffusion implicit model (Song et al. 2021, eq. 12): eta 0 is deterministic, 1 the ancestral process."""
+    """Denoising diffusion implicit model (Song et al. 2021, eq. 12): with eta 0 deterministic, with 1 ancestral."""
 
     def __init__(self, params: SamplerParams) -> None:
         self.eta = params.eta
@@ -181,7 +181,7 @@ SAMPLERS: dict[str, Callable[[SamplerParams], Sampler]] = {"ddpm": DDPM, "ddim":
 
 
 def mean_of_x_prev(x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float, variance: float) -> Tensor:
-    """Return sqrt(abar') x_0 + sqrt(1 - abar' - variance) eps, with the noise eps that x_0 implies (Song et al., eq. 12).
+    """Return sqrt(abar') x_0 + sqrt(1 - abar' - variance) eps, eps being implied by x_0 (Song et al., eq. 12).
 
     With the posterior variance it is the mean of q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7).
     """
