@@ -14,14 +14,6 @@ INSTALL := .venv/bin/python -m pip install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
-CONFIRMING := 10-0,10-1,25-0,25-1,50-0,50-1,50-2,50-3,50-4,100-0,100-1,100-2,100-3,100-4
-FASHION := 50-0,50-1,100-0,100-1
-CHOOSING := nothing,oversample,weights,adjust,smote,augment,mixup,oversample+augment,weights+augment,smote+augment,$\
-	oversample+mixup,oversample+augment+mixup,drawn,drawn+filtered,drawn+filtered+few,drawn+filtered+all,$\
-	oversample+drawn+filtered,oversample+augment+drawn,oversample+augment+drawn+filtered,$\
-	oversample+augment+drawn+filtered+few,oversample+augment+drawn+filtered+all,$\
-	oversample+augment+drawn+filtered+halved,oversample+augment+drawn+filtered+all+halved,$\
-	oversample+augment+mixup+drawn+filtered,oversample+augment+mixup+drawn+filtered+halved
 
 .PHONY: help repro test check plots report card demo site article unlabelled fashion distilled rare verify remote clean env
 
@@ -38,7 +30,7 @@ repro: env ## run the whole pipeline, or what is out of date of it
 
 plots: .venv/.with-report ## write the plots page, dvc_plots/index.html, which works offline
 	@python -m scripts.plots_page
-	dvc plots show
+	dvc plots show --html-template build/plots.html
 
 report: .venv/.with-report ## write one page of a run, build/report.html: make report REV=experiment AGAINST=main
 	@python -m scripts.report -- "$$REV" "$$AGAINST"
@@ -54,37 +46,29 @@ site: .venv/.with-docs ## write the site of README, docs and the walk, whose cha
 
 ##@ Other configurations, each in a copy
 
-article: env ## run the article's network and recipe as the experiment "article", and keep its results in docs/article
-	scripts/variant.sh article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
+article: env ## run the article's network and recipe as the experiment "article", and keep what it gives in results/article
+	python -m scripts.record article 'model.channels=[64,128,256]' model.time_embed_dim=32 model.block=double_conv \
 		model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.early=0 train.validation=0 train.log_every=1 sample.gallery.clip=false \
 		sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
 
-unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep its results in docs/unlabelled
-	scripts/variant.sh unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
+unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep what it gives in results/unlabelled
+	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
-fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep its results in docs/fashion
-	scripts/variant.sh fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
+fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep what it gives in results/fashion
+	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
 		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30 \
 		'sample.population.guidance_interval=[-4.0,6.0]'
 
-distilled: env ## distil the model to STEPS evaluations, and keep what it draws in docs/distilled-STEPS: make distilled STEPS=4
-	scripts/variant.sh distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
+distilled: env ## distil the model to STEPS evaluations, and keep what it draws in results/distilled-STEPS: make distilled STEPS=4
+	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 
-rare: .venv/.with-rare ## run the study of rare classes (hours), and keep its results in docs/rare and beside it
-	scripts/variant.sh rare-choosing rare_choose 'cut.sets=[50-5,50-6]' 'rare_choose.sets=[50-5,50-6]' rare_draw.frequent=1000 \
-		'rare_choose.arms=[$(CHOOSING)]'
-	scripts/variant.sh rare rare_confirm rare_oracle 'cut.sets=[$(CONFIRMING)]' 'rare_confirm.sets=[$(CONFIRMING)]' \
-		'rare_oracle.seeds=[0,1,2]'
-	scripts/variant.sh rare-fashion rare_confirm rare_oracle data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
-		'cut.classes=[Shirt,Sandal,Bag]' 'cut.sets=[$(FASHION)]' 'rare_confirm.sets=[$(FASHION)]' 'rare_oracle.seeds=[0,1,2]'
-	python -m scripts.rare docs/rare-choosing
-	python -m scripts.rare docs/rare
-	python -m scripts.rare docs/rare-fashion
+rare: .venv/.with-rare ## run the study of rare classes (hours), and keep its rows in studies/rare_class/results
+	python -m studies.rare_class.run
 
 ##@ Share and keep
 
@@ -108,9 +92,9 @@ env: .venv/.running ## set up .venv alone
 
 clean: ## remove environment and scratch; the DVC cache and the artifacts stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
-	find src stages scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src stages scripts studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What running and sharing need; the library is installed editable, so that `python -m ddpm.cli.generate` is the code beside it.
+# What running and sharing need; the library is installed editable, so that `ddpm generate` is the code beside it.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt
 	@echo "installing the locked dependencies into .venv (a minute or two)"
 	@$(INSTALL) --editable '.[remotes]'

@@ -1,201 +1,223 @@
-"""What a card has to show, in one table: whether its results are right, how fast it is, and the memory that it takes.
+"""Check a GPU against the CPU, and time it.
 
     python -m benchmarks.gpu
-    python -m benchmarks.gpu gradients steps
-    python -m benchmarks.gpu --small
+    DDPM_COMPILE=1 python -m benchmarks.gpu
+    DDPM_DEVICE=cpu python -m benchmarks.gpu --small
 
-Run it from the repository's root. It ends within ten minutes, whatever a part does: each has a process of its own and a
-limit of time; the table names those that failed, and why, and the exit code is then 1. Parts whose names end in
-"captured" replay steps as CUDA graphs (DDPM_CAPTURE=1), the others do not; `stages` does as the environment says. What
-only a card can measure is "not measured" on a CPU. See docs/gpu.md for a machine without a network.
+Prints a table. The exit code is 1 if a result is beyond its bound. Run it from the repository's root.
 """
 
 import argparse
-import datetime
-import os
-import signal
+import statistics
 import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from benchmarks.on_a_card.correctness import gradients, losses
-from benchmarks.on_a_card.pipeline import stages
-from benchmarks.on_a_card.setting import FULL, NOT_MEASURED, SMALL, Row, Setting
-from benchmarks.on_a_card.speed import batch_sizes, epochs, samples, steps
-from benchmarks.on_a_card.states import capture, repeats
-from benchmarks.on_a_card.synchronisations import synchronisations
-from benchmarks.synthetic import ROOT
-from ddpm.compute.device import Runtime, start
-from ddpm.pipeline.console import UserError, run, shown
-from ddpm.pipeline.files import write_whole
+from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
+from ddpm.compute.device import Runtime, start, to_device
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import Split
+from ddpm.networks.checkpoint import new_network
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.drawing import batches, draw_batch, sample_batch
+from ddpm.training.loop import Logged
+from ddpm.training.losses import DenoisingLoss
+from scripts.check_params import AllParams
+from stages.train import Params
 
-ALL_SECONDS = 585.0  # of the ten minutes
-OUT = Path("build/gpu.md")
-
-
-class Part(NamedTuple):
-    """What is measured in a process of its own, and for so many seconds at most."""
-
-    measure: Callable[[Setting, Runtime], Iterator[Row]]
-    seconds: float
-    captured: bool | None = False  # None: as the environment says; True: a CPU has nothing to measure
-
-
-PARTS = {
-    "gradients": Part(gradients, 90),
-    "losses": Part(losses, 120),
-    "repeats": Part(repeats, 120),
-    "states-captured": Part(capture, 120, True),
-    "synchronisations": Part(synchronisations, 60),
-    "synchronisations-captured": Part(synchronisations, 60, True),
-    "epochs": Part(epochs, 60),
-    "epochs-captured": Part(epochs, 60, True),
-    "steps": Part(steps, 45),
-    "steps-captured": Part(steps, 45, True),
-    "samples": Part(samples, 90),
-    "samples-captured": Part(samples, 90, True),
-    "stages": Part(stages, 300, None),
-    "batch-sizes": Part(batch_sizes, 60),
-    "batch-sizes-captured": Part(batch_sizes, 60, True),
+EXACT = Runtime(torch.device("cpu"), torch.float32)
+FIRST_STEPS, WARM_STEPS, ROUNDS = 20, 10, 3
+KICK = 0.02  # standard deviation of what is added to every weight: those that start at zero would hide gradients
+# Float32 sums in another order. With the residual network, two CPU libraries differ by 1e-5, and TF32 would by 5e-3.
+# ReLU and max-pooling, as in double_conv, switch at a rounding: two CPU libraries differ by 5e-3.
+# Bfloat16 rounds by up to 2^-9, some sixty times in a row: on a CPU it is off by 0.05 and 0.25. Wrong results give 1.
+GRADIENT_BOUNDS = {
+    "residual": {torch.float32: 1e-4, torch.bfloat16: 0.1},
+    "double_conv": {torch.float32: 0.02, torch.bfloat16: 0.5},
 }
+LOSS_BOUND = 0.05  # between precisions with the same noise
 
 
-class Outcome(NamedTuple):
-    """The rows that a part gave, and why it failed, if it did."""
+class Row(NamedTuple):
+    """A measurement; `kept` tells whether it is within its bound."""
 
-    rows: list[str]
-    failure: str = ""
+    what: str
+    value: str
+    bound: str = ""
+    kept: bool = True
 
 
 def main() -> None:
-    """Measure one part in this process, or all that are asked for, each in another."""
-    args = arguments()
-    if args.part:
-        measure(args.part, SMALL if args.small else FULL)
-        return
-    runtime, deadline = start(), time.monotonic() + ALL_SECONDS
-    found: dict[str, Outcome] = {}
-    for number, name in enumerate(args.parts, start=1):
-        print(f"part {number} of {len(args.parts)}: {name}", file=sys.stderr, flush=True)
-        began = time.monotonic()
-        found[name] = outcome(name, args.small, runtime, deadline)
-        done = found[name].failure or f"done in {time.monotonic() - began:.0f} s"
-        print(f"part {number} of {len(args.parts)}: {name}: {done}", file=sys.stderr, flush=True)
-    text = f"{head(runtime, args.small)}\n\n{table(found)}\n"
-    print(text, end="")
-    write_whole(args.out, text.encode())
-    if failed := [name for name, each in found.items() if each.failure]:
-        raise UserError(f"failed: {', '.join(failed)}; the table in {args.out} says why")
+    """Print all rows as they come, then fail if one is beyond its bound.
 
-
-def measure(name: str, setting: Setting) -> None:
-    """Print the rows of a part; where it fails, a traceback to stderr, and in one line the reason behind the rows."""
-    beyond = []
-    try:
-        for row in PARTS[name].measure(setting, start()):
-            print(row, flush=True)
-            beyond += [] if row.kept else [row.what]
-        if beyond:
-            raise UserError(f"{beyond[0]}: beyond its bound{f', and {len(beyond) - 1} more' if beyond[1:] else ''}")
-    except Exception as error:  # whatever it is, the other parts go on
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"error: {kind}{next(iter(str(error).splitlines()), '')}", flush=True)
-        sys.exit(1)
-
-
-def outcome(name: str, small: bool, runtime: Runtime, deadline: float) -> Outcome:
-    """What a process gives that measures the part, which ends with it, or when its time is over."""
-    part = PARTS[name]
-    if part.captured and runtime.device.type != "cuda":
-        return Outcome([str(Row(name, NOT_MEASURED))])
-    left = round(deadline - time.monotonic(), 1)
-    seconds = left if small else min(part.seconds, left)  # a CPU may have much else to do
-    if seconds <= 0:
-        return Outcome([], "not begun, for the time of all was over")
-    variables = dict(os.environ)
-    if part.captured is not None:
-        variables.pop("DDPM_CAPTURE", None)
-    if part.captured:
-        variables["DDPM_CAPTURE"] = "1"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, *(["--small"] if small else [])]
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    late = False
-    try:
-        printed, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        late = True
-    finally:
-        if process.poll() is None:  # all that it has begun is in its group
-            os.killpg(process.pid, signal.SIGKILL)
-    if late:
-        printed, _ = process.communicate()
-    return read(printed, f"not done after {seconds:g} s" if late else "", process.returncode)
-
-
-def read(printed: str, failure: str, code: int) -> Outcome:
-    """The rows among what a part printed, and why it failed, if its exit code is not 0."""
-    lines = printed.splitlines()
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if code and not failure:
-        failure = said[-1] if said else f"exit code {code}"
-    return Outcome([line for line in lines if line.startswith("| ")], shown(failure))
-
-
-def table(found: dict[str, Outcome]) -> str:
-    """In Markdown, the parts that failed behind the rows that they gave."""
-    lines = ["| what | value | bound or target |", "| --- | --- | --- |"]
-    for name, (rows, failure) in found.items():
-        lines += rows
-        if failure:
-            lines.append(str(Row(f"the part `{name}`", f"failed: {failure}")))
-    return "\n".join(lines)
-
-
-def head(runtime: Runtime, small: bool) -> str:
-    """On what, with what, when and of which commit."""
-    card = f"no card, a CPU ({runtime.describe()['cpu']})"
-    if runtime.device.type == "cuda":
-        card = torch.cuda.get_device_name(runtime.device)
-    driver = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    changed = " with changes" if _said("git", "status", "--porcelain", "--untracked-files=no") != "unknown" else ""
-    commit = _said("git", "rev-parse", "--short", "HEAD")
-    today = datetime.datetime.now(datetime.UTC).date()
-    return (
-        f"{card}, driver {driver}, torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}, "
-        f"{str(runtime.precision).removeprefix('torch.')}, {today}, commit {commit}{changed}"
-        f"{'; the small setting, whose times say nothing' if small else ''}."
-    )
-
-
-def _said(*command: str) -> str:
-    """The first line that a command prints, or "unknown"."""
-    try:
-        printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=20).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return next(iter(printed.splitlines()), "unknown")
-
-
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
+    Raises:
+        UserError: a result is beyond its bound.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--small", action="store_true", help="all of it with tiny networks, in two minutes of a CPU")
-    parser.add_argument("--out", type=Path, default=OUT, help=f"where the table is written (default: {OUT})")
-    parser.add_argument("--part", choices=PARTS, help="measure this part in this process, and print its rows alone")
-    args = parser.parse_args()
-    if unknown := [name for name in args.parts if name not in PARTS]:
-        parser.error(f"no part {shown(unknown[0])!r}; choose from {', '.join(PARTS)}")
-    args.parts = list(dict.fromkeys(args.parts)) or [*PARTS]
-    return args
+    parser.add_argument("--small", action="store_true", help="use tiny networks; the times then mean nothing")
+    small, runtime = parser.parse_args().small, start()
+    print(f"{head(runtime)}\n\n| what | value | bound |\n| --- | --- | --- |")
+    beyond = []
+    for row in rows(networks(small), runtime, small):
+        print(f"| {row.what} | {row.value}{'' if row.kept else ', beyond the bound'} | {row.bound} |", flush=True)
+        beyond += [] if row.kept else [row.what]
+    if beyond:
+        raise UserError(f"beyond the bound: {'; '.join(beyond)}")
+
+
+def head(runtime: Runtime) -> str:
+    """Describe the machine, the versions and the commit."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    facts = [f"{name} {value}" for name, value in runtime.describe().items()]
+    return ", ".join([*facts, f"CUDA {torch.version.cuda or 'none'}", f"commit {commit or 'unknown'}"])
+
+
+def networks(small: bool) -> dict[str, Params]:
+    """Return the default and the article's network with their recipes; `small` makes them narrow."""
+    found = {"the default": load_params(Params), "the article's network": article_params()}
+    model, train = ({"channels": (4, 8), "patch_size": 2}, {"batch_size": 8}) if small else ({}, {})
+    return {
+        name: params.model_copy(
+            update={"model": params.model.model_copy(update=model), "train": params.train.model_copy(update=train)}
+        )
+        for name, params in found.items()
+    }
+
+
+def rows(named: dict[str, Params], runtime: Runtime, small: bool) -> Iterator[Row]:
+    """Yield every measurement, results first and times last."""
+    count = 4 if small else 100
+    for name, params in named.items():
+        yield from gradients(name, params, runtime)
+        yield losses(name, params, runtime)
+        yield repeats(name, params, count // 2, runtime)
+    for name, params in named.items():
+        yield steps(name, params, count, small, runtime)
+    yield samples(named["the default"], 8 if small else 10_000, runtime)
+
+
+# Results --------------------------------------------------------------------------------------------------------------
+
+
+def gradients(name: str, params: Params, runtime: Runtime) -> Iterator[Row]:
+    """Compare every weight's gradient with that of float32 on the CPU, by relative error; show the worst weight."""
+    exact = gradient(params, EXACT)
+    for precision, bound in GRADIENT_BOUNDS[params.model.block].items():
+        found = gradient(params, Runtime(runtime.device, precision))
+        worst, error = largest_error(exact, found)
+        what = f"gradients of {name} in {str(precision).removeprefix('torch.')}: largest relative error"
+        yield Row(what, f"{error:.1e} (`{worst}`)", f"{bound:g}", error <= bound)
+
+
+def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
+    """Return every weight's gradient, on the CPU, for one batch; weights, images, t and noise are always the same."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    count, schedule = params.train.batch_size, NoiseSchedule(params.schedule)
+    network = new_network(params.model, NOISE, params.schedule)
+    for weight in network.parameters():
+        weight.data += KICK * torch.randn(weight.shape, generator=generator)
+    images = torch.randint(256, (count, *NOISE.shape), generator=generator, dtype=torch.uint8)
+    labels, t = torch.arange(count) % len(NOISE.classes), torch.linspace(0, schedule.timesteps - 1, count).long()
+    noise = torch.randn(count, *NOISE.shape, generator=generator)
+    network = to_device(network, runtime.device).train()
+    loss = DenoisingLoss(schedule, NOISE.shape, params.train.loss, runtime)
+    denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
+    images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
+    loss.weighted(loss.mse(denoiser, Split(images, labels), t, noise), t).mean().backward()
+    return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+def largest_error(exact: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[str, float]:
+    """Return the tensor with the largest relative error in the Euclidean norm, or one that is not finite."""
+    errors = {name: float((found[name] - each).norm() / each.norm()) for name, each in exact.items()}
+    return max(errors.items(), key=lambda item: item[1] if item[1] < float("inf") else float("inf"))
+
+
+def losses(name: str, params: Params, runtime: Runtime) -> Row:
+    """Compare the losses of the first steps with those in float32 on the same device."""
+    own, single = (first_losses(params, each) for each in (runtime, Runtime(runtime.device, torch.float32)))
+    error = max(abs(each - other) / other for each, other in zip(own, single, strict=True))
+    what = f"losses of the first {FIRST_STEPS} steps of {name}: largest relative error against float32"
+    return Row(what, f"{error:.1e}", f"{LOSS_BOUND:g}", error <= LOSS_BOUND)
+
+
+def first_losses(params: Params, runtime: Runtime) -> list[float]:
+    """Return the losses of the first steps."""
+    each_step = params.model_copy(update={"train": params.train.model_copy(update={"log_every": 1})})
+    torch.manual_seed(0)
+    events = gradient_steps(on_noise(each_step, FIRST_STEPS * params.train.batch_size, runtime))
+    return [event.loss for event in islice(events, FIRST_STEPS) if isinstance(event, Logged)]
+
+
+def repeats(name: str, params: Params, count: int, runtime: Runtime) -> Row:
+    """Train twice, and compare the weights bit by bit."""
+    first, second = (weights_after(count, params, runtime) for _ in range(2))
+    other = [key for key, weight in first.items() if not torch.equal(weight, second[key])]
+    value = f"{len(other)} of {len(first)} weights differ" if other else "equal"
+    return Row(f"two trainings of {count} steps of {name}", value, "equal", not other)
+
+
+def weights_after(count: int, params: Params, runtime: Runtime) -> dict[str, Tensor]:
+    """Return the averaged weights after so many steps, the last of them in the middle of an epoch."""
+    torch.manual_seed(0)
+    training = on_noise(params, params.train.batch_size * max(1, 2 * count // 3), runtime)
+    _take(gradient_steps(training), count)
+    return {name: weight.cpu().clone() for name, weight in training.model.state_dict().items()}
+
+
+# Times ----------------------------------------------------------------------------------------------------------------
+
+
+def steps(name: str, params: Params, count: int, small: bool, runtime: Runtime) -> Row:
+    """Time gradient steps."""
+    size = params.train.batch_size
+    training = gradient_steps(on_noise(params, 10 * size if small else 60_000, runtime))
+    _take(training, WARM_STEPS)
+    seconds, memory = _median_seconds(partial(_take, training, count), runtime)
+    rate = f"{1000 * seconds / count:.2f} ms, {size * count / seconds:,.0f} images/s{memory}"
+    return Row(f"a step of {name}, batch {size}", rate)
+
+
+def samples(params: Params, count: int, runtime: Runtime) -> Row:
+    """Time the sampling of the population, guided, with untrained weights, which cost the same."""
+    loaded, sampler = untrained(params, runtime), load_params(AllParams).sample.population
+
+    def sample() -> None:
+        for indices in batches(0, count, sample_batch(loaded, runtime)):
+            *_, last = draw_batch(loaded, sampler, 0, indices, runtime)
+            to_uint8(last.x_prev).cpu()
+
+    sample()
+    seconds, memory = _median_seconds(sample, runtime)
+    return Row(f"{count:,} samples, {sampler.steps} evaluations", f"{seconds:.2f} s{memory}")
+
+
+def _take(events: Iterator[object], count: int) -> None:
+    for _ in range(count):
+        next(events)
+
+
+def _median_seconds(work: Callable[[], object], runtime: Runtime) -> tuple[float, str]:
+    """Return the median over some rounds, each until the device is done, and on a GPU the most memory in tensors."""
+    found, on_gpu = [], runtime.device.type == "cuda"
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize(runtime.device)
+        found.append(time.perf_counter() - began)
+    memory = f", {torch.cuda.max_memory_allocated(runtime.device) / 2**30:.2f} GiB" if on_gpu else ""
+    return statistics.median(found), memory
 
 
 if __name__ == "__main__":

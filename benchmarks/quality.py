@@ -20,11 +20,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import at_least
 from benchmarks.peers import EVALUATIONS, PEERS, Peer, peers
 from benchmarks.recipe import images_per_second
 from benchmarks.samplers import SEED, Judge, channels_first, picture_rows
 from benchmarks.trainings import WITHOUT_END, left_by
-from ddpm.cli.drawing_options import at_least
 from ddpm.cli.generate import draw_images
 from ddpm.compute.device import Runtime, start
 from ddpm.images.pixels import to_float, to_uint8

@@ -26,9 +26,9 @@ import torch
 from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 
+from benchmarks.arguments import at_least
 from benchmarks.samplers import Judge
 from benchmarks.trainings import on_noise
-from ddpm.cli.drawing_options import at_least
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_samples, load_split
@@ -134,7 +134,7 @@ def images_of_an_epoch() -> tuple[DataCard, int]:
     """What the images are, and how many are not held out."""
     params = load_params(Params)
     setup = prepare(load_split(TRAIN), params.model, params.train)
-    return setup.card, len(setup.images.images)
+    return setup.card, len(setup.images.labels)
 
 
 def images_per_second(change: str, runtime: Runtime, data: DataCard) -> float:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from ddpm.compute.device import Runtime
+from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
-from ddpm.parallel.group import ALONE, Group
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, save_model
 from ddpm.pipeline.params import parse, read_yaml
 from ddpm.training.loop import EpochEnd, Training
 from ddpm.training.setup import Setup, new_training
@@ -19,7 +18,7 @@ from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
 WITHOUT_END = 1e6  # epochs
-ARTICLE = Path("docs/article/params.yaml")  # as `make article` ran it
+ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
 
 
 def article_params() -> Params:
@@ -30,7 +29,7 @@ def article_params() -> Params:
     return parse(Params, sections, str(ARTICLE))
 
 
-def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE, group: Group = ALONE) -> Training:
+def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:
     """A run without end on so many images as the card describes them, none of them held out."""
     images = Split(
         torch.randint(256, (count, *data.shape), dtype=torch.uint8), torch.randint(len(data.classes), (count,))
@@ -38,7 +37,7 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     counts = tuple(images.labels.bincount(minlength=len(data.classes)).tolist())
     train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
     setup = Setup(data, images, images.take(slice(0)), counts, params.model.for_images(data.shape), train)
-    return new_training(setup, params.schedule, None, runtime, group)
+    return new_training(setup, params.schedule, None, runtime)
 
 
 def gradient_steps(training: Training) -> Iterator[object]:
@@ -46,10 +45,21 @@ def gradient_steps(training: Training) -> Iterator[object]:
     return (event for event in training.run() if not isinstance(event, EpochEnd))
 
 
+def untrained(params: Params, runtime: Runtime) -> LoadedModel:
+    """Return a model and its guide, both with weights as they begin."""
+    schedule = NoiseSchedule(params.schedule)
+    networks = (new_network(params.model.for_images(NOISE.shape), NOISE, params.schedule) for _ in range(2))
+    model, early = (to_device(each, runtime.device).eval() for each in networks)
+    counts = (1,) * len(NOISE.classes)
+    card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("early",))
+    return LoadedModel(model, schedule, card, early)
+
+
 def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> LoadedModel:
     """The model that is kept, with its guides, through a file as the stage `train` writes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         unlabelled = setup.model.class_conditional and setup.train.label_dropout > 0
-        save_model(path, training.best(), NoiseSchedule(schedule), setup.class_counts, training.early, unlabelled)
+        network, counts = training.best(), setup.class_counts
+        save_model(path, network, setup.card, NoiseSchedule(schedule), counts, training.early, unlabelled)
         return load_model(path, training.runtime.device)

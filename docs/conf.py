@@ -24,9 +24,10 @@ CHANGING = [
     "models/*.safetensors",
     "data/processed/*.safetensors",
     "metrics/**/*.*",
-    "docs/*/metrics/**/*.*",
+    "results/*/metrics/**/*.*",
     "docs/samplers/*.csv",
     "src/ddpm/**/*.py",
+    "studies/**/*.py",
     "params.yaml",
     "docs/walk/*.py",
 ]
@@ -38,7 +39,7 @@ project = "A reproducible diffusion pipeline"
 html_title = project
 root_doc = FRONT
 source_suffix = {".md": "myst-nb"}
-include_patterns = ["*.md", "benchmarks/*.md", "data/README.md", "docs/*.md", "docs/**/*.md"]
+include_patterns = ["*.md", "benchmarks/*.md", "data/README.md", "docs/*.md", "docs/**/*.md", "results/*/*.md"]
 exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/[!R]*", "**/.*"]
 extensions = ["myst_nb"]
 suppress_warnings = ["config.cache"]

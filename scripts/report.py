@@ -2,8 +2,9 @@
 
     python -m scripts.report [REV [AGAINST]]
 
-REV is a revision, an experiment or a folder such as docs/fashion; without it, the workspace. Beside it stands AGAINST,
-or main where that differs. Run it as `make report` or `make report REV=... AGAINST=...`; `make card` writes a card.
+REV is a revision, an experiment or a record such as results/fashion; without it, the workspace. Beside it stands
+AGAINST, or main where that differs. Run it as `make report REV=... AGAINST=...`; `make card` writes a card. Numbers of
+stages that are not up to date with their run are left out, and the stages named.
 """
 
 import argparse
@@ -19,20 +20,24 @@ REPORT, CARD = Path("build/report.html"), Path("models/README.md")
 
 
 def main(rev: str, against: str, card: bool = False, out: Path | None = None) -> None:
-    """Read what git keeps of the runs, and say where the page is."""
-    this, default = open_run(rev), main_run()
+    """Read what git keeps of the runs, say where the page is, and which stages are left out of it."""
+    this = open_run(rev)
     if card:
-        out = out or CARD
-        write_whole(out, page.card(this, default).encode())
+        runs, out = [this], out or CARD
+        write_whole(out, page.card(this).encode())
         print(f"{out}: the model card of {this.name}")
-        return
-    other = open_run(against) if against else default
-    if other and not against and other.shown == this.shown:
-        other = None
-    out = out or REPORT
-    data = page.report(this, other, default).encode()
-    write_whole(out, data)
-    print(f"{out}: {this.name}{f' beside {other.name}' if other else ''}, {len(data) / 1e6:.1f} MB, for any browser")
+    else:
+        default = main_run()
+        other = open_run(against) if against else default
+        if other and not against and (other.files, other.stale) == (this.files, this.stale):
+            other = None
+        runs, out = [this, *([other] if other else [])], out or REPORT
+        data = page.report(runs, default).encode()
+        write_whole(out, data)
+        print(f"{out}: {' beside '.join(each.name for each in runs)}, {len(data) / 1e6:.1f} MB, for any browser")
+    for each in runs:
+        if each.left_out:
+            print(each.left_out)
 
 
 def parsed() -> argparse.Namespace:
@@ -40,7 +45,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.report", description="Write one HTML file that tells a run."
     )
-    parser.add_argument("rev", nargs="?", default="", help="revision, experiment or folder; by default the workspace")
+    parser.add_argument("rev", nargs="?", default="", help="revision, experiment or record; by default the workspace")
     parser.add_argument("against", nargs="?", default="", help="what stands beside it; by default main if that differs")
     parser.add_argument("--card", action="store_true", help=f"write a model card instead, to {CARD}")
     parser.add_argument("--out", type=Path, help=f"where to; by default {REPORT}")

@@ -1,10 +1,9 @@
-"""Print the table of docs/results.md, or that of another folder of metrics.
+"""Print the table of docs/results.md, or that of other runs: of several their mean, and the deviation between them.
 
-    python -m scripts.results [docs/fashion/metrics]
-    python -m scripts.results docs/speedrun-*/metrics
+    python -m scripts.results [RUN ...]
 
-That is made of metrics/, docs/unlabelled/metrics/ and docs/article/metrics/. Of several folders the mean is shown, and
-the standard deviation between them.
+RUN is a record such as results/speedrun-0, a revision or an experiment; '' is the workspace. Numbers of stages that are
+not up to date with their run are left out, and the stages named.
 """
 
 import json
@@ -16,12 +15,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from ddpm.pipeline.console import UserError, run
+from scripts.reporting.runs import Run, open_run
 
-FOLDERS = {
-    "default": [Path("metrics")],
-    "without classes": [Path("docs/unlabelled/metrics")],
-    "article": [Path("docs/article/metrics")],
-}
+COLUMNS = {"default": [""], "without classes": ["results/unlabelled"], "article": ["results/article"]}
 FILES = {
     "scores": "evaluate/scores.json",
     "filter": "filter/summary.json",
@@ -54,37 +50,36 @@ ROWS = {
 }
 
 
-def main(folders: Mapping[str, Sequence[Path]] | None = None) -> None:
+def main(columns: Mapping[str, Sequence[str]]) -> None:
     """A row for each measure; a column for each model, for real test images, and for training images left out.
 
-    A column of several folders has their mean; what stands of real images is of the first.
+    A column of several runs has their mean; what stands of real images is of the first.
     """
-    runs = {}
-    for name, each in (folders or FOLDERS).items():
-        absent = [folder for folder in each if not folder.is_dir()]
-        if not absent:
-            runs[name] = [flat(folder) for folder in each]
-        elif folders:
-            raise UserError(f"{absent[0]}: no such folder of metrics")
-    if not runs:
-        raise UserError("metrics: no such folder; make it by `dvc repro`")
-    first = next(iter(runs.values()))[0]
-    columns = {name: (together(found), "samples") for name, found in runs.items()}
-    columns |= {"test images": (first, "test"), "training images": (first, "floor")}
-    print(f"| | {' | '.join(columns)} |")
-    print("| --- " * (len(columns) + 1) + "|")
+    runs = {name: [open_run(each) for each in revs] for name, revs in columns.items()}
+    values = {name: [numbers(each) for each in found] for name, found in runs.items()}
+    first = next(iter(values.values()))[0]
+    cells = {name: (together(found), "samples") for name, found in values.items()}
+    cells |= {"test images": (first, "test"), "training images": (first, "floor")}
+    print(f"| | {' | '.join(cells)} |")
+    print("| --- " * (len(cells) + 1) + "|")
     for text, (digits, paths) in ROWS.items():
-        cells = []
-        for found, row in columns.values():
-            values = [shown(found, of_row(path, row), digits) for path in paths]
-            cells.append(", ".join(values).removesuffix(", -").removesuffix("-"))
-        print(f"| {text} | {' | '.join(cells)} |")
+        print(f"| {text} | {' | '.join(cell(found, row, digits, paths) for found, row in cells.values())} |")
+    for each in (each for found in runs.values() for each in found if each.left_out):
+        print(each.left_out, file=sys.stderr)
 
 
-def of_row(path: str, row: str) -> str:
-    """One of the paths in ROWS, as it is for a model's samples, for test images or for the floor."""
+def numbers(run: Run) -> dict[str, float]:
+    """All scores of one run by their dotted paths."""
+    named = ((name, run.flat(f"metrics/{file}")) for name, file in FILES.items())
+    found = {f"{name}.{key}": value for name, values in named for key, value in values.items()}
+    return {path: value for path, value in found.items() if isinstance(value, int | float)}
+
+
+def cell(found: Mapping[str, float], row: str, digits: int, paths: Sequence[str]) -> str:
+    """The values at these paths in ROWS, for a model's samples, for test images or for the floor; a dash for none."""
     of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
-    return path.format(row=row, learned="real" if row == "floor" else row, **of_models)
+    names = {"row": row, "learned": "real" if row == "floor" else row, **of_models}
+    return ", ".join(shown(found, path.format(**names), digits) for path in paths).removesuffix(", -").removesuffix("-")
 
 
 def shown(found: Mapping[str, float], path: str, digits: int) -> str:
@@ -111,23 +106,6 @@ def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {path: mean(each) for path, each in values.items()} | spreads
 
 
-def flat(folder: Path) -> dict[str, float]:
-    """All values of one run by their dotted paths."""
-    found: dict[str, float] = {}
-
-    def add(path: str, value: object) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                add(f"{path}.{key}", inner)
-        elif isinstance(value, int | float):
-            found[path] = value
-
-    for name, file in FILES.items():
-        if (folder / file).exists():
-            add(name, read_json(folder / file))
-    return found
-
-
 def read_json(path: Path) -> Any:
     """A file of metrics.
 
@@ -141,4 +119,4 @@ def read_json(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    run(partial(main, {"samples": [*map(Path, sys.argv[1:])]} if len(sys.argv) > 1 else None))
+    run(partial(main, {"samples": sys.argv[1:]} if len(sys.argv) > 1 else COLUMNS))

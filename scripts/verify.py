@@ -1,153 +1,89 @@
-"""Hash every output in the workspace and every object in the local cache anew; say what is damaged and how to mend it.
+"""Hash every output in the workspace and every object of the local cache, and name those that are damaged.
 
-`dvc status` trusts its database of times and sizes: what a bad disk changes, it does not see. What a kill or a merge
-has left of DVC's own files is found as well. Run it as `make verify`.
+Run it as `make verify`. `dvc status` goes by times and sizes, so it does not see what a bad disk changes.
 """
 
 import hashlib
 import json
-import os
 import re
-import stat
-from collections.abc import Mapping, Set
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
+from dvc.exceptions import DvcException
+from dvc.output import Output
+from dvc.repo import Repo
 
 from ddpm.pipeline.console import UserError, progress, run
-from scripts import dvc_records, dvc_state
-from scripts.dvc_records import Output
 
-CHUNK = 1 << 20
-KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+MEND = (
+    "`dvc add` data of your own that you have changed, and delete the rest. Then `git checkout` brings back "
+    "what git has, `dvc checkout` what the cache has, `dvc pull` what a remote has, and `dvc repro` makes the others."
+)
 
 
 class File(NamedTuple):
-    """What is to be hashed: an output, a file in one, or, without an output, an object of the cache."""
+    """A file, and the hash that it should have."""
 
     path: Path
-    md5: str  # that it should have; of a folder it ends in .dir, and only its kind is checked
-    output: Output | None = None
+    md5: str
 
 
 def main() -> None:
-    """Check everything before saying anything; fail when one byte is not as recorded."""
-    conflicts = dvc_state.conflicts()
-    cache = dvc_state.cache_folder()
-    outputs, faults = dvc_records.recorded(skip=set(conflicts))
-    faults = [*conflicts.values(), *dvc_state.config_faults(), *faults, *dvc_state.kill_faults()]
-    faults += dvc_records.run_faults(cache)
-    faults = faults or list(dvc_state.refusal())  # what DVC minds and the others did not find
+    """Check everything, and then say all that is damaged.
 
-    here = [output for output in outputs if is_here(output.path) and output.path not in conflicts]
-    listings = {output: members(output, cache) for output in here if output.md5.endswith(".dir")}
-    files = [*objects(cache / "files/md5", faults), *(File(output.path, output.md5, output) for output in here)]
-    files += [file for listing in listings.values() for file in listing or []]
-    total = sum(os.path.getsize(file.path) for file in files if os.path.isfile(file.path))
-    with progress(desc="verify", total=total, unit="B", unit_scale=True) as bar:
-        damaged = {file: found for file in files if (found := fault(file, bar))}
-
-    whole = {file.md5 for file in files if not file.output and file not in damaged}
-    owners = {file.md5.removesuffix(".dir"): file.output for file in files if file.output}
-    faults += [f"{file.path}: {found}; {mend(file, found, whole, owners)}" for file, found in damaged.items()]
-    if missing := len(outputs) - len(here):
-        print(f"{missing} of {len(outputs)} outputs are not here, which is no damage; `dvc pull` or `dvc repro`")
-    for output in (output for output, listing in listings.items() if listing is None):
-        print(f"{output.path}: not checked, since its listing is not in the cache; `dvc pull {output.path}`")
-    if faults:
-        raise UserError("\n  ".join([f"{len(faults)} damaged", *faults]))
-    print(f"{len(here)} outputs and {sum(not file.output for file in files)} cached objects are whole")
-
-
-def is_here(path: Path) -> bool:
-    """Whether anything stands there, be it a dangling link, or what is in the way."""
+    Raises:
+        UserError: a file is not as recorded, or DVC cannot read its own records.
+    """
     try:
-        path.lstat()
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    return True
-
-
-def objects(folder: Path, faults: list[str]) -> list[File]:
-    """All that has the name of an object; folders that cannot be read are added to `faults`."""
-
-    def entries(folder: Path, pattern: str) -> list[Path]:
+        with Repo() as repo:
+            outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]
+            cache = Path(repo.cache.local.path)
+    except DvcException as error:
+        mend = "`git checkout` the file, or delete dvc.lock, which `dvc repro` makes anew"
+        raise UserError(f"DVC cannot read its records: {' '.join(str(error).split())}; {mend}") from None
+    files, absent = [*objects(cache)], 0
+    for output in outputs:
         try:
-            return sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            faults.append(f"{folder}: no folder that can be read ({error.strerror}); see to it, or delete it")
-            return []
-
-    prefixes = entries(folder, "[0-9a-f]{2}")
-    paths = [path for prefix in prefixes for path in entries(prefix, r"[0-9a-f]{30}(\.dir)?")]
-    return [File(path, path.parent.name + path.name.removesuffix(".dir")) for path in paths]
+            files += recorded(output, cache)
+        except (FileNotFoundError, ValueError):
+            absent += 1
+            print(f"not checked: {output}, for it is not here, or the listing of its folder is not in the cache")
+    damaged = [line for file in progress(files, desc="verify", unit="file") if (line := damage(file))]
+    if damaged:
+        raise UserError("\n  ".join([f"{len(damaged)} damaged", *damaged, MEND]))
+    print(f"{len(outputs) - absent} outputs and the cache are whole: {len(files)} files")
 
 
-def members(output: Output, cache: Path) -> list[File] | None:
-    """The files of a folder, by the listing in the cache; None where there is none to go by."""
-    listing = cache / "files/md5" / output.md5[:2] / output.md5[2:]
+def objects(cache: Path) -> Iterator[File]:
+    """Yield every object of the cache: its name is its hash."""
+    for path in sorted(cache.glob("??/*")):
+        if re.fullmatch(r"[0-9a-f]{30}(\.dir)?", path.name):
+            yield File(path, path.parent.name + path.name.removesuffix(".dir"))
+
+
+def recorded(output: Output, cache: Path) -> list[File]:
+    """List the files of an output, by dvc.lock, a *.dvc file, or the listing of a folder in the cache.
+
+    Raises:
+        FileNotFoundError, ValueError: the output, or the listing of its folder, is not there or not whole.
+    """
+    path, md5 = Path(output.fs_path), str(output.hash_info.value)
+    path.lstat()
+    if not md5.endswith(".dir"):
+        return [File(path, md5)]
+    listing = json.loads((cache / md5[:2] / md5[2:]).read_bytes())
+    return [File(path / entry["relpath"], entry["md5"]) for entry in listing]
+
+
+def damage(file: File) -> str:
+    """Say what is wrong with a file, or nothing."""
     try:
-        if not output.path.is_dir():
-            return []
-        if not listing.is_file():
-            return None
-        entries = json.loads(listing.read_bytes())
-        return [File(output.path / str(entry["relpath"]), str(entry["md5"]), output) for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def fault(file: File, bar: "tqdm[None]") -> str:
-    """What is wrong with a file, or nothing."""
-    belongs = stat.S_IFDIR if file.md5.endswith(".dir") else stat.S_IFREG
-    try:
-        kind = stat.S_IFMT(file.path.stat().st_mode)
-        if kind != belongs:  # not opened: a pipe would wait for a writer
-            return f"{KINDS[kind]} where {KINDS[belongs]} belongs"
-        if kind == stat.S_IFDIR or md5(file.path, bar) == file.md5:
-            return ""
-        return f"not what {file.output.record} records" if file.output else "damaged"
-    except FileNotFoundError:
-        return f"a link to {file.path.readlink()}, which is not there" if file.path.is_symlink() else "not there"
+        with file.path.open("rb") as opened:
+            found = hashlib.file_digest(opened, "md5").hexdigest()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-
-
-def mend(file: File, found: str, whole: Set[str], owners: Mapping[str, Output]) -> str:
-    """What brings it back, with the objects of the cache that are whole."""
-    output = file.output
-    if not output:
-        owner = owners.get(file.md5)
-        made = f"`dvc add {owner.path}`, if that is whole" if owner and not owner.stage else "`dvc repro`"
-        return f"delete it, then `dvc pull` or {made}"
-    if {file.md5.removesuffix(".dir"), output.md5.removesuffix(".dir")} <= whole:
-        made = f"`dvc checkout {output.path}`"
-    elif output.stage:
-        made = f"`git checkout {output.path}`, `dvc pull` or `dvc repro {output.stage}`"
-    else:
-        made = f"`dvc pull {output.path}`"
-    changed = found.startswith("not") and not output.stage  # a folder of the user's own
-    return f"{f'`dvc add {output.path}` if you changed it, else ' if changed else ''}delete it, then {made}"
-
-
-def md5(path: Path, bar: "tqdm[None]") -> str:
-    """Hash a file, moving the bar by its bytes."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
+        return f"{file.path}: {error.strerror}"
+    return "" if found == file.md5 else f"{file.path}: not what was recorded"
 
 
 if __name__ == "__main__":

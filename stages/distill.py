@@ -36,7 +36,7 @@ def main(stage: Stage) -> None:
     distillation = new_distillation(teacher, images, int(stage.item), params, runtime)
     environment = runtime.describe()
     folder, path = METRICS / stage.item, MODELS / f"distilled-{stage.item}.safetensors"
-    with Checkpoints(stage, environment, ALONE, distillation=distillation) as checkpoints:
+    with Checkpoints(stage.name, stage.fingerprint(environment), ALONE, distillation=distillation) as checkpoints:
         run_distillation(f"distill {stage.item}", distillation, checkpoints)
         stage.write(folder / "loss.csv", curve_of(distillation))
         stage.write_json(folder / "summary.json", summary_of(distillation))

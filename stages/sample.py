@@ -37,7 +37,7 @@ def main(stage: Stage) -> None:
     if stage.main and params.spacing is None and not loaded.card.timesteps:
         spacing = params.for_images(loaded.card.data.shape[0]).spacing
         print(f"sample.{name}.spacing: {spacing}, chosen from the data", file=sys.stderr)
-    with Checkpoints(stage, runtime.describe(), world, samples=samples) as checkpoints:
+    with Checkpoints(stage.name, stage.fingerprint(runtime.describe()), world, samples=samples) as checkpoints:
         samples.run(runtime, world, checkpoints)
         if stage.main:
             path = stage.output(SAMPLES / f"{name}.safetensors")

@@ -45,12 +45,13 @@ def main(stage: Stage) -> None:
     runtime = start()
     world = join(runtime.device)
     training = new_training(setup, params.schedule, None if start_from == TRAIN else start_from, runtime, world)
-    curves = Curves(stage, METRICS, params.schedule.timesteps)
+    curves = Curves(params.schedule.timesteps, lambda name, data: stage.write(METRICS / name, data))
     environment = environment_of(runtime, world)
     follows = setup.follows(params.model, params.train)
     for name, value in follows.items() if stage.main else ():
         print(f"{name}: {value}, chosen from the data")
-    with Checkpoints(stage, environment, world, training=training, curves=curves) as checkpoints:
+    key = stage.fingerprint(environment)
+    with Checkpoints(stage.name, key, world, training=training, curves=curves) as checkpoints:
         run_training("train", training, curves, checkpoints)
         curves.write()
         if stage.main:

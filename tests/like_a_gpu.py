@@ -6,6 +6,7 @@ so what is wrong with a recording on a GPU is wrong with this one.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +17,26 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.profiling import Kernels
-
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 HOST = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__"}
+
+
+VIEWS = {"view", "t", "t_", "transpose", "expand", "slice", "select", "split", "split_with_sizes", "chunk", "unbind"}
+VIEWS |= {"unsqueeze", "squeeze", "permute", "detach", "alias", "diagonal", "as_strided"}
+VIEWS |= {"_unsafe_view", "_reshape_alias"}
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operations that are dispatched, by name and but for views: on a GPU each is a launch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        self.counts.update([name] * (name not in VIEWS))
+        return function(*args, **(kwargs or {}))
 
 
 class Operations(Kernels):

@@ -16,9 +16,6 @@ PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
 # There are no such stages by default.
 PARAMS["distill"]["steps"] = ["4"]
-PARAMS["rare_oracle"]["seeds"] = ["0"]
-for section in ("cut", "rare_choose", "rare_confirm"):
-    PARAMS[section]["sets"] = ["50-0"]
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 SOURCES = sorted([*ROOT.glob("src/ddpm/**/*.py"), *ROOT.glob("stages/*.py"), *ROOT.glob("scripts/**/*.py")])
 # The rooms of the library, in the order in which imports may run: a room imports from itself and from those before it.
@@ -126,7 +123,7 @@ def test_params_are_the_sections_that_the_script_loads(name: str) -> None:
 
 def test_the_sections_read_are_those_expected() -> None:
     # Pinned, so that the reader above cannot agree with dvc.yaml by finding nothing.
-    read, cut = {name: loaded_sections(script(name)) for name in STAGES}, {"cut.classes", "cut.spare"}
+    read = {name: loaded_sections(script(name)) for name in STAGES}
     assert read == {
         "download": set(),
         "preprocess": {"data"},
@@ -134,12 +131,6 @@ def test_the_sections_read_are_those_expected() -> None:
         "classifier": {"classifier"},
         "train": {"model", "schedule", "train"},
         "distill": {"distill"},
-        "cut": cut,
-        "rare_train": {"schedule", "model", "train", "rare_train"},
-        "rare_draw": {*cut, "rare_learn", "rare_draw"},
-        "rare_choose": {*cut, "rare_learn", "rare_choose.arms", "rare_choose.seeds"},
-        "rare_confirm": {*cut, "rare_learn", "rare_confirm.arms", "rare_confirm.seeds"},
-        "rare_oracle": {"rare_learn", "rare_oracle.arm"},
         "sample": {"sample.${item.set}", "sample.model"},
         "filter": {"filter"},
         "evaluate": {"evaluate"},
@@ -153,7 +144,7 @@ def test_params_yaml_holds_the_declared_sections_and_no_others() -> None:
     split = {section.partition(".")[0] for section in declared if "." in section}  # stages read parts of these
     whole = {section for section in PARAMS if section not in split}
     parts = {f"{section}.{name}" for section in split for name in PARAMS[section]}
-    items = {"download", "cut.sets", "rare_choose.sets", "rare_confirm.sets", "rare_oracle.seeds"}  # of matrices alone
+    items = {"download"}  # of matrices alone
     assert declared | items == whole | parts
     assert not declared & items
 
@@ -163,7 +154,7 @@ def test_stages_read_params_so_that_an_edit_is_noticed(path: Path) -> None:
     tree = ast.parse(path.read_text())
     if path.name not in ("params.py", "provenance.py"):
         assert bool(list(calls(tree, "load_params"))) == (path.name == "check_params.py")
-        if path.name not in ("dvc_records.py", "stage.py"):  # which read dvc.lock and dvc.yaml
+        if path.name not in ("check_params.py", "stage.py"):  # which read a record and dvc.yaml
             assert not list(calls(tree, "read_yaml"))
 
 
@@ -245,35 +236,7 @@ def test_command_runs_the_script_of_the_same_name(name: str) -> None:
 def test_a_stage_s_own_section_has_its_name(name: str) -> None:
     sections = {section.partition(".")[0] for section in STAGES[name].get("params", [])}
     shared = {"schedule", "model", "data"}
-    if name.startswith("rare_"):  # stages of one study, whose models train as any other but for a few params
-        shared |= {"cut", "rare_learn", "train"}
     assert sections - shared <= {name}
-
-
-def test_what_was_left_out_is_read_by_no_stage_that_learns_or_draws() -> None:
-    """Model, filter, nearest neighbours and classifiers of the study know what was kept, and nothing else."""
-    whole = {"data/processed/train.safetensors", "data/processed/test.safetensors"}
-    kept, left_out = "data/cut/50-0/train.safetensors", "data/cut/50-0/left_out.safetensors"
-    model, drawn = "models/rare/50-0.safetensors", "data/rare/50-0.safetensors"
-    read = {
-        name: {dep for dep in expanded(name, STAGES[name]["deps"]) if not dep.endswith(".py")}
-        for name in STAGES
-        if name == "cut" or name.startswith("rare_")
-    }
-    assert read == {
-        "cut": {"data/processed/train.safetensors"},
-        "rare_train": {kept},
-        "rare_draw": {kept, model},
-        "rare_choose": {kept, drawn, left_out},  # by which the arms are compared
-        "rare_confirm": {kept, drawn, "data/processed/test.safetensors"},  # likewise
-        "rare_oracle": whole,
-    }
-    # And the scripts name no other file.
-    for name in read:
-        named = {node.value for node in ast.walk(script(name)) if isinstance(node, ast.Constant)}
-        for path in whole - read[name]:
-            assert path not in named
-        assert ("data/processed" in named) == (name == "rare_oracle")
 
 
 @every_stage

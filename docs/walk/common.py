@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "src"))  # the library beside the chapters, wherever another one is installed
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]  # the library beside the chapters, wherever another one is installed
 
 import matplotlib  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -45,10 +45,10 @@ from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: 
 from ddpm.pipeline.console import UserError  # noqa: E402
 from ddpm.pipeline.params import load_params, parse, read_yaml  # noqa: E402
 from ddpm.sampling.samplers import SamplerParams  # noqa: E402
-from ddpm.study.augment import augmented  # noqa: E402
 from ddpm.training.loop import Training  # noqa: E402
 from ddpm.training.recipe import TrainParams  # noqa: E402
 from ddpm.training.setup import Setup, new_training, prepare  # noqa: E402
+from studies.rare_class.augment import augmented  # noqa: E402
 
 runtime = start()
 PARAMS = ROOT / "params.yaml"

@@ -1,6 +1,8 @@
 """The page and the model card, filled in from runs."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,14 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public sets; MNIST's files carry none
 
 
-def report(run: Run, against: Run | None, default: Run | None) -> str:
+def report(runs: Sequence[Run], default: Run | None) -> str:
     """One HTML file with all that it needs.
 
     Args:
-        run: what it is about.
-        against: what stands beside it, if anything.
+        runs: what it is about, and what stands beside that, if anything.
         default: whose params are the default ones, if known.
     """
-    runs = [run, *([against] if against else [])]
-    pipeline = run.mapping("dvc.yaml") or (default.mapping("dvc.yaml") if default else {})
+    run, against = runs[0], (runs[1] if len(runs) > 1 else None)
     params = {each.name: each.flat("params.yaml") for each in reversed(runs)}
     if default and default.flat("params.yaml") not in params.values():
         params = {f"default ({default.name})": default.flat("params.yaml"), **params}
@@ -39,25 +39,23 @@ def report(run: Run, against: Run | None, default: Run | None) -> str:
         training=drawn(charts.TRAINING, runs),
         distillation=drawn(charts.distillation(runs), runs),
         scores=tables.scores(runs),
-        not_run=tables.not_run(run),
         compared=list(params),
         params=tables.differences(list(params.values())),
         metrics=tables.changes(tables.metrics(against), tables.metrics(run)) if against else [],
-        hashes=tables.beside([tables.hashes(each, pipeline) for each in runs]),
-        environment=tables.beside([{"": each.flat("metrics/train/environment.json")} for each in runs])[""],
+        hashes=tables.beside([tables.hashes(each) for each in runs]),
+        environment=tables.beside([{"": environment(each)} for each in runs])[""],
     )
 
 
-def card(run: Run, default: Run | None) -> str:
+def card(run: Run) -> str:
     """A README.md with the front matter that Hugging Face's hub reads."""
-    pipeline = run.mapping("dvc.yaml") or (default.mapping("dvc.yaml") if default else {})
     return _template("card.md.j2", html=False).render(
         **facts(run),
         run=run,
         licences=LICENCES,
         scores=tables.scores([run]),
         index=tables.indexed(run),
-        hashes=tables.hashes(run, pipeline),
+        hashes=tables.hashes(run),
     )
 
 
@@ -72,14 +70,24 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def drawn(wanted: list[charts.Chart], runs: list[Run]) -> list[tuple[str, dict[str, Any]]]:
+def environment(run: Run) -> dict[str, Any]:
+    """Where it was trained; of a record, also how it was run."""
+    return run.mapping("run.json") | run.mapping("metrics/train/environment.json")
+
+
+def plain(text: str) -> str:
+    """Text of a user, such as the name of a class, that is to mean nothing in Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>&#|~!$])", r"\\\1", " ".join(text.split()))
+
+
+def drawn(wanted: Sequence[charts.Chart], runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
     """Titles and specifications of the charts for which there are values."""
     found = ((chart.title, charts.curves(chart, runs)) for chart in wanted)
     return [(title, spec) for title, spec in found if spec]
 
 
 def _template(name: str, html: bool) -> Template:
-    environment = Environment(
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=html,
         trim_blocks=True,
@@ -87,6 +95,7 @@ def _template(name: str, html: bool) -> Template:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["value"] = lambda value: value if isinstance(value, str) else json.dumps(value)
-    return environment.get_template(name)
+    templates.filters["count"] = lambda number: f"{number:,}"
+    templates.filters["plain"] = plain
+    templates.filters["value"] = lambda value: value if isinstance(value, str) else json.dumps(value)
+    return templates.get_template(name)

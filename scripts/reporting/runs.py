@@ -1,24 +1,24 @@
-"""What git keeps of a run, of the workspace, a folder, a revision or an experiment: metrics/, params.yaml, dvc.lock."""
+"""What a run has to show: params, metrics and hashes of the workspace, a revision, an experiment or a record."""
 
 import base64
 import csv
 import io
 import json
 import subprocess
-import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from dvc.scm import SCM, resolve_rev
 from dvc.utils.flatten import flatten
 from dvc.utils.serialize import parse_yaml
 
 from ddpm.pipeline.console import UserError, shown
+from scripts.reporting.staleness import pipeline, stale
 
-KEPT = ("metrics", "params.yaml", "dvc.lock", "dvc.yaml")
 TYPES = {".png": "image/png", ".gif": "image/gif"}
 MAIN = ("main", "origin/main")
 
@@ -28,13 +28,16 @@ class Run:
     """The files of one run by their paths, and what it is called; reading a file that is not there gives nothing."""
 
     name: str
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # params.yaml, and of metrics/ what stages that are up to date have made
     commit: str = ""  # of a revision, or the one that the workspace started from
+    stale: dict[str, str] = field(default_factory=dict)  # the other stages, and why they are not up to date
+    hashes: dict[str, str] = field(default_factory=dict)  # MD5 of all that the stages that are read and wrote
 
     @property
-    def shown(self) -> dict[str, bytes]:
-        """All but dvc.yaml, which only says what the others are."""
-        return {path: data for path, data in self.files.items() if path != "dvc.yaml"}
+    def left_out(self) -> str:
+        """One line on the stages that are not up to date; nothing where all are."""
+        names = ", ".join(f"{name} ({cause})" for name, cause in self.stale.items())
+        return names and f"{self.name}: not up to date with this run, numbers left out: {names}"
 
     def mapping(self, path: str) -> dict[str, Any]:
         """A JSON or YAML file.
@@ -74,40 +77,62 @@ class Run:
 
 
 def open_run(rev: str) -> Run:
-    """The workspace where `rev` is empty; a folder such as docs/fashion; or what DVC takes for a revision.
+    """The workspace where `rev` is empty; a record such as results/fashion; or what DVC takes for a revision.
 
     Raises:
         UserError: it is none of these.
     """
-    folder = Path(rev)
-    if (folder / "params.yaml").is_file():
-        paths = [each for name in KEPT for each in [folder / name, *sorted((folder / name).rglob("*"))]]
-        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
-        return Run(rev or "workspace", files, "" if rev else _git("rev-parse", "HEAD").decode().strip())
-    if not rev:
+    if not Path("params.yaml").is_file():
         raise UserError("params.yaml: no such file; run this at the top of the repository")
+    if not rev:
+        return _of_pipeline("workspace", None, _commit("HEAD"))
+    if (Path(rev) / "params.yaml").is_file():
+        return _record(Path(rev))
     try:
-        commit = str(resolve_rev(SCM("."), rev))
+        commit = _commit(str(resolve_rev(SCM("."), rev)))
     except DvcException:
-        raise UserError(f"{rev}: no revision, experiment or folder of a run; see git log and dvc exp list") from None
-    return Run(rev, _archived(commit), commit)
+        commit = ""
+    if not commit:
+        raise UserError(f"{rev}: no revision, experiment or record; see git log, dvc exp list and results/")
+    return _of_pipeline(rev, commit, commit)
 
 
 def main_run() -> Run | None:
     """The default, to which others are compared; None where no branch is called main."""
-    for name in MAIN:
-        if commit := _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode().strip():
-            return Run("main", _archived(commit), commit)
-    return None
+    commit = next(filter(None, map(_commit, MAIN)), "")
+    return _of_pipeline("main", commit, commit) if commit else None
 
 
-def _archived(commit: str) -> dict[str, bytes]:
-    names = _git("ls-tree", "--name-only", commit, *KEPT).decode().split()
-    with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, *names) if names else b"\0" * 1024)) as archive:
-        read = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
-        return {name: file.read() for name, file in read.items() if file}
+def _record(folder: Path) -> Run:
+    files = [folder / "params.yaml", folder / "run.json", *sorted((folder / "metrics").rglob("*"))]
+    read = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
+    run = Run(folder.as_posix(), read)
+    facts = run.mapping("run.json")
+    if facts.get("up_to_date") is not True:
+        raise UserError(
+            f"{folder}/run.json: does not say that all stages were up to date; python -m scripts.record does"
+        )
+    return Run(run.name, read, facts.get("commit") or "")
 
 
-def _git(*command: str) -> bytes:
-    """What git says, which is nothing where it fails."""
-    return subprocess.run(["git", *command], capture_output=True).stdout
+def _of_pipeline(name: str, rev: str | None, commit: str) -> Run:
+    """What the stages of the workspace, or of a revision, have made that are up to date."""
+    try:
+        with Repo(".", rev=rev, uninitialized=True) as repo:
+            left_out = stale(repo)
+            stages = [stage for stage in pipeline(repo).values() if stage.name not in left_out]
+            kept = [out.fs_path for stage in stages for out in stage.outs if not out.use_cache]
+            paths = [repo.fs.join(repo.root_dir, "params.yaml"), *kept]
+            read = {repo.fs.relpath(path, repo.root_dir): path for path in paths if repo.fs.isfile(path)}
+            files = {path: repo.fs.cat_file(fs_path) for path, fs_path in read.items()}
+            ends = [each for stage in stages for each in [*stage.deps, *stage.outs] if each not in stage.params]
+            hashes = {repo.fs.relpath(each.fs_path, repo.root_dir): each.hash_info.value for each in ends}
+    except DvcException as error:
+        raise UserError(f"{name}: DVC cannot read its pipeline ({shown(str(error))})") from None
+    return Run(name, files, commit, left_out, hashes)
+
+
+def _commit(rev: str) -> str:
+    """The commit that git finds there; nothing where there is none."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()

@@ -1,13 +1,10 @@
 """The numbers of a run beside those of another: scores, params, and the hashes of data, code and models."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dvc.utils.flatten import flatten
-
 from scripts.reporting.runs import Run
-from scripts.results import FILES, ROWS, of_row, shown
+from scripts.results import ROWS, cell, numbers
 
 MEANINGS = {
     "kept by the filter": "The share of drawn images to which a classifier gives the class asked for, or else some"
@@ -38,6 +35,9 @@ MEANINGS = {
 }
 
 
+COPIES = [name for name in ROWS if any(word in name for word in ("nearest", "copying", "copies", "ratio", "twins"))]
+
+
 class Score(NamedTuple):
     """A row of the table of scores."""
 
@@ -49,44 +49,17 @@ class Score(NamedTuple):
 
 def scores(runs: Sequence[Run]) -> list[Score]:
     """What any column has; the test images and the floor are those of the first run."""
-    found = [_numbers(run) for run in runs]
+    found = [numbers(run) for run in runs]
     columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "floor")]
-    table = []
-    for name, (digits, paths) in ROWS.items():
-        cells = []
-        for values, row in columns:
-            each = [shown(values, of_row(path, row), digits) for path in paths]
-            cells.append("" if set(each) == {"-"} else ", ".join(each).removesuffix(", -"))
-        if any(cells):
-            part = (
-                "bits"
-                if paths[0].startswith("bits")
-                else "copies"
-                if re.search("nearest|cop|twins", paths[0])
-                else "quality"
-            )
-            table.append(Score(name, MEANINGS.get(name, ""), part, cells))
-    return table
+    rows = {name: [cell(values, row, *of_row) for values, row in columns] for name, of_row in ROWS.items()}
+    return [Score(name, MEANINGS[name], part(name), cells) for name, cells in rows.items() if any(cells)]
 
 
-def _numbers(run: Run) -> dict[str, float]:
-    named = {name: run.flat(f"metrics/{file}") for name, file in FILES.items()}
-    return {
-        f"{name}.{key}": value
-        for name, values in named.items()
-        for key, value in values.items()
-        if isinstance(value, int | float)
-    }
-
-
-def not_run(run: Run) -> list[tuple[str, Any, Any]]:
-    """Params that were edited since their stages ran: names, what params.yaml has, and what dvc.lock has."""
-    stages = run.mapping("dvc.lock").get("stages", {}).values()
-    ran: dict[str, Any] = {}
-    for stage in stages:
-        ran |= flatten(stage.get("params", {}).get("params.yaml", {}))
-    now = run.flat("params.yaml")
-    return [(name, now[name], value) for name, value in sorted(ran.items()) if name in now and now[name] != value]
+def part(name: str) -> str:
+    """Where on the page a score stands."""
+    if name.startswith("bits"):
+        return "bits"
+    return "copies" if name in COPIES else "quality"
 
 
 def differences(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
@@ -123,24 +96,19 @@ def beside(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[list[Any
     }
 
 
-def hashes(run: Run, pipeline: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The MD5 of data, models and code, as dvc.lock has them of the stages in a dvc.yaml, where that is known."""
+def hashes(run: Run) -> dict[str, dict[str, str]]:
+    """The MD5 of data, models and code."""
     known: dict[str, dict[str, str]] = {"data": {}, "models": {}, "code": {}}
-    for name, stage in run.mapping("dvc.lock").get("stages", {}).items():
-        declared = pipeline.get("stages", {}).get(name.split("@")[0])
-        if pipeline and (declared is None or ("@" in name) != ("matrix" in declared)):
-            continue  # DVC keeps what a stage was before it was renamed
-        for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
-            top = entry["path"].split("/")[0]
-            kind = top if top in known else "code"
-            if top != "metrics":
-                known[kind][entry["path"]] = entry.get("md5", "")
-    return {kind: dict(sorted(paths.items())) for kind, paths in known.items()}
+    for path, md5 in sorted(run.hashes.items()):
+        top = path.split("/")[0]
+        if top != "metrics":
+            known[top if top in known else "code"][path] = md5
+    return known
 
 
 def indexed(run: Run) -> dict[str, float]:
     """The scores of the samples that a model card lists for search engines."""
-    found = _numbers(run)
+    found = numbers(run)
     paths = {
         "Frechet distance, classifier b": "scores.b.samples.frechet",
         "precision": "scores.samples.precision",

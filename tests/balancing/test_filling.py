@@ -1,4 +1,4 @@
-"""Filling classes: which candidates are kept, when a class is given up, and where it goes on."""
+"""Filling classes: which candidates are kept, and when a class is given up."""
 
 from pathlib import Path
 
@@ -6,15 +6,13 @@ import pytest
 import torch
 
 from ddpm.balancing.drawing import SPAN, Candidates, draw_class
-from ddpm.balancing.filling import Progress, Source, Tally, begun, chosen, fill
+from ddpm.balancing.filling import Kept, Source, Tally, chosen, fill
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError
 from tests.balancing.small_set import COUNTS, TESTED, candidates, noise, split, written
 from tests.cli.generating import CPU, sampler
-from tests.small import FRUITS
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +23,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
 
 
-def last(source: Source, wanted: dict[int, int], before: Progress | None = None) -> Progress:
-    before = before or begun(FRUITS.shape, {}, {})
-    return [before, *fill(source, wanted, before)][-1]
+def filled(source: Source, label: int, wanted: int) -> tuple[Tally, Kept]:
+    """The last tally, and all that is kept."""
+    tallies, parts = zip(*fill(source, label, wanted), strict=True)
+    return tallies[-1], Kept(*map(torch.cat, zip(*parts, strict=True)))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def judged(copies: str, taken: str, tally: Tally = Tally(), wanted: int = 99, tr
     images[4] = images[1]
     drawn = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
     masks = (torch.tensor([each == "x" for each in text]) for text in (copies, taken))
-    rows, tally = chosen(drawn, images[:1], *masks, tally, wanted, tries)
+    rows, tally = chosen(drawn, {images[0].numpy().tobytes()}, *masks, tally, wanted, tries)
     return "".join(map(str, rows.tolist())), tally
 
 
@@ -87,16 +86,15 @@ def test_no_more_are_looked_at_than_it_takes() -> None:
 
 
 def test_classes_are_filled_with_what_passes(source: Source) -> None:
-    found = last(source, {1: 6, 0: 3})
+    tally, kept = filled(source, 1, 6)
     drawn = candidates_of(source, 1, 40)
     rows = drawn.taken(1).nonzero().squeeze(1)[:6]
-    assert found.kept.labels.tolist() == [1] * 6
-    assert torch.equal(found.kept.images, drawn.images[rows])
-    assert found.kept.numbers.tolist() == drawn.numbers[rows].tolist()
-    assert torch.equal(found.kept.probability, drawn.probability[rows])
+    assert torch.equal(kept.images, drawn.images[rows])
+    assert kept.numbers.tolist() == drawn.numbers[rows].tolist()
+    assert torch.equal(kept.probability, drawn.probability[rows])
     drawn_until = int(rows[-1]) + 1
-    assert found.tallies[1] == Tally(drawn_until, 0, drawn_until - 6, 6)
-    assert found.tallies[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
+    assert tally == Tally(drawn_until, 0, drawn_until - 6, 6)
+    assert filled(source, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
 
 
 def candidates_of(source: Source, label: int, count: int) -> Candidates:
@@ -104,7 +102,7 @@ def candidates_of(source: Source, label: int, count: int) -> Candidates:
 
 
 def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
-    kept = last(source, {1: 4}).kept
+    _, kept = filled(source, 1, 4)
     assert source.train.labels[kept.nearest].tolist() == [1] * 4
     values = source.train.images[source.train.labels == 1].double() / 127.5 - 1
     for image, nearest, distance in zip(kept.images, kept.nearest, kept.distance, strict=True):
@@ -118,46 +116,26 @@ def test_what_equals_a_training_image_is_a_copy(source: Source) -> None:
     rows = drawn.taken(1).nonzero().squeeze(1)
     images = torch.cat([source.train.images, drawn.images[rows[:2]]])
     memorised = Split(images, torch.cat([source.train.labels, torch.tensor([1, 1])]))
-    found = last(source._replace(train=memorised), {1: 3})
-    assert found.tallies[1].copies == 2
-    assert found.kept.numbers.tolist() == drawn.numbers[rows[2:5]].tolist()
+    tally, kept = filled(source._replace(train=memorised), 1, 3)
+    assert tally.copies == 2
+    assert kept.numbers.tolist() == drawn.numbers[rows[2:5]].tolist()
 
 
 def test_a_least_probability_leaves_out_more(source: Source) -> None:
     drawn = candidates_of(source, 1, 40)
     least = float(drawn.probability[drawn.taken(1)].median())
-    kept = last(source._replace(least=least), {1: 5}).kept
+    _, kept = filled(source._replace(least=least), 1, 5)
     assert len(kept.numbers) == 5
     assert float(kept.probability.min()) >= least
     assert kept.numbers.tolist() == drawn.numbers[drawn.taken(1, least)][:5].tolist()
 
 
 def test_batches_decide_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = last(source, {1: 9, 2: 1})
+    whole_tally, whole = filled(source, 1, 9)
     monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 4)
-    parts = last(source, {1: 9, 2: 1})
-    assert parts.kept.numbers.tolist() == whole.kept.numbers.tolist()
-    assert parts.tallies == whole.tallies
-
-
-def test_cut_off_anywhere_it_goes_on_to_the_same(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 4)
-    source, wanted = source._replace(tries=4), {1: 5, 0: 2}
-    stations = [*fill(source, wanted, begun(FRUITS.shape, {}, {}))]
-    assert len(stations) > 4
-    for station in stations:
-        arrays, facts = station.saved()
-        found = last(source, wanted, begun(FRUITS.shape, arrays, facts))
-        assert found.tallies == stations[-1].tallies
-        assert all(torch.equal(*pair) for pair in zip(found.kept, stations[-1].kept, strict=True))
-
-
-def test_it_may_be_ended_at_each_step(source: Source) -> None:
-    def end(_: int) -> None:
-        raise UserError("enough")
-
-    with pytest.raises(UserError, match=r"^enough$"):
-        next(fill(source, {1: 1}, begun(FRUITS.shape, {}, {}), end))
+    tally, kept = filled(source, 1, 9)
+    assert tally == whole_tally
+    assert kept.numbers.tolist() == whole.numbers.tolist()
 
 
 def test_the_set_is_as_its_tests_take_it(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """The balanced folder: its pictures, its table, and that it is there whole or not at all."""
 
 import csv
-import fcntl
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from ddpm.balancing.drawing import SPAN
 from ddpm.balancing.filling import Kept
-from ddpm.balancing.folder import COLUMNS, Contents, check_free, whole, write_folder
+from ddpm.balancing.folder import COLUMNS, Contents, whole, write_folder
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from ddpm.ingest.folders import read_folder
@@ -34,11 +32,12 @@ def contents_of(card: DataCard = FRUITS, seed: int = 5) -> Contents:
     nearest = torch.tensor([last[label] for label in (numbers // SPAN).tolist()])
     shares = torch.linspace(0.5, 0.999, 25)
     kept = Kept(noise(25, 2, card), numbers, shares, nearest, shares / 10)
-    return Contents(card, train, test, kept, seed, "abc123", {"steps": 20})
+    return Contents(card, train, test, kept, {"seed": seed, "sha256": {"model": "abc123"}})
 
 
 def written(folder: Path, contents: Contents) -> list[dict[str, str]]:
     """The rows of the table."""
+    folder.mkdir(exist_ok=True)
     for _ in write_folder(folder, contents):
         pass
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
@@ -70,8 +69,9 @@ def test_all_pictures_are_there_in_one_format_and_the_table_says_what_they_are(c
             ]
             assert sorted(found) == sorted(image.numpy().tobytes() for image in real.images[real.labels == label])
     assert {row["class"] for row in rows} == {*card.classes}
+    assert {tuple(row[name] for name in COLUMNS[3:]) for row in rows if row["origin"] == "real"} == {("",) * 6}
     assert all(row["file"].split("/")[1] == row["class"] for row in rows)
-    assert json.loads((tmp_path / "balance.json").read_text()) == {"steps": 20}
+    assert json.loads((tmp_path / "balance.json").read_text()) == contents.settings
 
 
 def test_a_drawn_image_is_found_and_could_be_drawn_again(tmp_path: Path) -> None:
@@ -94,12 +94,6 @@ def test_a_drawn_image_is_found_and_could_be_drawn_again(tmp_path: Path) -> None
         assert torch.equal(pixels(tmp_path / row["nearest"]), contents.train.images[nearest])
 
 
-def test_real_images_have_no_more_than_a_place(tmp_path: Path) -> None:
-    real = [row for row in written(tmp_path, contents_of()) if row["origin"] == "real"]
-    assert len(real) == 41
-    assert {tuple(row[name] for name in COLUMNS[3:]) for row in real} == {("",) * 6}
-
-
 def test_names_and_places_do_not_tell_real_from_drawn(tmp_path: Path) -> None:
     rows = [row for row in written(tmp_path, contents_of()) if row["file"].startswith("train/fig/")]
     assert [row["file"] for row in rows] == [f"train/fig/{place:06d}.png" for place in range(20)]
@@ -110,17 +104,6 @@ def test_names_and_places_do_not_tell_real_from_drawn(tmp_path: Path) -> None:
     assert indices != sorted(indices)
     others = written(tmp_path / "other", contents_of(seed=6))
     assert [row["origin"] for row in others if row["file"].startswith("train/fig/")] != order
-
-
-def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        written(tmp_path / name, contents_of())
-    found = [
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
-        for name in ("a", "b")
-    ]
-    assert found[0] == found[1]
-    assert len(found[0]) == 68
 
 
 def test_it_is_a_folder_of_images_to_the_pipeline(tmp_path: Path) -> None:
@@ -163,27 +146,3 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     with whole(tmp_path / "out") as folder:
         (folder / "file").touch()
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["out", "out/file"]
-
-
-def test_two_processes_do_not_mix(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial").mkdir()
-    lock = os.open(tmp_path / ".out.partial", os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(UserError, match=r"out: another process is writing it; name another folder$"):
-            whole(tmp_path / "out").__enter__()
-    finally:
-        os.close(lock)
-
-
-def test_what_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/file").touch()
-    (tmp_path / "link").symlink_to("empty")
-    (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path / "empty")
-    for name in ("file", "full", "link", "empty"):
-        with pytest.raises(UserError, match=f"{name}: exists and is not an empty folder; nothing was written$"):
-            check_free(tmp_path / name)
-    check_free(tmp_path / "new")

@@ -23,20 +23,12 @@ PREPARED = {
     "train": {"images": 1234, "label_counts": {"cat": 1000, "<b>dog": 234}},
     "test": {"images": 100},
     "data": {"name": "mine", "shape": [3, 32, 48], "classes": ["cat", "<b>dog"]},
-    "follows": {"data.size": "32 x 48, their own"},
+    "follows": {"data.image_size": "32 x 48, their own"},
 }
 TRAINED = {"parameters": 54321, "images_seen": 9876, "follows": {"train.epochs": 5.5}}
 ENVIRONMENT = {"torch": "9.9.9", "device": "cpu"}
 PARAMS = "schedule: {timesteps: 100}\nmodel: {class_conditional: true, channels: null}\ntrain: {lr: 0.003}\n"
-LOCK = """
-stages:
-  gone: {outs: [{path: data/raw, md5: 00}]}
-  train:
-    deps: [{path: data/images, md5: d1}, {path: stages/train.py, md5: c1}]
-    outs: [{path: models/ddpm.safetensors, md5: e1}, {path: metrics/train/loss.csv, md5: f1}]
-  train@old: {outs: [{path: models/old.safetensors, md5: 00}]}
-"""
-PIPELINE = "stages: {train: {cmd: x}}\n"
+HASHES = {"data/images": "d1", "stages/train.py": "c1", "models/ddpm.safetensors": "e1", "metrics/train/loss.csv": "f1"}
 PICTURES = ["samples.png", "by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif"]
 
 
@@ -62,8 +54,8 @@ def whole_run(name: str = "mine", shade: int = 0, **more: Any) -> Run:
     files |= {f"metrics/{path}.json": json.dumps(more.get(path, value)).encode() for path, value in values.items()}
     files |= {f"metrics/evaluate/{path}": picture(shade, path[-3:]) for path in PICTURES}
     files["metrics/forward_diffusion/strip.png"] = picture(shade, "png")
-    texts = {"params.yaml": PARAMS, "dvc.lock": LOCK, "dvc.yaml": PIPELINE}
-    return Run(name, files | {path: more.get(path, text).encode() for path, text in texts.items()}, "0123456789abcdef")
+    files["params.yaml"] = more.get("params.yaml", PARAMS).encode()
+    return Run(name, files, "0123456789abcdef", hashes=HASHES)
 
 
 def picture(shade: int, kind: str) -> bytes:

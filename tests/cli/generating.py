@@ -1,4 +1,4 @@
-"""`python -m ddpm.cli.generate`, in the tests' own process and in one of its own, and models to draw from."""
+"""The command `ddpm`, in the tests' own process and in one of its own, and models to draw from."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.cli import generate
+from ddpm.cli import commands
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
@@ -20,7 +20,7 @@ from ddpm.sampling.samplers import SamplerParams
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, unet_params
 
-SOURCE = Path(generate.__file__).parents[1]
+SOURCE = Path(commands.__file__).parents[2]
 CPU = Runtime(torch.device("cpu"), torch.float32)
 COUNTS = (0, 30, 0, 10, 0, 0, 0, 60, 0, 0)
 ENVIRONMENT = {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32"}
@@ -34,11 +34,13 @@ def tiny_model(
     counts: tuple[int, ...] = COUNTS,
     early: bool = False,
     unlabelled: bool = False,
+    own: tuple[int, ...] = (),
 ) -> Path:
     """A tiny model whose every weight is random: at its start, a network would predict zero.
 
     Args:
         early, unlabelled: which guides it has.
+        own: the timesteps of a distilled model.
     """
     path = folder / "tiny.safetensors"
     params = unet_params(
@@ -46,21 +48,19 @@ def tiny_model(
     )
     schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps))
     now, before = (randomised(UNet(params, schedule, data), seed) for seed in (0, 1))
-    save_model(path, now, schedule, counts, before.state_dict() if early else None, unlabelled)
+    save_model(path, now, schedule, counts, before.state_dict() if early else None, unlabelled, own)
     return path
 
 
 def sampler(**changes: object) -> SamplerParams:
-    """What the options of `call` mean, but for the changes."""
+    """What the options of `generate` mean, but for the changes."""
     defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "variance": "posterior", "eta": 1.0}
     defaults |= {"guidance": 1.0, "guide": "early", "guidance_interval": (-4.0, 2.0)}
     return SamplerParams.model_validate({**defaults, "clip": True, "classes": "all", **changes})
 
 
-def call(model: Path, out: Path, *options: object) -> Path:
-    """Call main, on the CPU in float32 and by default with 5 steps, and leave torch's settings as they were."""
-    # The first of an option given twice is the default, the second what counts.
-    words = ["generate", "--model", model, "--out", out, "--steps", 5, *options]
+def call(*words: object) -> None:
+    """Run a command line in this process, on the CPU in float32, and leave torch's settings as they were."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
@@ -68,31 +68,35 @@ def call(model: Path, out: Path, *options: object) -> Path:
             patched.delenv("DDPM_THREADS", raising=False)
             for name, value in ENVIRONMENT.items():
                 patched.setenv(name, value)
-            patched.setattr(sys, "argv", [*map(str, words)])
-            generate.main()
+            commands.read([*map(str, words)]).run()
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def generate(model: Path, out: Path, *options: object) -> Path:
+    """Draw into a folder with 5 steps, where the options say nothing of steps."""
+    steps = [] if "--steps" in options else ["--steps", 5]
+    call("generate", "--model", model, "--out", out, *steps, *options)
     return out
 
 
-def started(*options: object, **environment: str) -> "subprocess.Popen[str]":
+def started(*words: object) -> "subprocess.Popen[str]":
     """The command line at work."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ddpm.cli.generate", *map(str, options)],
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(SOURCE), **environment},
+        [sys.executable, "-m", "ddpm", *map(str, words)],
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(SOURCE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        errors="surrogateescape",
     )
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Exit code, and of what it said the last line and all."""
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Exit code, and the last line of what it said."""
     output, errors = process.communicate(timeout=120)
     assert output == ""
     assert "Traceback" not in errors
-    return process.returncode, errors.rstrip("\n").split("\n")[-1].split("\r")[-1], errors
+    return process.returncode, errors.rstrip("\n").split("\n")[-1].split("\r")[-1]
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:

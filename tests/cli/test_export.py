@@ -19,7 +19,7 @@ from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import noise_predictor
 from ddpm.sampling.samplers import sample_loop
-from tests.cli.generating import CPU, sampler, tiny_model
+from tests.cli.generating import CPU, call, sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, FRUITS, unet_params
 
@@ -143,16 +143,9 @@ def test_a_scheduler_of_diffusers_draws_with_it_what_this_library_draws(guided: 
     assert torch.allclose(x_t, last.x_prev, atol=1e-4)
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, words)])
-    export.main()
-
-
-def test_command_writes_the_file(
-    guided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_writes_the_file(guided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "tiny.onnx"
-    call(monkeypatch, "--model", guided, "--out", out, "--half", "--guide", "early")
+    call("export", "--model", guided, "--out", out, "--half", "--guide", "early")
     data = out.read_bytes()
     early = load_model(guided).early
     assert early
@@ -176,9 +169,9 @@ def test_refusals_leave_what_was_there(guided: Path, tmp_path: Path, monkeypatch
     ]
     for words, message in refused:
         with pytest.raises(UserError, match=f"^{message}"):
-            call(monkeypatch, *words)
+            call("export", *words)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=re.escape("`pip install -e '.[export]'` installs them")):
-        call(monkeypatch, "--model", plain, "--out", out)
+        call("export", "--model", plain, "--out", out)
     assert out.read_bytes() == b"before"
     assert not (tmp_path / "x.bin").exists()

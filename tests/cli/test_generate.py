@@ -1,132 +1,289 @@
-"""What `python -m ddpm.cli.generate` draws, and the files that it leaves."""
+"""What `ddpm generate` draws, and the files that it leaves."""
 
+import csv
+import json
+import os
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ddpm.cli.options import DEFAULTS, GUIDED
 from ddpm.compute.device import Runtime
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import load_model
-from ddpm.sampling.drawing import draw_batch
-from tests.cli.generating import CPU, call, sampler, tiny_model
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import load_params
+from ddpm.sampling.drawing import draw_batch, draw_labels
+from stages.sample import SampleParams
+from tests.cli.generating import CPU, ended, generate, sampler, started, tiny_model, wait_for
+from tests.small import FRUITS
 
-Generate = Callable[..., np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=False)
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model files, by what they can do."""
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {"class_conditional": False},
+        "none": {"class_conditional": True},
+        "early": {"class_conditional": True, "early": True},
+        "unlabelled": {"class_conditional": True, "unlabelled": True},
+        "both": {"class_conditional": True, "early": True, "unlabelled": True},
+        "distilled": {"class_conditional": False, "own": (19, 12, 5)},
+        "fruits": {"class_conditional": True, "data": FRUITS, "counts": (30, 0, 60)},
+    }
+    return {kind: tiny_model(tmp_path_factory.mktemp(kind), **options) for kind, options in kinds.items()}
 
 
 @pytest.fixture
-def run(model: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Call main, by default into a new folder, which is returned."""
+def drawn(models: dict[str, Path], tmp_path: Path) -> Callable[..., Arrays]:
+    """The arrays that a model and options give."""
 
-    def run(*options: object, out: Path | None = None) -> Path:
-        return call(model, out or tmp_path / f"out{len(list(tmp_path.iterdir()))}", *options)
-
-    return run
-
-
-@pytest.fixture
-def drawn(run: Callable[..., Path]) -> Generate:
-    """The images that the options give."""
-
-    def drawn(*options: object) -> np.ndarray:
-        with np.load(run("--format", "npz", *options) / "images.npz") as arrays:
-            assert arrays.files == ["images", "classes"]
-            assert arrays["classes"].tolist() == list("0123456789")
-            return arrays["images"]
+    def drawn(kind: str, *options: object) -> Arrays:
+        out = tmp_path / str(len([*tmp_path.iterdir()]))
+        with np.load(generate(models[kind], out, "--format", "npz", *options) / "images.npz") as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
     return drawn
 
 
-def test_pngs_are_named_by_number_and_hold_the_images(run: Callable[..., Path], drawn: Generate) -> None:
-    out = run("--count", 3)
-    assert sorted(path.name for path in out.iterdir()) == ["000000.png", "000001.png", "000002.png"]
-    images = drawn("--count", 3)
-    for number in range(3):
+def expected(model: Path, seed: int, numbers: range, **changes: object) -> np.ndarray:
+    *_, last = draw_batch(load_model(model), sampler(**changes), seed, numbers, CPU)
+    return to_uint8(last.x_prev).permute(0, 2, 3, 1).squeeze(3).numpy()
+
+
+def test_pictures_and_arrays_hold_the_same(
+    models: dict[str, Path], drawn: Callable[..., Arrays], tmp_path: Path
+) -> None:
+    options = ["--count", 3, "--first", 8, "--seed", 1]
+    out = generate(models["none"], tmp_path / "out", *options)
+    arrays = drawn("none", *options)
+    assert sorted(path.name for path in out.iterdir()) == ["000008.png", "000009.png", "000010.png", "labels.csv"]
+    assert (arrays["images"].shape, arrays["images"].dtype) == ((3, 28, 28), np.uint8)
+    assert len(np.unique(arrays["images"])) > 50  # not all black, white or grey
+    for number, image in zip(range(8, 11), arrays["images"], strict=True):
         picture = Image.open(out / f"{number:06d}.png")
         assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (28, 28))
-        assert np.array_equal(np.asarray(picture), images[number])
+        assert np.array_equal(np.asarray(picture), image)
 
 
-def test_npz_is_one_array_of_bytes(run: Callable[..., Path]) -> None:
-    out = run("--format", "npz", "--count", 4)
-    assert [path.name for path in out.iterdir()] == ["images.npz"]
-    with np.load(out / "images.npz") as arrays:
-        assert arrays["images"].shape == (4, 28, 28)
-        assert arrays["images"].dtype == np.uint8
-        assert len(np.unique(arrays["images"])) > 50  # not all black, white or grey
+def test_equal_seeds_give_equal_files_and_others_do_not(models: dict[str, Path], tmp_path: Path) -> None:
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        generate(models["plain"], tmp_path / name, "--count", 2, "--seed", seed)
+    contents = [[path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in "abc"]
+    assert contents[0] == contents[1] != contents[2]
+    assert contents[0][0] != contents[0][1]
 
 
-@pytest.mark.parametrize("image_format", ["png", "npz"])
-def test_equal_seeds_give_equal_files(run: Callable[..., Path], image_format: str) -> None:
-    first, second = (run("--format", image_format, "--count", 2, "--seed", 7) for _ in range(2))
-    names = sorted(path.name for path in first.iterdir())
-    assert names == sorted(path.name for path in second.iterdir())
-    for name in names:
-        if image_format == "png":
-            assert (first / name).read_bytes() == (second / name).read_bytes()
-        else:
-            assert np.array_equal(np.load(first / name)["images"], np.load(second / name)["images"])
-
-
-def test_images_and_seeds_differ(drawn: Generate) -> None:
-    images, others = drawn("--count", 2, "--seed", 1), drawn("--count", 2, "--seed", 2)
-    assert not np.array_equal(images[0], images[1])
-    assert not np.array_equal(images, others)
-
-
-def test_the_count_does_not_change_an_image(drawn: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In batches of two, so that more images mean more batches."""
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 2)
-    images = drawn("--count", 5)
-    assert images.shape == (5, 28, 28)
-    assert np.array_equal(drawn("--count", 2), images[:2])
-    assert np.array_equal(drawn("--count", 4), images[:4])
-
-
-def test_the_batch_does_not_change_an_image(drawn: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for rounding: a convolution may sum in another order for another number of images."""
-    together = drawn("--count", 5).astype(int)
+def test_count_first_and_batches_do_not_change_an_image(
+    drawn: Callable[..., Arrays], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = drawn("none", "--count", 5)["images"].astype(int)
     monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 1)
-    assert np.abs(drawn("--count", 5) - together).max() <= 1
-
-
-def test_first_goes_on(run: Callable[..., Path], drawn: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 1)
-    images = drawn("--count", 5)
-    assert np.array_equal(drawn("--first", 3, "--count", 2), images[3:])
-    out = run("--first", 3, "--count", 2)
-    assert sorted(path.name for path in out.iterdir()) == ["000003.png", "000004.png"]
-    assert np.array_equal(np.asarray(Image.open(out / "000004.png")), images[4])
+    single = drawn("none", "--count", 5)
+    assert np.abs(single["images"] - together).max() <= 1  # a convolution may sum in another order for another batch
+    for first, count in ((0, 2), (3, 2)):
+        part = drawn("none", "--first", first, "--count", count)
+        assert np.array_equal(part["images"], single["images"][first : first + count])
+        assert np.array_equal(part["labels"], single["labels"][first : first + count])
 
 
 @pytest.mark.parametrize(
-    ("options", "changes"),
+    ("kind", "options", "changes"),
     [
-        ([], {}),
-        (["--eta", 0], {"eta": 0.0}),
-        (["--steps", 20], {"steps": 20}),
+        ("plain", "", {}),
+        ("plain", "--eta 0 --spacing power", {"eta": 0.0, "spacing": "power"}),
+        ("plain", "--steps 20", {"steps": 20}),
         (
-            ["--sampler", "ddpm", "--variance", "beta", "--no-clip"],
+            "plain",
+            "--sampler ddpm --variance beta --no-clip",
             {"sampler": "ddpm", "variance": "beta", "clip": False},
         ),
+        ("early", "", {"guidance": 1.3}),
+        ("unlabelled", "", {"guidance": 1.0}),
+        ("none", "--guidance 1 --guidance-interval=-9,9", {"guidance": 1.0}),
+        ("both", "--guidance 0", {"guidance": 0.0}),
+        ("both", "--guidance 4.5", {"guidance": 4.5}),
+        ("both", "--guidance-interval=-1.5,0.25", {"guidance": 1.3, "guidance_interval": (-1.5, 0.25)}),
+        ("both", "--guide unlabelled", {"guidance": 1.3, "guide": "unlabelled"}),
+        ("distilled", "--steps 3", {"sampler": "ddpm", "steps": None, "spacing": None}),
+        ("distilled", "--steps 3 --sampler ddim", {"sampler": "ddim", "steps": None, "spacing": None}),
     ],
 )
 def test_options_reach_the_sampler(
-    options: list[object], changes: dict[str, object], drawn: Generate, model: Path
+    kind: str, options: str, changes: dict[str, object], models: dict[str, Path], drawn: Callable[..., Arrays]
 ) -> None:
-    images = drawn("--count", 2, "--seed", 3, *options)
-    *_, last = draw_batch(load_model(model), sampler(**changes), 3, [0, 1], CPU)
-    assert np.array_equal(images, to_uint8(last.x_prev).squeeze(1).numpy())
+    images = drawn(kind, "--count", 2, "--seed", 3, *options.split())["images"]
+    assert np.array_equal(images, expected(models[kind], 3, range(2), **changes))
 
 
-def test_options_change_the_images(drawn: Generate) -> None:
-    choices: list[list[object]] = [[], ["--eta", 0], ["--sampler", "ddpm", "--variance", "beta"], ["--steps", 4]]
-    results = [drawn("--count", 1, *options).tobytes() for options in choices]
-    assert len(set(results)) == len(choices)
+def test_the_defaults_are_those_of_the_pipeline() -> None:
+    for name in ("gallery", "population"):
+        params = load_params(SampleParams, f"sample.{name}", Path("params.yaml"))
+        assert {key: getattr(params, key) for key in GUIDED} == GUIDED
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "labels"),
+    [
+        ("none", [], {1, 3, 7}),
+        ("none", ["--classes", "all"], {1, 3, 7}),
+        ("none", ["--classes", "7,1"], {7, 1}),
+        ("fruits", ["--classes", "pear"], {2}),
+        ("fruits", [], {0, 2}),
+    ],
+)
+def test_classes_that_are_asked_for_are_drawn_and_named(
+    kind: str,
+    options: list[str],
+    labels: set[int],
+    models: dict[str, Path],
+    drawn: Callable[..., Arrays],
+    tmp_path: Path,
+) -> None:
+    options = ["--count", "20", "--first", "3", "--seed", "2", *options]
+    arrays, loaded = drawn(kind, *options), load_model(models[kind])
+    names = loaded.card.data.classes
+    params = sampler(classes=[names[label] for label in labels], spacing="trailing" if kind == "none" else "log_snr")
+    assert set(arrays["labels"].tolist()) == labels
+    assert arrays["labels"].tolist() == draw_labels(loaded.card, params, 2, range(3, 23)).tolist()
+    assert arrays["classes"].tolist() == [*names]
+    assert np.array_equal(arrays["images"], expected(models[kind], 2, range(3, 23), **params.model_dump()))
+    out = generate(models[kind], tmp_path / "png", *options)
+    rows = [f"{number:06d}.png,{names[label]}" for number, label in enumerate(arrays["labels"], start=3)]
+    assert (out / "labels.csv").read_text().splitlines() == ["image,label", *rows]
+    assert np.array_equal(np.asarray(Image.open(out / "000003.png")), arrays["images"][0])
+
+
+def test_names_of_any_characters_come_back_from_the_table(tmp_path: Path) -> None:
+    names = ("a, b", "a 'b'", "010", "\u00e9\u2603", "NA")
+    data = FRUITS.model_copy(update={"classes": names})
+    model = tiny_model(tmp_path, class_conditional=True, data=data, counts=(1,) * 5)
+    for index, name in enumerate(names):
+        out = generate(
+            model,
+            tmp_path / str(index),
+            "--count",
+            1,
+            "--steps",
+            1,
+            "--classes",
+            json.dumps([name], ensure_ascii=False),
+        )
+        with (out / "labels.csv").open(encoding="utf-8", newline="") as file:
+            assert [*csv.reader(file)] == [["image", "label"], ["000000.png", name]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "key"),
+    [
+        ("plain", "--count 0", "ddpm generate: --count: "),
+        ("plain", "--count 1e3", "ddpm generate: --count: "),
+        ("plain", "--seed 9223372036854775808", "ddpm generate: --seed: "),
+        ("plain", "--first=-1", "ddpm generate: --first: "),
+        ("plain", "--steps 0", "ddpm generate: --steps: "),
+        ("plain", "--eta nan", "ddpm generate: --eta: "),
+        ("plain", "--guidance 1001", "ddpm generate: --guidance: "),
+        ("plain", "--sampler plms", "ddpm generate: --sampler: "),
+        ("plain", "--guidance-interval 1,2,3", "ddpm generate: --guidance-interval: "),
+        ("plain", "--guidance-interval=2,-4", "options: 1 invalid\n  guidance_interval: "),
+        ("plain", "--nonsense 1", "unrecognized arguments: --nonsense"),
+        ("plain", "--steps 21", "steps is 21"),
+        ("plain", "--classes 1", "classes: this model is not class-conditional"),
+        ("none", "--classes 7,2", "classes: the model has not seen 2"),
+        ("fruits", "--classes 0", "classes: no class is named 0"),
+        ("none", "--guide early", "guidance: 1.3, but this model has no guide early"),
+        ("early", "--guide unlabelled", "guidance: 1.3, but this model has no guide unlabelled"),
+        ("distilled", "--steps 4", "steps: 4"),
+        ("distilled", "--steps 3 --sampler dpmpp_2m", "sampler: "),
+        ("distilled", "--steps 3 --guidance 1.5", "guidance: 1.5"),
+        ("missing", "", "missing.safetensors: no such file"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_is_written(
+    kind: str, options: str, key: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(key)}"):
+        generate(models.get(kind, Path("missing.safetensors")), tmp_path / "out", *options.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_that_are_not_finite_end_it(models: dict[str, Path], tmp_path: Path) -> None:
+    arrays, metadata = load_arrays(models["plain"])
+    save_arrays(tmp_path / "model", {name: torch.full_like(each, 1e38) for name, each in arrays.items()}, metadata)
+    with pytest.raises(UserError, match=r"^image 7: the model's predictions are not finite; "):
+        generate(tmp_path / "model", tmp_path / "out", "--first", 7)
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_a_folder_with_something_in_it_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="exists and is not an empty folder"):
+        generate(models["plain"], models["plain"].parent)
+    (tmp_path / "empty").mkdir()
+    generate(models["plain"], tmp_path / "empty", "--count", 1)
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send Ctrl-C after so many steps."""
+    steps = iter(range(step))
+
+    def interrupted(*arguments: Any) -> Any:
+        for each in draw_batch(*arguments):
+            if next(steps, None) is None:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield each
+
+    monkeypatch.setattr("ddpm.cli.generate.draw_batch", interrupted)
+
+
+@pytest.mark.parametrize("image_format", ["png", "npz"])
+def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_drawn(
+    image_format: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 3)
+    options = ["--format", image_format, "--seed", 4]
+    with monkeypatch.context() as patched:
+        interrupt_at(12, patched)
+        going_on = "interrupted after 6 of 20 images; go on with --first 106 --count 14 and another --out"
+        with pytest.raises(UserError, match=f"^{going_on}$"):
+            generate(models["none"], tmp_path / "out", *options, "--count", 20, "--first", 100)
+    generate(models["none"], tmp_path / "whole", *options, "--count", 6, "--first", 100)
+    found, whole = ({path.name: path for path in (tmp_path / name).iterdir()} for name in ("out", "whole"))
+    assert sorted(found) == sorted(whole)
+    if image_format == "png":
+        assert all(path.read_bytes() == whole[name].read_bytes() for name, path in found.items())
+    else:
+        with np.load(found["images.npz"]) as ours, np.load(whole["images.npz"]) as others:
+            assert all(np.array_equal(ours[name], others[name]) for name in ("images", "labels", "classes"))
+
+
+def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, class_conditional=True, timesteps=1000)
+    process = started("generate", "--model", model, "--out", tmp_path / "out", "--count", 2000, "--steps", 50)
+    wait_for((tmp_path / "out/labels.csv").exists, process)
+    process.send_signal(signal.SIGTERM)
+    code, line = ended(process)
+    assert code == 1
+    assert re.fullmatch(r"error: interrupted after \d+ of 2000 images; go on with --first .*", line)
+
+
+def test_help_names_every_option_and_a_mistake_ends_with_one_line(models: dict[str, Path], tmp_path: Path) -> None:
+    output, _ = started("generate", "--help").communicate(timeout=100)
+    assert {*re.findall(r"^  --([a-z-]+)", output, flags=re.MULTILINE)} == {
+        *("model", "out", "count", "format", "seed", "first"),
+        *(name.replace("_", "-") for name in DEFAULTS),
+    }
+    assert "{ddpm,ddim,dpmpp_2m}" in output
+    process = started("generate", "--model", models["plain"], "--out", tmp_path / "out", "--steps", "much")
+    code, line = ended(process)
+    assert code == 1
+    assert line.startswith("error: ddpm generate: --steps: ")

@@ -4,9 +4,9 @@ import contextlib
 
 import pytest
 import torch
+from ddpm.compute.capture import PLAIN_CALLS, Captured, captured
 from torch import Tensor
 
-from ddpm.compute.capture import PLAIN_CALLS, Captured, captured
 from ddpm.pipeline.console import UserError
 from tests.like_a_gpu import graphs_of_a_cpu
 

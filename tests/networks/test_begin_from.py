@@ -100,7 +100,7 @@ def test_a_network_that_is_told_none_may_begin_from_one_that_is(start: Path) -> 
 @pytest.mark.parametrize(
     ("data", "changes", "says"),
     [
-        (DIGITS, {}, "data.size and colour, (3, 16, 8), where (1, 28, 28) is set"),
+        (DIGITS, {}, "data.image_size and colour, (3, 16, 8), where (1, 28, 28) is set"),
         (FRUITS, {"channels": (4, 8)}, "model.channels, (4, 6), where (4, 8) is set"),
         (FRUITS, {"channels": (4,)}, "model.channels, (4, 6), where (4,) is set"),
         (FRUITS, {"channels": None, "patch_size": None}, "model.channels, (4, 6), where (64, 128) is set"),

@@ -192,8 +192,8 @@ def test_early_weights_that_do_not_fit_what_the_card_claims_are_refused(
     ("guides", "says"),
     [
         (["late"], "guides.0: input should be 'early' or 'unlabelled', got \"late\""),
-        ("early", 'guides: input should be a valid array, got "early"'),
-        (None, "guides: input should be a valid array, got null"),
+        ("early", 'guides: must be a list, in brackets, got "early"'),
+        (None, "guides: must be a list, in brackets, got null"),
         (["unlabelled"], "the whole file: guides: a network that is told no class is always unlabelled"),
     ],
     ids=str,

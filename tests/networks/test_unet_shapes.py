@@ -89,35 +89,35 @@ def test_the_choice_divides_what_is_not_square(size: tuple[int, int]) -> None:
             1,
             (28, 28),
             "model.channels: 4 of them, with model.patch_size 1, shrink images by 8, which must divide 28 x 28; set "
-            "data.size to 32 x 32, say, or change one of these",
+            "data.image_size to 32 x 32, or change one of these",
         ),
         (
             (8, 8, 8),
             2,
             (16, 28),
             "model.channels: 3 of them, with model.patch_size 2, shrink images by 8, which must divide 16 x 28; set "
-            "data.size to 16 x 32, say, or change one of these",
+            "data.image_size to 16 x 32, or change one of these",
         ),
         (
             (8, 8, 8, 8, 8),
             4,
             (28, 28),
             "model.channels: 5 of them, with model.patch_size 4, shrink images by 64, which must divide 28 x 28; set "
-            "data.size to 64 x 64, say, or change one of these",
+            "data.image_size to 64 x 64, or change one of these",
         ),
         (
             None,
             4,
             (30, 33),
             "model.channels: 1 of them, with model.patch_size 4, shrink images by 4, which must divide 30 x 33; set "
-            "data.size to 32 x 32, say, or change one of these",
+            "data.image_size to 32 x 32, or change one of these",
         ),
         (
             None,
             None,
             (29, 28),
             "model.channels: 3 of them, with model.patch_size 1, shrink images by 4, which must divide 29 x 28; set "
-            "data.size to 28 x 28, say, or change one of these",
+            "data.image_size to 28 x 28, or change one of these",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_size_that_is_suggested_is_taken() -> None:
             try:
                 params.for_images((1, side, 64))
             except ValueError as error:
-                height = int(str(error).split("data.size to ")[1].split(" x ")[0])
+                height = int(str(error).split("data.image_size to ")[1].split(" x ")[0])
                 assert params.for_images((1, height, 64)) == params
                 assert abs(height - side) < 8
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from ddpm.parallel.group import ALONE, Group, join, launched, place
 from torch import distributed as dist
 
 from ddpm.parallel import group as grouping
-from ddpm.parallel.group import ALONE, Group, join, launched, place
 from ddpm.pipeline.console import UserError
 from tests.parallel.two_processes import in_two_processes
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddpm.parallel.launch import on_several_machines, shared_out, wanted_processes
 
 from ddpm.parallel import launch as launching
-from ddpm.parallel.launch import on_several_machines, shared_out, wanted_processes
 from ddpm.pipeline.console import UserError
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddpm.parallel.resume import OTHERS_KEPT, State, stopping
 from torch import Tensor
 
-from ddpm.parallel.resume import OTHERS_KEPT, State, stopping
 from ddpm.pipeline.arrays import save_arrays
 from ddpm.pipeline.console import UserError
 

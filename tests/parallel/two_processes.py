@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from ddpm.parallel.group import Group, join, place
 
 Work = Callable[[Group], object]

@@ -1,23 +1,29 @@
+"""Figures, tables of images, text and encoded pictures."""
+
 import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
-from ddpm.pictures.figures import DPI, LONGEST, MOST_NAMES, class_histogram, image_table, to_png
-
-
-def opened(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+from ddpm.pictures.figures import (
+    DPI,
+    MARGIN,
+    class_histogram,
+    class_label,
+    image_gif,
+    image_png,
+    image_table,
+    text_rows,
+    tile,
+    to_png,
+)
 
 
 def numbered(*shape: int) -> torch.Tensor:
@@ -25,43 +31,17 @@ def numbered(*shape: int) -> torch.Tensor:
     return torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).view(shape)
 
 
-def test_image_table_shows_each_image_unscaled_at_its_place() -> None:
-    images = numbered(2, 3, 1, 4, 4)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_table_shows_each_image_unscaled_at_its_place(channels: int) -> None:
+    images = numbered(2, 3, channels, 4, 4)
     figure = image_table(images, ["a", "b"], "all of them")
     assert len(figure.axes) == 6
-    for index, axis in enumerate(figure.axes):
+    for axis, image in zip(figure.axes, images.flatten(0, 1), strict=True):
         (shown,) = axis.images
-        assert np.array_equal(shown.get_array(), images.flatten(0, 2)[index].numpy())
+        assert np.array_equal(shown.get_array(), image.permute(1, 2, 0).squeeze(2).numpy())
         assert (shown.norm.vmin, shown.norm.vmax) == (0, 255)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "", "", "", ""]
     assert figure.get_suptitle() == "all of them"
-    plt.close(figure)
-
-
-def test_image_table_shows_colours() -> None:
-    images = numbered(1, 2, 3, 4, 5)
-    for axis, image in zip(image_table(images).axes, images[0], strict=True):
-        assert np.array_equal(axis.images[0].get_array(), image.permute(1, 2, 0).numpy())
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "size"),
-    [
-        (28, 28, (7.5, 2.0)),
-        (128, 128, (7.5, 2.0)),
-        (128, 112, (6.5625, 2.0)),
-        (12, 24, (7.5, 1.25)),
-        (40, 12, (5.6, 2.0)),  # titles need the width
-        (8, 128, (7.5, 0.9)),
-    ],
-)
-@pytest.mark.filterwarnings("error")
-def test_a_table_s_cells_have_the_images_aspect_ratio(height: int, width: int, size: tuple[float, float]) -> None:
-    figure = image_table(torch.zeros(2, 10, 1, height, width, dtype=torch.uint8), ["title"] * 10)
-    assert tuple(figure.get_size_inches()) == pytest.approx(size)
-    figure.draw_without_rendering()
-    box = figure.axes[0].get_window_extent()
-    assert box.width / box.height == pytest.approx(width / height)
 
 
 def test_class_histogram_draws_percentages_side_by_side() -> None:
@@ -69,54 +49,46 @@ def test_class_histogram_draws_percentages_side_by_side() -> None:
     bars = figure.axes[0].patches
     assert [bar.get_height() for bar in bars] == [25, 75, 50, 50]
     assert [bar.get_x() for bar in bars] == pytest.approx([-0.4, 0.6, 0.0, 1.0])
-    assert [bar.get_width() for bar in bars] == pytest.approx([0.4] * 4)
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["samples", "images"]
-    plt.close(figure)
 
 
-def tick_labels(classes: int, names: list[str]) -> tuple[list[str], float, list[float]]:
-    """The labels, their angle, and the figure's size."""
-    figure = class_histogram({"samples": [1 / classes] * classes}, "classes", names)
-    labels = figure.axes[0].get_xticklabels()
-    return [label.get_text() for label in labels], labels[0].get_rotation(), [*figure.get_size_inches()]
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("cat", "cat"),
+        ("Äffchen", "Äffchen"),
+        ("猫", "class 1"),
+        ("apple 🍎", "class 1"),
+        ("x" * 19 + "y猫", "x" * 19 + "…"),
+    ],
+)
+def test_a_class_whose_name_the_font_cannot_write_has_its_number(name: str, written: str) -> None:
+    assert class_label(["dog", name], 1) == written
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = to_png(class_histogram({"samples": [0.5, 0.5]}, "classes", ["dog", name]))
+    assert picture == to_png(class_histogram({"samples": [0.5, 0.5]}, "classes", ["dog", written]))
 
 
-def test_long_names_stand_aslant_and_are_cut() -> None:
-    names = ["$a$ is no formula $b$", "a cat", *"abcdefgh"]
-    labels, angle, size = tick_labels(10, names)
-    assert labels == ["$a$ is no formula $…", "a cat", *"abcdefgh"]
-    assert angle == 60
-    assert size == pytest.approx([6, 3 + 0.06 * LONGEST])
+def test_long_names_are_cut_and_stand_aslant_and_of_many_only_some_are_written() -> None:
+    for names, written, angle in (
+        ([*"abc"], [*"abc"], 0),
+        (["$a$ is no formula $b$", *"abcdefghi"], ["$a$ is no formula $…", *"abcdefghi"], 60),
+        ([f"class {label}" for label in range(1000)], [f"class {label}" for label in range(0, 1000, 10)], 60),
+    ):
+        figure = class_histogram({"samples": [1 / len(names)] * len(names)}, "classes", names)
+        labels = figure.axes[0].get_xticklabels()
+        assert [label.get_text() for label in labels] == written
+        assert labels[0].get_rotation() == angle
+        assert figure.get_figwidth() <= 16
 
 
-@pytest.mark.parametrize(("classes", "width"), [(1, 6), (20, 6), (50, 8), (100, 16), (1000, 16)])
-def test_a_histogram_of_many_classes_has_bounds(classes: int, width: float) -> None:
-    numbers, _, size = tick_labels(classes, [str(index) for index in range(classes)])
-    assert numbers == [str(index) for index in range(0, classes, max(1, classes // MOST_NAMES))]
-    assert size[0] == pytest.approx(width)
-    names, _, size = tick_labels(classes, [f"class {index}" for index in range(classes)])
-    assert names == [f"class {index}" for index in range(0, classes, max(1, classes // MOST_NAMES))]
-    assert size[0] == pytest.approx(width)
-
-
-def table() -> Figure:
-    return image_table(numbered(1, 2, 3, 4, 4), ["left", "right"], "title")
-
-
-def test_equal_figures_give_equal_png_bytes() -> None:
-    assert to_png(table()) == to_png(table())
-
-
-def test_to_png_is_decodable_and_closes_the_figure() -> None:
-    before = plt.get_fignums()
-    picture = opened(to_png(table()))
-    assert picture.format == "PNG"
+def test_equal_figures_give_equal_png_bytes_without_a_date() -> None:
+    tables = [to_png(image_table(numbered(1, 2, 3, 4, 4), ["left", "right"], "title")) for _ in range(2)]
+    picture = Image.open(io.BytesIO(tables[0]))
+    assert tables[0] == tables[1]
     assert picture.size == (int(1.5 * DPI), int(1.25 * DPI))
-    assert plt.get_fignums() == before
-
-
-def test_to_png_carries_no_date() -> None:
-    assert set(opened(to_png(table())).info) <= {"Software", "dpi"}
+    assert set(picture.info) <= {"Software", "dpi"}
 
 
 def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
@@ -129,3 +101,49 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> No
     command, source = [sys.executable, "-c", code], Path(__file__).parents[2] / "src"
     drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
     assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title", ["b"]))
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_image_png_enlarges_every_pixel(channels: int, mode: str) -> None:
+    image = numbered(channels, 2, 3)
+    picture = Image.open(io.BytesIO(image_png(image, scale=4)))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", mode, (12, 8))
+    seen = np.asarray(picture).reshape(8, 12, channels)
+    for channel in range(channels):
+        enlarged = np.kron(image[channel].numpy(), np.ones((4, 4), dtype=np.uint8))
+        assert np.array_equal(seen[..., channel], enlarged)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tile_lays_out_row_by_row_with_white_between(channels: int) -> None:
+    images = torch.randint(0, 255, (6, channels, 28, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    picture = tile(images, 3)
+    assert (picture.dtype, picture.shape) == (torch.uint8, (channels, 62, 3 * 42 + 2))
+    for index in range(6):
+        top, left = 2 + index // 3 * 30, 2 + index % 3 * 42
+        assert torch.equal(picture[:, top : top + 28, left : left + 40], images[index])
+    assert (picture == 255).sum() == picture.numel() - images.numel()
+    assert tile(images, 8).shape == (channels, 32, 6 * 42 + 2)
+
+
+def test_text_rows_are_as_high_as_told_and_flush_right() -> None:
+    dark = text_rows(["I", "", "III"], 40)[0] < 128
+    assert len(dark) == 120
+    assert not dark[40:80].any()
+    for row in (dark[:40], dark[80:]):
+        down, across = row.nonzero().T
+        assert abs(down.min() + down.max() - 39) <= 4, "in the middle"
+        assert dark.shape[1] - MARGIN - 3 <= across.max() < dark.shape[1] - MARGIN
+
+
+@pytest.mark.parametrize("colours", [[(0,), (100,)], [(200, 30, 7), (7, 30, 200)]], ids=["grey", "colour"])
+def test_image_gif_keeps_frames_and_durations(colours: list[tuple[int, ...]]) -> None:
+    frames = [torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(-1, 3, 4) for colour in colours]
+    data = image_gif(frames, scale=2)
+    assert data == image_gif(frames, scale=2)
+    picture = Image.open(io.BytesIO(data))
+    assert (picture.n_frames, picture.info["loop"]) == (2, 0)
+    for index, (colour, milliseconds) in enumerate(zip(colours, (200, 2000), strict=True)):
+        picture.seek(index)
+        assert picture.info["duration"] == milliseconds
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.broadcast_to(colour, (6, 8, 3)))

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from ddpm.pipeline.lock import holds, take_lock, try_lock
 
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.lock import holds, take_lock, try_lock
 
 
 def test_a_lock_lasts_as_long_as_its_file_is_open(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from ddpm.pipeline.lock import try_lock
 
 from ddpm.pipeline import process, provenance, stage
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.lock import try_lock
 from ddpm.pipeline.params import Section, Sections
 from ddpm.pipeline.stage import Stage, run_stage
 from scripts.closure import closure

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.images.pixels import to_float
-from ddpm.scoring.components import COMPONENTS, principal_components
+from ddpm.scoring.components import principal_components
 
 
 def patterns(count: int, seed: int = 0) -> Tensor:
@@ -27,22 +26,6 @@ def test_the_directions_are_those_in_which_images_vary_most() -> None:
     torch.testing.assert_close(found.directions.T @ found.directions, torch.eye(2), rtol=0, atol=1e-5)
 
 
-def test_projected_training_images_are_centered_and_uncorrelated() -> None:
-    images = torch.randint(256, (3000, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    seen = principal_components(images)(images)
-    assert seen.shape == (3000, COMPONENTS)
-    assert seen.mean(0).abs().max() < 1e-4
-    covariance = torch.cov(seen.T)
-    assert (covariance - covariance.diag().diag()).abs().max() < 0.05 * covariance.diag().min()
-
-
-def test_images_are_rebuilt_from_as_many_components_as_they_vary_in() -> None:
-    images = patterns(500)
-    found = principal_components(images, 2)
-    rebuilt = found(images) @ found.directions.T + found.mean
-    assert (rebuilt - to_float(images).flatten(1)).abs().max() < 0.02  # of 2; levels are rounded
-
-
 def test_the_same_every_time_and_whatever_was_drawn_before() -> None:
     images = patterns(300)
     first = principal_components(images)
@@ -55,4 +38,6 @@ def test_the_same_every_time_and_whatever_was_drawn_before() -> None:
 @pytest.mark.parametrize(("count", "expected"), [(3, 3), (30, 30), (300, 40)])
 def test_of_few_images_there_are_fewer(count: int, expected: int) -> None:
     images = torch.randint(256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert principal_components(images)(images).shape == (count, expected)
+    seen = principal_components(images)(images)
+    assert seen.shape == (count, expected)
+    assert seen.mean(0).abs().max() < 1e-4

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_float
 from ddpm.scoring import copying
 from ddpm.scoring.copying import copying_z, nearest_neighbours, nearness
-from tests.small import DIGITS, FRUITS
+from tests.small import FRUITS
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -21,24 +20,6 @@ def levels(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
     """uint8 images."""
     source = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, *shape), generator=source, dtype=torch.uint8)
-
-
-@pytest.mark.parametrize("card", [DIGITS, FRUITS], ids=lambda card: card.name)
-def test_copies_are_their_own_nearest_neighbours(card: DataCard) -> None:
-    references = levels(700, card.shape, seed=0)
-    order = torch.randperm(700, generator=torch.Generator().manual_seed(1))
-    found = nearest_neighbours(references[order], references)
-    assert torch.equal(found.nearest, order)
-    assert torch.equal(found.distance, torch.zeros(700))
-
-
-def test_distance_of_neighbours_is_the_root_mean_square_of_pixels() -> None:
-    references = torch.stack([torch.full((3, 16, 8), level, dtype=torch.uint8) for level in (0, 102, 255)])
-    queries = torch.stack([torch.full((3, 16, 8), level, dtype=torch.uint8) for level in (204, 34, 85)])
-    queries[2, :, :8] = 119
-    found = nearest_neighbours(queries, references)
-    assert found.nearest.tolist() == [2, 0, 1]
-    assert found.distance.tolist() == pytest.approx([51 / 127.5, 34 / 127.5, 17 / 127.5], rel=1e-6)
 
 
 @pytest.mark.parametrize(("table", "width"), [(copying.TABLE, copying.WIDTH), (15 * 3 * 16 * 8, 4)])
@@ -58,17 +39,6 @@ def test_of_equal_references_the_first_is_named(monkeypatch: pytest.MonkeyPatch)
     for name, most in (("TABLE", 4 * 16), ("WIDTH", 3)):  # as many as are looked at together
         monkeypatch.setattr(copying, name, most)
         assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
-
-
-def test_neighbours_of_features() -> None:
-    found = nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [3.0, 3.0]]))
-    assert found.nearest.tolist() == [1]
-    assert found.distance.item() == pytest.approx(0.5**0.5)
-
-
-def test_equal_distances_are_no_copying() -> None:
-    distances = torch.rand(500, generator=torch.Generator().manual_seed(0))
-    assert copying_z(distances, distances.flip(0)) == 0
 
 
 def test_copying_statistic_worked_by_hand() -> None:
@@ -96,20 +66,6 @@ def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest
         assert found.distance[index].item() == pytest.approx(distances[0], rel=1e-6)
         assert found.ratio[index].item() == pytest.approx(10 * distances[0] / sum(distances[1:11]), rel=1e-6)
     assert torch.equal(found.labels, labels)
-
-
-def test_another_class_is_not_looked_at() -> None:
-    train = torch.tensor([[0.0], [1.0], [4.0], [6.0]])
-    found = nearness(torch.tensor([[0.0], [5.0]]), torch.tensor([1, 0]), train, torch.tensor([0, 0, 1, 1]))
-    assert found.distance.tolist() == [4, 4]
-    assert found.ratio.tolist() == pytest.approx([4 / 6, 4 / 5])
-
-
-def test_the_ratio_has_no_scale() -> None:
-    images, train, labels = normal(50, 16, seed=0), normal(300, 16, seed=1), torch.zeros(300)
-    one, seven = (nearness(scale * images, labels[:50], scale * train, labels) for scale in (1, 7))
-    torch.testing.assert_close(seven.distance, 7 * one.distance)
-    torch.testing.assert_close(seven.ratio, one.ratio)
 
 
 def test_exact_copies_have_distance_and_ratio_zero() -> None:

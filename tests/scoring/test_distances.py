@@ -1,7 +1,5 @@
 """Frechet and kernel distance, and their errors, against closed forms, computed independently with numpy."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -58,40 +56,6 @@ def test_frechet_distance_keeps_its_digits_far_from_zero() -> None:
     assert frechet_distance(real, samples) == pytest.approx(expected, rel=1e-5)
 
 
-def test_frechet_distance_of_equal_sets_is_zero() -> None:
-    real = features(400, seed=0)
-    assert frechet_distance(real, real.clone()) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_of_a_shift_is_its_square() -> None:
-    real = features(400, seed=0)
-    shift = torch.tensor([1.0, -2.0, 0.5, 0.0, 0.0, 3.0])
-    assert frechet_distance(real, real + shift) == pytest.approx(14.25, rel=1e-6)
-
-
-def test_frechet_distance_of_a_scale_is_the_trace() -> None:
-    real = features(400, seed=0)
-    centred = real - real.mean(0)
-    # S + 4 S - 2 (S 4 S)^(1/2) = S.
-    trace = centred.double().square().sum().item() / 399
-    assert frechet_distance(centred, 2 * centred) == pytest.approx(trace, rel=1e-6)
-
-
-def test_frechet_distance_of_many_draws_nears_the_distributions() -> None:
-    source = torch.Generator().manual_seed(0)
-    real = torch.randn(50_000, 3, generator=source)
-    samples = torch.randn(50_000, 3, generator=source) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 1.0, 0.0])
-    # Means differ by 1, deviations by 0, 1 and a half; three percent are three standard errors of these draws.
-    assert frechet_distance(real, samples) == pytest.approx(1 + 1 + 0.25, rel=0.03)
-
-
-def test_frechet_distance_with_fewer_images_than_features() -> None:
-    # The covariance is then singular, and its roots lose half of the digits.
-    real, samples = features(20, seed=0, width=32), features(20, seed=1, width=32)
-    assert frechet_distance(real, samples) == pytest.approx(frechet_closed_form(real, samples), rel=1e-5)
-    assert frechet_distance(real, real) == pytest.approx(0, abs=1e-4)
-
-
 def test_kernel_distance_is_the_closed_form() -> None:
     real, samples = features(200, seed=0), 1.3 * features(200, seed=1) - 0.2
     expected = kernel_closed_form(real, samples)
@@ -144,27 +108,8 @@ def test_jackknife_of_a_frechet_distance_is_the_deviation_over_other_images() ->
     assert found[:, 1].square().mean().sqrt() == pytest.approx(found[:, 0].std().item(), rel=0.2)
 
 
-def test_jackknife_of_fewer_features_than_groups() -> None:
-    values = torch.tensor([[1.0], [2.0], [6.0]])
-    assert jackknife(lambda x: x.mean().item(), values) == pytest.approx(values.std().item() / 3**0.5)
-
-
 def test_one_reference_serves_many_sets() -> None:
     real, sets = features(400, seed=0), [features(300, seed=seed) + seed for seed in (1, 2, 1)]
-    distance = FrechetDistance(real)
-    assert [distance(each) for each in sets] == [frechet_distance(real, each) for each in sets]
-
-
-def test_one_set_of_real_features_serves_many_kernel_distances() -> None:
-    real, sets = features(120, seed=0), [features(100, seed=seed) + seed for seed in (1, 2, 1)]
-    distances = KernelDistances(real)
-    assert [distances(each) for each in sets] == [kernel_distance(real, each) for each in sets]
-
-
-def test_distances_warn_of_nothing() -> None:
-    real, samples = features(50, seed=0), features(50, seed=1)
-    frechet_distance(real, samples)  # the import itself may warn
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        frechet_distance(real, samples)
-        kernel_distance(real, samples)
+    frechet, kernel = FrechetDistance(real), KernelDistances(real)
+    assert [frechet(each) for each in sets] == [frechet_distance(real, each) for each in sets]
+    assert [kernel(each) for each in sets] == [kernel_distance(real, each) for each in sets]

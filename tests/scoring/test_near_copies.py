@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.images.pixels import to_uint8
-from ddpm.scoring.copying import NEAR, NearCopies, Nearness, near_copies, nearness
+from ddpm.scoring.copying import NEAR, Nearness, near_copies, nearness
 
 SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits
 COPIED = 0.2
@@ -63,9 +63,8 @@ def test_a_model_that_copies_is_caught_where_one_threshold_for_all_classes_is_bl
     assert among_all(samples, fresh) < 0.015
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.005])
-def test_twins_in_the_data_do_not_silence_the_score(noise: float) -> None:
-    images, labels = copies(150, noise, shift=False, first=1000)  # a twentieth of what there is
+def test_twins_in_the_data_do_not_silence_the_score() -> None:
+    images, labels = copies(150, 0.005, shift=False, first=1000)  # a twentieth of what there is
     fresh = near(torch.cat([FRESH, images]), torch.cat([FRESH_LABELS, labels]))
     samples = near(*copier())
     for label in (1, 2):  # with them, no threshold is passed by a copy that was moved
@@ -74,11 +73,6 @@ def test_twins_in_the_data_do_not_silence_the_score(noise: float) -> None:
     assert found == near_copies(samples, near(FRESH, FRESH_LABELS))._replace(twins=found.twins)
     assert found.twins == 150 / 3150
     assert near_copies(near(HONEST, HONEST_LABELS), fresh).distance == pytest.approx(NEAR, abs=0.006)
-
-
-def test_images_of_which_all_have_twins_say_nothing() -> None:
-    fresh = near(TRAIN[:3000], TRAIN_LABELS[:3000])
-    assert near_copies(near(HONEST, HONEST_LABELS), fresh) == NearCopies(None, None, judged=0, twins=1)
 
 
 def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
@@ -90,21 +84,11 @@ def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
         assert found.distance is not None
         assert found.distance > 0.12
         assert found.ratio == pytest.approx(COPIED, abs=0.03)
-    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99]))[:3] == (None, None, 0)
-    assert near_copies(samples, near(FRESH[:0], FRESH_LABELS[:0]))[:3] == (None, None, 0)
+    for few in (99, 0):
+        assert near_copies(samples, near(FRESH[:few], FRESH_LABELS[:few]))[:3] == (None, None, 0)
 
 
-def test_a_single_class_and_one_that_no_real_image_has() -> None:
-    one = FRESH_LABELS == 2
-    samples = near(*copies(300))
-    alone = Nearness(*(each[samples.labels == 2] for each in samples))
-    assert near_copies(alone, near(FRESH[one], FRESH_LABELS[one])) == NearCopies(1, 1, judged=1, twins=0)
-    stranger = near(HONEST[:300], torch.full((300,), 7))
-    assert torch.isinf(stranger.distance).all()
-    assert near_copies(stranger, near(FRESH, FRESH_LABELS)) == NearCopies(None, 0, judged=0, twins=0)
-
-
-@pytest.mark.parametrize("count", [100, 250, 1000])
+@pytest.mark.parametrize("count", [100, 1000])
 def test_the_threshold_is_passed_by_one_percent_for_any_number_of_fresh_images(count: int) -> None:
     source, shares = torch.Generator().manual_seed(0), []
     for _ in range(400):

@@ -13,7 +13,6 @@ from ddpm.classifier.fit import fit_classifier
 from ddpm.classifier.model import accuracy
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import load_split
-from ddpm.pipeline import stage as module
 from ddpm.pipeline.params import load_params
 from ddpm.pipeline.stage import Stage
 from ddpm.training.loop import Logged
@@ -30,7 +29,6 @@ PARAMS = load_params(AllParams, path=Path(__file__).parents[2] / "params.yaml")
 def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All 1,797 of them in data/processed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "LAST", [])
     levels, labels = load_digits(return_X_y=True)
     for number, (row, label) in enumerate(zip(levels, labels, strict=True)):
         folder = Path("data/digits", str(label))
@@ -41,7 +39,6 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage("preprocess")
     stage.item = "data/digits"
     main(stage)
-    stage.finish()
 
 
 @pytest.mark.long

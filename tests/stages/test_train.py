@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from ddpm.parallel.resume import State
 from torch import Tensor
 
 from ddpm.compute.device import Runtime
-from ddpm.images.splits import Split, save_split
-from ddpm.parallel.resume import State
+from ddpm.images.splits import Split, Subset, save_split
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params
 from ddpm.pipeline.stage import Stage
@@ -43,7 +43,8 @@ def numbered(folder: Path, names: Tensor, groups: Tensor | None = None, tested: 
     save_split(folder / "train", card, labels, groups, tested, [levels.view(-1, 1, 28, 28)])
 
 
-def numbers(split: Split) -> list[int]:
+def numbers(images: Split | Subset) -> list[int]:
+    split = images if isinstance(images, Split) else images.split.take(images.rows)
     levels = split.images.flatten(1).long()
     return (levels[:, 0] + 256 * levels[:, 1]).tolist()
 
@@ -136,13 +137,13 @@ def test_classes_of_too_few_test_images_are_refused(
 @pytest.mark.parametrize(("asked", "taken"), [(2, 2), (4, 3), (5, 3), (6, 6), (7, 6), (500, 6)])
 def test_a_batch_has_no_more_images_than_there_are_and_leaves_few_out(asked: int, taken: int) -> None:
     setup = setup_of(params(train={"validation": 0.4, "batch_size": asked}))
-    assert len(setup.images.images) == 6
+    assert len(setup.images.labels) == 6
     assert setup.train.batch_size == taken
 
 
 def test_a_network_that_does_not_fit_the_images_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"^model\.channels: 4 of them, .* by 8, which must divide 28 x 28; set data\.size"
+        UserError, match=r"^model\.channels: 4 of them, .* by 8, which must divide 28 x 28; set data\.image_size"
     ):
         setup_of(params(model={"channels": (8, 8, 8, 8), "patch_size": 1}))
 

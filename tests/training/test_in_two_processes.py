@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from ddpm.parallel.group import ALONE, Group
 from torch import Tensor
 
-from ddpm.parallel.group import ALONE, Group
 from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.recipe import TrainParams
 from tests.parallel.two_processes import in_two_processes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split, held_out_mask
+from ddpm.images.splits import Processed, Split, Subset, held_out_mask
 from ddpm.networks.checkpoint import save_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
@@ -35,7 +35,8 @@ def train(**changes: object) -> TrainParams:
     return TrainParams.model_validate({**RECIPE, **changes})
 
 
-def numbers(split: Split) -> list[int]:
+def numbers(images: Split | Subset) -> list[int]:
+    split = images if isinstance(images, Split) else images.split.take(images.rows)
     return split.images[:, 0, 8, 0].tolist()
 
 
@@ -102,7 +103,7 @@ def test_what_is_set_is_not_said_to_follow() -> None:
 def test_a_batch_has_no_more_images_than_there_are() -> None:
     recipe = train(batch_size=64, validation=0.2)
     setup = prepare(fruits(24), MODEL, recipe)
-    assert setup.train.batch_size == len(setup.images.images) < 24
+    assert setup.train.batch_size == len(setup.images.labels) < 24
     assert setup.follows(MODEL, recipe) == {"train.batch_size": setup.train.batch_size}
     training = new_training(setup, SCHEDULE.params, None, CPU)
     assert training.steps_per_epoch == 1

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from ddpm.parallel.group import ALONE
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
@@ -12,7 +13,6 @@ from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.parallel.group import ALONE
 from ddpm.training.losses import Denoising
 from ddpm.training.validation import Validation
 from tests.training.trainings import (

@@ -18,8 +18,6 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from benchmarks import synthetic
-
 ROOT = Path(__file__).parents[2]
 RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
@@ -46,14 +44,28 @@ PICTURES = [
     "metrics/evaluate/classes.png",
 ]
 TINY = {
-    **synthetic.TINY,
+    "classifier.channels": 1,
+    "classifier.epochs": 1,
     "classifier.batch_size": 500,
+    "model.channels": [8, 16],
+    "model.patch_size": 2,
     "model.attention": False,
+    "train.epochs": 1,
     "train.batch_size": 500,
     "train.lr": 0.001,
     "train.classes": [7],
     "train.validation": 0.02,
     "train.log_every": 1,
+    "sample.gallery.count": 8,
+    "sample.gallery.steps": 20,
+    "sample.gallery.keep_every": 2,
+    "sample.population.count": 64,
+    "sample.population.steps": 5,
+    "filter.least_probability": 0,
+    "likelihood.images": 10,
+    "likelihood.terms": 3,
+    "classification_accuracy_score.count": 64,
+    "classification_accuracy_score.classifiers": 1,
 }
 
 

@@ -29,7 +29,7 @@ def test_a_distilled_model_is_made_drawn_from_and_scored(clone: Clone) -> None:
     rows = (clone.path / "metrics/distill/2/loss.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "5", "10", "15", "20"]
     # generate takes the file as any other, and refuses another way by name.
-    call = ["python", "-m", "ddpm.cli.generate", "--model", "models/distilled-2.safetensors", "--count", "3"]
+    call = ["python", "-m", "ddpm", "generate", "--model", "models/distilled-2.safetensors", "--count", "3"]
     clone.run(*call, "--format", "npz", "--out", "drawn")
     with np.load(clone.path / "drawn/images.npz") as arrays:
         assert arrays["images"].shape == (3, 28, 28)

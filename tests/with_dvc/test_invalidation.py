@@ -86,10 +86,7 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone, name: str, va
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("src/ddpm/ingest/sources.py", {"download@mnist"}),
-        ("src/ddpm/ingest/datasets.py", {"download@mnist", "preprocess"}),
-        ("src/ddpm/ingest/idx.py", {"preprocess"}),
-        ("src/ddpm/ingest/decoding.py", {"preprocess"}),
+        ("src/ddpm/ingest/fetching.py", {"download@mnist", "preprocess"}),
         ("src/ddpm/classifier/model.py", {*CLASSIFIERS, "filter", "evaluate", "classification_accuracy_score"}),
         ("src/ddpm/classifier/fit.py", {*CLASSIFIERS, "classification_accuracy_score"}),
         ("src/ddpm/training/loop.py", {"train"}),

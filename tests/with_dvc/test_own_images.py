@@ -98,7 +98,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     network = {"model__channels": "null", "model__patch_size": "null"}
     printed = experiment(clone, data__set="data/mine", train__classes="[010,no,red apple]", **wishes, **network)
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
-    assert "data.size: 16 x 8, their own\n" in printed
+    assert "data.image_size: 16 x 8, their own\n" in printed
     assert "model.channels: [64, 128], as the images ask for\n" in printed
     everything_is_there(clone)
 
@@ -130,7 +130,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     assert "red apple" in clone.dvc("metrics", "show", "metrics/preprocess/summary.json")
 
     options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "drawn"), "--count", "4", "--steps", "5"]
-    clone.run("python", "-m", "ddpm.cli.generate", *options, "--classes", "no", "red apple", PYTHONPATH="src")
+    clone.run("python", "-m", "ddpm", "generate", *options, "--classes", "no,red apple", PYTHONPATH="src")
     drawn = sorted((tmp_path / "drawn").iterdir())
     assert {row["label"] for row in table(drawn.pop())} <= {"no", "red apple"}
     assert len(drawn) == 4
@@ -179,7 +179,7 @@ def test_a_flat_folder_is_one_class_that_no_score_of_classes_is_of(clone: Clone)
     assert [read_json(clone.path / f"metrics/classifier/{name}.json")["test_accuracy"] for name in "ab"] == [None, None]
     accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
     assert accuracy == {"count": 0, "samples": None, "real": None}
-    assert "| classification accuracy score |  |  |  |" in clone.run("python", "-m", "scripts.results", "metrics")
+    assert "| classification accuracy score |  |  |  |" in clone.run("python", "-m", "scripts.results", "")
 
 
 WAITING = """
@@ -211,8 +211,23 @@ def test_a_folder_that_changes_while_the_stage_runs_is_not_recorded(clone: Clone
     waiting.unlink()
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 255, printed
-    told = "error: preprocess: nothing of this run is kept as output, for these changed while it ran: data/mine; put"
-    assert told in printed, printed
+    assert "changed while it ran: data/mine;" in printed, printed
     assert "Traceback" not in printed, printed
     assert not (clone.path / "dvc.lock").exists()
     assert not {*clone.bytes_under("data/processed"), *clone.bytes_under("metrics")}
+
+
+SPECIAL = '$(touch hit) `touch hit`; touch hit | $HOME ${data.fit} {b} it\'s "b" a\\b é'
+
+
+@pytest.mark.parametrize("name", [SPECIAL, "a, b"])
+def test_any_character_may_stand_in_the_name_of_a_folder_and_none_is_run(clone: Clone, name: str) -> None:
+    (clone.path / "data/mine").rename(clone.path / f"data/{name}")
+    if name == SPECIAL:
+        clone.edit_params({"data.set": f"data/{name}"})
+        clone.dvc("repro", "preprocess")
+    else:
+        experiment(clone, "preprocess", data__set=f"'data/{name}'")  # with quotes for DVC
+    assert load_split(clone.path / "data/processed/train.safetensors").card.name == name
+    assert clone.dvc("status", "preprocess").strip() == "Data and pipelines are up to date."
+    assert not [*clone.path.rglob("hit")]

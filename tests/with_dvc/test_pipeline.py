@@ -10,7 +10,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from ddpm.classifier.model import load_classifier
-from ddpm.ingest.datasets import SIZES
+from ddpm.ingest.mnist import FILES
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.arrays import load_arrays
 from tests.with_dvc.dvc_clone import PICTURES, STAGES, Built, Clone, git_clone, ran, read_json, restored, table
@@ -33,7 +33,7 @@ def test_first_run_runs_every_stage(pipeline: Built) -> None:
 def test_every_declared_output_is_made_and_git_keeps_the_small_ones_only(pipeline: Built) -> None:
     lock = YAML(typ="safe").load(pipeline.clone.path / "dvc.lock")["stages"]
     outputs = {out["path"] for stage in lock.values() for out in stage["outs"]}
-    outputs |= {f"data/mnist/{name}" for name in SIZES}
+    outputs |= {f"data/mnist/{name}" for name in FILES}
     outputs.remove("data/mnist")
     made = {*pipeline.clone.bytes_under("data"), *pipeline.clone.bytes_under("models")} - {"data/README.md"}
     kept = {*pipeline.clone.bytes_under("metrics")}
@@ -119,7 +119,7 @@ def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone,
     assert fresh.git("status", "--porcelain") == ""
 
     options = ["--model", "models/ddpm.safetensors", "--out", "drawn", "--count", "3", "--steps", "5"]
-    fresh.run("python", "-m", "ddpm.cli.generate", *options, PYTHONPATH="src")
+    fresh.run("python", "-m", "ddpm", "generate", *options, PYTHONPATH="src")
     drawn = sorted((fresh.path / "drawn").iterdir())
     assert [path.name for path in drawn] == ["000000.png", "000001.png", "000002.png", "labels.csv"]
     assert [row["label"] for row in table(drawn[-1])] == ["7", "7", "7"]

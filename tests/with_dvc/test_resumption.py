@@ -1,7 +1,6 @@
 """Killing the pipeline with real dvc: whatever is cut off goes on, and ends with the bytes of an undisturbed run."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import campaign
 from tests.with_dvc.dvc_clone import SECONDS, Built, Clone, await_state, build_once, copy_clone, left, ran
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
@@ -94,11 +92,3 @@ def test_an_experiment_of_the_queue_goes_on(clone: Clone) -> None:
     status = clone.finished_queue()
     assert "Success" in status, f"{status}\n{clone.dvc('queue', 'logs', 'again')}"
     assert "resuming after step" in clone.dvc("queue", "logs", "again")
-
-
-@pytest.mark.long
-def test_a_short_campaign_loses_nothing(pipeline: Built, tmp_path: Path) -> None:
-    counts = campaign(tmp_path, kills=3, seed=3, undisturbed=pipeline.clone)
-    shutil.rmtree(tmp_path)
-    assert counts["comparisons of all files"] >= 1
-    assert counts["files lost"] == counts["files different"] == 0

@@ -1,9 +1,7 @@
 """Filling the classes of an imbalanced set: drawing until enough images are no copies, and taken for their class."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
-from itertools import islice
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +12,7 @@ from ddpm.classifier.model import Classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.parallel.group import ALONE, Group
-from ddpm.sampling.drawing import batches, sample_batch
+from ddpm.sampling.drawing import sample_batch
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.copying import nearest_neighbours
 
@@ -25,8 +22,8 @@ HOPELESS = 500  # candidates after which a class may be given up; fewer where fe
 class Source(NamedTuple):
     """What candidates are drawn with, and judged by.
 
-    least: the probability that the filter's classifier must give the class. tries: candidates for each that is kept,
-    on which a class is given up.
+    fresh: test images, of which none is a copy. least: the probability that the classifier must give the class. tries:
+    candidates for each that is kept, beyond which a class is given up.
     """
 
     loaded: LoadedModel
@@ -49,25 +46,15 @@ class Tally(NamedTuple):
     kept: int = 0
 
     def done(self, wanted: int, tries: int) -> bool:
-        """Whether there are as many as wanted, or so few that the class is given up."""
+        """Tell whether there are as many as wanted, or so few that the class is given up."""
         enough = self.candidates >= min(HOPELESS, tries * wanted)
         hopeless = enough and self.candidates > tries * self.kept
         return self.kept >= wanted or hopeless or self.candidates >= SPAN
 
     def next_count(self, wanted: int, most: int) -> int:
-        """How many candidates are drawn next: as many as it may take at the rate so far."""
+        """Count the candidates that are drawn next: as many as it may take at the rate so far."""
         left = (wanted - self.kept) * max(1, self.candidates)
         return min(most, -(-left // max(1, self.kept)), SPAN - self.candidates)
-
-    def next_batches(self, wanted: int, tries: int, most: int) -> Iterator[range]:
-        """The candidates that are drawn next, as far as the rate so far tells; of the batches the first is sure.
-
-        The others are whole: how large the last is to be hangs on what those before it give.
-        """
-        if self.done(wanted, tries):
-            return iter(())
-        count = self.next_count(wanted, SPAN)
-        return batches(self.candidates, count if count < most else count - count % most, most)
 
 
 class Kept(NamedTuple):
@@ -83,120 +70,48 @@ class Kept(NamedTuple):
     nearest: Tensor
     distance: Tensor
 
-    @property
-    def labels(self) -> Tensor:
-        """Their classes (N,)."""
-        return self.numbers // SPAN
 
-    def take(self, index: Tensor) -> Self:
-        """Some of them."""
-        return self._replace(**{name: value[index] for name, value in self._asdict().items()})
-
-    def joined(self, others: "Kept") -> "Kept":
-        """These, and others behind them."""
-        return Kept(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
-
-
-class Progress(NamedTuple):
-    """How far it is: what is kept, and the tally of each class that was begun."""
-
-    kept: Kept
-    tallies: dict[int, Tally]
-
-    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """As a state has it."""
-        return self.kept._asdict(), {"tallies": [[label, *tally] for label, tally in self.tallies.items()]}
-
-
-def begun(shape: tuple[int, int, int], arrays: dict[str, Tensor], facts: dict[str, Any]) -> Progress:
-    """What `Progress.saved` gave; of nothing saved, the beginning."""
+def none_kept(shape: tuple[int, int, int]) -> Kept:
+    """Return no images, to which others of this shape (C, H, W) can be joined."""
     none = torch.empty(0, dtype=torch.int64)
-    empty = Kept(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
-    tallies = {label: Tally(*counts) for label, *counts in facts.get("tallies", [])}
-    return Progress(Kept(**{**empty._asdict(), **arrays}), tallies)
+    return Kept(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
 
 
-class Judged(NamedTuple):
-    """Candidates of one class, and which are copies of training images (N,); nearest and distance: see `Kept`."""
-
-    drawn: Candidates
-    copies: Tensor
-    nearest: Tensor
-    distance: Tensor
-
-
-def fill(
-    source: Source,
-    wanted: dict[int, int],
-    progress: Progress,
-    after_step: Callable[[int], None] = lambda images: None,
-    group: Group = ALONE,
-) -> Iterator[Progress]:
-    """Draw for each class, in turn, as many images as wanted; yields how far it is after each batch.
-
-    Equal arguments give equal images, wherever `progress` was cut off. Several processes draw the batches that one
-    process is likely to draw next, and leave out those that it would not have drawn.
-
-    Args:
-        wanted: images by label.
-        after_step: see `draw_class`.
-        group: the processes that draw together. All of them yield the same.
+def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]]:
+    """Draw as many images of a class as wanted; yield after each batch the tally, and what is kept of the batch.
 
     Raises:
-        UserError: the model cannot draw a class, or not so. In another process than the first: SystemExit.
+        UserError: the model cannot draw the class, or not so.
     """
-    most = min(group.gather(sample_batch(source.loaded, source.runtime)))
-    of_class = cache(lambda label: _of_class(source, label))
-
-    def next_batches(label: int) -> Iterator[range]:
-        tally = progress.tallies.get(label, Tally())
-        return tally.next_batches(wanted[label], source.tries, most)
-
-    def judged(task: tuple[int, range]) -> Judged:
-        return _judged(source, *task, *of_class(task[0]), after_step)
-
-    while tasks := [*islice(((label, batch) for label in wanted for batch in next_batches(label)), group.size)]:
-        for (label, batch), (drawn, copies, nearest, distance) in zip(tasks, group.each(judged, tasks), strict=True):
-            if batch != next(next_batches(label), None):
-                continue
-            known = progress.kept.images[progress.kept.labels == label]
-            tally = progress.tallies.get(label, Tally())
-            taken = drawn.taken(label, source.least)
-            rows, tally = chosen(drawn, known, copies, taken, tally, wanted[label], source.tries)
-            kept = Kept(drawn.images, drawn.numbers, drawn.probability, nearest, distance).take(rows)
-            progress = Progress(progress.kept.joined(kept), {**progress.tallies, label: tally})
-            yield progress
-
-
-def _of_class(source: Source, label: int) -> tuple[Tensor, float]:
-    """The indices of a class's training images, and the distance below which an image is a copy of one."""
-    own = (source.train.labels == label).nonzero().squeeze(1)
-    return own, threshold(source.fresh.images[source.fresh.labels == label], source.train.images[own])
-
-
-def _judged(
-    source: Source, label: int, batch: range, own: Tensor, limit: float, after_step: Callable[[int], None]
-) -> Judged:
-    """Draw a batch of a class, whose training images are `own`, and look for copies of these."""
     loaded, classifier, params, seed, runtime = source[:5]
-    drawn = draw_class(loaded, classifier, params, label, seed, batch.start, len(batch), runtime, after_step)
-    near = nearest_neighbours(drawn.images, source.train.images[own])
-    copies = (near.distance < limit) | (near.distance == 0)
-    return Judged(drawn, copies, own[near.nearest], near.distance)
+    own = (source.train.labels == label).nonzero().squeeze(1)
+    known = source.train.images[own]
+    limit = threshold(source.fresh.images[source.fresh.labels == label], known)
+    most = sample_batch(loaded, runtime)
+    tally, seen = Tally(), set[bytes]()
+    while not tally.done(wanted, source.tries):
+        count = tally.next_count(wanted, most)
+        drawn = draw_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
+        near = nearest_neighbours(drawn.images, known)
+        copies = (near.distance < limit) | (near.distance == 0)
+        taken = drawn.taken(label, source.least)
+        rows, tally = chosen(drawn, seen, copies, taken, tally, wanted, source.tries)
+        kept = Kept(drawn.images, drawn.numbers, drawn.probability, own[near.nearest], near.distance)
+        yield tally, Kept(*(value[rows] for value in kept))
 
 
 def chosen(
-    drawn: Candidates, known: Tensor, copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
+    drawn: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
 ) -> tuple[Tensor, Tally]:
-    """The rows of the candidates that are kept, and the tally with those that were looked at: as many as it takes.
+    """Return the rows of the candidates that are kept, and the tally with those that were looked at.
 
-    So the batches in which they come decide nothing. One that equals an image that is kept is a copy of it.
+    No more are looked at than it takes, so the batches in which they come decide nothing.
 
     Args:
-        known: those of the class that are kept already (M, C, H, W).
+        seen: the pixels of those of the class that are kept already, of which another one is a copy; what is kept is
+            added.
         copies, taken: which are copies of training images, and which the filter takes for the class (N,).
     """
-    seen = {image.numpy().tobytes() for image in known}
     rows = []
     for row, image in enumerate(drawn.images):
         if tally.done(wanted, tries):

@@ -97,6 +97,11 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
     return found
 
 
+def likeliest(logits: Tensor, classes: list[int]) -> Tensor:
+    """Which of these classes is the most probable, by the logits of all classes (N, classes); int64 (N,)."""
+    return torch.tensor(classes)[logits[:, classes].argmax(1)]
+
+
 def accuracy(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> float:
     """Share of uint8 images (N, C, H, W) that get their label."""
     _, logits = features_and_logits(model, images, device)

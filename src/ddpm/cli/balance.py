@@ -1,41 +1,25 @@
-"""Fill the rare classes of an imbalanced set with drawn images: `python -m ddpm.cli.balance --help`."""
+"""`ddpm balance`: fill the rare classes of an imbalanced set with drawn images."""
 
-if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may come meanwhile
-    from ddpm.pipeline.process import arm
-
-    arm()
-
-import argparse
-import contextlib
-import hashlib
-import io
-import json
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 import torch
+from pydantic import Field
 
-from ddpm.balancing.checks import check_model, check_same, missing, warn_of_absent, warn_of_lack
-from ddpm.balancing.drawing import check_filter
-from ddpm.balancing.filling import Progress, Source, Tally, begun, fill
-from ddpm.balancing.folder import Contents, check_free, whole, write_folder
+from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
+from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.filling import Kept, Source, Tally, fill, none_kept
+from ddpm.balancing.folder import Contents, whole, write_folder
 from ddpm.classifier.model import load_classifier
-from ddpm.cli.balance_options import arguments
-from ddpm.cli.drawing_options import fitting, sampler_params
+from ddpm.cli.generate import check_free
+from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
 from ddpm.compute.device import Runtime, start
-from ddpm.compute.randomness import CPU
-from ddpm.images.card import DataCard
-from ddpm.images.splits import load_split
+from ddpm.images.splits import Processed, load_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.parallel.group import Group, join, place
-from ddpm.parallel.launch import shared_out
-from ddpm.parallel.resume import State, Stop, stopping
-from ddpm.pipeline.console import UserError, progress, run, shown
+from ddpm.pipeline.console import UserError, progress, shown
 from ddpm.pipeline.process import sha256
-from ddpm.sampling.drawing import check_sampler, fewest_batches, sample_batch
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.sampling.drawing import check_sampler
 
 
 class Job(NamedTuple):
@@ -44,159 +28,106 @@ class Job(NamedTuple):
     wanted: how many images to draw, by label. settings: what decides the result, JSON-compatible.
     """
 
-    card: DataCard
+    train: Processed
+    test: Processed
     source: Source
     wanted: dict[int, int]
     settings: dict[str, Any]
 
 
-def main() -> None:
-    """Draw what is missing, and write the folder; of several processes that draw together only the first writes."""
-    args = arguments()
-    params = sampler_params(args)
-    check_free(args.out)
-    runtime = start()
-    silence = contextlib.redirect_stderr(io.StringIO())  # of warnings, which the first process gives
+@with_sampler
+class Balance(Options):
+    """Make of an imbalanced set a balanced folder.
 
-    def fewest() -> int:
-        with silence:
-            job = prepared(args, params, runtime, CPU)
-        return sum(fewest_batches(job.source.loaded.card, count, runtime) for count in job.wanted.values())
-
-    if shared_out(runtime.device, fewest, "ddpm.cli.balance", sys.argv[1:]):
-        return
-    group = place()
-    with contextlib.nullcontext() if group.rank == 0 else silence:
-        job = prepared(args, params, runtime, runtime.device)
-    join(group, CPU)
-    group.agree({**job.settings["sha256"], "precision": str(runtime.precision)})
-    if group.rank == 0:
-        state = State("balance", key_of(job))
-        with stopping() as stop, whole(args.out) as folder:
-            found = draw(job, state, stop, group)
-            write(folder, job, found, stop)
-        state.drop()
-        report(job, found.tallies)
-    else:
-        with stopping() as stop:
-            draw(job, None, stop, group)
-
-
-def prepared(args: argparse.Namespace, params: SamplerParams, runtime: Runtime, device: torch.device) -> Job:
-    """Read all files, and see that they fit together.
-
-    Args:
-        device: where the model is to be.
-
-    Raises:
-        UserError: they do not, or one cannot be read.
+    train/<class> has the real training images and, up to a target for each class, drawn ones that a classifier takes
+    for the class and that are no copies of training images; test/<class> has the test images, and nothing drawn. All
+    are png of one size and format. manifest.csv says of each file what it is, and of a drawn one its seed and index:
+    `ddpm generate --classes CLASS --seed SEED --first INDEX --count 1` draws it again, with the options of
+    balance.json. The folder is there when it is whole; after Ctrl-C, run the command again.
     """
-    test_file = vars(args).get("test", args.data.with_name("test.safetensors"))
-    files = {"data": args.data, "test": test_file, "model": args.model, "classifier": args.classifier}
-    if test_file.exists() and args.data.exists() and test_file.samefile(args.data):
-        raise UserError(f"{test_file}: has the training images already; give those for testing with --test")
-    digests = {name: sha256(path) for name, path in files.items() if path.is_file()}  # missing ones are named below
-    train, test = load_split(args.data), load_split(test_file)
-    loaded, classifier = load_model(args.model, device), load_classifier(args.classifier)
-    check_same(train.card, args.data, test.card, test_file, "name")
-    for card, path in ((loaded.card.data, args.model), (classifier.data, args.classifier)):
-        check_same(train.card, args.data, card, path)
-    try:
-        check_filter(classifier)
-    except UserError as error:
-        raise UserError(f"{args.classifier}: {error}") from None
-    wanted = missing(train, vars(args).get("target"), train.card.labels(params.classes, "--classes"))
-    check_model(loaded.card, args.model, train, args.data, wanted)
-    warn_of_absent(train, test)
-    params = fitting(params, args, loaded.card).model_copy(update={"classes": ()})
-    check_sampler(loaded, params)
-    if changed := [str(path) for name, path in files.items() if sha256(path) != digests.get(name)]:
-        raise UserError(f"{', '.join(changed)}: changed while it was read; run this again")
-    settings: dict[str, Any] = {
-        "sha256": digests,
-        "wanted": {train.card.classes[label]: count for label, count in wanted.items()},
-        "seed": args.seed,
-        "least_probability": args.least_probability,
-        "most_tries": args.most_tries,
-        "sampler": params.model_dump(mode="json", exclude={"classes"}),
-    }
-    least, tries = args.least_probability, args.most_tries
-    source = Source(loaded, classifier, params, args.seed, runtime, train.split, test.split, least, tries)
-    return Job(train.card, source, wanted, settings)
+
+    data: Path
+    """training images, such as data/processed/train.safetensors"""
+    model: Path
+    """class-conditional model, trained on them, such as models/ddpm.safetensors"""
+    classifier: Path
+    """filter, trained on them alone, such as models/classifier-a.safetensors"""
+    out: Path
+    """new or empty folder, such as data/balanced; dvc add tracks it"""
+    test: Path | None = None
+    """test images; without it test.safetensors beside --data"""
+    target: Annotated[int, Field(ge=1, le=SPAN)] | None = None
+    """images that a class is filled up to; without it as many as the most frequent class has"""
+    least_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """what the filter must give the class at least; it must find no class more probable, in any case"""
+    most_tries: Annotated[int, Field(ge=1, le=1000)] = 20
+    """candidates for each image kept; where it takes more, the class is given up with a warning"""
+    seed: Seed = 0
+    """seed of the noise and of the order"""
+
+    def run(self) -> None:
+        """Draw what is missing, write the folder, and print a table of the classes.
+
+        Raises:
+            UserError: files or options do not fit together.
+        """
+        check_free(self.out)
+        job = self._prepared(start())
+        with whole(self.out) as folder:
+            kept, tallies = _draw(job)
+            contents = Contents(job.train.card, job.train.split, job.test.split, kept, job.settings)
+            total = len(kept.numbers) + sum(len(each.split.labels) for each in (job.train, job.test))
+            with progress(write_folder(folder, contents), desc="write", total=total, unit="img") as bar:
+                for _ in bar:
+                    pass
+        _report(job, tallies)
+
+    def _prepared(self, runtime: Runtime) -> Job:
+        """Read all files, and see that they fit together."""
+        test_file = self.test or self.data.with_name("test.safetensors")
+        train, test = load_split(self.data), load_split(test_file)
+        if test_file.samefile(self.data):
+            raise UserError(f"{test_file}: has the training images already; give those for testing with --test")
+        loaded, classifier = load_model(self.model, runtime.device), load_classifier(self.classifier)
+        check_same(train.card, self.data, test.card, test_file, "name")
+        check_same(train.card, self.data, loaded.card.data, self.model)
+        check_same(train.card, self.data, classifier.data, self.classifier)
+        params = sampler_params(self, loaded.card)
+        wanted = missing(train, self.target, train.card.labels(params.classes, "--classes"))
+        check_sampler(loaded, params.model_copy(update={"classes": tuple(train.card.classes[each] for each in wanted)}))
+        warn_of_set(train, test, loaded.card, wanted)
+        files = {"data": self.data, "test": test_file, "model": self.model, "classifier": self.classifier}
+        settings: dict[str, Any] = {
+            "sha256": {name: sha256(path) for name, path in files.items()},
+            "wanted": {train.card.classes[label]: count for label, count in wanted.items()},
+            **self.model_dump(include={"seed", "least_probability", "most_tries"}),
+            "sampler": params.model_dump(mode="json", exclude={"classes"}),
+        }
+        judged = self.least_probability, self.most_tries
+        source = Source(loaded, classifier, params, self.seed, runtime, train.split, test.split, *judged)
+        return Job(train, test, source, wanted, settings)
 
 
-def key_of(job: Job) -> str:
-    """A hash of all that decides the result, code, machine and batches among it: other batches round otherwise."""
-    library = Path(__file__).parents[1]
-    code = {str(path.relative_to(library)): sha256(path) for path in library.rglob("*.py")}
-    runtime = job.source.runtime
-    facts = [job.settings, code, runtime.describe(), sample_batch(job.source.loaded, runtime)]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _draw(job: Job) -> tuple[Kept, dict[int, Tally]]:
+    """Draw the images; the tallies are by label."""
+    parts, tallies = [none_kept(job.train.card.shape)], dict[int, Tally]()
+    with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
+        for label, wanted in job.wanted.items():
+            for tally, kept in fill(job.source, label, wanted):
+                parts.append(kept)
+                tallies[label] = tally
+                bar.update(len(kept.numbers))
+                bar.set_postfix_str(f"{job.train.card.classes[label]}: {tally.candidates} candidates", refresh=False)
+    return Kept(*map(torch.cat, zip(*parts, strict=True))), tallies
 
 
-def draw(job: Job, state: State | None, stop: Stop, group: Group) -> Progress:
-    """Draw the images, or those that are left of a run that was cut off; whole batches are saved on the way.
-
-    Args:
-        state: of the first process.
-
-    Raises:
-        UserError: someone has asked the process to end. In another process than the first: SystemExit.
-    """
-    saved = group.from_first(state.load() if state else None)
-    found = before = begun(job.card.shape, saved.arrays if saved else {}, saved.facts if saved else {})
-    total = sum(job.wanted.values())
-    if saved and state:
-        print(f"resuming after {len(found.kept.numbers)} of {total} images", file=sys.stderr)
-
-    def after_step(_: int) -> None:
-        if stop.requested:
-            done = len(found.kept.numbers)
-            raise UserError(f"interrupted after {done} of {total} images; the same command goes on from there")
-
-    begun_with = len(found.kept.numbers)
-    try:
-        with progress(desc="balance", total=total, initial=begun_with, unit="img", disable=not state) as bar:
-            for found in fill(job.source, job.wanted, before, after_step, group):
-                bar.update(len(found.kept.numbers) - bar.n)
-                label, tally = [*found.tallies.items()][-1]
-                bar.set_postfix_str(f"{job.card.classes[label]}: {tally.candidates} candidates", refresh=False)
-                if state and state.due():
-                    state.save(*found.saved())
-    finally:
-        if state:
-            state.save(*found.saved())
-    return found
-
-
-def write(folder: Path, job: Job, found: Progress, stop: Stop) -> None:
-    """Write the folder.
-
-    Raises:
-        UserError: someone has asked the process to end.
-    """
-    source = job.source
-    model = job.settings["sha256"]["model"]
-    contents = Contents(job.card, source.train, source.fresh, found.kept, source.seed, model, job.settings)
-    total = sum(len(labels) for labels in (source.train.labels, source.fresh.labels, found.kept.labels))
-    with progress(desc="write", total=total, unit="img") as bar:
-        for _ in write_folder(folder, contents):
-            bar.update()
-            if stop.requested:
-                raise UserError("interrupted while the pictures were written; the same command goes on from there")
-
-
-def report(job: Job, tallies: dict[int, Tally]) -> None:
-    """A table of the classes, and a warning for each that has not got all that it lacks."""
-    counts = job.source.train.labels.bincount(minlength=len(job.card.classes)).tolist()
+def _report(job: Job, tallies: dict[int, Tally]) -> None:
+    """Print a table of the classes, and warn of each that lacks images still."""
     table = []
-    for label, (name, count) in enumerate(zip(job.card.classes, counts, strict=True)):
-        tally, wanted = tallies.get(label, Tally()), job.wanted.get(label, 0)
+    for label, (name, count) in enumerate(zip(job.train.card.classes, counts_of(job.train), strict=True)):
+        tally = tallies.get(label, Tally())
         table.append([shown(name, 100), count, tally.kept, tally.candidates, tally.filtered, tally.copies])
-        warn_of_lack(name, count, tally, wanted)
+        if tally.kept < (wanted := job.wanted.get(label, 0)):
+            warn(f"class {shown(name, 100)}: {tally.kept} of {wanted} wanted; a better trained model may give more")
     columns = ["class", "real", "drawn", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
-
-
-if __name__ == "__main__":
-    run(main)

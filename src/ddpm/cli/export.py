@@ -1,26 +1,20 @@
-"""Write a model file as ONNX, for other programs and languages: `python -m ddpm.cli.export --help`."""
+"""`ddpm export`: write a model file as ONNX, for other programs and languages."""
 
-if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may come meanwhile
-    from ddpm.pipeline.process import arm
-
-    arm()
-
-import argparse
 import copy
 import json
 import logging
 import warnings
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.cli.options import Options
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.unet import UNet
-from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_whole
 
 if TYPE_CHECKING:
@@ -31,14 +25,33 @@ BATCH = 2  # of the trial input: torch takes a 1 for a constant
 PROTOBUF_LIMIT = 2**31 - 1
 
 
-def main() -> None:
-    """Read the model, and write the ONNX file, whole or not at all."""
-    args = arguments()
-    if args.out.suffix != ".onnx":
-        raise UserError(f"--out {args.out}: name a file that ends in .onnx")
-    data = to_onnx(load_model(args.model), args.guide, args.half)
-    write_whole(args.out, data)
-    print(f"{args.out}: {len(data):,} bytes")
+class Export(Options):
+    """Write a model as ONNX: x_t (B, C, H, W) float32, t (B,) and label (B,) int64 -> noise.
+
+    A network that is not class-conditional has no label. The metadata are the model card in JSON, a key for each of its
+    fields (data: classes and image shape), and alphas_cumprod.
+    """
+
+    model: Path
+    """model file, such as models/ddpm.safetensors"""
+    out: Path
+    """file to write, which ends in .onnx; one that is there is replaced"""
+    guide: Literal["early"] | None = None
+    """write the network as it was early in its training instead"""
+    half: bool = False
+    """keep the weights as float16, which halves the file; all is computed in float32"""
+
+    def run(self) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            UserError: see `to_onnx`; or the file's name is another.
+        """
+        if self.out.suffix != ".onnx":
+            raise UserError(f"--out {self.out}: name a file that ends in .onnx")
+        data = to_onnx(load_model(self.model), self.guide, self.half)
+        write_whole(self.out, data)
+        print(f"{self.out}: {len(data):,} bytes")
 
 
 def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -> bytes:
@@ -56,10 +69,13 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
         UserError: the model has no such guide, a weight is too large for float16, or the packages of the extra are not
             installed.
     """
-    network = loaded.early if guide == "early" else loaded.model
+    network = loaded.early if guide == "early" else loaded.network
     if network is None:
         raise UserError(f"--guide {guide}: this model has no such guide; leave it out")
-    proto = _traced(rounded(network) if half else network)
+    network = rounded(network) if half else network
+    proto = _traced(
+        PredictNoise(network, loaded.denoiser(Runtime(CPU, torch.float32), network)), loaded.card.data.shape
+    )
     if half:
         _halve(proto)
     _strip(proto)
@@ -70,6 +86,19 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     if proto.ByteSize() > PROTOBUF_LIMIT:
         raise UserError("--model: the network is too large for one ONNX file, which holds 2 GiB")
     return proto.SerializeToString(deterministic=True)
+
+
+class PredictNoise(nn.Module):
+    """The denoiser as a module that gives the noise alone."""
+
+    def __init__(self, network: UNet, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.network = network
+        self.denoiser = denoiser
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Shapes: x_t (B, C, H, W), t and label (B,); the noise is like x_t."""
+        return self.denoiser(x_t, t, label).noise
 
 
 def rounded(network: UNet) -> UNet:
@@ -88,7 +117,7 @@ def rounded(network: UNet) -> UNet:
     return copied
 
 
-def _traced(network: UNet) -> "onnx.ModelProto":
+def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     """The network as torch exports it."""
     try:
         import onnx
@@ -97,10 +126,10 @@ def _traced(network: UNet) -> "onnx.ModelProto":
         raise UserError("ONNX: needs onnx and onnxscript; `pip install -e '.[export]'` installs them") from None
     del onnxscript  # torch wants it
     inputs: dict[str, Tensor] = {
-        "x_t": torch.zeros(BATCH, *network.data.shape),
+        "x_t": torch.zeros(BATCH, *shape),
         "t": torch.zeros(BATCH, dtype=torch.int64),
     }
-    if network.label:
+    if module.network.label:
         inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -108,7 +137,7 @@ def _traced(network: UNet) -> "onnx.ModelProto":
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch about itself
             program = torch.onnx.export(
-                network.eval(),
+                module.eval(),
                 tuple(inputs.values()),
                 dynamo=True,
                 verbose=False,
@@ -154,27 +183,3 @@ def _strip(proto: "onnx.ModelProto") -> None:
         del holder.metadata_props[:]
         holder.doc_string = ""
     del graph.value_info[:]
-
-
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ddpm.cli.export",
-        description="Write a model as ONNX: x_t (B, C, H, W) float32, t (B,) and label (B,) int64 -> noise. A network "
-        "that is not class-conditional has no label. The metadata are the model card in JSON, a key for each of its "
-        "fields (data: classes and image shape), and alphas_cumprod.",
-    )
-    path = partial(parser.add_argument, type=Path, required=True)
-    path("--model", metavar="FILE", help="model file, such as models/ddpm.safetensors")
-    path("--out", metavar="FILE.onnx", help="file to write; one that is there is replaced")
-    parser.add_argument("--guide", choices=["early"], help="write the network as it was early in its training instead")
-    parser.add_argument(
-        "--half",
-        action="store_true",
-        help="keep the weights as float16, which halves the file; all is computed in float32",
-    )
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    run(main)

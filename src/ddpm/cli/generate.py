@@ -1,204 +1,164 @@
-"""Draw as many images as wanted from a model file: `python -m ddpm.cli.generate --help`."""
+"""`ddpm generate`: draw as many images as wanted from a model file."""
 
-if __name__ == "__main__":  # before all else, which takes seconds: Ctrl-C may come meanwhile
-    from ddpm.pipeline.process import arm
-
-    arm()
-
-import argparse
-import contextlib
+import csv
 import io
-import shutil
-import sys
+import os
+import tempfile
 from collections.abc import Iterator
-from functools import partial
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
-from ddpm.cli.drawing_options import LAST_SEED, add_sampler_options, at_least, fitting, sampler_params
+from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
 from ddpm.compute.device import Runtime, start
-from ddpm.compute.randomness import CPU
 from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.parallel.group import ALONE, Group, join, place
-from ddpm.parallel.launch import HELP, shared_out
-from ddpm.parallel.resume import Stop, stopping
-from ddpm.pipeline.console import UserError, progress, run
-from ddpm.pipeline.files import claimed, write_whole
-from ddpm.pipeline.process import sha256
-from ddpm.sampling.drawing import batches, check_sampler, draw_batch, draw_labels, fewest_batches, sample_batch
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.files import write_whole
+from ddpm.sampling.drawing import batches, check_sampler, draw_batch, draw_labels, sample_batch
 from ddpm.sampling.samplers import SamplerParams
 
-MOST_IMAGES = 1_000_000  # of one run, whose labels and npz file are held in memory
-LAST_NUMBER = 10**12
+
+@with_sampler
+class Generate(Options):
+    """Draw images from a trained model. Equal seeds give equal images, whatever the count and the first.
+
+    Several processes share the work when --first and --count give each its part. After Ctrl-C, what is finished stays.
+    """
+
+    model: Path
+    """model file, such as models/ddpm.safetensors"""
+    out: Path
+    """new or empty folder for the images"""
+    count: Annotated[int, Field(ge=1)] = 64
+    """number of images"""
+    format: Literal["png", "npz"] = "png"
+    """a picture for each image and labels.csv, or one file of arrays"""
+    seed: Seed = 0
+    """seed of the noise"""
+    first: Annotated[int, Field(ge=0, le=10**12)] = 0
+    """number of the first image: go on from there"""
+
+    def run(self) -> None:
+        """Draw the images, and write each batch as it comes.
+
+        Raises:
+            UserError: the model cannot draw so, the folder has something in it, or Ctrl-C has ended the work.
+        """
+        check_free(self.out)
+        runtime = start()
+        loaded = load_model(self.model, runtime.device)
+        params = sampler_params(self, loaded.card)
+        check_sampler(loaded, params)
+        self.out.mkdir(parents=True, exist_ok=True)
+        numbers, done = range(self.first, self.first + self.count), 0
+        writer = (Pictures if self.format == "png" else Arrays)(self.out, loaded.card.data)
+        with closing(writer):
+            try:
+                for first, images in draw_images(loaded, params, self.seed, numbers, runtime):
+                    drawn = range(first, first + len(images))
+                    told = loaded.card.model.class_conditional
+                    writer.add(drawn, images, draw_labels(loaded.card, params, self.seed, drawn) if told else None)
+                    done += len(images)
+            except KeyboardInterrupt:
+                left = f"--first {self.first + done} --count {self.count - done} and another --out"
+                raise UserError(f"interrupted after {done} of {self.count} images; go on with {left}") from None
 
 
-def main() -> None:
-    """Draw the images and write them; of several processes that draw together only the first writes."""
-    args = arguments()
-    params = sampler_params(args)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(f"--out {args.out}: exists and is not an empty folder; nothing was written")
-    write = {"png": write_pngs, "npz": write_npz}[args.format]
-    runtime = start()
+def check_free(folder: Path) -> None:
+    """Refuse a folder that has something in it.
 
-    def fewest() -> int:
-        loaded = load_model(args.model, CPU)
-        check_sampler(loaded, fitting(params, args, loaded.card))  # what is wrong is said once
-        return fewest_batches(loaded.card, args.count, runtime)
-
-    if shared_out(runtime.device, fewest, "ddpm.cli.generate", sys.argv[1:]):
-        return
-    group = place()
-    loaded = load_model(args.model, runtime.device)
-    params = fitting(params, args, loaded.card)
-    check_sampler(loaded, params)
-    numbers = range(args.first, args.first + args.count)
-    join(group, CPU)
-    group.agree({"--model": sha256(args.model), "precision": str(runtime.precision)})
-    with stopping() as stop, claimed(args.out) if group.rank == 0 else contextlib.nullcontext():
-        drawn = draw_images(loaded, params, args.seed, numbers, runtime, stop, group)
-        if group.rank == 0:
-            labels = all_labels(loaded, params, args.seed, numbers) if loaded.card.model.class_conditional else None
-            write(args.out, numbers, drawn, labels, loaded.card.data)
-        else:
-            for _ in drawn:
-                pass
+    Raises:
+        UserError: it has, or it is no folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not an empty folder; nothing was written")
 
 
 def draw_images(
-    loaded: LoadedModel,
-    params: SamplerParams,
-    seed: int,
-    numbers: range,
-    runtime: Runtime,
-    stop: Stop | None = None,
-    group: Group = ALONE,
+    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime
 ) -> Iterator[tuple[int, Tensor]]:
-    """Batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with its first number, under a progress bar.
-
-    Args:
-        group: the processes that draw together, a batch each at a time. All of them yield all batches.
+    """Yield batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with its first number.
 
     Raises:
-        UserError: params do not fit the model, see `check_sampler`; or someone has asked the process to end, and the
-            batches at work are given up.
-        SystemExit: likewise, in another process than the first.
+        UserError: params do not fit the model, see `check_sampler`.
     """
-    steps, size = check_sampler(loaded, params), min(group.gather(sample_batch(loaded, runtime)))
-
-    def drawn(indices: range) -> Tensor:
-        for step in draw_batch(loaded, params, seed, indices, runtime):
-            bar.update(len(together))
-            if stop and stop.requested:
-                done, left = together.start - numbers.start, numbers.stop - together.start
-                raise UserError(
-                    f"interrupted after {done} of {len(numbers)} images"
-                    + (f"; go on with --first {together.start} --count {left} and another --out" if done else "")
-                )
-        return to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
-
-    total = len(numbers) * steps
-    with progress(desc="generate", total=total, unit="eval", unit_scale=True, disable=group.rank > 0) as bar:
-        for together in batches(numbers.start, len(numbers), size * group.size):
-            parts = [*batches(together.start, len(together), size)]
-            for indices, images in zip(parts, group.each(drawn, parts), strict=True):
-                yield indices.start, images
+    total = check_sampler(loaded, params) * len(numbers)
+    with progress(desc="generate", total=total, unit="eval", unit_scale=True) as bar:
+        for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
+            for step in draw_batch(loaded, params, seed, indices, runtime):
+                bar.update(len(indices))
+            yield indices.start, to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
 
 
-def all_labels(loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range) -> Tensor:
-    """See `draw_labels`, int64 (len(numbers),)."""
-    parts = batches(numbers.start, len(numbers), 1000)
-    return torch.cat([draw_labels(loaded.card, params, seed, indices) for indices in parts])
+class Pictures:
+    """A folder with a picture for each image, named by its number, and their classes in labels.csv."""
 
+    def __init__(self, folder: Path, data: DataCard) -> None:
+        """Nothing is written yet."""
+        self.folder, self.classes = folder, data.classes
 
-def write_pngs(
-    folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None, data: DataCard
-) -> None:
-    """A picture for each image, named by its number; each batch is written as soon as it is drawn.
-
-    The classes of a batch, where there are any, stand in labels.csv before its pictures: none is ever without.
-    """
-    for first, images in batches:
-        if labels is not None:
-            known = numbers[: first - numbers.start + len(images)]
-            names = [data.classes[label] for label in labels[: len(known)].tolist()]
-            table = pd.DataFrame({"image": [*map(_name, known)], "label": names})
-            write_whole(folder / "labels.csv", table.to_csv(index=False).encode())
-        for number, image in enumerate(images, start=first):
+    def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
+        """Write a batch; its labels, if any, come last, so that the table names nothing that is not there."""
+        names = [f"{number:06d}.png" for number in numbers]
+        for name, image in zip(names, images, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(image.numpy()).save(buffer, "PNG")
-            write_whole(folder / _name(number), buffer.getvalue())
+            write_whole(self.folder / name, buffer.getvalue())
+        if labels is not None:
+            self._add_labels(names, labels)
+
+    def _add_labels(self, names: list[str], labels: Tensor) -> None:
+        path = self.folder / "labels.csv"
+        header = [] if path.exists() else [("image", "label")]
+        with path.open("a", encoding="utf-8", newline="") as file:
+            rows = zip(names, (self.classes[label] for label in labels.tolist()), strict=True)
+            csv.writer(file, lineterminator="\n").writerows([*header, *rows])
+
+    def close(self) -> None:
+        """Leave the folder as it is."""
 
 
-def write_npz(
-    folder: Path, numbers: range, batches: Iterator[tuple[int, Tensor]], labels: Tensor | None, data: DataCard
-) -> None:
-    """One file, images.npz: `images`, uint8 (N, H, W), in colour (N, H, W, 3), and `classes`, the names of all classes.
+class Arrays:
+    """A folder with images.npz: `images` (N, H, W) or (N, H, W, 3), `labels` (N,) if any, and `classes`, all names.
 
-    Where there are any, the `labels`, int64 (N,), are indices of these.
-
-    It is written at the end, or when drawing fails or is interrupted: then with the N images that are finished.
-
-    Raises:
-        UserError: the disk has no room for it.
+    The images wait in a nameless file, and what is finished becomes the npz file at the end, however that comes.
     """
-    channels, height, width = data.shape
-    images = np.empty((len(numbers), height, width, *([3] if channels == 3 else [])), np.uint8)
-    if (free := shutil.disk_usage(folder).free) < images.nbytes:
-        raise UserError(f"{folder}: {free:,} bytes are free on its disk, and images.npz may take {images.nbytes:,}")
-    done = 0
-    try:
-        for _, batch in batches:
-            images[done : done + len(batch)] = batch.numpy()
-            done += len(batch)
-    finally:
-        if done:
-            arrays: dict[str, Any] = {"images": images[:done], "classes": np.array(data.classes)}
-            if labels is not None:
-                arrays["labels"] = labels[:done].numpy()
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **arrays)
-            write_whole(folder / "images.npz", buffer.getvalue())
 
+    def __init__(self, folder: Path, data: DataCard) -> None:
+        """Open the file."""
+        self.folder, self.classes = folder, data.classes
+        self.pixels = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self.shape: tuple[int, ...] = (0,)
+        self.labels: list[Tensor] = []
 
-def _name(number: int) -> str:
-    """The file of an image."""
-    return f"{number:06d}.png"
+    def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
+        """Take a batch."""
+        self.pixels.write(images.numpy().tobytes())
+        self.shape = (self.shape[0] + len(images), *images.shape[1:])
+        self.labels += [] if labels is None else [labels]
 
-
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ddpm.cli.generate",
-        description="Draw images from a trained model. Equal seeds give equal images, whatever the count.",
-        epilog=f"{HELP} Several machines: --first and --count give each its part.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    option = parser.add_argument
-    path = partial(option, type=Path, required=True, default=argparse.SUPPRESS)
-    path("--model", metavar="FILE", help="model file, such as models/ddpm.safetensors")
-    path("--out", metavar="FOLDER", help="new or empty folder for the images")
-    option("--count", type=at_least(1, MOST_IMAGES), default=64, metavar="N", help="number of images")
-    option("--format", choices=["png", "npz"], default="png", help="a picture for each image, or one file of arrays")
-    option("--seed", type=at_least(0, LAST_SEED), default=0, metavar="N", help="seed of the noise")
-    option(
-        "--first",
-        type=at_least(0, LAST_NUMBER),
-        default=0,
-        metavar="N",
-        help="number of the first image: go on from there",
-    )
-    add_sampler_options(parser, "names of the classes that a class-conditional model is to draw (default: all)")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    run(main)
+    def close(self) -> None:
+        """Write images.npz, unless there is no image."""
+        with self.pixels:
+            if not self.shape[0]:
+                return
+            self.pixels.flush()
+            images = np.memmap(self.pixels, np.uint8, "r", shape=self.shape)
+            arrays: dict[str, Any] = {"images": images, "classes": np.array(self.classes)}
+            if self.labels:
+                arrays["labels"] = torch.cat(self.labels).numpy()
+            partial = self.folder / ".images.npz.partial"
+            try:
+                with partial.open("wb") as file:
+                    np.savez_compressed(file, **arrays)
+                os.replace(partial, self.folder / "images.npz")
+            finally:
+                partial.unlink(missing_ok=True)

@@ -30,8 +30,7 @@ class Split(NamedTuple):
 
     def to(self, device: torch.device) -> "Split":
         """On a device, but for images that would take more than half of a GPU's free memory: they go batch by batch."""
-        fits = device.type != "cuda" or 2 * self.images.nbytes <= torch.cuda.mem_get_info(device)[0]
-        return Split(self.images.to(device), self.labels.to(device)) if fits else self
+        return Split(self.images.to(device), self.labels.to(device)) if _fits(self.images.nbytes, device) else self
 
     def batch(self, index: Tensor | slice, device: torch.device) -> "Split":
         """Some of them on the device; to a GPU they go without making anyone wait."""
@@ -39,6 +38,27 @@ class Split(NamedTuple):
         if device.type != "cuda" or found.images.is_cuda:
             return found
         return Split(*(each.pin_memory().to(device, non_blocking=True) for each in found))
+
+
+class Subset(NamedTuple):
+    """Some images of a split, which are copied batch by batch: those of a mapped file stay on the disk.
+
+    rows: their indices in the split (N,). labels: theirs (N,), int64.
+    """
+
+    split: Split
+    rows: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Split | Subset":
+        """On a GPU, these images alone; see `Split.to`."""
+        if device.type == "cpu" or not _fits(len(self.rows) * self.split.images[:1].nbytes, device):
+            return self
+        return self.split.take(self.rows).to(device)
+
+    def batch(self, index: Tensor, device: torch.device) -> Split:
+        """Some of them on the device, see `Split.batch`."""
+        return self.split.batch(self.rows[index], device)
 
 
 class Processed(NamedTuple):
@@ -54,8 +74,9 @@ class Processed(NamedTuple):
     test_counts: tuple[int, ...]
 
     def of(self, labels: Sequence[int]) -> Split:
-        """The images of these classes, in the order of the file."""
-        return self.split.take(torch.isin(self.split.labels, torch.tensor([*labels])))
+        """The images of these classes, in the order of the file; all of them are not copied."""
+        chosen = torch.isin(self.split.labels, torch.tensor([*labels]))
+        return self.split if chosen.all() else self.split.take(chosen)
 
 
 def save_split(
@@ -146,6 +167,11 @@ def load_samples(path: Path) -> tuple[dict[str, Tensor], DataCard, dict[str, Any
     if not (facts and _are_indices(kept_t, 2**62) and _are_samples(arrays, card, len(kept_t))):
         raise UserError(f"{path}: its arrays are not those of a set of samples; `dvc repro` makes it anew")
     return arrays, card, metadata
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes take at most half of a GPU's free memory; others have room."""
+    return device.type != "cuda" or 2 * size <= torch.cuda.mem_get_info(device)[0]
 
 
 def _are_samples(arrays: dict[str, Tensor], card: DataCard, frames: int) -> bool:

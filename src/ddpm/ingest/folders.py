@@ -44,6 +44,11 @@ class Folder(NamedTuple):
     test: list[Picture] | None
     ignored: list[Path]
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """Those to train on, then those to test."""
+        return [*self.train, *(self.test or [])]
+
 
 def read_folder(root: Path) -> Folder:
     """The pictures that `root` holds; hidden files and Thumbs.db are passed over.

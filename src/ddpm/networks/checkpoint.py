@@ -168,7 +168,7 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedul
         raise UserError(f"train.start: {path} is distilled to {few} evaluations, and knows no other t; name another")
     before, after = loaded.card, network.params
     facts = {
-        "data.size and colour": (before.data.shape, data.shape),
+        "data.image_size and colour": (before.data.shape, data.shape),
         **{f"model.{key}": (value, getattr(after, key)) for key, value in before.model if key != "class_conditional"},
         **{f"schedule.{key}": (value, getattr(schedule.params, key)) for key, value in before.schedule},
     }

@@ -62,7 +62,7 @@ class UNetParams(Section):
             sizes = " x ".join(str(max(1, round(side / shrink)) * shrink) for side in shape[1:])
             raise ValueError(
                 f"model.channels: {len(channels)} of them, with model.patch_size {patch}, shrink images by {shrink}, "
-                f"which must divide {shape[1]} x {shape[2]}; set data.size to {sizes}, say, or change one of these"
+                f"which must divide {shape[1]} x {shape[2]}; set data.image_size to {sizes}, or change one of these"
             )
         return self.model_copy(update={"channels": channels, "patch_size": patch})
 

@@ -26,7 +26,6 @@ from ddpm.compute.environment import number
 from ddpm.parallel.world import World
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_whole
-from ddpm.pipeline.stage import Stage
 
 KEPT = 4  # of each stage: experiments that may continue later
 SHARE = 20  # a checkpoint that takes a second is followed by at least so many seconds of work
@@ -49,22 +48,23 @@ class Checkpoints:
     at once. Rank 0 alone reads, writes and decides; the other processes follow.
     """
 
-    def __init__(self, stage: Stage, environment: dict[str, Any], world: World, **parts: Stateful) -> None:
-        """Choose the file by the stage's fingerprint.
+    def __init__(self, name: str, key: str, world: World, **parts: Stateful) -> None:
+        """Choose the file.
 
         Args:
-            environment: what the bits of the result depend on, beside code, params and inputs.
+            name: of the stage.
+            key: a hash of everything that decides the result, see `Stage.fingerprint`.
             parts: what the checkpoint holds.
 
         Raises:
             UserError: DDPM_SAVE_SECONDS is no number; or processes of several machines have read different things.
         """
-        key = stage.fingerprint(environment)
         world.agree(key)
-        self.stage = stage
+        self.name = name
         self.world = world
+        self.main = world.rank == 0
         self.parts = parts
-        self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{stage.name}-{key[:16]}.pt")
+        self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{name}-{key[:16]}.pt")
         self._stop = False
         self._outputs: list[str] = []
         self._seconds = number("DDPM_SAVE_SECONDS", 30.0, 0.0, 1e6, "seconds")
@@ -72,11 +72,11 @@ class Checkpoints:
 
     def __enter__(self) -> Self:
         self._handlers = {each: signal.signal(each, self._asked) for each in (signal.SIGINT, signal.SIGTERM)}
-        states = self.world.broadcast(self._load() if self.stage.main else None)
+        states = self.world.broadcast(self._load() if self.main else None)
         for name, state in (states or {}).items():
             self.parts[name].load_state_dict(state)
-        if states and self.stage.main:
-            print(f"{self.stage.name}: continues where it was interrupted", file=sys.stderr)
+        if states and self.main:
+            print(f"{self.name}: continues where it was interrupted", file=sys.stderr)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
@@ -89,10 +89,10 @@ class Checkpoints:
         Raises:
             UserError: someone has asked the run to end; the state is saved.
         """
-        if self.stage.main and (self._stop or time.monotonic() >= self._due):
+        if self.main and (self._stop or time.monotonic() >= self._due):
             self.save()
         if self._stop:
-            raise UserError(f"{self.stage.name}: interrupted; the next `dvc repro` continues from here")
+            raise UserError(f"{self.name}: interrupted; the next `dvc repro` continues from here")
 
     def save(self) -> None:
         """Replace the checkpoint.
@@ -104,15 +104,19 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({"outputs": self._outputs, **{name: each.state_dict() for name, each in self.parts.items()}}, buffer)
         write_whole(self.path, buffer.getvalue())
-        for old in sorted(self.path.parent.glob(f"{self.stage.name}-*.pt"), key=_modified)[:-KEPT]:
+        for old in sorted(self.path.parent.glob(f"{self.name}-*.pt"), key=_modified)[:-KEPT]:
             old.unlink(missing_ok=True)
         self._due = time.monotonic() + max(self._seconds, SHARE * (time.monotonic() - began))
 
     def finish(self, outputs: Sequence[Path]) -> None:
         """Keep the last state until dvc.lock names the outputs, for DVC may be killed before it does."""
-        if self.stage.main:
+        if self.main:
             self._outputs = [_md5(path) for path in outputs]
             self.save()
+
+    def drop(self) -> None:
+        """Forget the run: its result is kept elsewhere."""
+        self.path.unlink(missing_ok=True)
 
     def _load(self) -> dict[str, Any] | None:
         """Read the states of the parts; None where there are none, or where DVC has recorded the result."""
@@ -122,20 +126,20 @@ class Checkpoints:
             states: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             outputs = states.pop("outputs")
         except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError):
-            print(f"{self.path}: damaged, so {self.stage.name} begins anew", file=sys.stderr)
+            print(f"{self.path}: damaged, so {self.name} begins anew", file=sys.stderr)
             return None
         lock = Path("dvc.lock")
         recorded = lock.read_text() if lock.is_file() else ""
         if outputs and all(each in recorded for each in outputs):
-            self.path.unlink()  # whoever runs the stage again wants it run
+            self.drop()  # whoever runs the stage again wants it run
             return None
         return states
 
     def _asked(self, signum: int, _frame: object) -> None:
         """End at the next tick; off rank 0, keep working until rank 0 has ended."""
-        self._stop = self.stage.main
+        self._stop = self.main
         if signum == signal.SIGINT:
-            signal.signal(signum, signal.SIG_DFL if self.stage.main else signal.SIG_IGN)
+            signal.signal(signum, signal.SIG_DFL if self.main else signal.SIG_IGN)
 
 
 def _modified(path: Path) -> float:

@@ -6,6 +6,7 @@ Figures are drawn and encoded in matplotlib's default style, whatever the user's
 backend may be a notebook's; neither is changed for anyone else.
 """
 
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -29,6 +31,9 @@ MOST_NAMES = 100
 LONGEST = 20
 FONT, MARGIN = 16, 6  # pixels
 PALETTE_FROM = 128  # pixels a side
+FONT_FILE = (
+    Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+)  # matplotlib's own, and so everywhere the same
 _default_style = style.context("default", after_reset=True)
 
 
@@ -65,7 +70,7 @@ def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Se
         axis.bar(places, [100 * value for value in values], width, label=name)
     ticks = range(0, classes, math.ceil(classes / MOST_NAMES))
     axis.set(title=title, xlabel="class", ylabel="share of the images in %", xticks=ticks)
-    _name_ticks(figure, axis, [shortened(names[tick]) for tick in ticks])
+    _name_ticks(figure, axis, [class_label(names, tick) for tick in ticks])
     axis.margins(y=0.25)  # room for the legend
     axis.legend(loc="upper center", ncols=len(shares), frameon=False)
     figure.tight_layout()
@@ -108,8 +113,7 @@ def enlarged(image: Tensor, scale: int) -> Tensor:
 
 def text_rows(lines: Sequence[str], height: int) -> Tensor:
     """Black on white, a grey image (1, H, W): each line has so many pixels and is in their middle, flush right."""
-    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-    font = ImageFont.truetype(str(path), min(FONT, int(0.85 * height)), layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(str(FONT_FILE), min(FONT, int(0.85 * height)), layout_engine=ImageFont.Layout.BASIC)
     width = math.ceil(max(font.getlength(line) for line in lines)) + 2 * MARGIN
     picture = Image.new("L", (width, len(lines) * height), 255)
     draw = ImageDraw.Draw(picture)
@@ -118,10 +122,22 @@ def text_rows(lines: Sequence[str], height: int) -> Tensor:
     return torch.from_numpy(np.array(picture)).unsqueeze(0)
 
 
+def class_label(names: Sequence[str], label: int) -> str:
+    """Name a class in one line, or give its number where the font lacks a character of the name."""
+    name = shortened(names[label])
+    return name if all(ord(letter) in _characters() for letter in name) else f"class {label}"
+
+
 def shortened(name: str) -> str:
     """One line of at most LONGEST characters."""
     name = " ".join(name.split())
     return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    """The code points that the font can write."""
+    return frozenset(FT2Font(str(FONT_FILE)).get_charmap())
 
 
 def _name_ticks(figure: Figure, axis: Axes, names: Sequence[str]) -> None:

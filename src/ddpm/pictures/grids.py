@@ -1,6 +1,6 @@
 """The pictures of a set of samples, encoded; images are uint8."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from ddpm.pictures.figures import (
     FONT,
     class_histogram,
+    class_label,
     enlarged,
     image_gif,
     image_png,
     image_table,
-    shortened,
     text_rows,
     tile,
     to_png,
@@ -66,7 +66,8 @@ def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> by
     """
     classes = labels.unique().tolist()
     shown = classes[:MOST_CLASSES]
-    picture = _named_rows([images[labels == label][:EACH_CLASS] for label in shown], [names[label] for label in shown])
+    rows = [images[labels == label][:EACH_CLASS] for label in shown]
+    picture = _named_rows(rows, [class_label(names, label) for label in shown])
     if len(classes) > len(shown):
         below = text_rows([f"and {len(classes) - len(shown)} more"], 2 * FONT)
         room = picture.shape[2] - below.shape[2]
@@ -74,16 +75,18 @@ def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> by
     return image_png(picture, scale=1)
 
 
-def rare_picture(rows: Sequence[tuple[Tensor, Tensor]], names: Sequence[str]) -> bytes:
-    """For each named class, of its few real images (N, C, H, W) and of those drawn (M, C, H, W), three rows of images.
+def rare_picture(rows: Mapping[int, tuple[Tensor, Tensor]], names: Sequence[str]) -> bytes:
+    """For each class three rows: some real images, some drawn ones, and the real one that is nearest to each of these.
 
-    Some real ones, some drawn ones, and the real one that is nearest to each of these.
+    Args:
+        rows: of each label the real images (N, C, H, W) and those drawn (M, C, H, W).
+        names: of all classes.
     """
     table, titles = [], []
-    for (few, drawn), name in zip(rows, names, strict=True):
+    for label, (few, drawn) in rows.items():
         shown = drawn[:EACH_CLASS]
         table += [few[:EACH_CLASS], shown, few[nearest_neighbours(shown, few).nearest]]
-        titles += [f"{shortened(name)}: {each}" for each in ("real", "drawn", "nearest")]
+        titles += [f"{class_label(names, label)}: {each}" for each in ("real", "drawn", "nearest")]
     return image_png(_named_rows(table, titles), scale=1)
 
 
@@ -113,7 +116,7 @@ def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:
     scale, gap = enlargement(rows[0], STILL), spacing(rows[0])
     filled = [F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row)), value=255) for row in rows]
     picture = enlarged(tile(torch.cat(filled), EACH_CLASS, gap), scale)
-    beside = text_rows([shortened(name) for name in names], scale * (rows[0].shape[2] + gap))
+    beside = text_rows(names, scale * (rows[0].shape[2] + gap))
     edge = picture.shape[1] - beside.shape[1]
     return torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
 

@@ -57,7 +57,7 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
         kid = kernel_distances(sets[0])
         rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation, "frechet_over_floor": None}
         rows[name] |= {"kid": kid.distance, "kid_error": kid.error}
-    if floor := rows["floor"]["frechet"]:
+    if (floor := rows["floor"]["frechet"] or 0) > 0:  # rounding may leave less, which is no scale
         for row in rows.values():
             row["frechet_over_floor"] = (row["frechet"] or 0) / floor
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.compute.randomness import generator
 from ddpm.images.pixels import to_float
 
 NEAR = 0.01
@@ -21,6 +22,18 @@ CHUNK = 500
 WIDTH = 2000  # references beside as many queries: their distances stay in a processor's caches
 TABLE = 47_040_000  # numbers of references at once
 PAIRS = 1 << 25  # numbers of queries beside their nearest references at once
+WORK = 4 * 10**12  # products of two numbers in one search, some minutes on a few cores
+
+
+def some_queries(count: int, products: int, seed: int) -> Tensor | slice:
+    """Choose which of `count` queries to search for: all, or a random subset (n,) that takes WORK products.
+
+    Args:
+        products: how many the search takes for all of them.
+    """
+    if products <= WORK:
+        return slice(None)
+    return torch.randperm(count, generator=generator(seed, "copying"))[: max(1, count * WORK // products)]
 
 
 class Neighbours(NamedTuple):
@@ -84,7 +97,7 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
     for label in labels.unique():
         chosen = (labels == label).nonzero().squeeze(1)
         near = [torch.empty(len(chosen), 0, device=images.device)]
-        for _, table in _tables(train[train_labels == label], images.device):
+        for _, table in _tables(train, images.device, (train_labels == label).nonzero().squeeze(1)):
             size = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * table.shape[1])))
             near.append(torch.cat([_nearest(_flat(images[rows]), table) for rows in chosen.split(size)]))
         for rows, distance in zip(
@@ -105,11 +118,16 @@ def _nearest(queries: Tensor, table: Tensor) -> Tensor:
     return (queries[:, None] - table[near]).square().mean(2).sqrt()
 
 
-def _tables(references: Tensor, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """The references, flat and in float on the device, in parts that memory is sure to hold, with where each begins."""
+def _tables(references: Tensor, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+    """The references, flat and in float on the device, in parts that memory is sure to hold, with where each begins.
+
+    Args:
+        index: which of them (N,); by default all.
+    """
     rows = max(1, TABLE // max(1, references[:1].numel()))
-    for first in range(0, len(references), rows):
-        yield first, _flat(references[first : first + rows].to(device))
+    for first in range(0, len(references) if index is None else len(index), rows):
+        part = slice(first, first + rows)
+        yield first, _flat(references[part if index is None else index[part].to(references.device)].to(device))
 
 
 def _taken(references: Tensor, index: Tensor) -> Tensor:

@@ -129,11 +129,6 @@ def confident_share(logits: Tensor, threshold: float) -> float:
     return float((logits.double().softmax(1).amax(1) >= threshold).double().mean())
 
 
-def likeliest(logits: Tensor, classes: list[int]) -> Tensor:
-    """Which of these classes is the most probable, by the logits of all classes (N, classes); int64 (N,)."""
-    return torch.tensor(classes)[logits[:, classes].argmax(1)]
-
-
 def class_shares(labels: Tensor, classes: int) -> list[float]:
     """Share of each class among integer labels (N,)."""
     return (labels.bincount(minlength=classes).double() / len(labels)).tolist()

@@ -2,14 +2,13 @@
 
 import math
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from ddpm.diffusion.timesteps import TIMESTEP_BUCKETS
-from ddpm.pipeline.stage import Stage
 from ddpm.training.loop import EpochEnd, Logged
 
 SECONDS_BETWEEN_WRITES = 5
@@ -24,11 +23,14 @@ COLUMNS = {
 class Curves:
     """Losses over the steps, and those of the last epoch over t."""
 
-    def __init__(self, stage: Stage, folder: Path, timesteps: int) -> None:
-        """Begin with empty curves, whose files stand in `folder`."""
+    def __init__(self, timesteps: int, write: Callable[[str, bytes], None] | None = None) -> None:
+        """Begin with empty curves.
+
+        Args:
+            write: called with the name and the content of a csv file, now and then and at the end.
+        """
         width = timesteps / TIMESTEP_BUCKETS
-        self.stage = stage
-        self.folder = folder
+        self._write = write
         self.middles = [f"{(bucket + 0.5) * width:g}" for bucket in range(TIMESTEP_BUCKETS)]  # label the ranges of t
         self.rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
         self.last: dict[str, float] = {}  # the end of each curve, for a summary
@@ -51,9 +53,11 @@ class Curves:
 
     def write(self) -> None:
         """Write every curve as it is now."""
+        if not self._write:
+            return
         for name, columns in COLUMNS.items():
             table = pd.DataFrame(self.rows[name], columns=columns).to_csv(index=False, float_format="%.6f")
-            self.stage.write(self.folder / f"{name}.csv", table.encode())
+            self._write(f"{name}.csv", table.encode())
         self._written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

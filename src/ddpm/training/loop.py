@@ -13,7 +13,7 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Buckets
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, Subset
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE, World
 from ddpm.training.class_balance import balanced_order
@@ -54,7 +54,7 @@ class Training:
         network: UNet,
         card: DataCard,
         schedule: NoiseSchedule,
-        train: Split,
+        train: Split | Subset,
         validation: Split,
         params: TrainParams,
         runtime: Runtime,
@@ -69,16 +69,16 @@ class Training:
         Raises:
             ValueError: there are fewer images than batch_size.
         """
-        if len(train.images) < params.batch_size:
+        if len(train.labels) < params.batch_size:
             raise ValueError(
-                f"batch_size is {params.batch_size}, but there are only {len(train.images)} training images"
+                f"batch_size is {params.batch_size}, but there are only {len(train.labels)} training images"
             )
         self.params = params
         self.runtime = runtime
         self.world = world
         self.network = to_device(network, runtime.device).train()
         self.train = train.to(runtime.device)
-        self.steps_per_epoch = len(train.images) // params.batch_size  # the short last batch is dropped
+        self.steps_per_epoch = len(train.labels) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
         loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
@@ -170,8 +170,8 @@ class Training:
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The indices of every full batch of the epoch, shuffled."""
         source = generator(self.params.seed, "shuffle", epoch)
-        order = torch.randperm(len(self.train.images), generator=source)
+        order = torch.randperm(len(self.train.labels), generator=source)
         if self.params.class_balance:
             order = balanced_order(order, self.train.labels.cpu(), self.params.class_balance, source)
-        used = order[: self.steps_per_epoch * self.params.batch_size].to(self.train.images.device)
+        used = order[: self.steps_per_epoch * self.params.batch_size].to(self.train.labels.device)
         return torch.split(used, self.params.batch_size)

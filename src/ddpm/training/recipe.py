@@ -7,7 +7,8 @@ from pydantic import Field
 from ddpm.images.card import Classes
 from ddpm.training.optim import OptimizationParams
 
-LEAST_HELD_OUT, MOST_HELD_OUT, ENOUGH_HELD_OUT = 0.02, 0.1, 200  # shares, and images that tell where a loss turns
+HELD_OUT, MOST_HELD_OUT = 0.02, 0.1  # shares
+LEAST_IMAGES, MOST_IMAGES = 200, 1200  # held out: enough to tell where a loss turns; more cost time and tell no more
 
 
 class TrainParams(OptimizationParams):
@@ -32,6 +33,6 @@ class TrainParams(OptimizationParams):
     def for_images(self, count: int) -> "TrainParams":
         """With what follows from how many images there are, held-out ones among them: the length, and their share."""
         epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
-        share = min(MOST_HELD_OUT, max(LEAST_HELD_OUT, ENOUGH_HELD_OUT / count))
+        share = min(MOST_HELD_OUT, MOST_IMAGES / count, max(HELD_OUT, LEAST_IMAGES / count))
         validation = share if self.validation is None else self.validation
         return self.model_copy(update={"epochs": epochs, "validation": validation})

@@ -8,7 +8,7 @@ import torch
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard, listed
-from ddpm.images.splits import LEAST_TEST, Processed, Split, even_batch, held_out_mask
+from ddpm.images.splits import LEAST_TEST, Processed, Split, Subset, even_batch, held_out_mask
 from ddpm.networks.checkpoint import begin_from, new_network
 from ddpm.networks.unet import UNetParams
 from ddpm.parallel.world import ALONE, World
@@ -22,7 +22,7 @@ class Setup(NamedTuple):
     """The images to train on and those held out, how many there are of each class, and params that fit them."""
 
     card: DataCard
-    images: Split
+    images: Split | Subset
     held_out: Split
     class_counts: tuple[int, ...]
     model: UNetParams
@@ -52,13 +52,14 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     train = train.for_images(sum(counts))
     chosen = torch.isin(split.labels, torch.tensor(labels))
     mask = held_out_mask(split.images, groups, train.validation or 0.0, train.seed)
-    images, held_out = split.take(chosen & ~mask), split.take(chosen & mask)
+    rows, held_out = (chosen & ~mask).nonzero().flatten(), split.take(chosen & mask)
+    images = Subset(split, rows, split.labels[rows])
     left = images.labels.bincount(minlength=len(card.classes)).tolist()
     if lost := [card.classes[label] for label in labels if not left[label]]:
         raise UserError(f"train.validation: {train.validation} holds out all images of {listed(lost)}; lower it")
     if (tested := sum(test_counts[label] for label in labels)) < LEAST_TEST:
         raise UserError(f"train.classes: there are {tested} test images of these, and the scores need {LEAST_TEST}")
-    train = train.model_copy(update={"batch_size": even_batch(len(images.images), train.batch_size)})
+    train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
     try:
         model = model.for_images(card.shape)
     except ValueError as error:

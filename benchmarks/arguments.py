@@ -1,0 +1,15 @@
+"""Values on the benchmarks' command lines."""
+
+import argparse
+from collections.abc import Callable
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a whole number from {least} on")
+        return int(text)
+
+    return number

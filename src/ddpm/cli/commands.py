@@ -1,0 +1,89 @@
+"""The subcommands of `ddpm`, and how a command line is read."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSubCommand,
+    SettingsConfigDict,
+    SettingsError,
+    get_subcommand,
+)
+
+from ddpm.cli.balance import Balance
+from ddpm.cli.export import Export
+from ddpm.cli.generate import Generate
+from ddpm.cli.options import Options
+from ddpm.pipeline.console import UserError, shown
+
+
+class Report(Options):
+    """Write a page of a run, build/report.html; it needs the repository."""
+
+    rev: CliPositionalArg[str] = ""
+    """revision, experiment or folder of a record; without it the workspace"""
+    against: CliPositionalArg[str] = ""
+    """what stands beside it; without it main, if that differs"""
+
+    def run(self) -> None:
+        """Write the page as `make report` does.
+
+        Raises:
+            UserError: this is not the repository, or there is no such run.
+        """
+        if not Path("scripts/report.py").exists():
+            raise UserError("ddpm report: scripts/report.py: not here; run this at the top of the repository")
+        sys.path.insert(0, str(Path.cwd()))
+        import_module("scripts.report").main(self.rev, self.against)
+
+
+class Ddpm(BaseSettings):
+    """Draw from a trained diffusion model, balance a set of images, export, report."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DDPM_COMMAND_",  # of variables that nobody sets
+        cli_prog_name="ddpm",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+        use_attribute_docstrings=True,
+    )
+
+    generate: CliSubCommand[Generate]
+    """draw images from a trained model"""
+    balance: CliSubCommand[Balance]
+    """fill the rare classes of a set with drawn images"""
+    export: CliSubCommand[Export]
+    """write a model as ONNX"""
+    report: CliSubCommand[Report]
+    """write a page of a run (in the repository)"""
+
+
+def read(words: list[str]) -> Options:
+    """Return the options of the subcommand that a command line names.
+
+    Raises:
+        UserError: an option is unknown, missing or out of its range; the message names it.
+    """
+    try:
+        command = get_subcommand(CliApp.run(Ddpm, cli_args=words))
+    except SettingsError as error:
+        raise UserError(f"{shown(str(error).removeprefix('error parsing CLI: '))}; see ddpm --help") from None
+    except ValidationError as error:
+        raise UserError("; ".join(_line(each) for each in error.errors())) from None
+    assert isinstance(command, Options)
+    return command
+
+
+def _line(detail: Any) -> str:
+    """Say what is wrong with an option."""
+    command, name, *_ = map(str, detail["loc"])
+    given = "" if detail["type"] == "missing" else f", got {shown(str(detail['input']), 100)}"
+    return f"ddpm {command}: --{name.replace('_', '-')}: {detail['msg'].lower()}{given}"

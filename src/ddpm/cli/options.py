@@ -1,0 +1,73 @@
+"""Options as pydantic models: a field is an option, its docstring the help."""
+
+import inspect
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from ddpm.networks.checkpoint import ModelCard
+from ddpm.pipeline.params import parse
+from ddpm.sampling.samplers import SamplerParams
+
+GUIDED = {"guidance": 1.3, "guide": "early", "guidance_interval": (-4.0, 2.0)}
+DISTILLED = {"sampler": "ddpm", "steps": None}  # in place of the defaults, for a distilled model
+DEFAULTS = {"sampler": "dpmpp_2m", "steps": 20, "spacing": None, **GUIDED}
+DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"}
+HELP = {
+    "sampler": "reverse process; a distilled model has its own",
+    "steps": "evaluations of the network for each image; a distilled model has its own",
+    "spacing": "which timesteps are taken; without it trailing, for colour log_snr; power suits few",
+    "guidance": "how much farther than the model away from its guide; 1 is the model alone, and the default of a model "
+    "without an early guide",
+    "guide": "the model as it was early in its training, or as it is when not told the class",
+    "guidance_interval": "the log signal-to-noise ratios between which it is guided, such as --guidance-interval=-4,2",
+    "eta": "noise of all samplers but ddpm, from 0, deterministic, to 1",
+    "variance": "variance of the noise of ddpm",
+    "clip": "clip the estimates of the clean image",
+    "classes": "names of classes, such as 3,7",
+}
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Options(BaseModel):
+    """Base of a subcommand's options; they come as text, and so are converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take the indentation out of the docstring, which --help shows."""
+        super().__init_subclass__(**options)
+        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "")
+
+    def run(self) -> None:
+        """Do what the options say."""
+        raise NotImplementedError
+
+
+C = TypeVar("C", bound=Options)
+
+
+def with_sampler(command: type[C]) -> type[C]:
+    """Add the sampler's params to a subcommand's options, with defaults."""
+    fields: dict[str, Any] = {
+        name: (SamplerParams.model_fields[name].rebuild_annotation(), Field(default, description=HELP[name]))
+        for name, default in DEFAULTS.items()
+    }
+    return create_model(command.__name__, __base__=command, __doc__=command.__doc__, **fields)
+
+
+def sampler_params(options: Options, card: ModelCard) -> SamplerParams:
+    """Return what the options say of the sampler; where they leave a choice, what suits the model.
+
+    Raises:
+        UserError: values do not fit together.
+    """
+    values, given = {name: getattr(options, name) for name in DEFAULTS}, options.model_fields_set
+    if not given & GUIDED.keys() and values["guide"] not in card.guides:
+        values["guidance"] = 1.0
+    if card.timesteps:
+        values |= {name: value for name, value in DISTILLED.items() if name not in given}
+    if values["classes"] == ("all",):
+        values["classes"] = "all"
+    return parse(SamplerParams, values, "options")

@@ -1,0 +1,95 @@
+"""The decoded images of a whole set, on disk."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.images.splits import hashed_places
+from ddpm.ingest.decoding import Levels, Target, decode
+from ddpm.ingest.folders import Picture
+from ddpm.ingest.near_duplicates import thumbnails
+from ddpm.pipeline.console import UserError, progress, shown
+
+BLOCK = 1 << 24  # bytes of images that are in memory together
+MOST_THREADS = 16  # each may hold a large picture
+
+T = TypeVar("T")
+
+
+class Images:
+    """All images of a set in one form, on disk: in memory are no more than BLOCK bytes of them.
+
+    labels: (N,). places: where a split has each (N,); ranks: which of near-duplicates decides for all (N,). Both are
+    hashes of the files: no param moves them. keys: hashes of the levels (N,), see `splits.hashed_places`. thumbnails:
+    see `near_duplicates.thumbnails`.
+    """
+
+    def __init__(self, scratch: IO[bytes], pictures: Sequence[Picture], target: Target) -> None:
+        """Decode all.
+
+        Args:
+            scratch: an empty file, open for writing and reading.
+
+        Raises:
+            UserError: a picture has changed, and cannot be read any more.
+        """
+        self.shape = target.shape
+        self.labels = torch.tensor([picture.label for picture in pictures])
+        self._scratch = scratch
+        self._each = int(np.prod(target.shape))
+        self._rows = max(1, BLOCK // self._each)
+
+        def one(index: int) -> tuple[Levels, float, float]:
+            try:
+                return decode(pictures[index].source, target), *_place_and_rank(pictures[index])
+            except (ValueError, OSError) as error:
+                raise UserError(f"{named(pictures, index)}: {error}; it changed meanwhile, so run it again") from None
+
+        hashes: list[Tensor] = []
+        keys, small = [], []
+        for part in in_parallel(one, len(pictures), self._rows, "preprocess"):
+            images = torch.from_numpy(np.stack([levels for levels, *_ in part]))
+            scratch.write(images.numpy().data)
+            hashes.append(torch.tensor([each[1:] for each in part], dtype=torch.float64))
+            keys.append(hashed_places(images, "levels"))
+            small.append(thumbnails(images))
+        self.places, self.ranks = torch.cat(hashes).unbind(1)
+        self.keys, self.thumbnails = torch.cat(keys), torch.cat(small)
+
+    def take(self, chosen: Tensor) -> Iterator[Tensor]:
+        """Yield the images that a mask (N,) chooses, in parts, uint8 (n, C, H, W)."""
+        for first, mask in zip(range(0, len(chosen), self._rows), chosen.split(self._rows), strict=True):
+            self._scratch.seek(first * self._each)
+            levels = bytearray(self._scratch.read(len(mask) * self._each))
+            yield torch.frombuffer(levels, dtype=torch.uint8).view(-1, *self.shape)[mask]
+
+
+def in_parallel(function: Callable[[int], T], count: int, rows: int, what: str) -> Iterator[list[T]]:
+    """Apply a function to 0..count-1 by all cores, to so many at a time; Pillow lets threads run beside one another."""
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool, progress(desc=what, total=count, unit="img") as bar:
+        for first in range(0, count, rows):
+            part = [*pool.map(function, range(first, min(first + rows, count)))]
+            bar.update(len(part))
+            yield part
+
+
+def named(pictures: Sequence[Picture], index: int) -> str:
+    """Name a picture for a message."""
+    source = pictures[index].source
+    return shown(str(source)) if isinstance(source, Path) else f"image {index}"
+
+
+def _place_and_rank(picture: Picture) -> tuple[float, float]:
+    """Two hashes in [0, 1) of its file, or of its levels."""
+    data = picture.source.read_bytes() if isinstance(picture.source, Path) else picture.source.tobytes()
+    digests = (hashlib.blake2b(data, digest_size=8, key=key).digest() for key in (b"place", b"rank"))
+    place, rank = (int.from_bytes(digest, "big") / 2**64 for digest in digests)
+    return place, rank

@@ -1,0 +1,81 @@
+"""The classification accuracy score: what a new classifier learns from samples (Ravuri and Vinyals, arXiv:1905.10887).
+
+Samples have the labels that were asked for, or, of a model that is told no class, those that classifier b gives them.
+The new classifier is tested on real test images, beside one that learned from as many real images with true labels. Of
+either there are several, from different seeds: one alone would move by more than what is often to be told apart.
+"""
+
+import statistics
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits, likeliest
+from ddpm.compute.device import Runtime
+from ddpm.compute.randomness import generator
+from ddpm.images.splits import Processed, Split
+from ddpm.pipeline.params import Section
+
+
+class ClassificationAccuracyScoreParams(Section):
+    """From how many images is learned, at most, and how often."""
+
+    count: Annotated[int, Field(ge=2)]
+    classifiers: Annotated[int, Field(ge=1, le=100)]
+
+
+def accuracy_score(
+    samples: tuple[Tensor, Tensor | None],
+    classes: list[int],
+    train: Processed,
+    test: Processed,
+    judge: Classifier,
+    params: ClassificationAccuracyScoreParams,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Learn from samples and from real images, in turn; test on the real test images of the classes drawn.
+
+    Args:
+        samples: images uint8 (N, C, H, W), and the classes asked for (N,), where there are such.
+        classes: labels of the classes that were drawn. Of one alone there is no score.
+        judge: classifier b, whose recipe the new classifiers have.
+    """
+    if len(classes) == 1:
+        return {"count": 0, "samples": None, "real": None}
+    real, tested = train.of(classes), test.of(classes)
+    images, asked = samples
+    count = min(params.count, len(images), len(real.images))
+    images = images[:count]
+    if asked is None:
+        labels = likeliest(features_and_logits(judge, images, runtime.device)[1], classes)
+    else:
+        labels = asked[:count]
+    recipe = new_recipe(judge.params, judge.params.epochs_of(len(train.split.labels)), count)
+    found: dict[str, list[float]] = {"samples": [], "real": []}
+    for number in range(params.classifiers):
+        new = recipe.model_copy(update={"seed": (recipe.seed + number) % 2**63})
+        source = generator(recipe.seed, "classification accuracy score", number)
+        subset = real.take(torch.randperm(len(real.images), generator=source)[:count])
+        for name, split in (("samples", Split(images, labels)), ("real", subset)):
+            title = f"learn from {name}, {number + 1} of {params.classifiers}"
+            learned = fit_classifier(title, split, judge.data, new, runtime)
+            found[name].append(accuracy(learned, *tested, runtime.device))
+    rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in found.items()}
+    rows["samples"]["labels"] = "classifier b" if asked is None else "asked for"
+    return {"count": count, "classifiers": params.classifiers, **rows}
+
+
+def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
+    """Of several classifiers' accuracies; of one there is no deviation."""
+    row: dict[str, float | str] = {"accuracy": round(statistics.mean(accuracies), 6)}
+    if len(accuracies) > 1:
+        row["accuracy_deviation"] = round(statistics.stdev(accuracies), 6)
+    return row
+
+
+def new_recipe(judge: ClassifierParams, epochs: int, count: int) -> ClassifierParams:
+    """As classifier b was trained, for as many epochs, but from another seed."""
+    return judge.model_copy(update={"seed": (judge.seed + 1) % 2**63, "epochs": epochs, "images": epochs * count})

@@ -1,0 +1,175 @@
+"""The variational bound on the negative log-likelihood, in bits per dimension (Ho et al. 2020, eq. 5).
+
+The bound is the sum of the prior's term L_T, of L_t for t = 1..T-1, and of the decoder's term L_0 (the paper counts t
+from 1, and writes L_{t-1}). The reverse process is the ancestral one with the posterior variance, and clips its
+estimate of x_0. All but the network is computed on the CPU, the terms in float64.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddpm.compute.device import Runtime
+from ddpm.compute.randomness import generator
+from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
+from ddpm.networks.checkpoint import LoadedModel
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.params import Section
+
+BATCH = 100
+LEVELS = 255  # steps between the values of a pixel, 0..255 or -1..1
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t
+
+
+class LikelihoodParams(Section):
+    """How many images, and how many of the bound's terms for each."""
+
+    images: Annotated[int, Field(ge=2, le=10**9)]
+    terms: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Bound(NamedTuple):
+    """The bound of each image and its three parts, each of shape (B,), float64, bits per dimension."""
+
+    total: Tensor
+    prior: Tensor
+    steps: Tensor
+    decoder: Tensor
+
+
+def bits_per_dimension(
+    loaded: LoadedModel, splits: Mapping[str, Split], params: LikelihoodParams, device: torch.device
+) -> dict[str, object]:
+    """Bound equally many random images of each split, in float32; a class-conditional model is told their classes.
+
+    Raises:
+        UserError: what the model predicts is not finite.
+    """
+    denoiser = loaded.denoiser(Runtime(device, torch.float32))
+    terms = min(params.terms, loaded.schedule.timesteps - 1)
+    count = min(params.images, *(len(split.images) for split in splits.values()))
+
+    @torch.inference_mode()
+    def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        pred_x_start = denoiser(*(each.to(device) for each in (x_t, t, labels))).x_start
+        if not pred_x_start.isfinite().all():  # the bound clips it
+            raise UserError("likelihood: the model's predictions are not finite; fetch it again, or train it anew")
+        return pred_x_start.cpu()
+
+    scores: dict[str, object] = {"images": count, "terms": terms}
+    with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
+        for name, split in splits.items():
+            order = torch.randperm(len(split.images), generator=generator(params.seed, f"likelihood {name}"))
+            bounds = []
+            for batch in order[:count].split(BATCH):
+                noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
+                images, labels = split.take(batch)
+                bounds.append(
+                    variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
+                )
+                bar.update(len(batch))
+            scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
+    return scores
+
+
+def summary(bound: Bound) -> dict[str, float]:
+    """Mean bits per dimension, their standard error over the images, and the mean of each part."""
+    means = {f"{name}_bits": round(part.mean().item(), 5) for name, part in bound._asdict().items() if name != "total"}
+    error = bound.total.std().item() / len(bound.total) ** 0.5
+    return {"bits_per_dim": round(bound.total.mean().item(), 5), "standard_error": round(error, 5), **means}
+
+
+def variational_bound(
+    denoise: Denoise,
+    schedule: NoiseSchedule,
+    x_start: Tensor,
+    terms: int,
+    generators: Sequence[torch.Generator],
+) -> Bound:
+    """An unbiased estimate of the bound of images (B, C, H, W), whose 256 values lie in [-1, 1].
+
+    Args:
+        terms: how many of L_1..L_{T-1} are evaluated for each image: one at random from each of as many equal ranges of
+            t, since neighbouring terms are alike.
+        generators: one for each image, of its timesteps and noise.
+
+    Raises:
+        ValueError: terms is not in 1..T-1 (0 if T is 1).
+    """
+    inner = schedule.timesteps - 1
+    if not min(1, inner) <= terms <= inner:
+        raise ValueError(f"terms is {terms}, but between prior and decoder there are {inner}")
+    total = torch.zeros(len(x_start), dtype=torch.float64)
+    for stratum in range(terms):
+        place = (
+            stratum + torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in generators])
+        ) / terms
+        t = 1 + (place * inner).long().clamp(max=inner - 1)
+        total += step_term(denoise, schedule, x_start, t, _normal(x_start, generators))
+    prior = prior_term(schedule, x_start)
+    steps = inner * total / max(terms, 1)
+    decoder = decoder_term(denoise, schedule, x_start, _normal(x_start, generators))
+    return Bound(prior + steps + decoder, prior, steps, decoder)
+
+
+def prior_term(schedule: NoiseSchedule, x_start: Tensor) -> Tensor:
+    """L_T: how far q(x_T | x_0) is from N(0, I), for each image."""
+    signal = float(schedule.alphas_cumprod[-1])
+    nats = 0.5 * (signal * x_start.double().square() - signal - math.log1p(-signal))
+    return _bits(nats)
+
+
+def step_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """L_t at t >= 1, shape (B,): the distance of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0) (eq. 8).
+
+    The two have the same variance, so that it is the squared difference of their means over twice the variance.
+    """
+    pred_x_start = _pred_x_start(denoise, schedule, x_start, t, noise)
+    coef1, variance = schedule.posterior_mean_coef1[t], schedule.posterior_variance[t]
+    weight = coef1.square() / (2 * variance)
+    return _bits(weight.view(-1, 1, 1, 1) * (x_start.double() - pred_x_start.double()).square())
+
+
+def decoder_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, noise: Tensor) -> Tensor:
+    """L_0, shape (B,): -log p(x_0 | x_1), a Gaussian integrated over the width of each pixel's value (eq. 13).
+
+    At t = 0 the posterior has no variance; the one of the step before stands in for it, as in the paper's code.
+    """
+    t = torch.zeros(len(x_start), dtype=torch.long)
+    mean = _pred_x_start(denoise, schedule, x_start, t, noise).double()
+    variance = schedule.posterior_variance[1] if schedule.timesteps > 1 else schedule.betas[0]
+    return _bits(-discretised_log_likelihood(x_start.double(), mean, float(variance) ** 0.5))
+
+
+def discretised_log_likelihood(x_start: Tensor, mean: Tensor, deviation: float) -> Tensor:
+    """log of N(mean, deviation^2) integrated over each value's bin; the outermost bins reach to infinity. In nats."""
+    upper = torch.where(x_start > 1 - 1 / LEVELS, torch.inf, (x_start - mean + 1 / LEVELS) / deviation)
+    lower = torch.where(x_start < -1 + 1 / LEVELS, -torch.inf, (x_start - mean - 1 / LEVELS) / deviation)
+    # In the upper tail both integrals round to 1: mirror it.
+    mirror = lower > 0
+    lower, upper = torch.where(mirror, -upper, lower), torch.where(mirror, -lower, upper)
+    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+    return log_upper + torch.log1p(-(log_lower - log_upper).exp())
+
+
+def _pred_x_start(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """The clipped estimate of x_0 from one draw of x_t."""
+    x_t = schedule.q_sample(x_start, t, noise)
+    return denoise(x_t, t).clamp(-1, 1)
+
+
+def _normal(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    return torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators])
+
+
+def _bits(nats: Tensor) -> Tensor:
+    """Mean over the dimensions of each image, in bits."""
+    return nats.flatten(1).mean(1) / math.log(2)

@@ -1,0 +1,204 @@
+"""Score samples beside real images: distances, variety, recognition, balance and copying.
+
+Distances are computed on the features of each classifier, and on principal components of the pixels. Recipes are
+chosen by the scores of classifier a, and those of b are reported; nothing is chosen by the pixels.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddpm.classifier.model import Classifier, features_and_logits, likeliest, load_classifier
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Split
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.params import Section
+from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
+from ddpm.scoring.components import Components, principal_components
+from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness, some_queries
+from ddpm.scoring.manifold import NEIGHBOURS
+from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
+
+MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair of them
+
+
+class EvaluateParams(Section):
+    """What counts as recognised, and the seed of the random subsets."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Seen(NamedTuple):
+    """A set of images with what one classifier sees in it; where there is but one class, the logits are all zero."""
+
+    images: Tensor  # uint8 (N, C, H, W)
+    given: Tensor | None  # the classes that they have or were to have (N,), where there are such
+    features: Tensor  # (N, D), where distances are computed: on a GPU with float64, or on the CPU
+    logits: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """The most probable classes."""
+        return self.logits.argmax(1)
+
+    def given_or_seen(self, classes: list[int]) -> Tensor:
+        """The given classes; without them, the most probable ones of these."""
+        return likeliest(self.logits, classes) if self.given is None else self.given
+
+
+class Sets(NamedTuple):
+    """Samples, and real images of the classes trained on; images held out count as training images."""
+
+    samples: Seen
+    test: Seen
+    train: Seen
+
+    def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the first so many samples, which are drawn independently, and of all real images."""
+        return self.samples.features[:count], self.test.features, self.train.features
+
+
+def evaluate(
+    samples: tuple[Tensor, Tensor | None],
+    test: Split,
+    train: Split,
+    classes: list[int],
+    classifiers: Mapping[str, Path],
+    params: EvaluateParams,
+    runtime: Runtime,
+) -> tuple[dict[str, object], Sets]:
+    """Compute all scores, and return what the last classifier sees as well.
+
+    Args:
+        samples: images uint8 (N, C, H, W), and the classes asked for (N,), where there are such.
+        test: real images of the same classes.
+        train: likewise.
+        classes: labels of the classes that were drawn.
+        classifiers: their files by name. All but the distances is told by the last.
+
+    Raises:
+        UserError: there are too few images.
+    """
+    count = min(len(samples[0]), len(test.images), len(train.images) // 2, MOST_COMPARED)
+    if count <= NEIGHBOURS:
+        found = f"{len(samples[0])} samples, {len(test.images)} test images and {len(train.images)} training images"
+        raise UserError(
+            f"sample.population.count, data.test: the scores need more than {NEIGHBOURS} samples and test images, "
+            f"and twice as many training images, of the classes drawn; there are {found}"
+        )
+    draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
+    scores: dict[str, object] = {"count": count}
+    with progress(desc="evaluate", total=len(classifiers) + 2, unit="step") as bar:
+        for name, path in classifiers.items():
+            classifier = load_classifier(path)
+            sets = Sets(*(look(classifier, *each, runtime) for each in (samples, test, train)))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
+            bar.update()
+        scores["pixels"] = rounded(compare_pixels(sets, count, draws), 5)
+        bar.update()
+        scores |= rounded(examine(sets, draws, classes, params), 4)
+        bar.update()
+    return scores, sets
+
+
+def look(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Seen:
+    """Apply a classifier to uint8 images (N, C, H, W) whose given classes are (N,)."""
+    place = runtime.device if runtime.device.type == "cuda" else torch.device("cpu")
+    features, logits = features_and_logits(classifier, images, runtime.device)
+    logits = logits if classifier.knows_classes else torch.zeros(len(logits), 1)
+    return Seen(images, given, features.to(place), logits)
+
+
+def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
+    """Compute the distances on principal components of the training images."""
+    place = sets.samples.features.device
+    pixels = Components(*(each.to(place) for each in principal_components(sets.train.images)))
+    samples, test, train = (pixels(each.images) for each in sets)
+    return compare(samples[:count], test, train, draws)
+
+
+def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams) -> Rows:
+    """Variety, recognition, balance and copying, of the samples and of test images; of the floor, variety alone.
+
+    Shares of a set do not depend on its size, and are those of all images; what does depend on it is told by equal
+    counts. Where there is but one class, nothing is recognised.
+    """
+    count, several = len(draws.test[0]), sets.train.logits.shape[1] > 1
+    rows = variety(*sets.features(count), draws)
+    for name, seen, chosen in (("samples", sets.samples, slice(count)), ("test", sets.test, draws.test[0])):
+        row = recognition(seen, seen.labels[chosen], sets.train.labels, params.confidence)
+        rows[name] |= row if several else dict.fromkeys(row)
+    for name, row in copies(sets, classes, draws.test[0], params.seed).items():
+        rows[name] |= row
+    return rows
+
+
+def recognition(seen: Seen, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:
+    """How sure and how right the classifier is of a set, and how often it sees each class beside training images (M,).
+
+    Args:
+        labels: what it sees in as many images (N,) as are compared.
+    """
+    chi_square, p_value = class_chi_square(labels, train)
+    return {
+        "confident_share": confident_share(seen.logits, confidence),
+        **({} if seen.given is None else {"label_accuracy": agreement(seen.labels, seen.given)}),
+        "class_imbalance": class_imbalance(labels, train),
+        "class_chi_square": chi_square,
+        "class_p_value": p_value,
+    }
+
+
+def copies(sets: Sets, classes: list[int], chosen: Tensor, seed: int) -> Rows:
+    """How near samples and test images are to training images, in pixels and in features.
+
+    Distances to the nearest of all training images are those of the chosen test images, and of as many samples; how
+    near images are to those of their class is told of all. Of large sets both are told of random subsets.
+    """
+    labels = [each.given_or_seen(classes) for each in sets]
+    place = sets.samples.features.device
+    rows: Rows = {"samples": {}, "test": {}}
+    for space, (samples, test, train) in (
+        ("pixels", (sets.samples.images.to(place), sets.test.images.to(place), sets.train.images)),
+        ("features", (each.features for each in sets)),
+    ):
+        width = train[0].numel()
+        some = some_queries(len(chosen), len(chosen) * len(train) * width, seed)
+        distances = [
+            nearest_neighbours(each[some], train).distance.cpu() for each in (samples[: len(chosen)], test[chosen])
+        ]
+        of_class = []
+        for each, own in ((samples, labels[0]), (test, labels[1])):
+            pairs = int(labels[2].bincount(minlength=int(own.max()) + 1)[own].sum())
+            some = some_queries(len(each), pairs * width, seed)
+            of_class.append(nearness(each[some], own[some], train, labels[2]))
+        found = near_copies(*of_class)
+        rows["samples"] |= {
+            f"nearest_train_{space}": distances[0].median().item(),
+            f"copying_z_{space}": copying_z(*distances),
+            f"near_copies_{space}": found.distance,
+            f"near_copies_ratio_{space}": found.ratio,
+            f"near_copies_judged_{space}": found.judged,
+        }
+        rows["test"] |= {f"nearest_train_{space}": distances[1].median().item(), f"twins_{space}": found.twins}
+    return rows
+
+
+def rounded(rows: Rows, digits: int) -> Rows:
+    """Round to so many significant digits."""
+    return {
+        name: {key: None if value is None else float(f"{value:.{digits}g}") for key, value in row.items()}
+        for name, row in rows.items()
+    }
+
+
+def agreement(labels: Tensor, given: Tensor) -> float:
+    """Share of the images that are taken for what they are, or are meant to be."""
+    return float((labels == given).double().mean())

@@ -1,0 +1,20 @@
+"""Whether the drawn images from which an arm learns are copies of the few real ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ddpm.images.splits import Processed
+from ddpm.scoring.copying import near_copies, nearness
+from studies.rare_class.arms import Arm, Drawn
+
+
+def count_copies(train: Processed, drawn: Drawn, rare: Sequence[int], test: Processed, arm: str) -> dict[str, Any]:
+    """Count near copies among those of rare classes, by test images; none where the arm's filter takes no image."""
+    few, fresh, learned = train.of(rare), test.of(rare), drawn.chosen(Arm.parse(arm), rare)
+    rows = torch.isin(learned.labels, torch.tensor([*rare]))
+    if not rows.any():
+        return {"near_copies": None}
+    found = near_copies(nearness(*learned.take(rows), *few), nearness(*fresh, *few))
+    return {"near_copies": found._asdict()}

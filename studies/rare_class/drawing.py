@@ -1,0 +1,98 @@
+"""Images of every class by the model of a cut, judged by a classifier that has learned from the same cut."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from ddpm.balancing.drawing import SPAN, draw_class
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Processed
+from ddpm.networks.checkpoint import load_model
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError, progress
+from ddpm.pipeline.params import Section, parse
+from ddpm.sampling.drawing import check_sampler
+from ddpm.sampling.samplers import SamplerParams
+from studies.rare_class.arms import Arm, Drawn, RealArmName, Seed
+from studies.rare_class.learning import LearnParams, learn
+
+
+class DrawParams(Section):
+    """How many images of each rare class, how, and the arm by which the classifier that filters learns."""
+
+    rare: Annotated[int, Field(ge=1, le=SPAN)]
+    steps: Annotated[int, Field(ge=1, le=100_000)]
+    guidance: Annotated[float, Field(ge=0, le=1000)]
+    filter: RealArmName
+    seed: Seed
+
+    def sampler(self) -> SamplerParams:
+        """The way to draw, which is that of `sample.population` by default in all else."""
+        as_population = {
+            "sampler": "dpmpp_2m",
+            "spacing": None,
+            "variance": "posterior",
+            "eta": 1.0,
+            "clip": True,
+            "guide": "early",
+            "guidance_interval": [-4.0, 2.0],
+            "classes": "all",
+        }
+        return parse(SamplerParams, {**as_population, "steps": self.steps, "guidance": self.guidance}, "draw")
+
+
+def draw(
+    name: str,
+    images: Processed,
+    rare: Sequence[int],
+    frequent: int,
+    model: Path,
+    params: DrawParams,
+    learning: LearnParams,
+    runtime: Runtime,
+    path: Path,
+) -> dict[str, Any]:
+    """Learn to filter, draw, and write what was drawn and what the filter takes.
+
+    Args:
+        name: of the progress bars.
+        rare: the labels of the rare classes.
+        frequent: how many images are drawn of each other class.
+
+    Returns:
+        The share that the filter takes of each class.
+    """
+    loaded, sampler = load_model(model, runtime.device), params.sampler()
+    try:
+        steps = check_sampler(loaded, sampler)
+    except UserError as error:
+        raise UserError(f"draw.{error}") from None
+    arm, card = Arm.parse(params.filter), images.card
+    judge = learn(f"{name}: filter", images.split, None, rare, arm, card, learning, params.seed, runtime)
+    counts = {label: params.rare if label in rare else frequent for label in range(len(card.classes))}
+    with progress(desc=f"{name}: draw", total=steps * sum(counts.values()), unit="eval", unit_scale=True) as bar:
+
+        def after_step(images: int) -> None:
+            bar.update(images)
+
+        drawn = {
+            label: draw_class(loaded, judge, sampler, label, params.seed, 0, count, runtime, after_step)
+            for label, count in counts.items()
+        }
+    taken = {label: each.taken(label) for label, each in drawn.items()}
+    arrays = {
+        "images": torch.cat([each.images for each in drawn.values()]),
+        "labels": torch.cat([torch.full_like(each.numbers, label) for label, each in drawn.items()]),
+        "taken": torch.cat([*taken.values()]),
+    }
+    save_arrays(path, arrays)
+    return {"taken": {card.classes[label]: round(float(each.double().mean()), 4) for label, each in taken.items()}}
+
+
+def load_drawn(path: Path) -> Drawn:
+    """What `draw` wrote."""
+    arrays, _ = load_arrays(path, {*Drawn._fields})
+    return Drawn(**arrays)

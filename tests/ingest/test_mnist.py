@@ -1,0 +1,105 @@
+"""The raw files of MNIST, read strictly, and a folder of them as one of labelled pictures."""
+
+import hashlib
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm.images.card import check_class_name
+from ddpm.ingest.mnist import CHECKSUMS, CLASSES, FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, is_mnist, read_idx
+from ddpm.ingest.mnist import read_mnist as read
+from ddpm.pipeline.console import UserError
+
+PIXELS = bytes(index % 251 for index in range(3 * 28 * 28))
+
+
+def idx(*shape: int, values: bytes = b"", dtype: int = 8) -> bytes:
+    return bytes([0, 0, dtype, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + values
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three training images and two test images."""
+    for prefix, labels in (("train", b"\3\0\3"), ("t10k", b"\x09\1")):
+        count = len(labels)
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx(count, 28, 28, values=PIXELS[: count * 784]))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(count, values=labels))
+    return tmp_path
+
+
+def test_a_folder_of_the_four_files_is_one_of_labelled_pictures(folder: Path) -> None:
+    found = read(folder)
+    assert found.classes == tuple("0123456789")
+    for split, labels in ((found.train, [3, 0, 3]), (found.test or [], [9, 1])):
+        levels = np.stack([np.asarray(picture.source) for picture in split])
+        assert (levels.dtype, levels.shape) == (np.uint8, (len(labels), 28, 28))
+        assert levels.tobytes() == PIXELS[: levels.size]
+        assert [picture.label for picture in split] == labels
+
+
+def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256((folder / TRAIN_LABELS).read_bytes()).hexdigest()
+    monkeypatch.setitem(CHECKSUMS["fashion_mnist"], TRAIN_LABELS, digest)
+    assert read(folder).classes == CLASSES["fashion_mnist"]
+    assert [check_class_name(name) for names in CLASSES.values() for name in names] == [""] * 20
+
+
+def test_any_of_the_files_makes_it_such_a_folder(folder: Path) -> None:
+    for name in FILES:
+        assert is_mnist(folder)
+        (folder / name).unlink()
+    assert not is_mnist(folder)
+
+
+def test_images_may_have_any_size(tmp_path: Path) -> None:
+    (tmp_path / "images").write_bytes(idx(2, 2, 3, values=bytes(range(12))))
+    assert read_idx(tmp_path / "images", 3).tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
+    (tmp_path / "labels").write_bytes(idx(258, values=bytes(258)))  # sizes are big-endian
+    assert read_idx(tmp_path / "labels", 1).shape == (258,)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>404</html>", id="a web page"),
+        pytest.param(b"\x1f\x8b\x08\0" + bytes(20), id="still gzipped"),
+        pytest.param(idx(1, 28, 28, values=bytes(784), dtype=9), id="signed bytes"),
+        pytest.param(idx(784, values=bytes(784)), id="one dimension"),
+        pytest.param(idx(1, 28, 28)[:-1], id="cut in its header"),
+        pytest.param(idx(2, 28, 28, values=bytes(1567)), id="a byte less"),
+        pytest.param(idx(2, 28, 28, values=bytes(1569)), id="a byte more"),
+        pytest.param(idx(0, 28, 28), id="no images"),
+        pytest.param(idx(*[2**32 - 1] * 3, values=bytes(9)), id="sizes beyond any file"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(UserError, match=f"^{tmp_path}/file: damaged, .*$"):
+        read_idx(tmp_path / "file", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [(TRAIN_IMAGES, None), (TEST_LABELS, idx(3, values=b"\1\2\3")), (TEST_LABELS, idx(2, values=b"\1\x0a"))],
+    ids=["a missing file", "a label more", "a label of no class"],
+)
+def test_files_that_do_not_belong_together_are_refused(name: str, data: bytes | None, folder: Path) -> None:
+    (folder / name).unlink() if data is None else (folder / name).write_bytes(data)
+    with pytest.raises(UserError, match=rf"^{folder}/{name}: [^\n]*$"):
+        read(folder)
+
+
+def test_real_mnist_is_what_its_checksums_say() -> None:
+    own = Path(os.environ.get("DDPM_DATA_DIR") or "data")
+    raw = next((each for each in (own / "mnist", own, Path("data/mnist")) if is_mnist(each)), None)
+    if raw is None:
+        pytest.skip("neither DDPM_DATA_DIR nor data/mnist has MNIST's files")
+    assert {name: hashlib.sha256((raw / name).read_bytes()).hexdigest() for name in FILES} == CHECKSUMS["mnist"]
+    found = read(raw)
+    assert (len(found.train), len(found.test or [])) == (60_000, 10_000)
+    assert [picture.label for picture in found.train[:10]] == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert sum(int(np.asarray(picture.source).sum()) for picture in found.train) == 1_567_298_545

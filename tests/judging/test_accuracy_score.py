@@ -1,0 +1,95 @@
+"""The classification accuracy score: from which images and labels is learned."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits
+from ddpm.compute.device import Runtime
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Processed, Split
+from ddpm.judging import accuracy_score as module
+from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
+from tests.small import DIGITS, images
+from tests.stages.written import classifier_params
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+LABELS = torch.arange(90) % 10
+ASKED = torch.arange(30) % 7
+SEEN = images(30)
+torch.manual_seed(0)
+JUDGE = Classifier(classifier_params(images=450, epochs=40, seed=5), DIGITS)
+LOGITS = features_and_logits(JUDGE, SEEN, CPU.device)[1]
+
+
+def real(count: int) -> Processed:
+    """Images that are numbered by the level of a pixel."""
+    numbered = torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
+    numbered[:, 0, 0, 0] = torch.arange(count)
+    return Processed(DIGITS, Split(numbered, LABELS[:count]), torch.arange(count), ())
+
+
+class Learned(list[tuple[Split, ClassifierParams]]):
+    """What a classifier was to learn from, and how, in order."""
+
+    def fit(self, _name: str, train: Split, data: DataCard, params: ClassifierParams, _runtime: Any) -> Classifier:
+        self.append((train, params))
+        return Classifier(params, data)
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> Learned:
+    found = Learned()
+    monkeypatch.setattr(module, "fit_classifier", found.fit)
+    return found
+
+
+def score(labels: Tensor | None, classes: Sequence[int] = range(10), classifiers: int = 2) -> dict[str, Any]:
+    params = ClassificationAccuracyScoreParams(count=20, classifiers=classifiers)
+    return accuracy_score((SEEN, labels), [*classes], real(90), real(40), JUDGE, params, CPU)
+
+
+@pytest.mark.parametrize(("classes", "count"), [([*range(10)], 20), ([3, 5], 18)])
+def test_without_such_classifier_b_gives_them_of_the_classes_drawn(
+    learned: Learned, classes: list[int], count: int
+) -> None:
+    found = score(None, classes)  # of threes and fives there are 18 real images
+    assert torch.equal(learned[0][0].labels, torch.tensor(classes)[LOGITS[:count, classes].argmax(1)])
+    assert (found["count"], found["samples"]["labels"]) == (count, "classifier b")
+
+
+def test_as_b_was_it_learns_from_what_was_asked_for_and_from_a_random_subset_of_real_images(learned: Learned) -> None:
+    found = score(ASKED)
+    assert torch.equal(learned[0][0].images, SEEN[:20])
+    assert torch.equal(learned[0][0].labels, ASKED[:20])
+    assert (found["count"], found["samples"]["labels"]) == (20, "asked for")
+    for number, (_, params) in enumerate(learned):
+        assert params == classifier_params(images=100, epochs=5, seed=6 + number // 2)  # of 90 images b has seen 450
+    score(ASKED)
+    _, ((first, labels), _), _, ((second, _), _), _, ((again, _), _), _, _ = learned
+    numbers = first[:, 0, 0, 0].long()
+    assert not torch.equal(first, second)  # each classifier has a subset of its own
+    assert len(set(numbers.tolist())) == 20
+    assert numbers.max() > 40  # the first twenty of the file are no sample
+    assert torch.equal(labels, LABELS[numbers])
+    assert torch.equal(first, again)
+
+
+def test_the_score_is_the_mean_of_several_classifiers_with_their_deviation(
+    learned: Learned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([0.5, 0.875, 0.75, 0.625])  # from samples and from real images, in turn
+    monkeypatch.setattr(module, "accuracy", lambda *_: next(accuracies))
+    found = score(ASKED)
+    assert len(learned) == found["classifiers"] * 2 == 4
+    assert (found["samples"]["accuracy"], found["real"]["accuracy"]) == (0.625, 0.75)
+    assert found["samples"]["accuracy_deviation"] == found["real"]["accuracy_deviation"] == round(0.125 * 2**0.5, 6)
+
+
+def test_of_one_classifier_there_is_no_deviation_and_of_one_class_no_score(learned: Learned) -> None:
+    assert score(torch.full((30,), 7), [7]) == {"count": 0, "samples": None, "real": None}
+    assert not learned
+    assert score(ASKED, classifiers=1)["real"].keys() == {"accuracy"}

@@ -1,0 +1,109 @@
+"""The filter: which samples are kept, and what is said of them."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.classifier.model import Classifier, features_and_logits
+from ddpm.compute.device import Runtime
+from ddpm.images.card import DataCard
+from ddpm.judging.filtering import FilterParams, filtered, report, summary
+from ddpm.pipeline.console import UserError
+from tests.small import DIGITS, images
+from tests.stages.written import classifier_params
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+IMAGES = (images(200).float() * torch.linspace(0, 1, 200).view(-1, 1, 1, 1)).to(torch.uint8)  # darker and lighter
+ALL = [*range(10)]
+
+
+def classifier(card: DataCard) -> Classifier:
+    """One whose answers differ: its last layer is larger than it begins."""
+    torch.manual_seed(0)
+    model = Classifier(classifier_params(), card)
+    with torch.no_grad():
+        model.head.weight.mul_(3e4)
+    return model
+
+
+CLASSIFIER = classifier(DIGITS)
+PROBABILITY = features_and_logits(CLASSIFIER, IMAGES, CPU.device)[1].softmax(1)  # of each class (200, 10)
+
+
+def population(labels: Tensor | None, given: Tensor = IMAGES) -> dict[str, Tensor]:
+    frames = given[None].repeat(3, 1, 1, 1, 1)
+    return {"images": given, "x_t": frames, "pred_x_start": 255 - frames} | (
+        {} if labels is None else {"labels": labels}
+    )
+
+
+def kept(samples: dict[str, Tensor], least: float, classes: list[int] = ALL) -> tuple[dict[str, Tensor], dict]:
+    return filtered(samples, CLASSIFIER, classes, FilterParams(least_probability=least), CPU)
+
+
+def test_kept_is_what_gets_its_class_with_that_probability() -> None:
+    labels = PROBABILITY.argmax(1)
+    labels[::2] = (labels[::2] + 1) % 10  # half of them are of a class that the classifier does not see
+    least = float(PROBABILITY.max(1).values.median())
+    before = population(labels)
+    found, said = kept(before, least)
+    own = PROBABILITY[torch.arange(200), labels]
+    rows = (own >= least).nonzero().squeeze(1)
+    assert 10 < len(rows) < 100
+    assert found.keys() == before.keys()
+    for name in ("images", "labels"):
+        assert torch.equal(found[name], before[name][rows])
+    for name in ("x_t", "pred_x_start"):
+        assert torch.equal(found[name], before[name][:, rows])
+    of_class = {
+        str(int(label)): round(float((own[labels == label] >= least).double().mean()), 4) for label in labels.unique()
+    }
+    assert said == {
+        "drawn": 200,
+        "kept": len(rows),
+        "share": round(len(rows) / 200, 4),
+        "least_share": min(of_class.values()),
+        "share_by_class": of_class,
+    }
+
+
+def test_without_classes_asked_for_the_likeliest_of_those_trained_on_counts() -> None:
+    known = sorted({*ALL} - {int(PROBABILITY.mean(0).argmax())})
+    own = PROBABILITY[:, known].amax(1)
+    least = float(own.median())
+    found, said = kept(population(None), least, known)
+    assert torch.equal(found["images"], IMAGES[own >= least])
+    assert "labels" not in found
+    assert 0 < said["kept"] < 200
+    assert said["kept"] != int((PROBABILITY.amax(1) >= least).sum())
+
+
+def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
+    found, said = kept(population(torch.arange(5), IMAGES[:5]), 0)  # the scores say what they lack
+    assert torch.equal(found["images"], IMAGES[:5])
+    assert said["share"] == said["least_share"] == 1
+    kite = classifier(DIGITS.model_copy(update={"classes": ("kite",)}))
+    found, said = filtered(population(None), kite, [0], FilterParams(least_probability=0.9), CPU)
+    assert torch.equal(found["images"], IMAGES)
+    assert said["share_by_class"] == {"kite": 1}
+
+
+def test_five_are_too_few_and_six_are_enough() -> None:
+    order = PROBABILITY.amax(1).argsort(descending=True)
+    labels = PROBABILITY.argmin(1)
+    labels[order[:6]] = PROBABILITY.argmax(1)[order[:6]]
+    least = float(PROBABILITY.amax(1)[order[5]])
+    assert kept(population(labels), least)[1]["kept"] == 6
+    with pytest.raises(UserError, match=r"^filter\.least_probability: "):
+        kept(population(labels), least + 1e-4)
+
+
+@pytest.mark.parametrize(("dogs", "warned"), [(25, False), (24, True), (0, True)])
+def test_a_class_that_keeps_less_than_half_of_what_all_keep_is_warned_of(dogs: int, warned: bool) -> None:
+    mask = torch.zeros(200, dtype=torch.bool)
+    mask[: 2 * (100 - dogs) : 2] = mask[1 : 2 * dogs + 1 : 2] = True  # half of all
+    found = summary(mask, torch.tensor([0, 1]).repeat(100), ["cat", "dog"])
+    assert found["share_by_class"] == {"cat": 1 - dogs / 100, "dog": dogs / 100}
+    lines = report(found)
+    assert f"{dogs}.0% of dog" in lines[0]
+    assert [line.startswith("warning: filter.least_probability: ") for line in lines[1:]] == [True] * warned

@@ -1,0 +1,163 @@
+"""The variational bound against closed forms and torch.distributions."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from ddpm.compute.randomness import generator
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
+from ddpm.likelihood.bound import (
+    LikelihoodParams,
+    PredictNoise,
+    bits_per_dimension,
+    discretised_log_likelihood,
+    prior_term,
+    step_term,
+    variational_bound,
+)
+from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.networks.unet import UNet
+from ddpm.pipeline.console import UserError
+from tests import small
+from tests.networks.random_weights import randomised
+
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
+VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
+
+
+def denoiser(x_start: Tensor) -> PredictNoise:
+    """The noise that is right where `x_start` is the clean image."""
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        signal = SCHEDULE.sqrt_alphas_cumprod[t].view(-1, 1, 1, 1)
+        spread = SCHEDULE.sqrt_one_minus_alphas_cumprod[t].view(-1, 1, 1, 1)
+        return ((x_t - signal * x_start) / spread).float()
+
+    return predict_noise
+
+
+def images(count: int = 3) -> Tensor:
+    """Of 256 values in [-1, 1], black and white among them."""
+    return to_float(small.images(count))
+
+
+def bits(nats: Tensor) -> Tensor:
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+def noises(count: int = 3, first: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(first, first + count)]
+
+
+def test_likelihoods_are_differences_of_the_cumulative_distribution() -> None:
+    normal = Normal(torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.2, dtype=torch.float64))
+    upper, lower = normal.cdf(VALUES + 1 / 255), normal.cdf(VALUES - 1 / 255)
+    upper[-1], lower[0] = 1, 0  # the outermost reach to infinity
+    logs = discretised_log_likelihood(VALUES, torch.full_like(VALUES, 0.1), 0.2)
+    torch.testing.assert_close(logs.exp(), upper - lower, rtol=1e-9, atol=1e-15)
+    # 100 deviations off, the density is exp(-5000), which float64 cannot hold; its logarithm is near the edge's.
+    for sign in (-1, 1):
+        log = discretised_log_likelihood(VALUES[128:129], VALUES[128:129] + sign * (0.1 + 1 / 255), 1e-3).item()
+        assert log == pytest.approx(-(100**2) / 2 - math.log(100 * math.sqrt(2 * math.pi)), abs=1e-3)
+
+
+def test_prior_and_steps_are_divergences_of_normal_distributions() -> None:
+    x_start, estimate = images(), images() * 0.5 + 0.2
+    last = SCHEDULE.alphas_cumprod[-1]
+    expected = bits(kl_divergence(Normal(last.sqrt() * x_start.double(), (1 - last).sqrt()), Normal(0.0, 1.0)))
+    torch.testing.assert_close(prior_term(SCHEDULE, x_start), expected, rtol=1e-6, atol=0)
+    for t in (1, 11):
+        draw, steps = torch.randn(x_start.shape, generator=noises(1)[0]), torch.full((3,), t)
+        x_t = SCHEDULE.q_sample(x_start, steps, draw).double()
+        (true, variance), (guess, _) = (SCHEDULE.q_posterior(x.double(), x_t, steps) for x in (x_start, estimate))
+        expected = bits(kl_divergence(Normal(true, variance.sqrt()), Normal(guess, variance.sqrt())))
+        found = step_term(denoiser(estimate), SCHEDULE, x_start, steps, draw)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+def test_all_steps_are_the_sum_of_all_terms_and_fewer_are_right_on_average() -> None:
+    # The error does not depend on the noise, so neither do the terms; one stratum is one timestep.
+    x_start, predict = images(1), denoiser(0.5 * images(1))
+    exact = variational_bound(predict, SCHEDULE, x_start, 11, noises(1)).steps
+    draw = torch.zeros_like(x_start)
+    terms = [step_term(predict, SCHEDULE, x_start, torch.full((1,), t), draw) for t in range(1, 12)]
+    torch.testing.assert_close(exact, torch.stack(terms).sum(0), rtol=1e-4, atol=0)
+    few = variational_bound(predict, SCHEDULE, x_start.expand(4000, -1, -1, -1), 2, noises(4000)).steps
+    assert few.std() > 0
+    assert few.mean().item() == pytest.approx(exact.item(), abs=3 * few.std().item() / 4000**0.5)
+
+
+def test_an_image_s_bound_does_not_depend_on_its_batch() -> None:
+    whole = variational_bound(denoiser(0.3 * images()), SCHEDULE, images(), 3, noises()).total
+    alone = variational_bound(denoiser(0.3 * images()[2:]), SCHEDULE, images()[2:], 3, noises(1, first=2)).total
+    torch.testing.assert_close(alone, whole[2:])
+
+
+def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
+    # Pixels of N(0, 0.3^2), rounded to their values, and the denoiser that knows the distribution. A term is then half
+    # the fall of the signal-to-noise ratio times the variance of x_0 given x_t (Kingma et al. 2021, eq. 12).
+    schedule = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
+    level = ((torch.randn(64, 1, 28, 28, generator=noises(1, 5)[0]) * 0.3 + 1) * 127.5).round().clamp(0, 255)
+    x_start = level / 127.5 - 1
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        signal = schedule.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
+        spread = (1 - schedule.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
+        estimate = signal * 0.09 / (signal**2 * 0.09 + spread**2) * x_t
+        return ((x_t - signal * estimate) / spread).float()
+
+    bound = variational_bound(predict_noise, schedule, x_start, 999, noises(64))
+    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    nats = 0.5 * (snr[:-1] - snr[1:]) / (1 / 0.09 + snr[1:])
+    assert bound.steps.mean().item() == pytest.approx(nats.sum().item() / math.log(2), rel=0.005)
+    centred = torch.zeros_like(x_start, dtype=torch.float64)
+    entropy = bits(-discretised_log_likelihood(x_start.double(), centred, 0.3)).mean().item()
+    assert entropy < bound.total.mean().item() < entropy + 1
+
+
+LABELS = torch.tensor([3, 7, 7, 3, 7])
+PARAMS = LikelihoodParams(images=100, terms=3, seed=5)
+
+
+def loaded_model() -> LoadedModel:
+    """One to which threes and sevens are very different."""
+    params = small.unet_params(class_conditional=True, prediction="v")
+    model = randomised(UNet(params, SCHEDULE, small.DIGITS)).eval()
+    assert model.label
+    with torch.no_grad():
+        model.label.weight *= 10
+    card = ModelCard(data=small.DIGITS, model=params, schedule=SCHEDULE.params, class_counts=(1,) * 10)
+    return LoadedModel(model, SCHEDULE, card)
+
+
+@torch.inference_mode()
+def bits_by_hand(loaded: LoadedModel, name: str, given: Tensor, labels: Tensor) -> float:
+    """Of the four images that are taken from a split."""
+    chosen = torch.randperm(len(given), generator=generator(5, f"likelihood {name}"))[:4]
+    noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
+    bound = variational_bound(
+        lambda x_t, t: loaded.model(x_t, t, labels[chosen]), SCHEDULE, to_float(given[chosen]), 3, noise
+    )
+    return bound.total.mean().item()
+
+
+def test_each_image_of_a_random_subset_is_bounded_given_its_own_class() -> None:
+    loaded = loaded_model()
+    splits = {name: Split(small.images(count), LABELS[:count]) for count, name in enumerate(("test", "train"), start=4)}
+    found = bits_per_dimension(loaded, splits, PARAMS, torch.device("cpu"))
+    assert (found["images"], found["terms"]) == (4, 3)
+    for name, split in splits.items():
+        expected, others = (
+            bits_by_hand(loaded, name, split.images, each) for each in (split.labels, 10 - split.labels)
+        )
+        assert found[name]["bits_per_dim"] == pytest.approx(expected, abs=1e-5)
+        assert abs(others - expected) > 2e-4
+    with torch.no_grad():
+        next(loaded.model.parameters()).fill_(3e38)
+    with pytest.raises(UserError, match=r"^likelihood: "):
+        bits_per_dimension(loaded, splits, PARAMS, torch.device("cpu"))

@@ -1,0 +1,143 @@
+"""A file that is damaged, of another kind or of another network is refused in one line that names it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits, load_classifier, save_classifier
+from ddpm.compute.device import Runtime
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.splits import load_split, save_split
+from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.unet import UNet
+from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.console import UserError
+from ddpm.sampling.drawing import draw_batch
+from tests.networks.random_weights import randomised
+from tests.sampling.walks import sampler
+from tests.small import DIGITS, FRUITS, images, unet_params
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+
+
+def model(path: Path) -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
+    save_model(path, randomised(UNet(unet_params(), schedule, DIGITS)), schedule, (0, 5, *[0] * 8))
+
+
+def classifier(path: Path) -> None:
+    params = ClassifierParams(channels=1, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
+    save_classifier(path, Classifier(params, DIGITS))
+
+
+def split(path: Path) -> None:
+    labels, groups = torch.tensor([2, 0, 1, 2]), torch.tensor([0, 1, 1, 3])
+    save_split(path, FRUITS, labels, groups, (6, 0, 2), [images(4, FRUITS.shape)])
+
+
+KINDS: dict[Callable[[Path], None], Callable[[Path], Any]] = {
+    model: load_model,
+    classifier: load_classifier,
+    split: load_split,
+}
+WEIGHTS: dict[Callable[[Path], None], str] = {model: "bottleneck.0.conv1.weight", classifier: "levels.0.0.weight"}
+
+
+def refusal(load: Callable[[Path], Any], path: Path) -> str:
+    """What is said of the file, without its name; of wrong values in it there is a line for each."""
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_cut_off_is_refused(kind: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    kind(path)
+    data = path.read_bytes()
+    for length in (0, 4, 8, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        assert "\n" not in refusal(KINDS[kind], path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_of_the_header_never_ends_in_a_traceback(kind: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    kind(path)
+    whole = path.read_bytes()
+    header, chance, said = 8 + int.from_bytes(whole[:8], "little"), Random(0), []
+    for _ in range(300):
+        data = bytearray(whole)
+        data[chance.randrange(header)] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        try:
+            KINDS[kind](path)
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) > 100
+    assert all(each.startswith(f"{path}: ") for each in said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_kind_is_refused(kind: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    kind(path)
+    for load in KINDS.values():
+        if load is not KINDS[kind]:
+            assert "\n" not in refusal(load, path)
+    path.write_text("no such file of ours\n")
+    assert "\n" not in refusal(KINDS[kind], path)
+    path.unlink()
+    assert "no such file" in refusal(KINDS[kind], path)
+
+
+def change(path: Path, changes: Callable[[Tensor], Tensor], *names: str) -> None:
+    arrays, metadata = load_arrays(path)
+    save_arrays(path, arrays | {name: changes(arrays[name].clone()) for name in names}, metadata)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_a_weight_that_is_not_finite_is_refused_by_name(
+    kind: Callable[[Path], None], value: float, tmp_path: Path
+) -> None:
+    kind(tmp_path / "file")
+    change(tmp_path / "file", lambda weight: weight.index_fill_(0, torch.tensor(0), value), WEIGHTS[kind])
+    assert refusal(KINDS[kind], tmp_path / "file").startswith(f"{WEIGHTS[kind]} is not finite")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_of_another_type_are_refused_by_name(
+    kind: Callable[[Path], None], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    kind(tmp_path / "file")
+    change(tmp_path / "file", lambda weight: weight.to(dtype), WEIGHTS[kind])
+    assert f"{WEIGHTS[kind]} is {str(dtype).removeprefix('torch.')} " in refusal(KINDS[kind], tmp_path / "file")
+
+
+def test_weights_of_another_network_are_refused_and_take_no_memory(tmp_path: Path) -> None:
+    """tests/networks/test_checkpoint.py has each key."""
+    model(tmp_path / "file")
+    arrays, metadata = load_arrays(tmp_path / "file")
+    metadata["card"]["model"] |= {"channels": [2048], "bottleneck_blocks": 16, "patch_size": 1}  # of 5 GB
+    save_arrays(tmp_path / "file", arrays, metadata)
+    assert "do not fit the network" in refusal(load_model, tmp_path / "file")
+
+
+def test_predictions_and_features_that_are_not_finite_end_in_one_line(tmp_path: Path) -> None:
+    model(tmp_path / "model")
+    change(tmp_path / "model", lambda weight: torch.full_like(weight, 3e38), "head.2.weight", "head.0.bias")
+    with pytest.raises(UserError, match=r"^image 7: the model's predictions are not finite"):
+        list(draw_batch(load_model(tmp_path / "model"), sampler("ddim", steps=4), 0, range(7, 9), CPU))
+    classifier(tmp_path / "classifier")
+    names = "levels.2.1.weight", "levels.2.4.weight"
+    change(tmp_path / "classifier", lambda weight: torch.full_like(weight, 3e38), *names)
+    with pytest.raises(UserError, match=r"^classifier: its features of images are not finite"):
+        features_and_logits(load_classifier(tmp_path / "classifier"), images(2), CPU.device)

@@ -1,0 +1,144 @@
+"""All scores: of which images each is made, and what is left out where there are few."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
+from ddpm.compute.device import Runtime
+from ddpm.images.card import DataCard
+from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import Split
+from ddpm.pipeline.console import UserError
+from ddpm.scoring import copying
+from ddpm.scoring.evaluation import EvaluateParams, evaluate
+from ddpm.scoring.scores import frechet_distance
+from tests.small import DIGITS, FRUITS, images
+from tests.stages.written import classifier_params
+
+CLASSES = [3, 7]
+CPU = Runtime(torch.device("cpu"), torch.float32)
+PARAMS = EvaluateParams(confidence=0.12, seed=0)
+OF_CLASSES = {"confident_share", "class_imbalance", "class_chi_square", "class_p_value"}
+
+
+@pytest.fixture
+def classifiers(tmp_path: Path) -> dict[str, Path]:
+    """Two that know nothing."""
+    return written(tmp_path, DIGITS)
+
+
+def written(folder: Path, card: DataCard) -> dict[str, Path]:
+    paths = {name: folder / f"classifier-{name}.safetensors" for name in "ab"}
+    for seed, path in enumerate(paths.values()):
+        torch.manual_seed(seed)
+        save_classifier(path, Classifier(classifier_params(seed=seed), card))
+    return paths
+
+
+def drawn(count: int, seed: int) -> Split:
+    """Images uint8 (count, 1, 28, 28) of soft spots, and their classes: first all threes, of little contrast."""
+    labels = torch.tensor(CLASSES).repeat_interleave((count + 1) // 2)[:count]
+    spots = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    scales = torch.where(labels == CLASSES[0], 0.1, 0.4).view(-1, 1, 1, 1)
+    return Split(to_uint8(scales * F.interpolate(spots, size=(28, 28), mode="bilinear")), labels)
+
+
+def shuffled(split: Split) -> Split:
+    return split.take(torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0)))
+
+
+TRAIN, FRESH, HONEST = drawn(1200, 0), drawn(600, 1), shuffled(drawn(300, 2))
+COPIER = shuffled(Split(*(torch.cat([ours[-60:], honest[60:]]) for ours, honest in zip(TRAIN, HONEST, strict=True))))
+
+
+def scores(
+    classifiers: dict[str, Path], samples: tuple[Tensor, Tensor | None], test: Split = FRESH, train: Split = TRAIN
+) -> dict[str, Any]:
+    classes = train.labels.unique().tolist()
+    return evaluate(samples, test, train, classes, classifiers, PARAMS, CPU)[0]
+
+
+def seen(classifiers: dict[str, Path], given: Tensor) -> tuple[Tensor, Tensor]:
+    return features_and_logits(load_classifier(classifiers["b"]), given, CPU.device)
+
+
+def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path]) -> None:
+    found = scores(classifiers, COPIER)  # a fifth of the samples are copies, all of them sevens
+    assert found["count"] == 300
+    for name, given in (("samples", COPIER), ("test", FRESH)):
+        _, logits = seen(classifiers, given.images)  # all of them, though `count` of the test images make the distances
+        assert found[name]["label_accuracy"] == float(f"{(logits.argmax(1) == given.labels).double().mean():.4g}")
+        confident = (logits.softmax(1).amax(1) >= 0.12).double().mean().item()
+        assert found[name]["confident_share"] == pytest.approx(confident, abs=1e-3)
+    assert found["samples"]["near_copies_pixels"] == pytest.approx(0.2, abs=0.04)
+    assert found["samples"]["near_copies_judged_pixels"] == 1
+    assert found["test"]["twins_pixels"] == 0
+    # The first half of the test images is all threes: no sample. Random ones are as near as training images are.
+    train, first = (seen(classifiers, given)[0] for given in (TRAIN.images, FRESH.images[:300]))
+    rows = found["b"]
+    assert abs(rows["test"]["frechet"] - rows["floor"]["frechet"]) < 6 * rows["floor"]["frechet_deviation"]
+    assert frechet_distance(train, first) > 10 * rows["test"]["frechet"]
+    assert found["floor"].keys() >= {"precision", "recall_deviation"}
+    assert scores(classifiers, COPIER) == found
+
+
+def test_of_large_sets_random_subsets_tell_of_copies(
+    classifiers: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[int] = []
+    for name in ("nearest_neighbours", "nearness"):
+        search = getattr(copying, name)
+        monkeypatch.setattr(
+            f"ddpm.scoring.evaluation.{name}",
+            lambda *args, search=search: searched.append(len(args[0])) or search(*args),
+        )
+    monkeypatch.setattr(copying, "WORK", 200 * 1200 * 784)
+    found = scores(classifiers, COPIER)
+    # All features are few enough numbers. Within a class there are half of the training images.
+    assert searched == [200, 200, 300, 400, 300, 300, 300, 600]
+    assert found["samples"]["near_copies_pixels"] == pytest.approx(0.2, abs=0.04)
+
+
+def test_samples_without_labels_are_of_the_classes_that_classifier_b_sees_among_those_of_the_model(
+    classifiers: dict[str, Path],
+) -> None:
+    copied = TRAIN.take(torch.arange(0, 1200, 4))
+    found = scores(classifiers, (copied.images, None))
+    assert "label_accuracy" not in found["samples"]
+    assert found["test"]["label_accuracy"] < 1
+    # Copies of what classifier b takes for the other class are not found; it sees one of the two in all images alike.
+    seen_as = torch.tensor(CLASSES)[seen(classifiers, copied.images)[1][:, CLASSES].argmax(1)]
+    right = (seen_as == copied.labels).double().mean().item()
+    assert found["samples"]["near_copies_pixels"] == pytest.approx(right, abs=0.01)
+
+
+def test_few_test_images_judge_no_copies(classifiers: dict[str, Path]) -> None:
+    found = scores(classifiers, HONEST, drawn(20, 1), drawn(60, 0))
+    assert found["count"] == 20
+    for space in ("pixels", "features"):
+        assert found["samples"][f"near_copies_{space}"] is found["samples"][f"near_copies_ratio_{space}"] is None
+        assert found["samples"][f"near_copies_judged_{space}"] == 0
+        assert found["samples"][f"copying_z_{space}"] > -3
+    assert found["b"]["test"]["frechet_deviation"] > 0  # of the jackknife: they are all there are
+    with pytest.raises(UserError, match=r"^sample\.population\.count, data\.test: "):
+        scores(classifiers, HONEST, drawn(5, 1), drawn(60, 0))
+
+
+def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(tmp_path: Path) -> None:
+    card = FRUITS.model_copy(update={"classes": ("kite",)})
+    levels, labels = images(300, card.shape), torch.zeros(300, dtype=torch.long)
+    samples = Split(torch.cat([levels[:30], levels[270:]]), labels[:60])
+    test, train = Split(levels[200:240], labels[:40]), Split(levels[:200], labels[:200])
+    found = scores(written(tmp_path, card), samples, test, train)
+    for row in ("samples", "test"):
+        assert {name for name in found[row] if found[row][name] is None} >= OF_CLASSES | {"label_accuracy"}
+    assert found["samples"]["nearest_train_pixels"] == 0  # of the first forty, thirty are copies
+    assert found["test"]["nearest_train_pixels"] > 0
+    assert 0 <= found["samples"]["precision"] <= 1
+    assert found["b"]["samples"]["frechet"] > 0
+    assert "label_accuracy" not in scores(written(tmp_path, card), (samples.images, None), test, train)["samples"]

@@ -1,0 +1,117 @@
+"""The arms of a study: their names, and how often each image is taken."""
+
+import itertools
+import re
+
+import pytest
+import torch
+
+from ddpm.images.splits import Split
+from ddpm.pipeline.console import UserError
+from studies.rare_class.arms import FEW, Arm, Drawn, shares, smote
+
+TRAIN = Split(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1), torch.tensor([0, 0, 0, 1, 1, 2]))
+DRAWN = Drawn(
+    torch.arange(10, 16, dtype=torch.uint8).view(6, 1, 1, 1),
+    torch.tensor([2, 0, 1, 2, 2, 2]),
+    torch.tensor([True, True, False, False, True, True]),
+)
+RARE = (1, 2)
+
+
+def test_an_arm_is_named_by_its_words_in_one_order() -> None:
+    assert Arm.parse("nothing") == Arm()
+    assert str(Arm()) == "nothing"
+    arm = Arm.parse("filtered+augment+drawn+oversample")
+    assert arm == Arm(oversample=True, augment=True, drawn=True, filtered=True)
+    assert str(arm) == "oversample+augment+drawn+filtered"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "oversampel",
+        "augment+",
+        "nothing+augment",
+        "augment+mixup+augment",
+        "oversample+weights",
+        "drawn+smote",
+        "filtered",
+        "oversample+halved",
+    ],
+)
+def test_what_is_no_arm_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}: "):
+        Arm.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "expected"),
+    [
+        ("weights+augment+mixup", [0, 1, 2, 3, 4, 5], [1 / 6] * 6),
+        ("oversample", [0, 1, 2, 3, 4, 5], [1 / 9] * 3 + [1 / 6] * 2 + [1 / 3]),
+        ("drawn", [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15], [1 / 11] * 11),
+        ("drawn+filtered", [0, 1, 2, 3, 4, 5, 10, 14, 15], [1 / 9] * 9),
+        ("drawn+all+filtered", [0, 1, 2, 3, 4, 5, 10, 11, 14, 15], [1 / 10] * 10),
+        # of class 2 there are one real image and four drawn ones, of class 1 two and one
+        (
+            "oversample+drawn+halved",
+            [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15],
+            [1 / 9] * 3 + [1 / 12] * 2 + [1 / 6, 1 / 24, 1 / 6, 1 / 24, 1 / 24, 1 / 24],
+        ),
+        (
+            "drawn+halved",
+            [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15],
+            [1 / 11] * 3 + [3 / 44] * 2 + [5 / 22, 5 / 88, 3 / 22, 5 / 88, 5 / 88, 5 / 88],
+        ),
+        # of class 1 the filter leaves no drawn image, so that its real ones are all of it
+        (
+            "oversample+drawn+filtered+halved",
+            [0, 1, 2, 3, 4, 5, 10, 14, 15],
+            [1 / 9] * 3 + [1 / 6] * 2 + [1 / 6] + [1 / 18] * 3,
+        ),
+    ],
+)
+def test_the_shares_of_a_small_set(name: str, pixels: list[int], expected: list[float]) -> None:
+    pool, share = shares(TRAIN, DRAWN, RARE, Arm.parse(name), seed=0)
+    assert pool.images.flatten().tolist() == pixels
+    both = dict(zip(range(16), [*TRAIN.labels.tolist(), 0, 0, 0, 0, *DRAWN.labels.tolist()], strict=True))
+    assert pool.labels.tolist() == [both[pixel] for pixel in pixels]
+    assert share.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_few_are_the_first_of_each_class_after_the_filter() -> None:
+    count = 3 * FEW
+    labels, taken = torch.arange(count) % 2, torch.arange(count) % 3 > 0
+    levels = (torch.arange(count) % 251).to(torch.uint8).view(count, 1, 1, 1)
+    images, found = Drawn(levels, labels, taken).chosen(Arm.parse("drawn+few+all+filtered"), [1])
+    expected = [[each for each in range(count) if each % 2 == label and each % 3][:FEW] for label in (0, 1)]
+    assert images.flatten().tolist() == [each % 251 for each in sorted(expected[0] + expected[1])]
+    assert found.bincount().tolist() == [FEW, FEW]
+
+
+def several(counts: tuple[int, ...], shape: tuple[int, int, int] = (3, 2, 4)) -> Split:
+    """Random images; those of class k lie in levels of their own."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    levels = torch.randint(0, 60, (len(labels), *shape), generator=torch.Generator().manual_seed(1))
+    return Split((levels + 80 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels)
+
+
+def test_smote_lifts_every_class_to_the_most_frequent_by_images_between_two() -> None:
+    train = several((20, 3, 8))
+    images, labels = smote(train, seed=0)
+    assert labels.bincount().tolist() == [20, 20, 20]
+    assert torch.equal(images[:31], train.images)
+    for image, label in zip(images[31:].flatten(1).double(), labels[31:], strict=True):
+        own = train.images[train.labels == label].flatten(1).double()
+        off = []  # from the line between each two
+        for one, other in itertools.permutations(own, 2):
+            way = other - one
+            place = ((image - one) @ way / way.square().sum()).clamp(0, 1)
+            off.append((one + place * way - image).abs().max().item())
+        assert min(off) < 0.75  # half a level of rounding, and what it moves the nearest place on the line
+
+
+def test_of_one_image_nothing_lies_between() -> None:
+    with pytest.raises(UserError, match=r"^smote: label 1 "):
+        smote(several((9, 1, 4)), seed=0)
