@@ -10,7 +10,7 @@ from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, save_model
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, new_network, save_model
 from ddpm.pipeline.params import parse, read_yaml
 from ddpm.training.loop import EpochEnd, Training
 from ddpm.training.setup import Setup, new_training

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.cli.options import Options
+from ddpm.compute.device import Runtime
+from ddpm.compute.randomness import CPU
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.images.card import Shape
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
@@ -73,9 +77,8 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     if network is None:
         raise UserError(f"--guide {guide}: this model has no such guide; leave it out")
     network = rounded(network) if half else network
-    proto = _traced(
-        PredictNoise(network, loaded.denoiser(Runtime(CPU, torch.float32), network)), loaded.card.data.shape
-    )
+    denoiser = loaded.denoiser(Runtime(CPU, torch.float32), network)
+    proto = _traced(PredictNoise(network, denoiser), loaded.card.data.shape)
     if half:
         _halve(proto)
     _strip(proto)
