@@ -1,11 +1,16 @@
-"""What many tests begin from: params of small networks, and images."""
+"""What many tests begin from: params of small networks, images, and states that have been in a file."""
+
+import io
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.networks.unet import UNetParams
 
+CPU = Runtime(torch.device("cpu"), torch.float32)
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))
 FRUITS = DataCard(name="fruits", shape=(3, 16, 8), classes=("apple", "fig", "pear"))  # not square, and in colour
 
@@ -30,3 +35,12 @@ def images(count: int = 3, shape: tuple[int, int, int] = DIGITS.shape) -> Tensor
     levels = torch.randint(0, 256, (count, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     levels[:, :, :2], levels[:, :, 2:4] = 0, 255
     return levels
+
+
+def resaved(state: dict[str, Any]) -> dict[str, Any]:
+    """The state as a checkpoint gives it back."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    found: dict[str, Any] = torch.load(buffer, weights_only=True)
+    return found

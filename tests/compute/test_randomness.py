@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.compute.randomness import CALLS_AHEAD, CPU, Ahead, ImageNoise, generator
+from ddpm.compute.randomness import ImageNoise, generator
 from tests.small import DIGITS, FRUITS
 
 
@@ -12,18 +12,10 @@ def draw(*name: object) -> list[float]:
 
 
 def test_a_generator_is_that_of_its_three_names() -> None:
-    first = draw(0, "train", 5)
-    torch.rand(100)
-    assert draw(0, "train", 5) == first
-    others = [draw(1, "train", 5), draw(0, "image", 5), draw(0, "train", 6), draw(0, "train"), draw(5, "train", 0)]
-    assert len({tuple(values) for values in [first, *others]}) == 6
-
-
-def test_a_generator_leaves_the_global_one_alone() -> None:
-    before = torch.get_rng_state()
-    draw(0, "train", 5)
-    ImageNoise(0, [0, 1], DIGITS.shape)()
-    assert torch.equal(torch.get_rng_state(), before)
+    names = [(0, "train", 5), (1, "train", 5), (0, "image", 5), (0, "train", 6), (0, "train"), (5, "train", 0)]
+    first = [draw(*name) for name in names]
+    assert [draw(*name) for name in names] == first
+    assert len({tuple(values) for values in first}) == 6
 
 
 def test_generators_are_pinned() -> None:
@@ -34,45 +26,23 @@ def test_generators_are_pinned() -> None:
 
 @pytest.mark.parametrize("shape", [DIGITS.shape, FRUITS.shape])
 def test_the_noise_of_an_image_is_the_same_in_any_batch(shape: tuple[int, int, int]) -> None:
-    together = ImageNoise(3, range(6), shape)
-    alone = ImageNoise(3, [4], shape)
-    turned = ImageNoise(3, [5, 4, 100], shape)
-    for _ in range(3):
-        whole, single, other = together(), alone(), turned()
+    before = torch.get_rng_state()
+    together, alone, turned = (ImageNoise(3, indices, shape) for indices in (range(6), [4], [5, 4, 100]))
+    draws = [(together(), alone(), turned()) for _ in range(3)]
+    for whole, single, other in draws:
         assert whole.shape == (6, *shape)
-        assert whole.dtype == torch.float32
         assert torch.equal(single[0], whole[4])
         assert torch.equal(other[:2], whole[[5, 4]])
-        assert len({image.sum().item() for image in whole}) == 6
+    assert len({float(image.sum()) for whole, _, _ in draws for image in whole}) == 18
+    assert not torch.equal(ImageNoise(4, range(6), shape)(), draws[0][0])
+    assert torch.equal(torch.get_rng_state(), before), "the global generator is left alone"
 
 
-@pytest.mark.parametrize("shape", [DIGITS.shape, FRUITS.shape, (1, 5, 7)])  # 784, 384 and 35 numbers: 35 is no 16s
-@pytest.mark.parametrize("count", [1, 3, 20])
-def test_noise_drawn_ahead_for_a_gpu_is_the_same(shape: tuple[int, int, int], count: int) -> None:
-    alone = ImageNoise(3, range(count), shape)
-    ahead = Ahead([generator(3, "image", index) for index in range(count)], shape, CPU)
-    for _ in range(2 * CALLS_AHEAD + 1):
-        with torch.inference_mode():  # as a sampler is, anew in each step
-            assert torch.equal(next(ahead), alone())
-
-
-def test_noise_is_brought_to_its_device() -> None:
-    assert ImageNoise(0, [0], DIGITS.shape, torch.device("meta"))().device.type == "meta"
-
-
-def test_the_noise_goes_on_and_hangs_on_the_seed() -> None:
-    noise = ImageNoise(3, [0], DIGITS.shape)
-    first, second = noise(), noise()
-    assert not torch.equal(first, second)
-    assert torch.equal(ImageNoise(3, [0], DIGITS.shape)(), first)
-    assert not torch.equal(ImageNoise(4, [0], DIGITS.shape)(), first)
-
-
-def test_the_noise_is_standard_normal() -> None:
+def test_the_noise_is_standard_normal_and_on_its_device() -> None:
     noise = ImageNoise(0, range(200), DIGITS.shape)()
     # 156,800 draws: five standard errors.
     assert noise.mean().item() == pytest.approx(0, abs=0.0127)
     assert noise.var().item() == pytest.approx(1, abs=0.018)
     # Independent between images: correlations have a deviation of 1/28.
-    correlations = noise.flatten(1).corrcoef().fill_diagonal_(0)
-    assert correlations.abs().max() < 6 / 28
+    assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 6 / 28
+    assert ImageNoise(0, [0], DIGITS.shape, torch.device("meta"))().device.type == "meta"

@@ -136,16 +136,3 @@ def test_the_second_order_draws_gaussian_data_more_truly() -> None:
             assert mean == pytest.approx(0.3, abs=0.01)
             variances.append(abs(variance - 0.25))
         assert variances[1] < variances[0] / 3
-
-
-def test_gaussian_data_by_drawing_it() -> None:
-    draws, source = 20_000, torch.Generator().manual_seed(0)
-
-    def noise() -> Tensor:
-        return torch.randn(draws, 1, 1, 1, generator=source, dtype=torch.float64)
-
-    *_, last = sample_loop(gaussian_denoiser(0.3, 0.5), REFERENCE, sampler(steps=200), noise)
-    *_, (_, mean, variance) = moments(0.3, 0.5, sampler(steps=200))
-    # Five standard errors.
-    assert last.x_prev.mean().item() == pytest.approx(mean, abs=5 * (variance / draws) ** 0.5)
-    assert last.x_prev.var().item() == pytest.approx(variance, rel=5 * (2 / draws) ** 0.5)

@@ -7,62 +7,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import ImageNoise
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
-from ddpm.networks.unet import NO_LABEL, UNet
+from ddpm.networks.checkpoint import LoadedModel
+from ddpm.networks.unet import NO_LABEL
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import check_sampler, draw_batch, draw_labels
+from ddpm.sampling.drawing import draw_labels
 from ddpm.sampling.guidance import PredictNoise
 from ddpm.sampling.samplers import SamplerParams, sample_loop
-from tests.networks.random_weights import randomised
-from tests.sampling.walks import sampler
-from tests.small import DIGITS, FRUITS, unet_params
+from tests.sampling.walks import TEN, draw, sampler, tiny_model
+from tests.small import FRUITS
 
-CPU = Runtime(torch.device("cpu"), torch.float32)
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
 INTERVAL = (-2.0, 1.5)
-INSIDE = [t for t in range(10) if INTERVAL[0] <= SCHEDULE.alphas_cumprod[t].logit() <= INTERVAL[1]]
-
-
-def tiny_model(
-    folder: Path,
-    block: str = "residual",
-    prediction: str = "v",
-    class_conditional: bool = True,
-    early: bool = True,
-    unlabelled: bool = True,
-    data: DataCard = DIGITS,
-) -> LoadedModel:
-    """A tiny model through its file, and another that stands for what it was early; none of their weights zero."""
-    params = unet_params(
-        channels=(4, 8), block=block, patch_size=2, class_conditional=class_conditional, prediction=prediction
-    )
-    now, before = (randomised(UNet(params, SCHEDULE, data), seed) for seed in (0, 1))
-    for network in (now, before):
-        if network.label:
-            network.label.weight.data *= 10  # loud beside the time
-    save_model(
-        folder / "model.safetensors",
-        now,
-        SCHEDULE,
-        tuple(range(1, len(data.classes) + 1)),
-        early=before.state_dict() if early else None,
-        unlabelled=unlabelled and class_conditional,
-    )
-    return load_model(folder / "model.safetensors")
+INSIDE = [t for t in range(10) if INTERVAL[0] <= TEN.alphas_cumprod[t].logit() <= INTERVAL[1]]
+BOTH = {"early": True, "unlabelled": True}
 
 
 def guidance(guide: str, strength: float = 2.5, **changes: Any) -> SamplerParams:
     given: dict[str, Any] = {"guidance": strength, "guide": guide, "guidance_interval": INTERVAL}
     return sampler(**given | changes)
-
-
-def draw(loaded: LoadedModel, params: SamplerParams, indices: list[int], seed: int = 0) -> Tensor:
-    *_, last = draw_batch(loaded, params, seed, indices, CPU)
-    return last.x_prev.clone()
 
 
 def by_hand(loaded: LoadedModel, params: SamplerParams, labels: Tensor) -> PredictNoise:
@@ -91,122 +53,61 @@ def calls_of(network: nn.Module | None) -> list[tuple[int, list[int]]]:
     return calls
 
 
-def test_the_interval_of_these_tests_has_steps_before_it_and_behind() -> None:
-    assert 2 < len(INSIDE) < 8
-    assert 0 not in INSIDE
-    assert 9 not in INSIDE
-
-
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.5])
 @pytest.mark.parametrize("walk", [{"name": "ddpm"}, {"name": "dpmpp_2m", "steps": 6, "clip": True}], ids=str)
 @pytest.mark.parametrize(
     ("guide", "model"),
     [
-        ("early", {}),
-        ("early", {"class_conditional": False}),
-        ("early", {"block": "double_conv", "prediction": "noise"}),
-        ("early", {"data": FRUITS}),
-        ("unlabelled", {}),
-        ("unlabelled", {"block": "double_conv", "prediction": "noise"}),
-        ("unlabelled", {"data": FRUITS, "early": False}),
+        ("early", {"early": True, "class_conditional": False}),
+        ("early", {"early": True, "block": "double_conv", "prediction": "noise"}),
+        ("early", {**BOTH, "data": FRUITS}),
+        ("unlabelled", {"unlabelled": True, "block": "double_conv", "prediction": "noise"}),
+        ("unlabelled", {**BOTH, "data": FRUITS}),
     ],
     ids=str,
 )
 def test_drawing_is_by_the_written_out_combination(
     guide: str, model: dict[str, Any], walk: dict[str, Any], strength: float, tmp_path: Path
 ) -> None:
+    assert 2 < len(INSIDE) < 8, "there are steps before and behind the interval"
     loaded, indices = tiny_model(tmp_path, **model), [7, 2, 30]
     params = guidance(guide, strength, **walk)
-    shape = loaded.card.data.shape
-    noise = ImageNoise(4, indices, shape, CPU.device)
+    noise = ImageNoise(4, indices, loaded.card.data.shape)
     with torch.inference_mode():
         predict_noise = by_hand(loaded, params, draw_labels(loaded.card, params, 4, indices))
-        *_, expected = sample_loop(predict_noise, loaded.schedule, params.for_images(shape[0]), noise)
-    drawn = draw(loaded, params, indices, seed=4)
+        *_, expected = sample_loop(predict_noise, loaded.schedule, params, noise)
+    drawn = draw(loaded, indices, params, seed=4)
     scale = expected.x_prev.abs().max().item()
     torch.testing.assert_close(drawn, expected.x_prev, rtol=0, atol=1e-4 * scale)
-    assert (drawn - draw(loaded, sampler(**walk), indices, seed=4)).abs().max() > 1e-2 * scale, "it is guided"
+    assert (drawn - draw(loaded, indices, sampler(**walk), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
 
 
-@pytest.mark.parametrize("guide", ["early", "unlabelled"])
-@pytest.mark.parametrize("block", ["residual", "double_conv"])
-def test_an_image_does_not_depend_on_its_batch(guide: str, block: str, tmp_path: Path) -> None:
-    loaded, params = tiny_model(tmp_path, block), guidance(guide)
-    together = draw(loaded, params, [0, 1, 2, 3, 4])
-    atol = 1e-5 * max(1.0, together.abs().max().item())  # convolutions add in another order for another batch size
-    torch.testing.assert_close(draw(loaded, params, [3])[0], together[3], rtol=0, atol=atol)
-    torch.testing.assert_close(draw(loaded, params, [4, 3, 17])[:2], together[[4, 3]], rtol=0, atol=atol)
-    assert torch.equal(draw(loaded, params, [0, 1, 2, 3, 4]), together)
-
-
-@pytest.mark.parametrize("guide", ["early", "unlabelled"])
-def test_a_guidance_of_1_never_asks_the_guide(guide: str, tmp_path: Path) -> None:
-    loaded, params = tiny_model(tmp_path), guidance(guide, 1.0, guidance_interval=(-100.0, 100.0))
-    asked, of_early = calls_of(loaded.model), calls_of(loaded.early)
-    drawn = draw(loaded, params, [5, 6])
-    labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
-    assert asked == [(t, labels) for t in range(9, -1, -1)]
-    assert of_early == []
-    alone = tiny_model(tmp_path, early=False, unlabelled=False)
-    assert torch.equal(drawn, draw(alone, params, [5, 6])), "nor has it to have one"
-
-
-def test_the_early_network_is_asked_within_the_interval_alone(tmp_path: Path) -> None:
-    loaded, params = tiny_model(tmp_path), guidance("early")
-    asked, of_early = calls_of(loaded.model), calls_of(loaded.early)
-    draw(loaded, params, [5, 6])
-    labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
-    assert asked == [(t, labels) for t in range(9, -1, -1)]
-    assert of_early == [(t, labels) for t in reversed(INSIDE)]
-
-
-def test_the_network_is_asked_with_and_without_labels_at_once_within_the_interval_alone(tmp_path: Path) -> None:
-    loaded, params = tiny_model(tmp_path), guidance("unlabelled")
-    asked, of_early = calls_of(loaded.model), calls_of(loaded.early)
-    draw(loaded, params, [5, 6])
-    labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
-    both = [*labels, NO_LABEL, NO_LABEL]
-    assert asked == [(t, both if t in INSIDE else labels) for t in range(9, -1, -1)]
-    assert of_early == []
-
-
-@pytest.mark.parametrize(
-    ("model", "guide", "says"),
-    [
-        ({"early": False, "unlabelled": False}, "early", "no guide early (it has none); .* with train.early"),
-        ({"early": False}, "early", "no guide early (it has unlabelled); .* with train.early"),
-        ({"unlabelled": False}, "unlabelled", "no guide unlabelled (it has early); .* with train.label_dropout"),
-        ({"class_conditional": False}, "unlabelled", "no guide unlabelled (it has early); .*"),
-        ({"class_conditional": False, "early": False}, "unlabelled", "no guide unlabelled (it has none); .*"),
-    ],
-    ids=str,
-)
-def test_a_guide_that_the_model_does_not_have_is_refused_by_name(
-    model: dict[str, Any], guide: str, says: str, tmp_path: Path
+@pytest.mark.parametrize(("guide", "strength"), [("early", 1.0), ("unlabelled", 1.0), ("early", 2), ("unlabelled", 2)])
+def test_the_guide_is_asked_within_the_interval_alone_and_with_a_guidance_of_1_never(
+    guide: str, strength: float, tmp_path: Path
 ) -> None:
-    loaded = tiny_model(tmp_path, **model)
-    says = says.replace("(", r"\(").replace(")", r"\)")
-    for strength, given in ((1.5, "1.5"), (0.0, "0")):
-        params = guidance(guide, strength)
-        with pytest.raises(UserError, match=rf"^guidance: {given}, but this model has {says}$"):
-            check_sampler(loaded, params)
-        with pytest.raises(UserError, match=rf"^guidance: {given}, "):
-            next(draw_batch(loaded, params, 0, [0], CPU))
-    assert check_sampler(loaded, guidance(guide, 1.0)) == 10
+    loaded, params = tiny_model(tmp_path, **BOTH), guidance(guide, strength)  # type: ignore[arg-type]
+    asked, of_early = calls_of(loaded.model), calls_of(loaded.early)
+    draw(loaded, [5, 6], params)
+    labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
+    both, walk = [*labels, NO_LABEL, NO_LABEL], range(9, -1, -1)
+    inside = INSIDE if strength != 1 else []
+    assert asked == [(t, both if guide == "unlabelled" and t in inside else labels) for t in walk]
+    assert of_early == [(t, labels) for t in reversed(inside) if guide == "early"]
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_a_guide_that_predicts_no_number_is_noticed(clip: bool, tmp_path: Path) -> None:
-    loaded = tiny_model(tmp_path)
+def test_a_guide_that_predicts_no_number_is_noticed(
+    clip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tiny_model(tmp_path, early=True)
     assert loaded.early
     forward = loaded.early.forward
 
     def spoilt(x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        predicted = forward(x_t, t, labels)
-        predicted[1] = torch.inf
-        return predicted
+        return forward(x_t, t, labels).index_fill(0, torch.tensor(1), torch.inf)
 
-    loaded.early.forward = spoilt  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"^image 8: the model's predictions are not finite"):
-        draw(loaded, guidance("early", clip=clip), [7, 8, 9])
-    assert draw(loaded, guidance("early", 1.0, clip=clip), [7, 8, 9]).isfinite().all()
+    monkeypatch.setattr(loaded.early, "forward", spoilt)
+    with pytest.raises(UserError, match=r"^image 8: "):
+        draw(loaded, [7, 8, 9], guidance("early", clip=clip))
+    assert draw(loaded, [7, 8, 9], guidance("early", 1.0, clip=clip)).isfinite().all()

@@ -36,14 +36,14 @@ def diffusers_ddpm(steps: int, variance: str, clip: bool, seed: int = 0) -> Iter
         x_t = step.prev_sample
 
 
-def diffusers_ddim(steps: int, eta: float, clip: bool, spacing: str = "trailing", seed: int = 0) -> Iterator[Step]:
+def diffusers_ddim(steps: int, eta: float, clip: bool, seed: int = 0) -> Iterator[Step]:
     scheduler = DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=1e-4,
         beta_end=0.02,
         clip_sample=clip,
         set_alpha_to_one=True,
-        timestep_spacing=spacing,
+        timestep_spacing="trailing",
     )
     to_float64(scheduler)
     scheduler.set_timesteps(steps)
@@ -111,21 +111,10 @@ def test_ddim_walks_as_diffusers(steps: int, eta: float, clip: bool) -> None:
     assert_same_walk(ours, list(diffusers_ddim(steps, eta, clip)))
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("steps", [1000, 100, 20, 7])
-def test_ddim_takes_the_timesteps_of_diffusers(steps: int, spacing: str) -> None:
-    params = sampler("ddim", steps=steps, eta=0.0, spacing=spacing)
-    theirs = list(diffusers_ddim(steps, 0, clip=False, spacing=spacing))
-    ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))
-    assert [step.t for step in ours] == [step.t for step in theirs]
-    if 1000 % steps == 0:  # else DDIMScheduler does not step to the next of its own timesteps
-        assert_same_walk(ours[:-1], theirs[:-1])
-
-
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("spacing", ["trailing", "linspace", "log_snr"])
-@pytest.mark.parametrize("steps", [100, 50, 20, 5, 2, 1])
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr"])
+@pytest.mark.parametrize("steps", [100, 20, 5, 2, 1])
 def test_dpmpp_2m_walks_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
     params = sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip)
     ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))

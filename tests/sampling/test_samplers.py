@@ -1,11 +1,13 @@
 """The reverse process: its steps by hand, what it draws and what it shows the network."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.sampling.samplers import SamplerParams, sample_loop
+from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
+from ddpm.sampling.samplers import SamplerParams, sample_loop, spaced_timesteps
 from tests.sampling.walks import REFERENCE, assert_same_walk, fake_model, noise_from, normals, sampler
 
 
@@ -33,16 +35,6 @@ def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
     torch.testing.assert_close(first.x_prev, mean + variance.sqrt() * z, rtol=1e-9, atol=1e-9)
 
 
-def test_the_articles_backward_step() -> None:
-    x_t, z = (draw for draw, _ in zip(normals(), range(2), strict=False))
-    first = next(sample_loop(fake_model, REFERENCE, sampler(), noise_from(normals())))
-    beta, alpha_bar, alpha_bar_prev = 0.02, REFERENCE.alphas_cumprod[999], REFERENCE.alphas_cumprod[998]
-    pred_noise = fake_model(x_t, 999)
-    mean = (x_t - beta * pred_noise / (1 - alpha_bar).sqrt()) / (1 - beta) ** 0.5
-    variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
-    torch.testing.assert_close(first.x_prev, mean + variance.sqrt() * z, rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [None, 30])
 def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(steps: int | None, clip: bool) -> None:
@@ -56,26 +48,23 @@ def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(steps: int | None, 
     [
         (sampler(steps=10), 10),
         (sampler(steps=10, variance="beta"), 10),
-        (sampler("ddim", steps=10, eta=1.0), 10),
         (sampler("ddim", steps=10, eta=0.1), 10),
         (sampler("ddim", steps=10, eta=0.0), 1),
         (sampler("dpmpp_2m", steps=10, eta=1.0), 10),
         (sampler("dpmpp_2m", steps=10, eta=0.0), 1),
         (sampler(steps=1), 1),
-        (sampler(), 1000),
     ],
 )
 def test_noise_is_drawn_at_the_start_and_at_every_step_but_the_last(params: SamplerParams, draws: int) -> None:
-    drawn = []
-    source = normals()
+    source, drawn = normals(), 0
 
     def noise() -> Tensor:
-        drawn.append(None)
+        nonlocal drawn
+        drawn += 1
         return next(source)
 
-    for _ in sample_loop(fake_model, REFERENCE, params, noise):
-        pass
-    assert len(drawn) == draws
+    list(sample_loop(fake_model, REFERENCE, params, noise))
+    assert drawn == draws
 
 
 def test_the_network_sees_x_t_and_t() -> None:
@@ -86,29 +75,77 @@ def test_the_network_sees_x_t_and_t() -> None:
         return fake_model(x_t, t)
 
     walk = list(sample_loop(predict_noise, REFERENCE, sampler(steps=4), noise_from(normals())))
-    assert [t for _, t in seen] == [999, 749, 499, 249]
-    assert [step.t for step in walk] == [999, 749, 499, 249]
+    assert [t for _, t in seen] == [step.t for step in walk] == [999, 749, 499, 249]
     assert torch.equal(seen[0][0], next(normals()))
     for step, (x_t, _) in zip(walk[:-1], seen[1:], strict=True):
         assert torch.equal(step.x_prev, x_t)
     assert torch.equal(walk[-1].x_prev, walk[-1].pred_x_start)
 
 
+def spaced(timesteps: int, steps: int | None, spacing: str = "trailing") -> list[int]:
+    return spaced_timesteps(
+        NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=1e-4, beta_end=0.02)), steps, spacing
+    )
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("steps", "spacing", "expected"),
     [
-        {"steps": 0},
-        {"eta": 1.1},
-        {"eta": -0.1},
-        {"sampler": "euler"},
-        {"variance": "learned"},
-        {"clip": 1},
-        {"spacing": "karras"},
-        {"classes": ()},
-        {"classes": (1.5,)},
-        {"classes": "7"},
+        (4, "trailing", [999, 749, 499, 249]),
+        (3, "trailing", [999, 666, 332]),
+        (2, "log_snr", [999, 0]),
+        (4, "power", [999, 667, 378, 143]),  # 1000 (1 - i / 4)^1.4, less one
     ],
 )
-def test_sampler_params_refuse(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        sampler(**change)
+def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None:
+    assert spaced(1000, steps, spacing) == expected
+    assert spaced(1000, 1, spacing) == [999]
+
+
+def test_log_snr_is_even_where_the_timesteps_are_fine() -> None:
+    steps = REFERENCE.alphas_cumprod[spaced(1000, 20, "log_snr")].logit().diff()
+    # The first timesteps are further apart than the grid, the others are within half of a timestep.
+    assert steps[:-3] == pytest.approx(steps[0].item(), rel=0.12)
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "power", "trailing"])
+@pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
+def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
+    for steps in range(1, timesteps + 1):
+        walk = spaced(timesteps, steps, spacing)
+        assert len(walk) == steps
+        assert sorted(set(walk), reverse=True) == walk
+        assert 0 <= walk[-1] <= walk[0] == timesteps - 1
+        if spacing == "trailing":
+            assert walk == [round(timesteps - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
+    assert walk == spaced(timesteps, None, spacing) == list(reversed(range(timesteps)))
+
+
+def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
+    assert sampler(spacing=None).for_images(1) == sampler(spacing="trailing")
+    assert sampler(spacing=None).for_images(3) == sampler(spacing="log_snr")
+    assert sampler(spacing="power").for_images(3) == sampler(spacing="power")
+
+
+def walked(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
+    params = sampler(name, steps=steps, spacing=spacing, clip=True)
+    *_, last = sample_loop(lambda x_t, _: 0.9 * x_t, schedule, params, noise_from(normals()))
+    return last.x_prev
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr", "power"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]
+)
+def test_schedules_at_the_limits_are_walked(timesteps: int, beta_end: float, name: str, spacing: str) -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
+    for steps in {min(each, timesteps) for each in (1, 2, 5)}:
+        assert walked(schedule, name, spacing, steps).isfinite().all()
+
+
+def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> None:
+    """Found by a search over pairs of cumulative products: beta is 1 - abar there, as far as float64 can tell."""
+    schedule = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=0.1, beta_end=0.2))
+    schedule.alphas_cumprod = torch.tensor([0.9999999627680012, 2.3283058972029943e-10], dtype=torch.float64)
+    assert walked(schedule, "ddpm", "trailing", 2).isfinite().all()

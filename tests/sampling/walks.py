@@ -1,14 +1,22 @@
-"""Reverse processes to walk without a network, for tests."""
+"""Reverse processes to walk, without a network or with a tiny one, for tests."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
+from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
+from ddpm.networks.unet import UNet
+from ddpm.sampling.drawing import draw_batch
 from ddpm.sampling.samplers import SamplerParams, Step
+from tests.networks.random_weights import randomised
+from tests.small import CPU, DIGITS, unet_params
 
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
+TEN = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
 SHAPE = (3, 1, 4, 4)
 
 
@@ -49,3 +57,31 @@ def assert_same_walk(ours: list[Step], theirs: list[Step]) -> None:
         # diffusers adds noise of variance 1e-20 at the last step, hence 1e-9.
         torch.testing.assert_close(our.x_prev, their.x_prev, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close(our.pred_x_start, their.pred_x_start, rtol=1e-8, atol=1e-9)
+
+
+def tiny_model(
+    folder: Path,
+    data: DataCard = DIGITS,
+    counts: tuple[int, ...] = (),
+    early: bool = False,
+    unlabelled: bool = False,
+    timesteps: tuple[int, ...] = (),
+    **changes: object,
+) -> LoadedModel:
+    """A tiny model through its file, and another that stands for what it was early; none of their weights zero."""
+    given = {"channels": (4, 8), "patch_size": 2, "class_conditional": True, "prediction": "v", **changes}
+    now, before = (randomised(UNet(unet_params(**given), TEN, data), seed).train() for seed in (0, 1))
+    for network in (now, before):
+        if network.label:
+            network.label.weight.data *= 10  # loud beside the time
+    path = folder / "model.safetensors"
+    counts = counts or tuple(range(1, len(data.classes) + 1))
+    guide = before.state_dict() if early else None
+    save_model(path, now, TEN, counts, early=guide, unlabelled=unlabelled, timesteps=timesteps)
+    return load_model(path)
+
+
+def draw(loaded: LoadedModel, indices: list[int], params: SamplerParams | None = None, seed: int = 0) -> Tensor:
+    """The images of the last step."""
+    *_, last = draw_batch(loaded, params or sampler(), seed, indices, CPU)
+    return last.x_prev.clone()

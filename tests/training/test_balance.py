@@ -1,18 +1,17 @@
-"""Rare classes may be trained on more often than they are; by default nothing changes."""
+"""Rare classes may be trained on more often than they are."""
 
 import pytest
 import torch
-from torch import Tensor
 
 from ddpm.training.class_balance import balanced_order
-from tests.training.trainings import assert_equal_weights, finished, new_training
+from tests.training.trainings import new_training
 
 LABELS = torch.tensor([1] * 16 + [0] * 900 + [2] * 84)
 
 
-def ordered(balance: float, seed: int = 0, labels: Tensor = LABELS) -> Tensor:
+def ordered(balance: float, seed: int = 0) -> torch.Tensor:
     source = torch.Generator().manual_seed(seed)
-    return balanced_order(torch.randperm(len(labels), generator=source), labels, balance, source)
+    return balanced_order(torch.randperm(len(LABELS), generator=source), LABELS, balance, source)
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.3, 0.5, 1.0])
@@ -27,17 +26,7 @@ def test_within_a_class_each_image_comes_as_often_as_any_other_but_for_one() -> 
     assert set(counts[:16].tolist()) <= {20, 21}  # of 333 in 16
     assert set(counts[16:916].tolist()) <= {0, 1}
     assert set(counts[916:].tolist()) <= {3, 4}
-
-
-def test_which_frequent_images_come_changes_with_the_epoch() -> None:
-    absent = [
-        set((ordered(1.0, seed).bincount(minlength=1000)[16:916] == 0).nonzero().squeeze(1).tolist()) for seed in (0, 1)
-    ]
-    assert absent[0] != absent[1]
-
-
-def test_a_balance_of_0_takes_each_image_once() -> None:
-    assert ordered(0.0).sort().values.tolist() == list(range(1000))
+    assert not torch.equal(ordered(1.0, seed=1).bincount(minlength=1000) == 0, counts == 0), "each epoch, others"
 
 
 def test_the_order_is_shuffled() -> None:
@@ -46,20 +35,9 @@ def test_the_order_is_shuffled() -> None:
     assert runs == pytest.approx(999 * 2 / 3, abs=60)  # of three equal classes, drawn independently
 
 
-def test_labels_without_images_are_no_matter() -> None:
-    assert ordered(1.0, labels=torch.tensor([3, 3, 7])).shape == (3,)
-
-
 def test_the_training_takes_its_batches_in_that_order() -> None:
     training = new_training(count=40, batch_size=4, class_balance=1.0)
     labels = training.train.labels
-    drawn = torch.cat([labels[batch] for batch in training._batches(1)])
-    there = labels.unique()
-    counts = drawn.bincount(minlength=10)[there]
-    assert (
-        counts.max() - counts.min() <= 2 < labels.bincount(minlength=10)[there].max() - labels.bincount()[there].min()
-    )
-
-
-def test_the_default_is_the_training_without_it() -> None:
-    assert_equal_weights(finished().network, finished(class_balance=0.0).network)
+    counts = labels[torch.cat(training._batches(1))].bincount(minlength=10)[labels.unique()]
+    before = labels.bincount(minlength=10)[labels.unique()]
+    assert counts.max() - counts.min() <= 2 < before.max() - before.min()

@@ -10,31 +10,21 @@ from torch import Tensor
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps
 from ddpm.images.pixels import to_float
-from ddpm.training.loop import EpochEnd, Logged
-from tests.training.trainings import SCHEDULE, new_training, record_steps, split, uniform, validated, weights
+from ddpm.training.loop import Logged
+from tests.training.trainings import (
+    SCHEDULE,
+    ends,
+    new_training,
+    recorded,
+    split,
+    uniform,
+    validated,
+)
 
 
 def by_bucket(t: Tensor, losses: Tensor) -> Tensor:
     """Mean loss in each tenth of the 20 timesteps."""
     return torch.stack([losses[t // 2 == bucket].mean() for bucket in range(10)])
-
-
-@pytest.mark.parametrize("ema_decay", [0, 0.9])
-def test_validating_twice_gives_the_same_and_changes_nothing(ema_decay: float) -> None:
-    training = new_training(held_out=6, block="double_conv", ema_decay=ema_decay)
-    training.gradient_step(split(4, seed=2))
-    before = weights(training.network)
-    first, second = validated(training), validated(training)
-    assert torch.equal(first.nan_to_num(-1), second.nan_to_num(-1))
-    torch.testing.assert_close(weights(training.network), before, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("ema_decay", [0, 0.9])
-def test_a_network_trains_on_after_a_validation(ema_decay: float) -> None:
-    training = new_training(count=200, held_out=6, block="double_conv", ema_decay=ema_decay)
-    for event in training.run():
-        assert not isinstance(event, EpochEnd) or event.validation is not None
-        assert all(module.training for module in training.network.modules())
 
 
 def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
@@ -57,17 +47,10 @@ def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
     torch.testing.assert_close(validated(training), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_validation_has_no_value_where_no_timestep_fell() -> None:
+def test_validation_has_no_value_where_no_timestep_fell_and_none_without_images() -> None:
     # Three strata of 20 timesteps: at most three buckets of two.
-    losses = validated(new_training(held_out=3))
-    assert losses.shape == (10,)
-    assert losses.isfinite().sum() == 3
-    assert losses.isnan().sum() == 7
-
-
-def test_without_held_out_images_there_is_no_validation() -> None:
-    ends = [event for event in new_training().run() if isinstance(event, EpochEnd)]
-    assert [end.validation for end in ends] == [None, None]
+    assert validated(new_training(held_out=3)).isfinite().sum() == 3
+    assert [end.validation for end in ends(new_training())] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -80,30 +63,27 @@ def test_without_held_out_images_there_is_no_validation() -> None:
     ],
 )
 def test_some_fifty_steps_lie_between_two_validations(count: int, epochs: float, steps: list[int]) -> None:
-    training = new_training(count=count, held_out=4, epochs=epochs)
-    ends = [event for event in training.run() if isinstance(event, EpochEnd)]
-    assert len(ends) == math.ceil(epochs)
-    assert [end.step for end in ends if end.validation is not None] == steps
+    found = ends(new_training(count=count, held_out=4, epochs=epochs))
+    assert len(found) == math.ceil(epochs)
+    assert [end.step for end in found if end.validation is not None] == steps
 
 
 def test_logged_losses_are_means_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     training = new_training(epochs=2, log_every=3)
-    steps = record_steps(training, monkeypatch)
-    events = list(training.run())
-    means = [losses.mean().item() for _, _, losses in steps]
-    logged = [event for event in events if isinstance(event, Logged)]
+    steps = recorded(training, "gradient_step", monkeypatch)
+    logged = [event for event in training.run() if isinstance(event, Logged)]
+    means = [losses.mean().item() for _, (_, losses) in steps]
     # Eight steps: logging runs on over the end of an epoch, and the end of training is always logged.
     assert [event.step for event in logged] == [3, 6, 8]
     expected = [sum(means[0:3]) / 3, sum(means[3:6]) / 3, sum(means[6:8]) / 2]
     assert [event.loss for event in logged] == pytest.approx(expected, rel=1e-6)
-    assert [type(event).__name__ for event in events if event] == ["Logged", "EpochEnd", "Logged", "Logged", "EpochEnd"]
 
 
 def test_epochs_end_with_their_own_losses_by_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     training = new_training(count=100, epochs=2, batch_size=50, lr=0.05)
-    steps = record_steps(training, monkeypatch)
-    ends = [event for event in training.run() if isinstance(event, EpochEnd)]
-    assert [(end.epoch, end.step) for end in ends] == [(1, 2), (2, 4)]
-    for end, (first, second) in zip(ends, [steps[:2], steps[2:]], strict=True):
-        expected = by_bucket(torch.cat([first[1], second[1]]), torch.cat([first[2], second[2]]))
+    steps = recorded(training, "gradient_step", monkeypatch)
+    found = ends(training)
+    assert [(end.epoch, end.step) for end in found] == [(1, 2), (2, 4)]
+    for end, two in zip(found, [steps[:2], steps[2:]], strict=True):
+        expected = by_bucket(*(torch.cat(each) for each in zip(*(step for _, step in two), strict=True)))
         torch.testing.assert_close(end.training, expected, rtol=1e-5, atol=1e-6)

@@ -1,93 +1,96 @@
-"""A batch that goes through the network in parts, where the memory does not take it whole."""
+"""What a step is computed of: mirrored images, labels that are not told, micro-batches."""
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm.pipeline.console import UserError
-from ddpm.training.loop import Training
-from tests.training.trainings import finished, new_training, split
+from ddpm.images.splits import Split
+from ddpm.networks.unet import NO_LABEL
+from tests.training.trainings import (
+    assert_equal,
+    assert_equal_weights,
+    finished,
+    network,
+    new_training,
+    recorded,
+    split,
+    validated,
+)
 
-OutOfMemory = torch.OutOfMemoryError
+
+def touched(found: Split, batch: Split, flip: bool) -> Tensor:
+    """Which images are mirrored, or have lost their label (B,); all else is as it was."""
+    mirrored, lost = (found.images != batch.images).flatten(1).any(1), found.labels == NO_LABEL
+    assert torch.equal(found.images[mirrored], batch.images[mirrored].flip(3))
+    assert torch.equal(found.labels[~lost], batch.labels[~lost])
+    assert not (lost if flip else mirrored).any()
+    return mirrored if flip else lost
 
 
-@pytest.mark.parametrize("parts", ["2", "3", "4", "1000"])
-def test_parts_of_a_batch_are_the_same_batch(monkeypatch: pytest.MonkeyPatch, parts: str) -> None:
-    whole, share = new_training(), split(4, seed=2)
-    monkeypatch.setenv("DDPM_ACCUMULATE", parts)
-    parted = new_training()
-    seen = counted(parted, monkeypatch)
-    for training in (whole, parted):
-        _, losses = training.gradient_step(share)
-    assert seen == {"2": [2, 2], "3": [2, 2]}.get(parts, [1] * 4)
+@pytest.mark.parametrize("changes", [{"flip": True}, {"label_dropout": 0.1}, {"label_dropout": 0.5}], ids=str)
+def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, share = split(64, seed=2), changes.get("label_dropout", 0.5)
+    images, labels = batch.images.clone(), batch.labels.clone()
+
+    def seen(**others: Any) -> Tensor:
+        training = new_training(count=64, batch_size=64, **changes, **others)
+        given = recorded(training.gradient_step.denoising, "errors", monkeypatch)
+        for _ in range(20):
+            training.gradient_step(batch)
+        return torch.stack([touched(each, batch, "flip" in changes) for (_, each, _, _), _ in given])
+
+    found, count = seen(), 20 * 64
+    assert int(found.sum()) == pytest.approx(share * count, abs=4 * (share * (1 - share) * count) ** 0.5)
+    assert len({tuple(each.tolist()) for each in found}) == 20, "each step touches others"
+    assert torch.equal(seen(optimizer="muon"), found)
+    assert not torch.equal(seen(seed=1), found)
+    assert_equal(batch, Split(images, labels))
+
+
+def test_neither_changes_order_or_noise_nor_what_is_held_out() -> None:
+    """Of images that are their own mirror images, and of a network that is told no class, nothing changes."""
+    plain, touched = (
+        new_training(model=network(class_conditional=False), held_out=8, **changes)
+        for changes in ({}, {"flip": True, "label_dropout": 0.5})
+    )
+    assert_equal(validated(plain), validated(touched))
+    for training in (plain, touched):
+        half = training.train.images[..., :14]
+        training.train = Split(torch.cat([half, half.flip(3)], dim=3), training.train.labels)
+        list(training.run())
+    assert_equal_weights(plain.network, touched.network)
+    assert not torch.equal(finished(flip=True).network.stem.weight, finished().network.stem.weight)  # type: ignore[arg-type]
+
+
+def test_without_a_label_the_network_sees_the_time_alone_and_learns_of_no_class() -> None:
+    model = network().eval()
+    assert model.label
+    x_t, t = torch.randn(3, 1, 28, 28), torch.tensor([3, 9, 15])
+    predicted = model(x_t, t, torch.tensor([4, NO_LABEL, NO_LABEL]))
+    predicted.square().mean().backward()
+    assert model.label.weight.grad is not None
+    assert model.label.weight.grad.any(1).nonzero().flatten().tolist() == [4]
+    with torch.no_grad():
+        assert torch.equal(predicted[0], model(x_t, t, torch.tensor([4, 4, 4]))[0])
+        model.label.weight.zero_()
+        assert torch.equal(predicted[1:], model(x_t, t, torch.tensor([4, 4, 4]))[1:])
+
+
+@pytest.mark.parametrize(("steps", "sizes"), [("2", [2, 2]), ("3", [2, 2]), ("1000", [1, 1, 1, 1])])
+def test_micro_batches_are_the_same_batch(monkeypatch: pytest.MonkeyPatch, steps: str, sizes: list[int]) -> None:
+    whole, share = new_training(loss="v"), split(4, seed=2)
+    monkeypatch.setenv("DDPM_ACCUMULATE", steps)
+    parted = new_training(loss="v")
+    seen: list[int] = []
+    parted.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    (t, losses), (expected_t, expected) = (training.gradient_step(share) for training in (parted, whole))
+    assert seen == sizes
+    assert torch.equal(t, expected_t)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
     for one, other in zip(whole.network.parameters(), parted.network.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
-    assert losses.shape == (4,)
-
-
-def counted(training: Training, monkeypatch: pytest.MonkeyPatch, most: int = 1000) -> list[int]:
-    """How many images the network is shown at a time; more than `most` do not fit."""
-    seen: list[int] = []
-    errors = training.gradient_step.denoising.errors
-
-    def limited(model: torch.nn.Module, batch: object, t: Tensor, noise: Tensor) -> Tensor:
-        if len(t) > most:
-            raise OutOfMemory("CUDA out of memory")
-        seen.append(len(t))
-        return errors(model, batch, t, noise)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training.gradient_step.denoising, "errors", limited)
-    return seen
-
-
-def test_a_batch_that_does_not_fit_goes_in_parts_from_then_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    training = new_training(count=16, epochs=1)
-    seen = counted(training, monkeypatch, most=1)
-    for _ in training.run():
-        pass
-    assert seen == [1] * 16
-    assert training.gradient_step.parts == 4
-    assert capsys.readouterr().err.splitlines() == [
-        "train: the GPU's memory takes a batch in 2 parts",
-        "train: the GPU's memory takes a batch in 4 parts",
-    ]
-    whole = finished(count=16, epochs=1)
-    for one, other in zip(whole.network.parameters(), training.network.parameters(), strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)
-
-
-def test_a_run_that_goes_on_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = new_training()
-    counted(first, monkeypatch, most=2)
-    next(first.run())
-    again = new_training()
-    again.load_state(first.state())
-    assert first.gradient_step.parts == again.gradient_step.parts == 2
-
-
-def test_one_image_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = new_training()
-    counted(training, monkeypatch, most=0)
-    with pytest.raises(
-        UserError, match=r"^train\.batch_size: 4 images a GPU do not fit its memory; set less than that$"
-    ):
-        training.gradient_step(split(4))
-
-
-def test_batch_norm_sees_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = new_training(block="double_conv")
-    counted(training, monkeypatch, most=2)
-    with pytest.raises(UserError, match=r"^train\.batch_size: 4 images"):
-        training.gradient_step(split(4))
-    monkeypatch.setenv("DDPM_ACCUMULATE", "2")
-    with pytest.raises(UserError, match=r"^DDPM_ACCUMULATE=2: model\.block double_conv has BatchNorm"):
-        new_training(block="double_conv")
-
-
-def test_no_number_of_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DDPM_ACCUMULATE", "0")
-    with pytest.raises(UserError, match=r"^DDPM_ACCUMULATE=0: give a number of parts of a batch, 1 to"):
-        new_training()

@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
-from ddpm.training.loop import Training
+from ddpm.parallel.world import ALONE, World
+from ddpm.training.loop import EpochEnd, Logged, Training
 from ddpm.training.recipe import TrainParams
-from tests.small import DIGITS, unet_params
+from tests.small import CPU, DIGITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
-CPU = Runtime(torch.device("cpu"), torch.float32)
 RECIPE = {
     "images": None,
     "epochs": 2,
@@ -60,11 +59,21 @@ def network(
     return model
 
 
+def recipe(**changes: object) -> TrainParams:
+    return TrainParams.model_validate({**RECIPE, **changes})
+
+
 def new_training(
-    count: int = 16, held_out: int = 0, model: UNet | None = None, block: str = "residual", **changes: object
+    count: int = 16,
+    held_out: int = 0,
+    model: UNet | None = None,
+    block: str = "residual",
+    world: World = ALONE,
+    **changes: object,
 ) -> Training:
-    params = TrainParams.model_validate({**RECIPE, **changes})
-    return Training(model or network(block), SCHEDULE, split(count), split(held_out, seed=1), params, CPU)
+    """Of 8 steps in 2 epochs, but for what is changed."""
+    model = model or network(block)
+    return Training(model, SCHEDULE, split(count), split(held_out, seed=1), recipe(**changes), CPU, world)
 
 
 def finished(**changes: Any) -> Training:
@@ -74,50 +83,54 @@ def finished(**changes: Any) -> Training:
     return training
 
 
-def given_to(training: Training, share: Split, monkeypatch: pytest.MonkeyPatch) -> Split:
-    """What the network's loss is computed of when a step takes this batch."""
-    seen: list[Split] = []
-    errors = training.gradient_step.denoising.errors
+def stopped(step: int, **changes: Any) -> Training:
+    """A training that has taken so many steps, and no more."""
+    training = new_training(**changes)
+    for event in training.run():
+        if training.step == step:
+            return training
+    raise AssertionError(f"there is no step {step}")
 
-    def record(model: torch.nn.Module, batch: Split, t: Tensor, noise: Tensor) -> Tensor:
-        seen.append(batch)
-        return errors(model, batch, t, noise)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(training.gradient_step.denoising, "errors", record)
-        training.gradient_step(share)
-    (found,) = seen
-    return found
+def ends(training: Training) -> list[EpochEnd]:
+    return [event for event in training.run() if isinstance(event, EpochEnd)]
+
+
+def losses(training: Training) -> list[float]:
+    return [event.loss for event in training.run() if isinstance(event, Logged)]
+
+
+def recorded(of: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], Any]]:
+    """A list that grows by arguments and result with every call of a function of an object."""
+    calls, function = [], getattr(of, name)
+
+    def call(*given: Any) -> Any:
+        calls.append((given, function(*given)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(of, name, call)
+    return calls
 
 
 def validated(training: Training) -> Tensor:
     """The loss on the held-out images, by bucket, as the training would tell it now."""
-    losses = training.validation.of(training.model.eval(), training.step)
+    found = training.validation.of(training.model.eval(), training.step)
     training.network.train()
-    assert losses is not None
-    return losses
+    assert found is not None
+    return found
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in model.state_dict().items()}
 
 
+def assert_equal(left: Any, right: Any) -> None:
+    """Of equal bits, nan among them."""
+    torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
+
+
 def assert_equal_weights(left: torch.nn.Module, right: torch.nn.Module) -> None:
-    torch.testing.assert_close(weights(left), weights(right), rtol=0, atol=0)
-
-
-def record_steps(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Split, Tensor, Tensor]]:
-    """A list that grows by (share, t, losses) with every step."""
-    steps = []
-    original = training.gradient_step
-
-    def step(share: Split) -> tuple[Tensor, Tensor]:
-        t, losses = original(share)
-        steps.append((share, t, losses))
-        return t, losses
-
-    monkeypatch.setattr(training, "gradient_step", step)
-    return steps
+    assert_equal(weights(left), weights(right))
 
 
 def uniform(timesteps: int) -> Tensor:

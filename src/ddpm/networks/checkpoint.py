@@ -1,7 +1,7 @@
 """The model file: weights, and all that is needed to rebuild model and schedule from the file alone."""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -12,7 +12,6 @@ from ddpm.compute.weights import MAX_HEADER, rebuild
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import MAX_CLASSES, DataCard
-from ddpm.networks.guides import Guide
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
@@ -22,6 +21,7 @@ LABELS = "label.weight"  # what a network is told of each class
 EARLY = "early."  # before the names of the weights that it had early in its training
 MAX_TIMES = 1 << 22  # numbers in the network's table of the times; it stands in memory, and not in the file
 MAX_COUNT = 1 << 40  # images of a class: float64 has sums of a thousand such numbers exactly
+Guide = Literal["early", "unlabelled"]  # the model as it was early in its training, or as it is when not told the class
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.card import Classes
-from ddpm.networks.guides import Guide
+from ddpm.networks.checkpoint import Guide
 from ddpm.pipeline.params import Section
 from ddpm.sampling.guidance import Denoise
 

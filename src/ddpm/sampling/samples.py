@@ -25,9 +25,13 @@ class SampleParams(SamplerParams):
     keep_every: Annotated[int, Field(ge=0, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
+    def frames(self, steps: int) -> int:
+        """Return how many of so many steps are kept: the last, and every keep_every-th before it."""
+        return -(-steps // self.keep_every) if self.keep_every else 0
+
     def excess(self, steps: int) -> str:
         """Say what is wrong with the frames kept of so many steps, which are held in memory."""
-        frames = steps // self.keep_every if self.keep_every else 0
+        frames = self.frames(steps)
         if frames and self.count > MOST_KEPT:
             return f"count: {self.count} must be at most {MOST_KEPT} where frames are kept; or set keep_every to 0"
         if frames > MOST_FRAMES:
@@ -62,10 +66,9 @@ class Samples:
         self.name = name
         self.loaded = loaded
         self.params = params
-        frames = self.steps // params.keep_every if params.keep_every else 0
         shape = (params.count, *loaded.card.data.shape)
         self.images = torch.empty(shape, dtype=torch.uint8)
-        self.frames = torch.empty(2, frames, *shape, dtype=torch.uint8)
+        self.frames = torch.empty(2, params.frames(self.steps), *shape, dtype=torch.uint8)
         self.kept_t: list[int] = []
         self.done = 0
 

@@ -1,0 +1,122 @@
+"""A set of samples: images, labels and frames; cut off anywhere or in two processes, it has the same bytes."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.images.pixels import to_uint8
+from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.parallel.world import ALONE, World
+from ddpm.pipeline.console import UserError
+from ddpm.sampling import samples
+from ddpm.sampling.drawing import draw_batch, draw_labels
+from ddpm.sampling.samples import SampleParams, Samples
+from tests.ranks import in_two_ranks
+from tests.sampling.walks import sampler, tiny_model
+from tests.small import CPU, resaved
+
+COUNT, SIZE = 7, 2  # images, in batches of
+
+
+def sample_params(**changes: object) -> SampleParams:
+    given = {"count": COUNT, "keep_every": 4, "seed": 3, **changes}
+    return SampleParams.model_validate(sampler(steps=10).model_dump() | {"classes": "all"} | given)
+
+
+class Kept:
+    """Stands for the checkpoints: keeps the state at every tick."""
+
+    def __init__(self, found: Samples) -> None:
+        self.found = found
+        self.states: list[dict[str, Any]] = []
+
+    def tick(self) -> None:
+        self.states.append(resaved(self.found.state_dict()))
+
+
+def sampled(
+    loaded: LoadedModel, params: SampleParams, state: dict[str, Any] | None = None, world: World = ALONE
+) -> tuple[dict[str, Tensor], list[dict[str, Any]], Samples]:
+    """The tensors of a whole set, which may continue from a state, and the states on the way."""
+    found = Samples("gallery", loaded, params)
+    if state:
+        found.load_state_dict(state)
+    kept = Kept(found)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(samples, "sample_batch", lambda *_: SIZE)
+        found.run(CPU, world, kept)  # type: ignore[arg-type]
+    return found.tensors(), kept.states, found
+
+
+def test_images_labels_and_frames_are_those_of_the_sampler(tmp_path: Path) -> None:
+    loaded, params = tiny_model(tmp_path), sample_params()
+    tensors, _, found = sampled(loaded, params)
+    steps = list(draw_batch(loaded, params, 3, range(COUNT), CPU))
+    kept = [step for step in steps if step.t in (8, 4, 0)]
+    facts = found.facts()
+    assert [step.t for step in kept] == facts["kept_t"]
+    assert facts["classes"] == [*range(10)]
+    assert torch.equal(tensors["labels"], draw_labels(loaded.card, params, 3, range(COUNT)))
+    expected = {
+        "images": to_uint8(steps[-1].x_prev),
+        "x_t": torch.stack([to_uint8(step.x_prev) for step in kept]),
+        "pred_x_start": torch.stack([to_uint8(step.pred_x_start) for step in kept]),
+    }
+    for name, values in expected.items():
+        assert tensors[name].shape == values.shape
+        # Convolutions add in another order for another batch size, which moves few pixels by one level.
+        assert (tensors[name].int() - values.int()).abs().max() <= 1
+    assert torch.equal(tensors["x_t"][-1], tensors["images"])
+
+
+@pytest.mark.parametrize("keep_every", [0, 4, 100])
+def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: int, tmp_path: Path) -> None:
+    loaded, params = tiny_model(tmp_path), sample_params(keep_every=keep_every)
+    whole, states, found = sampled(loaded, params)
+    assert len(states) == 4 * 10
+    assert sorted({len(state["images"]) for state in states}) == [0, 2, 4, 6]
+    for state in [*states[::10], resaved(found.state_dict())]:
+        tensors, after, again = sampled(loaded, params, state)
+        torch.testing.assert_close(tensors, whole, rtol=0, atol=0)
+        assert again.facts() == found.facts()
+        assert len(after) == 10 * -(-(COUNT - len(state["images"])) // SIZE), "the rest alone is drawn"
+
+
+def in_a_world(model: Path, world: World) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    """What one of the processes has, and how often it stepped."""
+    tensors, states, found = sampled(load_model(model), sample_params(), world=world)
+    return tensors, found.facts(), len(states)
+
+
+def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
+    tiny_model(tmp_path)
+    work = partial(in_a_world, tmp_path / "model.safetensors")
+    tensors, facts, steps = work(ALONE)
+    (of_first, its_facts, first), (_, _, second) = in_two_ranks(work, tmp_path)
+    torch.testing.assert_close(of_first, tensors, rtol=0, atol=0)
+    assert its_facts == facts
+    assert (first, second, steps) == (20, 20, 40), "each draws every other of four batches"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"steps": 11}, "steps"),
+        ({"guidance": 2.0}, "guidance"),
+        ({"classes": ["melon"]}, "classes"),
+        ({"count": 1001}, "count"),
+        ({"count": 1001, "keep_every": 0}, ""),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_sampled_is_refused_by_key(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path)
+    if not key:
+        assert Samples("gallery", loaded, sample_params(**changes)).done == 0
+        return
+    with pytest.raises(UserError, match=f"^sample.gallery.{key}"):
+        Samples("gallery", loaded, sample_params(**changes))

@@ -1,0 +1,95 @@
+"""Running a training to its end: curves, what is told of it, and the model file."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from ddpm.networks.checkpoint import load_model
+from ddpm.parallel.world import ALONE
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.stage import Stage
+from ddpm.training.curves import Curves
+from ddpm.training.loop import Training
+from ddpm.training.running import environment_of, run_training, save_trained, summary_of
+from ddpm.training.setup import Setup, new_training
+from tests.small import CPU, resaved
+from tests.training.test_setup import setup_of
+from tests.training.trainings import SCHEDULE, assert_equal
+
+
+class Ticks:
+    """Stands for the checkpoints, and counts when one may be saved."""
+
+    count = 0
+
+    def tick(self) -> None:
+        self.count += 1
+
+
+def ran(folder: Path, **changes: Any) -> tuple[Training, Setup, Curves]:
+    setup = setup_of(batch_size=10, log_every=3, **changes)
+    training = new_training(setup, SCHEDULE.params, None, CPU)
+    curves, ticks = Curves(Stage("train"), folder, 20), Ticks()
+    run_training("train", training, curves, ticks)  # type: ignore[arg-type]
+    assert ticks.count == training.step + 2, "after every step, and at the ends of both epochs"
+    return training, setup, curves
+
+
+def test_curves_are_the_events_of_the_training_also_after_a_resumption(tmp_path: Path) -> None:
+    training, _, curves = ran(tmp_path)
+    curves.write()
+    tables = {path.stem: pd.read_csv(path) for path in tmp_path.iterdir()}
+    assert {name: list(table.columns) for name, table in tables.items()} == {
+        "loss": ["step", "train_loss"],
+        "validation": ["step", "validation_loss"],
+        "loss_by_timestep": ["t", "train_loss"],
+        "validation_by_timestep": ["t", "validation_loss"],
+    }
+    steps = training.total_steps
+    assert tables["loss"]["step"].tolist() == [*range(3, steps, 3), steps]
+    assert tables["validation"]["step"].tolist() == [steps]
+    assert tables["loss_by_timestep"]["t"].tolist() == [1 + 2 * bucket for bucket in range(10)]
+    again = Curves(Stage("train"), tmp_path / "again", 20)
+    again.load_state_dict(resaved(curves.state_dict()))
+    again.write()
+    for path in tmp_path.glob("*.csv"):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> None:
+    training, setup, curves = ran(tmp_path, early=0.5, label_dropout=0.1)
+    environment = environment_of(CPU, ALONE)
+    model = save_trained(tmp_path / "model", training, setup, SCHEDULE.params, environment)
+    loaded = load_model(tmp_path / "model")
+    assert_equal(loaded.model.state_dict(), training.best().state_dict())
+    assert_equal(loaded.model.state_dict(), model.state_dict())
+    assert loaded.early
+    assert_equal(dict(loaded.early.state_dict()), training.early)
+    assert (loaded.card.guides, loaded.card.class_counts) == (("early", "unlabelled"), (30, 30, 30))
+    summary = summary_of(training, curves, setup, {"train.epochs": 2})
+    loss = summary.pop("train_loss"), summary.pop("validation_loss")
+    assert all(0 < each < 2 for each in loss)
+    assert summary == {
+        "images_seen": training.total_steps * setup.train.batch_size,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "steps": training.total_steps,
+        "kept_step": training.total_steps,
+        "early_step": round(training.total_steps / 2),
+        "follows": {"train.epochs": 2},
+    }
+
+
+def test_the_environment_names_what_changes_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = environment_of(CPU, ALONE)
+    assert plain == CPU.describe() | {"processes": 1}
+    monkeypatch.setenv("DDPM_ACCUMULATE", "4")
+    assert environment_of(CPU, ALONE) == plain | {"accumulation_steps": 4}
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.full(shape, torch.nan))
+    with pytest.raises(UserError, match=r"^train\.lr: "):
+        ran(tmp_path)
