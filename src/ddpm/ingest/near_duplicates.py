@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from ddpm.images.pixels import to_float
 
 SIDE = 8  # pixels of the thumbnails that are compared
-NEAR = 0.02  # largest RMS difference of near-duplicates' thumbnails, relative to the RMS of all thumbnails
+NEAR = 0.02  # largest RMS difference of near-duplicates' thumbnails, over the RMS of all about their mean
 CHUNK = 200
 
 
