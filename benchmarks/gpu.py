@@ -21,15 +21,16 @@ from torch import Tensor
 
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.compute.device import Runtime, start, to_device
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.pixels import to_uint8
 from ddpm.images.splits import Split
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.drawing import batches, draw_batch, sample_batch
 from ddpm.training.loop import Logged
-from ddpm.training.losses import Denoising
+from ddpm.training.losses import DenoisingLoss
 from scripts.check_params import AllParams
 from stages.train import Params
 
@@ -122,17 +123,17 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     count, schedule = params.train.batch_size, NoiseSchedule(params.schedule)
-    network = UNet(params.model, schedule, NOISE)
+    network = new_network(params.model, NOISE, params.schedule)
     for weight in network.parameters():
         weight.data += KICK * torch.randn(weight.shape, generator=generator)
     images = torch.randint(256, (count, *NOISE.shape), generator=generator, dtype=torch.uint8)
     labels, t = torch.arange(count) % len(NOISE.classes), torch.linspace(0, schedule.timesteps - 1, count).long()
     noise = torch.randn(count, *NOISE.shape, generator=generator)
     network = to_device(network, runtime.device).train()
-    denoising = Denoising(schedule, NOISE.shape, params.train.loss, runtime)
+    loss = DenoisingLoss(schedule, NOISE.shape, params.train.loss, runtime)
+    denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
     images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
-    errors = denoising.errors(network, Split(images, labels), t, noise)
-    denoising.trained(errors, t).mean().backward()
+    loss.weighted(loss.mse(denoiser, Split(images, labels), t, noise), t).mean().backward()
     return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}
 
 

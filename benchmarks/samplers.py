@@ -34,7 +34,7 @@ from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.pictures.figures import tile, to_png
 from ddpm.pipeline.console import run
 from ddpm.pipeline.files import write_whole
-from ddpm.sampling.drawing import batches, draw_labels, noise_predictor, sample_batch
+from ddpm.sampling.drawing import batches, draw_labels, guided_denoiser, sample_batch
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.scores import frechet_distance
@@ -149,12 +149,14 @@ def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, run
     """Batches of images, uint8 (B, C, H, W), by a solver of diffusers, from the x_T and labels that ours have."""
     params = Setting("ddim", "eta 0.0", "trailing", True, 1).params()  # for the labels
     for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
-        predict_noise = noise_predictor(loaded, draw_labels(loaded.card, params, SEED, indices), params, runtime)
+        denoise = guided_denoiser(loaded, draw_labels(loaded.card, params, SEED, indices), params, runtime)
+        alphas_cumprod = loaded.schedule.alphas_cumprod.tolist()
         scheduler = SCHEDULERS[setting.sampler](loaded.schedule.params, setting)
         x_t = ImageNoise(SEED, indices, loaded.card.data.shape, runtime.device)() * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             with torch.inference_mode():
-                pred_noise = predict_noise(scheduler.scale_model_input(x_t, t), int(t))
+                abar, scaled = alphas_cumprod[int(t)], scheduler.scale_model_input(x_t, t)
+                pred_noise = (scaled - abar**0.5 * denoise(scaled, int(t))) / (1 - abar) ** 0.5
                 x_t = scheduler.step(pred_noise, t, x_t).prev_sample
         yield to_uint8(x_t).cpu()
 

@@ -21,8 +21,7 @@ from benchmarks.arguments import at_least
 from benchmarks.peers import BATCH, peers, plain_loop
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.compute.device import Runtime, start
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.drawing import draw_batch, sample_batch
@@ -105,11 +104,11 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
     pictures = torch.rand(10_000, *NOISE.shape, device=runtime.device) * 2 - 1  # speed does not depend on what is seen
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
-        cost = 3 * operations(UNet(params.model, NoiseSchedule(params.schedule), NOISE), *inputs(batch))
+        cost = 3 * operations(new_network(params.model, NOISE, params.schedule), *inputs(batch))
         steps = gradient_steps(on_noise(params, len(pictures), runtime))
         yield Contestant(f"{name}, batch {batch}", batch, cost, steps)
     for batch in (2, 128):
-        model = UNet(article.model, NoiseSchedule(article.schedule), NOISE).to(runtime.device)
+        model = new_network(article.model, NOISE, article.schedule).to(runtime.device)
         cost = 3 * operations(model, *inputs(batch))
         yield Contestant(
             f"training, article's loop, batch {batch}", batch, cost, plain_loop(model, model, batch, pictures)
@@ -125,7 +124,7 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
     """The default's sampler, without its guide, and the bare network that it calls."""
     params = load_params(AllParams)
     loaded = untrained(load_params(Params), runtime)
-    model, cost = loaded.model, operations(loaded.model, *inputs(1))
+    model, cost = loaded.network, operations(loaded.network, *inputs(1))
     sampler = params.sample.population.model_copy(update={"guidance": 1.0})  # an evaluation is one of this network
 
     def bare(batch: int) -> Iterator[Tensor]:

@@ -10,8 +10,7 @@ from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, save_model
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, new_network, save_model
 from ddpm.pipeline.params import parse, read_yaml
 from ddpm.training.loop import EpochEnd, Training
 from ddpm.training.setup import Setup, new_training
@@ -49,7 +48,7 @@ def gradient_steps(training: Training) -> Iterator[object]:
 def untrained(params: Params, runtime: Runtime) -> LoadedModel:
     """Return a model and its guide, both with weights as they begin."""
     schedule = NoiseSchedule(params.schedule)
-    networks = (UNet(params.model.for_images(NOISE.shape), schedule, NOISE) for _ in range(2))
+    networks = (new_network(params.model.for_images(NOISE.shape), NOISE, params.schedule) for _ in range(2))
     model, early = (to_device(each, runtime.device).eval() for each in networks)
     counts = (1,) * len(NOISE.classes)
     card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("early",))
@@ -61,5 +60,6 @@ def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> Loade
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         unlabelled = setup.model.class_conditional and setup.train.label_dropout > 0
-        save_model(path, training.best(), NoiseSchedule(schedule), setup.class_counts, training.early, unlabelled)
+        network, counts = training.best(), setup.class_counts
+        save_model(path, network, setup.card, NoiseSchedule(schedule), counts, training.early, unlabelled)
         return load_model(path, training.runtime.device)

@@ -1,4 +1,4 @@
-"""Check all of params.yaml at once, and what spans its sections; `make repro` runs it first."""
+"""Check params.yaml, including rules between sections; `make repro` runs this first."""
 
 import sys
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.fetching
 
 
 class DownloadParams(Section):
-    """The sets that dvc.yaml makes download stages of."""
+    """The data sets to download; dvc.yaml has a stage for each."""
 
     sets: tuple[KnownSet, ...]
 
 
 class SamplePair(Section):
-    """Both sets of samples, and the model that draws them."""
+    """Both sets of samples, and the model that samples them."""
 
     model: Annotated[str, Field(min_length=1)]
     gallery: SampleParams
@@ -45,7 +45,7 @@ class SamplePair(Section):
 
 
 class AllParams(Section):
-    """The whole file: unlike a stage's `Params`, it allows no other section."""
+    """All sections of params.yaml; unlike a stage's `Params`, no others are allowed."""
 
     data: DataParams
     download: DownloadParams
@@ -63,7 +63,7 @@ class AllParams(Section):
 
 
 def spanning_errors(params: AllParams) -> list[str]:
-    """List what is wrong between sections, a line each."""
+    """Return the errors between sections, one line each."""
     errors = [*_errors(params)]
     for name in SETS:
         errors += [f"sample.{name}.{error}" for error in _sample_errors(params, getattr(params.sample, name))]
@@ -78,17 +78,17 @@ def _errors(params: AllParams) -> Iterator[str]:
         yield f"distill.steps: must be at most schedule.timesteps, {timesteps}"
     folder, _, name = params.data.set.rpartition("/")
     if folder == "data" and name in get_args(KnownSet) and name not in params.download.sets:
-        yield f"data.set: {params.data.set} is made only when download.sets has {name}"
+        yield f"data.set: {params.data.set} needs download.sets to contain {name}; add it"
     if params.train.start in made:
-        yield f"train.start: {params.train.start} is what training makes; copy it to data/, and `dvc add` the copy"
+        yield f"train.start: {params.train.start} is an output of training; copy it to data/, and `dvc add` the copy"
     if params.train.label_dropout and not params.model.class_conditional:
-        yield "train.label_dropout: there are no labels to drop where model.class_conditional is false; set 0"
+        yield "train.label_dropout: no labels to drop, since model.class_conditional is false; set 0"
     if params.sample.model.startswith("models/") and params.sample.model not in made:
-        yield f"sample.model: {params.sample.model} is made by no stage; choose from {', '.join(sorted(made))}"
+        yield f"sample.model: {params.sample.model} no stage makes it; choose from {', '.join(sorted(made))}"
     if not params.sample.gallery.keep_every:
-        yield "sample.gallery.keep_every: the strip of pictures needs kept frames; set it to 1 or more"
+        yield "sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more"
     if params.sample.population.count <= NEIGHBOURS:
-        yield f"sample.population.count: the scores need more than {NEIGHBOURS} images"
+        yield f"sample.population.count: the scores need more than {NEIGHBOURS} images; increase it"
 
 
 def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
@@ -105,35 +105,35 @@ def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
             yield str(error)
     elif sampler.guidance != 1:
         if sampler.guide == "early" and not params.train.early:
-            yield "guidance: no guide early is made, for train.early is 0; set it to 1"
+            yield "guidance: training keeps no guide early, since train.early is 0; set guidance to 1"
         if sampler.guide == "unlabelled" and not (labelled and params.train.label_dropout):
             why = "train.label_dropout is 0" if labelled else "model.class_conditional is false"
-            yield f"guidance: no guide unlabelled is made, for {why}; set it to 1"
+            yield f"guidance: training keeps no guide unlabelled, since {why}; set guidance to 1"
     if sampler.classes and not labelled:
-        yield "classes: must be all where model.class_conditional is false"
+        yield "classes: must be all, since model.class_conditional is false"
     elif learned and (unknown := [each for each in sampler.classes if str(each) not in learned]):
         yield f"classes: {unknown} must be among train.classes, {list(params.train.classes)}"
 
 
 def _distilled(params: AllParams) -> dict[str, int]:
-    """Name the distilled models that are made, with their evaluations."""
+    """Return the files of distilled models and their numbers of evaluations."""
     return {f"models/distilled-{steps}.safetensors": steps for steps in params.distill.steps}
 
 
 def environment_note(recorded: Path) -> str:
-    """Say how this machine differs from that of the recorded training, which DVC does not see.
+    """Describe how this environment differs from the recorded training's; DVC does not track it.
 
     Raises:
-        UserError: an environment variable names what this machine does not have; or the file is damaged.
+        UserError: an environment variable asks for something that this machine lacks, or the file is damaged.
     """
     here = start().describe()
     before = here | (read_yaml(recorded) if recorded.exists() else {})
     other = ", ".join(f"{name} {before[name]} (here {here[name]})" for name in here if before[name] != here[name])
-    return other and f"note: {recorded} has {other}: what is computed anew here may differ by rounding"
+    return other and f"note: {recorded} has {other}: results from this machine may differ by rounding"
 
 
 def main() -> None:
-    """Check the file that the command line names, by default params.yaml; and say where the environment is another."""
+    """Check the file on the command line, by default params.yaml, and print how the environment differs."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml")
     if errors := spanning_errors(load_params(AllParams, path=path)):
         raise UserError("\n  ".join([f"{path}: {len(errors)} invalid", *errors]))

@@ -1,4 +1,4 @@
-"""Write a template with Vega in it for the pages of `dvc plots`, so that they work offline; `make plots` uses it.
+"""Write an HTML template that contains Vega, so that the pages of `dvc plots` work offline; `make plots` uses it.
 
 DVC's own template loads Vega from the web.
 """
@@ -11,7 +11,7 @@ from ddpm.pipeline.console import run
 from ddpm.pipeline.files import write_whole
 
 PAGE = Path("build/plots.html")
-VEGA_LITE = "5.21"  # DVC writes its plots for 5
+VEGA_LITE = "5.21"  # DVC's plots use version 5
 TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -33,7 +33,7 @@ def main() -> None:
     """Write the template."""
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     write_whole(PAGE, TEMPLATE.replace("VEGA", vega).encode())
-    print(f"{PAGE}: for dvc plots show --html-template {PAGE}, and dvc plots diff")
+    print(f"{PAGE}: use it by `dvc plots show --html-template {PAGE}` or `dvc plots diff`")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Run the pipeline with other params, in a copy of the workspace, and keep what it gave in results/NAME.
+"""Run the pipeline with other params in a copy of the workspace, and keep the results in results/NAME.
 
     python -m scripts.record NAME KEY=VALUE ...
 
-It is the experiment NAME afterwards, and what the run cache already has is not computed again. results/NAME gets
-params.yaml, metrics/ and run.json, which says of what commit, by what command, where and when.
+The run becomes the DVC experiment NAME and uses the run cache. results/NAME contains params.yaml, metrics/ and
+run.json, which names the commit, command, machine and date.
 """
 
 import shlex
@@ -22,30 +22,30 @@ RESULTS = Path("results")
 
 
 def main(name: str, settings: list[str]) -> None:
-    """Run the experiment, and keep it if it has succeeded.
+    """Run the experiment, and keep its results if it succeeds.
 
     Raises:
-        UserError: files are not committed; or a stage failed, or is not up to date with the others.
+        UserError: files are not committed, a stage failed, or a stage is not up to date.
     """
     if subprocess.run(["git", "diff", "--quiet", "HEAD"]).returncode:
-        raise UserError("git: files are not as committed; commit them first, as run.json names the commit that ran")
+        raise UserError("git: files have changed; commit them first, since run.json names the commit")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    fresh = f"{name}-new"  # takes the place of an earlier one once it has succeeded
+    fresh = f"{name}-new"  # replaces an earlier experiment after success
     dvc("exp", "remove", "--quiet", fresh, stderr=subprocess.DEVNULL)
     params = [f"--set-param={each}" for each in settings]
     if dvc("exp", "run", "--temp", "--name", fresh, *params) or dvc("exp", "rename", "--force", fresh, name):
-        raise UserError(f"{name}: the experiment failed; {RESULTS / name} is as it was")
+        raise UserError(f"{name}: the experiment failed; {RESULTS / name} is unchanged")
     found = open_run(f"refs/exps/{commit[:2]}/{commit[2:]}/{name}")
     if found.left_out:
-        raise UserError(f"{found.left_out}; {RESULTS / name} is as it was")
+        raise UserError(f"{found.left_out}; {RESULTS / name} is unchanged")
     keep(found, RESULTS / name, commit, shlex.join(["python", "-m", "scripts.record", name, *settings]))
     print(f"{RESULTS / name}: the results of {name}")
 
 
 def keep(found: Run, folder: Path, commit: str, command: str) -> None:
-    """Write a run whose stages are all up to date; what else is in the folder, such as a README.md, stays."""
+    """Write the results of a run; keep other files in the folder, such as README.md."""
     shutil.rmtree(folder / "metrics", ignore_errors=True)
-    (folder / "run.json").unlink(missing_ok=True)  # comes last: without it nobody takes the folder for a record
+    (folder / "run.json").unlink(missing_ok=True)  # written last: a folder without it is not a record
     for path, data in found.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
@@ -62,7 +62,7 @@ def keep(found: Run, folder: Path, commit: str, command: str) -> None:
 
 
 def dvc(*arguments: str, stderr: int | None = None) -> int:
-    """The exit code of a command of DVC."""
+    """Run a DVC command, and return its exit code."""
     return subprocess.run([sys.executable, "-m", "dvc", *arguments], stderr=stderr).returncode
 
 

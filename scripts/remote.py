@@ -1,4 +1,4 @@
-"""Make URL, a variable of the environment, the default DVC remote. Run this as `make remote`."""
+"""Make the environment variable URL the default DVC remote. Run it as `make remote URL=...`."""
 
 import os
 import re
@@ -14,24 +14,24 @@ NAME = "storage"
 
 
 def main() -> None:
-    """Let DVC write its configuration, which it empties where it fails on the way: then put the old one back.
+    """Configure the remote; restore .dvc/config if DVC fails, since DVC may leave it empty.
 
     Raises:
-        UserError: there is no URL, it has a password, or DVC refuses it.
+        UserError: URL is missing, has a password, or DVC refuses it.
     """
     url = os.environ.get("URL", "")
     if not url:
-        raise UserError("URL: missing; say make remote URL=s3://bucket/path, ssh://host/path or /a/folder")
+        raise UserError("URL: missing; run make remote URL=s3://bucket/path, ssh://host/path or /a/folder")
     if re.match(r"\w+://[^/]*:[^/]*@", url):
-        raise UserError("URL: has a password, which git would keep; see dvc remote modify --local storage password")
+        raise UserError("URL: has a password, which git would record; use `dvc remote modify --local storage password`")
     before = CONFIG.read_bytes()
     for command in (["add", "--default", "--force", "--", NAME, url], ["modify", NAME, "verify", "true"]):
         done = subprocess.run([sys.executable, "-m", "dvc", "remote", *command], capture_output=True, text=True)
         if done.returncode:
             write_whole(CONFIG, before)
             reason = re.search(r"ERROR: (?:unexpected error - )?(.*)", done.stderr)
-            raise UserError(f"URL: DVC refuses it: {shown(reason[1] if reason else done.stderr)}")
-    print(f"the default remote is {NAME}, {url}; commit {CONFIG}, so that others can pull")
+            raise UserError(f"URL: DVC refuses it; correct it: {shown(reason[1] if reason else done.stderr)}")
+    print(f"the default remote is {NAME}, {url}; commit {CONFIG} so that others can pull")
 
 
 if __name__ == "__main__":

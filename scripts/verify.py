@@ -1,6 +1,6 @@
-"""Hash every output in the workspace and every object of the local cache, and name those that are damaged.
+"""Hash all outputs in the workspace and all objects in the local cache, and list the damaged ones.
 
-Run it as `make verify`. `dvc status` goes by times and sizes, so it does not see what a bad disk changes.
+Run it as `make verify`. `dvc status` compares only times and sizes, so it misses damage by a bad disk.
 """
 
 import hashlib
@@ -17,38 +17,38 @@ from dvc.repo import Repo
 from ddpm.pipeline.console import UserError, progress, run
 
 MEND = (
-    "`dvc add` data of your own that you have changed, and delete the rest. Then `git checkout` brings back "
-    "what git has, `dvc checkout` what the cache has, `dvc pull` what a remote has, and `dvc repro` makes the others."
+    "`dvc add` your own data if you have changed it, and delete the other files. Then restore them: `git checkout` "
+    "from git, `dvc checkout` from the cache, `dvc pull` from a remote, or `dvc repro`."
 )
 
 
 class File(NamedTuple):
-    """A file, and the hash that it should have."""
+    """A file and its expected hash."""
 
     path: Path
     md5: str
 
 
 def main() -> None:
-    """Check everything, and then say all that is damaged.
+    """Check all files, then list all damaged ones.
 
     Raises:
-        UserError: a file is not as recorded, or DVC cannot read its own records.
+        UserError: a file differs from its record, or DVC cannot read its records.
     """
     try:
         with Repo() as repo:
             outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]
             cache = Path(repo.cache.local.path)
     except DvcException as error:
-        mend = "`git checkout` the file, or delete dvc.lock, which `dvc repro` makes anew"
-        raise UserError(f"DVC cannot read its records: {' '.join(str(error).split())}; {mend}") from None
+        fix = "`git checkout` the file, or delete dvc.lock and run `dvc repro`"
+        raise UserError(f"DVC cannot read its records: {' '.join(str(error).split())}; {fix}") from None
     files, absent = [*objects(cache)], 0
     for output in outputs:
         try:
             files += recorded(output, cache)
         except (FileNotFoundError, ValueError):
             absent += 1
-            print(f"not checked: {output}, for it is not here, or the listing of its folder is not in the cache")
+            print(f"not checked: {output}; it or the listing of its folder is missing")
     damaged = [line for file in progress(files, desc="verify", unit="file") if (line := damage(file))]
     if damaged:
         raise UserError("\n  ".join([f"{len(damaged)} damaged", *damaged, MEND]))
@@ -56,17 +56,17 @@ def main() -> None:
 
 
 def objects(cache: Path) -> Iterator[File]:
-    """Yield every object of the cache: its name is its hash."""
+    """Yield every object of the cache; its name is its hash."""
     for path in sorted(cache.glob("??/*")):
         if re.fullmatch(r"[0-9a-f]{30}(\.dir)?", path.name):
             yield File(path, path.parent.name + path.name.removesuffix(".dir"))
 
 
 def recorded(output: Output, cache: Path) -> list[File]:
-    """List the files of an output, by dvc.lock, a *.dvc file, or the listing of a folder in the cache.
+    """List the files of an output with the hashes that DVC recorded.
 
     Raises:
-        FileNotFoundError, ValueError: the output, or the listing of its folder, is not there or not whole.
+        FileNotFoundError, ValueError: the output, or the listing of its folder, is missing or damaged.
     """
     path, md5 = Path(output.fs_path), str(output.hash_info.value)
     path.lstat()
@@ -77,13 +77,13 @@ def recorded(output: Output, cache: Path) -> list[File]:
 
 
 def damage(file: File) -> str:
-    """Say what is wrong with a file, or nothing."""
+    """Return what is wrong with a file, or an empty string."""
     try:
         with file.path.open("rb") as opened:
             found = hashlib.file_digest(opened, "md5").hexdigest()
     except OSError as error:
         return f"{file.path}: {error.strerror}"
-    return "" if found == file.md5 else f"{file.path}: not what was recorded"
+    return "" if found == file.md5 else f"{file.path}: differs from its recorded hash"
 
 
 if __name__ == "__main__":

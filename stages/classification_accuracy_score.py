@@ -1,4 +1,4 @@
-"""Train new classifiers on samples and on as many real images, and test them on real images."""
+"""Train classifiers on samples and on equally many real images, and test them on real images."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ METRICS = Path("metrics/classification_accuracy_score")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     classification_accuracy_score: ClassificationAccuracyScoreParams
 

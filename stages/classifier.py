@@ -1,4 +1,4 @@
-"""Train one of the two classifiers whose features the scores use, `a` or `b`; they depend on the data alone."""
+"""Train classifier `a` or `b`; the scores use the features of both, which depend only on the data."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ METRICS = Path("metrics/classifier")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     classifier: ClassifierParams
 
 
 def main(stage: Stage) -> None:
-    """Train one of the two on all training images, then test; of one class there is nothing to test."""
+    """Train on all training images, then test; a set with one class has no test accuracy."""
     name = stage.item
     params = stage.params(Params).classifier
     params = params.model_copy(update={"seed": (params.seed + NAMES.index(name)) % 2**63})

@@ -1,4 +1,4 @@
-"""Distil the trained model to one that samples in as few evaluations as the command line says."""
+"""Distil the trained model to one that samples in STEPS evaluations, given on the command line."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ METRICS = Path("metrics/distill")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     distill: DistillParams
 
 
 def main(stage: Stage) -> None:
-    """Distil to the end, or continue an interrupted run; then write the model."""
+    """Distil, or continue an interrupted run; then write the model and its curves."""
     params = stage.params(Params).distill
     if stage.item not in map(str, params.steps):
-        raise UserError(f"distill.steps: {list(params.steps)} has no {stage.item}; set [{stage.item}]")
+        raise UserError(f"distill.steps: {stage.item} is not in {list(params.steps)}; set [{stage.item}]")
     runtime = start()
     teacher = load_model(stage.input(TEACHER), runtime.device)
     images = load_split(stage.input(TRAIN)).of(teacher.card.classes)

@@ -1,4 +1,4 @@
-"""Fetch the raw files of the data set that the command line names, unless they are there."""
+"""Download the missing raw files of a data set, named on the command line."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from ddpm.pipeline.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:
-    """Fill the folder of the data set."""
+    """Download the files and print their source."""
     folder = Path("data", stage.item)
     print(f"{folder}: {fetch(stage.item, folder)}")
 

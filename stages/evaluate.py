@@ -1,4 +1,4 @@
-"""Draw the pictures of what the model makes, and score it, on the features of both classifiers."""
+"""Score the samples by the features of both classifiers, and draw figures of them."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ METRICS = Path("metrics/evaluate")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     evaluate: EvaluateParams
 
 
 def main(stage: Stage) -> None:
-    """Score the filtered samples, and draw them and the gallery."""
+    """Score the filtered samples, and draw figures of them and of the gallery."""
     params = stage.params(Params).evaluate
     runtime = start()
     gallery, card, kept = load_samples(stage.input(SAMPLES / "gallery.safetensors"))

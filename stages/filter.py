@@ -1,4 +1,4 @@
-"""Keep, of the population, the images that classifier a takes for the class that was asked for."""
+"""Keep the samples of the population that classifier a assigns to the class they were conditioned on."""
 
 from pathlib import Path
 
@@ -18,20 +18,20 @@ METRICS = Path("metrics/filter")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     filter: FilterParams
 
 
 def main(stage: Stage) -> None:
-    """Look at all images, write those that are kept, and their shares: of all, and of each class."""
+    """Filter the population; write the kept samples and their shares, in total and for each class."""
     params = stage.params(Params).filter
     runtime = start()
     classifier = load_classifier(stage.input(CLASSIFIER))
     population, card, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
     if (card.shape, card.classes) != (classifier.data.shape, classifier.data.classes):
         raise UserError(
-            f"sample.model: it draws {card.name}, which is not what the classifiers know, {classifier.data.name}"
+            f"sample.model: it samples {card.name}, but the classifiers know {classifier.data.name}; train both again"
         )
     samples, summary = filtered(population, classifier, facts["classes"], params, runtime)
     save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)

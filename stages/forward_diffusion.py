@@ -1,4 +1,4 @@
-"""Show the forward diffusion: a few images on their way to noise, and the schedule as curves."""
+"""Show the forward diffusion: a strip of images with growing noise, and curves of the schedule."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ METRICS = Path("metrics/forward_diffusion")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     schedule: ScheduleParams
     forward_diffusion: ForwardDiffusionParams

@@ -1,4 +1,4 @@
-"""Bound the negative log-likelihood of real images, in bits per dimension: of test images, and of training images."""
+"""Bound the negative log-likelihood of test and training images, in bits per dimension."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ METRICS = Path("metrics/likelihood")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     likelihood: LikelihoodParams
 
 
 def main(stage: Stage) -> None:
-    """Bound both splits, by equally many images of the classes that the model was trained on."""
+    """Bound both splits by equally many images of the model's classes."""
     params = stage.params(Params).likelihood
     runtime = start()
     loaded = load_model(stage.input(MODEL), runtime.device)

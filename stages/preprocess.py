@@ -1,4 +1,4 @@
-"""Bring a folder of labelled images to one form, and describe it."""
+"""Convert a folder of labelled images to train and test arrays of one size and colour."""
 
 import tempfile
 from pathlib import Path
@@ -21,13 +21,13 @@ METRICS = Path("metrics/preprocess")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     data: DataParams
 
 
 def main(stage: Stage) -> None:
-    """Write one file of arrays for each split, and a summary of both."""
+    """Write one file for each split, and a summary of both."""
     params = stage.params(Params).data
     root = stage.input(Path(params.set))
     folder = read_mnist(root) if is_mnist(root) else read_folder(root)

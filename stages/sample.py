@@ -20,13 +20,13 @@ SETS = ("gallery", "population")
 
 
 class Source(Sections):
-    """Which model samples."""
+    """The model to sample from."""
 
     model: Annotated[str, Field(min_length=1)]
 
 
 def main(stage: Stage) -> None:
-    """Sample to the end, or continue an interrupted run; then write images, labels and frames."""
+    """Sample, or continue an interrupted run; then write images, labels and frames."""
     name = stage.item
     params = stage.params(SampleParams, f"sample.{name}")
     model = stage.input(Path(stage.params(Source, "sample").model))

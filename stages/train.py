@@ -25,7 +25,7 @@ METRICS = Path("metrics/train")
 
 
 class Params(Sections):
-    """What this stage reads."""
+    """The params of this stage."""
 
     schedule: ScheduleParams
     model: UNetParams
@@ -38,10 +38,10 @@ class Params(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Train to the end, or continue an interrupted run; then write the model and what there is to say of it."""
+    """Train, or continue an interrupted run; then write the model, its curves and a summary."""
     params = stage.params(Params)
     setup = prepare(load_split(stage.input(TRAIN)), params.model, params.train)
-    start_from = stage.input(Path(params.train.start))  # TRAIN stands for none: DVC takes no null for a dependency
+    start_from = stage.input(Path(params.train.start))  # TRAIN means none: a DVC dependency cannot be null
     runtime = start()
     world = join(runtime.device)
     training = new_training(setup, params.schedule, None if start_from == TRAIN else start_from, runtime, world)

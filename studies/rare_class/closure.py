@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def module_file(module: str, root: Path) -> Path | None:
-    """The file of one of the project's own modules, None for any other."""
+    """Return the file of one of the project's modules, or None for other modules."""
     for base in (root, root / "src"):
         path = base.joinpath(*module.split("."))
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
@@ -15,7 +15,7 @@ def module_file(module: str, root: Path) -> Path | None:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """All names that the file imports, wherever in it, with their parent packages."""
+    """Return all names that a file imports, anywhere in it, with their parent packages."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -26,7 +26,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def closure(module: str, root: Path) -> list[str]:
-    """Paths, relative to `root`, of all project files that importing `module` can run; sorted."""
+    """Return the sorted paths, relative to `root`, of all project files that importing `module` can run."""
     found: set[Path] = set()
     waiting = {module, module.partition(".")[0]}
     while waiting:

@@ -43,7 +43,7 @@ def test_names_are_found_as_yaml_gives_them(names: str, labels: tuple[int, ...] 
     path = tmp_path / "params.yaml"
     path.write_text(f"classes: {names}\n")
     if labels is None:
-        with pytest.raises(UserError, match=r"classes\.0: is no name to YAML; put it in"):
+        with pytest.raises(UserError, match=r"classes\.0: .*quotes"):
             load_params(Chosen, path=path)
     else:
         chosen = load_params(Chosen, path=path).classes

@@ -106,21 +106,21 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
 @pytest.mark.parametrize(
     ("names", "places"),
     [
-        pytest.param([], ["no pictures (png, jpg, jpeg, webp, bmp, gif)"], id="nothing"),
+        pytest.param([], ["no images (png, jpg, jpeg, webp, bmp, gif)"], id="nothing"),
         pytest.param(["train/a/x.txt"], ["train"], id="nothing in train"),
         pytest.param([*two("a"), "b/1.png", "c/x.txt"], ["class b", "class c"], id="a class of fewer than two"),
         pytest.param([*two("train/a", "test/b")], ["class b"], id="a class of test pictures alone"),
         pytest.param([*two("train/a", "VAL/a")], ["VAL"], id="another name for test"),
         pytest.param([*two("Training/a", "valid/a")], ["Training", "valid"], id="another name for train"),
-        pytest.param(two("test/a"), ["a folder test without a folder train"], id="test alone"),
+        pytest.param(two("test/a"), ["test without train; add a folder train"], id="test alone"),
         pytest.param(
             [*two("train/a", "test/a", "more"), "x.png", "notes/x.txt"],
-            ["1 picture outside of the folders train and test", "more"],
+            ["1 image outside of train and test; move them into one", "more"],
             id="pictures beside train and test",
         ),
         pytest.param(
             [*two("a"), "x.png", "y.png"],
-            ["2 pictures beside the folders of classes, in none of them"],
+            ["2 images outside of the class folders; move them into one"],
             id="pictures beside classes",
         ),
         pytest.param([*two("train/a"), "test/x.png"], ["test"], id="no classes in test alone"),

@@ -173,7 +173,7 @@ def test_a_picture_in_two_classes_is_told_with_two_examples(own_test: bool, caps
     draw(f"{where}red apple/also.png", 3)  # in three classes
     assert run()["in_two_classes"] == 3
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "more than one class" in line]
-    assert " 3 pictures" in told
+    assert " 3 images" in told
     assert all(f"{MINE}/{where}{name}" in told for name in ("fig/0000.png", "no/also0.png", "fig/0003.png"))
 
 

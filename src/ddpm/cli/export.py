@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.cli.options import Options
+from ddpm.compute.device import Runtime
+from ddpm.compute.randomness import CPU
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.images.card import Shape
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
@@ -69,10 +73,12 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
         UserError: the model has no such guide, a weight is too large for float16, or the packages of the extra are not
             installed.
     """
-    network = loaded.early if guide == "early" else loaded.model
+    network = loaded.early if guide == "early" else loaded.network
     if network is None:
         raise UserError(f"--guide {guide}: this model has no such guide; leave it out")
-    proto = _traced(rounded(network) if half else network)
+    network = rounded(network) if half else network
+    denoiser = loaded.denoiser(Runtime(CPU, torch.float32), network)
+    proto = _traced(PredictNoise(network, denoiser), loaded.card.data.shape)
     if half:
         _halve(proto)
     _strip(proto)
@@ -83,6 +89,19 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     if proto.ByteSize() > PROTOBUF_LIMIT:
         raise UserError("--model: the network is too large for one ONNX file, which holds 2 GiB")
     return proto.SerializeToString(deterministic=True)
+
+
+class PredictNoise(nn.Module):
+    """The denoiser as a module that gives the noise alone."""
+
+    def __init__(self, network: UNet, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.network = network
+        self.denoiser = denoiser
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Shapes: x_t (B, C, H, W), t and label (B,); the noise is like x_t."""
+        return self.denoiser(x_t, t, label).noise
 
 
 def rounded(network: UNet) -> UNet:
@@ -101,7 +120,7 @@ def rounded(network: UNet) -> UNet:
     return copied
 
 
-def _traced(network: UNet) -> "onnx.ModelProto":
+def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     """The network as torch exports it."""
     try:
         import onnx
@@ -110,10 +129,10 @@ def _traced(network: UNet) -> "onnx.ModelProto":
         raise UserError("ONNX: needs onnx and onnxscript; `pip install -e '.[export]'` installs them") from None
     del onnxscript  # torch wants it
     inputs: dict[str, Tensor] = {
-        "x_t": torch.zeros(BATCH, *network.data.shape),
+        "x_t": torch.zeros(BATCH, *shape),
         "t": torch.zeros(BATCH, dtype=torch.int64),
     }
-    if network.label:
+    if module.network.label:
         inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -121,7 +140,7 @@ def _traced(network: UNet) -> "onnx.ModelProto":
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch about itself
             program = torch.onnx.export(
-                network.eval(),
+                module.eval(),
                 tuple(inputs.values()),
                 dynamo=True,
                 verbose=False,

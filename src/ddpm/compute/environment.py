@@ -1,4 +1,4 @@
-"""Numbers from environment variables."""
+"""Read numbers from environment variables."""
 
 import os
 from typing import TypeVar
@@ -9,10 +9,10 @@ Number = TypeVar("Number", int, float)
 
 
 def number(variable: str, default: Number, least: Number, most: Number, unit: str) -> Number:
-    """The value of the variable, a number of `unit` in a range, or the default where it is not set.
+    """Return a variable's number of `unit`, or the default if it is not set.
 
     Raises:
-        UserError: it is no such number; whole ones are asked for where the default is whole.
+        UserError: it is not a number from `least` to `most`, or not an integer although the default is one.
     """
     given = os.environ.get(variable)
     if not given:
@@ -22,5 +22,5 @@ def number(variable: str, default: Number, least: Number, most: Number, unit: st
     except ValueError:
         found = least - 1
     if not least <= found <= most:
-        raise UserError(f"{variable}={given[:40]}: give a number of {unit}, {least} to {most}")
+        raise UserError(f"{variable}={given[:40]}: set a number of {unit}, {least} to {most}")
     return found

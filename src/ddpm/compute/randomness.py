@@ -1,7 +1,7 @@
-"""Stateless, explicit randomness: each purpose has generators of its own, found again from (seed, purpose, index).
+"""Make random generators without global state: each is seeded by (seed, purpose, index).
 
-Nothing depends on how many numbers were drawn before, so a draw is the same after a resumption, in another batch
-size, or alone.
+Random numbers do not depend on how many were generated before. They are the same after resuming, in another batch size,
+or for a single image.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ CPU = torch.device("cpu")
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device = CPU) -> Generator:
-    """A fresh generator on `device`, seeded by a hash of its three names."""
+    """Return a new generator on `device`, seeded by a hash of seed, purpose and index."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 class ImageNoise:
-    """Gaussian noise for the images of one batch, each image from a generator of its own.
+    """Gaussian noise for a batch of images, with one generator for each image.
 
-    The generators live on the CPU, so that the noise of image i is the same on every device and in every batch.
+    The generators run on the CPU, so the noise of image i is the same on every device and in every batch.
     """
 
     def __init__(self, seed: int, indices: Iterable[int], shape: tuple[int, ...], device: torch.device = CPU) -> None:
@@ -31,7 +31,7 @@ class ImageNoise:
         self.device = device
 
     def __call__(self) -> Tensor:
-        """The next noise of every image, shape (images, *shape), float32, on the device."""
+        """Return the next noise, (images, *shape), float32, on the device."""
         noise = torch.empty(len(self.generators), *self.shape)
         for row, generator_of_image in zip(noise, self.generators, strict=True):
             row.normal_(generator=generator_of_image)

@@ -1,4 +1,4 @@
-"""A network from its description and its weights, neither of which is trusted."""
+"""Build a network from the description and weights in a file, and trust neither."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,15 @@ from torch import Tensor, nn
 
 from ddpm.pipeline.console import UserError, shown
 
-MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata; those of the default have 6,000
+MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata; the default model has 6,000
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def rebuild(path: Path, build: Callable[[], Network], weights: dict[str, Tensor]) -> Network:
-    """The network that `build` makes, with the weights that the file has of it.
+    """Build a network and load its weights; names, shapes and types are compared before memory is allocated.
 
     Raises:
-        UserError: the weights have other names, shapes or types, and no memory was taken for what the file claims; or
-            one of them is NaN or infinite.
+        UserError: weights have other names, shapes or types than the network, or are NaN or infinite.
     """
     with torch.device("meta"):
         expected = build().state_dict()
@@ -27,10 +26,10 @@ def rebuild(path: Path, build: Callable[[], Network], weights: dict[str, Tensor]
         if wanted != given:
             raise UserError(
                 f"{path}: the weights do not fit the network that the file describes: "
-                f"{shown(name, 100)} is {given} and not {wanted}"
+                f"{shown(name, 100)} is {given}, not {wanted}; fetch or train the model again"
             )
         if not weights[name].isfinite().all():
-            raise UserError(f"{path}: {name} is not finite everywhere; fetch the file again, or train it anew")
+            raise UserError(f"{path}: {name} has NaN or infinite values; fetch or train the model again")
     network = build()
     network.load_state_dict(weights)
     return network

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, compiled
+from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
 from ddpm.images.pixels import to_float
@@ -77,13 +77,16 @@ class Distillation:
         self.timesteps = quantile_timesteps(evaluations, cdf)
         self.schedule = teacher.schedule.to(device)
         self.images = images.to(device)
-        self.teacher = teacher.model.requires_grad_(False)
-        self.student, self.auxiliary = (copy.deepcopy(self.teacher).requires_grad_() for _ in range(2))
-        self.compiled = {each: compiled(each) for each in (self.teacher, self.student, self.auxiliary)}
+        network = teacher.network.requires_grad_(False)
+        student, auxiliary = (copy.deepcopy(network).requires_grad_() for _ in range(2))
+        self.teacher, self.student, self.auxiliary = (
+            teacher.denoiser(runtime, each) for each in (network, student, auxiliary)
+        )
+        self.shape = teacher.card.data.shape
         self.total_steps = max(1, round(params.images / params.batch_size))
         others = params.model_copy(update={"lr": params.auxiliary_lr, "ema_decay": 0.0})
-        self.of_student = Optimization(self.student, params, self.total_steps)
-        self.of_auxiliary = Optimization(self.auxiliary, others, self.total_steps)
+        self.of_student = Optimization(student, params, self.total_steps)
+        self.of_auxiliary = Optimization(auxiliary, others, self.total_steps)
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
         self.rows: list[list[float]] = []  # of every Logged
@@ -141,7 +144,7 @@ class Distillation:
         batch = self._batch(source)
         with torch.no_grad():
             drawn, x_s = self._drawn(batch, source)
-        estimate = self._estimate(self.auxiliary, x_s, batch.s, batch.labels)
+        estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
         # The error of v is that of x_0 over the share of noise (Salimans and Ho 2022, arXiv:2202.00512, section 4).
         weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
         loss = ((estimate - drawn).square().mean(dim=(1, 2, 3)) * weights).mean()
@@ -157,7 +160,7 @@ class Distillation:
         batch = self._batch(source)
         drawn, x_s = self._drawn(batch, source)
         with torch.no_grad():
-            both = [self._estimate(each, x_s, batch.s, batch.labels) for each in (self.auxiliary, self.teacher)]
+            both = [each(x_s, batch.s, batch.labels).x_start for each in (self.auxiliary, self.teacher)]
             auxiliary, teacher = (each.clamp(-1, 1) for each in both)
             error = (drawn - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
         self._descend(self.of_student, (drawn * (auxiliary - teacher) / error).sum() / len(drawn))
@@ -189,17 +192,11 @@ class Distillation:
 
     def _drawn(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the student takes for the clean images, and x_s on the way to them."""
-        drawn = self._estimate(self.student, batch.x_t, batch.t, batch.labels)
+        drawn = self.student(batch.x_t, batch.t, batch.labels).x_start
         return drawn, self.schedule.q_between(drawn, batch.x_t, batch.s, batch.t, self._normal(source))
 
-    def _estimate(self, network: UNet, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """The clean images, as a network sees them."""
-        with self.runtime.autocast():
-            pred_noise = self.compiled[network](x_t, t, labels)
-        return self.schedule.predict_x_start(x_t, t, pred_noise.float())
-
     def _normal(self, source: torch.Generator) -> Tensor:
-        shape = (self.params.batch_size, *self.teacher.data.shape)
+        shape = (self.params.batch_size, *self.shape)
         return torch.randn(shape, generator=source, device=self.runtime.device)
 
     def _source(self, of: str) -> torch.Generator:

@@ -78,6 +78,7 @@ def save_distilled(path: Path, distillation: Distillation, teacher: LoadedModel,
     save_model(
         path,
         distillation.model,
+        teacher.card.data,
         teacher.schedule,
         teacher.card.class_counts,
         timesteps=distillation.timesteps,

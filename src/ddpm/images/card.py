@@ -1,4 +1,4 @@
-"""The data card: what a set of labelled images is, as every file that is made of it says."""
+"""Describe a set of labelled images by a data card, which every file made from the set contains."""
 
 import re
 from collections.abc import Iterable
@@ -11,30 +11,30 @@ from ddpm.pipeline.params import Section
 
 MAX_SIDE = 1024
 MAX_CLASSES = 1000
-MOST_NAMED = 20  # classes in one message
+MOST_NAMED = 20  # names in one message
 FORBIDDEN = r'\/:*?"<>|'
 DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
 def _grey_or_colour(channels: int) -> int:
     if channels == 2:
-        raise ValueError("must be 1, grey, or 3, colour")
+        raise ValueError("must be 1 (grey) or 3 (colour)")
     return channels
 
 
 def _one_each(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("a name stands there twice")
+        raise ValueError("has a name twice; remove one")
     return names
 
 
 def check_class_name(name: str) -> str:
-    """Why `name` cannot name a class, and so a folder on any system; empty where it can."""
+    """Return why `name` cannot be a class and a folder on every system, or an empty string if it can."""
     forbidden = [each for each in FORBIDDEN if each in name]
     reasons = {
         "is empty": not name.strip(),
-        "has unprintable characters, or is not valid UTF-8": not name.isprintable(),
-        f"has {' '.join(forbidden)}, which other systems forbid": forbidden,
+        "has unprintable characters or is not valid UTF-8": not name.isprintable(),
+        f"has {' '.join(forbidden)}, which some systems forbid": forbidden,
         "begins or ends with a space or dot": name != name.strip(" ."),
         "is longer than 100 characters or 255 bytes": len(name) > 100 or len(name.encode(errors="replace")) > 255,
         "is reserved": name.casefold() == "all" or DEVICES.fullmatch(name),
@@ -44,7 +44,7 @@ def check_class_name(name: str) -> str:
 
 def _folder_name(name: str) -> str:
     if reason := check_class_name(name):
-        raise ValueError(f"{reason}, as no name of a class may")
+        raise ValueError(f"{reason}; no class name may")
     return name
 
 
@@ -53,13 +53,13 @@ def _all_or_some(value: object) -> object:
         return ()
     if isinstance(value, list | tuple) and value:
         return tuple(value)
-    raise ValueError("must be all, or a list of names of classes such as [7]")
+    raise ValueError("must be all, or a list of class names such as [7]")
 
 
 def _name(value: object) -> object:
     if isinstance(value, str | int) and not isinstance(value, bool):
         return value
-    raise ValueError("is no name to YAML; put it in quotes")
+    raise ValueError("is not a name in YAML; put it in quotes")
 
 
 Channels = Annotated[int, Field(ge=1, le=3), AfterValidator(_grey_or_colour)]
@@ -67,7 +67,7 @@ Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Shape = tuple[Channels, Side, Side]
 Name = Annotated[str, AfterValidator(_folder_name)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(_one_each)]
-# As params give them; none stands for all. YAML reads the name 7 as a number.
+# Class names in params; an empty tuple means all classes. YAML reads the name 7 as a number.
 Classes = Annotated[
     tuple[Annotated[str | int, Field(union_mode="left_to_right"), BeforeValidator(_name)], ...],
     BeforeValidator(_all_or_some),
@@ -75,10 +75,12 @@ Classes = Annotated[
 
 
 class DataCard(Section):
-    """What the images are.
+    """The description of a set of images.
 
-    name: of the set. shape: (C, H, W) of every image; C is 1 (grey) or 3 (colour). classes: their names; the label i
-    is that of classes[i]. value_range: what the levels 0 and 255 are for a network, see `images.to_float`.
+    name: the name of the set.
+    shape: (C, H, W) of every image; C is 1 (grey) or 3 (colour).
+    classes: the class names; label i means classes[i].
+    value_range: the network's values for the levels 0 and 255, see `pixels.to_float`.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
@@ -87,12 +89,12 @@ class DataCard(Section):
     value_range: tuple[Annotated[int, Field(ge=-1, le=-1)], Annotated[int, Field(ge=1, le=1)]] = (-1, 1)
 
     def labels(self, names: Iterable[str | int], where: str) -> tuple[int, ...]:
-        """The labels of the classes of these names, each once, in order; of no names, all.
+        """Return the labels of the named classes, sorted and unique; all labels if there are no names.
 
-        A number is the class whose name is that number, however written: YAML reads 010 as 10.
+        A number matches the class name with that value, since YAML reads 010 as 10.
 
         Raises:
-            UserError: there is no such class, or a number may be two; the message begins with `where`.
+            UserError: a name is unknown, or a number matches two classes; the message begins with `where`.
         """
         return tuple(sorted({self._label(name, where) for name in names})) or tuple(range(len(self.classes)))
 
@@ -100,7 +102,7 @@ class DataCard(Section):
         if isinstance(name, int):
             alike = [each for each in self.classes if each.isdecimal() and int(each) == name] or [str(name)]
             if len(alike) > 1:
-                raise UserError(f"{where}: {name} may be {' or '.join(alike)}; put the name in quotes")
+                raise UserError(f"{where}: {name} may mean {' or '.join(alike)}; put the name in quotes")
             name = alike[0]
         if name not in self.classes:
             raise UserError(f"{where}: no class is named {shown(name, 100)}; choose from {listed(self.classes)}")
@@ -108,7 +110,7 @@ class DataCard(Section):
 
 
 def listed(names: Iterable[Any]) -> str:
-    """Names in one line, at most MOST_NAMED of them."""
+    """Join names to one line, at most MOST_NAMED of them."""
     texts = [shown(str(name), 100) for name in names]
     more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more

@@ -1,30 +1,30 @@
-"""The two forms of images, uint8 in 0..255 and float32 in [-1, 1], and what their size asks for."""
+"""Convert images between uint8 in 0..255 and float32 in [-1, 1], and pad their size for the U-Net."""
 
 import math
 
 import torch
 from torch import Tensor
 
-MOST_BOTTLENECK = 9  # pixels a side: enough for where things are, few enough to be cheap
+MOST_BOTTLENECK = 9  # pixels a side: enough to locate objects, few enough to be cheap
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 [-1, 1]: scaled to [0, 1], then mean 0.5 and deviation 0.5."""
+    """Convert uint8 levels to float32 in [-1, 1]."""
     return (images.to(torch.float32) / 255 - 0.5) / 0.5
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """float [-1, 1] -> uint8 0..255, rounded to the nearest; values outside are clipped first."""
+    """Convert floats in [-1, 1] to uint8 levels: clip, then round to the nearest."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def halvings(height: int, width: int) -> int:
-    """How often a network halves images of this size, so that at its bottleneck a side has some 5 to 9 pixels."""
+    """Return how often a network halves images of this size; its bottleneck then has 5 to 9 pixels a side."""
     return max(0, math.ceil(math.log2(math.sqrt(height * width) / MOST_BOTTLENECK)))
 
 
 def padded(height: int, width: int) -> tuple[int, int]:
-    """The least size that contains this one and can be halved so often."""
+    """Return the smallest size that contains this one and can be halved as often as `halvings` says."""
     unit = 2 ** halvings(height, width)
     outer = -(-height // unit) * unit, -(-width // unit) * unit
-    return outer if outer == (height, width) else padded(*outer)  # which may be halved once more
+    return outer if outer == (height, width) else padded(*outer)  # a larger size may need one more halving

@@ -1,4 +1,4 @@
-"""What the stages hand on: the preprocessed images of a split, of chosen classes, and sets of samples."""
+"""Read and write the image files that stages pass on: train and test splits, and sets of samples."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,26 +14,26 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import parse
 
 CHUNK = 10_000
-LEAST_TEST = 6  # of fewer test images nothing is left that the scores measure
-MOST_DROPPED = 0.05  # of the images, in the short last batch of an epoch
+LEAST_TEST = 6  # test images; the scores need as many
+MOST_DROPPED = 0.05  # share of the images in the short last batch of an epoch
 
 
 class Split(NamedTuple):
-    """Real images, uint8 (N, C, H, W), and their labels (N,), int64."""
+    """Real images, uint8 (N, C, H, W), and their labels, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
 
     def take(self, index: Tensor | slice) -> "Split":
-        """Some of them; the index is on their device."""
+        """Select images and labels; the index is on their device."""
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Split":
-        """On a device, but for images that would take more than half of a GPU's free memory: they go batch by batch."""
+        """Copy the split to a device, unless it would take more than half of a GPU's free memory."""
         return Split(self.images.to(device), self.labels.to(device)) if _fits(self.images.nbytes, device) else self
 
     def batch(self, index: Tensor | slice, device: torch.device) -> "Split":
-        """Some of them on the device; to a GPU they go without making anyone wait."""
+        """Copy a batch to a device, asynchronously to a GPU."""
         found = self.take(index)
         if device.type != "cuda" or found.images.is_cuda:
             return found
@@ -41,9 +41,9 @@ class Split(NamedTuple):
 
 
 class Subset(NamedTuple):
-    """Some images of a split, which are copied batch by batch: those of a mapped file stay on the disk.
+    """Chosen images of a split, copied batch by batch; a memory-mapped file stays on disk.
 
-    rows: their indices in the split (N,). labels: theirs (N,), int64.
+    rows: the indices in the split, (N,). labels: int64 (N,).
     """
 
     split: Split
@@ -51,21 +51,22 @@ class Subset(NamedTuple):
     labels: Tensor
 
     def to(self, device: torch.device) -> "Split | Subset":
-        """On a GPU, these images alone; see `Split.to`."""
+        """Copy only these images to a GPU, see `Split.to`."""
         if device.type == "cpu" or not _fits(len(self.rows) * self.split.images[:1].nbytes, device):
             return self
         return self.split.take(self.rows).to(device)
 
     def batch(self, index: Tensor, device: torch.device) -> Split:
-        """Some of them on the device, see `Split.batch`."""
+        """Copy a batch to a device, see `Split.batch`."""
         return self.split.batch(self.rows[index], device)
 
 
 class Processed(NamedTuple):
-    """A split as the stage preprocess leaves it.
+    """A split that the stage preprocess has written.
 
-    groups: of each image the index of the one that decides on which side of a split it is, (N,), see
-    `twins.twin_groups`. test_counts: how many test images of each class there are.
+    groups: for each image, the index of the near-duplicate that decides its side of a further split, (N,), see
+        `near_duplicates.twin_groups`.
+    test_counts: the number of test images of each class.
     """
 
     card: DataCard
@@ -74,7 +75,7 @@ class Processed(NamedTuple):
     test_counts: tuple[int, ...]
 
     def of(self, labels: Sequence[int]) -> Split:
-        """The images of these classes, in the order of the file; all of them are not copied."""
+        """Return the images of these classes in file order; copy nothing if all are chosen."""
         chosen = torch.isin(self.split.labels, torch.tensor([*labels]))
         return self.split if chosen.all() else self.split.take(chosen)
 
@@ -82,14 +83,14 @@ class Processed(NamedTuple):
 def save_split(
     path: Path, card: DataCard, labels: Tensor, groups: Tensor, test_counts: Sequence[int], images: Iterable[Tensor]
 ) -> None:
-    """Write a split whose images, uint8 (N, C, H, W), come in parts, so that they need not be in memory together."""
+    """Write a split; its images, uint8 (N, C, H, W), come in parts to save memory."""
     facts = {"data": card.model_dump(mode="json"), "test_counts": list(test_counts)}
     arrays = {"labels": labels, "groups": groups}
     save_streamed(path, arrays, ("images", (len(labels), *card.shape), images), facts)
 
 
 def load_split(path: Path) -> Processed:
-    """What `save_split` wrote.
+    """Read a split that `save_split` wrote.
 
     Raises:
         UserError: the file is missing, damaged, or not a split.
@@ -103,26 +104,26 @@ def load_split(path: Path) -> Processed:
     classes, counts = len(card.classes), metadata.get("test_counts")
     whole = whole and indices and _within(labels, classes) and _within(groups, count)
     if not (whole and _are_indices(counts, 2**62) and len(counts) == classes):
-        raise UserError(f"{path}: its arrays are not those of a split; `dvc repro` makes it anew")
+        raise UserError(f"{path}: not a valid split; `dvc repro` makes it again")
     return Processed(card, Split(images, labels), groups, tuple(counts))
 
 
 def data_card(path: Path, metadata: dict[str, Any]) -> DataCard:
-    """The data card in a file's metadata.
+    """Return the data card in a file's metadata.
 
     Raises:
-        UserError: there is none, or it is wrong.
+        UserError: the card is missing or invalid.
     """
     if "data" not in metadata:
-        raise UserError(f"{path}: has no data card; `dvc repro` makes it anew")
+        raise UserError(f"{path}: has no data card; `dvc repro` makes it again")
     return parse(DataCard, metadata["data"], str(path), "data")
 
 
 def hashed_places(images: Tensor, key: str) -> Tensor:
-    """A place in [0, 1) for each of uint8 images (N, C, H, W), (N,), float64: a hash of the key and its levels alone.
+    """Hash each of uint8 images (N, C, H, W), with a key, to a place in [0, 1), (N,), float64.
 
-    So equal images have one place whatever their labels, and an image that is added moves no other: a fixed number of
-    them, of the least places in each class, would promise neither. The price is chance in their number.
+    Equal images have equal places, and adding an image moves no other. So a share of the images is chosen by a
+    threshold on their places, although its size then varies by chance.
     """
     found: list[float] = []
     for part in images.split(CHUNK):
@@ -133,10 +134,10 @@ def hashed_places(images: Tensor, key: str) -> Tensor:
 
 
 def even_batch(count: int, most: int) -> int:
-    """The size of the batches in which an epoch takes so many images, of which the short last one is dropped.
+    """Return the batch size for an epoch of `count` images that drops its short last batch.
 
-    It is `most`, but where more than MOST_DROPPED would be dropped, the size from there down to its half that drops
-    fewest; or all images, if these are fewer.
+    It is `most` or, if fewer, `count`. If `most` would drop more than MOST_DROPPED, it is the size from `most` down to
+    half of it that drops the fewest.
     """
     if count <= most:
         return count
@@ -146,31 +147,32 @@ def even_batch(count: int, most: int) -> int:
 
 
 def held_out_mask(images: Tensor, groups: Tensor, share: float, seed: int) -> Tensor:
-    """Which of uint8 images (N, C, H, W) are held out, booleans (N,): about `share` of each class.
+    """Return a mask, bool (N,), of the images to hold out: about `share` of each class.
 
-    Of 60,000 these are 1,200 +- 34 for 0.02. The place of an image is that of its group.
+    A share of 2 % holds out 1,200 +- 34 images of MNIST. Near-duplicates share the place of their group.
     """
     return hashed_places(images, f"{seed}/held out")[groups] < share
 
 
 def load_samples(path: Path) -> tuple[dict[str, Tensor], DataCard, dict[str, Any]]:
-    """Samples, uint8 `images` (N, C, H, W), with the kept frames `x_t` and `pred_x_start`; what they show; their facts.
+    """Read a set of samples: its arrays, its data card and its metadata.
 
-    Those of a class-conditional model have `labels` (N,), of the classes that were asked for.
+    The arrays are uint8 `images` (N, C, H, W) and the kept frames `x_t` and `pred_x_start`. Samples of a
+    class-conditional model also have `labels` (N,), the classes that they were conditioned on.
 
     Raises:
-        UserError: the file is missing, damaged, or no set of samples.
+        UserError: the file is missing, damaged, or not a set of samples.
     """
     arrays, metadata = load_arrays(path, {"images", "x_t", "pred_x_start"}, {"labels"})
     card, classes, kept_t = data_card(path, metadata), metadata.get("classes"), metadata.get("kept_t")
     facts = _are_indices(classes, len(card.classes)) and classes
     if not (facts and _are_indices(kept_t, 2**62) and _are_samples(arrays, card, len(kept_t))):
-        raise UserError(f"{path}: its arrays are not those of a set of samples; `dvc repro` makes it anew")
+        raise UserError(f"{path}: not a valid set of samples; `dvc repro` makes it again")
     return arrays, card, metadata
 
 
 def _fits(size: int, device: torch.device) -> bool:
-    """Whether so many bytes take at most half of a GPU's free memory; others have room."""
+    """Return whether `size` bytes take at most half of a GPU's free memory; on other devices always."""
     return device.type != "cuda" or 2 * size <= torch.cuda.mem_get_info(device)[0]
 
 
@@ -183,7 +185,7 @@ def _are_samples(arrays: dict[str, Tensor], card: DataCard, frames: int) -> bool
 
 
 def _are_indices(values: object, end: int) -> TypeGuard[list[int]]:
-    """Whether it is a list of whole numbers below `end`."""
+    """Return whether `values` is a list of integers from 0 to below `end`."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value < end for value in values)
 
 

@@ -1,4 +1,4 @@
-"""The decoded images of a whole set, on disk."""
+"""Decode all images of a set in parallel, and keep them on disk."""
 
 import hashlib
 import os
@@ -17,28 +17,30 @@ from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
 from ddpm.pipeline.console import UserError, progress, shown
 
-BLOCK = 1 << 24  # bytes of images that are in memory together
-MOST_THREADS = 16  # each may hold a large picture
+BLOCK = 1 << 24  # bytes of images in memory at once
+MOST_THREADS = 16  # each may hold a large image
 
 T = TypeVar("T")
 
 
 class Images:
-    """All images of a set in one form, on disk: in memory are no more than BLOCK bytes of them.
+    """All N images of a set, in one size and colour, in a file; at most BLOCK bytes are in memory.
 
-    labels: (N,). places: where a split has each (N,); ranks: which of near-duplicates decides for all (N,). Both are
-    hashes of the files: no param moves them. keys: hashes of the levels (N,), see `splits.hashed_places`. thumbnails:
-    see `near_duplicates.thumbnails`.
+    labels: (N,).
+    places: hashes of the source files that choose the test images, (N,).
+    ranks: hashes of the source files that choose which near-duplicate decides for its group, (N,).
+    keys: hashes of the levels, (N,), see `splits.hashed_places`.
+    thumbnails: see `near_duplicates.thumbnails`.
     """
 
     def __init__(self, scratch: IO[bytes], pictures: Sequence[Picture], target: Target) -> None:
-        """Decode all.
+        """Decode all images.
 
         Args:
             scratch: an empty file, open for writing and reading.
 
         Raises:
-            UserError: a picture has changed, and cannot be read any more.
+            UserError: an image has changed and is no longer readable.
         """
         self.shape = target.shape
         self.labels = torch.tensor([picture.label for picture in pictures])
@@ -50,7 +52,7 @@ class Images:
             try:
                 return decode(pictures[index].source, target), *_place_and_rank(pictures[index])
             except (ValueError, OSError) as error:
-                raise UserError(f"{named(pictures, index)}: {error}; it changed meanwhile, so run it again") from None
+                raise UserError(f"{named(pictures, index)}: {error}; it has changed, run this again") from None
 
         hashes: list[Tensor] = []
         keys, small = [], []
@@ -64,7 +66,7 @@ class Images:
         self.keys, self.thumbnails = torch.cat(keys), torch.cat(small)
 
     def take(self, chosen: Tensor) -> Iterator[Tensor]:
-        """Yield the images that a mask (N,) chooses, in parts, uint8 (n, C, H, W)."""
+        """Yield the images that a mask (N,) selects, in parts, uint8 (n, C, H, W)."""
         for first, mask in zip(range(0, len(chosen), self._rows), chosen.split(self._rows), strict=True):
             self._scratch.seek(first * self._each)
             levels = bytearray(self._scratch.read(len(mask) * self._each))
@@ -72,7 +74,7 @@ class Images:
 
 
 def in_parallel(function: Callable[[int], T], count: int, rows: int, what: str) -> Iterator[list[T]]:
-    """Apply a function to 0..count-1 by all cores, to so many at a time; Pillow lets threads run beside one another."""
+    """Yield the results of a function of 0..count-1, `rows` at a time; threads suffice, as Pillow releases the GIL."""
     threads = min(MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool, progress(desc=what, total=count, unit="img") as bar:
         for first in range(0, count, rows):
@@ -82,13 +84,13 @@ def in_parallel(function: Callable[[int], T], count: int, rows: int, what: str) 
 
 
 def named(pictures: Sequence[Picture], index: int) -> str:
-    """Name a picture for a message."""
+    """Return the name of an image for a message."""
     source = pictures[index].source
     return shown(str(source)) if isinstance(source, Path) else f"image {index}"
 
 
 def _place_and_rank(picture: Picture) -> tuple[float, float]:
-    """Two hashes in [0, 1) of its file, or of its levels."""
+    """Return two hashes in [0, 1) of an image's file, or of its levels if it has none."""
     data = picture.source.read_bytes() if isinstance(picture.source, Path) else picture.source.tobytes()
     digests = (hashlib.blake2b(data, digest_size=8, key=key).digest() for key in (b"place", b"rank"))
     place, rank = (int.from_bytes(digest, "big") / 2**64 for digest in digests)

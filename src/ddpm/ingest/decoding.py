@@ -1,6 +1,6 @@
-"""From a picture file to levels: PNG, JPEG, WebP, BMP and GIF, upright, opaque and 8 bits deep.
+"""Decode PNG, JPEG, WebP, BMP and GIF files to uint8 arrays that are upright, opaque and of one size.
 
-Of an animation the first frame counts. Colour profiles are not applied. Of 16 bits of colour Pillow gives the upper 8.
+An animation gives its first frame. Colour profiles are ignored. Pillow reduces 16-bit colour to its upper 8 bits.
 """
 
 import warnings
@@ -15,15 +15,15 @@ from ddpm.pipeline.console import shown
 Colour = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-COLOUR = 16  # levels by which the channels of a pixel differ at most in a grey picture, for JPEG's errors
+COLOUR = 16  # levels; a JPEG of a grey image may have channels that differ by as much
 
-# For the whole process, since catch_warnings is of no use in threads.
+# For the whole process, since catch_warnings is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-Image.MAX_IMAGE_PIXELS = 50 * 10**6  # Pillow refuses a picture of twice as many
+Image.MAX_IMAGE_PIXELS = 50 * 10**6  # Pillow refuses images with twice as many pixels
 
 
 class Look(NamedTuple):
-    """What a picture is, once upright."""
+    """Size and colour of an upright image."""
 
     height: int
     width: int
@@ -31,13 +31,13 @@ class Look(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What pictures become.
+    """The size and colour that all images are converted to.
 
     shape: (C, H, W), where C is 1 or 3.
-    inner: (h, w) to which they are fitted first; from there to (H, W) their edges are repeated, centred.
-    fit: "crop" is the middle after a resize that covers, "pad" a resize that lies within, on background, "stretch"
-        a resize alone.
-    background: what transparency is laid on, and what "pad" pads with.
+    inner: (h, w), the size before the edges are repeated to (H, W).
+    fit: how to reach `inner`. "crop" keeps the aspect and crops the centre, "pad" keeps the aspect and adds
+        background, "stretch" changes the aspect.
+    background: the colour behind transparent pixels and of the padding.
     """
 
     shape: tuple[int, int, int]
@@ -47,13 +47,13 @@ class Target(NamedTuple):
 
 
 def look(source: Path | Levels, background: Colour) -> Look:
-    """What a picture is; it has colour when the channels of a pixel differ by more than 16 of 255 levels.
+    """Return size and colour of an image; it has colour if channels of a pixel differ by more than COLOUR levels.
 
     Args:
         source: a file, or grey levels (H, W).
 
     Raises:
-        ValueError: the reason, short and of one line, for which the file cannot be decoded.
+        ValueError: the file cannot be decoded; the message is one short line.
     """
     if isinstance(source, np.ndarray):
         return Look(source.shape[0], source.shape[1], False)
@@ -66,10 +66,10 @@ def look(source: Path | Levels, background: Colour) -> Look:
 
 
 def decode(source: Path | Levels, target: Target) -> Levels:
-    """The picture as uint8 (C, H, W); one of the inner size is not resampled.
+    """Decode an image to uint8 (C, H, W); an image of the inner size is not resampled.
 
     Raises:
-        ValueError: the reason, short and of one line, for which the file cannot be decoded.
+        ValueError: the file cannot be decoded; the message is one short line.
     """
     channels, height, width = target.shape
     if isinstance(source, np.ndarray) and source.shape == target.inner and channels == 1:
@@ -95,7 +95,7 @@ def _fitted(image: Image.Image, target: Target) -> Image.Image:
 
 
 def _picture(source: Path | Levels, background: Colour) -> Image.Image:
-    """Decode a picture to RGB, upright and on `background`."""
+    """Decode an image to RGB, upright, on `background`."""
     if isinstance(source, np.ndarray):
         return Image.fromarray(source).convert("RGB")
     try:
@@ -103,14 +103,14 @@ def _picture(source: Path | Levels, background: Colour) -> Image.Image:
             image, depth = _opened(file)
             return _opaque(_upright(image), depth, background)
     except UnidentifiedImageError:
-        raise ValueError("not a readable PNG, JPEG, WebP, BMP or GIF picture") from None
-    except Exception as error:  # Pillow raises all sorts for damaged files
+        raise ValueError("not a readable PNG, JPEG, WebP, BMP or GIF file") from None
+    except Exception as error:  # Pillow raises many types for damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(shown(reason, 100)) from None
 
 
 def _opened(file: BinaryIO) -> tuple[Image.Image, int]:
-    """Load the picture, and return it with how many bits its levels have in the file."""
+    """Load an image, and return it with its bits per level in the file."""
     head = file.read(25)
     with Image.open(file, formats=FORMATS) as image:
         image.verify()  # a PNG's checksums, which load() skips
@@ -122,15 +122,15 @@ def _opened(file: BinaryIO) -> tuple[Image.Image, int]:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF, for which Pillow raises all sorts, does not make the picture unreadable
+    except Exception:  # an image with damaged EXIF is still readable; Pillow raises many types
         return image
 
 
 def _opaque(image: Image.Image, depth: int, background: Colour) -> Image.Image:
-    if image.mode.startswith("I"):  # I;16, or I
+    if image.mode.startswith("I"):  # 16 bits
         image = _eight_bits(image)
     elif image.mode != "P" and "transparency" in image.info:
-        key = image.info["transparency"]  # of the file's depth, while the levels are of 8 bits
+        key = image.info["transparency"]  # in the file's depth, while the levels have 8 bits
         image.info["transparency"] = tuple(_level(k, depth) for k in key) if image.mode == "RGB" else _level(key, depth)
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -141,13 +141,13 @@ def _opaque(image: Image.Image, depth: int, background: Colour) -> Image.Image:
 
 
 def _level(value: int, depth: int) -> int:
-    """The level of 8 bits that Pillow makes of `value`, of `depth` bits."""
+    """Convert a level of `depth` bits to 8 bits as Pillow does."""
     highest = 2 ** min(depth, 8) - 1
     return value >> 8 if depth == 16 else (value & highest) * 255 // highest
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits as L, or as LA where a level stands for transparency; 65535 becomes 255."""
+    """Convert a 16-bit grey image to L, or to LA if one level means transparent; 65535 becomes 255."""
     levels = np.asarray(image).astype(np.uint32)
     grey = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if "transparency" in image.info:

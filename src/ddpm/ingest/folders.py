@@ -1,7 +1,7 @@
-"""Which pictures a folder holds, and of which classes.
+"""List the images of a folder and their classes.
 
-They lie in one folder for each class, at any depth, or right in the folder, being of one class, named as it; in both
-cases perhaps in train/ and test/ instead.
+Each class has a folder with images at any depth. Images directly in the folder form one class, named like the folder.
+Both layouts may instead lie below train/ and test/.
 """
 
 import os
@@ -19,24 +19,24 @@ from ddpm.pipeline.console import UserError, shown
 
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-FAULTS = 50  # that are named
+FAULTS = 50  # faults in one message
 TRAIN = {"train", "training"}
 TEST = {"test", "testing", "val", "valid", "validation"}
 
 
 class Picture(NamedTuple):
-    """A picture, as a file or as grey levels (H, W), and the index of its class."""
+    """A source image, as a file or as grey levels (H, W), and its label."""
 
     source: Path | Levels
     label: int
 
 
 class Folder(NamedTuple):
-    """The pictures of a folder.
+    """The images of a folder.
 
-    classes: in natural order: runs of digits by value, the rest by code point; "010" before "10".
-    train, test: by file name, in natural order too, then by path; test is None without a test folder.
-    ignored: the files that by their suffix are no pictures, relative to the folder.
+    classes: the class names in natural order: digits by value, other characters by code point; "010" before "10".
+    train, test: images in natural order of file names, then by path; test is None if there is no test folder.
+    ignored: files without an image suffix, relative to the folder.
     """
 
     classes: tuple[str, ...]
@@ -46,20 +46,20 @@ class Folder(NamedTuple):
 
     @property
     def pictures(self) -> list[Picture]:
-        """Those to train on, then those to test."""
+        """Return the training images, then the test images."""
         return [*self.train, *(self.test or [])]
 
 
 def read_folder(root: Path) -> Folder:
-    """The pictures that `root` holds; hidden files and Thumbs.db are passed over.
+    """List the images below `root`, without hidden files and Thumbs.db.
 
     Raises:
-        UserError: all faults, one a line.
+        UserError: the folder has faults; the message has one line for each.
     """
     scan = _Scan(root)
     train, test = scan.splits()
     if not scan.faults and not any([*train.values(), *(test or {}).values()]):
-        scan.fault(root, f"no pictures ({', '.join(each[1:] for each in SUFFIXES)})")
+        scan.fault(root, f"no images ({', '.join(each[1:] for each in SUFFIXES)})")
     else:
         scan.faults += _class_faults(train, test or {}, scan.unread)
     if scan.faults:
@@ -72,28 +72,28 @@ def read_folder(root: Path) -> Folder:
 
 
 class _Scan:
-    """A walk through a folder: what it meets besides pictures, and what is wrong."""
+    """A scan of a folder, which collects faults and ignored files."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.flat = Path(os.path.abspath(root)).name  # the class of pictures in no folder of a class
+        self.flat = Path(os.path.abspath(root)).name  # the class of images outside of class folders
         self.faults: list[str] = []
         self.ignored: list[Path] = []
-        self.unread: set[str] = set()  # the names in the paths of folders that were not read
+        self.unread: set[str] = set()  # the names in paths of unreadable folders
 
     def fault(self, path: Path, reason: str) -> None:
         where = "" if path == self.root else f"{shown(path.relative_to(self.root).as_posix())}: "
         self.faults.append(where + reason)
 
     def splits(self) -> tuple[Classes, Classes | None]:
-        """The pictures by class for training and for testing, None without a test folder."""
+        """Return training and test images by class; the latter are None if there is no test folder."""
         folders, pictures = self.level(self.root)
         known = {each.name: each for each in folders}
         words = {each.casefold() for each in known}
         if not words & {"train", "test"} and not (words and words <= TRAIN | TEST):
             return self.classes(self.root, folders, pictures), None
         if pictures:
-            self.fault(self.root, f"{_count(len(pictures), 'picture')} outside of the folders train and test")
+            self.fault(self.root, f"{_count(len(pictures), 'image')} outside of train and test; move them into one")
         for name, folder in known.items():
             split = "train" if name.casefold() in TRAIN else "test" if name.casefold() in TEST else ""
             if split and split not in known:
@@ -101,32 +101,32 @@ class _Scan:
             elif name not in ("train", "test") and self.below(folder):
                 self.fault(
                     folder,
-                    "holds pictures beside train and test, which are never classes; move it away or into one of them",
+                    "has images but is neither train nor test; move it into one of them, or away",
                 )
         if not words & TRAIN:
-            self.fault(self.root, "a folder test without a folder train")
+            self.fault(self.root, "test without train; add a folder train")
         both = [each for each in folders if each.name in ("train", "test")]
         read = {each.name: self.classes(each, *self.level(each)) for each in both}
         train, test = read.get("train", {}), read.get("test")
         for name, classes in read.items():
             if not any(classes.values()) and name not in self.unread:
-                self.fault(known[name], "no pictures")
+                self.fault(known[name], "no images")
         if test and train and [*test] == [self.flat] and self.flat not in train:
-            self.fault(known["test"], "no folders of classes, where train has them")
+            self.fault(known["test"], "no class folders, although train has them")
             test = {}
         return train, test
 
     def classes(self, folder: Path, folders: list[Path], pictures: list[Path]) -> Classes:
-        """The pictures by class of a folder with `folders` and `pictures` right in it."""
+        """Return the images of a folder by class; `folders` and `pictures` lie directly in it."""
         classes = {each.name: self.below(each) for each in folders}
         if pictures and any(classes.values()):
-            self.fault(folder, f"{_count(len(pictures), 'picture')} beside the folders of classes, in none of them")
+            self.fault(folder, f"{_count(len(pictures), 'image')} outside of the class folders; move them into one")
         elif pictures:
             return {self.flat: pictures}
         return classes
 
     def below(self, folder: Path) -> list[Path]:
-        """The pictures in `folder` at any depth."""
+        """Return the images below `folder`, at any depth."""
         found, waiting = [], [folder]
         while waiting:
             folders, pictures = self.level(waiting.pop())
@@ -135,7 +135,7 @@ class _Scan:
         return found
 
     def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The folders and pictures right in `folder`, by name; what else is there is noted."""
+        """Return the folders and images directly in `folder`, sorted by name, and record faults and other files."""
         folders, pictures = list[Path](), list[Path]()
         try:
             names = sorted(os.listdir(folder))
@@ -149,7 +149,7 @@ class _Scan:
             except OSError as error:
                 mode, reason = 0, f"cannot be read: {error.strerror}"
             if stat.S_ISDIR(mode) and path.is_symlink():
-                self.fault(path, "a link to a folder, into which DVC does not look; put the folder itself there")
+                self.fault(path, "a link to a folder, which DVC does not follow; replace it by the folder")
             elif stat.S_ISDIR(mode):
                 folders.append(path)
             elif path.suffix.lower() not in SUFFIXES and (mode or path.is_symlink()):
@@ -162,7 +162,7 @@ class _Scan:
 
 
 def _class_faults(train: Classes, test: Classes, unread: Container[str]) -> list[str]:
-    faults = [f"{len(train)} classes, and at most {MAX_CLASSES} can be"] if len(train) > MAX_CLASSES else []
+    faults = [f"{len(train)} classes, more than {MAX_CLASSES}"] if len(train) > MAX_CLASSES else []
     alike = defaultdict[str, list[str]](list)
     for name in sorted({*train, *(each for each in test if test[each])}, key=_natural):
         if reason := check_class_name(name):
@@ -171,10 +171,10 @@ def _class_faults(train: Classes, test: Classes, unread: Container[str]) -> list
         alike[folded].append(shown(name))
         own = len(train.get(name, []))
         if own < 2 and any(train.values()) and name not in unread:
-            others = f" and {_count(len(test[name]), 'test picture')}" if test.get(name) else ""
-            faults.append(f"class {shown(name)}: {_count(own, 'training picture')}{others}; it needs 2 to train on")
+            others = f" and {_count(len(test[name]), 'test image')}" if test.get(name) else ""
+            faults.append(f"class {shown(name)}: {_count(own, 'training image')}{others}; at least 2 are needed")
     same = [" and ".join(names) for names in alike.values() if len(names) > 1]
-    return faults + [f"classes {each}: the names differ only in case or Unicode normalisation" for each in same]
+    return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
 
 
 def _listed(root: Path, classes: tuple[str, ...], split: Classes) -> list[Picture]:
@@ -184,7 +184,7 @@ def _listed(root: Path, classes: tuple[str, ...], split: Classes) -> list[Pictur
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", name)  # texts and digits in turn, so that like is compared with like
+    parts = re.split("([0-9]+)", name)  # text and digits alternate, so both sides compare equal types
     return [int(each) if index % 2 else each for index, each in enumerate(parts)], name
 
 

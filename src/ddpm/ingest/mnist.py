@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST as a folder of labelled pictures."""
+"""Read MNIST and Fashion-MNIST from their four raw files."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_IMAGES, TEST_LABELS, TRA
 from ddpm.ingest.folders import Folder, Picture
 from ddpm.pipeline.console import UserError
 
-CLASSES = {  # names that can be folders
+CLASSES = {  # names that are valid folders
     "mnist": tuple("0123456789"),
     "fashion_mnist": (
         "T-shirt",
@@ -28,15 +28,15 @@ CLASSES = {  # names that can be folders
 
 
 def is_mnist(folder: Path) -> bool:
-    """Whether a folder holds any of the four files."""
+    """Return whether a folder has any of the four files."""
     return any((folder / name).is_file() for name in FILES)
 
 
 def read_mnist(folder: Path) -> Folder:
-    """Read the four files as grey levels (H, W) with labels; unless they are Fashion-MNIST, the classes are digits.
+    """Read the four files; the classes are digits unless the labels are those of Fashion-MNIST.
 
     Raises:
-        UserError: a file is missing or damaged, or does not belong to the others.
+        UserError: a file is missing, damaged, or does not match the others.
     """
     train, test = (
         _read_pair(folder / images, folder / labels)
@@ -50,26 +50,26 @@ def read_mnist(folder: Path) -> Folder:
 def read_idx(path: Path, dimensions: int) -> Levels:
     """Map an IDX file of unsigned bytes into memory.
 
-    The format: two zero bytes, 8 for unsigned bytes, how many dimensions, each size as a big-endian uint32, the values.
+    The format: two zero bytes, 8 for unsigned bytes, the number of dimensions, their sizes (big-endian uint32), values.
 
     Raises:
-        UserError: the file is missing, damaged, or of another type or number of dimensions.
+        UserError: the file is missing, damaged, or has another type or number of dimensions.
     """
     start = 4 + 4 * dimensions
     try:
-        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # of which a view takes a third of the memory
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # its views take a third of the memory
         sizes = data[4:start].view(">u4").tolist()
         if data[:4].tolist() == [0, 0, 8, dimensions] and all(sizes):
             return data[start:].reshape(sizes)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; the four files belong together") from None
+        raise UserError(f"{path}: {error.strerror}; all four files are needed") from None
     except ValueError:
         pass
-    raise UserError(f"{path}: damaged, or no IDX file of unsigned bytes in {dimensions} dimensions")
+    raise UserError(f"{path}: damaged, or not an IDX file of bytes in {dimensions} dimensions; fetch it again")
 
 
 def _read_pair(images: Path, labels: Path) -> list[Picture]:
     levels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(levels) != len(classes) or classes.max() > 9:
-        raise UserError(f"{labels}: its labels are not one of 0..9 for each image in {images.name}")
+        raise UserError(f"{labels}: must have a label from 0 to 9 for each image in {images.name}; fetch both again")
     return [*map(Picture, levels, classes.tolist())]

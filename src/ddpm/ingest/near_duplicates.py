@@ -1,4 +1,4 @@
-"""Images that are equal, or nearly: one should not be held out while another is trained on."""
+"""Group near-duplicate images, so that a split never separates them."""
 
 import torch
 from torch import Tensor
@@ -6,33 +6,34 @@ from torch.nn import functional as F
 
 from ddpm.images.pixels import to_float
 
-SIDE = 8  # of the thumbnails that are compared
-NEAR = 0.02  # root mean square of the difference of twins' thumbnails, over that of a set's thumbnails from their mean
+SIDE = 8  # pixels of the thumbnails that are compared
+NEAR = 0.02  # largest RMS difference of near-duplicates' thumbnails, over the RMS of all about their mean
 CHUNK = 200
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """uint8 images (N, C, H, W) as float32 (N, D), D at most C SIDE^2."""
+    """Shrink uint8 images (N, C, H, W) to float32 (N, D), D at most C SIDE^2."""
     height, width = images.shape[2:]
     return F.adaptive_avg_pool2d(to_float(images), (min(SIDE, height), min(SIDE, width))).flatten(1)
 
 
 def twin_groups(thumbnails: Tensor, places: Tensor) -> Tensor:
-    """For each of thumbnails (N, D) the index of its twin of least `places` (N,), or of itself: which decides, (N,).
+    """Group near-duplicates by their thumbnails (N, D).
 
-    An image joins the nearest of those before it, in order of mean brightness, if that is a twin: those whose means
-    differ by more cannot be, and so few are compared. Equal images are always together, twins of several nearly so.
+    Return, for each image, the index of the image of its group with the smallest of `places` (N,); it decides for all,
+    (N,). Each image, in order of mean brightness, joins the nearest earlier one if that is near enough. Only images of
+    similar brightness are compared. Equal images are always grouped, chains of near-duplicates mostly.
     """
     means, order = thumbnails.mean(1).sort()
-    table = thumbnails[order] - thumbnails.mean(0)  # else squares would be large, and their differences rounded
+    table = thumbnails[order] - thumbnails.mean(0)  # centred, so that differences of squares do not cancel
     norms, width = table.square().sum(1), table.shape[1]
     near = NEAR * float(table.square().mean().sqrt())
-    leader = torch.arange(len(order))  # of each, in that order, one before it or itself
+    leader = torch.arange(len(order))  # for each in this order, an earlier image or itself
     for start in range(0, len(order), CHUNK):
         rows = table[start : start + CHUNK]
         end = start + len(rows)
         first = int(torch.searchsorted(means, means[start] - near))
-        distances = torch.addmm(norms[first:end], rows, table[first:end].T, alpha=-2)  # squared, less the row's norm
+        distances = torch.addmm(norms[first:end], rows, table[first:end].T, alpha=-2)  # squared, without the row's norm
         distances[:, start - first :] += torch.full((len(rows), len(rows)), torch.inf).triu()
         nearest = distances.min(1)
         found = nearest.values + norms[start:end] <= near**2 * width

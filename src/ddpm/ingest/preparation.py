@@ -1,4 +1,4 @@
-"""What the pictures of a folder become: params, and the size and colour that follow from the pictures."""
+"""Validate the data params, and choose the size and colour of the images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from ddpm.ingest.folders import Picture
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
-OWN_SIDE, SIDE = 48, 32  # images of at most so many pixels a side keep their size; others get this one
+OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
 MOST_FAULTS = 50
-TOGETHER = 1000  # pictures that are handed to the threads at once
+TOGETHER = 1000  # images handed to the threads at once
 
 
 def _is_colour(text: str) -> str:
@@ -42,7 +42,7 @@ def _is_side(value: object) -> bool:
 
 
 class DataParams(Section):
-    """Where the images are, and what becomes of them; None is for what follows from the images."""
+    """The source of the images and their conversion; None means chosen from the images."""
 
     set: Annotated[str, Field(min_length=1)]
     image_size: Annotated[tuple[int, int] | None, BeforeValidator(_size)]
@@ -53,16 +53,16 @@ class DataParams(Section):
 
     @property
     def background_colour(self) -> Colour:
-        """As three levels."""
+        """Return the background as three levels."""
         red, green, blue = ImageColor.getrgb(self.background)[:3]
         return red, green, blue
 
 
 def looks_of(pictures: Sequence[Picture], background: Colour) -> Counter[Look]:
-    """Look at all pictures, and count those that are alike.
+    """Read all images, and count each combination of size and colour.
 
     Raises:
-        UserError: some cannot be read; they are named together.
+        UserError: images are unreadable; the message has one line for each.
     """
 
     def one(index: int) -> Look | str:
@@ -78,12 +78,12 @@ def looks_of(pictures: Sequence[Picture], background: Colour) -> Counter[Look]:
         faults += [each for each in part if isinstance(each, str)]
     if faults:
         more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
-        raise UserError("\n  ".join([f"{len(faults)} unreadable; mend or remove:", *faults[:MOST_FAULTS], *more]))
+        raise UserError("\n  ".join([f"{len(faults)} unreadable; repair or remove:", *faults[:MOST_FAULTS], *more]))
     return looks
 
 
 def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[str, str]]:
-    """Choose what the pictures become; for each param that leaves the choice, say what was chosen, and why."""
+    """Choose size and colour; return them, and a reason for each param that is null."""
     why: dict[str, str] = {}
     sizes = {(each.height, each.width) for each in looks}
     if params.image_size:

@@ -1,4 +1,4 @@
-"""Which images are for testing: those of the folder's own test/, or a share of all by their content."""
+"""Split images into train and test: by the folder's own test/, or by hashes of their files."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,9 @@ LEAST_TRAIN = 2 * LEAST_TEST
 class Sides(NamedTuple):
     """The two sides of a split of N images.
 
-    test: which are test images (N,). groups: of each image the index of the one, on its side, that decides where
-    near-duplicates go (N,). near: how many test images are equal, or nearly, to training images.
+    test: the mask of test images, (N,).
+    groups: for each image, the index of the near-duplicate on its side that decides for its group, (N,).
+    near: the number of test images that are near-duplicates of training images.
     """
 
     test: Tensor
@@ -29,36 +30,35 @@ class Sides(NamedTuple):
 
 
 def split_images(images: Images, folder: Folder, params: DataParams) -> Sides:
-    """Split the images of a folder; near-duplicates are on one side where the folder leaves the choice."""
+    """Split the images of a folder; without a test folder, near-duplicates share a side."""
     every = torch.arange(len(images.labels))
-    own = every >= len(folder.train)  # of the folder's own test/
-    groups = twin_groups(images.thumbnails, images.ranks + own)  # a test image decides for no training image
+    own = every >= len(folder.train)  # in the folder's own test/
+    groups = twin_groups(images.thumbnails, images.ranks + own)  # no test image decides for training images
     if folder.test is None:
         return Sides(images.places[groups] < params.test, groups, 0)
     return Sides(own, torch.where(own, every, groups), int((own & ~own[groups]).sum()))
 
 
 def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, params: DataParams) -> None:
-    """Refuse a split that later stages could do nothing with.
+    """Check that both sides have enough images for the later stages.
 
     Raises:
-        UserError: a class has no training image, or a side has too few.
+        UserError: a class has no training images, or a side has too few images.
     """
     train, test = images.labels[~sides.test], images.labels[sides.test]
     for name, count in zip(card.classes, train.bincount(minlength=len(card.classes)).tolist(), strict=True):
         if not count:
-            raise UserError(f"data.set: {params.set} leaves no training images of {name}; add some, or see data.test")
+            raise UserError(f"data.set: {params.set} leaves no training images of {name}; add some, or lower data.test")
     for split, labels, least in (("train", train, LEAST_TRAIN), ("test", test, LEAST_TEST)):
         if len(labels) < least:
             other = _other_share(images.places[sides.groups]) if folder.test is None else ""
             raise UserError(
-                f"data.set: {params.set} gives {len(labels)} {split} images, and at least {least} are needed; add "
-                f"images{other}"
+                f"data.set: {params.set} gives {len(labels)} {split} images, fewer than {least}; add images{other}"
             )
 
 
 def in_two_classes(images: Images) -> list[tuple[int, int]]:
-    """Find equal images of different classes: two indices for each such picture."""
+    """Return pairs of indices of equal images in different classes, one pair for each image."""
     order = torch.argsort(images.labels, stable=True)
     order = order[torch.argsort(images.keys[order], stable=True)]
     first, second = order[:-1], order[1:]
@@ -70,7 +70,7 @@ def in_two_classes(images: Images) -> list[tuple[int, int]]:
 
 
 def _other_share(places: Tensor) -> str:
-    """Name a share of images with these places (N,) that would do, if any."""
+    """Suggest a value of data.test that leaves enough images on both sides, if there is one."""
     for percent in range(1, 51):
         test = int((places < percent / 100).sum())
         if test >= LEAST_TEST and len(places) - test >= LEAST_TRAIN:

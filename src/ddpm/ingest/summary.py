@@ -1,4 +1,4 @@
-"""What came of the preprocessing: the two files, their description, and what a user would want to know."""
+"""Write the two splits, their summary, and a report for the user."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ FEW = 2000
 
 
 def write_split(path: Path, card: DataCard, images: Images, sides: Sides, chosen: Tensor) -> dict[str, Any]:
-    """Write the images that a mask (N,) chooses, all of one side, and describe them."""
+    """Write the images of one side, given by a mask (N,), and return their summary."""
     classes = len(card.classes)
     labels, levels = images.labels[chosen], torch.zeros(LEVELS, dtype=torch.long)
     groups = (chosen.cumsum(0) - 1)[sides.groups[chosen]]
@@ -35,7 +35,7 @@ def write_split(path: Path, card: DataCard, images: Images, sides: Sides, chosen
 
 
 def statistics_of(counts: Tensor) -> tuple[float, float]:
-    """Return mean and deviation of pixels in [-1, 1] from how often each level occurs, (LEVELS,)."""
+    """Return mean and standard deviation of pixels in [-1, 1] from the counts of levels (LEVELS,)."""
     values = to_float(torch.arange(LEVELS)).double()
     total = counts.sum()
     mean = (counts * values).sum() / total
@@ -44,10 +44,12 @@ def statistics_of(counts: Tensor) -> tuple[float, float]:
 
 
 def repetitions(images: Images, sides: Sides) -> dict[str, int]:
-    """Count what stands more than once in a set.
+    """Count equal images and near-duplicates.
 
-    equal_in_both, near_in_both: test images that are equal, or equal or nearly so, to training images. with_twins:
-    images that go with a near-duplicate on their side. in_two_classes: pictures that more than one class has.
+    equal_in_both: test images that are equal to training images.
+    near_in_both: test images that are near-duplicates of training images, equal ones included.
+    with_twins: images in the group of a near-duplicate on their side.
+    in_two_classes: images that more than one class has.
     """
     test = sides.test
     return {
@@ -59,33 +61,33 @@ def repetitions(images: Images, sides: Sides) -> dict[str, int]:
 
 
 def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
-    """Say what followed from the images, a line each, and what a user would want to know of them."""
+    """Print the choices made from the images, the counts, and warnings."""
     for name, text in summary["follows"].items():
         print(f"{name}: {text}")
     train, test = summary["train"]["images"], summary["test"]["images"]
-    how = "the folder's own" if folder.test is not None else "held out by their content"
+    how = "the folder's own" if folder.test is not None else "chosen by hashes of the files"
     print(f"{len(folder.classes)} classes, {train:,} training images, {test:,} test images, {how}")
     if folder.ignored:
-        print(f"ignored, for they are no pictures: {len(folder.ignored)}, such as {folder.ignored[0]}")
+        print(f"ignored, without an image suffix: {len(folder.ignored)} files, such as {folder.ignored[0]}")
     few = [name for name, count in summary["test"]["label_counts"].items() if count < LEAST_TEST]
     if few and len(folder.classes) > 1:
-        print(f"note: fewer than {LEAST_TEST} test images, too few to train on these alone: {listed(few)}")
+        print(f"note: fewer than {LEAST_TEST} test images, too few to train on only these classes: {listed(few)}")
     if twins := summary["with_twins"]:
-        print(f"{twins} images are equal or nearly equal to others, which are on the same side")
+        print(f"{twins} images are near-duplicates of others on the same side")
     if near := summary["near_in_both"]:
         equal = summary["equal_in_both"]
         print(
-            f"warning: {near} test images are equal ({equal}) or nearly equal to training images; their scores flatter"
+            f"warning: {near} test images are equal ({equal}) or near-duplicates of training images; scores are biased"
         )
     if twice := summary["in_two_classes"]:
         pairs = [" = ".join(named(folder.pictures, index) for index in pair) for pair in in_two_classes(images)[:2]]
-        print(f"warning: {twice} pictures are in more than one class, such as {', '.join(pairs)}")
+        print(f"warning: {twice} images are in more than one class, such as {', '.join(pairs)}")
     if train < FEW:
-        print(f"note: {train:,} training images are few; docs/images.md says what to expect")
+        print(f"note: only {train:,} training images; see docs/images.md for what to expect")
 
 
 def _counted(parts: Iterator[Tensor], counts: Tensor) -> Iterator[Tensor]:
-    """Hand uint8 parts on, and add how often each level stands in them to counts (LEVELS,)."""
+    """Yield uint8 parts unchanged, and add the count of each level to counts (LEVELS,)."""
     for part in parts:
         counts += part.flatten().bincount(minlength=LEVELS)
         yield part

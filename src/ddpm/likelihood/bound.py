@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.pixels import to_float
@@ -24,7 +25,7 @@ from ddpm.pipeline.params import Section
 
 BATCH = 100
 LEVELS = 255  # steps between the values of a pixel, 0..255 or -1..1
-PredictNoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> noise like x_t
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t
 
 
 class LikelihoodParams(Section):
@@ -52,15 +53,16 @@ def bits_per_dimension(
     Raises:
         UserError: what the model predicts is not finite.
     """
+    denoiser = loaded.denoiser(Runtime(device, torch.float32))
     terms = min(params.terms, loaded.schedule.timesteps - 1)
     count = min(params.images, *(len(split.images) for split in splits.values()))
 
     @torch.inference_mode()
-    def predict_noise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        pred_noise: Tensor = loaded.model(*(each.to(device) for each in (x_t, t, labels)))
-        if not pred_noise.isfinite().all():  # the bound clips what it implies
+    def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        pred_x_start = denoiser(*(each.to(device) for each in (x_t, t, labels))).x_start
+        if not pred_x_start.isfinite().all():  # the bound clips it
             raise UserError("likelihood: the model's predictions are not finite; fetch it again, or train it anew")
-        return pred_noise.cpu()
+        return pred_x_start.cpu()
 
     scores: dict[str, object] = {"images": count, "terms": terms}
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
@@ -70,8 +72,9 @@ def bits_per_dimension(
             for batch in order[:count].split(BATCH):
                 noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
                 images, labels = split.take(batch)
-                predict = partial(predict_noise, labels)
-                bounds.append(variational_bound(predict, loaded.schedule, to_float(images), terms, noise))
+                bounds.append(
+                    variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
+                )
                 bar.update(len(batch))
             scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
     return scores
@@ -85,7 +88,7 @@ def summary(bound: Bound) -> dict[str, float]:
 
 
 def variational_bound(
-    predict_noise: PredictNoise,
+    denoise: Denoise,
     schedule: NoiseSchedule,
     x_start: Tensor,
     terms: int,
@@ -110,10 +113,10 @@ def variational_bound(
             stratum + torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in generators])
         ) / terms
         t = 1 + (place * inner).long().clamp(max=inner - 1)
-        total += step_term(predict_noise, schedule, x_start, t, _normal(x_start, generators))
+        total += step_term(denoise, schedule, x_start, t, _normal(x_start, generators))
     prior = prior_term(schedule, x_start)
     steps = inner * total / max(terms, 1)
-    decoder = decoder_term(predict_noise, schedule, x_start, _normal(x_start, generators))
+    decoder = decoder_term(denoise, schedule, x_start, _normal(x_start, generators))
     return Bound(prior + steps + decoder, prior, steps, decoder)
 
 
@@ -124,26 +127,24 @@ def prior_term(schedule: NoiseSchedule, x_start: Tensor) -> Tensor:
     return _bits(nats)
 
 
-def step_term(
-    predict_noise: PredictNoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor
-) -> Tensor:
+def step_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """L_t at t >= 1, shape (B,): the distance of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0) (eq. 8).
 
     The two have the same variance, so that it is the squared difference of their means over twice the variance.
     """
-    pred_x_start = _pred_x_start(predict_noise, schedule, x_start, t, noise)
+    pred_x_start = _pred_x_start(denoise, schedule, x_start, t, noise)
     coef1, variance = schedule.posterior_mean_coef1[t], schedule.posterior_variance[t]
     weight = coef1.square() / (2 * variance)
     return _bits(weight.view(-1, 1, 1, 1) * (x_start.double() - pred_x_start.double()).square())
 
 
-def decoder_term(predict_noise: PredictNoise, schedule: NoiseSchedule, x_start: Tensor, noise: Tensor) -> Tensor:
+def decoder_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, noise: Tensor) -> Tensor:
     """L_0, shape (B,): -log p(x_0 | x_1), a Gaussian integrated over the width of each pixel's value (eq. 13).
 
     At t = 0 the posterior has no variance; the one of the step before stands in for it, as in the paper's code.
     """
     t = torch.zeros(len(x_start), dtype=torch.long)
-    mean = _pred_x_start(predict_noise, schedule, x_start, t, noise).double()
+    mean = _pred_x_start(denoise, schedule, x_start, t, noise).double()
     variance = schedule.posterior_variance[1] if schedule.timesteps > 1 else schedule.betas[0]
     return _bits(-discretised_log_likelihood(x_start.double(), mean, float(variance) ** 0.5))
 
@@ -159,12 +160,10 @@ def discretised_log_likelihood(x_start: Tensor, mean: Tensor, deviation: float) 
     return log_upper + torch.log1p(-(log_lower - log_upper).exp())
 
 
-def _pred_x_start(
-    predict_noise: PredictNoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor
-) -> Tensor:
+def _pred_x_start(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """The clipped estimate of x_0 from one draw of x_t."""
     x_t = schedule.q_sample(x_start, t, noise)
-    return schedule.predict_x_start(x_t, t, predict_noise(x_t, t)).clamp(-1, 1)
+    return denoise(x_t, t).clamp(-1, 1)
 
 
 def _normal(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.compute.device import to_device
+from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.weights import MAX_HEADER, rebuild
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import MAX_CLASSES, DataCard
 from ddpm.networks.unet import UNet, UNetParams
@@ -80,17 +81,22 @@ class ModelCard(Section):
 
 
 class LoadedModel(NamedTuple):
-    """A denoiser in evaluation mode, its schedule and its card; and the denoiser that it was early in its training."""
+    """A network in evaluation mode, its schedule and its card; and the network as it was early in its training."""
 
-    model: UNet
+    network: UNet
     schedule: NoiseSchedule
     card: ModelCard
     early: UNet | None = None
 
+    def denoiser(self, runtime: Runtime, network: UNet | None = None) -> Denoiser:
+        """Wrap the network, or the one given, for the runtime on whose device it is."""
+        return Denoiser(network or self.network, self.schedule, self.card.model.prediction, runtime)
+
 
 def save_model(
     path: Path,
-    model: UNet,
+    network: UNet,
+    data: DataCard,
     schedule: NoiseSchedule,
     class_counts: tuple[int, ...],
     early: dict[str, Tensor] | None = None,
@@ -109,14 +115,14 @@ def save_model(
     """
     known: tuple[tuple[Guide, bool], ...] = (("early", early is not None), ("unlabelled", unlabelled))
     card = ModelCard(
-        data=model.data,
-        model=model.params,
+        data=data,
+        model=network.params,
         schedule=schedule.params,
         class_counts=class_counts,
         guides=tuple(guide for guide, there in known if there),
         timesteps=timesteps,
     )
-    weights = dict(model.state_dict()) | {EARLY + name: weight for name, weight in (early or {}).items()}
+    weights = dict(network.state_dict()) | {EARLY + name: weight for name, weight in (early or {}).items()}
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
 
@@ -134,7 +140,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     schedule = NoiseSchedule(card.schedule)
 
     def network(weights: dict[str, Tensor]) -> UNet:
-        rebuilt = rebuild(path, lambda: UNet(card.model, schedule, card.data), weights)
+        rebuilt = rebuild(path, lambda: new_network(card.model, card.data, card.schedule), weights)
         return to_device(rebuilt, torch.device(device)).eval()
 
     early = None
@@ -143,7 +149,12 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     return LoadedModel(network(weights), schedule, card, early)
 
 
-def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:
+def new_network(params: UNetParams, data: DataCard, schedule: ScheduleParams) -> UNet:
+    """Make a network for images of this card, with weights from torch's global generator."""
+    return UNet(params, data.shape, len(data.classes), schedule.timesteps)
+
+
+def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedule) -> None:
     """Give a new network the weights of a model file, perhaps of other classes.
 
     A class of a name that the file knows is told to the network as there, any other as the mean of all.
@@ -157,7 +168,7 @@ def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:
         raise UserError(f"train.start: {path} is distilled to {few} evaluations, and knows no other t; name another")
     before, after = loaded.card, network.params
     facts = {
-        "data.image_size and colour": (before.data.shape, network.data.shape),
+        "data.image_size and colour": (before.data.shape, data.shape),
         **{f"model.{key}": (value, getattr(after, key)) for key, value in before.model if key != "class_conditional"},
         **{f"schedule.{key}": (value, getattr(schedule.params, key)) for key, value in before.schedule},
     }
@@ -165,10 +176,10 @@ def begin_from(path: Path, network: UNet, schedule: NoiseSchedule) -> None:
         if theirs != ours:
             raise UserError(f"train.start: {path} is of other {name}, {theirs}, where {ours} is set; make them equal")
     own = network.state_dict()
-    network.load_state_dict(own | {name: each for name, each in loaded.model.state_dict().items() if name != LABELS})
-    if network.label and loaded.model.label:
-        known = loaded.model.label.weight.detach()
+    network.load_state_dict(own | {name: each for name, each in loaded.network.state_dict().items() if name != LABELS})
+    if network.label and loaded.network.label:
+        known = loaded.network.label.weight.detach()
         of_name = {before.data.classes[label]: known[label] for label in before.classes}
         mean = torch.stack([*of_name.values()]).mean(0)
-        rows = [of_name.get(name, mean) for name in network.data.classes]
+        rows = [of_name.get(name, mean) for name in data.classes]
         network.label.weight.data.copy_(torch.stack(rows))

@@ -11,8 +11,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.images.card import DataCard, Shape
+from ddpm.images.card import Shape
 from ddpm.images.pixels import halvings
 from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embedding, zeroed
 from ddpm.pipeline.params import Section
@@ -69,32 +68,28 @@ class UNetParams(Section):
 
 
 class UNet(nn.Module):
-    """Predicts the noise in x_t: down through the levels, a bottleneck, and up again with skip connections."""
+    """Maps x_t, t and labels to an image: down through the levels, a bottleneck, up again with skip connections."""
 
     time_table: Tensor
-    signal: Tensor
-    spread: Tensor
 
-    def __init__(self, params: UNetParams, schedule: NoiseSchedule, data: DataCard) -> None:
+    def __init__(self, params: UNetParams, shape: Shape, classes: int, timesteps: int) -> None:
         """Initialise the weights from torch's global generator.
+
+        Args:
+            shape: of an image, (C, H, W).
 
         Raises:
             ValueError: the levels do not divide the images, see `UNetParams.for_images`.
         """
         super().__init__()
-        self.params = params = params.for_images(data.shape)
-        self.data = data
+        self.params = params = params.for_images(shape)
         assert params.channels
         assert params.patch_size
         *levels, bottom = params.channels
         dim = params.time_embed_dim
         self.patch_size = params.patch_size
-        pixels = data.shape[0] * params.patch_size**2
-        self.register_buffer("time_table", time_embedding(schedule.timesteps, dim), persistent=False)
-        self.register_buffer("signal", schedule.sqrt_alphas_cumprod.float().view(-1, 1, 1, 1), persistent=False)
-        self.register_buffer(
-            "spread", schedule.sqrt_one_minus_alphas_cumprod.float().view(-1, 1, 1, 1), persistent=False
-        )
+        pixels = shape[0] * params.patch_size**2
+        self.register_buffer("time_table", time_embedding(timesteps, dim), persistent=False)
         if params.block == "residual":
             block: type[ResidualBlock | DoubleConv] = ResidualBlock
             width = params.channels[0]
@@ -106,7 +101,7 @@ class UNet(nn.Module):
             block, width = DoubleConv, pixels
             self.time_mlp, self.activation, self.stem = nn.Identity(), nn.Identity(), nn.Identity()
             self.head = nn.Conv2d(params.channels[0], pixels, 1)
-        self.label = nn.Embedding(len(data.classes), dim) if params.class_conditional else None
+        self.label = nn.Embedding(classes, dim) if params.class_conditional else None
         self.down = nn.ModuleList()
         for channels in levels:
             self.down.append(block(width, channels, dim))
@@ -123,15 +118,10 @@ class UNet(nn.Module):
             width = channels
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Shapes: x_t (B, C, H, W), t (B,) of integers in 0..timesteps-1; the predicted noise is like x_t.
+        """Shapes: x_t (B, C, H, W), t (B,) of integers in 0..timesteps-1, labels (B,); the result is like x_t.
 
-        The labels (B,), integers, are what is in the pictures; only a class-conditional network looks at them. They
-        join the time, each as a learned vector (Nichol and Dhariwal 2021, arXiv:2102.09672, section 5), and NO_LABEL as
-        none.
-
-        With prediction "v" the layers give v = signal eps - spread x_0, and eps is spread x_t + signal v (Salimans and
-        Ho 2022, arXiv:2202.00512, appendix D). Where x_t is nearly all noise, it is then handed on as it is, and the
-        layers only correct it: through them, in bfloat16 above all, it would lose more than the trace of the image.
+        Only a class-conditional network looks at the labels. Each joins the time as a learned vector (Nichol and
+        Dhariwal 2021, arXiv:2102.09672, section 5), and NO_LABEL as none.
         """
         embedding = self.time_mlp(self.time_table[t])
         if self.label:
@@ -149,7 +139,4 @@ class UNet(nn.Module):
             h = attention(block(h, embedding))
         for upsample, block in zip(self.upsample, self.up, strict=True):
             h = block(torch.cat([upsample(h), skips.pop()], dim=1), embedding)
-        out = F.pixel_shuffle(self.head(h), self.patch_size)
-        if self.params.prediction == "noise":
-            return out
-        return self.spread[t] * x_t + self.signal[t] * out.float()
+        return F.pixel_shuffle(self.head(h), self.patch_size)

@@ -1,10 +1,10 @@
-"""Checkpoints: the private state of a run that was interrupted, by which the next run continues bit for bit.
+"""Save checkpoints, so that an interrupted run continues bit for bit.
 
-They live outside the outputs, which DVC deletes before every run, and belong to one fingerprint of everything that
-decides the result. With any other fingerprint they are not found.
+Checkpoints lie in .resume/, not among the outputs, which DVC deletes before every run. Their names contain a hash of
+everything that determines the result, so a run with other code, params or inputs starts from the beginning.
 
 Environment:
-    DVC_ROOT           set by DVC: the repository, also while it works in a temporary copy.
+    DVC_ROOT           the repository, even while DVC runs in a temporary copy; set by DVC.
     DDPM_SAVE_SECONDS  seconds between two checkpoints; by default 30.
 """
 
@@ -27,37 +27,37 @@ from ddpm.parallel.world import World
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_whole
 
-KEPT = 4  # of each stage: experiments that may continue later
-SHARE = 20  # a checkpoint that takes a second is followed by at least so many seconds of work
+KEPT = 4  # checkpoints of each stage, so that several experiments can continue
+SHARE = 20  # the least ratio of working time to saving time
 
 
 class Stateful(Protocol):
-    """What a checkpoint holds: tensors, numbers, strings, lists and dictionaries."""
+    """An object with a state of tensors, numbers, strings, lists and dictionaries."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes during the run."""
+        """Return all state that changes during the run."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from where another object with the same arguments was."""
+        """Restore the state of an object that was made with the same arguments."""
 
 
 class Checkpoints:
-    """The checkpoint of one run, as a context; on entering, the parts continue from the last one.
+    """The checkpoint of one run, as a context manager; entering it restores the last state.
 
-    Inside the block Ctrl-C and SIGTERM end the run at the next `tick`, when its state is saved; a second Ctrl-C ends it
-    at once. Rank 0 alone reads, writes and decides; the other processes follow.
+    Inside the block, Ctrl-C and SIGTERM end the run at the next `tick`, after saving. A second Ctrl-C ends it at once.
+    Only rank 0 reads, writes and decides; the other processes follow.
     """
 
     def __init__(self, name: str, key: str, world: World, **parts: Stateful) -> None:
-        """Choose the file.
+        """Choose the checkpoint file.
 
         Args:
-            name: of the stage.
-            key: a hash of everything that decides the result, see `Stage.fingerprint`.
-            parts: what the checkpoint holds.
+            name: the name of the stage.
+            key: a hash of everything that determines the result, see `Stage.fingerprint`.
+            parts: the objects to save and restore.
 
         Raises:
-            UserError: DDPM_SAVE_SECONDS is no number; or processes of several machines have read different things.
+            UserError: DDPM_SAVE_SECONDS is not a valid number, or processes have different keys.
         """
         world.agree(key)
         self.name = name
@@ -84,21 +84,21 @@ class Checkpoints:
             signal.signal(each, handler)
 
     def tick(self) -> None:
-        """Save when it is due; call it wherever the parts are whole.
+        """Save if a checkpoint is due; call this between steps, where the state is consistent.
 
         Raises:
-            UserError: someone has asked the run to end; the state is saved.
+            UserError: a signal asked the run to end; its state is saved.
         """
         if self.main and (self._stop or time.monotonic() >= self._due):
             self.save()
         if self._stop:
-            raise UserError(f"{self.name}: interrupted; the next run continues from here")
+            raise UserError(f"{self.name}: interrupted; run it again to continue from here")
 
     def save(self) -> None:
         """Replace the checkpoint.
 
         Raises:
-            OSError: the disk is full, ...; the last checkpoint is untouched.
+            OSError: the disk is full, ...; the last checkpoint is unchanged.
         """
         began = time.monotonic()
         buffer = io.BytesIO()
@@ -109,17 +109,17 @@ class Checkpoints:
         self._due = time.monotonic() + max(self._seconds, SHARE * (time.monotonic() - began))
 
     def finish(self, outputs: Sequence[Path]) -> None:
-        """Keep the last state until dvc.lock names the outputs, for DVC may be killed before it does."""
+        """Save the final state and the hashes of the outputs, in case DVC is killed before it records them."""
         if self.main:
             self._outputs = [_md5(path) for path in outputs]
             self.save()
 
     def drop(self) -> None:
-        """Forget the run: its result is kept elsewhere."""
+        """Delete the checkpoint; the result is saved elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def _load(self) -> dict[str, Any] | None:
-        """Read the states of the parts; None where there are none, or where DVC has recorded the result."""
+        """Return the saved states, or None if there are none or DVC has recorded the result."""
         if not self.path.is_file():
             return None
         try:
@@ -128,17 +128,17 @@ class Checkpoints:
             states: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             outputs = states.pop("outputs")
         except Exception:  # torch.load and zipfile raise nearly anything when bytes are wrong
-            print(f"{self.path}: damaged, so {self.name} begins anew", file=sys.stderr)
+            print(f"{self.path}: damaged; {self.name} starts from the beginning", file=sys.stderr)
             return None
         lock = Path("dvc.lock")
         recorded = lock.read_text() if lock.is_file() else ""
         if outputs and all(each in recorded for each in outputs):
-            self.drop()  # whoever runs the stage again wants it run
+            self.drop()  # DVC runs a recorded stage only when the user forces it: start again
             return None
         return states
 
     def _asked(self, signum: int, _frame: object) -> None:
-        """End at the next tick; off rank 0, keep working until rank 0 has ended."""
+        """End at the next tick; ranks other than 0 work until rank 0 has ended."""
         self._stop = self.main
         if signum == signal.SIGINT:
             signal.signal(signum, signal.SIG_DFL if self.main else signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""The processes that torchrun has started for one stage: in training each has a share of every batch.
+"""Communicate between the processes of one stage, which torchrun starts; each has a shard of the work.
 
-A stage that runs alone is a world of one. `stages.train` and `stages.sample` run in several, by
+A single process is a world of one. Only the stages train and sample run in several processes:
 DDPM_LAUNCH="torchrun --nproc-per-node N" dvc repro train sample
 """
 
@@ -21,17 +21,17 @@ T = TypeVar("T")
 
 
 class World(NamedTuple):
-    """The place of this process, `rank`, among `size`."""
+    """The `rank` of this process among `size` processes."""
 
     rank: int = 0
     size: int = 1
 
     def shard(self, count: int) -> slice:
-        """Return this process's part of `count` things that all processes know."""
+        """Return this process's shard of `count` items."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor, of one dtype, by its sum over the processes."""
+        """Replace each tensor by its sum over the processes; all have one dtype."""
         if self.size > 1:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             with _ending_together():
@@ -40,7 +40,7 @@ class World(NamedTuple):
                 tensor.copy_(part.view(tensor.shape))
 
     def gather(self, value: T) -> list[T]:
-        """Return the value of every process, by rank, through the CPUs."""
+        """Return the values of all processes in order of rank; transfers go through the CPU."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -49,24 +49,24 @@ class World(NamedTuple):
         return values
 
     def broadcast(self, value: T) -> T:
-        """Return the value of rank 0, through the CPUs."""
+        """Return the value of rank 0; transfers go through the CPU."""
         return self.gather(value)[0]
 
     def agree(self, fingerprint: str) -> None:
-        """Check that all processes read the same code, params and inputs, each on its own machine.
+        """Check that all processes have the same fingerprint of code, params and inputs.
 
         Raises:
-            UserError: they differ.
+            UserError: the fingerprints differ.
         """
         if len({*self.gather(fingerprint)}) > 1:
-            raise UserError("torchrun: machines differ in code, params, data or torch; start all from the same")
+            raise UserError("torchrun: machines differ in code, params, data or torch; make them equal")
 
 
 def join(device: torch.device) -> World:
-    """Wait until all processes are there.
+    """Join the processes that torchrun started, and wait for all of them.
 
     Args:
-        device: of the tensors to sum, on a GPU by NCCL; everything else goes by gloo.
+        device: the device of tensors to sum. NCCL sums on GPUs; gloo does everything else.
     """
     size = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if size > 1 and not dist.is_initialized():
@@ -80,10 +80,10 @@ ALONE = World()
 
 @contextlib.contextmanager
 def _ending_together() -> Iterator[None]:
-    """End this process when another has ended in the middle of its work: that one says why.
+    """End this process silently if another one has ended; that one reports the error.
 
     Raises:
-        SystemExit: it has.
+        SystemExit: the connection to another process broke.
     """
     try:
         yield

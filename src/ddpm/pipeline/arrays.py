@@ -1,4 +1,7 @@
-"""Arrays on disk, as safetensors files: written whole or not at all, and read strictly, for none of them is trusted."""
+"""Read and write arrays as safetensors files.
+
+A file is written whole or not at all. No file is trusted: reading checks names, sizes and metadata.
+"""
 
 import json
 import math
@@ -14,9 +17,9 @@ from torch import Tensor
 from ddpm.pipeline.console import UserError, shown
 from ddpm.pipeline.files import write_whole
 
-MAX_HEADER = 100_000_000  # bytes of names, shapes and metadata, as the format has it: states of long runs hold curves
-MAPPED = 1 << 28  # bytes from which on a file is mapped into memory and not read
-_METADATA = "ddpm"  # one key, holding JSON: safetensors writes several keys in an order that varies
+MAX_HEADER = 100_000_000  # bytes of names, shapes and metadata; the limit of the format
+MAPPED = 1 << 28  # bytes; larger files are memory-mapped
+_METADATA = "ddpm"  # one key with JSON: the order of several keys varies
 
 
 def save_arrays(path: Path, arrays: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
@@ -31,10 +34,10 @@ def save_streamed(
     streamed: tuple[str, tuple[int, ...], Iterable[Tensor]],
     metadata: dict[str, Any],
 ) -> None:
-    """Write int64 arrays as `save_arrays` does, and behind them one of uint8 in parts: its name, shape and parts.
+    """Write int64 arrays like `save_arrays`, then a uint8 array given as name, shape and parts.
 
     Raises:
-        ValueError: the parts are more or less than the shape says.
+        ValueError: the parts do not fill the shape.
     """
     name, shape, parts = streamed
     header: dict[str, Any] = {"__metadata__": {_METADATA: json.dumps(metadata, sort_keys=True)}}
@@ -54,7 +57,7 @@ def save_streamed(
             yield part.contiguous().numpy().tobytes()
             left -= part.nbytes
         if left:
-            raise ValueError(f"{name}: {math.prod(shape) - left} bytes came for shape {shape}")
+            raise ValueError(f"{name}: got {math.prod(shape) - left} bytes for shape {shape}")
 
     write_whole(path, pieces())
 
@@ -65,34 +68,37 @@ def load_arrays(
     optional: Set[str] = frozenset(),
     max_header: int = MAX_HEADER,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_arrays` wrote, into memory of its own: a mapped file that is cut short takes the process with it.
+    """Read arrays and metadata that `save_arrays` wrote.
 
-    From MAPPED bytes on it is mapped all the same, and what is not looked at takes no memory.
+    Small files are copied into memory, since truncating a mapped file would crash the process. Files of at least
+    MAPPED bytes are memory-mapped; untouched pages are not loaded.
 
     Args:
-        names: the names that must be there, and no others but the `optional` ones; None takes any.
-        max_header: bytes that names, shapes and metadata may have.
+        names: the required names; only the `optional` ones may be added. None accepts any.
+        max_header: the most bytes of names, shapes and metadata.
 
     Raises:
-        UserError: the file is missing, damaged, or not of this kind.
+        UserError: the file is missing, damaged, or of another kind.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would be to wait for someone to write to it
-            raise ValueError("no regular file")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
+            raise ValueError("not a regular file")
         with path.open("rb") as opened:
             if (length := int.from_bytes(opened.read(8), "little")) > max_header:
-                raise ValueError(f"its header claims to have {length:,} bytes, more than {max_header:,}")
+                raise ValueError(f"its header has {length:,} bytes, more than {max_header:,}")
         with safe_open(path, framework="pt") as file:
             metadata, found = json.loads((file.metadata() or {})[_METADATA]), set(file.keys())
             if not isinstance(metadata, dict):
-                raise ValueError("its metadata is no object")
+                raise ValueError("its metadata is not a JSON object")
             if names is not None and not names <= found <= names | optional:
-                raise UserError(f"{path}: holds {shown(str(sorted(found)))} where {sorted(names)} belong")
+                raise UserError(
+                    f"{path}: holds {shown(str(sorted(found)))} where {sorted(names)} belong; make it again"
+                )
             if path.stat().st_size >= MAPPED:
                 return {name: file.get_tensor(name) for name in found}, metadata
         return load(path.read_bytes()), metadata
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` brings the pipeline's files") from None
+        raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` restores it") from None
     except (SafetensorError, KeyError, ValueError, OSError, RuntimeError, MemoryError) as error:
         reason = shown(str(error) or type(error).__name__)
-        raise UserError(f"{path}: not a file of this pipeline, or damaged ({reason})") from None
+        raise UserError(f"{path}: not a file of this pipeline, or damaged ({reason}); make it again") from None

@@ -1,4 +1,4 @@
-"""What every command line of the project shares: one-line errors and progress bars."""
+"""One-line errors and progress bars for all command lines of the project."""
 
 import os
 import sys
@@ -11,18 +11,18 @@ from ddpm.pipeline.process import rank
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message names the parameter or file and says what to do."""
+    """A mistake that the user can fix; the message names the parameter or file and says what to do."""
 
 
 def shown(text: str, limit: int = 300) -> str:
-    """`text` for one line of a message: of at most `limit` characters, or a few more where some are unprintable."""
+    """Shorten `text` to about `limit` characters on one line, and escape unprintable characters."""
     if len(text) > limit:
         text = f"{text[: limit * 2 // 3]}...{text[-limit // 4 :]}"
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; a UserError or OSError ends the process with one message and exit code 1, without a traceback."""
+    """Call `main`; on a UserError or OSError, exit with one message and code 1, without a traceback."""
     try:
         main()
     except UserError as error:
@@ -32,13 +32,13 @@ def run(main: Callable[[], None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every command imports
+        if type(error).__name__ != "OutOfMemoryError":  # by name, since not every command imports torch
             raise
-        sys.exit("error: the GPU's memory is too small; see docs/gpu.md for what to set, or set DDPM_DEVICE=cpu")
+        sys.exit("error: out of GPU memory; see docs/gpu.md for what to set, or set DDPM_DEVICE=cpu")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 
 
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
-    """A tqdm bar on standard error; where that is a file and not a terminal, one line every ten seconds."""
+    """Return a tqdm bar on standard error, updated every ten seconds where that is not a terminal."""
     return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 10.0, dynamic_ncols=True, **options)

@@ -8,12 +8,12 @@ from typing import Any
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write `data`, whole or in parts, under a temporary name, then move it into place: a reader sees old or new.
+    """Write `data`, bytes or parts, to a temporary file, then move it to `path`; readers see the old file or the new.
 
-    The temporary name is always the same, so that the next attempt replaces what a killed one has left.
+    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one.
 
     Raises:
-        OSError: the disk is full, the folder is read-only, ...; whatever stood at `path` is untouched.
+        OSError: the disk is full, the folder is read-only, ...; the file at `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
@@ -29,10 +29,10 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        error.filename = str(path)  # a full disk does not say where it is
+        error.filename = str(path)  # a full disk reports no path
         raise
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write `values` as indented JSON that ends in a newline; NaN and infinities are refused (ValueError)."""
+    """Write `values` as indented JSON with a final newline; raise ValueError for NaN and infinities."""
     write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())

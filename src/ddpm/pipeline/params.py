@@ -1,4 +1,4 @@
-"""Load params.yaml strictly: every error at once, each named by `section.key`."""
+"""Load params.yaml strictly, and report all errors at once, each by its `section.key`."""
 
 import json
 import re
@@ -13,17 +13,17 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ddpm.pipeline.console import UserError, shown
 
 DEFAULTS = "params.yaml in the repository's history has the default"
-FORMER = {"data.size": "data.image_size"}  # what params were called before
+FORMER = {"data.size": "data.image_size"}  # old names and their replacements
 
 
 class Section(BaseModel):
-    """Base of the typed params sections: immutable, no unknown keys, no silent conversions, no infinities."""
+    """Base class of params sections: immutable, no unknown keys, no silent conversions, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Sections(BaseModel):
-    """Base of a stage's `Params`: its fields are the sections of params.yaml that the stage reads, and no others."""
+    """Base class of a stage's `Params`: one field for each section of params.yaml that the stage reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -32,14 +32,14 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def load_params(model: type[S], section: str = "", path: Path = Path("params.yaml")) -> S:
-    """Read and check the params that `model` describes.
+    """Read and validate the params that `model` describes.
 
     Args:
-        model: a `Sections` model for the whole file, or the `Section` model of the one named by `section`.
-        section: dotted path of that section, such as "sample.gallery".
+        model: a `Sections` model for the whole file, or a `Section` model for one section.
+        section: the dotted path of that section, such as "sample.gallery".
 
     Raises:
-        UserError: the file cannot be read, or values are wrong; the message has a line for each of them.
+        UserError: the file cannot be read or values are invalid; the message has one line for each value.
     """
     values = read_yaml(path)
     for key in section.split(".") if section else ():
@@ -50,8 +50,8 @@ def load_params(model: type[S], section: str = "", path: Path = Path("params.yam
 
 
 def parse(model: type[S], values: Any, source: str, section: str = "") -> S:
-    """Check `values` against `model`; `source` and `section` say in the error where they come from."""
-    # As JSON, of which strict mode takes a list for a tuple, and still no string for a number. A date becomes a string.
+    """Validate `values` against `model`; errors name `source` and `section`."""
+    # From JSON, strict mode accepts a list as a tuple, but no string as a number. Dates become strings.
     text = json.dumps(values, default=str)
     try:
         return model.model_validate_json(text)
@@ -63,10 +63,10 @@ def parse(model: type[S], values: Any, source: str, section: str = "") -> S:
 
 
 def read_yaml(path: Path) -> Any:
-    """Load YAML 1.2 by the reader that DVC uses: 1e-05 is a number, and a key given twice is an error.
+    """Load YAML 1.2 with DVC's parser: 1e-05 is a number and duplicate keys are errors.
 
     Raises:
-        UserError: the file is missing, not UTF-8, in conflict, or not valid YAML.
+        UserError: the file is missing, not UTF-8, not valid YAML, or has a merge conflict.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -76,24 +76,24 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
     if conflict := re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
-        mend = "keep one side of it, and delete the lines of <<<<<<<, ======= and >>>>>>>"
-        raise UserError(f"{path}: line {line}: a merge conflict of git; {mend}")
+        fix = "keep one side and delete the lines with <<<<<<<, ======= and >>>>>>>"
+        raise UserError(f"{path}: line {line}: a merge conflict; {fix}")
     try:
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise UserError(f"{path}: not valid YAML: line {mark.line + 1}: {error.problem or error.context}") from None
-    except (YAMLError, ValueError) as error:  # a character that YAML forbids, a date that does not exist
+    except (YAMLError, ValueError) as error:  # a forbidden character, an impossible date
         raise UserError(f"{path}: not valid YAML: {shown(str(error))}") from None
 
 
 def _follows(detail: ErrorDetails) -> bool:
-    """Whether a list is called too short only because items of it, reported themselves, are invalid."""
+    """Return whether a list counts as too short only because of invalid items, which have their own errors."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
 def _describe(prefix: list[str], detail: ErrorDetails) -> str:
-    """Write one line: the dotted key, what is wrong, and the value given."""
+    """Describe an error in one line: the dotted key, what is wrong, the given value."""
     location = [str(part) for part in detail["loc"] if not str(part).startswith(("function-", "literal[", "tuple["))]
     where = shown(".".join([*prefix, *location]), 200) or "the whole file"
     given = "" if isinstance(detail["input"], dict) else f", got {shown(json.dumps(detail['input']), 100)}"
@@ -101,9 +101,9 @@ def _describe(prefix: list[str], detail: ErrorDetails) -> str:
         case "missing":
             return f"{where}: missing; add it ({DEFAULTS})"
         case "extra_forbidden" if where in FORMER:
-            return f"{where}: is called {FORMER[where]} now; rename it"
+            return f"{where}: renamed to {FORMER[where]}; use the new name"
         case "extra_forbidden":
-            return f"{where}: unknown key; remove it or mend its spelling"
+            return f"{where}: unknown key; remove it or correct its spelling"
         case "value_error":
             return f"{where}: {shown(str(detail['ctx']['error']))}{given}"
         case "tuple_type":

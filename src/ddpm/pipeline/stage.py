@@ -1,7 +1,7 @@
-"""A stage of the pipeline: alone at its work, and without outputs that DVC would record for other inputs.
+"""Run a stage of the pipeline under a lock, and remove its outputs if code, params or inputs changed meanwhile.
 
-DVC hashes code, inputs and params after a stage has ended. So a stage hashes them at its start and at its end, and
-removes its outputs when something has changed in between.
+DVC hashes code, params and inputs only after a stage has ended. An edit during the run would make DVC record outputs
+for inputs that the stage never read. So a stage hashes them itself, before and after.
 """
 
 import hashlib
@@ -20,28 +20,24 @@ from ddpm.pipeline.files import write_json, write_whole
 from ddpm.pipeline.params import load_params, read_yaml
 from ddpm.pipeline.process import CODE, hash_code, rank, sha256
 
-LOCKS = Path(".resume")  # of this workspace; an experiment in a copy has its own
-PATIENCE = 10  # seconds: a stage whose DVC was killed may still be saving its work
+LOCKS = Path(".resume")  # of this workspace; a temporary copy has its own
+PATIENCE = 10  # seconds; after DVC is killed, a stage may still be saving
 
 S = TypeVar("S", bound=BaseModel)
 
 
 class Stage:
-    """One run of a stage, as a context: knows what it reads, and writes outputs that belong to just that.
+    """One run of a stage, as a context manager that records what the stage reads and writes.
 
-    Under torchrun only rank 0 takes the lock and writes.
+    Under torchrun, only rank 0 takes the lock and writes.
 
     Raises:
-        UserError: another run of the stage is at work in this workspace (on entering); code, params or inputs have
-            changed (on leaving), and the outputs are removed.
+        UserError: on entering, another run of the stage holds the lock; on leaving, code, params or inputs have
+            changed, and the outputs are removed.
     """
 
     def __init__(self, name: str, item: str = "") -> None:
-        """Begin with nothing read.
-
-        Args:
-            item: of the stage's matrix.
-        """
+        """Name the stage and, if it has a matrix in dvc.yaml, the item of this run."""
         self.name = f"{name}-{item}" if item else name
         self.item = item
         self.main = rank() == 0
@@ -49,56 +45,56 @@ class Stage:
         self._params: list[tuple[type[BaseModel], str]] = []
         self._inputs: list[Path] = []
         self._outputs: set[Path] = set()
-        self._read: dict[str, Any] = {}  # hashes and values by the names of what was read
+        self._read: dict[str, Any] = {}  # hashes of inputs and values of params, by name
         self._lock = FileLock(LOCKS / f"{self.name}.lock")
 
     def params(self, model: type[S], section: str = "") -> S:
-        """Read params, see `load_params`, and remember their values."""
+        """Load params, see `load_params`, and record their values."""
         found = load_params(model, section)
         self._params.append((model, section))
         self._read |= _flat(found, section)
         return found
 
     def input(self, path: Path) -> Path:
-        """Remember the hash of a file or folder that is about to be read; a missing one is for its reader to name."""
+        """Record the hash of a file or folder before it is read; its reader reports a missing one."""
         if path.exists():
             self._inputs.append(path)
             self._read[str(path)] = _digest(path)
         return path
 
     def output(self, path: Path) -> Path:
-        """Remember a file that is about to be written."""
+        """Record an output before it is written."""
         self._outputs.add(path)
         return path
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write an output whole, on rank 0 alone."""
+        """Write an output on rank 0."""
         if self.main:
             write_whole(self.output(path), data)
 
     def write_json(self, path: Path, values: dict[str, Any]) -> None:
-        """Write an output as JSON, on rank 0 alone."""
+        """Write an output as JSON on rank 0."""
         if self.main:
             write_json(self.output(path), values)
 
     def fingerprint(self, *facts: object) -> str:
-        """Hash code, params and inputs as they were read, with further JSON-compatible facts."""
+        """Hash the code, params and inputs of this run, and further JSON-compatible facts."""
         return hashlib.sha256(json.dumps([self._code(CODE), self._read, facts], sort_keys=True).encode()).hexdigest()
 
     def changes(self) -> list[str]:
-        """Name the code, params and inputs that are no longer as they were read."""
+        """List the code, params and inputs that have changed since they were read."""
         before = self._code(CODE) | self._read
         now: dict[str, Any] = self._code(hash_code())
         now |= {str(path): _digest(path) for path in self._inputs}
         for model, section in self._params:
             try:
                 now |= _flat(load_params(model, section), section)
-            except UserError:  # half edited: every value of it counts as changed
+            except UserError:  # invalid while being edited: all its values count as changed
                 continue
         return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
     def _code(self, hashes: dict[str, str]) -> dict[str, str]:
-        """Choose the files that dvc.yaml declares for the stage."""
+        """Select the files that dvc.yaml lists as deps of the stage."""
         deps = tuple(f"{dep}/" for dep in read_yaml(Path("dvc.yaml"))["stages"][self._stage]["deps"])
         return {path: digest for path, digest in hashes.items() if f"{path}/".startswith(deps)}
 
@@ -108,7 +104,7 @@ class Stage:
             try:
                 self._lock.acquire(timeout=PATIENCE)
             except Timeout:
-                raise UserError(f"{self.name}: another run of it is at work here; wait for it, or end it") from None
+                raise UserError(f"{self.name}: another run holds the lock; wait for it, or end it") from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
@@ -118,18 +114,18 @@ class Stage:
                     path.unlink(missing_ok=True)
                 names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if changed[5:] else "")
                 raise UserError(
-                    f"{self.name}: its outputs are removed, for these changed while it ran: {names}; run it again"
+                    f"{self.name}: outputs removed, because files or params changed while it ran: {names}; run it again"
                 )
         finally:
             self._lock.release()
 
 
 def run_stage(name: str, main: Callable[[Stage], None], items: Sequence[str] = (), argument: str = "") -> None:
-    """Run the script of a stage; see `console.run` for how it ends.
+    """Run a stage as a command line; `console.run` handles errors.
 
     Args:
-        items: those of its matrix, of which the command line names one.
-        argument: what else the command line gives, in its usage's words; it is the stage's `item` as well.
+        items: the items of its matrix; the command line names one.
+        argument: the name, in the usage message, of an item that may be any text.
     """
 
     def within() -> None:
@@ -144,7 +140,7 @@ def run_stage(name: str, main: Callable[[Stage], None], items: Sequence[str] = (
 
 
 def _digest(path: Path) -> str:
-    """Hash a file, or the names, sizes and times of the files in a folder."""
+    """Hash the content of a file, or the names, sizes and times of the files in a folder."""
     if path.is_file():
         return sha256(path)
     found = [(str(each), each.lstat()) for each in sorted(path.rglob("*"))]
@@ -152,7 +148,7 @@ def _digest(path: Path) -> str:
 
 
 def _flat(values: BaseModel, prefix: str) -> dict[str, Any]:
-    """Name the values of a params model by dotted names."""
+    """Return the values of a params model by dotted name."""
     found: dict[str, Any] = {}
 
     def add(name: str, value: Any) -> None:

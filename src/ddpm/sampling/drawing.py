@@ -1,18 +1,18 @@
 """Drawing images from a loaded model, one batch at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, compiled
+from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import ImageNoise, generator
 from ddpm.images.card import listed
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.unet import NO_LABEL
+from ddpm.networks.unet import NO_LABEL, UNet
 from ddpm.pipeline.console import UserError, shown
-from ddpm.sampling.guidance import PredictNoise, guided
-from ddpm.sampling.samplers import SamplerParams, Step, sample_loop, spaced_timesteps
+from ddpm.sampling.guidance import Denoise, guided
+from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_timesteps
 
 GUIDED_BY = {"early": "early", "unlabelled": "label_dropout"}  # what of `train` a guide comes from
 
@@ -32,8 +32,8 @@ def draw_batch(
     params = params.for_images(loaded.card.data.shape[0])
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = draw_labels(loaded.card, params, seed, indices)
-    predict_noise = noise_predictor(loaded, labels, params, runtime)
-    steps = sample_loop(predict_noise, loaded.schedule, params, noise, loaded.card.timesteps)
+    denoise = guided_denoiser(loaded, labels, params, runtime)
+    steps = p_sample_loop(denoise, loaded.schedule, params, noise, loaded.card.timesteps)
     last: Step | None = None
     while True:
         with torch.inference_mode():  # entered anew for each step, so that it never leaks into the caller
@@ -47,30 +47,28 @@ def draw_batch(
         raise UserError(f"image {image}: the model's predictions are not finite; fetch it again, or train it anew")
 
 
-def noise_predictor(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> PredictNoise:
-    """The network as a sampler calls it, told the labels (B,) and guided as params say, in the runtime's precision.
+def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
+    """The model as a sampler calls it, for the labels (B,) and guided as params say.
 
-    What it predicts infinite becomes NaN: a sampler that clips would take it for a black or white pixel.
+    Estimates that are not finite become NaN: a sampler that clips would take them for black or white pixels.
     """
     labels = labels.to(runtime.device)
-    with_and_without = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
-    of_model, of_early = compiled(loaded.model), compiled(loaded.early or loaded.model)
 
-    def ask(network: Callable[..., Tensor], x_t: Tensor, t: int, labels: Tensor) -> Tensor:
-        with runtime.autocast():
-            pred_noise = network(x_t, torch.full_like(labels, t), labels)
-        return pred_noise.float().masked_fill(~pred_noise.isfinite(), torch.nan)
+    def bound(network: UNet, labels: Tensor) -> Denoise:
+        denoiser = loaded.denoiser(runtime, network)
 
-    def predict_noise(x_t: Tensor, t: int) -> Tensor:
-        return ask(of_model, x_t, t, labels)
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            pred_x_start = denoiser(x_t, torch.full_like(labels, t), labels).x_start
+            return pred_x_start.masked_fill(~pred_x_start.isfinite(), torch.nan)
 
-    def predict_both(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        if params.guide == "early":
-            return predict_noise(x_t, t), ask(of_early, x_t, t, labels)
-        labelled, unlabelled = ask(of_model, torch.cat([x_t, x_t]), t, with_and_without).chunk(2)
-        return labelled, unlabelled
+        return denoise
 
-    return guided(predict_noise, predict_both, loaded.schedule, params.guidance, params.guidance_interval)
+    denoise = bound(loaded.network, labels)
+    if params.guide == "early":
+        guide = bound(loaded.early or loaded.network, labels)
+    else:
+        guide = bound(loaded.network, torch.full_like(labels, NO_LABEL))
+    return guided(denoise, guide, loaded.schedule, params.guidance, params.guidance_interval)
 
 
 def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:

@@ -7,7 +7,7 @@ the ordinary differential equation with eta 0, of the stochastic one with eta 1.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field, field_validator
@@ -17,7 +17,7 @@ from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.card import Classes
 from ddpm.networks.checkpoint import Guide
 from ddpm.pipeline.params import Section
-from ddpm.sampling.guidance import PredictNoise
+from ddpm.sampling.guidance import Denoise
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
 POWER = 1.4  # of the spacing of this name; docs/samplers.md has what else was tried
@@ -93,79 +93,108 @@ def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
     return walk
 
 
-def sample_loop(
-    predict_noise: PredictNoise,
+def p_sample_loop(
+    denoise: Denoise,
     schedule: NoiseSchedule,
     params: SamplerParams,
     noise: Noise,
     timesteps: Sequence[int] = (),
 ) -> Iterator[Step]:
-    """Walk the reverse process from x_T ~ N(0, I), one `Step` for each evaluation of `predict_noise`.
-
-    All samplers are one update. With abar the cumulative product of the alphas at t, and abar' the one at the next
-    timestep of the walk,
-
-        x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z,
-
-    where x_0 is the estimate of the clean image and eps the noise that it implies (Song et al. 2021, eq. 12). With the
-    posterior variance, beta (1 - abar') / (1 - abar), as s^2, the mean is that of q(x_prev | x_t, x_0), and the process
-    that of Ho et al. 2020 (eqs. 7 and 11, algorithm 2). `ddpm` draws its noise z with that variance or with beta
-    (section 3.2 there); `ddim` takes eta^2 times the posterior variance, in mean and noise alike. `dpmpp_2m` is `ddim`
-    with an x_0 extrapolated from two estimates, linearly in the log signal-to-noise ratio, to the middle of the step;
-    the first step and the one to the clean image take the estimate as it is (Lu et al. 2022, algorithm 2).
+    """Run the reverse process from x_T ~ N(0, I) (Ho et al. 2020, algorithm 2), one `Step` for each call of `denoise`.
 
     Args:
         noise: called once for x_T, then once for every step that adds noise.
-        timesteps: the walk, descending, where it is not the one that params space.
+        timesteps: those to visit, descending, where they are not the ones that params space.
 
     Raises:
         ValueError: params.steps exceeds the schedule's timesteps.
     """
-    walk = timesteps or spaced_timesteps(schedule, params.steps, params.spacing)
-    alpha_bars: list[float] = schedule.alphas_cumprod.tolist()
+    visited = timesteps or spaced_timesteps(schedule, params.steps, params.spacing)
+    alphas_cumprod: list[float] = schedule.alphas_cumprod.tolist()
+    sampler = SAMPLERS[params.sampler](params)
     x_t = noise()
-    before: tuple[float, Tensor] | None = None  # alpha_bar and the estimate of the step before
-    for t, t_prev in zip(walk, [*walk[1:], None], strict=True):
-        alpha_bar = alpha_bars[t]
-        alpha_bar_prev = 1.0 if t_prev is None else alpha_bars[t_prev]
-        pred_noise = predict_noise(x_t, t)
-        pred_x_start = (x_t - math.sqrt(1 - alpha_bar) * pred_noise) / math.sqrt(alpha_bar)
+    for t, t_prev in zip(visited, [*visited[1:], None], strict=True):
+        pred_x_start = denoise(x_t, t)
         if params.clip:
             pred_x_start = pred_x_start.clamp(-1, 1)
-        target = pred_x_start
-        if params.sampler == "dpmpp_2m" and before and t_prev is not None:
-            target = _half_way(before, (alpha_bar, pred_x_start), alpha_bar_prev)
-        before = alpha_bar, pred_x_start
-        if params.clip or params.sampler == "dpmpp_2m":
-            pred_noise = (x_t - math.sqrt(alpha_bar) * target) / math.sqrt(1 - alpha_bar)
-        mean_variance, noise_variance = _variances(params, alpha_bar, alpha_bar_prev)
-        rest = max(1 - alpha_bar_prev - mean_variance, 0)  # rounding may leave less than nothing
-        x_prev = math.sqrt(alpha_bar_prev) * target + math.sqrt(rest) * pred_noise
-        if t_prev is not None and noise_variance > 0:
-            x_prev = x_prev + math.sqrt(noise_variance) * noise()
+        abar, abar_prev = alphas_cumprod[t], 1.0 if t_prev is None else alphas_cumprod[t_prev]
+        x_prev, variance = sampler.p_sample(x_t, pred_x_start, abar, abar_prev)
+        if t_prev is not None and variance > 0:
+            x_prev = x_prev + math.sqrt(variance) * noise()
         yield Step(t, x_prev, pred_x_start)
         x_t = x_prev
 
 
-def _half_way(before: tuple[float, Tensor], now: tuple[float, Tensor], alpha_bar_prev: float) -> Tensor:
-    """The estimate of x_0 in the middle of the step to alpha_bar_prev, on the line through the last two.
+class Sampler(Protocol):
+    """One reverse step."""
 
-    The line runs over the log signal-to-noise ratio; `before` and `now` are the cumulative product of the alphas and
-    the estimate there.
+    def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
+        """Return the mean of x_prev and the variance of the noise to add; abar is alphas_cumprod."""
+
+
+class DDPM:
+    """Ancestral sampling (Ho et al. 2020, algorithm 2), with the posterior variance or beta (section 3.2)."""
+
+    def __init__(self, params: SamplerParams) -> None:
+        self.variance = params.variance
+
+    def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
+        """Take the mean of q(x_prev | x_t, x_0) (eq. 7)."""
+        posterior = posterior_variance(abar, abar_prev)
+        mean = mean_of_x_prev(x_t, pred_x_start, abar, abar_prev, posterior)
+        return mean, posterior if self.variance == "posterior" else 1 - abar / abar_prev
+
+
+class DDIM:
+    """Denoising diffusion implicit model (Song et al. 2021, eq. 12): with eta 0 deterministic, with 1 ancestral."""
+
+    def __init__(self, params: SamplerParams) -> None:
+        self.eta = params.eta
+
+    def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
+        """Take eta^2 times the posterior variance, in the mean and as noise (eq. 16)."""
+        variance = self.eta**2 * posterior_variance(abar, abar_prev)
+        return mean_of_x_prev(x_t, pred_x_start, abar, abar_prev, variance), variance
+
+
+class DPMpp2M(DDIM):
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): DDIM with an x_0 extrapolated from the last two estimates.
+
+    The line through them runs over log SNR, to the middle of the step. The first step and the last are DDIM's.
     """
-    log_snr_before, log_snr, log_snr_prev = map(_log_snr, (before[0], now[0], alpha_bar_prev))
-    reach = (log_snr_prev - log_snr) / 2 / (log_snr - log_snr_before)
-    return now[1] + reach * (now[1] - before[1])
+
+    def __init__(self, params: SamplerParams) -> None:
+        super().__init__(params)
+        self.before: tuple[float, Tensor] | None = None  # log SNR and estimate of the step before
+
+    def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
+        """Extrapolate, then step as DDIM."""
+        now, target = log_snr_of(abar), pred_x_start
+        if self.before and abar_prev < 1:
+            reach = (log_snr_of(abar_prev) - now) / 2 / (now - self.before[0])
+            target = pred_x_start + reach * (pred_x_start - self.before[1])
+        self.before = now, pred_x_start
+        return super().p_sample(x_t, target, abar, abar_prev)
 
 
-def _log_snr(alpha_bar: float) -> float:
-    return math.log(alpha_bar / (1 - alpha_bar))
+SAMPLERS: dict[str, Callable[[SamplerParams], Sampler]] = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": DPMpp2M}
 
 
-def _variances(params: SamplerParams, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, float]:
-    """s^2 as it enters the mean, and the variance of the noise that is added."""
-    beta = 1 - alpha_bar / alpha_bar_prev
-    posterior = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
-    if params.sampler == "ddpm":
-        return posterior, posterior if params.variance == "posterior" else beta
-    return params.eta**2 * posterior, params.eta**2 * posterior
+def mean_of_x_prev(x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float, variance: float) -> Tensor:
+    """Return sqrt(abar') x_0 + sqrt(1 - abar' - variance) eps, eps being implied by x_0 (Song et al., eq. 12).
+
+    With the posterior variance it is the mean of q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7).
+    """
+    pred_noise = (x_t - math.sqrt(abar) * pred_x_start) / math.sqrt(1 - abar)
+    rest = max(1 - abar_prev - variance, 0)  # rounding may leave less than nothing
+    return math.sqrt(abar_prev) * pred_x_start + math.sqrt(rest) * pred_noise
+
+
+def posterior_variance(abar: float, abar_prev: float) -> float:
+    """Return the variance of q(x_prev | x_t, x_0), for a step of any length (Ho et al. 2020, eq. 7)."""
+    return (1 - abar / abar_prev) * (1 - abar_prev) / (1 - abar)
+
+
+def log_snr_of(abar: float) -> float:
+    """Return the log signal-to-noise ratio, log(abar / (1 - abar))."""
+    return math.log(abar / (1 - abar))

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import Buckets
+from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, Subset
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE, World
 from ddpm.training.class_balance import balanced_order
-from ddpm.training.losses import Denoising
+from ddpm.training.losses import DenoisingLoss
 from ddpm.training.optim import Optimization
 from ddpm.training.recipe import TrainParams
 from ddpm.training.step import GradientStep
@@ -49,7 +51,8 @@ class Training:
 
     def __init__(
         self,
-        model: UNet,
+        network: UNet,
+        card: DataCard,
         schedule: NoiseSchedule,
         train: Split | Subset,
         validation: Split,
@@ -73,14 +76,17 @@ class Training:
         self.params = params
         self.runtime = runtime
         self.world = world
-        self.network = to_device(model, runtime.device).train()
+        self.network = to_device(network, runtime.device).train()
         self.train = train.to(runtime.device)
         self.steps_per_epoch = len(train.labels) // params.batch_size  # the short last batch is dropped
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
-        denoising = Denoising(schedule, model.data.shape, params.loss, runtime)
-        self.gradient_step = GradientStep(self.optimization, denoising, params, world)
-        self.validation = Validation(validation, denoising, params.log_snr_center, params.seed, world)
+        loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
+        prediction = network.params.prediction
+        denoiser = Denoiser(self.network, schedule, prediction, runtime)
+        self.gradient_step = GradientStep(self.optimization, denoiser, loss, params, world)
+        self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
+        self.validation = Validation(validation, loss, params.log_snr_center, params.seed, world)
         self.epochs_done = 0
         self.early: dict[str, Tensor] | None = None  # the model's weights after params.early of all steps
         self.since_log = 0  # steps whose losses are in loss_sum
@@ -130,7 +136,7 @@ class Training:
             self.buckets.clear()
             self.epochs_done += 1
             due = self.step // VALIDATION_STEPS > begun // VALIDATION_STEPS or self.step == self.total_steps
-            validation = self.validation.of(self.model.eval(), self.step) if due else None
+            validation = self.validation.of(self.ema_denoiser, self.model.eval(), self.step) if due else None
             self.network.train()
             yield EpochEnd(self.epochs_done, self.step, means, validation)
 

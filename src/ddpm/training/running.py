@@ -73,6 +73,7 @@ def save_trained(
     save_model(
         path,
         model,
+        setup.card,
         NoiseSchedule(schedule),
         setup.class_counts,
         early=training.early,

@@ -9,8 +9,8 @@ from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import LEAST_TEST, Processed, Split, Subset, even_batch, held_out_mask
-from ddpm.networks.checkpoint import begin_from
-from ddpm.networks.unet import UNet, UNetParams
+from ddpm.networks.checkpoint import begin_from, new_network
+from ddpm.networks.unet import UNetParams
 from ddpm.parallel.world import ALONE, World
 from ddpm.pipeline.console import UserError
 from ddpm.training.loop import Training
@@ -78,10 +78,10 @@ def new_training(
     check_world(setup, runtime, world)
     torch.manual_seed(setup.train.seed)
     schedule = NoiseSchedule(schedule_params)
-    model = UNet(setup.model, schedule, setup.card)
+    network = new_network(setup.model, setup.card, schedule_params)
     if start:
-        begin_from(start, model, schedule)
-    return Training(model, schedule, setup.images, setup.held_out, setup.train, runtime, world)
+        begin_from(start, network, setup.card, schedule)
+    return Training(network, setup.card, schedule, setup.images, setup.held_out, setup.train, runtime, world)
 
 
 def check_world(setup: Setup, runtime: Runtime, world: World) -> None:

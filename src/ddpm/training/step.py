@@ -8,13 +8,13 @@ Environment:
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import compiled
 from ddpm.compute.environment import number
 from ddpm.compute.randomness import generator
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.images.splits import Split
 from ddpm.networks.unet import NO_LABEL
 from ddpm.parallel.world import World
-from ddpm.training.losses import Denoising
+from ddpm.training.losses import DenoisingLoss
 from ddpm.training.optim import Optimization
 from ddpm.training.recipe import TrainParams
 
@@ -22,16 +22,18 @@ from ddpm.training.recipe import TrainParams
 class GradientStep:
     """Takes one step after the other; nothing in it waits for a GPU."""
 
-    def __init__(self, optimization: Optimization, denoising: Denoising, params: TrainParams, world: World) -> None:
+    def __init__(
+        self, optimization: Optimization, denoiser: Denoiser, loss: DenoisingLoss, params: TrainParams, world: World
+    ) -> None:
         self.optimization = optimization
         self.network = optimization.network
-        self.predict_noise = compiled(self.network)
-        self.denoising = denoising
+        self.denoiser = denoiser
+        self.loss = loss
         self.params = params
         self.world = world
         self.accumulation_steps = accumulation_steps()
-        self.device = denoising.runtime.device
-        self.cdf = denoising.cdf(params.log_snr_center)
+        self.device = loss.runtime.device
+        self.cdf = loss.cdf(params.log_snr_center)
 
     def __call__(self, share: Split) -> tuple[Tensor, Tensor]:
         """Take the step; return t and the detached loss of every image of the batch, of all processes (batch_size,).
@@ -43,7 +45,7 @@ class GradientStep:
         """
         count = self.params.batch_size
         source = generator(self.params.seed, "train", self.optimization.steps, self.device)
-        t, noise = self.denoising.draw(count, self.cdf, self.params.timestep_sampling, source)
+        t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, source)
         mine = self.world.shard(count)
         images, labels = self._without_some_labels(self._mirrored(share, mine), mine)
         self.network.zero_grad(set_to_none=True)
@@ -58,9 +60,9 @@ class GradientStep:
         found = []
         size = -(-len(t) // self.accumulation_steps)
         for part in (slice(start, start + size) for start in range(0, len(t), size)):
-            errors = self.denoising.errors(self.predict_noise, Split(images[part], labels[part]), t[part], noise[part])
-            (self.denoising.trained(errors, t[part]).sum() / self.params.batch_size).backward()
-            found.append(errors.detach())
+            mse = self.loss.mse(self.denoiser, Split(images[part], labels[part]), t[part], noise[part])
+            (self.loss.weighted(mse, t[part]).sum() / self.params.batch_size).backward()
+            found.append(mse.detach())
         return torch.cat(found)
 
     def _mirrored(self, share: Split, mine: slice) -> Split:

@@ -4,14 +4,14 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.compute.randomness import generator
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.timesteps import Buckets
 from ddpm.images.splits import Split
-from ddpm.networks.unet import UNet
 from ddpm.parallel.world import World
-from ddpm.training.losses import Denoising
+from ddpm.training.losses import DenoisingLoss
 
 BATCH = 392_000  # pixels
 
@@ -28,39 +28,38 @@ class Validation:
     """The loss on held-out images, of which there may be none, with the same t and noise every time."""
 
     def __init__(
-        self, held_out: Split, denoising: Denoising, log_snr_center: float | None, seed: int, world: World
+        self, held_out: Split, loss: DenoisingLoss, log_snr_center: float | None, seed: int, world: World
     ) -> None:
-        self.held_out = held_out.to(denoising.runtime.device)
-        self.denoising = denoising
+        self.held_out = held_out.to(loss.runtime.device)
+        self.loss = loss
         self.log_snr_center = log_snr_center
         self.seed = seed
         self.world = world
         self.kept: Kept | None = None
 
     @torch.no_grad()
-    def of(self, model: UNet, step: int) -> Tensor | None:
+    def of(self, denoiser: Denoiser, weights: nn.Module, step: int) -> Tensor | None:
         """Loss per timestep bucket, (TIMESTEP_BUCKETS,), of a model in evaluation mode; None without images.
 
         Where the loss that is trained, over t as likely as in training, is lower than ever, its weights are kept.
         """
-        count, device = len(self.held_out.images), self.denoising.runtime.device
+        count, device = len(self.held_out.images), self.loss.runtime.device
         if not count:
             return None
-        uniform, trained = self.denoising.cdf(None), self.denoising.cdf(self.log_snr_center)
+        uniform, trained = self.loss.cdf(None), self.loss.cdf(self.log_snr_center)
         density = torch.diff(trained, prepend=trained.new_zeros(1)).float() * len(trained)
         size = max(1, BATCH // self.held_out.images[0, 0].numel())
         buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
         for index in range(self.world.rank, -(-count // size), self.world.size):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             source = generator(self.seed, "validation", index, device)
-            t, noise = self.denoising.draw(len(batch.images), uniform, "stratified", source)
-            errors = self.denoising.errors(model, batch, t, noise)
-            buckets.add(t, errors)
-            total += (self.denoising.trained(errors, t) * density[t]).sum()
+            t, noise = self.loss.draw(len(batch.images), uniform, "stratified", source)
+            mse = self.loss.mse(denoiser, batch, t, noise)
+            buckets.add(t, mse)
+            total += (self.loss.weighted(mse, t) * density[t]).sum()
         self.world.sum([buckets.sums, buckets.counts, total])
         if (loss := float(total) / count) < (self.kept.loss if self.kept else math.inf):
-            weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-            self.kept = Kept(loss, step, weights)
+            self.kept = Kept(loss, step, {name: each.clone() for name, each in weights.state_dict().items()})
         return buckets.mean()
 
     def state_dict(self) -> dict[str, Any]:
