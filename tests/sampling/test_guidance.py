@@ -11,7 +11,7 @@ from tests.sampling.walks import REFERENCE
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 1.7, 3.0])
 @pytest.mark.parametrize("t", [50, 400, 999])
 def test_in_a_gaussian_mixture_the_guided_score_is_exact(guidance: float, t: int) -> None:
-    """The implied eps is minus the deviation of the noise times the score of p(x_t)^(1 - guidance) p(x_t | y)^guidance."""
+    """The eps implied is minus the noise's deviation times the score of p(x_t)^(1 - guidance) p(x_t | y)^guidance."""
     means = torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64)
     deviations = torch.tensor([0.2, 0.1, 0.3], dtype=torch.float64)
     shares, label = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), 2
