@@ -14,8 +14,7 @@ from ddpm.cli import commands
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import save_model
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import new_network, save_model
 from ddpm.sampling.samplers import SamplerParams
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, unet_params
@@ -46,9 +45,10 @@ def tiny_model(
     params = unet_params(
         channels=(4, 8), time_embed_dim=8, patch_size=2, class_conditional=class_conditional, prediction="v"
     )
-    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps))
-    now, before = (randomised(UNet(params, schedule, data), seed) for seed in (0, 1))
-    save_model(path, now, schedule, counts, before.state_dict() if early else None, unlabelled, own)
+    schedule = ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps)
+    now, before = (randomised(new_network(params, data, schedule), seed) for seed in (0, 1))
+    guide = before.state_dict() if early else None
+    save_model(path, now, data, NoiseSchedule(schedule), counts, guide, unlabelled, own)
     return path
 
 

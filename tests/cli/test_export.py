@@ -14,11 +14,11 @@ from torch import Tensor
 from ddpm.cli import export
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
+from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import noise_predictor
-from ddpm.sampling.samplers import sample_loop
+from ddpm.sampling.drawing import guided_denoiser
+from ddpm.sampling.samplers import p_sample_loop
 from tests.cli.generating import CPU, call, sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, FRUITS, unet_params
@@ -40,8 +40,8 @@ KINDS: dict[str, tuple[DataCard, dict[str, object]]] = {
 def model(folder: Path, kind: str, timesteps: tuple[int, ...] = (), schedule: NoiseSchedule = SCHEDULE) -> LoadedModel:
     data, changes = KINDS[kind]
     path = folder / f"{kind}.safetensors"
-    network = randomised(UNet(unet_params(**changes), schedule, data))
-    save_model(path, network, schedule, (9,) * len(data.classes), timesteps=timesteps)
+    network = randomised(new_network(unet_params(**changes), data, schedule.params))
+    save_model(path, network, data, schedule, (9,) * len(data.classes), timesteps=timesteps)
     return load_model(path)
 
 
@@ -56,16 +56,16 @@ def session(data: bytes) -> Any:
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def difference(data: bytes, network: UNet) -> float:
-    """The largest between file and network, over batches of one and of three images."""
-    ran, largest = session(data), 0.0
+def difference(data: bytes, loaded: LoadedModel, network: UNet | None = None) -> float:
+    """The largest between the file's noise and the denoiser's, over batches of one and of three images."""
+    ran, largest, denoiser = session(data), 0.0, loaded.denoiser(CPU, network)
     for batch in (1, 3):
         source = torch.Generator().manual_seed(batch)
-        inputs = {"x_t": torch.randn(batch, *network.data.shape, generator=source), "t": torch.arange(batch) * 9}
-        if network.label:
+        inputs = {"x_t": torch.randn(batch, *loaded.card.data.shape, generator=source), "t": torch.arange(batch) * 9}
+        if loaded.network.label:
             inputs["label"] = torch.tensor([-1, 2, 0])[-batch:]
         with torch.inference_mode():
-            expected = network(*inputs.values())
+            expected = denoiser(*inputs.values()).noise
         (found,) = ran.run(["noise"], {name: value.numpy() for name, value in inputs.items()})
         assert expected.abs().max() > 0.1
         largest = max(largest, float((expected - torch.from_numpy(found)).abs().max()))
@@ -81,8 +81,10 @@ def facts(data: bytes) -> dict[str, Any]:
 def test_the_file_computes_what_torch_computes(kind: str, tmp_path: Path) -> None:
     loaded = model(tmp_path, kind)
     data = export.to_onnx(loaded)
-    assert difference(data, loaded.model) < EQUAL
-    assert [each.name for each in session(data).get_inputs()] == ["x_t", "t", "label"][: 3 if loaded.model.label else 2]
+    assert difference(data, loaded) < EQUAL
+    assert [each.name for each in session(data).get_inputs()] == ["x_t", "t", "label"][
+        : 3 if loaded.network.label else 2
+    ]
     said = facts(data)
     assert said["data"]["shape"] == [*KINDS[kind][0].shape]
     assert said["data"]["classes"] == [*KINDS[kind][0].classes]
@@ -94,13 +96,13 @@ def test_the_file_computes_what_torch_computes(kind: str, tmp_path: Path) -> Non
 def test_in_16_bits_it_computes_what_the_rounded_network_computes(tmp_path: Path) -> None:
     loaded = model(tmp_path, "default")
     data = export.to_onnx(loaded, half=True)
-    network = export.rounded(loaded.model)
-    assert difference(data, network) < EQUAL
-    assert difference(data, loaded.model) > EQUAL
-    assert torch.equal(network.stem.weight, loaded.model.stem.weight.half().float())
+    network = export.rounded(loaded.network)
+    assert difference(data, loaded, network) < EQUAL
+    assert difference(data, loaded) > EQUAL
+    assert torch.equal(network.stem.weight, loaded.network.stem.weight.half().float())
     wide = [each for each in onnx.load_from_string(data).graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
     tables = [tuple(each.dims) for each in wide if each.dims]
-    assert sorted(tables) == [(20, 1, 1, 1), (20, 1, 1, 1), (20, 4)], "of the times alone, which are no weights"
+    assert sorted(tables) == [(20,), (20,), (20, 4)], "of the times alone, which are no weights"
     assert data == export.to_onnx(loaded, half=True)
 
 
@@ -108,8 +110,8 @@ def test_early_guide_and_walk_of_a_distilled_file(guided: Path, tmp_path: Path) 
     loaded = load_model(guided)
     data = export.to_onnx(loaded, "early")
     assert loaded.early
-    assert difference(data, loaded.early) < EQUAL
-    assert difference(data, loaded.model) > EQUAL
+    assert difference(data, loaded, loaded.early) < EQUAL
+    assert difference(data, loaded) > EQUAL
     said = facts(data)
     assert (said["network"], said["guides"], said["timesteps"]) == ("early", ["early"], [])
     assert said["class_counts"] == [0, 30, 0, 10, 0, 0, 0, 60, 0, 0]
@@ -126,9 +128,9 @@ def test_a_scheduler_of_diffusers_draws_with_it_what_this_library_draws(guided: 
     begin = torch.randn(1, *DIGITS.shape, generator=torch.Generator().manual_seed(0))
     label = torch.tensor([3])
     params = sampler(sampler="ddim", eta=0.0, guidance=1.0)
-    predict = noise_predictor(loaded, label, params, CPU)
+    denoise = guided_denoiser(loaded, label, params, CPU)
     with torch.inference_mode():
-        *_, last = sample_loop(predict, loaded.schedule, params, lambda: begin)
+        *_, last = p_sample_loop(denoise, loaded.schedule, params, lambda: begin)
     scheduler = diffusers.DDIMScheduler(
         num_train_timesteps=said["schedule"]["timesteps"],
         beta_start=said["schedule"]["beta_start"],
@@ -147,9 +149,9 @@ def test_command_writes_the_file(guided: Path, tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "new" / "tiny.onnx"
     call("export", "--model", guided, "--out", out, "--half", "--guide", "early")
     data = out.read_bytes()
-    early = load_model(guided).early
-    assert early
-    assert difference(data, export.rounded(early)) < EQUAL
+    loaded = load_model(guided)
+    assert loaded.early
+    assert difference(data, loaded, export.rounded(loaded.early)) < EQUAL
     assert capsys.readouterr() == (f"{out}: {len(data):,} bytes\n", "")
 
 
@@ -159,8 +161,8 @@ def test_refusals_leave_what_was_there(guided: Path, tmp_path: Path, monkeypatch
     plain = tiny_model(tmp_path, class_conditional=False)
     large = tmp_path / "large.safetensors"
     loaded = load_model(guided)
-    loaded.model.stem.weight.data[0, 0, 0, 0] = 70000
-    save_model(large, loaded.model, loaded.schedule, loaded.card.class_counts)
+    loaded.network.stem.weight.data[0, 0, 0, 0] = 70000
+    save_model(large, loaded.network, loaded.card.data, loaded.schedule, loaded.card.class_counts)
     refused: list[tuple[list[object], str]] = [
         (["--model", guided, "--out", tmp_path / "x.bin"], "--out .*x.bin: name a file that ends in .onnx"),
         (["--model", plain, "--out", out, "--guide", "early"], "--guide early: this model has no such guide"),

@@ -39,8 +39,6 @@ CARD = ModelCard(
 class Affine(nn.Module):
     """A denoiser whose estimate of the clean image is affine in x_t, for each t: exact for Gaussians."""
 
-    data = DIGITS.model_copy(update={"shape": (1, 4, 4)})
-
     def __init__(self, mean: float, deviation: float) -> None:
         super().__init__()
         signal = SCHEDULE.alphas_cumprod
@@ -60,8 +58,11 @@ def new_distillation(
 ) -> Distillation:
     """Of 8 steps, but for what is changed."""
     params = DistillParams.model_validate({**RECIPE, "images": images, **changes})
-    teacher = teacher or network(class_conditional=False)
-    return Distillation(LoadedModel(teacher, SCHEDULE, CARD), of or split(30), evaluations, params, CPU)
+    of = of or split(30)
+    data = DIGITS.model_copy(update={"shape": tuple(of.images.shape[1:])})
+    card = CARD.model_copy(update={"data": data})
+    loaded = LoadedModel(teacher or network(class_conditional=False), SCHEDULE, card)
+    return Distillation(loaded, of, evaluations, params, CPU)
 
 
 def gaussian(mean: float, deviation: float, evaluations: int, count: int = 4000, **changes: Any) -> Distillation:
@@ -80,7 +81,7 @@ def drawn(found: Distillation, count: int = 4000) -> Tensor:
     with torch.inference_mode():
         for t, s in zip(found.timesteps, [*found.timesteps[1:], None], strict=True):
             times = torch.full((count,), t)
-            estimate = schedule.predict_x_start(x_t, times, found.model(x_t, times, times))
+            estimate = found.student(x_t, times, times).x_start
             if s is None:
                 return estimate
             noise = torch.randn(x_t.shape, generator=source)
@@ -114,7 +115,7 @@ def test_the_student_moves_against_the_difference_of_auxiliary_and_teacher() -> 
     """What it draws grows where the auxiliary model, which learned it, sees less than the teacher."""
     found = gaussian(0.0, 0.3, 1, lr=1e-3)
     with torch.no_grad():
-        found.auxiliary.offset -= 0.2  # type: ignore[operator]
+        found.auxiliary.network.offset -= 0.2  # type: ignore[operator]
     before = drawn(found).mean()
     found._step_of_student()
     assert drawn(found).mean() - before == pytest.approx(1e-3, rel=0.1)  # a step of Adam

@@ -30,11 +30,11 @@ def test_the_model_file_has_the_student_and_its_timesteps(tmp_path: Path) -> Non
     header, *_, last = running.curve_of(found).decode().splitlines()
     assert header == "step,auxiliary,moments"
     assert [*map(float, last.split(","))] == pytest.approx([8, auxiliary, moments], abs=1e-6)
-    teacher = LoadedModel(found.teacher, SCHEDULE, CARD)
+    teacher = LoadedModel(network(), SCHEDULE, CARD)
     running.save_distilled(tmp_path / "model", found, teacher, {})
     loaded = load_model(tmp_path / "model")
     assert loaded.card.timesteps == found.timesteps
-    torch.testing.assert_close(loaded.model.state_dict(), found.model.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(loaded.network.state_dict(), found.model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("evaluations", "timesteps", "key"), [(21, (), "distill.steps"), (2, (19, 9), "distill")])

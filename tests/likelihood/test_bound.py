@@ -12,16 +12,15 @@ from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.likelihood.bound import (
+    Denoise,
     LikelihoodParams,
-    PredictNoise,
     bits_per_dimension,
     discretised_log_likelihood,
     prior_term,
     step_term,
     variational_bound,
 )
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, new_network
 from ddpm.pipeline.console import UserError
 from tests import small
 from tests.networks.random_weights import randomised
@@ -30,15 +29,9 @@ SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
 
 
-def denoiser(x_start: Tensor) -> PredictNoise:
-    """The noise that is right where `x_start` is the clean image."""
-
-    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
-        signal = SCHEDULE.sqrt_alphas_cumprod[t].view(-1, 1, 1, 1)
-        spread = SCHEDULE.sqrt_one_minus_alphas_cumprod[t].view(-1, 1, 1, 1)
-        return ((x_t - signal * x_start) / spread).float()
-
-    return predict_noise
+def denoiser(x_start: Tensor) -> Denoise:
+    """One that always sees `x_start`."""
+    return lambda x_t, t: x_start
 
 
 def images(count: int = 3) -> Tensor:
@@ -82,12 +75,12 @@ def test_prior_and_steps_are_divergences_of_normal_distributions() -> None:
 
 def test_all_steps_are_the_sum_of_all_terms_and_fewer_are_right_on_average() -> None:
     # The error does not depend on the noise, so neither do the terms; one stratum is one timestep.
-    x_start, predict = images(1), denoiser(0.5 * images(1))
-    exact = variational_bound(predict, SCHEDULE, x_start, 11, noises(1)).steps
+    x_start, denoise = images(1), denoiser(0.5 * images(1))
+    exact = variational_bound(denoise, SCHEDULE, x_start, 11, noises(1)).steps
     draw = torch.zeros_like(x_start)
-    terms = [step_term(predict, SCHEDULE, x_start, torch.full((1,), t), draw) for t in range(1, 12)]
+    terms = [step_term(denoise, SCHEDULE, x_start, torch.full((1,), t), draw) for t in range(1, 12)]
     torch.testing.assert_close(exact, torch.stack(terms).sum(0), rtol=1e-4, atol=0)
-    few = variational_bound(predict, SCHEDULE, x_start.expand(4000, -1, -1, -1), 2, noises(4000)).steps
+    few = variational_bound(denoise, SCHEDULE, x_start.expand(4000, -1, -1, -1), 2, noises(4000)).steps
     assert few.std() > 0
     assert few.mean().item() == pytest.approx(exact.item(), abs=3 * few.std().item() / 4000**0.5)
 
@@ -105,13 +98,11 @@ def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
     level = ((torch.randn(64, 1, 28, 28, generator=noises(1, 5)[0]) * 0.3 + 1) * 127.5).round().clamp(0, 255)
     x_start = level / 127.5 - 1
 
-    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         signal = schedule.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
-        spread = (1 - schedule.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
-        estimate = signal * 0.09 / (signal**2 * 0.09 + spread**2) * x_t
-        return ((x_t - signal * estimate) / spread).float()
+        return signal * 0.09 / (signal**2 * 0.09 + 1 - signal**2) * x_t
 
-    bound = variational_bound(predict_noise, schedule, x_start, 999, noises(64))
+    bound = variational_bound(denoise, schedule, x_start, 999, noises(64))
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
     nats = 0.5 * (snr[:-1] - snr[1:]) / (1 / 0.09 + snr[1:])
     assert bound.steps.mean().item() == pytest.approx(nats.sum().item() / math.log(2), rel=0.005)
@@ -127,7 +118,7 @@ PARAMS = LikelihoodParams(images=100, terms=3, seed=5)
 def loaded_model() -> LoadedModel:
     """One to which threes and sevens are very different."""
     params = small.unet_params(class_conditional=True, prediction="v")
-    model = randomised(UNet(params, SCHEDULE, small.DIGITS)).eval()
+    model = randomised(new_network(params, small.DIGITS, SCHEDULE.params)).eval()
     assert model.label
     with torch.no_grad():
         model.label.weight *= 10
@@ -140,8 +131,9 @@ def bits_by_hand(loaded: LoadedModel, name: str, given: Tensor, labels: Tensor) 
     """Of the four images that are taken from a split."""
     chosen = torch.randperm(len(given), generator=generator(5, f"likelihood {name}"))[:4]
     noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
+    denoiser = loaded.denoiser(small.CPU)
     bound = variational_bound(
-        lambda x_t, t: loaded.model(x_t, t, labels[chosen]), SCHEDULE, to_float(given[chosen]), 3, noise
+        lambda x_t, t: denoiser(x_t, t, labels[chosen]).x_start, SCHEDULE, to_float(given[chosen]), 3, noise
     )
     return bound.total.mean().item()
 
@@ -158,6 +150,6 @@ def test_each_image_of_a_random_subset_is_bounded_given_its_own_class() -> None:
         assert found[name]["bits_per_dim"] == pytest.approx(expected, abs=1e-5)
         assert abs(others - expected) > 2e-4
     with torch.no_grad():
-        next(loaded.model.parameters()).fill_(3e38)
+        next(loaded.network.parameters()).fill_(3e38)
     with pytest.raises(UserError, match=r"^likelihood: "):
         bits_per_dimension(loaded, splits, PARAMS, torch.device("cpu"))

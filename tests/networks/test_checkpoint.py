@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import load_model, save_model
+from ddpm.networks.checkpoint import load_model, new_network, save_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
@@ -24,12 +24,12 @@ COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
 def network(data: DataCard = DIGITS, seed: int = 0, **changes: object) -> UNet:
     """A tiny network in training mode with all weights and running statistics away from their start."""
     given = {"channels": (4, 6), "patch_size": 2, "attention": True, "class_conditional": True, "prediction": "v"}
-    return randomised(UNet(unet_params(**given | changes), SCHEDULE, data), seed)
+    return randomised(new_network(unet_params(**given | changes), data, SCHEDULE.params), seed)
 
 
 def outputs(model: UNet) -> Tensor:
     with torch.no_grad():
-        return model(normal(3, *model.data.shape), torch.tensor([0, 5, 11]), torch.tensor([3, 7, 7]))
+        return model(normal(3, *DIGITS.shape), torch.tensor([0, 5, 11]), torch.tensor([3, 7, 7]))
 
 
 def early_weights(**changes: Any) -> dict[str, Tensor]:
@@ -42,18 +42,18 @@ def test_a_model_comes_back_from_its_file_alone(
     tmp_path: Path, block: str, prediction: str, class_conditional: bool
 ) -> None:
     model = network(block=block, prediction=prediction, class_conditional=class_conditional)
-    save_model(tmp_path / "model", model, SCHEDULE, COUNTS, versions={"torch": "x"})
+    save_model(tmp_path / "model", model, DIGITS, SCHEDULE, COUNTS, versions={"torch": "x"})
     loaded = load_model(tmp_path / "model")
-    assert loaded.card.model == loaded.model.params == model.params
-    assert loaded.card.data == loaded.model.data == DIGITS
+    assert loaded.card.model == loaded.network.params == model.params
+    assert loaded.card.data == DIGITS
     assert loaded.card.schedule == loaded.schedule.params == SCHEDULE.params
     assert (loaded.card.class_counts, loaded.card.classes) == (COUNTS, (3, 7))
     assert torch.equal(loaded.schedule.alphas_cumprod, SCHEDULE.alphas_cumprod)
-    assert not any(module.training for module in loaded.model.modules())
+    assert not any(module.training for module in loaded.network.modules())
     assert load_arrays(tmp_path / "model")[1]["versions"] == {"torch": "x"}
-    torch.testing.assert_close(loaded.model.state_dict(), model.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(loaded.network.state_dict(), model.state_dict(), rtol=0, atol=0)
     # The loaded network's weights are channels-last, and sums in another order.
-    torch.testing.assert_close(outputs(loaded.model), outputs(model.eval()), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs(loaded.network), outputs(model.eval()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -69,20 +69,20 @@ def test_guides_come_back_with_the_early_weights_and_saving_again_gives_equal_by
     tmp_path: Path, early: bool, unlabelled: bool, guides: tuple[str, ...]
 ) -> None:
     path, weights = tmp_path / "model", early_weights() if early else None
-    save_model(path, network(), SCHEDULE, COUNTS, early=weights, unlabelled=unlabelled)
+    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, early=weights, unlabelled=unlabelled)
     loaded = load_model(path)
     assert loaded.card.guides == guides
     found = loaded.early.state_dict() if loaded.early else None
     torch.testing.assert_close(dict(found) if found else None, weights, rtol=0, atol=0)
     assert loaded.early is None or not loaded.early.training
     facts: dict[str, Any] = {"early": found, "unlabelled": unlabelled}
-    save_model(tmp_path / "again", loaded.model, loaded.schedule, loaded.card.class_counts, **facts)
+    save_model(tmp_path / "again", loaded.network, loaded.card.data, loaded.schedule, COUNTS, **facts)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> str:
     """What is said of a model file whose card and weights are changed, without its name."""
-    save_model(path, network(), SCHEDULE, COUNTS, early=early_weights())
+    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, early=early_weights())
     arrays, metadata = load_arrays(path)
     arrays = {name: array.clone() for name, array in arrays.items()}
     change(metadata["card"], arrays)
@@ -159,7 +159,7 @@ def test_a_card_of_wrong_values_is_refused_by_key(tmp_path: Path, change: dict[s
 def test_what_files_may_lack_and_what_they_may_not(tmp_path: Path) -> None:
     path = tmp_path / "model"
     assert refusal(path, lambda card, _: card.pop("data")).startswith("1 invalid\n  data: missing")
-    save_model(path, network(FRUITS), SCHEDULE, (5, 0, 7))
+    save_model(path, network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
     arrays, metadata = load_arrays(path)
     del metadata["card"]["guides"], metadata["card"]["timesteps"]
     save_arrays(path, arrays, metadata)

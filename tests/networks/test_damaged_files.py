@@ -13,8 +13,7 @@ from ddpm.classifier.model import Classifier, ClassifierParams, features_and_log
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import load_split, save_split
-from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import load_model, new_network, save_model
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import draw_batch
@@ -26,8 +25,9 @@ CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 def model(path: Path) -> None:
-    schedule = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
-    save_model(path, randomised(UNet(unet_params(), schedule, DIGITS)), schedule, (0, 5, *[0] * 8))
+    schedule = ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5)
+    network = randomised(new_network(unet_params(), DIGITS, schedule))
+    save_model(path, network, DIGITS, NoiseSchedule(schedule), (0, 5, *[0] * 8))
 
 
 def classifier(path: Path) -> None:

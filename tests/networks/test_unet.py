@@ -1,19 +1,16 @@
-"""The network: the article's shapes and count, what it predicts and what it is told."""
+"""The network: the article's shapes and count, and what it is told."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.networks.blocks import time_embedding
 from ddpm.networks.unet import UNet, UNetParams
 from tests.networks.random_weights import normal, randomised
 from tests.small import DIGITS, FRUITS, unet_params
 
-REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5))
 ARTICLE = unet_params(channels=(64, 128, 256), time_embed_dim=32, block="double_conv", patch_size=1)
 BLOCKS = pytest.mark.parametrize("block", ["double_conv", "residual"])
 
@@ -23,12 +20,16 @@ def tiny(block: str = "residual", levels: int = 2, patch_size: int = 2, **change
     return unet_params(channels=(4, 6, 8)[:levels], block=block, patch_size=patch_size, **given)
 
 
+def network(params: UNetParams, data: DataCard = DIGITS, timesteps: int = 10) -> UNet:
+    return UNet(params, data.shape, len(data.classes), timesteps)
+
+
 def test_article_has_its_count_of_parameters() -> None:
-    assert sum(weight.numel() for weight in UNet(ARTICLE, REFERENCE, DIGITS).parameters()) == 1_884_097
+    assert sum(weight.numel() for weight in network(ARTICLE, timesteps=1000).parameters()) == 1_884_097
 
 
 def test_article_has_its_shapes_and_wiring() -> None:
-    model = UNet(ARTICLE, REFERENCE, DIGITS).eval()
+    model = network(ARTICLE, timesteps=1000).eval()
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
@@ -68,22 +69,22 @@ def test_the_output_is_like_the_input_and_each_image_is_told_its_own_time_and_la
     block: str, data: DataCard, levels: int, patch_size: int, attention: bool
 ) -> None:
     # In float64, for the time moves untrained tiny networks only a little.
-    params = tiny(block, levels, patch_size, attention=attention, class_conditional=True, prediction="v")
-    model = randomised(UNet(params, SCHEDULE, data)).double().eval()
+    params = tiny(block, levels, patch_size, attention=attention, class_conditional=True)
+    model = randomised(network(params, data)).double().eval()
     x_t, t, labels = normal(2, *data.shape).double(), torch.tensor([3, 9]), torch.tensor([0, 2])
     with torch.no_grad():
-        pred_noise, earlier, other = (
+        output, earlier, other = (
             model(x_t, *told) for told in ((t, labels), (torch.tensor([3, 2]), labels), (t, torch.tensor([0, 1])))
         )
-    assert (pred_noise.shape, pred_noise.dtype) == (x_t.shape, x_t.dtype)
+    assert (output.shape, output.dtype) == (x_t.shape, x_t.dtype)
     for changed in (earlier, other):
-        assert torch.equal(changed[0], pred_noise[0])
-        assert (changed[1] - pred_noise[1]).abs().max() > 1e-5
+        assert torch.equal(changed[0], output[0])
+        assert (changed[1] - output[1]).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])
 def test_patches_keep_pixels_and_colours_in_place(patch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = UNet(unet_params(channels=(48,), block="double_conv", patch_size=patch_size), SCHEDULE, FRUITS)
+    model = network(unet_params(channels=(48,), block="double_conv", patch_size=patch_size), FRUITS)
     # Nothing happens between patching and its inverse: what goes in must come out where it was.
     width = 3 * patch_size**2
     monkeypatch.setattr(model.bottleneck[0], "forward", lambda x, embedding: x)
@@ -93,49 +94,19 @@ def test_patches_keep_pixels_and_colours_in_place(patch_size: int, monkeypatch: 
     assert torch.equal(model(x_t, torch.tensor([0, 1])), x_t)
 
 
-def test_tables_are_rebuilt_and_not_stored() -> None:
-    model = UNet(tiny(), SCHEDULE, DIGITS)
+def test_the_table_is_rebuilt_and_not_stored() -> None:
+    model = network(tiny())
     assert torch.equal(model.time_table, time_embedding(10, 4))
-    assert torch.equal(model.signal.flatten(), SCHEDULE.sqrt_alphas_cumprod.float())
-    assert torch.equal(model.spread.flatten(), SCHEDULE.sqrt_one_minus_alphas_cumprod.float())
     assert sorted(model.state_dict()) == sorted(name for name, _ in model.named_parameters())
 
 
-def test_the_velocity_of_theory_gives_the_noise_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Salimans and Ho 2022 (arXiv:2202.00512): v = sqrt(abar) eps - sqrt(1 - abar) x_0.
-    x_start, noise, t = normal(3, 1, 28, 28), normal(3, 1, 28, 28, seed=2), torch.tensor([0, 5, 9])
-    alpha_bar = SCHEDULE.alphas_cumprod[t].float().view(3, 1, 1, 1)
-    velocity = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_start
-    model = UNet(tiny(levels=1, patch_size=1, prediction="v"), SCHEDULE, DIGITS)
-    monkeypatch.setattr(model.head, "forward", lambda _: velocity)
-    torch.testing.assert_close(model(SCHEDULE.q_sample(x_start, t, noise), t), noise, rtol=1e-5, atol=1e-6)
-
-
-def test_velocity_keeps_nearly_pure_noise_through_bfloat16() -> None:
-    model = randomised(UNet(tiny(prediction="v"), REFERENCE, DIGITS)).eval()
-    plain = UNet(tiny(), REFERENCE, DIGITS).eval()
-    plain.load_state_dict(model.state_dict())
-    x_t, t = normal(2, 1, 28, 28), torch.tensor([999, 999])
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        velocity, pred_noise = plain(x_t, t), model(x_t, t)
-    assert velocity.dtype == torch.bfloat16
-    assert pred_noise.dtype == torch.float32
-    alpha_bar = REFERENCE.alphas_cumprod[999].float()
-    expected = (1 - alpha_bar).sqrt() * x_t + alpha_bar.sqrt() * velocity.float()
-    torch.testing.assert_close(pred_noise, expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("prediction", ["noise", "v"])
-def test_a_residual_network_starts_by_predicting_exactly_nothing(prediction: str) -> None:
-    model = UNet(tiny(prediction=prediction), SCHEDULE, DIGITS)
-    x_t, t = normal(2, 1, 28, 28), torch.tensor([0, 9])
-    spread = SCHEDULE.sqrt_one_minus_alphas_cumprod[t].float().view(2, 1, 1, 1)
-    assert torch.equal(model(x_t, t), spread * x_t if prediction == "v" else torch.zeros_like(x_t))
+def test_a_residual_network_starts_by_predicting_exactly_nothing() -> None:
+    assert not network(tiny())(normal(2, 1, 28, 28), torch.tensor([0, 9])).any()
 
 
 @BLOCKS
 def test_a_label_is_a_learned_vector_that_joins_the_time(block: str) -> None:
-    model = randomised(UNet(tiny(block, class_conditional=True), SCHEDULE, DIGITS)).eval()
+    model = randomised(network(tiny(block, class_conditional=True))).eval()
     told: list[Tensor] = []
     for part in (*model.down, *model.bottleneck, *model.up):
         part.register_forward_hook(lambda _, given, __: told.append(given[1]))
@@ -154,9 +125,7 @@ def test_a_label_is_a_learned_vector_that_joins_the_time(block: str) -> None:
 
 
 def test_labels_cost_a_vector_each_and_are_needed_by_those_who_have_them_alone() -> None:
-    plain, conditional = (
-        randomised(UNet(tiny(class_conditional=each), SCHEDULE, DIGITS)).eval() for each in (False, True)
-    )
+    plain, conditional = (randomised(network(tiny(class_conditional=each))).eval() for each in (False, True))
     assert conditional.state_dict().keys() - plain.state_dict().keys() == {"label.weight"}
     assert conditional.label.weight.shape == (10, 4)
     x_t, t = normal(2, 1, 28, 28), torch.tensor([2, 9])
@@ -168,7 +137,7 @@ def test_labels_cost_a_vector_each_and_are_needed_by_those_who_have_them_alone()
 @pytest.mark.parametrize("attention", [False, True])
 @BLOCKS
 def test_in_evaluation_an_image_does_not_depend_on_the_others(block: str, attention: bool) -> None:
-    model = randomised(UNet(tiny(block, attention=attention), SCHEDULE, DIGITS)).eval()
+    model = randomised(network(tiny(block, attention=attention))).eval()
     x_t, t = normal(3, 1, 28, 28), torch.tensor([2, 5, 9])
     others, other_t = 5 * normal(3, 1, 28, 28, seed=2), torch.tensor([9, 5, 0])
     others[1] = x_t[1]

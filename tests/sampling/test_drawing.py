@@ -47,13 +47,13 @@ def test_an_image_is_that_of_seed_and_index_alone(loaded: LoadedModel, params: A
 
 def test_the_network_draws_in_evaluation_mode_and_leaves_no_mode_behind(loaded: LoadedModel) -> None:
     modes = []
-    nn.Module.register_forward_pre_hook(loaded.model, lambda module, _: modes.append(module.training))
-    before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    nn.Module.register_forward_pre_hook(loaded.network, lambda module, _: modes.append(module.training))
+    before = {name: weight.clone() for name, weight in loaded.network.state_dict().items()}
     for step in draw_batch(loaded, sampler(), 0, [0, 1], CPU):
         assert not torch.is_inference_mode_enabled()
         assert not step.x_prev.requires_grad
     assert modes == [False] * 10
-    torch.testing.assert_close(dict(loaded.model.state_dict()), before, rtol=0, atol=0)
+    torch.testing.assert_close(dict(loaded.network.state_dict()), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_no_draw_gives_a_class_that_the_model_has_not_seen(
 
 def test_the_network_is_told_the_labels_that_were_drawn_and_draws_by_them(tmp_path: Path) -> None:
     loaded, told = tiny_model(tmp_path, counts=COUNTS), []
-    nn.Module.register_forward_pre_hook(loaded.model, lambda _, given: told.append(given[2]))
+    nn.Module.register_forward_pre_hook(loaded.network, lambda _, given: told.append(given[2]))
     mixed, labels = draw(loaded, [*range(8)]), draw_labels(loaded.card, sampler(), 0, range(8))
     assert len(told) == 10
     assert all(torch.equal(each, labels) for each in told)
@@ -161,6 +161,6 @@ def test_a_distilled_model_draws_by_the_timesteps_of_its_file(params: Any, tmp_p
     for t, s in zip(WALK, [*WALK[1:], None], strict=True):
         times = torch.tensor([t, t])
         with torch.inference_mode():
-            estimate = schedule.predict_x_start(x_t, times, loaded.model(x_t, times, labels))
+            estimate = loaded.denoiser(CPU)(x_t, times, labels).x_start
         x_t = estimate if s is None else schedule.q_between(estimate, x_t, torch.tensor([s, s]), times, noise())
     torch.testing.assert_close(steps[-1].x_prev, x_t, rtol=0, atol=1e-4)

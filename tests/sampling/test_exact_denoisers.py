@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.sampling.guidance import PredictNoise
-from ddpm.sampling.samplers import SamplerParams, sample_loop, spaced_timesteps
+from ddpm.sampling.guidance import Denoise
+from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
 from tests.sampling.walks import REFERENCE, noise_from, normals, sampler
 
 
-def gaussian_denoiser(mean: Tensor | float, deviation: float) -> PredictNoise:
-    """The exact expected noise in x_t where the data is N(mean, deviation^2): for 0, a single point."""
+def gaussian_denoiser(mean: Tensor | float, deviation: float) -> Denoise:
+    """The exact expected x_0 given x_t where the data is N(mean, deviation^2): for 0, a single point."""
 
-    def predict_noise(x_t: Tensor, t: int) -> Tensor:
+    def denoise(x_t: Tensor, t: int) -> Tensor:
         alpha_bar = REFERENCE.alphas_cumprod[t]
-        variance = alpha_bar * deviation**2 + 1 - alpha_bar
-        return (1 - alpha_bar).sqrt() * (x_t - alpha_bar.sqrt() * mean) / variance
+        gain = alpha_bar.sqrt() * deviation**2 / (alpha_bar * deviation**2 + 1 - alpha_bar)
+        return mean + gain * (x_t - alpha_bar.sqrt() * mean)
 
-    return predict_noise
+    return denoise
 
 
 @pytest.mark.parametrize("steps", [None, 50, 3, 1])
@@ -37,7 +37,7 @@ def gaussian_denoiser(mean: Tensor | float, deviation: float) -> PredictNoise:
 def test_a_known_x_start_is_recovered(params: SamplerParams, steps: int | None) -> None:
     x_start = next(normals(seed=9)).clamp(-1, 1)
     params = params.model_copy(update={"steps": steps})
-    walk = list(sample_loop(gaussian_denoiser(x_start, 0), REFERENCE, params, noise_from(normals())))
+    walk = list(p_sample_loop(gaussian_denoiser(x_start, 0), REFERENCE, params, noise_from(normals())))
     for step in walk:
         torch.testing.assert_close(step.pred_x_start, x_start, rtol=0, atol=1e-11)
     torch.testing.assert_close(walk[-1].x_prev, x_start, rtol=0, atol=1e-12)
@@ -54,7 +54,7 @@ def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tu
     alpha_bar = REFERENCE.alphas_cumprod[-1]
     first = alpha_bar.sqrt() * mean + (alpha_bar * deviation**2 + 1 - alpha_bar).sqrt() * unit[0]
     noise = noise_from(iter([first, *unit[1:]]))
-    for step in sample_loop(gaussian_denoiser(mean, deviation), REFERENCE, params, noise):
+    for step in p_sample_loop(gaussian_denoiser(mean, deviation), REFERENCE, params, noise):
         base = step.x_prev[0]
         yield step.t, base.item(), (step.x_prev - base).square().sum().item()
 
@@ -106,7 +106,7 @@ def errors_half_way(name: str, steps: int) -> float:
     """How far x_t is from the exact solution of the probability-flow equation at t = 499, for Gaussian data."""
     mean, deviation = 0.3, 0.5
     walk = list(
-        sample_loop(
+        p_sample_loop(
             gaussian_denoiser(mean, deviation), REFERENCE, sampler(name, steps=steps, eta=0.0), noise_from(normals())
         )
     )

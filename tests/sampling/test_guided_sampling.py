@@ -12,10 +12,10 @@ from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import NO_LABEL
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import draw_labels
-from ddpm.sampling.guidance import PredictNoise
-from ddpm.sampling.samplers import SamplerParams, sample_loop
+from ddpm.sampling.guidance import Denoise
+from ddpm.sampling.samplers import SamplerParams, p_sample_loop
 from tests.sampling.walks import TEN, draw, sampler, tiny_model
-from tests.small import FRUITS
+from tests.small import CPU, FRUITS
 
 INTERVAL = (-2.0, 1.5)
 INSIDE = [t for t in range(10) if INTERVAL[0] <= TEN.alphas_cumprod[t].logit() <= INTERVAL[1]]
@@ -27,22 +27,22 @@ def guidance(guide: str, strength: float = 2.5, **changes: Any) -> SamplerParams
     return sampler(**given | changes)
 
 
-def by_hand(loaded: LoadedModel, params: SamplerParams, labels: Tensor) -> PredictNoise:
+def by_hand(loaded: LoadedModel, params: SamplerParams, labels: Tensor) -> Denoise:
     """The combination, of one network's answer at a time."""
 
-    def predict_noise(x_t: Tensor, t: int) -> Tensor:
+    def denoise(x_t: Tensor, t: int) -> Tensor:
         times = torch.full((len(x_t),), t)
-        pred_noise: Tensor = loaded.model(x_t, times, labels)
+        pred_x_start = loaded.denoiser(CPU)(x_t, times, labels).x_start
         if t not in INSIDE:
-            return pred_noise
+            return pred_x_start
         if params.guide == "early":
             assert loaded.early
-            of_guide = loaded.early(x_t, times, labels)
+            of_guide = loaded.denoiser(CPU, loaded.early)(x_t, times, labels).x_start
         else:
-            of_guide = loaded.model(x_t, times, torch.full_like(labels, NO_LABEL))
-        return params.guidance * pred_noise + (1 - params.guidance) * of_guide
+            of_guide = loaded.denoiser(CPU)(x_t, times, torch.full_like(labels, NO_LABEL)).x_start
+        return params.guidance * pred_x_start + (1 - params.guidance) * of_guide
 
-    return predict_noise
+    return denoise
 
 
 def calls_of(network: nn.Module | None) -> list[tuple[int, list[int]]]:
@@ -74,8 +74,8 @@ def test_drawing_is_by_the_written_out_combination(
     params = guidance(guide, strength, **walk)
     noise = ImageNoise(4, indices, loaded.card.data.shape)
     with torch.inference_mode():
-        predict_noise = by_hand(loaded, params, draw_labels(loaded.card, params, 4, indices))
-        *_, expected = sample_loop(predict_noise, loaded.schedule, params, noise)
+        denoise = by_hand(loaded, params, draw_labels(loaded.card, params, 4, indices))
+        *_, expected = p_sample_loop(denoise, loaded.schedule, params, noise)
     drawn = draw(loaded, indices, params, seed=4)
     scale = expected.x_prev.abs().max().item()
     torch.testing.assert_close(drawn, expected.x_prev, rtol=0, atol=1e-4 * scale)
@@ -87,12 +87,12 @@ def test_the_guide_is_asked_within_the_interval_alone_and_with_a_guidance_of_1_n
     guide: str, strength: float, tmp_path: Path
 ) -> None:
     loaded, params = tiny_model(tmp_path, **BOTH), guidance(guide, strength)  # type: ignore[arg-type]
-    asked, of_early = calls_of(loaded.model), calls_of(loaded.early)
+    asked, of_early = calls_of(loaded.network), calls_of(loaded.early)
     draw(loaded, [5, 6], params)
     labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
-    both, walk = [*labels, NO_LABEL, NO_LABEL], range(9, -1, -1)
-    inside = INSIDE if strength != 1 else []
-    assert asked == [(t, both if guide == "unlabelled" and t in inside else labels) for t in walk]
+    inside, untold = INSIDE if strength != 1 else [], [NO_LABEL, NO_LABEL]
+    expected = [[(t, labels), (t, untold)][: 1 + (guide == "unlabelled" and t in inside)] for t in range(9, -1, -1)]
+    assert asked == [call for calls in expected for call in calls]
     assert of_early == [(t, labels) for t in reversed(inside) if guide == "early"]
 
 

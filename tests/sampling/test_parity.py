@@ -7,8 +7,17 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from ddpm.sampling.samplers import Step, sample_loop
-from tests.sampling.walks import REFERENCE, SHAPE, assert_same_walk, fake_model, noise_from, normals, sampler
+from ddpm.sampling.samplers import Step, p_sample_loop
+from tests.sampling.walks import (
+    REFERENCE,
+    SHAPE,
+    assert_same_walk,
+    fake_denoise,
+    fake_model,
+    noise_from,
+    normals,
+    sampler,
+)
 
 
 def to_float64(scheduler: DDPMScheduler | DDIMScheduler) -> None:
@@ -85,7 +94,7 @@ def diffusers_dpmpp_2m(walk: list[int], stochastic: bool, clip: bool, seed: int 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [None, 100, 64, 7, 1])
 def test_ddpm_walks_as_diffusers_fixed_small(steps: int | None, clip: bool) -> None:
-    ours = list(sample_loop(fake_model, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
+    ours = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
     assert_same_walk(ours, list(diffusers_ddpm(steps or 1000, "fixed_small", clip)))
 
 
@@ -93,7 +102,7 @@ def test_ddpm_walks_as_diffusers_fixed_small(steps: int | None, clip: bool) -> N
 @pytest.mark.parametrize("steps", [None, 100, 7])
 def test_ddpm_with_variance_beta_walks_as_diffusers_fixed_large(steps: int | None, clip: bool) -> None:
     params = sampler(steps=steps, clip=clip, variance="beta")
-    ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))
+    ours = list(p_sample_loop(fake_denoise, REFERENCE, params, noise_from(normals())))
     theirs = list(diffusers_ddpm(steps or 1000, "fixed_large", clip))
     # At a last timestep that is not 0, diffusers adds noise of variance beta to the finished image; we add none.
     last = None if ours[-1].t == 0 else -1
@@ -106,7 +115,7 @@ def test_ddpm_with_variance_beta_walks_as_diffusers_fixed_large(steps: int | Non
 @pytest.mark.parametrize("steps", [1000, 50, 4])
 def test_ddim_walks_as_diffusers(steps: int, eta: float, clip: bool) -> None:
     ours = list(
-        sample_loop(fake_model, REFERENCE, sampler("ddim", steps=steps, eta=eta, clip=clip), noise_from(normals()))
+        p_sample_loop(fake_denoise, REFERENCE, sampler("ddim", steps=steps, eta=eta, clip=clip), noise_from(normals()))
     )
     assert_same_walk(ours, list(diffusers_ddim(steps, eta, clip)))
 
@@ -117,7 +126,7 @@ def test_ddim_walks_as_diffusers(steps: int, eta: float, clip: bool) -> None:
 @pytest.mark.parametrize("steps", [100, 20, 5, 2, 1])
 def test_dpmpp_2m_walks_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
     params = sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip)
-    ours = list(sample_loop(fake_model, REFERENCE, params, noise_from(normals())))
+    ours = list(p_sample_loop(fake_denoise, REFERENCE, params, noise_from(normals())))
     theirs = list(diffusers_dpmpp_2m([step.t for step in ours], stochastic=eta == 1, clip=clip))
     for our, their in zip(ours, theirs, strict=True):
         # diffusers rounds every x_t to float32, and the network bends the difference.

@@ -1,4 +1,4 @@
-"""The reverse process: its steps by hand, what it draws and what it shows the network."""
+"""The reverse process: its steps by hand, what it draws and what it shows the denoiser."""
 
 from fractions import Fraction
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from ddpm.sampling.samplers import SamplerParams, sample_loop, spaced_timesteps
-from tests.sampling.walks import REFERENCE, assert_same_walk, fake_model, noise_from, normals, sampler
+from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
+from tests.sampling.walks import REFERENCE, assert_same_walk, fake_denoise, noise_from, normals, sampler
 
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_clip_bounds_every_estimate_and_matters(clip: bool) -> None:
-    walk = list(sample_loop(fake_model, REFERENCE, sampler(steps=20, clip=clip), noise_from(normals())))
+    walk = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=20, clip=clip), noise_from(normals())))
     highest = max(step.pred_x_start.abs().max().item() for step in walk)
     assert highest == 1 if clip else highest > 1
 
@@ -25,9 +25,9 @@ def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
     cut = NoiseSchedule(ScheduleParams(timesteps=t + 1, beta_start=1e-4, beta_end=REFERENCE.betas[t].item()))
     draws = normals()
     x_t, z = next(draws), next(draws)
-    first = next(sample_loop(fake_model, cut, sampler(clip=clip), noise_from(normals())))
+    first = next(p_sample_loop(fake_denoise, cut, sampler(clip=clip), noise_from(normals())))
     index = torch.full((3,), t)
-    pred_x_start = REFERENCE.predict_x_start(x_t, index, fake_model(x_t, t))
+    pred_x_start = fake_denoise(x_t, t)
     pred_x_start = pred_x_start.clamp(-1, 1) if clip else pred_x_start
     mean, variance = REFERENCE.q_posterior(pred_x_start, x_t, index)
     assert first.t == t
@@ -38,8 +38,8 @@ def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [None, 30])
 def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(steps: int | None, clip: bool) -> None:
-    ddpm = list(sample_loop(fake_model, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
-    ddim = list(sample_loop(fake_model, REFERENCE, sampler("ddim", steps=steps, clip=clip), noise_from(normals())))
+    ddpm = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
+    ddim = list(p_sample_loop(fake_denoise, REFERENCE, sampler("ddim", steps=steps, clip=clip), noise_from(normals())))
     assert_same_walk(ddim, ddpm)
 
 
@@ -63,18 +63,18 @@ def test_noise_is_drawn_at_the_start_and_at_every_step_but_the_last(params: Samp
         drawn += 1
         return next(source)
 
-    list(sample_loop(fake_model, REFERENCE, params, noise))
+    list(p_sample_loop(fake_denoise, REFERENCE, params, noise))
     assert drawn == draws
 
 
-def test_the_network_sees_x_t_and_t() -> None:
+def test_the_denoiser_sees_x_t_and_t() -> None:
     seen = []
 
-    def predict_noise(x_t: Tensor, t: int) -> Tensor:
+    def denoise(x_t: Tensor, t: int) -> Tensor:
         seen.append((x_t, t))
-        return fake_model(x_t, t)
+        return fake_denoise(x_t, t)
 
-    walk = list(sample_loop(predict_noise, REFERENCE, sampler(steps=4), noise_from(normals())))
+    walk = list(p_sample_loop(denoise, REFERENCE, sampler(steps=4), noise_from(normals())))
     assert [t for _, t in seen] == [step.t for step in walk] == [999, 749, 499, 249]
     assert torch.equal(seen[0][0], next(normals()))
     for step, (x_t, _) in zip(walk[:-1], seen[1:], strict=True):
@@ -129,7 +129,7 @@ def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
 
 def walked(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
     params = sampler(name, steps=steps, spacing=spacing, clip=True)
-    *_, last = sample_loop(lambda x_t, _: 0.9 * x_t, schedule, params, noise_from(normals()))
+    *_, last = p_sample_loop(lambda x_t, _: 0.9 * x_t, schedule, params, noise_from(normals()))
     return last.x_prev
 
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
 from ddpm.sampling.drawing import draw_batch
 from ddpm.sampling.samplers import SamplerParams, Step
 from tests.networks.random_weights import randomised
@@ -37,8 +36,14 @@ def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
 
 
 def fake_model(x_t: Tensor, t: int) -> Tensor:
-    """Stands for a network: any fixed function, bent enough that no coefficient can hide."""
+    """Stands for a network that predicts the noise: any fixed function, bent enough that no coefficient can hide."""
     return 0.8 * torch.sin(1.3 * x_t + 0.01 * t) + 0.1 * x_t
+
+
+def fake_denoise(x_t: Tensor, t: int) -> Tensor:
+    """The estimate of x_0 that its noise implies."""
+    abar = REFERENCE.alphas_cumprod[t]
+    return (x_t - (1 - abar).sqrt() * fake_model(x_t, t)) / abar.sqrt()
 
 
 def normals(seed: int = 0) -> Iterator[Tensor]:
@@ -70,14 +75,14 @@ def tiny_model(
 ) -> LoadedModel:
     """A tiny model through its file, and another that stands for what it was early; none of their weights zero."""
     given = {"channels": (4, 8), "patch_size": 2, "class_conditional": True, "prediction": "v", **changes}
-    now, before = (randomised(UNet(unet_params(**given), TEN, data), seed).train() for seed in (0, 1))
+    now, before = (randomised(new_network(unet_params(**given), data, TEN.params), seed).train() for seed in (0, 1))
     for network in (now, before):
         if network.label:
             network.label.weight.data *= 10  # loud beside the time
     path = folder / "model.safetensors"
     counts = counts or tuple(range(1, len(data.classes) + 1))
     guide = before.state_dict() if early else None
-    save_model(path, now, TEN, counts, early=guide, unlabelled=unlabelled, timesteps=timesteps)
+    save_model(path, now, data, TEN, counts, early=guide, unlabelled=unlabelled, timesteps=timesteps)
     return load_model(path)
 
 

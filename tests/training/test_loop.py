@@ -11,7 +11,7 @@ from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import new_network
 from ddpm.parallel.world import World
 from ddpm.training.loop import Training
 from tests.ranks import in_two_ranks
@@ -20,6 +20,7 @@ from tests.training.trainings import (
     SCHEDULE,
     assert_equal,
     assert_equal_weights,
+    denoiser,
     ends,
     finished,
     losses,
@@ -56,7 +57,7 @@ def test_one_step_is_adam_on_the_mean_squared_error(
     alpha_bar = (1 - torch.linspace(0.01, 0.5, 20, dtype=torch.float64)).cumprod(0)[expected_t].view(4, 1, 1, 1)
     signal, spread = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
     x_t = signal * x_start + spread * noise
-    pred_noise = by_hand.train()(x_t, expected_t, share.labels)
+    pred_noise = denoiser(by_hand.train())(x_t, expected_t, share.labels).noise
     expected = (pred_noise - noise).square().flatten(1).mean(1)
     # The velocity that a predicted noise implies is the v for which noise = spread x_t + signal v.
     pred_velocity, velocity = (pred_noise - spread * x_t) / signal, signal * noise - spread * x_start
@@ -91,12 +92,12 @@ def test_the_density_decides_the_timesteps_of_training_and_not_those_of_validati
 def test_training_overfits_one_image() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(unet_params(channels=(32,), time_embed_dim=8), SCHEDULE, DIGITS)
+        model = new_network(unet_params(channels=(32,), time_embed_dim=8), DIGITS, SCHEDULE.params)
     one = split(1)
     black_or_white = (one.images // 128 * 255).expand(16, -1, -1, -1)
     image = Split(black_or_white, one.labels.expand(16))
     params = recipe(epochs=300, batch_size=16, lr=5e-3, lr_decay="cosine", warmup_steps=10, log_every=50)
-    training = Training(model, SCHEDULE, image, image, params, CPU)
+    training = Training(model, DIGITS, SCHEDULE, image, image, params, CPU)
     # A fresh network predicts nothing, and noise has a mean square of 1.
     assert validated(training).nanmean().item() == pytest.approx(1, rel=0.02)
     found = losses(training)

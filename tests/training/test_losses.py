@@ -13,6 +13,7 @@ from ddpm.images.pixels import to_float
 from ddpm.training.loop import Logged
 from tests.training.trainings import (
     SCHEDULE,
+    denoiser,
     ends,
     new_training,
     recorded,
@@ -40,7 +41,8 @@ def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
         t = draw_timesteps(len(x_start), uniform(20), "stratified", source)
         noise = torch.randn(x_start.shape, generator=source)
         with torch.no_grad():
-            pred_noise = copy.deepcopy(training.model).eval()(SCHEDULE.q_sample(x_start, t, noise), t, labels)
+            network = copy.deepcopy(training.model).eval()
+            pred_noise = denoiser(network)(SCHEDULE.q_sample(x_start, t, noise), t, labels).noise
         timesteps.append(t)
         losses.append((pred_noise - noise).square().mean(dim=(1, 2, 3)))
     expected = by_bucket(torch.cat(timesteps), torch.cat(losses))

@@ -10,7 +10,6 @@ import torch
 from ddpm.networks.checkpoint import load_model
 from ddpm.parallel.world import ALONE
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_whole
 from ddpm.training.curves import Curves
 from ddpm.training.loop import Training
 from ddpm.training.running import environment_of, run_training, save_trained, summary_of
@@ -29,14 +28,15 @@ class Ticks:
         self.count += 1
 
 
-def written_to(folder: Path) -> Curves:
-    return Curves(20, lambda name, data: write_whole(folder / name, data))
+def curves_in(folder: Path) -> Curves:
+    folder.mkdir(exist_ok=True)
+    return Curves(20, lambda name, data: (folder / name).write_bytes(data))
 
 
 def ran(folder: Path, **changes: Any) -> tuple[Training, Setup, Curves]:
     setup = setup_of(batch_size=10, log_every=3, **changes)
     training = new_training(setup, SCHEDULE.params, None, CPU)
-    curves, ticks = written_to(folder), Ticks()
+    curves, ticks = curves_in(folder), Ticks()
     run_training("train", training, curves, ticks)  # type: ignore[arg-type]
     assert ticks.count == training.step + 2, "after every step, and at the ends of both epochs"
     return training, setup, curves
@@ -45,7 +45,7 @@ def ran(folder: Path, **changes: Any) -> tuple[Training, Setup, Curves]:
 def test_curves_are_the_events_of_the_training_also_after_a_resumption(tmp_path: Path) -> None:
     training, _, curves = ran(tmp_path)
     curves.write()
-    tables = {path.stem: pd.read_csv(path) for path in tmp_path.iterdir()}
+    tables = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
     assert {name: list(table.columns) for name, table in tables.items()} == {
         "loss": ["step", "train_loss"],
         "validation": ["step", "validation_loss"],
@@ -56,7 +56,7 @@ def test_curves_are_the_events_of_the_training_also_after_a_resumption(tmp_path:
     assert tables["loss"]["step"].tolist() == [*range(3, steps, 3), steps]
     assert tables["validation"]["step"].tolist() == [steps]
     assert tables["loss_by_timestep"]["t"].tolist() == [1 + 2 * bucket for bucket in range(10)]
-    again = written_to(tmp_path / "again")
+    again = curves_in(tmp_path / "again")
     again.load_state_dict(resaved(curves.state_dict()))
     again.write()
     for path in tmp_path.glob("*.csv"):
@@ -68,8 +68,8 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
     environment = environment_of(CPU, ALONE)
     model = save_trained(tmp_path / "model", training, setup, SCHEDULE.params, environment)
     loaded = load_model(tmp_path / "model")
-    assert_equal(loaded.model.state_dict(), training.best().state_dict())
-    assert_equal(loaded.model.state_dict(), model.state_dict())
+    assert_equal(loaded.network.state_dict(), training.best().state_dict())
+    assert_equal(loaded.network.state_dict(), model.state_dict())
     assert loaded.early
     assert_equal(dict(loaded.early.state_dict()), training.early)
     assert (loaded.card.guides, loaded.card.class_counts) == (("early", "unlabelled"), (30, 30, 30))

@@ -10,8 +10,7 @@ from torch import Tensor
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split, Subset, held_out_mask
-from ddpm.networks.checkpoint import save_model
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import new_network, save_model
 from ddpm.parallel.world import ALONE, World
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params
@@ -39,8 +38,9 @@ def setup_of(**changes: Any) -> Setup:
     return prepare(fruits(), MODEL, recipe(**{"validation": 0.2, **changes}))
 
 
-def numbers(of: Split | Subset) -> list[int]:
-    return of.batch(torch.arange(len(of.labels)), CPU.device).images[:, 0, 8, 0].tolist()
+def numbers(images: Split | Subset) -> list[int]:
+    rows = torch.arange(len(images.labels))
+    return images.batch(rows, CPU.device).images[:, 0, 8, 0].tolist()
 
 
 def test_all_images_are_trained_on_but_those_held_out() -> None:
@@ -98,16 +98,9 @@ def test_the_length_is_in_images_up_to_a_number_of_epochs(
 
 @pytest.mark.parametrize(
     ("given", "count", "share"),
-    [
-        (None, 600_000, 0.002),
-        (None, 60_000, 0.02),
-        (None, 9_999, 200 / 9_999),
-        (None, 1_999, 0.1),
-        (0, 12, 0),
-        (0.5, 60_000, 0.5),
-    ],
+    [(None, 60_000, 0.02), (None, 9_999, 200 / 9_999), (None, 1_999, 0.1), (0, 12, 0), (0.5, 60_000, 0.5)],
 )
-def test_the_share_held_out_is_200_to_1200_images_within_bounds_or_what_is_set(
+def test_the_share_held_out_is_some_200_images_within_bounds_or_what_is_set(
     given: float | None, count: int, share: float
 ) -> None:
     assert recipe(validation=given).for_images(count).validation == share
@@ -170,8 +163,8 @@ def test_first_weights_are_the_seed_s() -> None:
 
 
 def test_a_training_may_begin_from_a_model_file(tmp_path: Path) -> None:
-    start = randomised(UNet(MODEL, SCHEDULE, FRUITS))
-    save_model(tmp_path / "start", start, SCHEDULE, (1, 1, 1))
+    start = randomised(new_network(MODEL, FRUITS, SCHEDULE.params))
+    save_model(tmp_path / "start", start, FRUITS, SCHEDULE, (1, 1, 1))
     training = new_training(setup_of(), SCHEDULE.params, tmp_path / "start", CPU)
     assert_equal_weights(training.network, start)
     assert_equal_weights(training.model, start)

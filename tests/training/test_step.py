@@ -38,7 +38,7 @@ def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone(
 
     def seen(**others: Any) -> Tensor:
         training = new_training(count=64, batch_size=64, **changes, **others)
-        given = recorded(training.gradient_step.denoising, "errors", monkeypatch)
+        given = recorded(training.gradient_step.loss, "mse", monkeypatch)
         for _ in range(20):
             training.gradient_step(batch)
         return torch.stack([touched(each, batch, "flip" in changes) for (_, each, _, _), _ in given])

@@ -9,13 +9,14 @@ from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE
-from ddpm.training.losses import Denoising
+from ddpm.training.losses import DenoisingLoss
 from ddpm.training.validation import Kept, Validation
 from tests.small import CPU
 from tests.training.trainings import (
     SCHEDULE,
     assert_equal,
     assert_equal_weights,
+    denoiser,
     finished,
     network,
     new_training,
@@ -26,8 +27,8 @@ from tests.training.trainings import (
 
 
 def validation(count: int = 8, loss: str = "noise", log_snr_center: float | None = None) -> Validation:
-    denoising = Denoising(SCHEDULE, (1, 28, 28), loss, CPU)
-    return Validation(split(count, seed=1), denoising, log_snr_center, 0, ALONE)
+    of_noise_or_v = DenoisingLoss(SCHEDULE, (1, 28, 28), loss, CPU)
+    return Validation(split(count, seed=1), of_noise_or_v, log_snr_center, 0, ALONE)
 
 
 def models(count: int, spoilt: int | None = None) -> list[UNet]:
@@ -50,7 +51,7 @@ def trained_loss(model: UNet, held_out: Split, loss: str, log_snr_center: float 
     t = draw_timesteps(len(held_out.images), uniform(20), "stratified", source)
     noise = torch.randn(held_out.images.shape, generator=source)
     with torch.no_grad():
-        pred_noise = model(SCHEDULE.q_sample(to_float(held_out.images), t, noise), t, held_out.labels)
+        pred_noise = denoiser(model)(SCHEDULE.q_sample(to_float(held_out.images), t, noise), t, held_out.labels).noise
     errors = (pred_noise - noise).square().mean(dim=(1, 2, 3)).double()
     cdf = timestep_cdf(SCHEDULE, log_snr_center)
     likely = torch.diff(cdf, prepend=torch.zeros(1, dtype=cdf.dtype))[t] * 20  # than all alike
@@ -61,11 +62,11 @@ def trained_loss(model: UNet, held_out: Split, loss: str, log_snr_center: float 
 @pytest.mark.parametrize("loss", ["noise", "v"])
 def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: float | None) -> None:
     found, (model,) = validation(loss=loss, log_snr_center=center), models(1)
-    buckets = found.of(model, 7)
+    buckets = found.of(denoiser(model), model, 7)
     assert kept(found).step == 7
     assert kept(found).loss == pytest.approx(trained_loss(model, split(8, seed=1), loss, center), rel=1e-5)
     # What is told is always the error of the noise.
-    torch.testing.assert_close(buckets, validation().of(model, 0), equal_nan=True)
+    torch.testing.assert_close(buckets, validation().of(denoiser(model), model, 0), equal_nan=True)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [2, 1, 0], [1, 0, 2]])
@@ -74,7 +75,7 @@ def test_the_lowest_of_all_is_kept_whenever_it_came(order: list[int]) -> None:
     losses = [trained_loss(each, split(8, seed=1), "noise") for each in networks]
     lowest = losses.index(min(losses))
     for step, index in enumerate(order):
-        found.of(networks[index], step)
+        found.of(denoiser(networks[index]), networks[index], step)
     assert kept(found).step == order.index(lowest)
     assert_equal(kept(found).weights, weights(networks[lowest]))
 
@@ -83,13 +84,13 @@ def test_a_loss_that_is_not_finite_is_never_kept() -> None:
     for order, step in (((0, 1), 1), ((1, 0), 0)):
         found, networks = validation(), models(2, spoilt=0)
         for at, index in enumerate(order):
-            found.of(networks[index], at)
+            found.of(denoiser(networks[index]), networks[index], at)
         assert kept(found).step == step
 
 
 def test_without_images_nothing_is_kept() -> None:
     found, (model,) = validation(0), models(1)
-    assert found.of(model, 1) is None
+    assert found.of(denoiser(model), model, 1) is None
     assert found.kept is None
     training = finished()
     assert_equal_weights(training.best(), training.model)

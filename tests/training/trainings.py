@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import Split
+from ddpm.networks.checkpoint import new_network
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE, World
 from ddpm.training.loop import EpochEnd, Logged, Training
@@ -52,7 +54,7 @@ def network(
     params = unet_params(channels=(channels,), block=block, class_conditional=class_conditional, prediction=prediction)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(params, SCHEDULE, DIGITS)
+        model = new_network(params, DIGITS, SCHEDULE.params)
         for weight in model.parameters():
             if not weight.any():
                 torch.nn.init.normal_(weight, std=0.1)
@@ -73,7 +75,8 @@ def new_training(
 ) -> Training:
     """Of 8 steps in 2 epochs, but for what is changed."""
     model = model or network(block)
-    return Training(model, SCHEDULE, split(count), split(held_out, seed=1), recipe(**changes), CPU, world)
+    images = split(count), split(held_out, seed=1)
+    return Training(model, DIGITS, SCHEDULE, *images, recipe(**changes), CPU, world)
 
 
 def finished(**changes: Any) -> Training:
@@ -114,7 +117,7 @@ def recorded(of: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tup
 
 def validated(training: Training) -> Tensor:
     """The loss on the held-out images, by bucket, as the training would tell it now."""
-    found = training.validation.of(training.model.eval(), training.step)
+    found = training.validation.of(training.ema_denoiser, training.model.eval(), training.step)
     training.network.train()
     assert found is not None
     return found
@@ -131,6 +134,10 @@ def assert_equal(left: Any, right: Any) -> None:
 
 def assert_equal_weights(left: torch.nn.Module, right: torch.nn.Module) -> None:
     assert_equal(weights(left), weights(right))
+
+
+def denoiser(network: UNet) -> Denoiser:
+    return Denoiser(network, SCHEDULE, network.params.prediction, CPU)
 
 
 def uniform(timesteps: int) -> Tensor:
