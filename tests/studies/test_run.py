@@ -105,10 +105,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.long
 def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspace: Path) -> None:
     states, before = workspace / ".resume", workspace / "before"
-    study(workspace, until=lambda: any(states.glob("*/[01].safetensors")), DDPM_SAVE_SECONDS="0")
+    study(workspace, until=lambda: any(states.glob("rare_class-*.pt")), DDPM_SAVE_SECONDS="0")
     assert not made(workspace)
     said = study(workspace, until=lambda: len(made(workspace, ".json")) >= 4)  # model, drawn images, a row of each kind
-    assert "resuming after step" in said
+    assert "continues where it was interrupted" in said
     finished = made(workspace)
     said = study(workspace)
     assert "8-0: train" not in said

@@ -30,10 +30,10 @@ def test_a_distilled_model_is_made_drawn_from_and_scored(clone: Clone) -> None:
     assert [row.split(",")[0] for row in rows] == ["step", "5", "10", "15", "20"]
     # generate takes the file as any other, and refuses another way by name.
     call = ["python", "-m", "ddpm", "generate", "--model", "models/distilled-2.safetensors", "--count", "3"]
-    clone.run(*call, "--format", "npz", "--out", "drawn")
+    clone.run(*call, "--format", "npz", "--out", "drawn", PYTHONPATH="src")
     with np.load(clone.path / "drawn/images.npz") as arrays:
         assert arrays["images"].shape == (3, 28, 28)
-    refused = clone.run(*call, "--out", "other", "--steps", "3", code=1)
+    refused = clone.run(*call, "--out", "other", "--steps", "3", code=1, PYTHONPATH="src")
     assert "steps: 3, but this model is distilled to 2; set 2, or null" in refused
     assert not (clone.path / "other").exists()
 

@@ -16,4 +16,4 @@ def chosen() -> None:
     """Read the command line, and do what it says."""
     from ddpm.cli.commands import read  # takes seconds: Ctrl-C may come meanwhile
 
-    read(sys.argv[1:]).run()
+    read(sys.argv[1:] or ["--help"]).run()

@@ -92,7 +92,7 @@ class Checkpoints:
         if self.main and (self._stop or time.monotonic() >= self._due):
             self.save()
         if self._stop:
-            raise UserError(f"{self.name}: interrupted; the next `dvc repro` continues from here")
+            raise UserError(f"{self.name}: interrupted; the next run continues from here")
 
     def save(self) -> None:
         """Replace the checkpoint.

@@ -1,13 +1,10 @@
 """Write files whole or not at all."""
 
-import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from ddpm.pipeline.console import UserError
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -39,21 +36,3 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write `values` as indented JSON that ends in a newline; NaN and infinities are refused (ValueError)."""
     write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Make a new folder, or take an empty one; a folder that stays empty is removed again.
-
-    Raises:
-        UserError: it is not empty.
-        OSError: it cannot be made or written to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UserError(f"{folder}: exists and is not an empty folder; nothing was written")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
