@@ -1,4 +1,4 @@
-"""Timesteps of a batch: how they are drawn, and the mean losses of their ranges."""
+"""Sampling of timesteps: densities of t for training and distillation, and mean losses per range of t."""
 
 import math
 
@@ -11,12 +11,12 @@ TIMESTEP_BUCKETS = 10
 
 
 def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:
-    """The probability that t or an earlier timestep is drawn, for every t, shape (T,), float64.
+    """Return the cumulative distribution of t for training, (T,), float64.
 
-    Linear betas, drawn uniformly (None), spend half of the draws where almost nothing but noise is left. A center takes
-    the log signal-to-noise ratios lambda that the cosine schedule visits instead, moved there: their density is
-    sech((lambda - center) / 2) / (2 pi), where Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17) have the center 0.
-    Given the loss, a schedule of training is no more than such a density (Kingma and Gao 2023, arXiv:2303.00848).
+    With None, t is uniform; linear betas then spend half of the samples where x_t is almost pure noise. With a center,
+    the log SNR lambda has the density sech((lambda - center) / 2) / (2 pi). A center of 0 gives the cosine schedule
+    (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17). For a given loss, only this density distinguishes the noise
+    schedules of a training (Kingma and Gao 2023, arXiv:2303.00848).
     """
     if log_snr_center is None:
         return torch.arange(1, schedule.timesteps + 1, dtype=torch.float64) / schedule.timesteps
@@ -25,11 +25,11 @@ def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tenso
 
 
 def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generator) -> Tensor:
-    """`count` timesteps of this distribution, shape (count,); what `cdf` lacks of 1 is the last one's.
+    """Sample `count` timesteps from a distribution, (count,). If `cdf` ends below 1, the last timestep gets the rest.
 
-    "stratified" draws one from each of `count` equal strata, each with an offset of its own, as Crowson's k-diffusion
-    does (Kingma et al. 2021, arXiv:2107.00630, section I.1, share one offset): the same mean loss with less variance.
-    The images come shuffled, so which of them gets which stratum is random.
+    "stratified" samples one timestep from each of `count` equal strata, with independent offsets, like Crowson's
+    k-diffusion. Kingma et al. 2021 (arXiv:2107.00630, section I.1) share one offset. The mean loss stays the same,
+    with less variance. Images come shuffled, so strata meet images at random.
     """
     u = torch.rand(count, generator=source, device=source.device)
     if sampling == "stratified":
@@ -38,21 +38,21 @@ def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generat
 
 
 def quantile_timesteps(count: int, cdf: Tensor) -> tuple[int, ...]:
-    """`count` timesteps, descending from the last, that part this distribution into equal shares.
+    """Return `count` timesteps, descending from the last, that split a distribution into equal shares.
 
     Raises:
-        ValueError: they would not all be different.
+        ValueError: a timestep would repeat.
     """
     shares = torch.arange(count, 0, -1, dtype=cdf.dtype) / count
     below_the_last = torch.searchsorted(cdf, shares[1:] * cdf[-1]).clamp(max=len(cdf) - 1)
     timesteps = (len(cdf) - 1, *below_the_last.tolist())
     if len({*timesteps}) < count:
-        raise ValueError(f"{count} of {len(cdf)} timesteps in equal shares would not all be different")
+        raise ValueError(f"{count} of {len(cdf)} timesteps in equal shares would repeat one; ask for fewer")
     return timesteps
 
 
 class Buckets:
-    """Running means of losses in TIMESTEP_BUCKETS equal ranges of t, kept on the device."""
+    """Mean losses in TIMESTEP_BUCKETS equal ranges of t, summed on the device."""
 
     def __init__(self, timesteps: int, device: torch.device) -> None:
         self.timesteps = timesteps
@@ -60,16 +60,16 @@ class Buckets:
         self.counts = torch.zeros(TIMESTEP_BUCKETS, device=device)
 
     def add(self, t: Tensor, losses: Tensor) -> None:
-        """Count the losses (B,) of timesteps (B,) in."""
+        """Add the losses (B,) at timesteps t (B,)."""
         bucket = t * TIMESTEP_BUCKETS // self.timesteps
         self.sums.index_add_(0, bucket, losses)
         self.counts.index_add_(0, bucket, torch.ones_like(losses))
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Forget all losses."""
         self.sums.zero_()
         self.counts.zero_()
 
     def mean(self) -> Tensor:
-        """Mean per bucket, NaN where no t fell."""
+        """Return the mean per bucket, (TIMESTEP_BUCKETS,), on the CPU; NaN for empty buckets."""
         return (self.sums / self.counts).cpu()

@@ -1,4 +1,4 @@
-"""The parts of the U-Net: time embedding, convolutional blocks, attention."""
+"""Building blocks of the U-Net: time embedding, convolutional blocks, attention."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def time_embedding(timesteps: int, dim: int) -> Tensor:
-    """The sinusoids of t = 0..timesteps-1, interleaved sin, cos, sin, cos ...; shape (timesteps, dim), float32.
+    """Return the sinusoidal embedding of t = 0..timesteps-1, (timesteps, dim), float32.
 
     Columns i and i + 1, for even i, are the sine and cosine of t / 10000^(i / dim).
     """
@@ -21,7 +21,7 @@ def time_embedding(timesteps: int, dim: int) -> Tensor:
 
 
 class DoubleConv(nn.Module):
-    """The article's block: twice convolution, BatchNorm and ReLU, the time added between."""
+    """The article's block: convolution, BatchNorm and ReLU, twice, with the time embedding added in between."""
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
         super().__init__()
@@ -32,18 +32,18 @@ class DoubleConv(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Shapes: x (B, in, H, W), embedding (B, time_dim) -> (B, out, H, W)."""
+        """Map x (B, in, H, W) and embedding (B, time_dim) to (B, out, H, W)."""
         h = F.relu(self.norm1(self.conv1(x))) + self.time(embedding)[:, :, None, None]
         return F.relu(self.norm2(self.conv2(h)))
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block; the last convolution starts at zero, so the block starts as its skip.
+    """Pre-activation residual block. Its last convolution starts at zero, so the block starts as its skip connection.
 
-    The norm, between the convolutions, is over all channels and pixels of an image: images do not depend on one
-    another, and on a CPU it costs a third of a norm over groups. It takes scale and shift from the time (Dhariwal and
-    Nichol 2021, arXiv:2105.05233, "adaptive group normalization"). What enters is not normalised: that costs
-    a thirteenth of a training step, and gains nothing (docs/recipe.md).
+    The norm between the convolutions is over all channels and pixels of an image, so images do not affect one another.
+    On a CPU it costs a third of a norm over groups. Its scale and shift come from the time embedding: adaptive group
+    normalization (Dhariwal and Nichol 2021, arXiv:2105.05233). The input is not normalised: that would cost a
+    thirteenth of a training step, and gain nothing (docs/recipe.md).
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
@@ -55,16 +55,17 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Shapes: x (B, in, H, W), embedding (B, time_dim) -> (B, out, H, W)."""
+        """Map x (B, in, H, W) and embedding (B, time_dim) to (B, out, H, W)."""
         scale, shift = self.time(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.norm(self.conv1(F.silu(x)))
         return self.skip(x) + self.conv2(F.silu(torch.addcmul(shift, h, 1 + scale)))
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, with a residual connection; heads of 32 channels where they divide.
+    """Self-attention over the pixels, with a residual connection.
 
-    Written out: for so few pixels, torch's own scaled_dot_product_attention is slower on a CPU, its gradient above all.
+    Heads have 32 channels, or all channels if 32 does not divide them. For few pixels on a CPU this is faster than
+    torch's scaled_dot_product_attention, especially the gradient.
     """
 
     def __init__(self, channels: int) -> None:
@@ -75,7 +76,7 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape: (B, C, H, W) -> (B, C, H, W)."""
+        """Map x (B, C, H, W) to (B, C, H, W)."""
         pixels = self.qkv(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
         query, key, value = pixels.unflatten(-1, (3, self.heads, -1)).permute(
             2, 0, 3, 1, 4
@@ -86,7 +87,7 @@ class Attention(nn.Module):
 
 
 def zeroed(layer: Layer) -> Layer:
-    """The layer, set to zero."""
+    """Set the weights of a layer to zero, and return it."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -1,4 +1,4 @@
-"""The model file: weights, and all that is needed to rebuild model and schedule from the file alone."""
+"""The model file: weights, and a card from which network and noise schedule are rebuilt."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -17,42 +17,42 @@ from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, parse
 
-LABELS = "label.weight"  # what a network is told of each class
-EARLY = "early."  # before the names of the weights that it had early in its training
-MAX_TIMES = 1 << 22  # numbers in the network's table of the times; it stands in memory, and not in the file
-MAX_COUNT = 1 << 40  # images of a class: float64 has sums of a thousand such numbers exactly
-Guide = Literal["early", "unlabelled"]  # the model as it was early in its training, or as it is when not told the class
+LABELS = "label.weight"  # the class embedding
+EARLY = "early."  # prefix of the weights from early in the training
+MAX_TIMES = 1 << 22  # numbers in the time embedding table, which is rebuilt in memory
+MAX_COUNT = 1 << 40  # images of a class; float64 sums a thousand such counts exactly
+Guide = Literal["early", "unlabelled"]  # weights from early in the training, or the same weights without the class
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 def check_times(model: UNetParams, schedule: ScheduleParams) -> None:
-    """Refuse a network whose table of the times is too large.
+    """Refuse a network with too large a time embedding table.
 
     Raises:
         ValueError: the message names both params.
     """
     if schedule.timesteps * model.time_embed_dim > MAX_TIMES:
         raise ValueError(
-            f"schedule.timesteps, {schedule.timesteps}, times model.time_embed_dim, {model.time_embed_dim}, "
+            f"schedule.timesteps ({schedule.timesteps}) times model.time_embed_dim ({model.time_embed_dim}) "
             f"must be at most {MAX_TIMES}; lower one of them"
         )
 
 
 class ModelCard(Section):
-    """What a model file says of itself."""
+    """The metadata of a model file."""
 
     data: DataCard
     model: UNetParams
     schedule: ScheduleParams
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]
-    guides: tuple[Guide, ...] = ()  # what its samples can be guided by; files from before this say nothing of it
-    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model, the only ones that it draws by
+    guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
     @field_validator("class_counts")
     @classmethod
     def _some(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
         if not any(counts):
-            raise ValueError("no class has an image")
+            raise ValueError("must count at least one image")
         return counts
 
     @model_validator(mode="after")
@@ -61,13 +61,13 @@ class ModelCard(Section):
         if len(self.class_counts) != len(self.data.classes):
             raise ValueError(f"{len(self.class_counts)} class_counts for {len(self.data.classes)} classes")
         if self.model != self.model.for_images(self.data.shape):
-            raise ValueError("model: has no channels or patch_size")
+            raise ValueError("model: channels and patch_size must be set")
         if "unlabelled" in self.guides and not self.model.class_conditional:
-            raise ValueError("guides: a network that is told no class is always unlabelled")
+            raise ValueError("guides: unlabelled needs a class-conditional network")
         if len({*self.guides}) < len(self.guides):
-            raise ValueError("guides: one stands there twice")
+            raise ValueError("guides: must not repeat")
         if self.guides and self.timesteps:
-            raise ValueError("guides: a distilled model, which has timesteps, has none")
+            raise ValueError("guides: a distilled model, with timesteps, must have none")
         if list(self.timesteps) != sorted({*self.timesteps}, reverse=True):
             raise ValueError("timesteps: must descend")
         if self.timesteps and self.timesteps[0] != self.schedule.timesteps - 1:
@@ -76,12 +76,12 @@ class ModelCard(Section):
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The labels of the images that the model was trained on."""
+        """Return the labels of the classes that the model was trained on."""
         return tuple(label for label, count in enumerate(self.class_counts) if count)
 
 
 class LoadedModel(NamedTuple):
-    """A network in evaluation mode, its schedule and its card; and the network as it was early in its training."""
+    """A network in evaluation mode, its schedule and its card; `early` has the weights from early in the training."""
 
     network: UNet
     schedule: NoiseSchedule
@@ -89,7 +89,7 @@ class LoadedModel(NamedTuple):
     early: UNet | None = None
 
     def denoiser(self, runtime: Runtime, network: UNet | None = None) -> Denoiser:
-        """Wrap the network, or the one given, for the runtime on whose device it is."""
+        """Wrap the network, or the given one, in a denoiser; it must be on the runtime's device."""
         return Denoiser(network or self.network, self.schedule, self.card.model.prediction, runtime)
 
 
@@ -107,11 +107,11 @@ def save_model(
     """Write weights and card as safetensors.
 
     Args:
-        class_counts: how many images of each class there were to train on, held-out ones included.
-        early: the weights that it had early in its training, to guide its samples by.
-        unlabelled: whether it has learned to draw without being told the class, too.
-        timesteps: of a distilled model, those that it draws by.
-        facts: anything else worth keeping in the file, JSON-compatible, such as the versions it was trained with.
+        class_counts: number of training images of each class, held-out ones included.
+        early: weights from early in the training, for autoguidance.
+        unlabelled: whether the network was also trained without labels, for classifier-free guidance.
+        timesteps: of a distilled model, the timesteps that it samples at.
+        facts: other JSON-compatible metadata, such as the versions of the training.
     """
     known: tuple[tuple[Guide, bool], ...] = (("early", early is not None), ("unlabelled", unlabelled))
     card = ModelCard(
@@ -127,7 +127,7 @@ def save_model(
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
-    """Rebuild model and schedule from a model file.
+    """Load network, schedule and card from a model file.
 
     Raises:
         UserError: the file is missing, damaged, or not a model; or a weight is NaN or infinite.
@@ -135,7 +135,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     path = Path(path)
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "card" not in metadata:
-        raise UserError(f"{path}: not a model file of this project")
+        raise UserError(f"{path}: not a model file of this project; name another")
     card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
 
@@ -150,22 +150,22 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
 
 
 def new_network(params: UNetParams, data: DataCard, schedule: ScheduleParams) -> UNet:
-    """Make a network for images of this card, with weights from torch's global generator."""
+    """Build a network for images of this card, with weights from torch's global generator."""
     return UNet(params, data.shape, len(data.classes), schedule.timesteps)
 
 
 def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedule) -> None:
-    """Give a new network the weights of a model file, perhaps of other classes.
+    """Initialise a network with the weights of a model file; the classes may differ.
 
-    A class of a name that the file knows is told to the network as there, any other as the mean of all.
+    Classes are matched by name. A class that the file lacks starts with the mean of the file's class embeddings.
 
     Raises:
-        UserError: the file is no model, or is distilled, or its images, network or noise schedule are others.
+        UserError: the file is no model, or is distilled; or its images, network or noise schedule differ.
     """
     loaded = load_model(path)
     if loaded.card.timesteps:
         few = len(loaded.card.timesteps)
-        raise UserError(f"train.start: {path} is distilled to {few} evaluations, and knows no other t; name another")
+        raise UserError(f"train.start: {path} is distilled to {few} evaluations; name a model that is not distilled")
     before, after = loaded.card, network.params
     facts = {
         "data.image_size and colour": (before.data.shape, data.shape),
@@ -174,7 +174,7 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedul
     }
     for name, (theirs, ours) in facts.items():
         if theirs != ours:
-            raise UserError(f"train.start: {path} is of other {name}, {theirs}, where {ours} is set; make them equal")
+            raise UserError(f"train.start: {path} has {name} {theirs}, where {ours} is set; make them equal")
     own = network.state_dict()
     network.load_state_dict(own | {name: each for name, each in loaded.network.state_dict().items() if name != LABELS})
     if network.label and loaded.network.label:

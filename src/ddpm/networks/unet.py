@@ -1,4 +1,4 @@
-"""The time-conditioned U-Net: the article's network, and the options that make it better for the same compute.
+"""The time-conditioned U-Net: the article's network, and options that improve it at equal compute.
 
 After Ronneberger et al. 2015 (arXiv:1505.04597), with the time embedding of Ho et al. 2020 (arXiv:2006.11239).
 """
@@ -16,14 +16,14 @@ from ddpm.images.pixels import halvings
 from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embedding, zeroed
 from ddpm.pipeline.params import Section
 
-WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # of one level, and of more
-NO_LABEL = -1  # of images whose class a network is not told
-MOST_HALVINGS = 3  # at full resolution: of larger images, patches enter
+WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # default channels, by the number of halvings
+NO_LABEL = -1  # hides the class of an image from the network
+MOST_HALVINGS = 3  # larger images enter as patches
 Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
 class UNetParams(Section):
-    """Width, depth and kind of the network; see params.yaml for what each choice means."""
+    """Width, depth and kind of the network; params.yaml explains each choice."""
 
     channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)] | None
     time_embed_dim: Annotated[int, Field(ge=2, le=1024, multiple_of=2)]
@@ -37,15 +37,15 @@ class UNetParams(Section):
     @field_validator("patch_size", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
-        if isinstance(value, bool):  # Literal takes true for 1
+        if isinstance(value, bool):  # Literal accepts true as 1
             raise ValueError("must be 1, 2 or 4")
         return value
 
     def for_images(self, shape: Shape) -> "UNetParams":
-        """With what is not set chosen for images of shape (C, H, W).
+        """Return these params with unset ones chosen for images of shape (C, H, W).
 
-        The bottleneck has some 5 to 9 pixels a side; large images become patches; the first level is at least twice as
-        wide as what enters it, for with less than that colours come out as snow.
+        The bottleneck has about 5 to 9 pixels a side. Large images enter as patches. The first level is at least twice
+        as wide as its input: narrower ones turn coloured images into noise.
 
         Raises:
             ValueError: the levels do not divide the images.
@@ -61,14 +61,14 @@ class UNetParams(Section):
         if any(side % shrink for side in shape[1:]):
             sizes = " x ".join(str(max(1, round(side / shrink)) * shrink) for side in shape[1:])
             raise ValueError(
-                f"model.channels: {len(channels)} of them, with model.patch_size {patch}, shrink images by {shrink}, "
-                f"which must divide {shape[1]} x {shape[2]}; set data.image_size to {sizes}, or change one of these"
+                f"model.channels: {len(channels)} levels and model.patch_size {patch} shrink images by {shrink}, which "
+                f"must divide {shape[1]} x {shape[2]}; set data.image_size to {sizes}, or change levels or patch_size"
             )
         return self.model_copy(update={"channels": channels, "patch_size": patch})
 
 
 class UNet(nn.Module):
-    """Maps x_t, t and labels to an image: down through the levels, a bottleneck, up again with skip connections."""
+    """The U-Net from x_t, t and labels to an image: down the levels, a bottleneck, and up with skip connections."""
 
     time_table: Tensor
 
@@ -76,7 +76,7 @@ class UNet(nn.Module):
         """Initialise the weights from torch's global generator.
 
         Args:
-            shape: of an image, (C, H, W).
+            shape: (C, H, W) of an image.
 
         Raises:
             ValueError: the levels do not divide the images, see `UNetParams.for_images`.
@@ -118,17 +118,17 @@ class UNet(nn.Module):
             width = channels
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Shapes: x_t (B, C, H, W), t (B,) of integers in 0..timesteps-1, labels (B,); the result is like x_t.
+        """Predict from x_t (B, C, H, W), t (B,), integers in 0..timesteps-1, and labels (B,); the result is like x_t.
 
-        Only a class-conditional network looks at the labels. Each joins the time as a learned vector (Nichol and
-        Dhariwal 2021, arXiv:2102.09672, section 5), and NO_LABEL as none.
+        Only a class-conditional network uses the labels. Their learned embedding is added to the time's (Nichol and
+        Dhariwal 2021, arXiv:2102.09672, section 5); NO_LABEL adds nothing.
         """
         embedding = self.time_mlp(self.time_table[t])
         if self.label:
             if labels is None:
-                raise ValueError("a class-conditional network needs labels")
-            told = self.label(labels.clamp(min=0))
-            embedding = embedding + told.masked_fill(labels.view(-1, 1) == NO_LABEL, 0)
+                raise ValueError("labels: a class-conditional network needs them")
+            class_embedding = self.label(labels.clamp(min=0))
+            embedding = embedding + class_embedding.masked_fill(labels.view(-1, 1) == NO_LABEL, 0)
         embedding = self.activation(embedding)
         h = self.stem(F.pixel_unshuffle(x_t, self.patch_size))
         skips = []

@@ -1,17 +1,18 @@
-"""How often the images of each class are trained on, where some classes are rare."""
+"""Class balance: rare classes are trained on more often than they occur."""
 
 import torch
 from torch import Tensor
 
 
 def balanced_order(order: Tensor, labels: Tensor, balance: float, source: torch.Generator) -> Tensor:
-    """The indices of as many images as there are, (N,), shuffled, in which rare classes come more often than they are.
+    """Resample the N indices of all images, shuffled, (N,), so that rare classes come more often.
 
-    A class of n images has a share in proportion to n^(1 - balance): 0 leaves the classes as they are, 1 makes them
-    equal. Within its class each image comes as often as any other, or once more (systematic sampling).
+    A class of n images gets a share proportional to n^(1 - balance): 0 keeps the classes as they are, 1 makes them
+    equal. Systematic sampling: how often two images of one class come differs by at most one.
 
     Args:
-        order: all indices, shuffled. labels: of the images, not in that order.
+        order: all indices, shuffled.
+        labels: of the images, by index.
     """
     order = order[labels[order].argsort(stable=True)]  # class by class
     weights = labels.bincount().double().pow(-balance)[labels[order]]

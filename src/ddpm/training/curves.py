@@ -1,4 +1,4 @@
-"""The loss curves of a training run, as csv files that are rewritten while it trains."""
+"""Loss curves of a training run, in csv files that are rewritten during the training."""
 
 import math
 import time
@@ -21,23 +21,25 @@ COLUMNS = {
 
 
 class Curves:
-    """Losses over the steps, and those of the last epoch over t."""
+    """Losses over the steps, and over t in the last epoch."""
 
     def __init__(self, timesteps: int, write: Callable[[str, bytes], None] | None = None) -> None:
         """Begin with empty curves.
 
         Args:
-            write: called with the name and the content of a csv file, now and then and at the end.
+            write: called with the name and the content of each csv file.
         """
         width = timesteps / TIMESTEP_BUCKETS
         self._write = write
-        self.middles = [f"{(bucket + 0.5) * width:g}" for bucket in range(TIMESTEP_BUCKETS)]  # label the ranges of t
+        self.middles = [
+            f"{(bucket + 0.5) * width:g}" for bucket in range(TIMESTEP_BUCKETS)
+        ]  # centres of the ranges of t
         self.rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
-        self.last: dict[str, float] = {}  # the end of each curve, for a summary
+        self.last: dict[str, float] = {}  # the last value of each curve, for the summary
         self._written = time.monotonic()
 
     def add(self, event: Logged | EpochEnd) -> None:
-        """Append the event to its curve, and write the files now and then."""
+        """Append the event to its curve; write the files if SECONDS_BETWEEN_WRITES have passed."""
         if isinstance(event, Logged):
             self.last["train_loss"] = round(event.loss, 6)
             self.rows["loss"].append([event.step, event.loss])
@@ -52,7 +54,7 @@ class Curves:
             self.write()
 
     def write(self) -> None:
-        """Write every curve as it is now."""
+        """Write all csv files."""
         if not self._write:
             return
         for name, columns in COLUMNS.items():
@@ -65,10 +67,10 @@ class Curves:
         return {"rows": self.rows, "last": self.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the curves of another run."""
+        """Continue the curves of an interrupted run."""
         self.rows, self.last = state["rows"], state["last"]
 
     def _by_timestep(self, losses: Tensor) -> list[list[str | float]]:
-        """Make a row for each range of t in which a t fell."""
+        """Return a row for each range of t that has a loss."""
         pairs = zip(self.middles, losses.tolist(), strict=True)
         return [[middle, loss] for middle, loss in pairs if not math.isnan(loss)]

@@ -1,4 +1,13 @@
-"""Training the denoiser: the loop (Ho et al. 2020, algorithm 1)."""
+"""The training loop: algorithm 1 of Ho et al. 2020 (arXiv:2006.11239).
+
+1  repeat                           Training.run, for params.epochs
+2    x_0 ~ q(x_0)                   Training._batches: shuffled training images
+3    t ~ Uniform({1, ..., T})       GradientStep in step.py; other densities of t are possible
+4    eps ~ N(0, I)                  GradientStep
+5    gradient step on |eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)|^2
+                                    GradientStep; eq. 14 is DenoisingLoss in losses.py
+6  until converged                  Validation keeps the weights of the lowest loss
+"""
 
 import copy
 from collections.abc import Iterator
@@ -34,10 +43,10 @@ class Logged(NamedTuple):
 
 
 class EpochEnd(NamedTuple):
-    """Mean losses per timestep bucket, shape (TIMESTEP_BUCKETS,): training over the epoch, and validation.
+    """Mean losses per timestep bucket, each (TIMESTEP_BUCKETS,), of training over the epoch and of validation.
 
-    `validation` is the loss of the averaged weights on the held-out images, None without such images, or soon after the
-    last.
+    `validation` is the loss of the EMA weights on the held-out images. It is None without such images, or if the last
+    validation was too recent.
     """
 
     epoch: int
@@ -47,7 +56,7 @@ class EpochEnd(NamedTuple):
 
 
 class Training:
-    """One training run. `run` is its loop, a generator; `model` is what to keep, at any time."""
+    """One training run. The generator `run` is its loop; `model` has the weights to keep, at any time."""
 
     def __init__(
         self,
@@ -60,25 +69,26 @@ class Training:
         runtime: Runtime,
         world: World = ALONE,
     ) -> None:
-        """Put everything on the device.
+        """Move everything to the device.
 
         Args:
-            train, validation: training and held-out images; the latter may be none.
-            world: the processes that train together. What comes out is what one process gives, up to rounding.
+            train: training images.
+            validation: held-out images, perhaps none.
+            world: the processes that train together. The result is that of one process, up to rounding.
 
         Raises:
             ValueError: there are fewer images than batch_size.
         """
         if len(train.labels) < params.batch_size:
             raise ValueError(
-                f"batch_size is {params.batch_size}, but there are only {len(train.labels)} training images"
+                f"batch_size: {params.batch_size} is more than the {len(train.labels)} training images; lower it"
             )
         self.params = params
         self.runtime = runtime
         self.world = world
         self.network = to_device(network, runtime.device).train()
         self.train = train.to(runtime.device)
-        self.steps_per_epoch = len(train.labels) // params.batch_size  # the short last batch is dropped
+        self.steps_per_epoch = len(train.labels) // params.batch_size  # drops a short last batch
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
         loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
@@ -88,18 +98,18 @@ class Training:
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
         self.validation = Validation(validation, loss, params.log_snr_center, params.seed, world)
         self.epochs_done = 0
-        self.early: dict[str, Tensor] | None = None  # the model's weights after params.early of all steps
+        self.early: dict[str, Tensor] | None = None  # the weights at early_step, for autoguidance
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=runtime.device)
         self.buckets = Buckets(schedule.timesteps, runtime.device)
 
     @property
     def model(self) -> UNet:
-        """The network with the averaged weights, or as it is where nothing is averaged."""
+        """Return the network with EMA weights, or the trained network itself without EMA."""
         return self.optimization.model
 
     def best(self) -> UNet:
-        """The model as it was when its validation loss was lowest; without held-out images, as it is."""
+        """Return the model with the lowest validation loss, or the current one without held-out images."""
         model = copy.deepcopy(self.model)
         if self.validation.kept:
             model.load_state_dict(self.validation.kept.weights)
@@ -107,24 +117,25 @@ class Training:
 
     @property
     def step(self) -> int:
-        """Gradient steps taken."""
+        """Return the number of gradient steps taken."""
         return self.optimization.steps
 
     @property
     def early_step(self) -> int:
-        """The step after which the weights of the guide `early` are kept, where params ask for it."""
+        """Return the step after which the weights for autoguidance are kept; used if params.early is set."""
         return max(1, round(self.params.early * self.total_steps))
 
     def run(self) -> Iterator[Logged | EpochEnd | None]:
-        """Train to the end: something after every step, a `Logged` every log_every steps, an `EpochEnd` an epoch.
+        """Train to the end (algorithm 1).
 
-        The losses are summed on the device. Between two events the state is whole: a new Training that loads it
-        continues bit for bit.
+        Yield None after every step, or a `Logged` every log_every steps; and an `EpochEnd` after every epoch.
+        At every yield the state is complete: a new Training that loads it continues bit for bit.
         """
         while (begun := self.epochs_done * self.steps_per_epoch) < self.total_steps:
             for batch in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
                 mine = batch[self.world.shard(len(batch))]
-                t, losses = self.gradient_step(self.train.batch(mine, self.runtime.device))
+                shard = self.train.batch(mine, self.runtime.device)  # line 2: x_0 ~ q(x_0)
+                t, losses = self.gradient_step(shard)  # lines 3 to 5
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
                 self.since_log += 1
@@ -141,7 +152,7 @@ class Training:
             yield EpochEnd(self.epochs_done, self.step, means, validation)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes while it trains."""
+        """Return everything that changes during the training."""
         return {
             "optimization": self.optimization.state_dict(),
             "validation": self.validation.state_dict(),
@@ -153,7 +164,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from where another Training with the same arguments was."""
+        """Continue from the state of another Training with the same arguments."""
         self.optimization.load_state_dict(state["optimization"])
         self.validation.load_state_dict(state["validation"])
         self.epochs_done, self.since_log, self.early = state["epochs_done"], state["since_log"], state["early"]
@@ -162,13 +173,13 @@ class Training:
         self.buckets.counts.copy_(state["buckets"][1])
 
     def _log(self) -> Logged:
-        logged = Logged(self.step, float(self.loss_sum) / self.since_log)  # waits for a GPU
+        logged = Logged(self.step, float(self.loss_sum) / self.since_log)  # synchronises with the GPU
         self.loss_sum.zero_()
         self.since_log = 0
         return logged
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """The indices of every full batch of the epoch, shuffled."""
+        """Return the indices of every full batch of the epoch, shuffled."""
         source = generator(self.params.seed, "shuffle", epoch)
         order = torch.randperm(len(self.train.labels), generator=source)
         if self.params.class_balance:

@@ -1,4 +1,4 @@
-"""The loss of a denoiser, in training and in validation (Ho et al. 2020, eq. 14)."""
+"""The denoising loss of training and validation: L_simple of Ho et al. 2020 (eq. 14), and its weighting."""
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from ddpm.images.splits import Split
 
 
 class DenoisingLoss:
-    """The error of a denoiser on images of shape (C, H, W)."""
+    """The loss of a denoiser on images of shape (C, H, W)."""
 
     def __init__(self, schedule: NoiseSchedule, shape: Shape, loss: str, runtime: Runtime) -> None:
-        """Put the schedule on the device; `loss` is that of `TrainParams`."""
+        """Move the schedule to the device; `loss` is "noise" or "v", see `weighted`."""
         self.schedule = schedule.to(runtime.device)
         self.shape = shape
         self.loss = loss
@@ -25,26 +25,28 @@ class DenoisingLoss:
         self._schedule = schedule
 
     def cdf(self, log_snr_center: float | None) -> Tensor:
-        """Return `timestep_cdf` on the device, in float32 where it has no wider numbers."""
+        """Return `timestep_cdf` on the device, in float64, or in float32 on MPS, which lacks float64."""
         device = self.runtime.device
         widest = torch.float32 if device.type == "mps" else torch.float64
         return timestep_cdf(self._schedule, log_snr_center).to(widest).to(device)
 
     def draw(self, count: int, cdf: Tensor, sampling: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw timesteps (count,) and noise (count, C, H, W)."""
+        """Sample timesteps (count,) and noise (count, C, H, W): lines 3 and 4 of algorithm 1."""
         t = draw_timesteps(count, cdf, sampling, generator)
-        return t, torch.randn(count, *self.shape, generator=generator, device=self.runtime.device)
+        noise = torch.randn(count, *self.shape, generator=generator, device=self.runtime.device)
+        return t, noise
 
     def mse(self, denoiser: Denoiser, split: Split, t: Tensor, noise: Tensor) -> Tensor:
-        """Return the simple loss of every image, (B,): the mean squared error of the predicted noise."""
-        x_t = self.schedule.q_sample(to_float(split.images), t, noise)
-        prediction = denoiser(x_t, t, split.labels)
-        return F.mse_loss(prediction.noise, noise, reduction="none").mean(dim=(1, 2, 3))
+        """Return L_simple of every image, (B,): the mean squared error of the predicted noise (eq. 14)."""
+        x_start = to_float(split.images)
+        x_t = self.schedule.q_sample(x_start, t, noise)  # sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4)
+        pred_noise = denoiser(x_t, t, split.labels).noise  # eps_theta(x_t, t)
+        return F.mse_loss(pred_noise, noise, reduction="none").mean(dim=(1, 2, 3))
 
     def weighted(self, mse: Tensor, t: Tensor) -> Tensor:
-        """Return the loss to minimise, of the mean squared errors (B,) at t (B,).
+        """Return the loss to minimise, (B,), from the mean squared errors (B,) at t (B,).
 
-        The error of v is that of the noise over alphas_cumprod (Salimans and Ho 2022, arXiv:2202.00512, section 4): as
-        a loss it gives more weight to the noisy images, where the shape of things is decided.
+        The error of v is the error of the noise divided by alphas_cumprod (Salimans and Ho 2022, arXiv:2202.00512,
+        section 4). It gives more weight to noisy images, which decide the shapes.
         """
         return mse / self.schedule.alphas_cumprod[t] if self.loss == "v" else mse

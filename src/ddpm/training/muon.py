@@ -1,7 +1,7 @@
-"""Muon, an optimizer for weights that are matrices: its updates are orthogonal.
+"""Muon: an optimizer for weight matrices, with orthogonal updates.
 
-Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". torch.optim.Muon takes matrices alone,
-and multiplies in bfloat16, which is slow where the processor has no such instructions.
+Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". torch.optim.Muon takes only 2D weights.
+It multiplies in bfloat16, which is slow on processors without bfloat16 instructions.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.95
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, by the same authors
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, from the same authors
 ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised: the update of a weight has singular values near 1, all directions alike.
+    """Orthogonalised Nesterov momentum: all singular values of an update are near 1.
 
-    The update is scaled to the root mean square that one of Adam's has (0.2), so that one learning rate serves both
-    (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+    Updates are scaled to the root mean square of Adam's, 0.2, so one learning rate serves both (Liu et al. 2025,
+    arXiv:2502.16982, section 2.2).
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
-        """Take weights of two or more dimensions; as a matrix, one has its first dimension, and all others together."""
+        """Take weights of two or more dimensions. As matrices, they are flattened from the second on."""
         super().__init__(weights, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every weight against its update."""
+        """Update every weight."""
         for group in self.param_groups:
             updates = []
             for weight in group["params"]:
@@ -49,13 +49,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Nearly U V^T of each one's singular value decomposition U S V^T: singular values come out between 0.7 and 1.2.
+    """Return nearly U V^T for the singular value decomposition U S V^T of each matrix.
 
-    The iteration runs on x x^T alone, which is the smaller matrix, and x is multiplied once, in the end. Those of equal
-    size are iterated together, for a GPU is launch-bound here.
+    The singular values of the result are between 0.7 and 1.2. The iteration runs on x x^T, the smaller matrix, and x
+    is multiplied once, at the end. Matrices of equal size are iterated together: the GPU is launch-bound here.
     """
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
-    wide = [x / (x.norm() + 1e-7) for x in wide]  # no singular value exceeds 1
+    wide = [x / (x.norm() + 1e-7) for x in wide]  # now no singular value exceeds 1
     found = [*matrices]
     for side in {len(x): None for x in wide}:
         places = [place for place, x in enumerate(wide) if len(x) == side]
@@ -67,11 +67,11 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _iterated(gram: Tensor) -> Tensor:
-    """What takes x near U V^T from the left, for each of the matrices x x^T (B, N, N)."""
+    """Return the matrices, (B, N, N), that take x near U V^T from the left, given x x^T (B, N, N)."""
     a, b, c = NEWTON_SCHULZ
     product = torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype).expand_as(gram)
     for _ in range(ITERATIONS):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)  # a + b gram + c gram^2, which takes x to the next x
+        factor.diagonal(dim1=1, dim2=2).add_(a)  # a + b gram + c gram^2; the next x is factor @ x
         product, gram = factor @ product, factor @ gram @ factor
     return product

@@ -1,4 +1,4 @@
-"""Gradient descent: optimizers, learning rate schedule, and the moving average of the weights."""
+"""Gradient descent: optimizers, learning rate schedule and EMA of the weights."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from ddpm.training.muon import Muon
 
 
 class OptimizationParams(Section):
-    """How the weights move; see params.yaml for what each choice means."""
+    """Optimizer, learning rate and EMA; params.yaml explains each choice."""
 
     optimizer: Literal["adam", "muon"]
     lr: Annotated[float, Field(gt=0, le=1)]
@@ -24,26 +24,26 @@ class OptimizationParams(Section):
 
 
 class Optimization:
-    """Moves the weights of a network, which is on its device already, against their gradients."""
+    """Optimizers, learning rate and EMA of a network that is already on its device."""
 
     def __init__(self, network: UNet, params: OptimizationParams, total_steps: int) -> None:
         self.network = network
         self.params = params
         self.total_steps = total_steps
-        self.steps = 0  # taken
+        self.steps = 0  # steps taken
         self.ema = copy.deepcopy(network) if params.ema_decay else None
         self.optimizers = self._optimizers()
 
     @property
     def model(self) -> UNet:
-        """The network with the averaged weights, or as it is where nothing is averaged."""
+        """Return the network with EMA weights, or the trained network itself without EMA."""
         return self.ema or self.network
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one step, then let the averaged weights follow. Their decay warms up, so that they forget the start.
+        """Take one optimizer step, then update the EMA. EMA decay warms up, so that the initial weights are forgotten.
 
-        Statistics of BatchNorm are not averaged. torch's AveragedModel would make a GPU wait in every step.
+        BatchNorm statistics are copied, not averaged. torch's AveragedModel would synchronise with the GPU each step.
         """
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -56,7 +56,7 @@ class Optimization:
             torch._foreach_copy_([*self.ema.buffers()], [*self.network.buffers()])
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up over warmup_steps, then constant or half a cosine down to zero; `step` counts from 0."""
+        """Return the rate of a step, counted from 0: linear warm-up, times 1 or half a cosine down to zero."""
         warmup = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
         decay = 1.0
         if self.params.lr_decay == "cosine":
@@ -64,7 +64,7 @@ class Optimization:
         return self.params.lr * warmup * decay
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes."""
+        """Return everything that changes during the training."""
         return {
             "steps": self.steps,
             "network": self.network.state_dict(),
@@ -73,7 +73,7 @@ class Optimization:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from where another Optimization with the same arguments was."""
+        """Continue from the state of another Optimization with the same arguments."""
         self.steps = state["steps"]
         self.network.load_state_dict(state["network"])
         if self.ema:
@@ -82,7 +82,7 @@ class Optimization:
             optimizer.load_state_dict(each)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for everything, or Muon for the weights of convolutions but stem and head, and Adam for the rest."""
+        """Build Adam for all weights; or Muon for the convolutions between stem and head, and Adam for the rest."""
         network, kind = self.network, self.network.time_table.device.type
         adam = partial(torch.optim.Adam, lr=self.params.lr, fused=kind != "mps")
         if self.params.optimizer == "adam":

@@ -1,4 +1,4 @@
-"""The recipe of a training, and what of it follows from how many images there are."""
+"""The training recipe, and its choices that depend on the number of images."""
 
 from typing import Annotated, Literal
 
@@ -7,12 +7,12 @@ from pydantic import Field
 from ddpm.images.card import Classes
 from ddpm.training.optim import OptimizationParams
 
-HELD_OUT, MOST_HELD_OUT = 0.02, 0.1  # shares
-LEAST_IMAGES, MOST_IMAGES = 200, 1200  # held out: enough to tell where a loss turns; more cost time and tell no more
+HELD_OUT, MOST_HELD_OUT = 0.02, 0.1  # least and largest share of held-out images
+LEAST_IMAGES, MOST_IMAGES = 200, 1200  # held-out images: fewer miss the minimum of the loss, more only cost time
 
 
 class TrainParams(OptimizationParams):
-    """The recipe; see params.yaml for what each choice means."""
+    """The training recipe; params.yaml explains each choice."""
 
     images: Annotated[int, Field(ge=1, le=10**12)] | None
     epochs: Annotated[float, Field(gt=0, le=1e6)]
@@ -31,7 +31,7 @@ class TrainParams(OptimizationParams):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
     def for_images(self, count: int) -> "TrainParams":
-        """With what follows from how many images there are, held-out ones among them: the length, and their share."""
+        """Return these params with epochs and validation share for `count` images, held-out ones included."""
         epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
         share = min(MOST_HELD_OUT, MOST_IMAGES / count, max(HELD_OUT, LEAST_IMAGES / count))
         validation = share if self.validation is None else self.validation

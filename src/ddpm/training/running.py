@@ -1,4 +1,4 @@
-"""Running a training to its end: progress bar, curves, checkpoints, and the model file."""
+"""Run a training to its end: progress bar, curves, checkpoints, and the model file."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ from ddpm.training.step import accumulation_steps
 
 
 def run_training(name: str, training: Training, curves: Curves, checkpoints: Checkpoints) -> None:
-    """Train to the end under a progress bar called `name`; a checkpoint is saved whenever one is due.
+    """Train to the end, with a progress bar called `name`, and save checkpoints when they are due.
 
     Raises:
         UserError: the loss is not finite; or the run was interrupted.
@@ -46,9 +46,9 @@ def run_training(name: str, training: Training, curves: Curves, checkpoints: Che
 
 
 def environment_of(runtime: Runtime, world: World) -> dict[str, Any]:
-    """Describe what the bits of a training depend on beside code, params and data."""
-    parts = accumulation_steps()
-    return {**runtime.describe(), "processes": world.size} | ({"accumulation_steps": parts} if parts > 1 else {})
+    """Describe what, besides code, params and data, the exact result of a training depends on."""
+    steps = accumulation_steps()
+    return {**runtime.describe(), "processes": world.size} | ({"accumulation_steps": steps} if steps > 1 else {})
 
 
 def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[s
 def save_trained(
     path: Path, training: Training, setup: Setup, schedule: ScheduleParams, environment: dict[str, Any]
 ) -> UNet:
-    """Write the model file, and return the model that is in it."""
+    """Write the model file, and return its model."""
     model = training.best()
     save_model(
         path,

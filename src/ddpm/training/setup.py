@@ -1,4 +1,4 @@
-"""From preprocessed images and params to a training that is about to begin."""
+"""Set up a training from preprocessed images and params."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from ddpm.training.step import accumulation_steps
 
 
 class Setup(NamedTuple):
-    """The images to train on and those held out, how many there are of each class, and params that fit them."""
+    """The images to train on, the held-out images, the class counts, and the params resolved for them."""
 
     card: DataCard
     images: Split | Subset
@@ -29,7 +29,7 @@ class Setup(NamedTuple):
     train: TrainParams
 
     def follows(self, model: UNetParams, train: TrainParams) -> dict[str, Any]:
-        """What was chosen by the images where these params leave the choice, by the names of params."""
+        """Return the params that were chosen from the data, by name; `model` and `train` are the given ones."""
         chosen: dict[str, Any] = {}
         for section, given, now in (("model", model, self.model), ("train", train, self.train)):
             before, after = given.model_dump(mode="json"), now.model_dump(mode="json")
@@ -38,17 +38,17 @@ class Setup(NamedTuple):
 
 
 def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setup:
-    """Choose the images of the classes to train on, and what follows from them.
+    """Select the images to train on, and resolve the params that depend on them.
 
     Raises:
-        UserError: a class has no images, or none to train on; or the network cannot take images of their shape.
+        UserError: a class has no images, or none to train on; or the network cannot take the shape of the images.
     """
     card, split, groups, test_counts = processed
     labels = card.labels(train.classes, "train.classes")
     found = split.labels.bincount(minlength=len(card.classes)).tolist()
     counts = tuple(count if label in labels else 0 for label, count in enumerate(found))
     if missing := [card.classes[label] for label in labels if not counts[label]]:
-        raise UserError(f"train.classes: there are no training images of {listed(missing)}; leave it out")
+        raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
     train = train.for_images(sum(counts))
     chosen = torch.isin(split.labels, torch.tensor(labels))
     mask = held_out_mask(split.images, groups, train.validation or 0.0, train.seed)
@@ -58,7 +58,7 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     if lost := [card.classes[label] for label in labels if not left[label]]:
         raise UserError(f"train.validation: {train.validation} holds out all images of {listed(lost)}; lower it")
     if (tested := sum(test_counts[label] for label in labels)) < LEAST_TEST:
-        raise UserError(f"train.classes: there are {tested} test images of these, and the scores need {LEAST_TEST}")
+        raise UserError(f"train.classes: {tested} test images, but the scores need {LEAST_TEST}; add classes or images")
     train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
     try:
         model = model.for_images(card.shape)
@@ -70,10 +70,10 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
 def new_training(
     setup: Setup, schedule_params: ScheduleParams, start: Path | None, runtime: Runtime, world: World = ALONE
 ) -> Training:
-    """The run, with freshly initialised weights, or those of the model file `start`.
+    """Build a training, with fresh weights or those of the model file `start`.
 
     Raises:
-        UserError: that file does not fit, see `begin_from`; or so many processes cannot share a batch.
+        UserError: the file does not fit, see `begin_from`; or the processes cannot share a batch.
     """
     check_world(setup, runtime, world)
     torch.manual_seed(setup.train.seed)
@@ -88,7 +88,8 @@ def check_world(setup: Setup, runtime: Runtime, world: World) -> None:
     """Refuse processes and micro-batches that cannot share a batch.
 
     Raises:
-        UserError: there are more processes than images in a batch; or BatchNorm would see parts of a batch.
+        UserError: processes outnumber the images of a batch; or BatchNorm would see parts of a batch; or the device
+            is MPS.
     """
     if setup.model.block == "double_conv" and (world.size > 1 or accumulation_steps() > 1):
         raise UserError(
@@ -96,6 +97,8 @@ def check_world(setup: Setup, runtime: Runtime, world: World) -> None:
             "DDPM_ACCUMULATE"
         )
     if world.size > setup.train.batch_size:
-        raise UserError(f"train.batch_size: {setup.train.batch_size} images cannot be shared by {world.size} processes")
-    if world.size > 1 and runtime.device.type == "mps":  # torch cannot sum over processes there
+        raise UserError(
+            f"train.batch_size: {setup.train.batch_size} images are too few for {world.size} processes; raise it"
+        )
+    if world.size > 1 and runtime.device.type == "mps":  # torch has no all_reduce there
         raise UserError("DDPM_LAUNCH: MPS trains in one process; set DDPM_DEVICE=cpu for several")

@@ -1,8 +1,10 @@
-"""One gradient step, by this process's share of a batch.
+"""One gradient step of training: lines 3 to 5 of algorithm 1 in Ho et al. 2020 (arXiv:2006.11239).
+
+Each process computes the gradients of its shard of the batch; their sum is the gradient of the whole batch.
 
 Environment:
-    DDPM_ACCUMULATE  micro-batches in which a share goes through the network, where it does not fit the memory; by
-                     default 1. Gradients accumulate; results may differ by rounding.
+    DDPM_ACCUMULATE  micro-batches of a shard, for batches that do not fit into memory; by default 1. Gradients
+                     accumulate; results may differ by rounding.
 """
 
 import torch
@@ -20,7 +22,7 @@ from ddpm.training.recipe import TrainParams
 
 
 class GradientStep:
-    """Takes one step after the other; nothing in it waits for a GPU."""
+    """The gradient step of a training. It never waits for a GPU."""
 
     def __init__(
         self, optimization: Optimization, denoiser: Denoiser, loss: DenoisingLoss, params: TrainParams, world: World
@@ -36,27 +38,27 @@ class GradientStep:
         self.cdf = loss.cdf(params.log_snr_center)
 
     def __call__(self, share: Split) -> tuple[Tensor, Tensor]:
-        """Take the step; return t and the detached loss of every image of the batch, of all processes (batch_size,).
+        """Take one step, and return t and the detached loss of every image of the whole batch, each (batch_size,).
 
-        That loss is always the error of the noise, so that curves compare.
+        The returned loss is always the error of the noise (eq. 14), whatever is minimised, so that curves compare.
 
         Args:
-            share: this process's part of the batch, on the device.
+            share: this process's shard of the batch, on the device.
         """
         count = self.params.batch_size
         source = generator(self.params.seed, "train", self.optimization.steps, self.device)
-        t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, source)
+        t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, source)  # lines 3 and 4
         mine = self.world.shard(count)
         images, labels = self._without_some_labels(self._mirrored(share, mine), mine)
         self.network.zero_grad(set_to_none=True)
         losses = torch.zeros(count, device=t.device)
-        losses[mine] = self._backward(images, labels, t[mine], noise[mine])
+        losses[mine] = self._backward(images, labels, t[mine], noise[mine])  # line 5: the gradient
         self.world.sum([losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
-        self.optimization.step()
+        self.optimization.step()  # line 5: the step
         return t, losses
 
     def _backward(self, images: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Add the gradients of a share's part of the batch's mean loss; return the error of every image (B,)."""
+        """Accumulate the gradients of the shard's part of the mean loss; return the loss of every image, (B,)."""
         found = []
         size = -(-len(t) // self.accumulation_steps)
         for part in (slice(start, start + size) for start in range(0, len(t), size)):
@@ -66,7 +68,7 @@ class GradientStep:
         return torch.cat(found)
 
     def _mirrored(self, share: Split, mine: slice) -> Split:
-        """Mirror half of the images left to right, where params.flip allows it."""
+        """Mirror half of the images left to right, at random, if params.flip is set."""
         if not self.params.flip:
             return share
         mirrored = self._uniform("flip")[mine] < 0.5
@@ -74,22 +76,22 @@ class GradientStep:
         return Split(images, share.labels)
 
     def _without_some_labels(self, share: Split, mine: slice) -> Split:
-        """Hide the class of params.label_dropout of the images from the network (arXiv:2207.12598)."""
+        """Hide the labels of a random share of the images, params.label_dropout (arXiv:2207.12598)."""
         if not self.params.label_dropout:
             return share
         dropped = self._uniform("label dropout")[mine] < self.params.label_dropout
         return Split(share.images, share.labels.masked_fill(dropped, NO_LABEL))
 
     def _uniform(self, purpose: str) -> Tensor:
-        """Draw a number in [0, 1) for each image of the batch, (batch_size,)."""
+        """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""
         source = generator(self.params.seed, purpose, self.optimization.steps, self.device)
         return torch.rand(self.params.batch_size, generator=source, device=self.device)
 
 
 def accumulation_steps() -> int:
-    """Return the number of micro-batches that DDPM_ACCUMULATE asks for.
+    """Return the number of micro-batches from DDPM_ACCUMULATE.
 
     Raises:
-        UserError: it is no number.
+        UserError: the variable is not a number from 1 to a million.
     """
     return number("DDPM_ACCUMULATE", 1, 1, 1_000_000, "micro-batches")

@@ -1,4 +1,4 @@
-"""Validation while a denoiser trains, and the weights that are kept by it."""
+"""Validation during a training: the loss on held-out images, and the weights with the lowest one."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from ddpm.images.splits import Split
 from ddpm.parallel.world import World
 from ddpm.training.losses import DenoisingLoss
 
-BATCH = 392_000  # pixels
+BATCH = 392_000  # pixels per batch
 
 
 class Kept(NamedTuple):
-    """The weights of the lowest validation loss so far (the loss that is trained), and the step that they are of."""
+    """The weights with the lowest validation loss so far, their loss as training minimises it, and their step."""
 
     loss: float
     step: int
@@ -25,7 +25,7 @@ class Kept(NamedTuple):
 
 
 class Validation:
-    """The loss on held-out images, of which there may be none, with the same t and noise every time."""
+    """The loss on held-out images, perhaps none, with the same t and noise every time."""
 
     def __init__(
         self, held_out: Split, loss: DenoisingLoss, log_snr_center: float | None, seed: int, world: World
@@ -39,9 +39,9 @@ class Validation:
 
     @torch.no_grad()
     def of(self, denoiser: Denoiser, weights: nn.Module, step: int) -> Tensor | None:
-        """Loss per timestep bucket, (TIMESTEP_BUCKETS,), of a model in evaluation mode; None without images.
+        """Return the loss per timestep bucket, (TIMESTEP_BUCKETS,), of a model in evaluation mode; None without images.
 
-        Where the loss that is trained, over t as likely as in training, is lower than ever, its weights are kept.
+        Keep the weights with the lowest validation loss: the loss and the density of t are those of training.
         """
         count, device = len(self.held_out.images), self.loss.runtime.device
         if not count:
@@ -67,5 +67,5 @@ class Validation:
         return self.kept._asdict() if self.kept else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the best weights of another Validation."""
+        """Restore the best weights of another Validation."""
         self.kept = Kept(**state) if state else None
