@@ -1,4 +1,4 @@
-"""Training the classifier whose features the scores use."""
+"""Train the small classifier that supplies features to the scores."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ READ_EVERY = 50  # steps
 
 
 def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierParams, runtime: Runtime) -> Classifier:
-    """A new classifier, trained under a progress bar called `name`; see train_classifier.
+    """Train a new classifier under a progress bar called `name`; see `train_classifier`.
 
     Raises:
         UserError: the loss is not finite.
@@ -32,13 +32,14 @@ def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierPa
 
 
 def watch(losses: Iterable[Tensor], name: str, total: int, parameter: str, lr: float) -> None:
-    """Take all steps of a training under a progress bar called `name`; `losses` are those of its steps, (), each.
+    """Run all steps of a training under a progress bar called `name`.
 
-    They are read now and then, and the last: to read one is to wait until a GPU has come to it.
+    The loss is read only every READ_EVERY steps and at the last, because reading it waits for the GPU.
 
     Args:
-        total: how many steps there are.
-        parameter: what is to be less than `lr` where the loss is not finite.
+        losses: the loss of each step, (); taking it runs the step.
+        total: the number of steps.
+        parameter: the parameter that the error message names, with its value `lr`.
 
     Raises:
         UserError: the loss is not finite.
@@ -54,10 +55,10 @@ def watch(losses: Iterable[Tensor], name: str, total: int, parameter: str, lr: f
 
 
 def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[Tensor]:
-    """Train in place with one cycle of the learning rate; yields the loss of every step, (), on the device.
+    """Train in place with one cycle of the learning rate; yield the loss of each step, (), on the device.
 
-    Every batch is shifted by up to `params.shift` pixels, so that features do not hang on exact positions. Where there
-    is but one class, which way each image is flipped is learned in its place.
+    Each batch is shifted by up to `params.shift` pixels, so that features do not depend on exact positions. With a
+    single class, the network learns to predict how each image is flipped.
     """
     to_device(model, runtime.device).train()
     background = background_of(train.images).to(runtime.device)
@@ -90,25 +91,25 @@ def train_classifier(model: Classifier, train: Split, params: ClassifierParams, 
 
 
 def total_steps(params: ClassifierParams, count: int) -> int:
-    """Of a training on so many images; the short last batch of an epoch is dropped."""
+    """Return the number of steps for `count` images; the short last batch of an epoch is dropped."""
     return params.epochs_of(count) * (count // even_batch(count, params.batch_size))
 
 
 def flipped(images: Tensor, flips: Tensor) -> Tensor:
-    """Images (B, C, H, W), each flipped across (bit 1 of (B,) flips), upside down (bit 2), both or neither."""
+    """Flip images (B, C, H, W) by their flags, (B,): left-right (bit 1), upside down (bit 2), both or neither."""
     across, down = ((flips & bit).bool().view(-1, 1, 1, 1) for bit in (1, 2))
     images = torch.where(across, images.flip(3), images)
     return torch.where(down, images.flip(2), images)
 
 
 def background_of(images: Tensor) -> Tensor:
-    """The median level along the edges of uint8 images (N, C, H, W), as (1, C, 1, 1) in [-1, 1]."""
+    """Return the median of the edge pixels of uint8 images (N, C, H, W), as (1, C, 1, 1) in [-1, 1]."""
     edges = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], dim=2)
     return to_float(edges.transpose(0, 1).flatten(1).median(dim=1).values).view(1, -1, 1, 1)
 
 
 def shifted(images: Tensor, dx: int, dy: int, background: Tensor) -> Tensor:
-    """Move images (B, C, H, W) by whole pixels, left by dx and up by dy; the background (1, C, 1, 1) comes in."""
+    """Shift images (B, C, H, W) left by dx and up by dy pixels; fill with the background (1, C, 1, 1)."""
     height, width = images.shape[2:]
     margin = max(abs(dx), abs(dy))
     inside = F.pad(torch.ones_like(images[:1, :1]), (margin,) * 4)

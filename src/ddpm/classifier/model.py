@@ -1,4 +1,4 @@
-"""The classifier whose features the scores use: a small convolutional network."""
+"""The classifier that supplies features to the scores: a small convolutional network, its params and its file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +17,12 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, parse
 
 FLIPS = 4  # none, across, upside down, both
-SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels at once: what stays in a CPU's caches, and what fills a GPU
-NAMES = ("a", "b")  # recipes are chosen by the scores of a, those of b are reported
+SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels in a batch: fits a CPU's caches; fills a GPU
+NAMES = ("a", "b")  # a selects settings; b is only for reporting
 
 
 class ClassifierParams(Section):
-    """Width and training of the classifier."""
+    """Params of the classifier: width and training."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
     images: Annotated[int, Field(ge=1, le=10**9)]
@@ -33,12 +33,12 @@ class ClassifierParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
     def epochs_of(self, count: int) -> int:
-        """How often each of so many images is seen."""
+        """Return how many times each of `count` images is seen."""
         return max(1, min(self.epochs, round(self.images / count)))
 
 
 class Classifier(nn.Module):
-    """Three levels of two convolutions; the last level's mean over the pixels is the feature vector."""
+    """A network of three levels, two convolutions each; the feature vector is the last level's mean over the pixels."""
 
     def __init__(self, params: ClassifierParams, data: DataCard) -> None:
         super().__init__()
@@ -50,26 +50,26 @@ class Classifier(nn.Module):
 
     @property
     def knows_classes(self) -> bool:
-        """Whether the logits are those of the classes; of one class, they tell which way an image is flipped."""
+        """Tell whether the logits predict classes; with a single class they predict how an image is flipped."""
         return len(self.data.classes) > 1
 
     @property
     def num_features(self) -> int:
-        """Length of a feature vector."""
+        """Return the length of a feature vector."""
         return self.head.in_features
 
     def features(self, images: Tensor) -> Tensor:
-        """Shapes: images (B, C, H, W) in [-1, 1] -> (B, num_features)."""
-        # The channels are last in memory, and so they stay in the gradient of a mean that has them last.
+        """Compute the feature vectors: images (B, C, H, W) in [-1, 1] -> (B, num_features)."""
+        # A mean over channels-last tensors keeps the gradient in channels-last memory format.
         return self.levels(images).permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Shapes: images (B, C, H, W) in [-1, 1] -> logits (B, classes)."""
+        """Compute the logits: images (B, C, H, W) in [-1, 1] -> (B, classes)."""
         return self.head(self.features(images))
 
 
 def _level(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two convolutions with BatchNorm and ReLU; the second halves the resolution."""
+    """Build two convolutions with BatchNorm and ReLU; the second halves the resolution."""
     layers: list[nn.Module] = []
     for width, stride in ((in_channels, 1), (out_channels, 2)):
         layers += [
@@ -82,10 +82,10 @@ def _level(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @torch.inference_mode()
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
+    """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
 
     Raises:
-        UserError: some are NaN or infinite, as weights that are finite may still give them.
+        UserError: a value is NaN or infinite, which finite weights do not rule out.
     """
     to_device(model, device).eval()
     pixels = SEEN_ON_CPU if device.type == "cpu" else SEEN_ON_GPU
@@ -93,17 +93,17 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
     features = torch.cat([model.features(to_float(batch.to(device))) for batch in batches])
     found = features.cpu(), model.head(features).cpu()
     if not all(each.isfinite().all() for each in found):
-        raise UserError("classifier: its features of images are not finite; train it anew, with a lower classifier.lr")
+        raise UserError("classifier: its features of images are not finite; train it again with a lower classifier.lr")
     return found
 
 
 def likeliest(logits: Tensor, classes: list[int]) -> Tensor:
-    """Which of these classes is the most probable, by the logits of all classes (N, classes); int64 (N,)."""
+    """Return the most probable of `classes` for each image, int64 (N,), from the logits of all classes (N, classes)."""
     return torch.tensor(classes)[logits[:, classes].argmax(1)]
 
 
 def accuracy(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> float:
-    """Share of uint8 images (N, C, H, W) that get their label."""
+    """Return the share of uint8 images (N, C, H, W) that are classified as their label."""
     _, logits = features_and_logits(model, images, device)
     return float((logits.argmax(1) == labels).double().mean())
 
@@ -115,7 +115,7 @@ def save_classifier(path: Path, model: Classifier) -> None:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Rebuild a classifier, in evaluation mode, from its file.
+    """Rebuild a classifier from its file, in evaluation mode.
 
     Raises:
         UserError: the file is missing, damaged, or not a classifier; or a weight is NaN or infinite.

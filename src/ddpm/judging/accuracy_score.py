@@ -1,8 +1,9 @@
-"""The classification accuracy score: what a new classifier learns from samples (Ravuri and Vinyals, arXiv:1905.10887).
+"""Compute the classification accuracy score: train classifiers on samples, test them on real images.
 
-Samples have the labels that were asked for, or, of a model that is told no class, those that classifier b gives them.
-The new classifier is tested on real test images, beside one that learned from as many real images with true labels. Of
-either there are several, from different seeds: one alone would move by more than what is often to be told apart.
+The score is from Ravuri and Vinyals, arXiv:1905.10887. The labels of samples are the requested classes. For an
+unconditional model, classifier b predicts the labels. As a baseline, classifiers also learn from equally many real
+images with true labels. Each training is repeated from several seeds, because a single one varies by more than typical
+differences.
 """
 
 import statistics
@@ -21,7 +22,7 @@ from ddpm.pipeline.params import Section
 
 
 class ClassificationAccuracyScoreParams(Section):
-    """From how many images is learned, at most, and how often."""
+    """Params of the score: the largest number of training images, and the number of classifiers."""
 
     count: Annotated[int, Field(ge=2)]
     classifiers: Annotated[int, Field(ge=1, le=100)]
@@ -36,12 +37,12 @@ def accuracy_score(
     params: ClassificationAccuracyScoreParams,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Learn from samples and from real images, in turn; test on the real test images of the classes drawn.
+    """Train on samples and on real images in turn; test on the real test images of the sampled classes.
 
     Args:
-        samples: images uint8 (N, C, H, W), and the classes asked for (N,), where there are such.
-        classes: labels of the classes that were drawn. Of one alone there is no score.
-        judge: classifier b, whose recipe the new classifiers have.
+        samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
+        classes: labels of the sampled classes. With a single class there is no score.
+        judge: classifier b; the new classifiers use its params.
     """
     if len(classes) == 1:
         return {"count": 0, "samples": None, "real": None}
@@ -69,7 +70,7 @@ def accuracy_score(
 
 
 def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
-    """Of several classifiers' accuracies; of one there is no deviation."""
+    """Return the mean of the accuracies, and their standard deviation if there are several."""
     row: dict[str, float | str] = {"accuracy": round(statistics.mean(accuracies), 6)}
     if len(accuracies) > 1:
         row["accuracy_deviation"] = round(statistics.stdev(accuracies), 6)
@@ -77,5 +78,5 @@ def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
 
 
 def new_recipe(judge: ClassifierParams, epochs: int, count: int) -> ClassifierParams:
-    """As classifier b was trained, for as many epochs, but from another seed."""
+    """Return the params of classifier b for `epochs` epochs of `count` images, with another seed."""
     return judge.model_copy(update={"seed": (judge.seed + 1) % 2**63, "epochs": epochs, "images": epochs * count})

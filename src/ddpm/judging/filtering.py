@@ -1,7 +1,7 @@
-"""Keep the samples that a classifier takes for the class that was asked for.
+"""Keep the samples that a classifier assigns to the requested class.
 
-As Razavi et al. 2019 reject samples by a classifier (arXiv:1906.00446, section 3.3), here with a bound on the
-probability. Where no class was asked for, the likeliest counts. Where there is but one class, all are kept.
+Razavi et al. 2019 reject samples by a classifier (arXiv:1906.00446, section 3.3); here the probability has a threshold.
+Without a requested class, the most probable one counts. With a single class, all samples are kept.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from ddpm.images.splits import LEAST_TEST
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
-FEW = 0.5  # of the share of all that is kept: a class that keeps less is nearly lost
+FEW = 0.5  # of the overall share that is kept: a class that keeps less is nearly lost
 
 
 class FilterParams(Section):
-    """What classifier a must give the class of an image at least."""
+    """Params of the filter: the least probability that classifier a must give the class of an image."""
 
     least_probability: Annotated[float, Field(ge=0, lt=1)]
 
@@ -30,22 +30,22 @@ class FilterParams(Section):
 def filtered(
     population: dict[str, Tensor], classifier: Classifier, classes: list[int], params: FilterParams, runtime: Runtime
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Filter samples, see `images.splits.load_samples`, and say how many are kept of all and of each class.
+    """Filter samples (see `images.splits.load_samples`); return them, and how many are kept in total and of each class.
 
     Args:
-        classes: labels of the classes that were drawn.
+        classes: labels of the sampled classes.
 
     Raises:
-        UserError: too few are kept to be scored.
+        UserError: too few samples are kept to be scored.
     """
     images, asked = population["images"], population.get("labels")
     probability, labels = class_probability(classifier, images, asked, classes, runtime)
     least = params.least_probability
     kept = probability >= least
     if kept.sum() < LEAST_TEST and not kept.all():
-        few = f"to {int(kept.sum())} of {len(kept)} images drawn classifier a gives their class with {least:g} or more"
-        needed = f"and the scores need {LEAST_TEST}"
-        raise UserError(f"filter.least_probability: {few}, {needed}; train longer, or set 0, which keeps all")
+        few = f"classifier a gives only {int(kept.sum())} of {len(kept)} samples their class with at least {least:g}"
+        needed = f"but the scores need {LEAST_TEST}"
+        raise UserError(f"filter.least_probability: {few}, {needed}; train longer, or set 0 to keep all")
     samples = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
     if asked is not None:
         samples["labels"] = asked[kept]
@@ -55,9 +55,9 @@ def filtered(
 def class_probability(
     classifier: Classifier, images: Tensor, asked: Tensor | None, classes: list[int], runtime: Runtime
 ) -> tuple[Tensor, Tensor]:
-    """What a classifier gives the class that was asked for, or else the likeliest of `classes` (N,), and that class.
+    """Return the probability (N,) of the requested class, or else of the likeliest of `classes`, and that class (N,).
 
-    One that knows no classes is sure of the only one.
+    A classifier that knows a single class gives probability 1.
     """
     if not classifier.knows_classes:
         return torch.ones(len(images)), torch.zeros(len(images), dtype=torch.int64)
@@ -67,7 +67,7 @@ def class_probability(
 
 
 def summary(kept: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Count which images are kept, booleans (N,), of all and of each class that was drawn, labels (N,)."""
+    """Count the kept samples, booleans (N,), in total and for each sampled class, labels (N,)."""
     by_class = {names[label]: _share(kept[labels == label]) for label in labels.unique().tolist()}
     return {
         "drawn": len(kept),
@@ -79,25 +79,25 @@ def summary(kept: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any
 
 
 def report(found: dict[str, Any]) -> list[str]:
-    """Put a summary into lines of text: the shares, and a warning where classes are lost or nearly lost."""
+    """Describe a summary in lines of text: the shares, and a warning if classes are nearly lost."""
     by_class = found["share_by_class"]
     kept = f"kept {found['kept']:,} of {found['drawn']:,} samples, {found['share']:.1%}"
     lines = [f"{kept}; by class: {_in_order(by_class)}"]
     lost = {name: share for name, share in by_class.items() if share < FEW * found["share"]}
     if lost:
         lines.append(
-            f"warning: filter.least_probability: {len(lost)} of {len(by_class)} classes keep less than half as much as "
-            f"all together ({_in_order(lost)}); what is scored no longer has the classes' shares; train longer, or "
-            "set less (0 keeps all)"
+            f"warning: filter.least_probability: {len(lost)} of {len(by_class)} classes keep less than half of the "
+            f"overall share ({_in_order(lost)}), so the scored samples have other class shares; train longer, or "
+            "lower it (0 keeps all)"
         )
     return lines
 
 
 def _share(kept: Tensor) -> float:
-    """Of booleans (N,), those that are true."""
+    """Return the share of true values among booleans (N,)."""
     return round(float(kept.double().mean()), 4)
 
 
 def _in_order(by_class: dict[str, float]) -> str:
-    """The shares of classes in one line, the lowest first."""
+    """List the shares of classes in one line, the lowest first."""
     return listed(f"{share:.1%} of {name}" for name, share in sorted(by_class.items(), key=lambda each: each[1]))

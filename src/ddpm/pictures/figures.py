@@ -1,9 +1,9 @@
-"""Tensors in, matplotlib figures and encoded pictures out; no file is touched here.
+"""Turn tensors into matplotlib figures and encoded pictures; no file is touched here.
 
-Images are uint8, their first axis is that of the channels: 1, grey, or 3, colour.
+Images are uint8; their first axis is the channels: 1 (grey) or 3 (colour).
 
-Figures are drawn and encoded in matplotlib's default style, whatever the user's own settings, and without pyplot, whose
-backend may be a notebook's; neither is changed for anyone else.
+Figures use matplotlib's default style, whatever the user's settings. They avoid pyplot, which may use a notebook's
+backend. Neither is changed for other code.
 """
 
 import functools
@@ -25,21 +25,19 @@ from torchvision.utils import make_grid
 
 DPI = 150
 CELL = 0.75  # inches
-NARROWEST, LOWEST = 0.56, 0.2  # a column's title fits, and the table's over ten; matplotlib needs the height
-FINEST = 96  # pixels a side that a cell has room for
+NARROWEST, LOWEST = 0.56, 0.2  # room for a column's title, and the table's over ten; matplotlib needs the height
+FINEST = 96  # pixels per side that a cell can show
 MOST_NAMES = 100
 LONGEST = 20
 FONT, MARGIN = 16, 6  # pixels
 PALETTE_FROM = 128  # pixels a side
-FONT_FILE = (
-    Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-)  # matplotlib's own, and so everywhere the same
+FONT_FILE = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"  # part of matplotlib: the same everywhere
 _default_style = style.context("default", after_reset=True)
 
 
 @_default_style
 def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = "") -> Figure:
-    """Images (rows, columns, C, H, W), in a table with titled columns."""
+    """Draw images (rows, columns, C, H, W) as a table with titled columns."""
     rows, columns, _, height, width = images.shape
     longer = max(height, width)
     across, down = max(CELL * width / longer, NARROWEST), max(CELL * height / longer, LOWEST)
@@ -57,9 +55,9 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
 
 @_default_style
 def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Sequence[str]) -> Figure:
-    """Bars for the share of each class, one colour for each named series of shares.
+    """Draw bars for the share of each class, one colour for each named series of shares.
 
-    Where there are many classes, only every so many is named.
+    With many classes, only every n-th is named.
     """
     classes = len(names)
     figure = Figure(figsize=(min(max(6, 0.16 * classes), 16), 3))
@@ -86,14 +84,14 @@ def to_png(figure: Figure) -> bytes:
 
 
 def image_png(image: Tensor, scale: int) -> bytes:
-    """An image (C, H, W), each pixel enlarged to scale x scale."""
+    """Encode an image (C, H, W) as PNG, each pixel enlarged to scale x scale."""
     buffer = io.BytesIO()
     _picture(enlarged(image, scale)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def image_gif(frames: Sequence[Tensor], scale: int, milliseconds: int = 200, hold: int = 2000) -> bytes:
-    """An endless animation of frames (C, H, W), enlarged likewise; the last one stays for `hold` milliseconds."""
+    """Encode frames (C, H, W), enlarged likewise, as an endless GIF; the last frame stays for `hold` milliseconds."""
     first, *others = [_paletted(_picture(enlarged(frame, scale))) for frame in frames]
     durations = [milliseconds] * len(others) + [hold]
     buffer = io.BytesIO()
@@ -102,17 +100,17 @@ def image_gif(frames: Sequence[Tensor], scale: int, milliseconds: int = 200, hol
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Lay images (N, C, H, W) out as one (C, H, W), row by row, white between; the last row may be short."""
-    return make_grid(images, nrow=columns, padding=gap, pad_value=255)[: images.shape[1]]  # it makes grey colour
+    """Arrange images (N, C, H, W) as one (C, H, W), row by row, with white gaps; the last row may be short."""
+    return make_grid(images, nrow=columns, padding=gap, pad_value=255)[: images.shape[1]]  # grey becomes colour there
 
 
 def enlarged(image: Tensor, scale: int) -> Tensor:
-    """Each pixel of (C, H, W) as scale x scale."""
+    """Repeat each pixel of an image (C, H, W) scale x scale times."""
     return image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
 def text_rows(lines: Sequence[str], height: int) -> Tensor:
-    """Black on white, a grey image (1, H, W): each line has so many pixels and is in their middle, flush right."""
+    """Write lines in black on white as a grey image (1, H, W): each `height` pixels high, right-aligned."""
     font = ImageFont.truetype(str(FONT_FILE), min(FONT, int(0.85 * height)), layout_engine=ImageFont.Layout.BASIC)
     width = math.ceil(max(font.getlength(line) for line in lines)) + 2 * MARGIN
     picture = Image.new("L", (width, len(lines) * height), 255)
@@ -129,19 +127,19 @@ def class_label(names: Sequence[str], label: int) -> str:
 
 
 def shortened(name: str) -> str:
-    """One line of at most LONGEST characters."""
+    """Shorten a name to one line of at most LONGEST characters."""
     name = " ".join(name.split())
     return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
 
 
 @functools.cache
 def _characters() -> frozenset[int]:
-    """The code points that the font can write."""
+    """Return the code points that the font can write."""
     return frozenset(FT2Font(str(FONT_FILE)).get_charmap())
 
 
 def _name_ticks(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
-    """Where they are too long to stand side by side, they stand aslant, and the figure is higher."""
+    """Name the ticks; rotate names that are too long for their place, and make the figure higher."""
     axis.set_xticks(axis.get_xticks(), names, parse_math=False)
     longest, room = max(map(len, names)), (figure.get_figwidth() - 0.8) / len(names)
     if 0.09 * longest > room:
@@ -154,7 +152,7 @@ def _name_ticks(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
 def _show(axis: Axes, image: Tensor) -> None:
     channels, height, width = image.shape
     array = image[0].numpy() if channels == 1 else image.permute(1, 2, 0).numpy()
-    smooth = max(height, width) > FINEST  # or rows and columns would be lost
+    smooth = max(height, width) > FINEST  # otherwise rows and columns would be lost
     axis.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="hanning" if smooth else "nearest")
     axis.set_axis_off()
 
@@ -164,9 +162,9 @@ def _picture(image: Tensor) -> Image.Image:
 
 
 def _paletted(picture: Image.Image) -> Image.Image:
-    """With 256 colours of its own, as a GIF has them, if it has colours.
+    """Reduce a colour picture to 256 colours of its own, as GIF needs.
 
-    Median cut alone, as Pillow would have it, shifts hues; k-means mends that, and takes minutes of all pixels.
+    Median cut alone, Pillow's default, shifts hues. K-means corrects this, but takes minutes on all pixels.
     """
     if picture.mode == "L":
         return picture

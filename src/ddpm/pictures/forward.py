@@ -1,4 +1,4 @@
-"""The forward diffusion, as a picture of a few images and as a table of the schedule."""
+"""Show the forward diffusion: a figure of a few images, and a table of the schedule."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from ddpm.pipeline.params import Section
 
 
 class ForwardDiffusionParams(Section):
-    """Which images are shown, and when."""
+    """Params of the figure: images, timesteps and seed."""
 
     images: Annotated[int, Field(ge=1, le=20)]
     timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=20)]
@@ -23,7 +23,7 @@ class ForwardDiffusionParams(Section):
 
 
 def forward_strip(images: Tensor, schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes:
-    """Draw the first of uint8 images (N, C, H, W), a row each: the clean image, then its x_t at every timestep."""
+    """Draw the first of uint8 images (N, C, H, W), a row each: the clean image, then x_t at each timestep."""
     x_start = to_float(images[: params.images])
     columns = [x_start]
     for t in params.timesteps:
@@ -35,7 +35,7 @@ def forward_strip(images: Tensor, schedule: NoiseSchedule, params: ForwardDiffus
 
 
 def schedule_table(schedule: NoiseSchedule) -> str:
-    """Write the schedule as csv, a row for each t; SNR is alphas_cumprod / (1 - alphas_cumprod)."""
+    """Return the schedule as csv, a row for each t; SNR is alphas_cumprod / (1 - alphas_cumprod)."""
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
     columns = {"betas": schedule.betas, "alphas_cumprod": schedule.alphas_cumprod, "log10_snr": snr.log10()}
     table = pd.DataFrame({name: values.numpy() for name, values in columns.items()})

@@ -1,4 +1,4 @@
-"""The pictures of a set of samples, encoded; images are uint8."""
+"""Draw and encode the figures of a set of samples; images are uint8."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,13 +22,13 @@ from ddpm.scoring.copying import nearest_neighbours
 from ddpm.scoring.scores import class_shares
 
 GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
-STILL, MOVING = 112, 28  # pixels of an image's longer side in a picture and in an animation, about
-MOVING_COLUMNS, MOVING_WIDTH = 8, 512  # images, and pixels without gaps
+STILL, MOVING = 112, 28  # about the pixels of an image's longer side, in a still and in an animation
+MOVING_COLUMNS, MOVING_WIDTH = 8, 512  # images in a row, and its pixels without gaps
 MOST_CLASSES = 20
 
 
 def gallery_pictures(images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: list[int]) -> dict[str, bytes]:
-    """By file name: a grid of samples, one's strip from noise to image, the reverse process as an animation.
+    """Draw, by file name: a grid of samples, one sample's strip from noise to image, and the reverse process as a GIF.
 
     Shapes: images (N, C, H, W), x_t and pred_x_start (frames, N, C, H, W).
     """
@@ -44,7 +44,7 @@ def gallery_pictures(images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: 
 
 
 def neighbours_picture(samples: Tensor, train: Tensor) -> bytes:
-    """The first samples above, the training image nearest to each below; both (N, C, H, W)."""
+    """Draw the first samples above, and the training image nearest to each below; both (N, C, H, W)."""
     shown = samples[:PAIRS]
     nearest = nearest_neighbours(shown, train)
     table = torch.stack([shown, train[nearest.nearest]])
@@ -54,15 +54,15 @@ def neighbours_picture(samples: Tensor, train: Tensor) -> bytes:
 
 
 def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str]) -> bytes:
-    """How often each class is recognised among the samples and among the training images, labels (N,)."""
+    """Plot how often each class is recognised among samples and among training images, labels (N,)."""
     shares = {"samples": class_shares(samples, len(names)), "training images": class_shares(train, len(names))}
     return to_png(class_histogram(shares, "Classes as classifier b sees them", names))
 
 
 def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> bytes:
-    """The first samples of each class, a row for each, beside its name; (N, C, H, W) and labels (N,).
+    """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name.
 
-    Of more than MOST_CLASSES classes these are the first, and a last line says so.
+    Only the first MOST_CLASSES classes are shown; a last line counts the others.
     """
     classes = labels.unique().tolist()
     shown = classes[:MOST_CLASSES]
@@ -76,10 +76,10 @@ def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> by
 
 
 def rare_picture(rows: Mapping[int, tuple[Tensor, Tensor]], names: Sequence[str]) -> bytes:
-    """For each class three rows: some real images, some drawn ones, and the real one that is nearest to each of these.
+    """Draw three rows for each class: some real images, some samples, and the real image nearest to each sample.
 
     Args:
-        rows: of each label the real images (N, C, H, W) and those drawn (M, C, H, W).
+        rows: for each label the real images (N, C, H, W) and the samples (M, C, H, W).
         names: of all classes.
     """
     table, titles = [], []
@@ -91,17 +91,17 @@ def rare_picture(rows: Mapping[int, tuple[Tensor, Tensor]], names: Sequence[str]
 
 
 def enlargement(images: Tensor, pixels: int) -> int:
-    """By which images (..., H, W) have about so many on the longer side, or more."""
+    """Return the scale that enlarges the longer side of images (..., H, W) to about `pixels`; at least 1."""
     return max(1, round(pixels / max(images.shape[-2:])))
 
 
 def spacing(images: Tensor) -> int:
-    """Pixels between images (..., H, W), before they are enlarged."""
+    """Return the gap between images (..., H, W) in pixels, before they are enlarged."""
     return max(1, round(max(images.shape[-2:]) / 14))
 
 
 def _reverse(x_t: Tensor, pred_x_start: Tensor) -> bytes:
-    """Frames (frames, N, C, H, W) side by side; of large images a few are enough, or it would have tens of MB."""
+    """Animate frames (frames, N, C, H, W) side by side; few of large images, because the file would have tens of MB."""
     columns = max(1, min(MOVING_COLUMNS, MOVING_WIDTH // max(x_t.shape[-2:])))
     count = x_t.shape[1] if columns == MOVING_COLUMNS else columns**2
     frames = [
@@ -112,7 +112,7 @@ def _reverse(x_t: Tensor, pred_x_start: Tensor) -> bytes:
 
 
 def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:
-    """Rows of at most EACH_CLASS images, (N, C, H, W) each, beside their names, as one image (C, H, W)."""
+    """Arrange rows of at most EACH_CLASS images, (N, C, H, W) each, next to their names, as one image (C, H, W)."""
     scale, gap = enlargement(rows[0], STILL), spacing(rows[0])
     filled = [F.pad(row, (0, 0) * 3 + (0, EACH_CLASS - len(row)), value=255) for row in rows]
     picture = enlarged(tile(torch.cat(filled), EACH_CLASS, gap), scale)
@@ -122,5 +122,5 @@ def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:
 
 
 def _white(text: Tensor, picture: Tensor, padding: tuple[int, ...]) -> Tensor:
-    """Grey text with white around it, and as many channels as the picture has."""
+    """Pad grey text with white, and give it as many channels as the picture."""
     return F.pad(text, padding, value=255).expand(len(picture), -1, -1)

@@ -1,8 +1,8 @@
-"""Samples beside real images, always at equal counts, and how much of what they differ by is chance.
+"""Compare samples with real images, always at equal counts, and estimate how much of the difference is chance.
 
-Real images that stand for others are random subsets: no file of them is in random order, and its first are no sample.
-Three sets are compared with training images, the reference: samples, test images, and, as the floor, training images
-that are left out of the reference for it. Features are of shape (N, D).
+Training images are the reference. Three sets are compared with it: samples, test images, and a real-vs-real baseline
+(`floor`), which is training images left out of the reference. Subsets of real images are random, because files are
+ordered and a prefix would be biased. Features have shape (N, D).
 """
 
 import statistics
@@ -22,9 +22,10 @@ Rows = dict[str, dict[str, float | None]]
 
 
 class Draws(NamedTuple):
-    """Random subsets as indices: DRAWS references of training images (T,), each with a floor, the other ones (N,).
+    """Random subsets as indices: DRAWS references of training images (T,), each with a baseline of the other ones (N,).
 
-    test: as many of test images (N,); but one where N is more than half of them, for others would be nearly the same.
+    test: subsets of test images (N,). There is only one if N exceeds half of them, because further ones would overlap
+    it.
     """
 
     references: list[Tensor]
@@ -33,7 +34,10 @@ class Draws(NamedTuple):
 
 
 def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
-    """Subsets of `count` of so many test images, and of so many training images, whose reference has the rest."""
+    """Choose random subsets of `count` images among `test` test images and `train` training images.
+
+    The remaining training images are the reference of each subset.
+    """
     orders = [torch.randperm(train, generator=generator(seed, "floor", index)) for index in range(DRAWS)]
     subsets = DRAWS if 2 * count <= test else 1
     chosen = [torch.randperm(test, generator=generator(seed, "test", index))[:count] for index in range(subsets)]
@@ -41,12 +45,11 @@ def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
 
 
 def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Frechet and kernel distances from the reference; the samples are as many as each subset.
+    """Compute Frechet and kernel distances from the reference; there are as many samples as images in each subset.
 
-    The Frechet distance is the mean over the draws. Its deviation is that over the subsets; where there is but one
-    set, as of samples, and of test images when all are taken, no more than the reference would vary, and the jackknife
-    tells instead how far another set of that size would be. The kernel distance is that of the first draw, with as many
-    of its reference, and has an error of its own.
+    The Frechet distance is the mean over the references, and its deviation is taken over the subsets. A single set
+    would vary only by the references. There the jackknife estimates how far another set of its size would be. The
+    kernel distance uses the first reference alone, at equal count, and has its own error.
     """
     distances = [FrechetDistance(train[chosen]) for chosen in draws.references]
     kernel_distances = KernelDistances(train[draws.references[0][: len(samples)]])
@@ -57,16 +60,17 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
         kid = kernel_distances(sets[0])
         rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation, "frechet_over_floor": None}
         rows[name] |= {"kid": kid.distance, "kid_error": kid.error}
-    if (floor := rows["floor"]["frechet"] or 0) > 0:  # rounding may leave less, which is no scale
+    if (floor := rows["floor"]["frechet"] or 0) > 0:  # rounding may leave zero or less, which cannot be a scale
         for row in rows.values():
             row["frechet_over_floor"] = (row["frechet"] or 0) / floor
     return rows
 
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Precision, recall, density and coverage, by as many images of each reference: the means over the draws.
+    """Compute precision, recall, density and coverage as means over the references, each reduced to equal count.
 
-    Deviations are those over the subsets, where there are several; that of the floor says what chance does to a set.
+    Deviations are taken over the subsets, if there are several. The baseline's deviation shows the effect of chance on
+    a set.
     """
     references = [manifold(train[chosen[: len(samples)]]) for chosen in draws.references]
     rows: Rows = {}

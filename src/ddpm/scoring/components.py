@@ -1,4 +1,4 @@
-"""Principal components of pixels: features that no network has learned, and by which nothing is chosen."""
+"""Project images onto principal components of pixels: features that are not learned, and that select nothing."""
 
 from typing import NamedTuple
 
@@ -7,28 +7,28 @@ from torch import Tensor
 
 from ddpm.images.pixels import to_float
 
-COMPONENTS = 40  # of MNIST they hold four fifths of the variance
-MOST_IMAGES = 10_000  # from which they are found
-TABLE = 47_040_000  # numbers at once
+COMPONENTS = 40  # they explain four fifths of MNIST's variance
+MOST_IMAGES = 10_000  # that the components are computed from
+TABLE = 47_040_000  # numbers in memory at once
 
 
 class Components(NamedTuple):
-    """The mean image (D,), and the directions (D, K) in which images vary most; both on one device."""
+    """A mean image (D,) and the directions (D, K) of largest variance; both on one device."""
 
     mean: Tensor
     directions: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Where uint8 images (N, C, H, W) lie along each of them, float32 (N, K), on the components' device."""
+        """Project uint8 images (N, C, H, W) onto the directions; float32 (N, K), on the device of the components."""
         parts = (part.to(self.mean.device) for part in images.split(_rows(images)))
         return torch.cat([(to_float(part).flatten(1) - self.mean) @ self.directions for part in parts])
 
 
 def principal_components(images: Tensor, count: int = COMPONENTS, seed: int = 0) -> Components:
-    """The first `count` components, or as many as there are, of uint8 images (N, C, H, W), in [-1, 1].
+    """Compute the first `count` principal components of uint8 images (N, C, H, W) in [-1, 1], or as many as there are.
 
-    By the randomised method of Halko et al. 2011 (arXiv:0909.4061, algorithm 5.1), with a seed: images of any size have
-    far more pixels than are needed.
+    Uses the randomised algorithm 5.1 of Halko et al. 2011 (arXiv:0909.4061) with a seed. Images have far more pixels
+    than components are needed.
     """
     most = min(len(images), MOST_IMAGES, _rows(images))
     pixels = to_float(images[torch.arange(most) * len(images) // most]).flatten(1)  # evenly among all
@@ -42,5 +42,5 @@ def principal_components(images: Tensor, count: int = COMPONENTS, seed: int = 0)
 
 
 def _rows(images: Tensor) -> int:
-    """How many of these images are at most in memory as floats."""
+    """Return how many such images fit in memory at once as floats."""
     return max(1, TABLE // images[:1].numel())

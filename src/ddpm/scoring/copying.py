@@ -1,7 +1,7 @@
-"""Whether samples are copies of training images, told from the distances to them, beside those of fresh real images.
+"""Detect samples that copy training images: compare their distances to training images with fresh real images.
 
-Images are uint8 (N, C, H, W), compared in [-1, 1], or they are features (N, D) in float32; distances are root mean
-squares of differences. They are computed where the queries are, to which references come by parts.
+Images are uint8 (N, C, H, W), compared in [-1, 1]; features are float32 (N, D). Distances are root mean squares of
+differences. They are computed on the device of the queries, where references arrive in parts.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from ddpm.compute.randomness import generator
 from ddpm.images.pixels import to_float
 
 NEAR = 0.01
-LEAST = 100  # fresh images: of fewer, no one is nearer than all but NEAR
+LEAST = 100  # fresh images: fewer cannot estimate the quantile NEAR
 NEXT = 10
 TWIN = 0.2
 CHUNK = 500
-WIDTH = 2000  # references beside as many queries: their distances stay in a processor's caches
-TABLE = 47_040_000  # numbers of references at once
-PAIRS = 1 << 25  # numbers of queries beside their nearest references at once
-WORK = 4 * 10**12  # products of two numbers in one search, some minutes on a few cores
+WIDTH = 2000  # references in a block: its distances to the queries fit a processor's caches
+TABLE = 47_040_000  # numbers of references in memory at once
+PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
+WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores
 
 
 def some_queries(count: int, products: int, seed: int) -> Tensor | slice:
-    """Choose which of `count` queries to search for: all, or a random subset (n,) that takes WORK products.
+    """Choose which of `count` queries to search for: all, or a random subset (n,) that costs WORK multiplications.
 
     Args:
-        products: how many the search takes for all of them.
+        products: the multiplications that a search for all queries costs.
     """
     if products <= WORK:
         return slice(None)
@@ -37,14 +37,14 @@ def some_queries(count: int, products: int, seed: int) -> Tensor | slice:
 
 
 class Neighbours(NamedTuple):
-    """For each query its nearest reference: its index (N,), and its distance (N,)."""
+    """The nearest reference of each query: its index (N,) and its distance (N,)."""
 
     nearest: Tensor
     distance: Tensor
 
 
 def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
-    """The nearest reference of each query."""
+    """Find the nearest reference of each query."""
     nearest = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     least = torch.full((len(queries),), torch.inf, device=queries.device)
     for first, table in _tables(references, queries.device):
@@ -58,16 +58,16 @@ def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
                 index.copy_(torch.where(nearer, first + start + found.indices, index))
                 distance.copy_(torch.where(nearer, found.values, distance))
     pairs = zip(queries.split(CHUNK), nearest.split(CHUNK), strict=True)
-    # Anew, since differences of large squares have no digits left for a small distance.
+    # Recompute: differences of large squares lose the digits of a small distance.
     distances = [(_flat(part) - _flat(_taken(references, index))).square().mean(1).sqrt() for part, index in pairs]
     return Neighbours(nearest, torch.cat(distances))
 
 
 def copying_z(samples: Tensor, fresh: Tensor) -> float:
-    """The Mann-Whitney statistic of distances to the nearest training image, (N,) of samples and (M,) of fresh images.
+    """Compute the Mann-Whitney statistic of distances to the nearest training image: samples (N,), fresh images (M,).
 
-    It is standard normal where they agree (Meehan et al. 2020, arXiv:2004.05675, with one cell), and far below 0 where
-    samples are nearer, as copies are, but smooth or average images as well; bad images push it up.
+    It is standard normal if the distributions agree (Meehan et al. 2020, arXiv:2004.05675, with one cell). It is far
+    below 0 if samples are nearer: copies, but also smooth or average images. Bad images push it up.
     """
     samples, fresh = samples.double(), fresh.double().sort().values
     below, up_to = (torch.searchsorted(fresh, samples, right=right) for right in (False, True))
@@ -78,9 +78,10 @@ def copying_z(samples: Tensor, fresh: Tensor) -> float:
 
 
 class Nearness(NamedTuple):
-    """How near images of these classes, (N,), are to training images of their own.
+    """How near images with these labels (N,) are to training images of their own class.
 
-    distance: to the nearest (N,). ratio: that, over the mean distance of the NEXT nearest (N,); it has no scale.
+    distance: to the nearest (N,). ratio: this distance over the mean distance of the NEXT nearest (N,); it has no
+    scale.
     """
 
     distance: Tensor
@@ -89,9 +90,9 @@ class Nearness(NamedTuple):
 
 
 def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
-    """Of images (N, ...) with labels (N,), to training images (M, ...) with theirs (M,).
+    """Measure how near images (N, ...) with labels (N,) are to training images (M, ...) of the same class, labels (M,).
 
-    Where there are too few of a class for a distance or a ratio, they are infinite.
+    A distance or ratio is infinite if its class has too few training images.
     """
     distances, ratios = torch.full((2, len(images)), torch.inf, device=images.device)
     for label in labels.unique():
@@ -111,18 +112,18 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
 
 
 def _nearest(queries: Tensor, table: Tensor) -> Tensor:
-    """Distances of queries (N, D) to the 1 + NEXT nearest rows, in no order."""
+    """Return the distances from queries (N, D) to the 1 + NEXT nearest rows, in no particular order."""
     norms = table.square().sum(1)
     near = (norms - 2 * queries @ table.T).topk(min(1 + NEXT, len(table)), largest=False).indices
-    # Anew, since differences of large squares have no digits left for a small distance.
+    # Recompute: differences of large squares lose the digits of a small distance.
     return (queries[:, None] - table[near]).square().mean(2).sqrt()
 
 
 def _tables(references: Tensor, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """The references, flat and in float on the device, in parts that memory is sure to hold, with where each begins.
+    """Yield the references in parts that fit in memory: the index of the first, and flat floats on the device.
 
     Args:
-        index: which of them (N,); by default all.
+        index: which references to take (N,); by default all.
     """
     rows = max(1, TABLE // max(1, references[:1].numel()))
     for first in range(0, len(references) if index is None else len(index), rows):
@@ -139,16 +140,15 @@ def _flat(values: Tensor) -> Tensor:
 
 
 class NearCopies(NamedTuple):
-    """Shares of the samples that are nearer to training images than all but NEAR of the fresh images; NEAR is expected.
+    """Shares of samples that are nearer to training images than all but a share NEAR of the fresh images are.
 
-    distance: by the distance, within each class, since the scales of the classes differ: of all distances together,
-    the smallest NEAR would be those of the tightest class, and copies of all others would pass. ratio: by the ratio.
-    judged: share of the samples of whose class there are LEAST fresh images; the others do not count in `distance`.
-    twins: share of the fresh images that are near copies themselves, as data sets have them: equal to a training image,
-    or nearer than TWIN times the median of their class. They say nothing of how near an image comes by chance, and
-    thresholds are made of the others.
+    Without copying, NEAR is expected. distance: by the distance, with a threshold for each class. One threshold for all
+    would only find copies in the tightest class. ratio: by the ratio. judged: share of the samples in classes with
+    LEAST fresh images; `distance` ignores the others. twins: share of the fresh images that are near-duplicates of
+    training images: identical, or nearer than TWIN times the median of their class. Thresholds leave them out, because
+    their distances are not due to chance.
 
-    A share is None where there is nothing to tell it from.
+    A share is None if there is nothing to compare with.
     """
 
     distance: float | None
@@ -158,7 +158,7 @@ class NearCopies(NamedTuple):
 
 
 def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
-    """Count them among samples (N,), by fresh images (M,)."""
+    """Count near copies among samples (N,), compared with fresh images (M,)."""
     single = ~twins(fresh)
     thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
@@ -174,7 +174,7 @@ def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
 
 
 def twins(fresh: Nearness) -> Tensor:
-    """Which of the images (M,) are near copies of training images, see `NearCopies`."""
+    """Tell which images (M,) are near-duplicates of training images; see `NearCopies`."""
     found = fresh.distance == 0
     for label in fresh.labels.unique():
         chosen = (fresh.labels == label) & ~found
@@ -185,7 +185,7 @@ def twins(fresh: Nearness) -> Tensor:
 
 
 def _threshold(values: Tensor) -> float:
-    """Below it lies NEAR of the distribution that gave these values, in expectation; NaN for fewer than LEAST."""
+    """Estimate the value below which a share NEAR of a distribution lies, in expectation; NaN for fewer than LEAST."""
     values = values[values.isfinite()].double()
     return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
 

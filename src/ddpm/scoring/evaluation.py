@@ -1,7 +1,7 @@
-"""Score samples beside real images: distances, variety, recognition, balance and copying.
+"""Score samples against real images: distances, variety, recognition, class balance and copying.
 
-Distances are computed on the features of each classifier, and on principal components of the pixels. Recipes are
-chosen by the scores of classifier a, and those of b are reported; nothing is chosen by the pixels.
+Distances use the features of each classifier, and principal components of the pixels. Classifier a selects settings; b
+is only for reporting. Nothing is selected by the pixels.
 """
 
 import hashlib
@@ -24,43 +24,43 @@ from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nea
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
 
-MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair of them
+MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair
 
 
 class EvaluateParams(Section):
-    """What counts as recognised, and the seed of the random subsets."""
+    """Params of the evaluation: the confidence that counts as recognised, and the seed of the random subsets."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Seen(NamedTuple):
-    """A set of images with what one classifier sees in it; where there is but one class, the logits are all zero."""
+    """A set of images with one classifier's features and logits; the logits are all zero if there is a single class."""
 
     images: Tensor  # uint8 (N, C, H, W)
-    given: Tensor | None  # the classes that they have or were to have (N,), where there are such
+    given: Tensor | None  # true or requested classes (N,), if any
     features: Tensor  # (N, D), where distances are computed: on a GPU with float64, or on the CPU
     logits: Tensor
 
     @property
     def labels(self) -> Tensor:
-        """The most probable classes."""
+        """Return the most probable classes."""
         return self.logits.argmax(1)
 
     def given_or_seen(self, classes: list[int]) -> Tensor:
-        """The given classes; without them, the most probable ones of these."""
+        """Return the given classes, or else the most probable of `classes`."""
         return likeliest(self.logits, classes) if self.given is None else self.given
 
 
 class Sets(NamedTuple):
-    """Samples, and real images of the classes trained on; images held out count as training images."""
+    """Samples, and real images of the trained classes; validation images count as training images."""
 
     samples: Seen
     test: Seen
     train: Seen
 
     def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the first so many samples, which are drawn independently, and of all real images."""
+        """Return the features of the first `count` samples, which are independent, and of all real images."""
         return self.samples.features[:count], self.test.features, self.train.features
 
 
@@ -73,14 +73,14 @@ def evaluate(
     params: EvaluateParams,
     runtime: Runtime,
 ) -> tuple[dict[str, object], Sets]:
-    """Compute all scores, and return what the last classifier sees as well.
+    """Compute all scores; return them with what the last classifier sees.
 
     Args:
-        samples: images uint8 (N, C, H, W), and the classes asked for (N,), where there are such.
-        test: real images of the same classes.
-        train: likewise.
-        classes: labels of the classes that were drawn.
-        classifiers: their files by name. All but the distances is told by the last.
+        samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
+        test: real test images of the same classes.
+        train: real training images of the same classes.
+        classes: labels of the sampled classes.
+        classifiers: their files by name. The last one gives all scores except distances.
 
     Raises:
         UserError: there are too few images.
@@ -90,7 +90,7 @@ def evaluate(
         found = f"{len(samples[0])} samples, {len(test.images)} test images and {len(train.images)} training images"
         raise UserError(
             f"sample.population.count, data.test: the scores need more than {NEIGHBOURS} samples and test images, "
-            f"and twice as many training images, of the classes drawn; there are {found}"
+            f"and twice as many training images, of the sampled classes; there are {found}"
         )
     draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
     scores: dict[str, object] = {"count": count}
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def look(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Seen:
-    """Apply a classifier to uint8 images (N, C, H, W) whose given classes are (N,)."""
+    """Apply a classifier to uint8 images (N, C, H, W) with the given classes (N,)."""
     place = runtime.device if runtime.device.type == "cuda" else torch.device("cpu")
     features, logits = features_and_logits(classifier, images, runtime.device)
     logits = logits if classifier.knows_classes else torch.zeros(len(logits), 1)
@@ -125,10 +125,10 @@ def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
 
 
 def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams) -> Rows:
-    """Variety, recognition, balance and copying, of the samples and of test images; of the floor, variety alone.
+    """Score variety, recognition, class balance and copying of samples and test images; of the baseline, only variety.
 
-    Shares of a set do not depend on its size, and are those of all images; what does depend on it is told by equal
-    counts. Where there is but one class, nothing is recognised.
+    Scores that depend on the size of a set use equal counts; shares do not, and use all images. With a single class,
+    there is no recognition.
     """
     count, several = len(draws.test[0]), sets.train.logits.shape[1] > 1
     rows = variety(*sets.features(count), draws)
@@ -141,10 +141,10 @@ def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams
 
 
 def recognition(seen: Seen, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:
-    """How sure and how right the classifier is of a set, and how often it sees each class beside training images (M,).
+    """Score how confident and how right the classifier is, and compare the class shares with training images (M,).
 
     Args:
-        labels: what it sees in as many images (N,) as are compared.
+        labels: its predictions for as many images (N,) as are compared.
     """
     chi_square, p_value = class_chi_square(labels, train)
     return {
@@ -157,10 +157,10 @@ def recognition(seen: Seen, labels: Tensor, train: Tensor, confidence: float) ->
 
 
 def copies(sets: Sets, classes: list[int], chosen: Tensor, seed: int) -> Rows:
-    """How near samples and test images are to training images, in pixels and in features.
+    """Measure how near samples and test images are to training images, in pixels and in features.
 
-    Distances to the nearest of all training images are those of the chosen test images, and of as many samples; how
-    near images are to those of their class is told of all. Of large sets both are told of random subsets.
+    Distances to the nearest of all training images use the chosen test images, and as many samples. Distances within a
+    class use all images. Both use random subsets of large sets.
     """
     labels = [each.given_or_seen(classes) for each in sets]
     place = sets.samples.features.device
@@ -192,7 +192,7 @@ def copies(sets: Sets, classes: list[int], chosen: Tensor, seed: int) -> Rows:
 
 
 def rounded(rows: Rows, digits: int) -> Rows:
-    """Round to so many significant digits."""
+    """Round to `digits` significant digits."""
     return {
         name: {key: None if value is None else float(f"{value:.{digits}g}") for key, value in row.items()}
         for name, row in rows.items()
@@ -200,5 +200,5 @@ def rounded(rows: Rows, digits: int) -> Rows:
 
 
 def agreement(labels: Tensor, given: Tensor) -> float:
-    """Share of the images that are taken for what they are, or are meant to be."""
+    """Return the share of images that are classified as their given class."""
     return float((labels == given).double().mean())

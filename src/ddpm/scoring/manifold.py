@@ -1,4 +1,4 @@
-"""Quality and variety told apart: which samples lie among the real features, and which real features are reached.
+"""Score quality and variety apart: which samples lie among the real features, and which real features are covered.
 
 Kynkaanniemi et al. 2019, "Improved precision and recall metric"; Naeem et al. 2020, "Reliable fidelity and diversity
 metrics".
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 5
-CHUNK = 100  # queries at a time: larger tables of distances would be new memory for each
+CHUNK = 100  # queries at a time: larger distance tables would be allocated each time
 
 
 class Manifold(NamedTuple):
-    """Features (N, D), each with its neighbourhood: the ball that reaches its k-th nearest among the others.
+    """Features (N, D), each with its neighbourhood: the ball that reaches its k-th nearest other feature.
 
-    radii: squared (N,). All in float64, where the distances of features that are far from zero keep their digits.
+    radii: squared (N,). All values are float64, because distances of features far from zero lose digits in float32.
     """
 
     features: Tensor
@@ -28,9 +28,9 @@ class Manifold(NamedTuple):
 class ManifoldScores(NamedTuple):
     """Precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797).
 
-    precision: share of samples in some real neighbourhood. recall: share of real features in some sample's one.
-    density: mean number of real neighbourhoods that a sample is in, over k; it can exceed 1. coverage: share of real
-    neighbourhoods with a sample inside.
+    precision: share of samples in some real neighbourhood. recall: share of real features in some sample's
+    neighbourhood. density: mean number of real neighbourhoods that contain a sample, over k; it can exceed 1. coverage:
+    share of real neighbourhoods that contain a sample.
     """
 
     precision: float
@@ -40,10 +40,10 @@ class ManifoldScores(NamedTuple):
 
 
 def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
-    """That of features (N, D).
+    """Build the neighbourhoods of features (N, D).
 
     Raises:
-        ValueError: there are no k + 1 features.
+        ValueError: there are fewer than k + 1 features.
     """
     if len(features) <= k:
         raise ValueError(f"neighbourhoods of {k} need at least {k + 1} features, not {len(features)}")
@@ -54,12 +54,12 @@ def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
 
 
 def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
-    """All four; compare equal counts only."""
+    """Compute all four scores; compare equal counts only."""
     among_real, holds = [], []
     reached, covered = torch.zeros(2, len(real.radii), dtype=torch.uint8, device=real.radii.device)
     rows = zip(_squared_distances(samples.features, real.features), samples.radii.split(CHUNK), strict=True)
     for distances, radii in rows:
-        # As numbers, of which a processor compares many at once.
+        # uint8 instead of bool: processors compare many at once.
         inside, reaches = ((distances <= each).view(torch.uint8) for each in (real.radii, radii[:, None]))
         among_real.append(inside.amax(1))
         holds.append(inside.sum(1, dtype=torch.int32))
@@ -74,9 +74,9 @@ def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
 
 
 def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:
-    """Between every query and every reference, CHUNK queries at a time; what rounding leaves of 0 may be below it.
+    """Yield squared distances from CHUNK queries at a time to all references; rounding may make a 0 negative.
 
-    Each is a single product, |q|^2 - 2 q.r + |r|^2, since to add the squares to a table takes as long.
+    Each block is a single product, |q|^2 - 2 q.r + |r|^2, because adding the squares to a table takes as long.
     """
     wide = torch.cat([references, *_one_and_square(references)], dim=1)
     for rows in queries.split(CHUNK):

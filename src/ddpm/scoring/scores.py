@@ -1,4 +1,4 @@
-"""Measures of sample quality: numbers only.
+"""Measure the quality of samples: Frechet and kernel distance, and statistics of classes.
 
 Features are float32 of shape (N, D); the statistics are float64.
 """
@@ -15,7 +15,7 @@ CHUNK = 100
 
 
 class _Features(nn.Module):
-    """Lets torchmetrics take features that are already there, as its feature module."""
+    """A feature module for torchmetrics that returns ready-made features."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class _Features(nn.Module):
 
 
 class FrechetDistance:
-    """Frechet distance of the Gaussians fitted to real features and to others (Heusel et al. 2017, arXiv:1706.08500).
+    """Frechet distance between Gaussians fitted to real and to other features (Heusel et al. 2017, arXiv:1706.08500).
 
-    It is biased by both counts: compare equal counts only. It has no scale of its own: publish it beside the distance
-    of real images.
+    It is biased by both counts: compare equal counts only. It has no scale of its own: report it with the distance of
+    real images.
     """
 
     def __init__(self, real: Tensor) -> None:
@@ -40,22 +40,22 @@ class FrechetDistance:
         self._metric.set_dtype(torch.float64).to(real.device).update(real, real=True)
 
     def __call__(self, samples: Tensor) -> float:
-        """Of features (M, D)."""
+        """Return the distance of features (M, D)."""
         self._metric.reset()
         self._metric.update(samples, real=False)
         return float(self._metric.compute())
 
 
 def frechet_distance(real: Tensor, samples: Tensor) -> float:
-    """See `FrechetDistance`."""
+    """Return the Frechet distance; see `FrechetDistance`."""
     return FrechetDistance(real)(samples)
 
 
 def jackknife(statistic: Callable[[Tensor], float], features: Tensor) -> float:
-    """Standard error of a statistic of features (N, D): how far from it those of other draws of N features would be.
+    """Estimate the standard error of a statistic of features (N, D): how far other random sets of N features would be.
 
-    By leaving each of GROUPS equal parts out (Tukey 1958; Efron and Tibshirani 1993, ch. 11). The order of the features
-    must be random. The Frechet distance of equal distributions has no slope; there the error is a little too large.
+    Each of GROUPS equal parts is left out in turn (Tukey 1958; Efron and Tibshirani 1993, ch. 11). The features must be
+    in random order. The Frechet distance of equal distributions has no slope; there the error is a little too large.
     """
     parts = features.tensor_split(min(GROUPS, len(features)))
     values = [statistic(torch.cat(parts[:i] + parts[i + 1 :])) for i in range(len(parts))]
@@ -63,33 +63,32 @@ def jackknife(statistic: Callable[[Tensor], float], features: Tensor) -> float:
 
 
 class KernelDistance(NamedTuple):
-    """Kernel distance, and its standard error."""
+    """A kernel distance and its standard error."""
 
     distance: float
     error: float
 
 
 def kernel_distance(real: Tensor, samples: Tensor) -> KernelDistance:
-    """Kernel distance, KID: the unbiased squared MMD with the kernel (x . y / D + 1)^3 (Binkowski et al. 2018, eq. 4).
+    """Compute the unbiased squared MMD, KID, with kernel (x . y / D + 1)^3 (Binkowski et al. 2018, eq. 4).
 
-    arXiv:1801.01401 has its mean over random subsets, which estimates the same number from fewer pairs. Subsets
-    overlap: their deviation is that of one, and that over the root of their number says how exact the mean is for these
-    very images. Here all pairs are taken, and the error says how far other images would be: that of a U-statistic, from
-    what each feature adds to it (Sutherland et al. 2017, arXiv:1611.04488). For equal distributions, where only pairs
-    add anything, it is up to 1.4 times too large.
+    arXiv:1801.01401 averages over random subsets, which estimates the same number from fewer pairs. Its error only
+    tells how exact this mean is for the given images. Here all pairs are taken, and the error tells how far other
+    images would be. It is the error of a U-statistic, from what each feature adds (Sutherland et al. 2017,
+    arXiv:1611.04488). For equal distributions, where only pairs add anything, it is up to 1.4 times too large.
     """
     return KernelDistances(real)(samples)
 
 
 class KernelDistances:
-    """Kernel distances of several sets from the same real features (N, D), see `kernel_distance`."""
+    """Kernel distances of several sets from the same real features (N, D); see `kernel_distance`."""
 
     def __init__(self, real: Tensor) -> None:
         self.real = real.double()
         self.within = _within(self.real)
 
     def __call__(self, samples: Tensor) -> KernelDistance:
-        """Of features (M, D)."""
+        """Return the distance of features (M, D)."""
         samples = samples.double()
         of_real, of_samples = _between(self.real, samples)
         added = self.within - of_real, _within(samples) - of_samples
@@ -98,7 +97,7 @@ class KernelDistances:
 
 
 def _within(features: Tensor) -> Tensor:
-    """Of each feature the mean of the kernel with all others, (N,); of the symmetric table one half is computed."""
+    """Return the mean kernel of each feature with all others, (N,), computing half of the symmetric table."""
     sums = torch.zeros_like(features[:, 0])
     for rows in torch.arange(len(features)).split(CHUNK):
         first, end = int(rows[0]), int(rows[-1]) + 1
@@ -110,7 +109,7 @@ def _within(features: Tensor) -> Tensor:
 
 
 def _between(features: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of the kernel: of each feature with the others, (N,), and of each of the others with the features, (M,)."""
+    """Return the mean kernel of each feature with the others, (N,), and of each other with the features, (M,)."""
     means, sums = [], torch.zeros_like(others[:, 0])
     for rows in features.split(CHUNK):
         table = _kernel(rows, others)
@@ -125,26 +124,26 @@ def _kernel(features: Tensor, others: Tensor) -> Tensor:
 
 
 def confident_share(logits: Tensor, threshold: float) -> float:
-    """Share of the images, logits (N, classes), whose most probable class has at least probability `threshold`."""
+    """Return the share of images, logits (N, classes), with a class of at least probability `threshold`."""
     return float((logits.double().softmax(1).amax(1) >= threshold).double().mean())
 
 
 def class_shares(labels: Tensor, classes: int) -> list[float]:
-    """Share of each class among integer labels (N,)."""
+    """Return the share of each class among integer labels (N,)."""
     return (labels.bincount(minlength=classes).double() / len(labels)).tolist()
 
 
 def class_imbalance(labels: Tensor, reference: Tensor) -> float:
-    """Total variation distance between the classes of two sets of integer labels: 0 to 1 (nothing in common)."""
+    """Return the total variation distance between the class shares of two sets of labels: 0 to 1 (disjoint)."""
     classes = int(max(labels.max(), reference.max())) + 1
     pairs = zip(class_shares(labels, classes), class_shares(reference, classes), strict=True)
     return sum(abs(share - wanted) for share, wanted in pairs) / 2
 
 
 def class_chi_square(labels: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Pearson's chi-square of two sets of integer labels, (N,) and (M,), and its p-value.
+    """Compute Pearson's chi-square of two sets of integer labels, (N,) and (M,), and its p-value.
 
-    A small p-value says that no one distribution of classes gave both; it needs some five of each class that occurs.
+    A small p-value says that the class distributions differ. It needs about five labels of each class that occurs.
     """
     width = int(max(labels.max(), reference.max())) + 1
     table = torch.stack([labels.bincount(minlength=width), reference.bincount(minlength=width)]).double()
