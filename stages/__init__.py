@@ -4,9 +4,7 @@ sys.path.insert(0, f"{__path__[0]}/../src")  # the library of this repository, n
 try:
     import psutil  # noqa: F401
 except ModuleNotFoundError:
-    sys.exit(
-        "error: this Python lacks the project's packages; run `source .venv/bin/activate` first, or use `make repro`"
-    )
+    sys.exit("error: this Python lacks the project's packages; `source .venv/bin/activate` first, or `make repro`")
 from ddpm.pipeline.process import begin_stage
 
 if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this package

@@ -29,7 +29,7 @@ def rebuild(path: Path, build: Callable[[], Network], weights: dict[str, Tensor]
                 f"{shown(name, 100)} is {given}, not {wanted}; fetch or train the model again"
             )
         if not weights[name].isfinite().all():
-            raise UserError(f"{path}: {name} has NaN or infinite values; fetch or train the model again")
+            raise UserError(f"{path}: {name} is not finite everywhere; fetch or train the model again")
     network = build()
     network.load_state_dict(weights)
     return network
