@@ -51,7 +51,7 @@ article: env ## run the article's network and recipe as the experiment "article"
 		model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
-		train.log_snr_center=null train.early=0 train.validation=0 train.log_every=1 sample.gallery.clip=false \
+		train.log_snr_center=null train.guide_share=0 train.validation=0 train.log_every=1 sample.gallery.clip=false \
 		sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
 
 unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep what it gives in results/unlabelled

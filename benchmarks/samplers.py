@@ -1,6 +1,6 @@
 """Score samplers of the trained model, and distilled ones, against the evaluations that they take, into docs/samplers/.
 
-    python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m ddim --guidance none "early 1.3"
+    python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m --guidance none "autoguidance 1.3"
     python -m benchmarks.samplers --evaluations 20 --sampler dpmpp_2m --distilled 4 2 1 --pictures
 
 Every row is kept as soon as it is there; what docs/samplers/scores.csv already has is not drawn again. Samplers are
@@ -73,7 +73,11 @@ class Setting(NamedTuple):
         walk = {"sampler": self.sampler, "steps": self.evaluations, "spacing": spacing, "clip": self.clip}
         noise = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
         guide, _, scale = self.guidance.partition(" ")
-        guidance = {"guidance": float(scale or 1), "guide": guide if scale else "early", "guidance_interval": INTERVAL}
+        guidance = {
+            "guidance": float(scale or 1),
+            "guide": guide if scale else "autoguidance",
+            "guidance_interval": INTERVAL,
+        }
         return SamplerParams.model_validate({**walk, **noise, **guidance, "classes": "all"})
 
 
@@ -186,7 +190,7 @@ SCHEDULERS = {"unipc": unipc, "heun": heun}  # of diffusers, to see whether they
 REAL = [Setting("real test images", f"subset {index}", "", True, 0) for index in range(10)]  # at random, not the first
 PICTURED = [
     Setting("ddpm", "variance posterior", "trailing", True, 1000),
-    *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps, "early 1.3") for steps in (20, 10)),
+    *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps, "autoguidance 1.3") for steps in (20, 10)),
     *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps) for steps in (20, 10, 6, 4, 2)),
 ]
 COLUMNS = 20
@@ -287,7 +291,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sampler", choices=[*NOISES, *SCHEDULERS], nargs="+", default=[*NOISES])
     parser.add_argument("--spacing", choices=SPACINGS, nargs="+", default=SPACINGS[:2])
     parser.add_argument("--noise", choices=kinds, nargs="+", default=kinds, help="share or variance of the noise")
-    parser.add_argument("--guidance", nargs="+", default=["none"], help='none, or such as "early 1.3"')
+    parser.add_argument("--guidance", nargs="+", default=["none"], help='none, or such as "autoguidance 1.3"')
     parser.add_argument(
         "--distilled", type=at_least(1), nargs="*", default=[], help="models of so many evaluations, too"
     )

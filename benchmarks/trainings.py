@@ -22,10 +22,10 @@ ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
 
 
 def article_params() -> Params:
-    """As `make article` ran it, keeping no weights early; params that have come since are those of the default."""
+    """As `make article` ran it, keeping no guide; params that have come since are those of the default."""
     now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
     sections = {section: now[section] | then[section] for section in Params.model_fields}
-    sections["train"] |= {"images": None, "early": 0}
+    sections["train"] |= {"images": None, "guide_share": 0}
     return parse(Params, sections, str(ARTICLE))
 
 
@@ -49,17 +49,19 @@ def untrained(params: Params, runtime: Runtime) -> LoadedModel:
     """Return a model and its guide, both with weights as they begin."""
     schedule = NoiseSchedule(params.schedule)
     networks = (new_network(params.model.for_images(NOISE.shape), NOISE, params.schedule) for _ in range(2))
-    model, early = (to_device(each, runtime.device).eval() for each in networks)
+    model, guide = (to_device(each, runtime.device).eval() for each in networks)
     counts = (1,) * len(NOISE.classes)
-    card = ModelCard(data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("early",))
-    return LoadedModel(model, schedule, card, early)
+    card = ModelCard(
+        data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("autoguidance",)
+    )
+    return LoadedModel(model, schedule, card, guide)
 
 
 def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> LoadedModel:
     """The model that is kept, with its guides, through a file as the stage `train` writes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        unlabelled = setup.model.class_conditional and setup.train.label_dropout > 0
+        classifier_free = setup.model.class_conditional and setup.train.label_dropout > 0
         network, counts = training.best(), setup.class_counts
-        save_model(path, network, setup.card, NoiseSchedule(schedule), counts, training.early, unlabelled)
+        save_model(path, network, setup.card, NoiseSchedule(schedule), counts, training.guide, classifier_free)
         return load_model(path, training.runtime.device)

@@ -104,11 +104,11 @@ def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
         except UserError as error:
             yield str(error)
     elif sampler.guidance != 1:
-        if sampler.guide == "early" and not params.train.early:
-            yield "guidance: training keeps no guide early, since train.early is 0; set guidance to 1"
-        if sampler.guide == "unlabelled" and not (labelled and params.train.label_dropout):
+        if sampler.guide == "autoguidance" and not params.train.guide_share:
+            yield "guidance: training keeps no guide autoguidance, since train.guide_share is 0; set guidance to 1"
+        if sampler.guide == "classifier_free" and not (labelled and params.train.label_dropout):
             why = "train.label_dropout is 0" if labelled else "model.class_conditional is false"
-            yield f"guidance: training keeps no guide unlabelled, since {why}; set guidance to 1"
+            yield f"guidance: training keeps no guide classifier_free, since {why}; set guidance to 1"
     if sampler.classes and not labelled:
         yield "classes: must be all, since model.class_conditional is false"
     elif learned and (unknown := [each for each in sampler.classes if str(each) not in learned]):

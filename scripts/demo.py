@@ -75,7 +75,7 @@ def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
 
 
 def exported(model: Path, folder: Path) -> dict[str, Any]:
-    """Export a model and its early guide in 16 bits, where that is not done, and return what the page is told of it.
+    """Export a model and its guide in 16 bits, where that is not done, and return what the page is told of it.
 
     The names of the files have a hash of all that they are made of.
     """
@@ -84,8 +84,8 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     parts = [sha256(model), sha256(Path(export.__file__)), torch.__version__]
     made_of = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
     names: list[tuple[str | None, str]] = [(None, f"{model.stem}-{made_of}.onnx")]
-    if loaded.early:
-        names.append(("early", f"{model.stem}-early-{made_of}.onnx"))
+    if loaded.guide:
+        names.append(("autoguidance", f"{model.stem}-guide-{made_of}.onnx"))
     for guide, name in names:
         if not (folder / name).exists():
             write_whole(folder / name, export.to_onnx(loaded, guide, half=True))
@@ -94,7 +94,7 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     return {
         "title": f"{model.stem}: {how}",
         "file": names[0][1],
-        "guide_file": names[1][1] if loaded.early else None,
+        "guide_file": names[1][1] if loaded.guide else None,
         "shape": card.data.shape,
         "classes": card.data.classes,
         "known": card.classes,

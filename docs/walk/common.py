@@ -80,7 +80,7 @@ def model() -> LoadedModel:
         for _ in training.run():
             pass
         schedule, counts = NoiseSchedule(load_params(ScheduleParams, "schedule", PARAMS)), small_setup().class_counts
-        save_model(KEPT / "small.safetensors", training.model, schedule, counts, training.early)
+        save_model(KEPT / "small.safetensors", training.model, schedule, counts, training.guide)
         return load_model(KEPT / "small.safetensors", runtime.device)
 
 

@@ -37,7 +37,7 @@ class DrawParams(Section):
             "variance": "posterior",
             "eta": 1.0,
             "clip": True,
-            "guide": "early",
+            "guide": "autoguidance",
             "guidance_interval": [-4.0, 2.0],
             "classes": "all",
         }

@@ -111,6 +111,6 @@ def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
         errors.append("params.yaml: train.classes: images of all classes are drawn; set it to all")
     if not pipeline.model.class_conditional:
         errors.append("params.yaml: model.class_conditional: rare classes are drawn by name; set it to true")
-    if params.draw.guidance != 1 and not pipeline.train.early:
-        errors.append("draw.guidance: no guide early is made, for train.early is 0 in params.yaml; set 1")
+    if params.draw.guidance != 1 and not pipeline.train.guide_share:
+        errors.append("draw.guidance: no guide autoguidance is made, for train.guide_share is 0 in params.yaml; set 1")
     return errors

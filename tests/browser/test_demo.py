@@ -58,7 +58,7 @@ NOISE = """async ([seed, size]) => {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
-    guided = tiny_model(folder, class_conditional=True, early=True)
+    guided = tiny_model(folder, class_conditional=True, guide=True)
     walking, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
     params = unet_params(channels=(4, 8), patch_size=2, class_conditional=True, prediction="v")
     told = load_model(guided).card.data
@@ -108,8 +108,8 @@ def noises(count: int, shape: tuple[int, int, int]) -> Tensor:
 def in_python(path: Path, params: SamplerParams, label: int) -> list[tuple[Tensor, Tensor]]:
     """Estimates and x of all steps by the weights that the page has, and its noise."""
     loaded = load_model(path)
-    early = loaded.early and export.rounded(loaded.early)
-    loaded = loaded._replace(model=export.rounded(loaded.model), early=early)
+    guide = loaded.guide and export.rounded(loaded.guide)
+    loaded = loaded._replace(model=export.rounded(loaded.model), guide=guide)
     drawn = iter(noises(21, loaded.card.data.shape))
     with torch.inference_mode():
         predict = noise_predictor(loaded, torch.tensor([label]), params, CPU)
@@ -256,7 +256,7 @@ def test_only_what_changed_is_exported_anew(models: list[Path], tmp_path: Path) 
     guide.unlink()
     assert demo.exported(models[0], tmp_path) == first
     assert (tmp_path / first["file"]).read_bytes() == b"kept"
-    assert guide.read_bytes() == export.to_onnx(load_model(models[0]), "early", half=True)
+    assert guide.read_bytes() == export.to_onnx(load_model(models[0]), "autoguidance", half=True)
     again = models[0].with_name("again.safetensors")
     again.write_bytes(models[1].read_bytes())
     assert demo.exported(again, tmp_path)["file"].partition("-")[2] != first["file"].partition("-")[2]

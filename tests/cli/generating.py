@@ -31,14 +31,14 @@ def tiny_model(
     timesteps: int = 20,
     data: DataCard = DIGITS,
     counts: tuple[int, ...] = COUNTS,
-    early: bool = False,
-    unlabelled: bool = False,
+    guide: bool = False,
+    classifier_free: bool = False,
     own: tuple[int, ...] = (),
 ) -> Path:
     """A tiny model whose every weight is random: at its start, a network would predict zero.
 
     Args:
-        early, unlabelled: which guides it has.
+        guide, classifier_free: which guides it has.
         own: the timesteps of a distilled model.
     """
     path = folder / "tiny.safetensors"
@@ -47,15 +47,15 @@ def tiny_model(
     )
     schedule = ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps)
     now, before = (randomised(new_network(params, data, schedule), seed) for seed in (0, 1))
-    guide = before.state_dict() if early else None
-    save_model(path, now, data, NoiseSchedule(schedule), counts, guide, unlabelled, own)
+    weights = before.state_dict() if guide else None
+    save_model(path, now, data, NoiseSchedule(schedule), counts, weights, classifier_free, own)
     return path
 
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `generate` mean, but for the changes."""
     defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "variance": "posterior", "eta": 1.0}
-    defaults |= {"guidance": 1.0, "guide": "early", "guidance_interval": (-4.0, 2.0)}
+    defaults |= {"guidance": 1.0, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
     return SamplerParams.model_validate({**defaults, "clip": True, "classes": "all", **changes})
 
 

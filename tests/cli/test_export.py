@@ -47,7 +47,7 @@ def model(folder: Path, kind: str, timesteps: tuple[int, ...] = (), schedule: No
 
 @pytest.fixture(scope="module")
 def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=True, early=True)
+    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=True, guide=True)
 
 
 def session(data: bytes) -> Any:
@@ -108,12 +108,12 @@ def test_in_16_bits_it_computes_what_the_rounded_network_computes(tmp_path: Path
 
 def test_early_guide_and_walk_of_a_distilled_file(guided: Path, tmp_path: Path) -> None:
     loaded = load_model(guided)
-    data = export.to_onnx(loaded, "early")
-    assert loaded.early
-    assert difference(data, loaded, loaded.early) < EQUAL
+    data = export.to_onnx(loaded, "autoguidance")
+    assert loaded.guide
+    assert difference(data, loaded, loaded.guide) < EQUAL
     assert difference(data, loaded) > EQUAL
     said = facts(data)
-    assert (said["network"], said["guides"], said["timesteps"]) == ("early", ["early"], [])
+    assert (said["network"], said["guides"], said["timesteps"]) == ("autoguidance", ["autoguidance"], [])
     assert said["class_counts"] == [0, 30, 0, 10, 0, 0, 0, 60, 0, 0]
     distilled = facts(export.to_onnx(model(tmp_path, "default", timesteps=(19, 5))))
     assert (distilled["network"], distilled["guides"], distilled["timesteps"]) == ("model", [], [19, 5])
@@ -147,11 +147,11 @@ def test_a_scheduler_of_diffusers_draws_with_it_what_this_library_draws(guided: 
 
 def test_command_writes_the_file(guided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "tiny.onnx"
-    call("export", "--model", guided, "--out", out, "--half", "--guide", "early")
+    call("export", "--model", guided, "--out", out, "--half", "--guide", "autoguidance")
     data = out.read_bytes()
     loaded = load_model(guided)
-    assert loaded.early
-    assert difference(data, loaded, export.rounded(loaded.early)) < EQUAL
+    assert loaded.guide
+    assert difference(data, loaded, export.rounded(loaded.guide)) < EQUAL
     assert capsys.readouterr() == (f"{out}: {len(data):,} bytes\n", "")
 
 
@@ -165,7 +165,10 @@ def test_refusals_leave_what_was_there(guided: Path, tmp_path: Path, monkeypatch
     save_model(large, loaded.network, loaded.card.data, loaded.schedule, loaded.card.class_counts)
     refused: list[tuple[list[object], str]] = [
         (["--model", guided, "--out", tmp_path / "x.bin"], "--out .*x.bin: name a file that ends in .onnx"),
-        (["--model", plain, "--out", out, "--guide", "early"], "--guide early: this model has no such guide"),
+        (
+            ["--model", plain, "--out", out, "--guide", "autoguidance"],
+            "--guide autoguidance: this model has no such guide",
+        ),
         (["--model", large, "--out", out, "--half"], "--half: stem.weight has a weight that float16 cannot hold"),
         (["--model", tmp_path / "none", "--out", out], ".*none: no such file"),
     ]

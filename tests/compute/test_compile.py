@@ -44,8 +44,8 @@ def test_a_compiled_training_is_the_plain_one(backend: str, block: str, monkeypa
 
 
 def test_compiled_samples_are_the_plain_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    early = randomised(network(prediction="v"), 1).state_dict()
-    save_model(tmp_path / "model", randomised(network(prediction="v")), DIGITS, SCHEDULE, (9,) * 10, early=early)
+    guide = randomised(network(prediction="v"), 1).state_dict()
+    save_model(tmp_path / "model", randomised(network(prediction="v")), DIGITS, SCHEDULE, (9,) * 10, guide=guide)
     loaded = load_model(tmp_path / "model")
 
     def drawn() -> Tensor:

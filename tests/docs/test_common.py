@@ -38,7 +38,7 @@ def test_the_stand_ins_are_kept_and_fit(common: ModuleType, monkeypatch: pytest.
     monkeypatch.setitem(common.SHORT, "images", 64)
     monkeypatch.setattr(common, "SMALL", {"channels": (4, 4, 4), "bottleneck_blocks": 1})
     model = common.model()
-    assert model.card.guides == ("early",)
+    assert model.card.guides == ("autoguidance",)
     assert model.card.class_counts == (400,) * 10
     written = (common.KEPT / "small.safetensors").read_bytes()
     assert torch.equal(common.model().model.stem.weight, model.model.stem.weight)

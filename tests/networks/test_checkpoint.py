@@ -57,32 +57,32 @@ def test_a_model_comes_back_from_its_file_alone(
 
 
 @pytest.mark.parametrize(
-    ("early", "unlabelled", "guides"),
+    ("guide", "classifier_free", "guides"),
     [
         (False, False, ()),
-        (True, False, ("early",)),
-        (False, True, ("unlabelled",)),
-        (True, True, ("early", "unlabelled")),
+        (True, False, ("autoguidance",)),
+        (False, True, ("classifier_free",)),
+        (True, True, ("autoguidance", "classifier_free")),
     ],
 )
 def test_guides_come_back_with_the_early_weights_and_saving_again_gives_equal_bytes(
-    tmp_path: Path, early: bool, unlabelled: bool, guides: tuple[str, ...]
+    tmp_path: Path, guide: bool, classifier_free: bool, guides: tuple[str, ...]
 ) -> None:
-    path, weights = tmp_path / "model", early_weights() if early else None
-    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, early=weights, unlabelled=unlabelled)
+    path, weights = tmp_path / "model", early_weights() if guide else None
+    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, guide=weights, classifier_free=classifier_free)
     loaded = load_model(path)
     assert loaded.card.guides == guides
-    found = loaded.early.state_dict() if loaded.early else None
+    found = loaded.guide.state_dict() if loaded.guide else None
     torch.testing.assert_close(dict(found) if found else None, weights, rtol=0, atol=0)
-    assert loaded.early is None or not loaded.early.training
-    facts: dict[str, Any] = {"early": found, "unlabelled": unlabelled}
+    assert loaded.guide is None or not loaded.guide.training
+    facts: dict[str, Any] = {"guide": found, "classifier_free": classifier_free}
     save_model(tmp_path / "again", loaded.network, loaded.card.data, loaded.schedule, COUNTS, **facts)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> str:
     """What is said of a model file whose card and weights are changed, without its name."""
-    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, early=early_weights())
+    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, guide=early_weights())
     arrays, metadata = load_arrays(path)
     arrays = {name: array.clone() for name, array in arrays.items()}
     change(metadata["card"], arrays)
@@ -97,9 +97,9 @@ def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], ob
     "change",
     [
         lambda card, arrays: arrays.pop("head.2.bias"),
-        lambda card, arrays: arrays.pop("early.head.2.bias"),
+        lambda card, arrays: arrays.pop("guide.head.2.bias"),
         lambda card, arrays: arrays.update({"wings": torch.zeros(1)}),
-        lambda card, arrays: arrays.update({"early.wings": torch.zeros(1)}),
+        lambda card, arrays: arrays.update({"guide.wings": torch.zeros(1)}),
         lambda card, arrays: arrays.update({"head.2.bias": torch.zeros(4).half()}),
         lambda card, arrays: card.update(guides=[]),
         lambda card, arrays: card["data"].update(shape=[3, 28, 28]),
@@ -125,9 +125,9 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: 
         ({"model": {"block": "transformer", "wings": 2}}, ["model.block", "model.wings"]),
         ({"model": {"channels": None}}, ["the whole file: model"]),
         ({"model": {"patch_size": None}}, ["the whole file: model"]),
-        ({"model": {"class_conditional": False}, "guides": ["unlabelled"]}, ["the whole file: guides"]),
+        ({"model": {"class_conditional": False}, "guides": ["classifier_free"]}, ["the whole file: guides"]),
         ({"guides": ["late"]}, ["guides.0"]),
-        ({"guides": ["early", "early"]}, ["the whole file: guides"]),
+        ({"guides": ["autoguidance", "autoguidance"]}, ["the whole file: guides"]),
         ({"guides": None}, ["guides"]),
         ({"timesteps": [11, 5]}, ["the whole file: guides"]),
         ({"timesteps": [11, 5, 6], "guides": []}, ["the whole file: timesteps"]),
@@ -164,4 +164,4 @@ def test_what_files_may_lack_and_what_they_may_not(tmp_path: Path) -> None:
     del metadata["card"]["guides"], metadata["card"]["timesteps"]
     save_arrays(path, arrays, metadata)
     loaded = load_model(path)
-    assert (loaded.card.data, loaded.card.guides, loaded.card.timesteps, loaded.early) == (FRUITS, (), (), None)
+    assert (loaded.card.data, loaded.card.guides, loaded.card.timesteps, loaded.guide) == (FRUITS, (), (), None)

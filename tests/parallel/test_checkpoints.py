@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_is_not_used(capsys: pytest.CaptureFixture[str]) ->
     saved().write_bytes(whole[:-1])
     capsys.readouterr()
     assert run_to(4) == 0
-    assert "begins anew" in capsys.readouterr().err
+    assert "damaged; train" in capsys.readouterr().err
     assert run_to(5) == 4
 
 

@@ -117,7 +117,7 @@ WRONG: dict[str, list[Any]] = {  # keys whose last part is a number are those of
     "train.ema_decay": [1, -0.1],
     "train.log_snr_center": [-21, 20.5, NAN],
     "train.label_dropout": [1, -0.1],
-    "train.early": [1, -0.1],
+    "train.guide_share": [1, -0.1],
     "train.validation": [-1, 0.6],
     "train.log_every": [0, 8.0],
     "train.seed": [-1, 2**63],

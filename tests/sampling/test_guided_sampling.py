@@ -19,7 +19,7 @@ from tests.small import CPU, FRUITS
 
 INTERVAL = (-2.0, 1.5)
 INSIDE = [t for t in range(10) if INTERVAL[0] <= TEN.alphas_cumprod[t].logit() <= INTERVAL[1]]
-BOTH = {"early": True, "unlabelled": True}
+BOTH = {"guide": True, "classifier_free": True}
 
 
 def guidance(guide: str, strength: float = 2.5, **changes: Any) -> SamplerParams:
@@ -35,9 +35,9 @@ def by_hand(loaded: LoadedModel, params: SamplerParams, labels: Tensor) -> Denoi
         pred_x_start = loaded.denoiser(CPU)(x_t, times, labels).x_start
         if t not in INSIDE:
             return pred_x_start
-        if params.guide == "early":
-            assert loaded.early
-            of_guide = loaded.denoiser(CPU, loaded.early)(x_t, times, labels).x_start
+        if params.guide == "autoguidance":
+            assert loaded.guide
+            of_guide = loaded.denoiser(CPU, loaded.guide)(x_t, times, labels).x_start
         else:
             of_guide = loaded.denoiser(CPU)(x_t, times, torch.full_like(labels, NO_LABEL)).x_start
         return params.guidance * pred_x_start + (1 - params.guidance) * of_guide
@@ -58,11 +58,11 @@ def calls_of(network: nn.Module | None) -> list[tuple[int, list[int]]]:
 @pytest.mark.parametrize(
     ("guide", "model"),
     [
-        ("early", {"early": True, "class_conditional": False}),
-        ("early", {"early": True, "block": "double_conv", "prediction": "noise"}),
-        ("early", {**BOTH, "data": FRUITS}),
-        ("unlabelled", {"unlabelled": True, "block": "double_conv", "prediction": "noise"}),
-        ("unlabelled", {**BOTH, "data": FRUITS}),
+        ("autoguidance", {"guide": True, "class_conditional": False}),
+        ("autoguidance", {"guide": True, "block": "double_conv", "prediction": "noise"}),
+        ("autoguidance", {**BOTH, "data": FRUITS}),
+        ("classifier_free", {"classifier_free": True, "block": "double_conv", "prediction": "noise"}),
+        ("classifier_free", {**BOTH, "data": FRUITS}),
     ],
     ids=str,
 )
@@ -82,32 +82,37 @@ def test_drawing_is_by_the_written_out_combination(
     assert (drawn - draw(loaded, indices, sampler(**walk), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
 
 
-@pytest.mark.parametrize(("guide", "strength"), [("early", 1.0), ("unlabelled", 1.0), ("early", 2), ("unlabelled", 2)])
+@pytest.mark.parametrize(
+    ("guide", "strength"),
+    [("autoguidance", 1.0), ("classifier_free", 1.0), ("autoguidance", 2), ("classifier_free", 2)],
+)
 def test_the_guide_is_asked_within_the_interval_alone_and_with_a_guidance_of_1_never(
     guide: str, strength: float, tmp_path: Path
 ) -> None:
     loaded, params = tiny_model(tmp_path, **BOTH), guidance(guide, strength)  # type: ignore[arg-type]
-    asked, of_early = calls_of(loaded.network), calls_of(loaded.early)
+    asked, of_early = calls_of(loaded.network), calls_of(loaded.guide)
     draw(loaded, [5, 6], params)
     labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
     inside, untold = INSIDE if strength != 1 else [], [NO_LABEL, NO_LABEL]
-    expected = [[(t, labels), (t, untold)][: 1 + (guide == "unlabelled" and t in inside)] for t in range(9, -1, -1)]
+    expected = [
+        [(t, labels), (t, untold)][: 1 + (guide == "classifier_free" and t in inside)] for t in range(9, -1, -1)
+    ]
     assert asked == [call for calls in expected for call in calls]
-    assert of_early == [(t, labels) for t in reversed(inside) if guide == "early"]
+    assert of_early == [(t, labels) for t in reversed(inside) if guide == "autoguidance"]
 
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_a_guide_that_predicts_no_number_is_noticed(
     clip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = tiny_model(tmp_path, early=True)
-    assert loaded.early
-    forward = loaded.early.forward
+    loaded = tiny_model(tmp_path, guide=True)
+    assert loaded.guide
+    forward = loaded.guide.forward
 
     def spoilt(x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         return forward(x_t, t, labels).index_fill(0, torch.tensor(1), torch.inf)
 
-    monkeypatch.setattr(loaded.early, "forward", spoilt)
+    monkeypatch.setattr(loaded.guide, "forward", spoilt)
     with pytest.raises(UserError, match=r"^image 8: "):
-        draw(loaded, [7, 8, 9], guidance("early", clip=clip))
-    assert draw(loaded, [7, 8, 9], guidance("early", 1.0, clip=clip)).isfinite().all()
+        draw(loaded, [7, 8, 9], guidance("autoguidance", clip=clip))
+    assert draw(loaded, [7, 8, 9], guidance("autoguidance", 1.0, clip=clip)).isfinite().all()

@@ -28,7 +28,7 @@ def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
         "eta": 1.0,
         "clip": False,
         "guidance": 1.0,
-        "guide": "early",
+        "guide": "autoguidance",
         "guidance_interval": (-4.0, 2.0),
         "classes": "all",
     }
@@ -68,8 +68,8 @@ def tiny_model(
     folder: Path,
     data: DataCard = DIGITS,
     counts: tuple[int, ...] = (),
-    early: bool = False,
-    unlabelled: bool = False,
+    guide: bool = False,
+    classifier_free: bool = False,
     timesteps: tuple[int, ...] = (),
     **changes: object,
 ) -> LoadedModel:
@@ -81,8 +81,8 @@ def tiny_model(
             network.label.weight.data *= 10  # loud beside the time
     path = folder / "model.safetensors"
     counts = counts or tuple(range(1, len(data.classes) + 1))
-    guide = before.state_dict() if early else None
-    save_model(path, now, data, TEN, counts, early=guide, unlabelled=unlabelled, timesteps=timesteps)
+    weights = before.state_dict() if guide else None
+    save_model(path, now, data, TEN, counts, guide=weights, classifier_free=classifier_free, timesteps=timesteps)
     return load_model(path)
 
 

@@ -16,7 +16,7 @@ from tests.pipeline.test_params import changed
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0]), ("sample.population.steps", None)]
 PLAIN = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
-UNLABELLED = [("sample.gallery.guide", "unlabelled"), ("sample.population.guidance", 1)]
+UNLABELLED = [("sample.gallery.guide", "classifier_free"), ("sample.population.guidance", 1)]
 DISTILLED = [("sample.model", "models/distilled-4.safetensors"), ("distill.steps", [4])]
 ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", None)]
 
@@ -39,8 +39,8 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ([("data.set", "data/fashion_mnist")], ["data.set"]),
         ([("data.set", "data/mine")], []),
         ([("train.start", "models/ddpm.safetensors")], ["train.start"]),
-        ([("train.early", 0)], ["sample.gallery.guidance", "sample.population.guidance"]),
-        ([("train.early", 0), *PLAIN], []),
+        ([("train.guide_share", 0)], ["sample.gallery.guidance", "sample.population.guidance"]),
+        ([("train.guide_share", 0), *PLAIN], []),
         (UNLABELLED, ["sample.gallery.guidance"]),
         ([*UNLABELLED, ("train.label_dropout", 0.1)], []),
         ([("model.class_conditional", False), *UNLABELLED], ["sample.gallery.guidance"]),
@@ -54,7 +54,7 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ([*DISTILLED, *ANCESTRAL], ["sample.gallery.guidance", "sample.population.guidance"]),
         ([*DISTILLED, *ANCESTRAL, *PLAIN], []),
         (
-            [("data.set", "data/fashion_mnist"), ("sample.gallery.steps", 1001), ("train.early", 0)],
+            [("data.set", "data/fashion_mnist"), ("sample.gallery.steps", 1001), ("train.guide_share", 0)],
             ["data.set", "sample.gallery.steps", "sample.gallery.guidance", "sample.population.guidance"],
         ),
     ],

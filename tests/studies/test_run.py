@@ -57,7 +57,7 @@ def workspace(tmp_path: Path) -> Path:
         "data": {"set": "data/mnist"},
         "schedule": {"timesteps": 20, "beta_start": 0.01, "beta_end": 0.5},
         "model": unet_params(class_conditional=True, prediction="v").model_dump(mode="json"),
-        "train": {**RECIPE, "early": 0.06, "validation": 0.1},
+        "train": {**RECIPE, "guide_share": 0.06, "validation": 0.1},
     }
     YAML().dump(pipeline, tmp_path / "params.yaml")
     study = {"spare": 5, "train.images": 2000, "draw.rare": 6, "draw.steps": 2, "learn.steps": 5, "learn.channels": 2}
@@ -182,7 +182,7 @@ def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pyte
         ("draw", {"steps": 1001}, ["draw.steps"]),
         ("fashion", {"picture": "50-7"}, ["fashion.picture"]),
         ("pipeline.train", {"classes": (7,)}, ["params.yaml: train.classes"]),
-        ("pipeline.train", {"early": 0.0}, ["draw.guidance"]),
+        ("pipeline.train", {"guide_share": 0.0}, ["draw.guidance"]),
         ("pipeline.model", {"class_conditional": False}, ["params.yaml: model.class_conditional"]),
     ],
 )

@@ -130,7 +130,7 @@ def test_neither_logging_nor_validating_changes_the_training(changes: dict[str, 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"optimizer": "muon", "early": 0.4, "label_dropout": 0.5},
+        {"optimizer": "muon", "guide_share": 0.4, "label_dropout": 0.5},
         {"optimizer": "adam", "ema_decay": 0, "epochs": 1.5, "flip": True},
         {"optimizer": "adam", "block": "double_conv"},
     ],
@@ -155,7 +155,7 @@ def test_a_run_that_is_cut_off_after_every_step_goes_on_bit_for_bit(changes: dic
     last.load_state_dict(state)
     assert list(last.run()) == []
     assert_equal_weights(last.best(), whole.best())
-    assert (last.early is None) == ("early" not in changes)
+    assert (last.guide is None) == ("guide_share" not in changes)
 
 
 def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_the_order_of_the_images_hangs_on_seed_and_epoch_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("early", "step", "changes"),
+    ("share", "step", "changes"),
     [
         (1e-9, 1, {}),
         (0.3, 2, {"optimizer": "muon"}),
@@ -200,18 +200,18 @@ def test_the_order_of_the_images_hangs_on_seed_and_epoch_alone() -> None:
     ],
 )
 def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
-    early: float, step: int, changes: dict[str, Any]
+    share: float, step: int, changes: dict[str, Any]
 ) -> None:
     """Averaged or not, with the statistics of BatchNorm; the training that goes on does not move them."""
-    kept, plain = finished(early=early, **changes), finished(**changes)
-    assert kept.early_step == step
-    assert_equal(kept.early, weights(stopped(step, **changes).best()))
-    assert plain.early is None
+    kept, plain = finished(guide_share=share, **changes), finished(**changes)
+    assert kept.guide_step == step
+    assert_equal(kept.guide, weights(stopped(step, **changes).best()))
+    assert plain.guide is None
     assert_equal(plain.optimization.state_dict(), kept.optimization.state_dict())
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer": "muon", "held_out": 1003, "early": 0.5},  # three chunks of 500
+    "muon": {"optimizer": "muon", "held_out": 1003, "guide_share": 0.5},  # three chunks of 500
     "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3},
     "one image each": {"optimizer": "muon", "batch_size": 2, "loss": "noise"},
 }

@@ -64,15 +64,15 @@ def test_curves_are_the_events_of_the_training_also_after_a_resumption(tmp_path:
 
 
 def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> None:
-    training, setup, curves = ran(tmp_path, early=0.5, label_dropout=0.1)
+    training, setup, curves = ran(tmp_path, guide_share=0.5, label_dropout=0.1)
     environment = environment_of(CPU, ALONE)
     model = save_trained(tmp_path / "model", training, setup, SCHEDULE.params, environment)
     loaded = load_model(tmp_path / "model")
     assert_equal(loaded.network.state_dict(), training.best().state_dict())
     assert_equal(loaded.network.state_dict(), model.state_dict())
-    assert loaded.early
-    assert_equal(dict(loaded.early.state_dict()), training.early)
-    assert (loaded.card.guides, loaded.card.class_counts) == (("early", "unlabelled"), (30, 30, 30))
+    assert loaded.guide
+    assert_equal(dict(loaded.guide.state_dict()), training.guide)
+    assert (loaded.card.guides, loaded.card.class_counts) == (("autoguidance", "classifier_free"), (30, 30, 30))
     summary = summary_of(training, curves, setup, {"train.epochs": 2})
     loss = summary.pop("train_loss"), summary.pop("validation_loss")
     assert all(0 < each < 2 for each in loss)
@@ -81,7 +81,7 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "steps": training.total_steps,
         "kept_step": training.total_steps,
-        "early_step": round(training.total_steps / 2),
+        "guide_step": round(training.total_steps / 2),
         "follows": {"train.epochs": 2},
     }
 

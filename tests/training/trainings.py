@@ -32,7 +32,7 @@ RECIPE = {
     "classes": "all",
     "class_balance": 0.0,
     "label_dropout": 0.0,
-    "early": 0.0,
+    "guide_share": 0.0,
     "flip": False,
     "start": "data/processed/train.safetensors",
     "validation": 0,

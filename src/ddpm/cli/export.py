@@ -40,7 +40,7 @@ class Export(Options):
     """model file, such as models/ddpm.safetensors"""
     out: Path
     """file to write, which ends in .onnx; one that is there is replaced"""
-    guide: Literal["early"] | None = None
+    guide: Literal["autoguidance"] | None = None
     """write the network as it was early in its training instead"""
     half: bool = False
     """keep the weights as float16, which halves the file; all is computed in float32"""
@@ -66,14 +66,14 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     value for each of its fields, and `alphas_cumprod`, the signal's share at t = 0..T-1.
 
     Args:
-        guide: "early" for the network as it was early in its training.
+        guide: "autoguidance" for the network as it was early in its training.
         half: keep the weights as float16; they are computed with as float32. The network is then the one of `rounded`.
 
     Raises:
         UserError: the model has no such guide, a weight is too large for float16, or the packages of the extra are not
             installed.
     """
-    network = loaded.early if guide == "early" else loaded.network
+    network = loaded.guide if guide == "autoguidance" else loaded.network
     if network is None:
         raise UserError(f"--guide {guide}: this model has no such guide; leave it out")
     network = rounded(network) if half else network

@@ -9,7 +9,7 @@ from ddpm.networks.checkpoint import ModelCard
 from ddpm.pipeline.params import parse
 from ddpm.sampling.samplers import SamplerParams
 
-GUIDED = {"guidance": 1.3, "guide": "early", "guidance_interval": (-4.0, 2.0)}
+GUIDED = {"guidance": 1.3, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
 DISTILLED = {"sampler": "ddpm", "steps": None}  # in place of the defaults, for a distilled model
 DEFAULTS = {"sampler": "dpmpp_2m", "steps": 20, "spacing": None, **GUIDED}
 DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"}
@@ -18,7 +18,7 @@ HELP = {
     "steps": "evaluations of the network for each image; a distilled model has its own",
     "spacing": "which timesteps are taken; without it trailing, for colour log_snr; power suits few",
     "guidance": "how much farther than the model away from its guide; 1 is the model alone, and the default of a model "
-    "without an early guide",
+    "without autoguidance",
     "guide": "the model as it was early in its training, or as it is when not told the class",
     "guidance_interval": "the log signal-to-noise ratios between which it is guided, such as --guidance-interval=-4,2",
     "eta": "noise of all samplers but ddpm, from 0, deterministic, to 1",

@@ -18,10 +18,10 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, parse
 
 LABELS = "label.weight"  # the class embedding
-EARLY = "early."  # prefix of the weights from early in the training
+GUIDE = "guide."  # prefix of the weights from early in the training
 MAX_TIMES = 1 << 22  # numbers in the time embedding table, which is rebuilt in memory
 MAX_COUNT = 1 << 40  # images of a class; float64 sums a thousand such counts exactly
-Guide = Literal["early", "unlabelled"]  # weights from early in the training, or the same weights without the class
+Guide = Literal["autoguidance", "classifier_free"]  # by weights from early in training, or by the model without labels
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
@@ -62,8 +62,8 @@ class ModelCard(Section):
             raise ValueError(f"{len(self.class_counts)} class_counts for {len(self.data.classes)} classes")
         if self.model != self.model.for_images(self.data.shape):
             raise ValueError("model: channels and patch_size must be set")
-        if "unlabelled" in self.guides and not self.model.class_conditional:
-            raise ValueError("guides: unlabelled needs a class-conditional network")
+        if "classifier_free" in self.guides and not self.model.class_conditional:
+            raise ValueError("guides: classifier_free needs a class-conditional network")
         if len({*self.guides}) < len(self.guides):
             raise ValueError("guides: must not repeat")
         if self.guides and self.timesteps:
@@ -86,7 +86,7 @@ class LoadedModel(NamedTuple):
     network: UNet
     schedule: NoiseSchedule
     card: ModelCard
-    early: UNet | None = None
+    guide: UNet | None = None
 
     def denoiser(self, runtime: Runtime, network: UNet | None = None) -> Denoiser:
         """Wrap the network, or the given one, in a denoiser; it must be on the runtime's device."""
@@ -99,8 +99,8 @@ def save_model(
     data: DataCard,
     schedule: NoiseSchedule,
     class_counts: tuple[int, ...],
-    early: dict[str, Tensor] | None = None,
-    unlabelled: bool = False,
+    guide: dict[str, Tensor] | None = None,
+    classifier_free: bool = False,
     timesteps: tuple[int, ...] = (),
     **facts: Any,
 ) -> None:
@@ -109,11 +109,11 @@ def save_model(
     Args:
         class_counts: number of training images of each class, held-out ones included.
         early: weights from early in the training, for autoguidance.
-        unlabelled: whether the network was also trained without labels, for classifier-free guidance.
+        classifier_free: whether the network was also trained without labels, for classifier-free guidance.
         timesteps: of a distilled model, the timesteps that it samples at.
         facts: other JSON-compatible metadata, such as the versions of the training.
     """
-    known: tuple[tuple[Guide, bool], ...] = (("early", early is not None), ("unlabelled", unlabelled))
+    known: tuple[tuple[Guide, bool], ...] = (("autoguidance", guide is not None), ("classifier_free", classifier_free))
     card = ModelCard(
         data=data,
         model=network.params,
@@ -122,7 +122,7 @@ def save_model(
         guides=tuple(guide for guide, there in known if there),
         timesteps=timesteps,
     )
-    weights = dict(network.state_dict()) | {EARLY + name: weight for name, weight in (early or {}).items()}
+    weights = dict(network.state_dict()) | {GUIDE + name: weight for name, weight in (guide or {}).items()}
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
 
@@ -136,17 +136,20 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "card" not in metadata:
         raise UserError(f"{path}: not a model file of this project; name another")
-    card = parse(ModelCard, metadata["card"], str(path))
+    card = metadata["card"]
+    if isinstance(card, dict) and {"early", "unlabelled"} & {*map(str, card.get("guides", ()))}:  # former names
+        raise UserError(f"{path}: a model file of an older version; train the model again")
+    card = parse(ModelCard, card, str(path))
     schedule = NoiseSchedule(card.schedule)
 
     def network(weights: dict[str, Tensor]) -> UNet:
         rebuilt = rebuild(path, lambda: new_network(card.model, card.data, card.schedule), weights)
         return to_device(rebuilt, torch.device(device)).eval()
 
-    early = None
-    if "early" in card.guides:
-        early = network({name.removeprefix(EARLY): weights.pop(name) for name in [*weights] if name.startswith(EARLY)})
-    return LoadedModel(network(weights), schedule, card, early)
+    guide = None
+    if "autoguidance" in card.guides:
+        guide = network({name.removeprefix(GUIDE): weights.pop(name) for name in [*weights] if name.startswith(GUIDE)})
+    return LoadedModel(network(weights), schedule, card, guide)
 
 
 def new_network(params: UNetParams, data: DataCard, schedule: ScheduleParams) -> UNet:

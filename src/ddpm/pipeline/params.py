@@ -13,7 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ddpm.pipeline.console import UserError, shown
 
 DEFAULTS = "params.yaml in the repository's history has the default"
-FORMER = {"data.size": "data.image_size"}  # old names and their replacements
+FORMER = {"data.size": "data.image_size", "train.early": "train.guide_share"}  # old names and their replacements
 
 
 class Section(BaseModel):

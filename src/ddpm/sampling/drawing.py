@@ -14,7 +14,7 @@ from ddpm.pipeline.console import UserError, shown
 from ddpm.sampling.guidance import Denoise, guided
 from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_timesteps
 
-GUIDED_BY = {"early": "early", "unlabelled": "label_dropout"}  # what of `train` a guide comes from
+GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # what of `train` a guide comes from
 
 
 def draw_batch(
@@ -64,8 +64,8 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
         return denoise
 
     denoise = bound(loaded.network, labels)
-    if params.guide == "early":
-        guide = bound(loaded.early or loaded.network, labels)
+    if params.guide == "autoguidance":
+        guide = bound(loaded.guide or loaded.network, labels)
     else:
         guide = bound(loaded.network, torch.full_like(labels, NO_LABEL))
     return guided(denoise, guide, loaded.schedule, params.guidance, params.guidance_interval)

@@ -98,7 +98,7 @@ class Training:
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
         self.validation = Validation(validation, loss, params.log_snr_center, params.seed, world)
         self.epochs_done = 0
-        self.early: dict[str, Tensor] | None = None  # the weights at early_step, for autoguidance
+        self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=runtime.device)
         self.buckets = Buckets(schedule.timesteps, runtime.device)
@@ -121,9 +121,9 @@ class Training:
         return self.optimization.steps
 
     @property
-    def early_step(self) -> int:
-        """Return the step after which the weights for autoguidance are kept; used if params.early is set."""
-        return max(1, round(self.params.early * self.total_steps))
+    def guide_step(self) -> int:
+        """Return the step after which the weights for autoguidance are kept; used if params.guide_share is set."""
+        return max(1, round(self.params.guide_share * self.total_steps))
 
     def run(self) -> Iterator[Logged | EpochEnd | None]:
         """Train to the end (algorithm 1).
@@ -139,8 +139,8 @@ class Training:
                 self.buckets.add(t, losses)
                 self.loss_sum += losses.mean()
                 self.since_log += 1
-                if self.params.early and self.step == self.early_step:
-                    self.early = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+                if self.params.guide_share and self.step == self.guide_step:
+                    self.guide = {name: weight.clone() for name, weight in self.model.state_dict().items()}
                 due = self.step % self.params.log_every == 0 or self.step == self.total_steps
                 yield self._log() if due else None
             means = self.buckets.mean()
@@ -160,14 +160,14 @@ class Training:
             "since_log": self.since_log,
             "loss_sum": self.loss_sum,
             "buckets": [self.buckets.sums, self.buckets.counts],
-            "early": self.early,
+            "guide": self.guide,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the state of another Training with the same arguments."""
         self.optimization.load_state_dict(state["optimization"])
         self.validation.load_state_dict(state["validation"])
-        self.epochs_done, self.since_log, self.early = state["epochs_done"], state["since_log"], state["early"]
+        self.epochs_done, self.since_log, self.guide = state["epochs_done"], state["since_log"], state["guide"]
         self.loss_sum.copy_(state["loss_sum"])
         self.buckets.sums.copy_(state["buckets"][0])
         self.buckets.counts.copy_(state["buckets"][1])

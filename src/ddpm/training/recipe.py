@@ -23,7 +23,7 @@ class TrainParams(OptimizationParams):
     classes: Classes
     class_balance: Annotated[float, Field(ge=0, le=1)]
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
-    early: Annotated[float, Field(ge=0, lt=1)]
+    guide_share: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
     start: Annotated[str, Field(min_length=1)]
     validation: Annotated[float, Field(ge=0, le=0.5)] | None

@@ -60,7 +60,7 @@ def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[s
         "parameters": sum(weight.numel() for weight in training.network.parameters()),
         "steps": training.step,
         "kept_step": kept.step if kept else training.step,
-        "early_step": training.early_step if training.early else None,
+        "guide_step": training.guide_step if training.guide else None,
         "follows": follows,
     }
 
@@ -76,8 +76,8 @@ def save_trained(
         setup.card,
         NoiseSchedule(schedule),
         setup.class_counts,
-        early=training.early,
-        unlabelled=model.params.class_conditional and setup.train.label_dropout > 0,
+        guide=training.guide,
+        classifier_free=model.params.class_conditional and setup.train.label_dropout > 0,
         environment=environment,
     )
     return model
