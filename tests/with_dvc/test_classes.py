@@ -102,5 +102,5 @@ def test_a_model_that_is_told_no_class_draws_all_and_takes_no_wish(changed: Clon
     printed = changed.run("python", "-m", "stages.sample", "population", code=1)
     assert printed == (
         "error: sample.population.classes: this model is not class-conditional; "
-        "say all, or train one on these classes alone\n"
+        "set all, or train one on only these classes\n"
     )
