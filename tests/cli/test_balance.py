@@ -197,7 +197,7 @@ def test_a_name_may_be_another(kind: str, files: Files, tmp_path: Path) -> None:
         ({"model": None}, [], ".*: no such file"),
         ({"data": None}, [], ".*: no such file"),
         ({}, ["--classes", "plum"], "--classes: no class is named plum"),
-        ({}, ["--steps", 21], "steps is 21"),
+        ({}, ["--steps", 21], "steps: 21"),
         ({}, ["--guidance", 2], "guidance: 2"),
         ({}, ["--target", 0], "ddpm balance: --target: "),
         ({}, ["--most-tries", 1001], "ddpm balance: --most-tries: "),

@@ -197,7 +197,7 @@ def test_names_of_any_characters_come_back_from_the_table(tmp_path: Path) -> Non
         ("plain", "--guidance-interval 1,2,3", "ddpm generate: --guidance-interval: "),
         ("plain", "--guidance-interval=2,-4", "options: 1 invalid\n  guidance_interval: "),
         ("plain", "--nonsense 1", "unrecognized arguments: --nonsense"),
-        ("plain", "--steps 21", "steps is 21"),
+        ("plain", "--steps 21", "steps: 21"),
         ("plain", "--classes 1", "classes: this model is not class-conditional"),
         ("none", "--classes 7,2", "classes: the model has not seen 2"),
         ("fruits", "--classes 0", "classes: no class is named 0"),

@@ -1,9 +1,9 @@
-"""Distillation of a trained model to one that draws in a few evaluations, by moment matching.
+"""Distillation of a trained model into a student that samples in a few evaluations, by moment matching.
 
-Salimans et al. 2024, "Multistep Distillation of Diffusion Models via Moment Matching" (arXiv:2406.04103, algorithm
-2). The student's estimate of the clean image stands for the image itself: from x_t it goes to x_s by q(x_s | x_t, x_0).
-Were what it draws distributed as the data, the best denoiser of its x_s would be the teacher. So an auxiliary model
-learns to denoise them, and the student is moved along the difference of the two, until there is none.
+Salimans et al. 2024, "Multistep Distillation of Diffusion Models via Moment Matching" (arXiv:2406.04103, algorithm 2).
+The student's estimate takes the place of x_0: from x_t, the student samples x_s ~ q(x_s | x_t, x_0). An auxiliary
+model learns to denoise these x_s. If the student's samples were distributed like the data, the best denoiser would be
+the teacher. So the student moves along the difference of auxiliary model and teacher, until none is left.
 """
 
 import copy
@@ -23,12 +23,12 @@ from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import UNet
 from ddpm.training.optim import Optimization, OptimizationParams
 
-LEAST_ERROR = 0.01  # of the teacher's estimate: what is right already would weigh without bound
+LEAST_ERROR = 0.01  # of the student against the teacher: bounds the weight of images without error
 MOST_EVALUATIONS = 64
 
 
 class DistillParams(OptimizationParams):
-    """The recipe; see params.yaml for what each choice means."""
+    """The distillation recipe; params.yaml explains each choice."""
 
     steps: tuple[Annotated[int, Field(ge=1, le=MOST_EVALUATIONS)], ...]
     images: Annotated[int, Field(ge=1, le=10**12)]
@@ -40,9 +40,9 @@ class DistillParams(OptimizationParams):
 
 
 class Logged(NamedTuple):
-    """Means since the last `Logged`, up to and including step `step`, each a mean squared error over the pixels.
+    """Mean squared errors per pixel, averaged since the last `Logged`, up to and including step `step`.
 
-    auxiliary: of the auxiliary model's v. moments: what it and the teacher estimate of the clean image differ by.
+    auxiliary: the error of the auxiliary model's v. moments: auxiliary model against teacher, in the estimate of x_0.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Logged(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Noisy images x_t (B, C, H, W), their labels, t and the s < t that the student is to go to, each (B,)."""
+    """Noisy images x_t (B, C, H, W), their labels, their t, and the s < t to sample next, each (B,)."""
 
     x_t: Tensor
     labels: Tensor
@@ -60,15 +60,15 @@ class Batch(NamedTuple):
 
 
 class Distillation:
-    """One distillation. `run` is its loop, a generator; `model` is what to keep, at any time."""
+    """One distillation. The generator `run` is its loop; `model` has the weights to keep, at any time."""
 
     def __init__(
         self, teacher: LoadedModel, images: Split, evaluations: int, params: DistillParams, runtime: Runtime
     ) -> None:
-        """Put everything on the device, where the teacher is already.
+        """Move everything to the device of the teacher.
 
         Raises:
-            ValueError: the teacher has too few timesteps for so many evaluations.
+            ValueError: the teacher has too few timesteps for the number of evaluations.
         """
         device = runtime.device
         self.params = params
@@ -89,23 +89,23 @@ class Distillation:
         self.of_auxiliary = Optimization(auxiliary, others, self.total_steps)
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
-        self.rows: list[list[float]] = []  # of every Logged
-        self._below = torch.cat([cdf.new_zeros(1), cdf]).float().to(device)  # how likely an earlier timestep is than t
-        self._walk = torch.tensor(self.timesteps, device=device)
+        self.rows: list[list[float]] = []  # one for each Logged
+        self._below = torch.cat([cdf.new_zeros(1), cdf]).float().to(device)  # probability of timesteps before t
+        self._starts = torch.tensor(self.timesteps, device=device)
         self._ends = torch.tensor([*self.timesteps[1:], 0], device=device)
 
     @property
     def model(self) -> UNet:
-        """The student, with averaged weights where params ask for it."""
+        """Return the student, with EMA weights if params ask for them."""
         return self.of_student.model
 
     @property
     def step(self) -> int:
-        """Steps taken, each one of the auxiliary model and one of the student."""
+        """Return the number of steps taken, each of auxiliary model and student."""
         return self.of_student.steps
 
     def run(self) -> Iterator[Logged | None]:
-        """Distil to the end: something after every step, a `Logged` every log_every steps."""
+        """Distil to the end. Yield None after every step, or a `Logged` every log_every steps."""
         while self.step < self.total_steps:
             auxiliary = self._step_of_auxiliary()
             moments = self._step_of_student()
@@ -115,7 +115,7 @@ class Distillation:
             yield self._log() if due else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes while it runs."""
+        """Return everything that changes during the distillation."""
         return {
             "student": self.of_student.state_dict(),
             "auxiliary": self.of_auxiliary.state_dict(),
@@ -125,7 +125,7 @@ class Distillation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from where another Distillation with the same arguments was."""
+        """Continue from the state of another Distillation with the same arguments."""
         self.of_student.load_state_dict(state["student"])
         self.of_auxiliary.load_state_dict(state["auxiliary"])
         self.sums.copy_(state["sums"])
@@ -139,31 +139,31 @@ class Distillation:
         return Logged(self.step, auxiliary, moments)
 
     def _step_of_auxiliary(self) -> Tensor:
-        """Let it learn to denoise what the student draws, by the loss of v; that loss."""
+        """Train the auxiliary model to denoise the student's samples; return its loss, the error of v."""
         source = self._source("auxiliary")
         batch = self._batch(source)
         with torch.no_grad():
-            drawn, x_s = self._drawn(batch, source)
+            x_start, x_s = self._student_sample(batch, source)
         estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
-        # The error of v is that of x_0 over the share of noise (Salimans and Ho 2022, arXiv:2202.00512, section 4).
+        # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
         weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
-        loss = ((estimate - drawn).square().mean(dim=(1, 2, 3)) * weights).mean()
+        loss = ((estimate - x_start).square().mean(dim=(1, 2, 3)) * weights).mean()
         return self._descend(self.of_auxiliary, loss)
 
     def _step_of_student(self) -> Tensor:
-        """Move what it draws toward where teacher and auxiliary model agree; how far they do not.
+        """Take one student step; return the mean squared difference of auxiliary model and teacher.
 
-        The difference is the gradient. It is taken over the error of the teacher's estimate, by which images of all
-        noise levels count alike (Yin et al. 2024, arXiv:2311.18828, eq. 8).
+        The difference is the gradient. Dividing by the error of student against teacher makes all noise levels count
+        alike (Yin et al. 2024, arXiv:2311.18828, eq. 8).
         """
         source = self._source("student")
         batch = self._batch(source)
-        drawn, x_s = self._drawn(batch, source)
+        x_start, x_s = self._student_sample(batch, source)
         with torch.no_grad():
             both = [each(x_s, batch.s, batch.labels).x_start for each in (self.auxiliary, self.teacher)]
             auxiliary, teacher = (each.clamp(-1, 1) for each in both)
-            error = (drawn - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
-        self._descend(self.of_student, (drawn * (auxiliary - teacher) / error).sum() / len(drawn))
+            error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
+        self._descend(self.of_student, (x_start * (auxiliary - teacher) / error).sum() / len(x_start))
         return (both[0] - both[1]).square().mean()
 
     def _descend(self, optimization: Optimization, loss: Tensor) -> Tensor:
@@ -173,27 +173,27 @@ class Distillation:
         return loss.detach()
 
     def _batch(self, source: torch.Generator) -> Batch:
-        """Real images with noise, as the student meets its own on the way: at each of its timesteps as many.
+        """Make noisy images at the student's timesteps t, equally many at each, from real images.
 
-        From there it goes to any s below, down to its next timestep, as likely as the density of t has it.
+        The target s is between t and the student's next timestep, sampled from the density of t.
         """
         count, device = self.params.batch_size, self.runtime.device
         chosen = torch.randint(len(self.images.images), (count,), generator=source, device=device)
         images, labels = self.images.batch(chosen.to(self.images.images.device), device)
         first = torch.randint(len(self.timesteps), (), generator=source, device=device)
         place = (torch.randperm(count, generator=source, device=device) + first) % len(self.timesteps)
-        t, end = self._walk[place], self._ends[place]
+        t, end = self._starts[place], self._ends[place]
         shares = torch.rand(count, generator=source, device=device)
         least, most = self._below[end], self._below[t]
         s = torch.searchsorted(self._below, least + shares * (most - least), right=True) - 1
-        s = torch.minimum(torch.maximum(s, end), (t - 1).clamp(min=0))  # rounding may lead beyond
+        s = torch.minimum(torch.maximum(s, end), (t - 1).clamp(min=0))  # rounding may leave the range
         x_t = self.schedule.q_sample(to_float(images), t, self._normal(source))
         return Batch(x_t, labels, t, s)
 
-    def _drawn(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What the student takes for the clean images, and x_s on the way to them."""
-        drawn = self.student(batch.x_t, batch.t, batch.labels).x_start
-        return drawn, self.schedule.q_between(drawn, batch.x_t, batch.s, batch.t, self._normal(source))
+    def _student_sample(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the student's estimate of x_0, and x_s ~ q(x_s | x_t, x_0) given that estimate."""
+        x_start = self.student(batch.x_t, batch.t, batch.labels).x_start
+        return x_start, self.schedule.q_between(x_start, batch.x_t, batch.s, batch.t, self._normal(source))
 
     def _normal(self, source: torch.Generator) -> Tensor:
         shape = (self.params.batch_size, *self.shape)

@@ -1,4 +1,4 @@
-"""Running a distillation to its end: progress bar, checkpoints, and the model file."""
+"""Run a distillation to its end: progress bar, checkpoints, and the model file."""
 
 import math
 from pathlib import Path
@@ -19,24 +19,27 @@ COLUMNS = ["step", "auxiliary", "moments"]
 def new_distillation(
     teacher: LoadedModel, images: Split, evaluations: int, params: DistillParams, runtime: Runtime
 ) -> Distillation:
-    """Begin a distillation to so many evaluations.
+    """Set up a distillation to a number of evaluations.
 
     Raises:
-        UserError: the teacher is distilled itself, or has too few timesteps.
+        UserError: the teacher is itself distilled, or has too few timesteps.
     """
     if teacher.card.timesteps:
-        raise UserError(f"distill: the model is distilled already, to {len(teacher.card.timesteps)} evaluations")
+        raise UserError(
+            f"distill: the model is already distilled, to {len(teacher.card.timesteps)} evaluations; "
+            "name one that is not"
+        )
     try:
         return Distillation(teacher, images, evaluations, params, runtime)
     except ValueError:
         raise UserError(
-            f"distill.steps: {evaluations} of the {teacher.schedule.timesteps} timesteps would not all be different "
-            f"around distill.log_snr_center, {params.log_snr_center}; lower the first, or move the other toward 0"
+            f"distill.steps: {evaluations} of the {teacher.schedule.timesteps} timesteps would repeat one, with "
+            f"distill.log_snr_center {params.log_snr_center}; lower distill.steps, or move the center toward 0"
         ) from None
 
 
 def run_distillation(name: str, distillation: Distillation, checkpoints: Checkpoints) -> None:
-    """Distil to the end under a progress bar called `name`; a checkpoint is saved whenever one is due.
+    """Distil to the end, with a progress bar called `name`, and save checkpoints when they are due.
 
     Raises:
         UserError: a loss is not finite; or the run was interrupted.
@@ -49,14 +52,14 @@ def run_distillation(name: str, distillation: Distillation, checkpoints: Checkpo
                 if not math.isfinite(event.moments + event.auxiliary):
                     raise UserError(
                         f"distill.lr: the losses are {event.moments} and {event.auxiliary} at step {event.step}; "
-                        f"try less than {params.lr}, and than {params.auxiliary_lr} for distill.auxiliary_lr"
+                        f"try less than {params.lr}, and distill.auxiliary_lr less than {params.auxiliary_lr}"
                     )
                 bar.set_postfix(moments=f"{event.moments:.5f}", refresh=False)
             checkpoints.tick()
 
 
 def curve_of(distillation: Distillation) -> bytes:
-    """Make the csv of the losses."""
+    """Return the losses as csv."""
     table = pd.DataFrame(distillation.rows, columns=COLUMNS)
     return str(table.to_csv(index=False, float_format="%.6f")).encode()
 
@@ -74,7 +77,7 @@ def summary_of(distillation: Distillation) -> dict[str, Any]:
 
 
 def save_distilled(path: Path, distillation: Distillation, teacher: LoadedModel, environment: dict[str, Any]) -> None:
-    """Write the student, with the timesteps that it samples by."""
+    """Write the model file of the student, with the timesteps that it samples at."""
     save_model(
         path,
         distillation.model,

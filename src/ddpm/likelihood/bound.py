@@ -1,8 +1,8 @@
 """The variational bound on the negative log-likelihood, in bits per dimension (Ho et al. 2020, eq. 5).
 
-The bound is the sum of the prior's term L_T, of L_t for t = 1..T-1, and of the decoder's term L_0 (the paper counts t
-from 1, and writes L_{t-1}). The reverse process is the ancestral one with the posterior variance, and clips its
-estimate of x_0. All but the network is computed on the CPU, the terms in float64.
+The bound is the sum of the prior term L_T, of L_t for t = 1..T-1, and of the decoder term L_0. The paper counts t from
+1, and writes L_{t-1}. The reverse process is ancestral, with the posterior variance and a clipped estimate of x_0.
+Only the network runs on the device. The terms are computed on the CPU in float64.
 """
 
 import math
@@ -24,12 +24,12 @@ from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.params import Section
 
 BATCH = 100
-LEVELS = 255  # steps between the values of a pixel, 0..255 or -1..1
+LEVELS = 255  # intervals between the values of a pixel, in 0..255 or -1..1
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t
 
 
 class LikelihoodParams(Section):
-    """How many images, and how many of the bound's terms for each."""
+    """The number of images, and the number of terms evaluated for each."""
 
     images: Annotated[int, Field(ge=2, le=10**9)]
     terms: Annotated[int, Field(ge=1, le=100_000)]
@@ -37,7 +37,7 @@ class LikelihoodParams(Section):
 
 
 class Bound(NamedTuple):
-    """The bound of each image and its three parts, each of shape (B,), float64, bits per dimension."""
+    """The bound of each image and its three parts, each (B,), float64, in bits per dimension."""
 
     total: Tensor
     prior: Tensor
@@ -48,10 +48,10 @@ class Bound(NamedTuple):
 def bits_per_dimension(
     loaded: LoadedModel, splits: Mapping[str, Split], params: LikelihoodParams, device: torch.device
 ) -> dict[str, object]:
-    """Bound equally many random images of each split, in float32; a class-conditional model is told their classes.
+    """Bound equally many random images of each split. The network runs in float32 and gets their labels.
 
     Raises:
-        UserError: what the model predicts is not finite.
+        UserError: a prediction of the model is not finite.
     """
     denoiser = loaded.denoiser(Runtime(device, torch.float32))
     terms = min(params.terms, loaded.schedule.timesteps - 1)
@@ -60,8 +60,8 @@ def bits_per_dimension(
     @torch.inference_mode()
     def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         pred_x_start = denoiser(*(each.to(device) for each in (x_t, t, labels))).x_start
-        if not pred_x_start.isfinite().all():  # the bound clips it
-            raise UserError("likelihood: the model's predictions are not finite; fetch it again, or train it anew")
+        if not pred_x_start.isfinite().all():  # clipping would hide it
+            raise UserError("likelihood: the model's predictions are not finite; fetch the model again, or retrain it")
         return pred_x_start.cpu()
 
     scores: dict[str, object] = {"images": count, "terms": terms}
@@ -81,7 +81,7 @@ def bits_per_dimension(
 
 
 def summary(bound: Bound) -> dict[str, float]:
-    """Mean bits per dimension, their standard error over the images, and the mean of each part."""
+    """Return the mean bits per dimension, their standard error over the images, and the mean of each part."""
     means = {f"{name}_bits": round(part.mean().item(), 5) for name, part in bound._asdict().items() if name != "total"}
     error = bound.total.std().item() / len(bound.total) ** 0.5
     return {"bits_per_dim": round(bound.total.mean().item(), 5), "standard_error": round(error, 5), **means}
@@ -94,19 +94,19 @@ def variational_bound(
     terms: int,
     generators: Sequence[torch.Generator],
 ) -> Bound:
-    """An unbiased estimate of the bound of images (B, C, H, W), whose 256 values lie in [-1, 1].
+    """Estimate the bound of images (B, C, H, W) without bias; pixels have 256 values in [-1, 1].
 
     Args:
-        terms: how many of L_1..L_{T-1} are evaluated for each image: one at random from each of as many equal ranges of
-            t, since neighbouring terms are alike.
-        generators: one for each image, of its timesteps and noise.
+        terms: how many of L_1..L_{T-1} are evaluated for each image. Each comes from its own range of t, all equally
+            wide, because neighbouring terms are alike.
+        generators: one for each image, for its timesteps and noise.
 
     Raises:
         ValueError: terms is not in 1..T-1 (0 if T is 1).
     """
     inner = schedule.timesteps - 1
     if not min(1, inner) <= terms <= inner:
-        raise ValueError(f"terms is {terms}, but between prior and decoder there are {inner}")
+        raise ValueError(f"terms: {terms} must be from {min(1, inner)} to {inner}, the terms between prior and decoder")
     total = torch.zeros(len(x_start), dtype=torch.float64)
     for stratum in range(terms):
         place = (
@@ -121,16 +121,16 @@ def variational_bound(
 
 
 def prior_term(schedule: NoiseSchedule, x_start: Tensor) -> Tensor:
-    """L_T: how far q(x_T | x_0) is from N(0, I), for each image."""
+    """Return L_T of each image, (B,): the KL divergence of q(x_T | x_0) from N(0, I)."""
     signal = float(schedule.alphas_cumprod[-1])
     nats = 0.5 * (signal * x_start.double().square() - signal - math.log1p(-signal))
     return _bits(nats)
 
 
 def step_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """L_t at t >= 1, shape (B,): the distance of p(x_{t-1} | x_t) from q(x_{t-1} | x_t, x_0) (eq. 8).
+    """Return L_t at t >= 1, (B,): the KL divergence of q(x_{t-1} | x_t, x_0) from p(x_{t-1} | x_t) (eq. 8).
 
-    The two have the same variance, so that it is the squared difference of their means over twice the variance.
+    Both have the same variance, so it is the squared difference of their means over twice the variance.
     """
     pred_x_start = _pred_x_start(denoise, schedule, x_start, t, noise)
     coef1, variance = schedule.posterior_mean_coef1[t], schedule.posterior_variance[t]
@@ -139,9 +139,9 @@ def step_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Ten
 
 
 def decoder_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, noise: Tensor) -> Tensor:
-    """L_0, shape (B,): -log p(x_0 | x_1), a Gaussian integrated over the width of each pixel's value (eq. 13).
+    """Return L_0, (B,): -log p(x_0 | x_1), a Gaussian integrated over the bin of each pixel's value (eq. 13).
 
-    At t = 0 the posterior has no variance; the one of the step before stands in for it, as in the paper's code.
+    The posterior variance is 0 at t = 0. The variance at t = 1 replaces it, as in the paper's code.
     """
     t = torch.zeros(len(x_start), dtype=torch.long)
     mean = _pred_x_start(denoise, schedule, x_start, t, noise).double()
@@ -150,10 +150,10 @@ def decoder_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, noi
 
 
 def discretised_log_likelihood(x_start: Tensor, mean: Tensor, deviation: float) -> Tensor:
-    """log of N(mean, deviation^2) integrated over each value's bin; the outermost bins reach to infinity. In nats."""
+    """Return the log of N(mean, deviation^2) integrated over each value's bin, in nats; outer bins are unbounded."""
     upper = torch.where(x_start > 1 - 1 / LEVELS, torch.inf, (x_start - mean + 1 / LEVELS) / deviation)
     lower = torch.where(x_start < -1 + 1 / LEVELS, -torch.inf, (x_start - mean - 1 / LEVELS) / deviation)
-    # In the upper tail both integrals round to 1: mirror it.
+    # In the upper tail both integrals round to 1, so mirror it.
     mirror = lower > 0
     lower, upper = torch.where(mirror, -upper, lower), torch.where(mirror, -lower, upper)
     log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
@@ -161,7 +161,7 @@ def discretised_log_likelihood(x_start: Tensor, mean: Tensor, deviation: float) 
 
 
 def _pred_x_start(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """The clipped estimate of x_0 from one draw of x_t."""
+    """Return the clipped estimate of x_0 from one sample of x_t."""
     x_t = schedule.q_sample(x_start, t, noise)
     return denoise(x_t, t).clamp(-1, 1)
 
@@ -171,5 +171,5 @@ def _normal(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
 
 
 def _bits(nats: Tensor) -> Tensor:
-    """Mean over the dimensions of each image, in bits."""
+    """Return the mean over the dimensions of each image, in bits, (B,)."""
     return nats.flatten(1).mean(1) / math.log(2)

@@ -163,7 +163,7 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedul
     Classes are matched by name. A class that the file lacks starts with the mean of the file's class embeddings.
 
     Raises:
-        UserError: the file is no model, or is distilled; or its images, network or noise schedule differ.
+        UserError: the file is not a model, or is distilled; or its images, network or noise schedule differ.
     """
     loaded = load_model(path)
     if loaded.card.timesteps:

@@ -1,4 +1,4 @@
-"""Drawing images from a loaded model, one batch at a time."""
+"""Sampling from a loaded model, one batch at a time: checks of the params, labels, guidance, noise."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,10 +20,10 @@ GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"} 
 def draw_batch(
     loaded: LoadedModel, params: SamplerParams, seed: int, indices: Sequence[int], runtime: Runtime
 ) -> Iterator[Step]:
-    """The steps of the reverse process for the images `indices`; image i is that of (seed, i) in any batch.
+    """Sample the images `indices`, and yield the steps of the reverse process.
 
-    The last step's `x_prev` is the images, shape (len(indices), C, H, W), on the runtime's device. `draw_labels` says
-    of which classes they are.
+    Image i depends on (seed, i), not on the batch. The last step's `x_prev` holds the images, (len(indices), C, H, W),
+    on the runtime's device. `draw_labels` returns their labels.
 
     Raises:
         UserError: params do not fit the model, see `check_sampler`; or, after the last step, an image is not finite.
@@ -36,21 +36,21 @@ def draw_batch(
     steps = p_sample_loop(denoise, loaded.schedule, params, noise, loaded.card.timesteps)
     last: Step | None = None
     while True:
-        with torch.inference_mode():  # entered anew for each step, so that it never leaks into the caller
+        with torch.inference_mode():  # entered for each step: it must not leak into the caller
             step = next(steps, None)
         if step is None:
             break
         last = step
         yield step
-    if last and not (finite := last.x_prev.isfinite().flatten(1).all(1)).all():  # once, for it waits for the device
+    if last and not (finite := last.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises
         image = indices[int(finite.int().argmin())]
-        raise UserError(f"image {image}: the model's predictions are not finite; fetch it again, or train it anew")
+        raise UserError(f"image {image}: the model's predictions are not finite; fetch the model again, or retrain it")
 
 
 def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
-    """The model as a sampler calls it, for the labels (B,) and guided as params say.
+    """Return the function that a sampler calls: the model with the labels (B,), guided as params say.
 
-    Estimates that are not finite become NaN: a sampler that clips would take them for black or white pixels.
+    Estimates that are not finite become NaN: clipping would turn infinities into black or white pixels.
     """
     labels = labels.to(runtime.device)
 
@@ -72,12 +72,12 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
 
 
 def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """The classes of the images `indices`, shape (len(indices),): each as often as among the training images.
+    """Sample the labels of the images `indices`, (len(indices),), as frequent as among the training images.
 
-    A model that is not class-conditional does not look at them.
+    Only class-conditional models use them.
 
     Raises:
-        UserError: the model cannot draw one of the classes.
+        UserError: the model cannot sample one of the classes.
     """
     wanted = wanted_classes(card, params)
     places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
@@ -86,15 +86,15 @@ def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequ
 
 
 def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
-    """The labels of what is to be drawn, "all" spelled out, each once and in order.
+    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model.
 
     Raises:
-        UserError: the model cannot draw one of the classes.
+        UserError: the model cannot sample one of the classes.
     """
     if not params.classes:
         return list(card.classes)
     if not card.model.class_conditional:
-        raise UserError("classes: this model is not class-conditional; say all, or train one on these classes alone")
+        raise UserError("classes: this model is not class-conditional; set all, or train one on only these classes")
     labels = card.data.labels(params.classes, "classes")
     if unknown := sorted(set(labels) - set(card.classes)):
         seen = listed(card.data.classes[label] for label in card.classes)
@@ -103,24 +103,24 @@ def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
 
 
 def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
-    """Images that are best drawn side by side."""
+    """Return how many images to sample in one batch on this runtime."""
     channels, height, width = loaded.card.data.shape
     first = (loaded.card.model.channels or (1,))[0]
     return runtime.sample_batch(height * width, 4 * height * width * (channels + 8 * first))  # float32, eight tensors
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:
-    """The indices first, first + 1, ..., `count` of them, in ranges of at most `size`."""
+    """Split `count` indices, from `first` on, into ranges of at most `size`."""
     for start in range(first, first + count, size):
         yield range(start, min(start + size, first + count))
 
 
 def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
-    """Number of steps that `params` means for this model.
+    """Check that params fit a model, and return the number of steps.
 
     Raises:
-        UserError: more steps than the model has timesteps, or classes or guidance that it does not have; or a distilled
-            model is to draw in another way than its own.
+        UserError: params ask for more steps than the model has timesteps, or for classes or guidance that it lacks; or
+            they do not fit a distilled model, see `check_distilled`.
     """
     wanted_classes(loaded.card, params)
     if loaded.card.timesteps:
@@ -130,7 +130,7 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
         known = listed(loaded.card.guides) if loaded.card.guides else "none"
         raise UserError(
             f"guidance: {params.guidance:g}, but this model has no guide {params.guide} (it has {known}); "
-            f"set guidance to 1, or train one with train.{GUIDED_BY[params.guide]}"
+            f"set guidance to 1, or train a model with train.{GUIDED_BY[params.guide]}"
         )
     try:
         return len(spaced_timesteps(loaded.schedule, params.steps, params.spacing))
@@ -139,17 +139,17 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
 
 
 def check_distilled(steps: int, params: SamplerParams) -> None:
-    """A model distilled to so many steps draws by the ancestral process over its own timesteps.
+    """Check that params fit a model distilled to `steps`: it needs the ancestral process over its own timesteps.
 
     Raises:
-        UserError: params say otherwise; the message begins with the one that does.
+        UserError: a param differs; the message begins with it.
     """
     same = params.variance == "posterior" if params.sampler == "ddpm" else params.sampler == "ddim" and params.eta == 1
     if not same:
-        raise UserError("sampler: a distilled model draws by ddpm with the posterior variance; set that")
+        raise UserError("sampler: a distilled model needs ddpm with variance posterior; set these")
     if params.steps not in {None, steps}:
         raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set {steps}, or null")
     if params.spacing is not None:
-        raise UserError(f"spacing: {params.spacing}, but a distilled model has timesteps of its own; leave it out")
+        raise UserError(f"spacing: {params.spacing}, but a distilled model has its own timesteps; leave it out")
     if params.guidance != 1:
         raise UserError(f"guidance: {params.guidance:g}, but a distilled model has no guide; set 1")

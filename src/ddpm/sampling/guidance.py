@@ -1,4 +1,4 @@
-"""Guidance: away from what a worse model predicts, at the noise levels where it helps."""
+"""Guidance: moves samples away from the predictions of a worse model, at the noise levels where this helps."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ def guided(
 ) -> Denoise:
     """Guide a model by a worse one: D_guide + scale (D - D_guide), where log SNR is in the interval (arXiv:2404.07724).
 
-    The guide is the same model without the class (classifier-free guidance, Ho and Salimans 2022, arXiv:2207.12598), or
-    the model as it was early in its training (autoguidance, Karras et al. 2024, arXiv:2406.02507). Elsewhere, and with
-    a scale of 1 everywhere, the model's own estimate stands.
+    Classifier-free guidance: the guide is the same model without the class (Ho and Salimans 2022, arXiv:2207.12598).
+    Autoguidance: the guide is the model from early in its training (Karras et al. 2024, arXiv:2406.02507).
+    Outside the interval, or with a scale of 1, the model is not guided.
     """
     if scale == 1:
         return denoise
@@ -26,7 +26,7 @@ def guided(
         pred_x_start = denoise(x_t, t)
         if not interval[0] <= log_snr[t] <= interval[1]:
             return pred_x_start
-        of_guide = guide(x_t, t)
-        return of_guide + scale * (pred_x_start - of_guide)
+        guide_x_start = guide(x_t, t)
+        return guide_x_start + scale * (pred_x_start - guide_x_start)
 
     return denoise_guided

@@ -1,8 +1,14 @@
-"""The reverse process: from pure noise to images. Every sampler is a generator of its steps.
+"""The samplers: algorithm 2 of Ho et al. 2020 (arXiv:2006.11239), with a choice of the reverse step.
 
-`ddpm` is the ancestral process of Ho et al. 2020 (arXiv:2006.11239), `ddim` the generalised one of Song et al. 2021
-(arXiv:2010.02502), `dpmpp_2m` the second-order multistep solver of Lu et al. 2022 (DPM-Solver++, arXiv:2211.01095), of
-the ordinary differential equation with eta 0, of the stochastic one with eta 1.
+    1  x_T ~ N(0, I)                    p_sample_loop
+    2  for t = T, ..., 1                p_sample_loop, over the timesteps of spaced_timesteps
+    3    z ~ N(0, I), 0 in the last     p_sample_loop
+    4    x_{t-1} = mean + sigma_t z     Sampler.p_sample returns the mean (eqs. 7 and 11) and sigma_t^2
+    6  return x_0                       x_prev of the last Step
+
+DDPM is the ancestral sampler of that paper. DDIM generalises it (Song et al. 2021, arXiv:2010.02502). DPMpp2M is the
+second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095). With eta 0 it solves the ordinary differential
+equation, with eta 1 the stochastic one.
 """
 
 import math
@@ -20,12 +26,12 @@ from ddpm.pipeline.params import Section
 from ddpm.sampling.guidance import Denoise
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
-POWER = 1.4  # of the spacing of this name; docs/samplers.md has what else was tried
-Noise = Callable[[], Tensor]  # the next standard normal draw, shaped like x_t
+POWER = 1.4  # the exponent of spacing `power`; docs/samplers.md compares others
+Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
 
 
 class SamplerParams(Section):
-    """Which reverse process, how finely it is walked, and to what."""
+    """Sampler, timesteps, guidance and classes; params.yaml explains each choice."""
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1, le=100_000)] | None
@@ -46,13 +52,13 @@ class SamplerParams(Section):
         return interval
 
     def for_images(self, channels: int) -> "SamplerParams":
-        """With the spacing, where it is not set, that suits grey or coloured images."""
+        """Return these params with an unset spacing chosen for grey or colour images."""
         spacing = self.spacing or ("trailing" if channels == 1 else "log_snr")
         return self.model_copy(update={"spacing": spacing})
 
 
 class Step(NamedTuple):
-    """One step of the reverse process: from x_t to `x_prev`, by way of the estimate of the clean image."""
+    """One step of the reverse process: its t, the new `x_prev`, and the estimate of x_0."""
 
     t: int
     x_prev: Tensor
@@ -60,11 +66,12 @@ class Step(NamedTuple):
 
 
 def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
-    """`steps` of the T timesteps, descending; None takes all T.
+    """Choose `steps` of the T timesteps, descending; None takes all T.
 
-    trailing, or None: equal steps down from T-1. log_snr: from T-1 to 0 in equal steps of the log signal-to-noise
-    ratio. power: down from T-1 as (1 - i / steps)^POWER, in smaller and smaller steps. Those two take the nearest
-    timestep still free.
+    trailing, or None: equal steps down from T-1.
+    log_snr: equal steps of the log SNR, from T-1 to 0.
+    power: shrinking steps down from T-1, by (1 - i / steps)^POWER.
+    log_snr and power take the nearest timestep that is free.
 
     Raises:
         ValueError: steps > timesteps.
@@ -72,7 +79,7 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
     timesteps = schedule.timesteps
     steps = steps or timesteps
     if steps > timesteps:
-        raise ValueError(f"steps is {steps}, but the model has only {timesteps} timesteps")
+        raise ValueError(f"steps: {steps}, but the model has only {timesteps} timesteps; lower it")
     match spacing:
         case "trailing" | None:
             return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
@@ -85,12 +92,12 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
 
 
 def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
-    """A walk down the timesteps 0..timesteps-1, at those that are wanted, or the next one that is free."""
-    walk, free = [], timesteps - 1
+    """Return the wanted timesteps of 0..timesteps-1, descending; move repeated ones to the next free timestep."""
+    found, free = [], timesteps - 1
     for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
-        walk.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
-        free = walk[-1] - 1
-    return walk
+        found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
+        free = found[-1] - 1
+    return found
 
 
 def p_sample_loop(
@@ -100,11 +107,11 @@ def p_sample_loop(
     noise: Noise,
     timesteps: Sequence[int] = (),
 ) -> Iterator[Step]:
-    """Run the reverse process from x_T ~ N(0, I) (Ho et al. 2020, algorithm 2), one `Step` for each call of `denoise`.
+    """Run the reverse process (Ho et al. 2020, algorithm 2), and yield a `Step` for each call of `denoise`.
 
     Args:
         noise: called once for x_T, then once for every step that adds noise.
-        timesteps: those to visit, descending, where they are not the ones that params space.
+        timesteps: the timesteps to visit, descending; by default from `spaced_timesteps`.
 
     Raises:
         ValueError: params.steps exceeds the schedule's timesteps.
@@ -112,47 +119,51 @@ def p_sample_loop(
     visited = timesteps or spaced_timesteps(schedule, params.steps, params.spacing)
     alphas_cumprod: list[float] = schedule.alphas_cumprod.tolist()
     sampler = SAMPLERS[params.sampler](params)
-    x_t = noise()
-    for t, t_prev in zip(visited, [*visited[1:], None], strict=True):
-        pred_x_start = denoise(x_t, t)
+    x_t = noise()  # line 1: x_T ~ N(0, I)
+    for t, t_prev in zip(visited, [*visited[1:], None], strict=True):  # line 2
+        pred_x_start = denoise(x_t, t)  # x_0 from eps_theta(x_t, t) (eq. 15)
         if params.clip:
             pred_x_start = pred_x_start.clamp(-1, 1)
         abar, abar_prev = alphas_cumprod[t], 1.0 if t_prev is None else alphas_cumprod[t_prev]
-        x_prev, variance = sampler.p_sample(x_t, pred_x_start, abar, abar_prev)
-        if t_prev is not None and variance > 0:
-            x_prev = x_prev + math.sqrt(variance) * noise()
+        x_prev, variance = sampler.p_sample(x_t, pred_x_start, abar, abar_prev)  # line 4: mean and sigma_t^2
+        if t_prev is not None and variance > 0:  # line 3: z = 0 in the last step
+            x_prev = x_prev + math.sqrt(variance) * noise()  # line 4: + sigma_t z
         yield Step(t, x_prev, pred_x_start)
         x_t = x_prev
 
 
 class Sampler(Protocol):
-    """One reverse step."""
+    """A rule for one reverse step."""
 
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
         """Return the mean of x_prev and the variance of the noise to add; abar is alphas_cumprod."""
 
 
 class DDPM:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2), with the posterior variance or beta (section 3.2)."""
+    """Ancestral sampling (Ho et al. 2020, algorithm 2); sigma_t^2 is the posterior variance or beta (section 3.2)."""
 
     def __init__(self, params: SamplerParams) -> None:
         self.variance = params.variance
 
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
-        """Take the mean of q(x_prev | x_t, x_0) (eq. 7)."""
+        """Return the mean of q(x_prev | x_t, x_0) (eq. 7), and sigma_t^2.
+
+        Without clipping this mean is line 4 of the algorithm, (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t)
+        (eq. 11).
+        """
         posterior = posterior_variance(abar, abar_prev)
         mean = mean_of_x_prev(x_t, pred_x_start, abar, abar_prev, posterior)
         return mean, posterior if self.variance == "posterior" else 1 - abar / abar_prev
 
 
 class DDIM:
-    """Denoising diffusion implicit model (Song et al. 2021, eq. 12): with eta 0 deterministic, with 1 ancestral."""
+    """Denoising diffusion implicit model (Song et al. 2021, eq. 12): deterministic with eta 0, ancestral with 1."""
 
     def __init__(self, params: SamplerParams) -> None:
         self.eta = params.eta
 
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
-        """Take eta^2 times the posterior variance, in the mean and as noise (eq. 16)."""
+        """Return the mean (eq. 12), and the variance: eta^2 times the posterior variance (eq. 16)."""
         variance = self.eta**2 * posterior_variance(abar, abar_prev)
         return mean_of_x_prev(x_t, pred_x_start, abar, abar_prev, variance), variance
 
@@ -160,7 +171,7 @@ class DDIM:
 class DPMpp2M(DDIM):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): DDIM with an x_0 extrapolated from the last two estimates.
 
-    The line through them runs over log SNR, to the middle of the step. The first step and the last are DDIM's.
+    The extrapolation is linear in log SNR, to the middle of the step. The first and the last step are plain DDIM.
     """
 
     def __init__(self, params: SamplerParams) -> None:
@@ -168,7 +179,7 @@ class DPMpp2M(DDIM):
         self.before: tuple[float, Tensor] | None = None  # log SNR and estimate of the step before
 
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
-        """Extrapolate, then step as DDIM."""
+        """Extrapolate x_0, then take the step of DDIM."""
         now, target = log_snr_of(abar), pred_x_start
         if self.before and abar_prev < 1:
             reach = (log_snr_of(abar_prev) - now) / 2 / (now - self.before[0])
@@ -181,12 +192,13 @@ SAMPLERS: dict[str, Callable[[SamplerParams], Sampler]] = {"ddpm": DDPM, "ddim":
 
 
 def mean_of_x_prev(x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float, variance: float) -> Tensor:
-    """Return sqrt(abar') x_0 + sqrt(1 - abar' - variance) eps, eps being implied by x_0 (Song et al., eq. 12).
+    """Return sqrt(abar_prev) x_0 + sqrt(1 - abar_prev - variance) eps (Song et al. 2021, eq. 12).
 
-    With the posterior variance it is the mean of q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7).
+    x_0 is the estimate, and eps the noise in x_t that it implies. With the posterior variance this is the mean of
+    q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7).
     """
     pred_noise = (x_t - math.sqrt(abar) * pred_x_start) / math.sqrt(1 - abar)
-    rest = max(1 - abar_prev - variance, 0)  # rounding may leave less than nothing
+    rest = max(1 - abar_prev - variance, 0)  # rounding may make it negative
     return math.sqrt(abar_prev) * pred_x_start + math.sqrt(rest) * pred_noise
 
 

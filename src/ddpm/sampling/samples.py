@@ -1,4 +1,4 @@
-"""A set of samples: images, and the frames kept of their way from noise, in one process or in several."""
+"""A set of samples: its images and kept frames of the reverse process, sampled by one or more processes."""
 
 from typing import Annotated, Any
 
@@ -19,43 +19,44 @@ MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
 
 
 class SampleParams(SamplerParams):
-    """How many images, with which noise, and how often the way to them is kept."""
+    """The sampler's params, the number of images, their seed, and the frames to keep."""
 
     count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
     keep_every: Annotated[int, Field(ge=0, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
     def frames(self, steps: int) -> int:
-        """Return how many of so many steps are kept: the last, and every keep_every-th before it."""
+        """Return how many of the steps are kept as frames: the last, and every keep_every-th before it."""
         return -(-steps // self.keep_every) if self.keep_every else 0
 
     def excess(self, steps: int) -> str:
-        """Say what is wrong with the frames kept of so many steps, which are held in memory."""
+        """Return what is wrong with the number of frames, which are held in memory; "" if nothing is."""
         frames = self.frames(steps)
         if frames and self.count > MOST_KEPT:
-            return f"count: {self.count} must be at most {MOST_KEPT} where frames are kept; or set keep_every to 0"
-        if frames > MOST_FRAMES:
             return (
-                f"keep_every: {self.keep_every} keeps {frames} frames, and at most {MOST_FRAMES} can be kept; raise it"
+                f"count: {self.count} must be at most {MOST_KEPT} if frames are kept; lower it, or set keep_every to 0"
             )
+        if frames > MOST_FRAMES:
+            return f"keep_every: {self.keep_every} keeps {frames} frames, more than {MOST_FRAMES}; raise it"
         return ""
 
 
 class Samples:
-    """The samples of one set, as far as they are there; they come in whole batches.
+    """The samples of one set, which grow by whole batches.
 
-    images: uint8 (count, C, H, W). frames: x_t and pred_x_start, uint8 (2, frames, count, C, H, W), at the timesteps
-    `kept_t`. done: how many images are there.
+    images: uint8 (count, C, H, W).
+    frames: x_t and pred_x_start at the timesteps `kept_t`, uint8 (2, frames, count, C, H, W).
+    done: number of images sampled so far.
     """
 
     def __init__(self, name: str, loaded: LoadedModel, params: SampleParams) -> None:
-        """Begin with no image.
+        """Begin without images.
 
         Args:
-            name: of the set, for messages.
+            name: name of the set, for messages.
 
         Raises:
-            UserError: params do not fit the model; or there would be too many frames.
+            UserError: params do not fit the model, or keep too many frames.
         """
         try:
             self.steps = check_sampler(loaded, params)
@@ -73,7 +74,7 @@ class Samples:
         self.done = 0
 
     def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
-        """Sample what is left; the processes take a batch each, and rank 0 gets all.
+        """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all.
 
         Raises:
             UserError: the run was interrupted.
@@ -95,20 +96,20 @@ class Samples:
                     self._add(*batch)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that belongs into the file, labels of class-conditional models among it."""
+        """Return the arrays of the file, with labels if the model is class-conditional."""
         tensors = {"images": self.images, "x_t": self.frames[0], "pred_x_start": self.frames[1]}
         if self.loaded.card.model.class_conditional:
             tensors["labels"] = draw_labels(self.loaded.card, self.params, self.params.seed, range(self.params.count))
         return tensors
 
     def facts(self) -> dict[str, Any]:
-        """Return what else belongs into the file."""
+        """Return the metadata of the file."""
         card = self.loaded.card
         data, classes = card.data.model_dump(mode="json"), wanted_classes(card, self.params)
         return {"data": data, "classes": classes, "kept_t": self.kept_t}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the images and frames that are there."""
+        """Return the images and frames sampled so far."""
         return {
             "images": self.images[: self.done].clone(),
             "frames": self.frames[:, :, : self.done].clone(),
@@ -116,7 +117,7 @@ class Samples:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from where another set with the same arguments was."""
+        """Continue from the state of another set with the same arguments."""
         self._add(state["images"], state["frames"])
         self.kept_t = state["kept_t"]
 

@@ -7,8 +7,8 @@ from torch import Tensor
 def balanced_order(order: Tensor, labels: Tensor, balance: float, source: torch.Generator) -> Tensor:
     """Resample the N indices of all images, shuffled, (N,), so that rare classes come more often.
 
-    A class of n images gets a share proportional to n^(1 - balance): 0 keeps the classes as they are, 1 makes them
-    equal. Systematic sampling: how often two images of one class come differs by at most one.
+    A class of n images gets a share proportional to n^(1 - balance): 0 keeps the shares, 1 makes them equal.
+    Systematic sampling: how often two images of one class come differs by at most one.
 
     Args:
         order: all indices, shuffled.

@@ -74,7 +74,7 @@ class Training:
         Args:
             train: training images.
             validation: held-out images, perhaps none.
-            world: the processes that train together. The result is that of one process, up to rounding.
+            world: the processes that train together. One process gives the same result, up to rounding.
 
         Raises:
             ValueError: there are fewer images than batch_size.

@@ -58,7 +58,9 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     if lost := [card.classes[label] for label in labels if not left[label]]:
         raise UserError(f"train.validation: {train.validation} holds out all images of {listed(lost)}; lower it")
     if (tested := sum(test_counts[label] for label in labels)) < LEAST_TEST:
-        raise UserError(f"train.classes: {tested} test images, but the scores need {LEAST_TEST}; add classes or images")
+        raise UserError(
+            f"train.classes: these have {tested} test images, but the scores need {LEAST_TEST}; add classes or images"
+        )
     train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
     try:
         model = model.for_images(card.shape)
@@ -70,7 +72,7 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
 def new_training(
     setup: Setup, schedule_params: ScheduleParams, start: Path | None, runtime: Runtime, world: World = ALONE
 ) -> Training:
-    """Build a training, with fresh weights or those of the model file `start`.
+    """Build a training, with fresh weights or weights from the model file `start`.
 
     Raises:
         UserError: the file does not fit, see `begin_from`; or the processes cannot share a batch.

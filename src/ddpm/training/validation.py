@@ -41,7 +41,7 @@ class Validation:
     def of(self, denoiser: Denoiser, weights: nn.Module, step: int) -> Tensor | None:
         """Return the loss per timestep bucket, (TIMESTEP_BUCKETS,), of a model in evaluation mode; None without images.
 
-        Keep the weights with the lowest validation loss: the loss and the density of t are those of training.
+        Keep the weights with the lowest validation loss, at the weighting and the density of t of the training.
         """
         count, device = len(self.held_out.images), self.loss.runtime.device
         if not count:
