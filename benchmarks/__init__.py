@@ -1,1 +1,1 @@
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path, and arms signals)
+import stages  # noqa: F401  (puts the repository's library on the path, and arms signals)

@@ -1,4 +1,4 @@
-"""Values on the benchmarks' command lines."""
+"""Parse values on the command lines of the benchmarks."""
 
 import argparse
 from collections.abc import Callable

@@ -4,7 +4,7 @@
     DDPM_COMPILE=1 python -m benchmarks.gpu
     DDPM_DEVICE=cpu python -m benchmarks.gpu --small
 
-Prints a table. The exit code is 1 if a result is beyond its bound. Run it from the repository's root.
+Prints a table. The exit code is 1 if a result exceeds its bound. Run it from the repository's root.
 """
 
 import argparse
@@ -36,10 +36,11 @@ from stages.train import Params
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 FIRST_STEPS, WARM_STEPS, ROUNDS = 20, 10, 3
-KICK = 0.02  # standard deviation of what is added to every weight: those that start at zero would hide gradients
-# Float32 sums in another order. With the residual network, two CPU libraries differ by 1e-5, and TF32 would by 5e-3.
-# ReLU and max-pooling, as in double_conv, switch at a rounding: two CPU libraries differ by 5e-3.
-# Bfloat16 rounds by up to 2^-9, some sixty times in a row: on a CPU it is off by 0.05 and 0.25. Wrong results give 1.
+KICK = 0.02  # standard deviation of noise on every weight: weights that start at zero would hide gradients
+# Float32 sums in another order. With the residual network, two CPU libraries differ by 1e-5; TF32 would by 5e-3.
+# ReLU and max-pooling, as in double_conv, can switch by rounding: two CPU libraries differ by 5e-3.
+# Bfloat16 rounds by up to 2^-9, about sixty times in a row: on a CPU its errors are 0.05 and 0.25.
+# Wrong results give 1.
 GRADIENT_BOUNDS = {
     "residual": {torch.float32: 1e-4, torch.bfloat16: 0.1},
     "double_conv": {torch.float32: 0.02, torch.bfloat16: 0.5},
@@ -57,10 +58,10 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    """Print all rows as they come, then fail if one is beyond its bound.
+    """Print all rows as they come, then fail if a result exceeds its bound.
 
     Raises:
-        UserError: a result is beyond its bound.
+        UserError: a result exceeds its bound.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="use tiny networks; the times then mean nothing")
@@ -109,7 +110,7 @@ def rows(named: dict[str, Params], runtime: Runtime, small: bool) -> Iterator[Ro
 
 
 def gradients(name: str, params: Params, runtime: Runtime) -> Iterator[Row]:
-    """Compare every weight's gradient with that of float32 on the CPU, by relative error; show the worst weight."""
+    """Compare the gradient of every weight with the CPU's in float32, by relative error; show the worst weight."""
     exact = gradient(params, EXACT)
     for precision, bound in GRADIENT_BOUNDS[params.model.block].items():
         found = gradient(params, Runtime(runtime.device, precision))
@@ -119,7 +120,7 @@ def gradients(name: str, params: Params, runtime: Runtime) -> Iterator[Row]:
 
 
 def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
-    """Return every weight's gradient, on the CPU, for one batch; weights, images, t and noise are always the same."""
+    """Return the gradient of every weight, on the CPU, for one batch of fixed weights, images, t and noise."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     count, schedule = params.train.batch_size, NoiseSchedule(params.schedule)
@@ -144,7 +145,7 @@ def largest_error(exact: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[s
 
 
 def losses(name: str, params: Params, runtime: Runtime) -> Row:
-    """Compare the losses of the first steps with those in float32 on the same device."""
+    """Compare the losses of the first steps with float32 on the same device."""
     own, single = (first_losses(params, each) for each in (runtime, Runtime(runtime.device, torch.float32)))
     error = max(abs(each - other) / other for each, other in zip(own, single, strict=True))
     what = f"losses of the first {FIRST_STEPS} steps of {name}: largest relative error against float32"
@@ -168,7 +169,7 @@ def repeats(name: str, params: Params, count: int, runtime: Runtime) -> Row:
 
 
 def weights_after(count: int, params: Params, runtime: Runtime) -> dict[str, Tensor]:
-    """Return the averaged weights after so many steps, the last of them in the middle of an epoch."""
+    """Return the EMA weights after `count` steps, the last in the middle of an epoch."""
     torch.manual_seed(0)
     training = on_noise(params, params.train.batch_size * max(1, 2 * count // 3), runtime)
     _take(gradient_steps(training), count)
@@ -189,7 +190,7 @@ def steps(name: str, params: Params, count: int, small: bool, runtime: Runtime) 
 
 
 def samples(params: Params, count: int, runtime: Runtime) -> Row:
-    """Time the sampling of the population, guided, with untrained weights, which cost the same."""
+    """Time the guided sampling of the population, with untrained weights, which cost the same."""
     loaded, sampler = untrained(params, runtime), load_params(AllParams).sample.population
 
     def sample() -> None:
@@ -208,7 +209,7 @@ def _take(events: Iterator[object], count: int) -> None:
 
 
 def _median_seconds(work: Callable[[], object], runtime: Runtime) -> tuple[float, str]:
-    """Return the median over some rounds, each until the device is done, and on a GPU the most memory in tensors."""
+    """Return the median seconds over some rounds, synchronised with the device, and on a GPU the peak memory."""
     found, on_gpu = [], runtime.device.type == "cuda"
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Other projects' networks, training loops and samplers, each as its documentation shows it, for square images.
+"""Provide other projects' networks, training loops and samplers, as their documentation shows, for square images.
 
-Sizes are chosen near the default's number of parameters. All run in float32, as their documentation does. Of the two
-that `make env` does not install: pip install --constraint constraints.txt '.[peers]'.
+Networks have about as many parameters as the default. All run in float32, as in their documentation. `make env` lacks
+two of the packages: pip install --constraint constraints.txt '.[peers]'.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 BATCH = 128
 TIMESTEPS = 1000
-EVALUATIONS = 20  # for a drawn image, as many as the default takes
+EVALUATIONS = 20  # for each sample, as many as the default takes
 
 
 class Peer(NamedTuple):
-    """A network with an example of its inputs, its training steps, and its sampler, which gives images in [-1, 1]."""
+    """A network with example inputs, its training steps, and its sampler, which returns images in [-1, 1]."""
 
     name: str
     network: nn.Module
@@ -28,7 +28,7 @@ class Peer(NamedTuple):
 
 
 def diffusers(device: torch.device, pictures: Tensor) -> Peer:
-    """UNet2DModel in the loop of diffusers' training tutorial, without its data loader; DDIM draws."""
+    """Build UNet2DModel in the loop of diffusers' training tutorial, without its data loader; DDIM samples."""
     _, channels, _, side = pictures.shape
     network: Any = UNet2DModel(
         sample_size=side,
@@ -53,7 +53,7 @@ def diffusers(device: torch.device, pictures: Tensor) -> Peer:
 
 
 def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
-    """The loop of its README: the diffusion object gives the loss of images in [0, 1], and draws by DDIM."""
+    """Build the loop of its README: the diffusion object returns the loss of images in [0, 1], and samples by DDIM."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
     _, channels, _, side = pictures.shape
@@ -79,7 +79,7 @@ def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
 
 
 def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
-    """Its own training_loop and samples, both generators, as in its example for Fashion-MNIST, but for the average."""
+    """Build its own training_loop and samples, both generators, as in its Fashion-MNIST example, but without EMA."""
     from accelerate import Accelerator
     from smalldiffusion import Scaled, ScheduleLogLinear, samples, training_loop
     from smalldiffusion.model_unet import Unet
@@ -106,7 +106,7 @@ def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
 def plain_loop(
     network: nn.Module, predict_noise: Callable[[Tensor, Tensor], Tensor], batch: int, pictures: Tensor
 ) -> Iterator[float]:
-    """The loop that tutorials show: Adam, float32, the loss of every step read."""
+    """Run the loop that tutorials show: Adam, float32, reading the loss of every step."""
     scheduler: Any = DDPMScheduler(num_train_timesteps=TIMESTEPS)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     while True:
@@ -121,12 +121,12 @@ def plain_loop(
 
 
 def some(pictures: Tensor, count: int) -> Tensor:
-    """So many of them, at random."""
+    """Return `count` random images."""
     return pictures[torch.randint(len(pictures), (count,), device=pictures.device)]
 
 
 def timesteps(device: torch.device) -> Tensor:
-    """One for each image of a batch."""
+    """Return a timestep for each image of a batch."""
     return torch.full((BATCH,), 500, device=device)
 
 
@@ -134,9 +134,9 @@ PEERS = {peer.__name__: peer for peer in (diffusers, denoising_diffusion_pytorch
 
 
 def peers(device: torch.device, pictures: Tensor, names: Iterable[str] = PEERS) -> Iterator[Peer]:
-    """Those that are installed, to learn from these images (N, C, H, H), whose side 4 divides, in [-1, 1].
+    """Yield the installed peers, which learn from images (N, C, H, H) in [-1, 1]; 4 must divide H.
 
-    Of the others is said what is missing.
+    Prints what the others lack.
     """
     for name in names:
         try:

@@ -1,12 +1,11 @@
-"""What the same minutes of training buy here and in other projects: Frechet distances of what is drawn afterwards.
+"""Compare what equal minutes of training give here and in other projects, by Frechet distances of samples.
 
     DDPM_THREADS=1 python -m benchmarks.quality --minutes 3
     DDPM_THREADS=1 python -m benchmarks.quality --minutes 20 60 --only diffusers denoising_diffusion_pytorch
 
-All train on the real images for so many minutes of CPU time: the peers in the loops that their documentation shows,
-going on from one number of minutes to the next, drawing by their own samplers; ours by the default's recipe, anew for
-each, drawn as sample.population says. Beside them stand as many real test images, other random ones in each of five
-subsets.
+All train on the real images for equal CPU time. The peers use the loops and samplers of their documentation, and
+continue from one number of minutes to the next. Ours uses the default's recipe, from the start for each number of
+minutes, and samples as sample.population does. Five random subsets of as many real test images are scored, too.
 """
 
 import argparse
@@ -37,14 +36,14 @@ from ddpm.training.setup import new_training, prepare
 from scripts.check_params import AllParams
 from stages.train import TRAIN
 
-TOGETHER = 250  # images that a peer draws side by side
+TOGETHER = 250  # images in a batch of a peer's sampler
 SUBSETS = 5
 SHOWN = 20  # images in a row of the picture
 DEFAULT = "default"
 
 
 class Learned(NamedTuple):
-    """A network after its training, and how it draws, as the table has it."""
+    """A trained network and how it samples, as in the table."""
 
     name: str
     parameters: int
@@ -54,7 +53,7 @@ class Learned(NamedTuple):
 
 
 def main() -> None:
-    """Let one after the other learn and draw, then print the table."""
+    """Train and sample with each contestant, and print the table."""
     args = arguments()
     runtime = start()
     judge, train = Judge(runtime), load_split(TRAIN)
@@ -75,7 +74,7 @@ def main() -> None:
 def contestants(
     train: Processed, minutes: list[float], names: list[str], count: int, runtime: Runtime
 ) -> Iterator[tuple[Learned, Tensor]]:
-    """Each of them after each number of minutes, and what it draws then, uint8 (count, C, H, W)."""
+    """Yield each contestant after each number of minutes, with its samples, uint8 (count, C, H, W)."""
     if DEFAULT in names:
         for each in minutes:
             yield by_default(train, each, count, runtime)
@@ -89,7 +88,7 @@ def contestants(
 
 
 def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -> tuple[Learned, Tensor]:
-    """What the default's recipe learns in so long, its length chosen by its speed; and so many images of it."""
+    """Train by the default's recipe, which is scaled to the minutes by its speed; return `count` samples, too."""
     params = load_params(AllParams)
     images_seen = images_per_second("the default", runtime, train.card) * 60 * minutes
     whole = {"images": round(images_seen), "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
@@ -105,7 +104,7 @@ def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -
 
 
 def learn(peer: Peer, minutes: float) -> int:
-    """Let it train for so long; how many images it has seen."""
+    """Train a peer for these minutes; return how many images it has seen."""
     peer.network.train()
     began, steps = time.process_time(), 0
     with progress(desc=peer.name, total=round(60 * minutes), unit="s") as bar:
@@ -117,7 +116,7 @@ def learn(peer: Peer, minutes: float) -> int:
 
 
 def size(network: nn.Module) -> int:
-    """How many parameters it has."""
+    """Return the number of parameters."""
     return sum(weight.numel() for weight in network.parameters())
 
 
@@ -126,12 +125,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[3.0], help="CPU minutes of training, ascending")
     names = [DEFAULT, *PEERS]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="of these, by default all")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="contestants; by default all")
     parser.add_argument("--count", type=at_least(2), default=2000, help="samples that are scored")
-    parser.add_argument("--pictures", type=Path, help="a PNG for some images of each, a row for a row of the table")
+    parser.add_argument("--pictures", type=Path, help="PNG to write: some images for each row of the table")
     args = parser.parse_args()
     if args.minutes[0] <= 0 or args.minutes != sorted(set(args.minutes)):
-        parser.error("--minutes are to be above 0, and ascending")
+        parser.error("--minutes: must be above 0, and ascending")
     return args
 
 

@@ -1,10 +1,10 @@
-"""What each part of the recipe is worth: the default without it, as DVC experiments of equally many CPU minutes.
+"""Measure what each part of the recipe is worth: run the default without it, as DVC experiments of equal CPU time.
 
     python -m benchmarks.recipe --minutes 3 --jobs 2
 
-Every experiment trains on one thread, for as many epochs as the variant's speed, measured first, allows. What is in
-docs/recipe/trials.csv for this code and this default is not run again; a table of all of them is printed. Experiments
-leave the workspace alone, but params.yaml, dvc.lock and all code must be committed.
+Every experiment trains on one thread. Its epochs follow from the variant's speed, which is measured first. Results that
+docs/recipe/trials.csv has for this code and this default are not run again. A table of all results is printed.
+Experiments do not change the workspace, but params.yaml, dvc.lock and all code must be committed.
 """
 
 import argparse
@@ -71,7 +71,7 @@ SECONDS_BETWEEN_LOOKS = 5
 
 
 class Trial(NamedTuple):
-    """One experiment: a change of the default, and all that its result depends on; so a row of the table begins."""
+    """One experiment: a change of the default, and everything that its result depends on; a row begins with these."""
 
     change: str
     seed: int
@@ -82,16 +82,16 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As DVC calls it."""
+        """Return the name of the experiment in DVC."""
         letters = "".join(letter if letter.isalnum() else "-" for letter in self.change)
         return f"recipe-{letters}-{hashlib.sha256(repr(self).encode()).hexdigest()[:7]}"
 
 
 def main() -> None:
-    """Queue what is asked for and not yet there, write down each result as it comes, and print the table."""
+    """Queue the missing trials, write each result as it comes, and print the table."""
     args = arguments()
     if output("git", "status", "--porcelain", "src", "stages", "params.yaml", "dvc.yaml", "dvc.lock"):
-        raise UserError("code or params have changes; commit them first, so that the table says what it was made of")
+        raise UserError("git: code or params have changes; commit them first, so that the table names what ran")
     torch.set_num_threads(1)
     runtime = start()
     base = (args.minutes, args.count, output("git", "rev-parse", "--short=7", "HEAD:src").strip(), default_digest())
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def default_digest() -> str:
-    """What tells this default and its images, whatever its length and seed, from others."""
+    """Hash the default's recipe and its data, without length and seed."""
     values = read_yaml(Path("params.yaml"))
     recipe = {section: values[section] for section in ("data", *Params.model_fields)}
     for key in ("images", "epochs", "seed"):
@@ -131,14 +131,14 @@ def default_digest() -> str:
 
 @cache
 def images_of_an_epoch() -> tuple[DataCard, int]:
-    """What the images are, and how many are not held out."""
+    """Return the data card of the training images, and their number without the validation images."""
     params = load_params(Params)
     setup = prepare(load_split(TRAIN), params.model, params.train)
     return setup.card, len(setup.images.labels)
 
 
 def images_per_second(change: str, runtime: Runtime, data: DataCard) -> float:
-    """How many such images train in a second of one thread's CPU time; the median of a few rounds."""
+    """Measure how many such images train in a second of one thread's CPU time; the median of a few rounds."""
     values = read_yaml(Path("params.yaml"))
     for setting in CHANGES[change]:
         path, _, value = setting.partition("=")
@@ -159,14 +159,14 @@ def images_per_second(change: str, runtime: Runtime, data: DataCard) -> float:
 
 
 def start_workers(jobs: int) -> None:
-    """Let DVC's workers begin, with a thread for each experiment."""
+    """Start DVC's workers, with one thread for each experiment."""
     one_thread = {**os.environ, "DDPM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = ["dvc", "queue", "start", f"--jobs={jobs}"]
     subprocess.run(command, env=one_thread, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def finished(trials: list[Trial]) -> Iterator[tuple[Trial, str]]:
-    """Each trial and its git reference, as soon as it has one.
+    """Yield each trial and its git reference, as soon as it has one.
 
     Raises:
         UserError: an experiment failed.
@@ -186,19 +186,19 @@ def finished(trials: list[Trial]) -> Iterator[tuple[Trial, str]]:
 
 
 def queue_states() -> dict[str, str]:
-    """What DVC's queue says of each experiment: Queued or Running, and of those at an end Success or Failed."""
+    """Return the state of each experiment in DVC's queue: Queued or Running, and finally Success or Failed."""
     rows = [line.split() for line in output("dvc", "queue", "status").splitlines()]
     ended_first = sorted((row for row in rows if len(row) > 2), key=lambda row: row[-1] in {"Queued", "Running"})
     return {row[1]: row[-1] for row in ended_first}
 
 
 def experiment(trial: Trial) -> str | None:
-    """The reference of the finished experiment."""
+    """Return the reference of a finished experiment."""
     return next(iter(output("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{trial.name}").split()), None)
 
 
 def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
-    """What the experiment gave; its speed is what its length was chosen by."""
+    """Return the results of an experiment; its speed is the one that its length was computed from."""
     summary = json.loads(output("git", "show", f"{reference}:metrics/train/summary.json"))
     epochs = YAML(typ="safe", pure=True).load(output("git", "show", f"{reference}:params.yaml"))["train"]["epochs"]
     with tempfile.TemporaryDirectory() as folder:
@@ -214,7 +214,7 @@ def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
 
 
 def print_table(rows: pd.DataFrame) -> None:
-    """A row for each change, the best first; where there are several seeds, their mean and each of them."""
+    """Print a row for each change, the best first; with several seeds, their mean and each of them."""
     print("| change | parameters | images/s | images seen | Frechet distance, a | each seed |")
     print("| --- " * 6 + "|")
     groups = [group for _, group in rows.groupby("change")]
@@ -228,7 +228,7 @@ def print_table(rows: pd.DataFrame) -> None:
 
 
 def output(*command: str) -> str:
-    """What a command prints."""
+    """Run a command, and return its standard output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

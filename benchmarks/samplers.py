@@ -1,10 +1,10 @@
-"""Score samplers of the trained model, and distilled ones, against the evaluations that they take, into docs/samplers/.
+"""Score samplers of the trained and distilled models against their evaluations, in docs/samplers/.
 
     python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m --guidance none "autoguidance 1.3"
     python -m benchmarks.samplers --evaluations 20 --sampler dpmpp_2m --distilled 4 2 1 --pictures
 
-Every row is kept as soon as it is there; what docs/samplers/scores.csv already has is not drawn again. Samplers are
-chosen by classifier a, which the plot shows; by the distances on pixels nothing is chosen.
+Every row is saved at once, and rows that docs/samplers/scores.csv has are not computed again. Classifier a, which the
+plot shows, selects samplers. The distances on pixels select nothing.
 """
 
 import argparse
@@ -44,7 +44,7 @@ MODEL = MODELS / "ddpm.safetensors"
 CODE = [Path("src/ddpm/sampling/samplers.py"), Path("src/ddpm/sampling/drawing.py")]
 PROCESSED = Path("data/processed")
 OUT = Path("docs/samplers")
-SEED = 2  # neither the gallery's nor the population's
+SEED = 2  # differs from the gallery's and the population's
 NOISES = {
     "ddpm": ["variance posterior", "variance beta"],
     "ddim": ["eta 0.0", "eta 1.0"],
@@ -57,7 +57,7 @@ KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "gu
 
 
 class Setting(NamedTuple):
-    """What an image is drawn by, as it stands in the table."""
+    """The settings of a sampler, as in the table."""
 
     sampler: str
     noise: str
@@ -67,10 +67,10 @@ class Setting(NamedTuple):
     guidance: str = "none"
 
     def params(self) -> SamplerParams:
-        """As a sampler of this project takes it."""
+        """Return the params of this project's samplers."""
         key, value = self.noise.split()
         spacing = None if self.spacing == OWN else self.spacing
-        walk = {"sampler": self.sampler, "steps": self.evaluations, "spacing": spacing, "clip": self.clip}
+        timesteps = {"sampler": self.sampler, "steps": self.evaluations, "spacing": spacing, "clip": self.clip}
         noise = {"variance": "posterior", "eta": 0.0, key: float(value) if key == "eta" else value}
         guide, _, scale = self.guidance.partition(" ")
         guidance = {
@@ -78,11 +78,11 @@ class Setting(NamedTuple):
             "guide": guide if scale else "autoguidance",
             "guidance_interval": INTERVAL,
         }
-        return SamplerParams.model_validate({**walk, **noise, **guidance, "classes": "all"})
+        return SamplerParams.model_validate({**timesteps, **noise, **guidance, "classes": "all"})
 
 
 def main() -> None:
-    """Draw and score what is asked for and not yet there; then draw the plot of all that is there."""
+    """Sample and score the missing settings; then plot everything that the table has."""
     args = arguments()
     runtime = start()
     loaded = load_model(MODEL, runtime.device)
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def settings(args: argparse.Namespace) -> Iterator[Setting]:
-    """Every combination that the command line names, but for those that a solver of diffusers does not have."""
+    """Yield every combination that the command line names, except those that a solver of diffusers does not support."""
     each = itertools.product(args.evaluations, args.sampler, args.spacing, args.clip, args.guidance)
     for steps, sampler, spacing, clip, guidance in each:
         for noise in NOISES.get(sampler, ["eta 0.0"]):
@@ -127,17 +127,17 @@ def settings(args: argparse.Namespace) -> Iterator[Setting]:
 
 
 def ours(steps: int) -> Setting:
-    """How a model that is distilled to so many evaluations draws."""
+    """Return how a model that is distilled to `steps` evaluations samples."""
     return Setting("ddpm", "variance posterior", OWN, True, steps)
 
 
 def distilled(steps: int) -> Path:
-    """Its file."""
+    """Return the file of a distilled model."""
     return MODELS / f"distilled-{steps}.safetensors"
 
 
 def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
-    """Images as they would be written, uint8 (count, C, H, W)."""
+    """Sample images as they would be written, uint8 (count, C, H, W)."""
     if setting.sampler in SCHEDULERS:
         return torch.cat([*draw_by_diffusers(loaded, setting, range(count), runtime)])
     drawn = draw_images(loaded, setting.params(), SEED, range(count), runtime)
@@ -145,12 +145,12 @@ def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) ->
 
 
 def channels_first(images: Tensor) -> Tensor:
-    """Images (N, H, W) or (N, H, W, 3), as `draw_images` gives them, as (N, C, H, W)."""
+    """Turn images (N, H, W) or (N, H, W, 3) of `draw_images` into (N, C, H, W)."""
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
 def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, runtime: Runtime) -> Iterator[Tensor]:
-    """Batches of images, uint8 (B, C, H, W), by a solver of diffusers, from the x_T and labels that ours have."""
+    """Yield batches of images, uint8 (B, C, H, W), by a solver of diffusers, from the same x_T and labels as ours."""
     params = Setting("ddim", "eta 0.0", "trailing", True, 1).params()  # for the labels
     for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
         denoise = guided_denoiser(loaded, draw_labels(loaded.card, params, SEED, indices), params, runtime)
@@ -166,19 +166,19 @@ def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, run
 
 
 def unipc(schedule: ScheduleParams, setting: Setting) -> Any:
-    """UniPC of second order (Zhao et al. 2023, arXiv:2302.04867)."""
+    """Build UniPC of second order (Zhao et al. 2023, arXiv:2302.04867)."""
     return scheduled(
         UniPCMultistepScheduler, schedule, setting, setting.evaluations, thresholding=setting.clip, sample_max_value=1.0
     )
 
 
 def heun(schedule: ScheduleParams, setting: Setting) -> Any:
-    """Heun's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1): two evaluations a step, the last has one."""
+    """Build Heun's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1): two evaluations a step, one at last."""
     return scheduled(HeunDiscreteScheduler, schedule, setting, setting.evaluations // 2, clip_sample=setting.clip)
 
 
 def scheduled(kind: Any, schedule: ScheduleParams, setting: Setting, steps: int, **options: Any) -> Any:
-    """A scheduler of diffusers, for so many steps."""
+    """Build a scheduler of diffusers for `steps` steps."""
     betas = {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end, "beta_schedule": "linear"}
     spacing = {"num_train_timesteps": schedule.timesteps, "timestep_spacing": setting.spacing}
     scheduler = kind(**betas, **spacing, **options)
@@ -186,8 +186,8 @@ def scheduled(kind: Any, schedule: ScheduleParams, setting: Setting, steps: int,
     return scheduler
 
 
-SCHEDULERS = {"unipc": unipc, "heun": heun}  # of diffusers, to see whether they would be worth having
-REAL = [Setting("real test images", f"subset {index}", "", True, 0) for index in range(10)]  # at random, not the first
+SCHEDULERS = {"unipc": unipc, "heun": heun}  # of diffusers, for comparison
+REAL = [Setting("real test images", f"subset {index}", "", True, 0) for index in range(10)]  # random subsets
 PICTURED = [
     Setting("ddpm", "variance posterior", "trailing", True, 1000),
     *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps, "autoguidance 1.3") for steps in (20, 10)),
@@ -197,10 +197,10 @@ COLUMNS = 20
 
 
 class Judge:
-    """The two classifiers, and what they see in the training images."""
+    """The two classifiers, and their features of the training images."""
 
     def __init__(self, runtime: Runtime, labels: Sequence[int] | None = None) -> None:
-        """Look at the images of these classes, by default of all."""
+        """Compute the features of the images of these classes, by default of all."""
         self.runtime = runtime
         self.paths = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
         self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
@@ -211,19 +211,19 @@ class Judge:
         self.train_pixels = self.components(train.images)
 
     def real(self, subset: str, count: int) -> tuple[Tensor, Tensor]:
-        """So many test images, uint8 (count, C, H, W), and their labels; another random subset for each name."""
+        """Return `count` test images, uint8 (count, C, H, W), and their labels; names give other random subsets."""
         order = torch.randperm(len(self.test.images), generator=generator(SEED, subset))
         return self.test.take(order[:count])
 
     def others(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """The distance on principal components of pixels, and the share that classifier a takes for these classes."""
+        """Return the distance on principal components of pixels, and the share that classifier a labels as `labels`."""
         return {
             "frechet_pixels": round(frechet_distance(self.train_pixels, self.components(images)), 4),
             "as_asked": round(as_asked(self.classifiers["a"], images, labels, self.runtime), 4),
         }
 
     def frechet(self, images: Tensor) -> dict[str, float]:
-        """Distance of uint8 images (N, C, H, W) from the training images, on the features of each classifier."""
+        """Return the distance of uint8 images (N, C, H, W) from the training images, by features of each classifier."""
         return {
             f"frechet_{name}": round(frechet_distance(self.train[name], self._features(name, images)), 4)
             for name in NAMES
@@ -234,18 +234,18 @@ class Judge:
 
 
 def as_asked(classifier: Classifier, images: Tensor, labels: Tensor, runtime: Runtime) -> float:
-    """The share of uint8 images (N, C, H, W) that the classifier takes for these classes (N,)."""
+    """Return the share of uint8 images (N, C, H, W) that the classifier assigns to these classes (N,)."""
     seen = features_and_logits(classifier, images, runtime.device)[1].argmax(1)
     return (seen == labels).double().mean().item()
 
 
 def sha256(*paths: Path) -> str:
-    """What tells these files from others."""
+    """Hash the contents of these files."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def plot(rows: pd.DataFrame, count: int) -> bytes:
-    """Frechet distance against evaluations: a line for each sampler, clipped and in trailing steps."""
+    """Plot the Frechet distance against evaluations: a line for each sampler, clipped and with trailing timesteps."""
     shown = (rows["count"] == count) & rows["spacing"].isin(["trailing", OWN]) & (rows["clip"].astype(str) == "True")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for (spacing, sampler, noise, guidance), line in rows[shown].groupby(["spacing", "sampler", "noise", "guidance"]):
@@ -262,7 +262,7 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
 
 
 def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes:
-    """A row of images for each of PICTURED and for the distilled models, all from the same x_T."""
+    """Draw a row of images for each of PICTURED and for the distilled models, all from the same x_T."""
     own = [(ours(steps), load_model(distilled(steps), runtime.device)) for steps in few]
     drawn = [*((setting, loaded) for setting in PICTURED), *own]
     rows = {}
@@ -273,7 +273,7 @@ def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes
 
 
 def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
-    """A titled row for each set of grey images, uint8 (N, 1, H, W)."""
+    """Draw a titled row for each set of grey images, uint8 (N, 1, H, W)."""
     figure, axes = plt.subplots(len(rows), figsize=(9, 0.55 * len(rows)), layout="constrained", squeeze=False)
     for (axis,), (title, images) in zip(axes, rows.items(), strict=True):
         axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
@@ -293,10 +293,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--noise", choices=kinds, nargs="+", default=kinds, help="share or variance of the noise")
     parser.add_argument("--guidance", nargs="+", default=["none"], help='none, or such as "autoguidance 1.3"')
     parser.add_argument(
-        "--distilled", type=at_least(1), nargs="*", default=[], help="models of so many evaluations, too"
+        "--distilled", type=at_least(1), nargs="*", default=[], help="also distilled models with these evaluations"
     )
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
-    parser.add_argument("--pictures", action="store_true", help="draw docs/samplers/pictures.png, too")
+    parser.add_argument("--pictures", action="store_true", help="also draw docs/samplers/pictures.png")
     return parser.parse_args()
 
 

@@ -1,9 +1,9 @@
-"""Images per second in training and sampling: this project, the article's loop, and peers, in turns and in one run.
+"""Measure images per second in training and sampling: this project, the article's loop, and peers, in turns.
 
     python -m benchmarks.throughput --rounds 5 --seconds 5
 
-Prints a table of medians over the rounds, with the floating-point operations per second that they amount to, beside
-those of a matrix product, which is what the machine can do.
+Prints a table of medians over the rounds, with floating-point operations per second. A matrix product shows what the
+machine can do.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SIDE = 2048  # of the square matrices
 
 
 class Contestant(NamedTuple):
-    """Something that works by steps: its name, images and operations in each step, and the steps."""
+    """A workload in steps: its name, images and operations in each step, and the steps."""
 
     name: str
     images: int
@@ -41,7 +41,7 @@ class Contestant(NamedTuple):
 
 
 def main() -> None:
-    """Let all of them work in turns, then print the table."""
+    """Run all workloads in turns, then print the table."""
     args = arguments()
     runtime = start()
     contestants = [*products(runtime), *trainings(runtime), *samplings(runtime)]
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def rate(steps: Iterator[Any], seconds: float, runtime: Runtime) -> float:
-    """Steps per second, after one that is not counted."""
+    """Return the steps per second, after one that is not counted."""
     next(steps)
     synchronise(runtime)
     began, count = time.perf_counter(), 0
@@ -77,7 +77,7 @@ def synchronise(runtime: Runtime) -> None:
 
 
 def operations(model: nn.Module, *inputs: Any) -> float:
-    """Floating-point operations of a forward pass."""
+    """Count the floating-point operations of a forward pass."""
     device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*(each.to(device) for each in inputs))
@@ -85,13 +85,13 @@ def operations(model: nn.Module, *inputs: Any) -> float:
 
 
 def forever(work: Callable[[], Any]) -> Iterator[Any]:
-    """Its results, one after the other."""
+    """Yield the results of `work`, again and again."""
     while True:
         yield work()
 
 
 def products(runtime: Runtime) -> Iterator[Contestant]:
-    """Matrix products in float32, and in the precision that the machine computes natively."""
+    """Yield matrix products in float32, and in the precision that the machine computes natively."""
     for precision in dict.fromkeys([torch.float32, runtime.precision]):
         left, right = (torch.randn(SIDE, SIDE, device=runtime.device).to(precision) for _ in range(2))
         name = f"product of matrices, {str(precision).removeprefix('torch.')}"
@@ -99,9 +99,9 @@ def products(runtime: Runtime) -> Iterator[Contestant]:
 
 
 def trainings(runtime: Runtime) -> Iterator[Contestant]:
-    """Our default, the article's network in our loop and in the article's, and the peers."""
+    """Yield our default, the article's network in our loop and in the article's loop, and the peers."""
     default, article = load_params(Params), article_params()
-    pictures = torch.rand(10_000, *NOISE.shape, device=runtime.device) * 2 - 1  # speed does not depend on what is seen
+    pictures = torch.rand(10_000, *NOISE.shape, device=runtime.device) * 2 - 1  # speed does not depend on content
     for name, params in (("training, default", default), ("training, article's network", article)):
         batch = params.train.batch_size
         cost = 3 * operations(new_network(params.model, NOISE, params.schedule), *inputs(batch))
@@ -121,11 +121,11 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
 
 
 def samplings(runtime: Runtime) -> Iterator[Contestant]:
-    """The default's sampler, without its guide, and the bare network that it calls."""
+    """Yield the default's sampler, without its guide, and the bare network that it calls."""
     params = load_params(AllParams)
     loaded = untrained(load_params(Params), runtime)
     model, cost = loaded.network, operations(loaded.network, *inputs(1))
-    sampler = params.sample.population.model_copy(update={"guidance": 1.0})  # an evaluation is one of this network
+    sampler = params.sample.population.model_copy(update={"guidance": 1.0})  # an evaluation calls this network once
 
     def bare(batch: int) -> Iterator[Tensor]:
         x_t, t, labels = (each.to(runtime.device) for each in inputs(batch))
@@ -145,7 +145,7 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
 
 
 def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of noise, its timesteps and its labels."""
+    """Return a batch of noise, its timesteps and its labels."""
     return torch.randn(batch, *NOISE.shape), torch.full((batch,), 500), torch.zeros(batch, dtype=torch.int64)
 
 

@@ -1,4 +1,4 @@
-"""Training runs of ours: on noise, for speed does not depend on what is seen, and what a run leaves in its file."""
+"""Start training runs on noise, because speed does not depend on content, and load the model that a run saves."""
 
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
 
 
 def article_params() -> Params:
-    """As `make article` ran it, keeping no guide; params that have come since are those of the default."""
+    """Return the params of `make article`, without a guide; params added since have their default."""
     now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
     sections = {section: now[section] | then[section] for section in Params.model_fields}
     sections["train"] |= {"images": None, "guide_share": 0}
@@ -30,7 +30,7 @@ def article_params() -> Params:
 
 
 def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:
-    """A run without end on so many images as the card describes them, none of them held out."""
+    """Start an endless training on `count` images as the data card describes them, none held out."""
     images = Split(
         torch.randint(256, (count, *data.shape), dtype=torch.uint8), torch.randint(len(data.classes), (count,))
     )
@@ -41,12 +41,12 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
 
 
 def gradient_steps(training: Training) -> Iterator[object]:
-    """What the run yields after each gradient step."""
+    """Yield the events of the gradient steps of a run."""
     return (event for event in training.run() if not isinstance(event, EpochEnd))
 
 
 def untrained(params: Params, runtime: Runtime) -> LoadedModel:
-    """Return a model and its guide, both with weights as they begin."""
+    """Return a model and its guide, both with initial weights."""
     schedule = NoiseSchedule(params.schedule)
     networks = (new_network(params.model.for_images(NOISE.shape), NOISE, params.schedule) for _ in range(2))
     model, guide = (to_device(each, runtime.device).eval() for each in networks)
@@ -58,7 +58,7 @@ def untrained(params: Params, runtime: Runtime) -> LoadedModel:
 
 
 def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> LoadedModel:
-    """The model that is kept, with its guides, through a file as the stage `train` writes it."""
+    """Return the model that a training saves, with its guides, through a file as stage `train` writes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         classifier_free = setup.model.class_conditional and setup.train.label_dropout > 0

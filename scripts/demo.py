@@ -1,9 +1,10 @@
-"""Build the page on which a browser draws with the trained model, build/demo, and serve it on this machine alone.
+"""Build the page that samples in a browser with the trained model, build/demo, and serve it on this machine alone.
 
     python -m scripts.demo [--models FILE ...] [--out FOLDER] [--port N | --no-serve]
 
-A browser loads neither modules nor wasm from a file, hence the server. The folder is static: any host will do. ONNX
-Runtime Web comes out of its npm package, is checked by hash, and is kept in build/vendor. Run it as `make demo`.
+The page needs a server, because a browser loads neither modules nor wasm from a file. The folder is static, so any host
+will do. ONNX Runtime Web comes from its npm package, is checked by hash, and is kept in build/vendor. Run it as `make
+demo`.
 """
 
 import argparse
@@ -31,13 +32,17 @@ ROOT = Path(__file__).parents[1]
 PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")
 MODEL, DISTILLED = Path("models/ddpm.safetensors"), "distilled-*.safetensors"
 PACKAGE = "onnxruntime-web@1.30.0"
-CHECKSUMS = {  # of the files of the package that the page loads
+CHECKSUMS = {  # of the package's files that the page loads
     "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
     "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-OWNER = "Copyright (c) Microsoft Corporation. All rights reserved."  # of the package, under the MIT licence as this
-TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}  # some systems know others
+OWNER = "Copyright (c) Microsoft Corporation. All rights reserved."  # of the package, which has the MIT licence, too
+TYPES = {
+    ".mjs": "text/javascript",
+    ".js": "text/javascript",
+    ".wasm": "application/wasm",
+}  # some systems differ
 
 
 def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
@@ -53,7 +58,7 @@ def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
 
 
 def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
-    """Write the page, the runtime and the models; what is there and still right stays, what is left over goes.
+    """Write the page, the runtime and the models. Unchanged models stay; left-over ones are removed.
 
     Raises:
         UserError: a model cannot be read, a package is missing, or npm does not give the runtime.
@@ -75,9 +80,9 @@ def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
 
 
 def exported(model: Path, folder: Path) -> dict[str, Any]:
-    """Export a model and its guide in 16 bits, where that is not done, and return what the page is told of it.
+    """Export a model and its guide as float16 unless the files exist; return the page's entry for the model.
 
-    The names of the files have a hash of all that they are made of.
+    File names include a hash of everything that the file is made from.
     """
     loaded = load_model(model)
     card = loaded.card
@@ -105,10 +110,10 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
 
 
 def vendored(folder: Path) -> Path:
-    """The folder of the runtime's files: those that are there, if their hashes are right, or those of the npm package.
+    """Return the folder of the runtime's files: the present ones if their hashes are right, else from the npm package.
 
     Raises:
-        UserError: npm is missing or fails, or what it gives has another hash.
+        UserError: npm is missing or fails, or its files have another hash.
     """
     place = folder / PACKAGE
     if all((place / name).is_file() and sha256(place / name) == right for name, right in CHECKSUMS.items()):
@@ -124,10 +129,10 @@ def vendored(folder: Path) -> Path:
 
 
 def _pack(folder: Path) -> Path:
-    """The package as npm's client fetches it; nothing of it is run."""
+    """Fetch the package with npm's client; none of its code is run."""
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError("npm: not installed; install it, for the page needs ONNX Runtime Web from its registry")
+        raise UserError("npm: not installed; install it: the page needs ONNX Runtime Web from the npm registry")
     command = [npm, "pack", PACKAGE, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     archives = [*folder.glob("*.tgz")]
@@ -137,21 +142,21 @@ def _pack(folder: Path) -> Path:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of one folder, which a browser asks for anew each time, without a line for each."""
+    """A handler that serves the files of one folder, uncached, without a log line for each request."""
 
     extensions_map = {**SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
 
     def end_headers(self) -> None:
-        """Let an edited file be seen."""
+        """Make the browser check for edited files."""
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    """Says nothing of a browser that has enough of a file, and hangs up."""
+    """A server that ignores a browser that closes its connection early."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report other errors as usual."""
@@ -160,25 +165,25 @@ class Server(ThreadingHTTPServer):
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the folder that only this machine reaches; port 0 takes a free one.
+    """Return a server of the folder that only this machine reaches; port 0 takes a free one.
 
     Raises:
-        UserError: the port is taken, or not for this user.
+        UserError: the port is taken, or this user may not use it.
     """
     try:
         return Server(("127.0.0.1", port), partial(Handler, directory=str(folder)))
     except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; name another, or 0 for any that is free") from None
+        raise UserError(f"--port {port}: {error.strerror}; name another, or 0 for any free one") from None
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    option, which = parser.add_argument, f"by default {MODEL}, and beside it {DISTILLED}"
+    option, which = parser.add_argument, f"by default {MODEL}, and {DISTILLED} next to it"
     option("--models", type=Path, nargs="+", default=[], metavar="FILE", help=which)
-    option("--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to; by default {OUT}")
-    option("--port", type=int, default=8000, metavar="N", help="of 127.0.0.1; by default 8000, 0 for any that is free")
-    option("--no-serve", dest="serve", action="store_false", help="build it only")
+    option("--out", type=Path, default=OUT, metavar="FOLDER", help=f"folder to write; by default {OUT}")
+    option("--port", type=int, default=8000, metavar="N", help="port of 127.0.0.1; by default 8000, 0 for any free one")
+    option("--no-serve", dest="serve", action="store_false", help="only build the page")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Write one HTML file that tells a run, and works offline: its pictures, curves, scores, params and hashes.
+"""Write one HTML file about a run that works offline: its pictures, curves, scores, params and hashes.
 
     python -m scripts.report [REV [AGAINST]]
 
-REV is a revision, an experiment or a record such as results/fashion; without it, the workspace. Beside it stands
-AGAINST, or main where that differs. Run it as `make report REV=... AGAINST=...`; `make card` writes a card. Numbers of
-stages that are not up to date with their run are left out, and the stages named.
+REV is a revision, an experiment or a record such as results/fashion; by default the workspace. It is compared with
+AGAINST, by default main if it differs. Run it as `make report REV=... AGAINST=...`; `make card` writes a model card.
+Stages that are not up to date with their run are named, and their numbers left out.
 """
 
 import argparse
@@ -20,7 +20,7 @@ REPORT, CARD = Path("build/report.html"), Path("models/README.md")
 
 
 def main(rev: str, against: str, card: bool = False, out: Path | None = None) -> None:
-    """Read what git keeps of the runs, say where the page is, and which stages are left out of it."""
+    """Read the runs from git, write the page or the card, and name the stages that are left out."""
     this = open_run(rev)
     if card:
         runs, out = [this], out or CARD
@@ -41,14 +41,12 @@ def main(rev: str, against: str, card: bool = False, out: Path | None = None) ->
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.report", description="Write one HTML file that tells a run."
-    )
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.report", description="Write one HTML file about a run.")
     parser.add_argument("rev", nargs="?", default="", help="revision, experiment or record; by default the workspace")
-    parser.add_argument("against", nargs="?", default="", help="what stands beside it; by default main if that differs")
+    parser.add_argument("against", nargs="?", default="", help="run to compare with; by default main if it differs")
     parser.add_argument("--card", action="store_true", help=f"write a model card instead, to {CARD}")
-    parser.add_argument("--out", type=Path, help=f"where to; by default {REPORT}")
+    parser.add_argument("--out", type=Path, help=f"file to write; by default {REPORT}")
     return parser.parse_args()
 
 

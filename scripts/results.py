@@ -1,9 +1,9 @@
-"""Print the table of docs/results.md, or that of other runs: of several their mean, and the deviation between them.
+"""Print the table of docs/results.md, or of other runs: for several runs their means and deviations.
 
     python -m scripts.results [RUN ...]
 
-RUN is a record such as results/speedrun-0, a revision or an experiment; '' is the workspace. Numbers of stages that are
-not up to date with their run are left out, and the stages named.
+RUN is a record such as results/speedrun-0, a revision or an experiment; '' is the workspace. Stages that are not up to
+date with their run are named, and their numbers left out.
 """
 
 import json
@@ -24,10 +24,10 @@ FILES = {
     "bits": "likelihood/bits.json",
     "accuracy": "classification_accuracy_score/accuracy.json",
 }
-SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # of any other value, its name and _deviation
+SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # for other values: the name and _deviation
 SPACES = ("pixels", "features")
-# What a row shows, with how many digits. {row} is "samples" for a model, then "test" and "floor"; {learned} is
-# that, but "real" in the last; {test}, {train} and {share} are for models alone.
+# The digits and values of each row. {row} is "samples" for a model, then "test" and "floor". {learned} is the
+# same, but "real" in the last column. {test}, {train} and {share} exist for models alone.
 ROWS = {
     "kept by the filter": (3, ["filter.{share}"]),
     "Frechet distance, classifier b": (4, ["scores.b.{row}.frechet"]),
@@ -51,9 +51,9 @@ ROWS = {
 
 
 def main(columns: Mapping[str, Sequence[str]]) -> None:
-    """A row for each measure; a column for each model, for real test images, and for training images left out.
+    """Print a row for each measure; a column for each model, for real test images and for left-out training images.
 
-    A column of several runs has their mean; what stands of real images is of the first.
+    A column of several runs shows their mean; values of real images come from the first run.
     """
     runs = {name: [open_run(each) for each in revs] for name, revs in columns.items()}
     values = {name: [numbers(each) for each in found] for name, found in runs.items()}
@@ -69,21 +69,21 @@ def main(columns: Mapping[str, Sequence[str]]) -> None:
 
 
 def numbers(run: Run) -> dict[str, float]:
-    """All scores of one run by their dotted paths."""
+    """Return all scores of one run by their dotted paths."""
     named = ((name, run.flat(f"metrics/{file}")) for name, file in FILES.items())
     found = {f"{name}.{key}": value for name, values in named for key, value in values.items()}
     return {path: value for path, value in found.items() if isinstance(value, int | float)}
 
 
 def cell(found: Mapping[str, float], row: str, digits: int, paths: Sequence[str]) -> str:
-    """The values at these paths in ROWS, for a model's samples, for test images or for the floor; a dash for none."""
+    """Format the values at these paths in ROWS for a model's samples, test images or the baseline; a dash for none."""
     of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
     names = {"row": row, "learned": "real" if row == "floor" else row, **of_models}
     return ", ".join(shown(found, path.format(**names), digits) for path in paths).removesuffix(", -").removesuffix("-")
 
 
 def shown(found: Mapping[str, float], path: str, digits: int) -> str:
-    """The value at this path, with how far chance may move it where that is known; or a dash."""
+    """Format the value at this path, with its spread by chance where that is known; or a dash."""
     if path not in found:
         return "-"
     spread = found.get(spread_of(path))
@@ -91,13 +91,13 @@ def shown(found: Mapping[str, float], path: str, digits: int) -> str:
 
 
 def spread_of(path: str) -> str:
-    """Where the file says how far chance may move the value at this path."""
+    """Return the path of the spread of the value at this path."""
     parent, _, name = path.rpartition(".")
     return f"{parent}.{SPREADS.get(name, f'{name}_deviation')}"
 
 
 def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of several runs, of values that all have, and in place of the spread within one that between them."""
+    """Return the mean of each value that all runs have; the spread between runs replaces the spread within one."""
     if len(runs) == 1:
         return runs[0]
     common = set.intersection(*map(set, runs))
@@ -107,15 +107,15 @@ def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def read_json(path: Path) -> Any:
-    """A file of metrics.
+    """Read a file of metrics.
 
     Raises:
-        UserError: it is damaged, by a merge perhaps.
+        UserError: it is damaged, perhaps by a merge.
     """
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); `git checkout` it, or make it anew") from None
+        raise UserError(f"{path}: not valid JSON ({error}); `git checkout` it, or make it again") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The curves of a run, or of two, as Vega-Lite specifications, in the page's own colours, which follow its theme."""
+"""Build the charts of one or two runs as Vega-Lite specifications, in colours that follow the page's theme."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 from scripts.reporting.runs import Run
 
 VEGA_LITE = "6.1"  # 6.4 shows names as "undefined" in the tooltip of the nearest point
-MOST_ROWS = 250  # of a curve: on a page, more are not seen
-FEW_ROWS = 40  # of which each is shown as a point, too
+MOST_ROWS = 250  # points of a curve: a page does not show more
+FEW_ROWS = 40  # up to this, each point is marked as well
 CONFIG = {
     "font": "system-ui, sans-serif",
     "background": "transparent",
@@ -39,10 +39,10 @@ CONFIG = {
 
 @dataclass(frozen=True)
 class Chart:
-    """Columns of csv files below metrics/ over one that they share."""
+    """Columns of csv files below metrics/, plotted over a column that they share."""
 
     title: str
-    columns: dict[str, tuple[str, str]]  # what the legend says: file, column
+    columns: dict[str, tuple[str, str]]  # text of the legend: file, column
     x: str
     x_title: str
     y_title: str
@@ -79,7 +79,7 @@ TRAINING = [
 
 
 def distillation(runs: Sequence[Run]) -> list[Chart]:
-    """One for each number of evaluations to which any of the runs distilled its model."""
+    """Return one chart for each number of evaluations that any of the runs distilled its model to."""
     files = {
         path for run in runs for path in run.files if path.startswith("metrics/distill/") and path.endswith(".csv")
     }
@@ -96,7 +96,7 @@ def distillation(runs: Sequence[Run]) -> list[Chart]:
 
 
 def curves(chart: Chart, runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The specification of a chart: of one run its columns differ in colour, of two the runs; None if all are empty."""
+    """Return the specification of a chart, or None if it has no data; colours tell columns or two runs apart."""
     rows: list[dict[str, Any]] = []
     ends = []
     for run in runs:
@@ -153,7 +153,7 @@ def curves(chart: Chart, runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def classes(run: Run) -> dict[str, Any] | None:
-    """Bars for the number of training images of each class; None where it is not known, or there is but one."""
+    """Plot the number of training images of each class; None if it is unknown, or there is a single class."""
     counts = run.mapping("metrics/preprocess/summary.json").get("train", {}).get("label_counts", {})
     if len(counts) < 2:
         return None
@@ -173,7 +173,7 @@ def classes(run: Run) -> dict[str, Any] | None:
 
 def _frame(description: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # its name alone: it is not fetched
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # an identifier, which is not fetched
         "description": description,
         "width": "container",
         "height": 220,

@@ -1,4 +1,4 @@
-"""The page and the model card, filled in from runs."""
+"""Fill in the HTML report and the model card from runs."""
 
 import json
 import re
@@ -13,15 +13,15 @@ from scripts.reporting import charts, tables
 from scripts.reporting.runs import Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public sets; MNIST's files carry none
+LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public data sets; MNIST's files state none
 
 
 def report(runs: Sequence[Run], default: Run | None) -> str:
-    """One HTML file with all that it needs.
+    """Render one self-contained HTML file.
 
     Args:
-        runs: what it is about, and what stands beside that, if anything.
-        default: whose params are the default ones, if known.
+        runs: the run, and optionally one to compare it with.
+        default: the run with the default params, if known.
     """
     run, against = runs[0], (runs[1] if len(runs) > 1 else None)
     params = {each.name: each.flat("params.yaml") for each in reversed(runs)}
@@ -48,7 +48,7 @@ def report(runs: Sequence[Run], default: Run | None) -> str:
 
 
 def card(run: Run) -> str:
-    """A README.md with the front matter that Hugging Face's hub reads."""
+    """Render a README.md with the front matter that the Hugging Face Hub reads."""
     return _template("card.md.j2", html=False).render(
         **facts(run),
         run=run,
@@ -60,7 +60,7 @@ def card(run: Run) -> str:
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """What both say of the data, the training and the params."""
+    """Collect what both documents say about data, training and params."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
     return {
         "prepared": prepared,
@@ -71,17 +71,17 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """Where it was trained; of a record, also how it was run."""
+    """Return the environment of the training and, for a record, how it was run."""
     return run.mapping("run.json") | run.mapping("metrics/train/environment.json")
 
 
 def plain(text: str) -> str:
-    """Text of a user, such as the name of a class, that is to mean nothing in Markdown or HTML."""
+    """Escape the user's text, such as a class name, for Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]<>&#|~!$])", r"\\\1", " ".join(text.split()))
 
 
 def drawn(wanted: Sequence[charts.Chart], runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """Titles and specifications of the charts for which there are values."""
+    """Return titles and specifications of the charts that have data."""
     found = ((chart.title, charts.curves(chart, runs)) for chart in wanted)
     return [(title, spec) for title, spec in found if spec]
 

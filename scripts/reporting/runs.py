@@ -1,4 +1,4 @@
-"""What a run has to show: params, metrics and hashes of the workspace, a revision, an experiment or a record."""
+"""Read the params, metrics and hashes of a run: the workspace, a revision, an experiment or a record."""
 
 import base64
 import csv
@@ -25,38 +25,38 @@ MAIN = ("main", "origin/main")
 
 @dataclass(frozen=True)
 class Run:
-    """The files of one run by their paths, and what it is called; reading a file that is not there gives nothing."""
+    """The name of a run and its files by path; reading an absent file gives an empty result."""
 
     name: str
-    files: dict[str, bytes]  # params.yaml, and of metrics/ what stages that are up to date have made
-    commit: str = ""  # of a revision, or the one that the workspace started from
-    stale: dict[str, str] = field(default_factory=dict)  # the other stages, and why they are not up to date
-    hashes: dict[str, str] = field(default_factory=dict)  # MD5 of all that the stages that are read and wrote
+    files: dict[str, bytes]  # params.yaml, and the files in metrics/ of up-to-date stages
+    commit: str = ""  # of the revision, or the one that the workspace is based on
+    stale: dict[str, str] = field(default_factory=dict)  # stages that are not up to date, and why
+    hashes: dict[str, str] = field(default_factory=dict)  # MD5 of everything that up-to-date stages read and wrote
 
     @property
     def left_out(self) -> str:
-        """One line on the stages that are not up to date; nothing where all are."""
+        """Name the stages that are not up to date in one line; empty if there are none."""
         names = ", ".join(f"{name} ({cause})" for name, cause in self.stale.items())
         return names and f"{self.name}: not up to date with this run, numbers left out: {names}"
 
     def mapping(self, path: str) -> dict[str, Any]:
-        """A JSON or YAML file.
+        """Read a JSON or YAML file.
 
         Raises:
-            UserError: it is none, or holds no mapping.
+            UserError: the file is neither, or does not hold a mapping.
         """
         read: Callable[[str], Any] = json.loads if path.endswith(".json") else lambda text: parse_yaml(text, path)
         values = self._read(path, lambda text: read(text) or {})
         if not isinstance(values, dict):
-            raise UserError(f"{path} of {self.name}: holds no mapping of names to values; make it anew with dvc repro")
+            raise UserError(f"{path} of {self.name}: holds no mapping of names to values; make it again with dvc repro")
         return values
 
     def flat(self, path: str) -> dict[str, Any]:
-        """The same by dotted names."""
+        """Read the same file, flattened to dotted names."""
         return dict(flatten(self.mapping(path)))
 
     def table(self, path: str) -> list[dict[str, float]]:
-        """The rows of a csv file of numbers."""
+        """Read the rows of a csv file of numbers."""
 
         def numbers(text: str) -> list[dict[str, float]]:
             return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
@@ -64,7 +64,7 @@ class Run:
         return self._read(path, numbers) or []
 
     def picture(self, path: str) -> str:
-        """A picture as a data URI, or nothing."""
+        """Return an image as a data URI; empty if it is absent."""
         if path not in self.files:
             return ""
         return f"data:{TYPES[Path(path).suffix]};base64,{base64.b64encode(self.files[path]).decode()}"
@@ -72,15 +72,15 @@ class Run:
     def _read(self, path: str, read: Callable[[str], Any]) -> Any:
         try:
             return read(self.files[path].decode()) if path in self.files else {}
-        except (ValueError, TypeError, DvcException) as error:  # of encoding, JSON, YAML, or a cell that is no number
-            raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it anew") from None
+        except (ValueError, TypeError, DvcException) as error:  # encoding, JSON, YAML, or a cell that is not a number
+            raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it again") from None
 
 
 def open_run(rev: str) -> Run:
-    """The workspace where `rev` is empty; a record such as results/fashion; or what DVC takes for a revision.
+    """Read the workspace if `rev` is empty, a record such as results/fashion, or any revision that DVC knows.
 
     Raises:
-        UserError: it is none of these.
+        UserError: there is no such run.
     """
     if not Path("params.yaml").is_file():
         raise UserError("params.yaml: no such file; run this at the top of the repository")
@@ -98,7 +98,7 @@ def open_run(rev: str) -> Run:
 
 
 def main_run() -> Run | None:
-    """The default, to which others are compared; None where no branch is called main."""
+    """Return the run of branch main, which others are compared with; None if there is no such branch."""
     commit = next(filter(None, map(_commit, MAIN)), "")
     return _of_pipeline("main", commit, commit) if commit else None
 
@@ -110,13 +110,13 @@ def _record(folder: Path) -> Run:
     facts = run.mapping("run.json")
     if facts.get("up_to_date") is not True:
         raise UserError(
-            f"{folder}/run.json: does not say that all stages were up to date; python -m scripts.record does"
+            f"{folder}/run.json: does not say that all stages were up to date; run python -m scripts.record"
         )
     return Run(run.name, read, facts.get("commit") or "")
 
 
 def _of_pipeline(name: str, rev: str | None, commit: str) -> Run:
-    """What the stages of the workspace, or of a revision, have made that are up to date."""
+    """Read what the up-to-date stages of the workspace, or of a revision, have written."""
     try:
         with Repo(".", rev=rev, uninitialized=True) as repo:
             left_out = stale(repo)
@@ -133,6 +133,6 @@ def _of_pipeline(name: str, rev: str | None, commit: str) -> Run:
 
 
 def _commit(rev: str) -> str:
-    """The commit that git finds there; nothing where there is none."""
+    """Return the commit that git finds for a revision; empty if there is none."""
     command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""Which stages of a run are not up to date with it: params, code or inputs are not those that dvc.lock has of them."""
+"""Find the stages of a run that are not up to date: their params, code or inputs differ from dvc.lock."""
 
 from functools import cache
 
@@ -11,16 +11,15 @@ from dvc_data.hashfile.tree import Tree
 
 
 def pipeline(repo: Repo) -> dict[str, PipelineStage]:
-    """The stages of dvc.yaml by name, with what dvc.lock has of them; the files *.dvc are none of these."""
+    """Return the stages of dvc.yaml by name, with their entries in dvc.lock; the files *.dvc are left out."""
     return {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
 
 
 def stale(repo: Repo) -> dict[str, str]:
-    """Name the stages whose outputs are of other params, code or inputs, and what of these was found first.
+    """Return the stages with outdated outputs by name, each with the first cause found: a param, code or an input.
 
-    A stage that reads from a stale one is stale as well, and so is one whose metrics were edited. What is absent from
-    the disk is not: outputs and data that DVC tracks count by the hashes that are recorded of them, so that a fresh
-    clone is as good as the original.
+    A stage is also stale if it reads from a stale one, or if its metrics were edited. Absent files are not stale: the
+    hashes that DVC recorded stand in for them. So a fresh clone is as good as the original.
 
     Args:
         repo: the workspace, or a revision.
@@ -57,9 +56,9 @@ def stale(repo: Repo) -> dict[str, str]:
 
 
 def hashed(repo: Repo, path: str) -> HashInfo:
-    """The hash of a file or folder as DVC has it in dvc.lock, which leaves out what .dvcignore names.
+    """Return the hash of a file or folder as in dvc.lock, which ignores what .dvcignore names.
 
-    Of a revision, DVC's own way to build it would not leave that out.
+    For a revision, DVC's own function would not ignore it.
     """
     if not repo.fs.isdir(path):
         return hash_file(path, repo.fs, "md5", repo.state)[1]

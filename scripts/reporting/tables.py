@@ -1,4 +1,4 @@
-"""The numbers of a run beside those of another: scores, params, and the hashes of data, code and models."""
+"""Build the tables that compare runs: scores, params, and hashes of data, code and models."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -44,11 +44,11 @@ class Score(NamedTuple):
     name: str
     meaning: str
     part: str  # of the page: quality, copies or bits
-    cells: list[str]  # of each run, of the test images, of the floor
+    cells: list[str]  # one for each run, then test images and baseline
 
 
 def scores(runs: Sequence[Run]) -> list[Score]:
-    """What any column has; the test images and the floor are those of the first run."""
+    """Return the rows that have any value; test images and the baseline come from the first run."""
     found = [numbers(run) for run in runs]
     columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "floor")]
     rows = {name: [cell(values, row, *of_row) for values, row in columns] for name, of_row in ROWS.items()}
@@ -56,28 +56,28 @@ def scores(runs: Sequence[Run]) -> list[Score]:
 
 
 def part(name: str) -> str:
-    """Where on the page a score stands."""
+    """Return the part of the page that shows a score."""
     if name.startswith("bits"):
         return "bits"
     return "copies" if name in COPIES else "quality"
 
 
 def differences(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    """Name and values of what is not the same in all columns; "" where a column has none."""
+    """Return name and values of everything that differs between columns; "" where a column has none."""
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
     return [row for row in rows if any(value != row[1] for value in row[2:])]
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[list[Any]]:
-    """Differences, and of numbers by how much."""
+    """Return the differences, and by how much numbers change."""
     rows = differences([before, after])
     numbers = [all(isinstance(value, int | float) for value in values) for _, *values in rows]
     return [[*row, f"{row[2] - row[1]:+.4g}" if number else ""] for row, number in zip(rows, numbers, strict=True)]
 
 
 def metrics(run: Run) -> dict[str, Any]:
-    """All numbers below metrics/, by file and dotted name."""
+    """Return all values below metrics/, by file and dotted name."""
     files = sorted(path for path in run.files if path.startswith("metrics/") and path.endswith(".json"))
     return {
         f"{path.removeprefix('metrics/').removesuffix('.json')}: {name}": value
@@ -87,7 +87,7 @@ def metrics(run: Run) -> dict[str, Any]:
 
 
 def beside(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[list[Any]]]:
-    """Groups of named values of several runs as rows of name and values; "" where a run has none."""
+    """Join groups of named values of several runs into rows of name and values; "" where a run has none."""
     groups = dict.fromkeys(group for run in runs for group in run)
     names = {group: dict.fromkeys(name for run in runs for name in run.get(group, {})) for group in groups}
     return {
@@ -97,7 +97,7 @@ def beside(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[list[Any
 
 
 def hashes(run: Run) -> dict[str, dict[str, str]]:
-    """The MD5 of data, models and code."""
+    """Return the MD5 of data, models and code."""
     known: dict[str, dict[str, str]] = {"data": {}, "models": {}, "code": {}}
     for path, md5 in sorted(run.hashes.items()):
         top = path.split("/")[0]
@@ -107,7 +107,7 @@ def hashes(run: Run) -> dict[str, dict[str, str]]:
 
 
 def indexed(run: Run) -> dict[str, float]:
-    """The scores of the samples that a model card lists for search engines."""
+    """Return the scores of the samples that a model card lists for search engines."""
     found = numbers(run)
     paths = {
         "Frechet distance, classifier b": "scores.b.samples.frechet",

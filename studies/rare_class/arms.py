@@ -1,4 +1,4 @@
-"""The arms of a study of rare classes: their names, and from which images each of them learns, how often."""
+"""Define the methods for rare classes (arms): their names, and how often each learns from which images."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -11,23 +11,23 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
 
-FEW = 200  # drawn images of a class, where few are asked for
-NEIGHBOURS = 5  # of an image, among which SMOTE chooses
+FEW = 200  # samples of a class, for `few`
+NEIGHBOURS = 5  # that SMOTE chooses among
 NOTHING = "nothing"
 EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "drawn"})
 MODIFIERS = ("filtered", "few", "all", "halved")
 
 
 class Arm(NamedTuple):
-    """What helps a classifier to learn rare classes; each of these is a word of the arm's name.
+    """A method that helps a classifier to learn rare classes; each field is a word of its name.
 
-    oversample: every class is as often in a batch. weights: the loss is weighted, inversely to how frequent a class is.
-    adjust: the logarithm of how frequent a class is is added to its logit (Menon et al., arXiv:2007.07314, tau 1).
-    smote: classes are filled up to the most frequent by images between two neighbours (arXiv:1106.1813).
-    augment: all images are turned, scaled and bent. mixup: all are mixed in pairs (arXiv:1710.09412).
-    drawn: images of a generator join the real ones, of rare classes. filtered: only those that a classifier takes for
-    their class. few: at most FEW of a class. all: of all classes, not only rare ones. halved: of a class that has drawn
-    images half of what is learned is real, half drawn; else all its images are as likely.
+    oversample: all classes are equally frequent in a batch. weights: the loss is weighted by the inverse class
+    frequency. adjust: the log class frequency is added to the logits (Menon et al., arXiv:2007.07314, tau 1). smote:
+    images between two neighbours fill classes up to the most frequent (arXiv:1106.1813). augment: all images are
+    rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). drawn: samples of a generator
+    join the real images of rare classes. filtered: only samples that a classifier assigns to their class. few: at most
+    FEW samples of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns half
+    from real images and half from samples; otherwise all its images are equally likely.
     """
 
     oversample: bool = False
@@ -47,30 +47,29 @@ class Arm(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Arm":
-        """The arm of this name: words joined by +, in any order, or `nothing`.
+        """Parse a name: words joined by +, in any order, or `nothing`.
 
         Raises:
-            ValueError: a word is unknown, stands there twice, excludes another, or says of drawn images what they are
-                where there are none.
+            ValueError: a word is unknown, repeated, excludes another, or needs `drawn`.
         """
         words = [] if text == NOTHING else text.split("+")
         for word in words:
             if word not in cls._fields:
                 known = f"{NOTHING}, or some of {', '.join(cls._fields)}, joined by +"
-                raise ValueError(f"{text}: there is no word {word!r} here; an arm is {known}")
+                raise ValueError(f"{text}: unknown word {word!r}; an arm is {known}")
             if words.count(word) > 1:
-                raise ValueError(f"{text}: {word} stands there twice")
+                raise ValueError(f"{text}: {word} is repeated; name it once")
             if word in MODIFIERS and "drawn" not in words:
-                raise ValueError(f"{text}: {word} needs drawn")
+                raise ValueError(f"{text}: {word} needs drawn; add it")
         for each in EXCLUSIVE:
             if len(both := [word for word in words if word in each]) > 1:
-                raise ValueError(f"{text}: {both[0]} and {both[1]} exclude each other")
+                raise ValueError(f"{text}: {both[0]} and {both[1]} exclude each other; leave one out")
         return cls(**dict.fromkeys(words, True))
 
 
 def _real_alone(name: str) -> str:
     if Arm.parse(name).drawn:
-        raise ValueError("learns from drawn images, of which there are none here; name an arm without drawn")
+        raise ValueError("learns from samples, which do not exist yet; name an arm without drawn")
     return name
 
 
@@ -80,9 +79,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Drawn(NamedTuple):
-    """Images of a generator, uint8 (N, C, H, W), and their labels (N,).
+    """Samples of a generator, uint8 (N, C, H, W), and their labels (N,).
 
-    taken: whether the filter's classifier takes an image for its class, booleans (N,).
+    taken: whether the filter's classifier assigns a sample to its class, booleans (N,).
     """
 
     images: Tensor
@@ -90,7 +89,7 @@ class Drawn(NamedTuple):
     taken: Tensor
 
     def chosen(self, arm: Arm, rare: Sequence[int]) -> Split:
-        """Those that join the real ones in this arm."""
+        """Return the samples that join the real images in this method."""
         joins = torch.isin(self.labels, torch.tensor([*rare])) | arm.all
         if arm.filtered:
             joins &= self.taken
@@ -100,19 +99,17 @@ class Drawn(NamedTuple):
         return Split(self.images, self.labels).take(joins)
 
     def shown(self, label: int) -> Tensor:
-        """The images of a class that are taken, or all where none is."""
+        """Return the samples of a class that are taken, or all if none is."""
         taken = (self.labels == label) & self.taken
         return self.images[taken if taken.any() else self.labels == label]
 
 
 def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], arm: Arm, seed: int) -> tuple[Split, Tensor]:
-    """The images from which an arm learns, and of each the probability with which it is taken, (N,), float64.
-
-    Real images are the first of them.
+    """Return the images that a method learns from, real ones first, and the probability of each, (N,), float64.
 
     Raises:
         UserError: a class has too few images for SMOTE; or imbalanced-learn is not installed.
-        ValueError: the arm takes drawn images, and there are none.
+        ValueError: the method needs samples, and there are none.
     """
     real = smote(train, seed) if arm.smote else train
     if arm.drawn and drawn is None:
@@ -131,10 +128,10 @@ def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], arm: Arm, see
 
 
 def smote(train: Split, seed: int) -> Split:
-    """With images between two neighbours of a class, as many as each class lacks to the most frequent.
+    """Add images between two neighbours of a class until all classes are as large as the most frequent one.
 
     Raises:
-        UserError: a class has but one image; or imbalanced-learn is not installed.
+        UserError: a class has only one image; or imbalanced-learn is not installed.
     """
     try:
         from imblearn.over_sampling import SMOTE  # heavy, and no other arm needs it
@@ -144,7 +141,7 @@ def smote(train: Split, seed: int) -> Split:
     labels, counts = train.labels.unique(return_counts=True)
     least, label = int(counts.min()), int(labels[counts.argmin()])
     if least == 1:
-        raise UserError(f"smote: label {label} has one image, and it takes two to find one between; leave smote out")
+        raise UserError(f"smote: label {label} has one image, but SMOTE needs two; leave smote out")
     if least == counts.max():
         return train
     chance = int(torch.randint(2**31, (), generator=generator(seed, "smote")))

@@ -1,4 +1,4 @@
-"""What is measured of a classifier that learned in an arm."""
+"""Train a classifier by one method, and measure it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,17 +22,17 @@ def compare(
     params: LearnParams,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Let a classifier learn, and count what it sees.
+    """Train a classifier, and count its predictions.
 
     Args:
         name: of the progress bar.
         rare: the labels of the rare classes.
 
     Returns:
-        confusion: of the test images, see `learning.confusion`.
-        traces: where there are drawn images, the share of those of frequent classes that it takes for a rare one. A
-            classifier that has met drawn images in the rare classes alone may take the traces of the generator for the
-            mark of a rare class. These are all that were drawn, for a filter would favour those like itself.
+        confusion: of the test images; see `learning.confusion`.
+        traces: with samples, the share predicted as rare among samples of frequent classes. A classifier that met
+            samples in rare classes alone may take traces of the generator for a rare class. All samples count, because
+            a filter would prefer samples that look like its own.
     """
     model = learn(name, train.split, drawn, rare, Arm.parse(arm), train.card, params, seed, runtime)
     found: dict[str, Any] = {"confusion": confusion(model, *test, runtime.device).tolist()}

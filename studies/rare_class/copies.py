@@ -1,4 +1,4 @@
-"""Whether the drawn images from which an arm learns are copies of the few real ones."""
+"""Count the samples of a method that copy the few real images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from studies.rare_class.arms import Arm, Drawn
 
 
 def count_copies(train: Processed, drawn: Drawn, rare: Sequence[int], test: Processed, arm: str) -> dict[str, Any]:
-    """Count near copies among those of rare classes, by test images; none where the arm's filter takes no image."""
+    """Count near copies among samples of rare classes, by test images; None if the method uses no such sample."""
     few, fresh, learned = train.of(rare), test.of(rare), drawn.chosen(Arm.parse(arm), rare)
     rows = torch.isin(learned.labels, torch.tensor([*rare]))
     if not rows.any():

@@ -1,4 +1,4 @@
-"""The processed images of a data set: those of the workspace or, of another set, those that a copy of it makes."""
+"""Provide the processed images of a data set: from the workspace or, for another set, from a copy of it."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ PROCESSED = Path("data/processed")
 
 
 def processed_folder(wanted: str, current: str) -> Path:
-    """Where the processed images of the set `wanted` are, which is perhaps the workspace's `current` one.
+    """Return the folder with the processed images of the set `wanted`; the workspace has the set `current`.
 
-    A copy is a clone of the last commit that has the workspace's DVC cache; what was made there once comes from the
-    cache. Data and params of the workspace stay as they are.
+    Another set is made in a clone of the last commit, which shares the workspace's DVC cache. So it is computed only
+    once. Data and params of the workspace do not change.
 
     Raises:
         UserError: the set cannot be made.
@@ -35,8 +35,8 @@ def processed_folder(wanted: str, current: str) -> Path:
 
 
 def _run(folder: Path, *command: str) -> str:
-    """What a command prints on standard output."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # with dvc, and python for stages
+    """Run a command, and return its standard output."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # finds dvc, and python for stages
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"{folder}: `{' '.join(command)}` failed, see above")

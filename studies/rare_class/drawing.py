@@ -1,4 +1,4 @@
-"""Images of every class by the model of a cut, judged by a classifier that has learned from the same cut."""
+"""Sample all classes from the model of an imbalanced subset; filter them by a classifier of the same subset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from studies.rare_class.learning import LearnParams, learn
 
 
 class DrawParams(Section):
-    """How many images of each rare class, how, and the arm by which the classifier that filters learns."""
+    """Params of sampling and filtering: images of each rare class, sampler, and the method that trains the filter."""
 
     rare: Annotated[int, Field(ge=1, le=SPAN)]
     steps: Annotated[int, Field(ge=1, le=100_000)]
@@ -30,7 +30,7 @@ class DrawParams(Section):
     seed: Seed
 
     def sampler(self) -> SamplerParams:
-        """The way to draw, which is that of `sample.population` by default in all else."""
+        """Return the sampler's params; what is not set here is the default of `sample.population`."""
         as_population = {
             "sampler": "dpmpp_2m",
             "spacing": None,
@@ -55,12 +55,12 @@ def draw(
     runtime: Runtime,
     path: Path,
 ) -> dict[str, Any]:
-    """Learn to filter, draw, and write what was drawn and what the filter takes.
+    """Train the filter, sample, and write the samples and which of them the filter takes.
 
     Args:
         name: of the progress bars.
         rare: the labels of the rare classes.
-        frequent: how many images are drawn of each other class.
+        frequent: the number of samples of each other class.
 
     Returns:
         The share that the filter takes of each class.
@@ -93,6 +93,6 @@ def draw(
 
 
 def load_drawn(path: Path) -> Drawn:
-    """What `draw` wrote."""
+    """Read what `draw` wrote."""
     arrays, _ = load_arrays(path, {*Drawn._fields})
     return Drawn(**arrays)

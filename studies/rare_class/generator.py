@@ -1,4 +1,4 @@
-"""A diffusion model of a cut: trained as the stage train does, but shorter, and with rare classes more often."""
+"""Train a diffusion model on an imbalanced subset: as stage train does, but shorter, with rare classes more often."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ from ddpm.training.setup import new_training, prepare
 
 
 class GeneratorParams(Section):
-    """What differs from the pipeline's section `train`, whose `start` does not count, either."""
+    """Params that differ from the pipeline's section `train`; its `start` is ignored, too."""
 
     images: Annotated[int, Field(ge=1, le=10**12)]
     class_balance: Annotated[float, Field(ge=0, le=1)]
@@ -36,14 +36,14 @@ def train(
     key: str,
     path: Path,
 ) -> dict[str, Any]:
-    """Train to the end and write the model file; go on where a run with the same key was cut off.
+    """Train to the end and write the model file; resume an interrupted run with the same key.
 
     Args:
         name: of the progress bar.
-        key: a hash of all that decides the result, but for the machine.
+        key: a hash of everything that determines the result, except the machine.
 
     Returns:
-        The last losses, and how many steps there were.
+        The last losses, and the number of steps.
     """
     environment = runtime.describe()
     setup = prepare(images, model, recipe)

@@ -1,4 +1,4 @@
-"""What is kept so that it is not computed again: each result by a hash of all that decides it."""
+"""Keep results on disk, each under a hash of everything that determines it, so that none is computed twice."""
 
 import functools
 import hashlib
@@ -20,16 +20,16 @@ Facts = dict[str, Any]
 
 
 def key(function: Callable[..., Any], *facts: object) -> str:
-    """A hash of the code that a function's module imports, and of facts: JSON-compatible values and params models."""
+    """Hash the code that a function's module imports, and facts: JSON-compatible values and params models."""
     text = json.dumps([_code(function.__module__), facts], default=_plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_key(path: Path) -> str:
-    """A hash of a file.
+    """Hash a file.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     try:
         with path.open("rb") as file:
@@ -39,9 +39,9 @@ def file_key(path: Path) -> str:
 
 
 def made(key: str, make: Callable[[Path], Facts]) -> tuple[Path, Facts]:
-    """The file of this key and the facts about it; `make` writes the one and gives the other, where they are not there.
+    """Return the file of this key and its facts; if they are missing, `make` writes the file and returns the facts.
 
-    The facts are written last, so that what was cut off is made again.
+    The facts are written last, so that an interrupted result is made again.
     """
     path = SCRATCH / f"{key}.safetensors"
     if not path.exists():
@@ -50,7 +50,7 @@ def made(key: str, make: Callable[[Path], Facts]) -> tuple[Path, Facts]:
 
 
 def kept(key: str, compute: Callable[[], Facts]) -> Facts:
-    """The facts of this key, computed where they are not there."""
+    """Return the facts of this key; compute them if they are missing."""
     path = SCRATCH / f"{key}.json"
     if not path.exists():
         write_json(path, compute())
@@ -59,10 +59,10 @@ def kept(key: str, compute: Callable[[], Facts]) -> Facts:
 
 
 def read_rows(path: Path) -> list[Facts]:
-    """The rows of a file.
+    """Read the rows of a file.
 
     Raises:
-        UserError: it is damaged, by a merge perhaps.
+        UserError: it is damaged, perhaps by a merge.
     """
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[Facts]:
 
 @functools.cache
 def _code(module: str) -> str:
-    """A hash of the project's files that importing a module runs, as they are when it is first asked for."""
+    """Hash the project's files that importing a module runs, in their state at the first call."""
     digest = hashlib.sha256()
     for name in closure(module, Path.cwd()):
         digest.update(f"{name} {file_key(Path(name))}\n".encode())

@@ -1,4 +1,4 @@
-"""A classifier learns from an imbalanced set, in one of several arms."""
+"""Train a classifier on an imbalanced set by one of several methods."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ MIXED = 0.2  # both parameters of the Beta distribution of mixup
 
 
 class LearnParams(Section):
-    """Width and training of the classifiers of a study; the same in every arm."""
+    """Params of the study's classifiers, the same for every method: width and training."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
     steps: Annotated[int, Field(ge=1, le=100_000)]
@@ -32,7 +32,7 @@ class LearnParams(Section):
     lr: Annotated[float, Field(gt=0, le=1)]
 
     def classifier(self, seed: int) -> ClassifierParams:
-        """The params of a classifier that learns so."""
+        """Return the params of a classifier with this seed."""
         images = self.steps * self.batch_size
         return ClassifierParams(
             channels=self.channels, images=images, epochs=1, batch_size=self.batch_size, lr=self.lr, shift=0, seed=seed
@@ -50,13 +50,13 @@ def learn(
     seed: int,
     runtime: Runtime,
 ) -> Classifier:
-    """A new classifier, trained in this arm under a progress bar called `name`.
+    """Train a new classifier by this method, under a progress bar called `name`.
 
     Args:
-        rare: labels of the classes for which drawn images join the real ones.
+        rare: labels of the classes in which samples join the real images.
 
     Raises:
-        UserError: the loss is not finite; or a class has too few images for the arm.
+        UserError: the loss is not finite; or a class has too few images for the method.
     """
     pool, share = shares(train, drawn, rare, arm, seed)
     torch.manual_seed(seed)
@@ -69,7 +69,7 @@ def learn(
 def _losses(
     model: Classifier, pool: Split, share: Tensor, background: Tensor, arm: Arm, params: LearnParams, runtime: Runtime
 ) -> Iterator[Tensor]:
-    """Train in place with one cycle of the learning rate; yields the loss of every step, (), on the device."""
+    """Train in place with one cycle of the learning rate; yield the loss of each step, (), on the device."""
     to_device(model, runtime.device).train()
     prior = pool.labels.bincount(share, len(model.data.classes))
     weight, offset = (each.to(runtime.device) for each in by_class(prior, arm))
@@ -97,15 +97,15 @@ def _losses(
 
 
 def _drawn_by(upto: Tensor, count: int, source: torch.Generator) -> Tensor:
-    """Indices (count,), drawn with replacement, of the shares that sum up to `upto`."""
+    """Sample indices (count,) with replacement, by shares with the cumulative sum `upto`."""
     places = torch.rand(count, dtype=torch.float64, generator=source) * upto[-1]
     return torch.searchsorted(upto, places, right=True).clamp(max=len(upto) - 1)
 
 
 def by_class(prior: Tensor, arm: Arm) -> tuple[Tensor, Tensor]:
-    """What an arm does to the loss: the weight of each class, and what is added to its logit, (classes,) each.
+    """Return how a method changes the loss: the weight of each class and the offset of its logit, (classes,) each.
 
-    A class of which no image is taken has weight 0, and an adjustment would keep it from being learned that it is none.
+    A class without images has weight 0. It has no offset, so that the classifier can learn that it is absent.
     """
     there = prior > 0
     one, none = torch.ones_like(prior), torch.zeros_like(prior)
@@ -115,9 +115,9 @@ def by_class(prior: Tensor, arm: Arm) -> tuple[Tensor, Tensor]:
 
 
 def mixed_loss(model: Classifier, x: Tensor, y: Tensor, mix: float, weight: Tensor, offset: Tensor) -> Tensor:
-    """Cross-entropy, where each image has a share 1 - `mix` of the one before it, and so has its target.
+    """Compute the cross-entropy of images with a share 1 - `mix` of the previous image; targets are mixed likewise.
 
-    By its linearity that of the mixed target is the mixture of those of both; a weighted one is a weighted mean.
+    Cross-entropy is linear in the target, so this is a mixture of two losses. A weighted loss is a weighted mean.
     """
     if mix == 1:
         return F.cross_entropy(model(x) + offset, y, weight)
@@ -126,7 +126,7 @@ def mixed_loss(model: Classifier, x: Tensor, y: Tensor, mix: float, weight: Tens
 
 
 def confusion(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> Tensor:
-    """How often which class is taken for which, int64 (classes, classes): rows are true, columns are found."""
+    """Count predictions, int64 (classes, classes): rows are true classes, columns are predicted ones."""
     classes = len(model.data.classes)
     found = features_and_logits(model, images, device)[1].argmax(1)
     return (labels * classes + found).bincount(minlength=classes**2).view(classes, classes)

@@ -1,4 +1,4 @@
-"""What a confusion matrix says of rare and of frequent classes."""
+"""Compute recall, precision, F1 and accuracy of rare and frequent classes from a confusion matrix."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Measures(NamedTuple):
-    """What a confusion matrix says of each class, (classes,), float64, and of all; a share of nothing is 0.
+    """Measures of each class, (classes,), float64, and of all; a share of nothing is 0.
 
-    balanced_accuracy: the mean recall of the classes that have images. frequent_accuracy: of the images of classes
-    that are not rare. The others are means over the rare classes.
+    balanced_accuracy: the mean recall of the classes that have images. frequent_accuracy: the accuracy on classes that
+    are not rare. The others are means over the rare classes.
     """
 
     recall: Tensor
@@ -25,7 +25,7 @@ class Measures(NamedTuple):
 
 
 def measures(matrix: Tensor, rare: Sequence[int]) -> Measures:
-    """Of a confusion matrix, see `confusion`, and the labels of the rare classes."""
+    """Compute the measures of a confusion matrix (see `confusion`), given the labels of the rare classes."""
     right, true, found = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
     recall, precision, f1 = (right / each.clamp(min=1) for each in (true, found, (true + found) / 2))
     frequent = torch.ones(len(matrix), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The params of the study: its own file, and the sections of the pipeline's that say how a model is trained."""
+"""Load the params of the study: its own file, and the pipeline's sections that define how a model is trained."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,18 +24,18 @@ NAMES = ("choosing", "confirming", "fashion")
 
 def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
-        raise ValueError("must name some")
+        raise ValueError("must not be empty")
     return values
 
 
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len({*values}) < len(values):
-        raise ValueError("one stands there twice")
+        raise ValueError("has a repeated value; name each once")
     return values
 
 
 class StudyParams(Section):
-    """One comparison: of which set, with which classes rare, on which cuts, of which arms, by which images."""
+    """Params of one comparison: data set, rare classes, imbalanced subsets, methods, and images to test on."""
 
     set: Annotated[str, Field(pattern=r"^data/\w+$")]
     classes: Annotated[Classes, AfterValidator(_some)]
@@ -49,7 +49,7 @@ class StudyParams(Section):
 
 
 class Params(Section):
-    """The study's own file."""
+    """Params of the study's own file."""
 
     spare: Annotated[int, Field(ge=1, le=10**9)]
     train: GeneratorParams
@@ -60,7 +60,7 @@ class Params(Section):
     fashion: StudyParams
 
     def study(self, name: str) -> StudyParams:
-        """The section of this name."""
+        """Return the section of this name."""
         found: StudyParams = getattr(self, name)
         return found
 
@@ -72,7 +72,7 @@ class DataSet(Sections):
 
 
 class Pipeline(Sections):
-    """What the study reads of the pipeline's params.yaml."""
+    """The sections of the pipeline's params.yaml that the study reads."""
 
     data: DataSet
     schedule: ScheduleParams
@@ -80,15 +80,15 @@ class Pipeline(Sections):
     train: TrainParams
 
     def recipe(self, params: GeneratorParams) -> TrainParams:
-        """How a model of a cut is trained."""
+        """Return the training params for an imbalanced subset."""
         return self.train.model_copy(update=dict(params))
 
 
 def load() -> tuple[Params, Pipeline]:
-    """Both files, of the folder at hand.
+    """Load both files from the current folder.
 
     Raises:
-        UserError: one is not readable, or values are wrong, or do not fit one another.
+        UserError: a file cannot be read, or values are wrong or contradict each other.
     """
     params, pipeline = load_params(Params, path=FILE), load_params(Pipeline)
     if errors := spanning_errors(params, pipeline):
@@ -97,20 +97,20 @@ def load() -> tuple[Params, Pipeline]:
 
 
 def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
-    """What is wrong between sections and files, a line each."""
+    """Describe the errors between sections and between files, a line each."""
     errors = []
     for name in NAMES:
         study = params.study(name)
         if params.draw.seed in study.seeds:
-            errors.append(f"draw.seed: {params.draw.seed} would make the filter one of {name}.arms; set another")
+            errors.append(f"draw.seed: {params.draw.seed} must not be among {name}.seeds; set another")
         if study.picture not in study.cuts:
             errors.append(f"{name}.picture: {study.picture} must be among {name}.cuts")
     if params.draw.steps > (timesteps := pipeline.schedule.timesteps):
         errors.append(f"draw.steps: {params.draw.steps} must be at most schedule.timesteps, {timesteps}")
     if pipeline.train.classes:
-        errors.append("params.yaml: train.classes: images of all classes are drawn; set it to all")
+        errors.append("params.yaml: train.classes: the study samples all classes; set it to all")
     if not pipeline.model.class_conditional:
-        errors.append("params.yaml: model.class_conditional: rare classes are drawn by name; set it to true")
+        errors.append("params.yaml: model.class_conditional: the study samples by class; set it to true")
     if params.draw.guidance != 1 and not pipeline.train.guide_share:
-        errors.append("draw.guidance: no guide autoguidance is made, for train.guide_share is 0 in params.yaml; set 1")
+        errors.append("draw.guidance: needs the guide autoguidance, but train.guide_share is 0 in params.yaml; set 1")
     return errors

@@ -1,12 +1,12 @@
-"""Run the study of rare classes: what helps where a class has few images, and whether drawn ones do.
+"""Run the study of rare classes: which methods help with few images of a class, and whether samples do.
 
     python -m studies.rare_class.run                # all three comparisons, hours
     python -m studies.rare_class.run choosing
 
-It reads data/processed, which `dvc repro preprocess` makes, and params.yaml here and in this folder. What it computes
-on its way is kept in build/rare_class: a finished row is not computed again while params, code and inputs are the same,
-and a run that was cut off goes on. A comparison that is whole replaces the one in studies/rare_class/results, and its
-table is printed.
+It reads data/processed, which `dvc repro preprocess` makes, the pipeline's params.yaml and the study's own.
+Intermediate results are kept in build/rare_class. A finished row is reused while params, code and inputs stay the same,
+and an interrupted run continues. A complete comparison replaces the one in studies/rare_class/results, and its table is
+printed.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from studies.rare_class.keeping import RESULTS, Facts, file_key, kept, key, read
 from studies.rare_class.params import NAMES, load
 from studies.rare_class.subset import Images, Row, Setting, Subset
 
-ORACLE = "nothing"  # the arm
+ORACLE = "nothing"  # arm of the oracle
 
 
 def main(names: Sequence[str]) -> None:
-    """Run these comparisons, one after the other, and print their tables."""
+    """Run these comparisons one after the other, and print their tables."""
     params, pipeline = load()
     runtime = start()
     for name in names:
@@ -43,7 +43,7 @@ def main(names: Sequence[str]) -> None:
 
 
 def compute(name: str, setting: Setting) -> None:
-    """Compute the rows that are not there, then write the results, unless they are these already."""
+    """Compute the missing rows, then write the results if they have changed."""
     facts, path, study = about(name, setting), RESULTS / name / "rows.jsonl", setting.study
     before = read_rows(path) if path.exists() else []
     known = {row["key"]: row for row in before}
@@ -53,7 +53,7 @@ def compute(name: str, setting: Setting) -> None:
     del subsets
     with progress(desc=name, total=sum(map(len, plan)), unit="row") as bar:
         while plan:
-            for row in plan.pop(0):  # whose images go with it
+            for row in plan.pop(0):  # a subset's images are freed with its rows
                 rows.append(known.get(row.key) or {**row.of, **kept(row.key, row.compute), "key": row.key})
                 bar.update()
     if rows == before:
@@ -61,11 +61,11 @@ def compute(name: str, setting: Setting) -> None:
     if picture.exists():
         write_whole(path.parent / "drawn.png", picture.read_bytes())
     write_json(path.parent / "run.json", facts)
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())  # last, for with it they are whole
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())  # last: it completes the results
 
 
 def oracles(setting: Setting) -> Iterator[Row]:
-    """The rows of classifiers that learn from all training images."""
+    """Yield the rows of classifiers that learn from all training images."""
     (train, test, *keys), learn = setting.images, setting.params.learn
     for seed in setting.study.oracle:
         given = (train, None, (), test.split, ORACLE, seed, learn, setting.runtime)
@@ -74,7 +74,7 @@ def oracles(setting: Setting) -> Iterator[Row]:
 
 
 def about(name: str, setting: Setting) -> Facts:
-    """What tells how the rows were made."""
+    """Describe how the rows were made."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     common = {each: setting.params.model_dump(mode="json")[each] for each in ("spare", "train", "draw", "learn")}

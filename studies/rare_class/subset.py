@@ -1,4 +1,4 @@
-"""One cut, and what is made of it: its model, its drawn images, and the rows of its classifiers."""
+"""Process one imbalanced subset: train its model, sample, and compute the rows of its classifiers."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -20,7 +20,7 @@ from studies.rare_class.params import Params, Pipeline, StudyParams
 
 
 class Row(NamedTuple):
-    """A row to come: what it is of, the key of its result, and how this is computed."""
+    """A row to compute: what it is about, the key of its result, and the computation."""
 
     of: Facts
     key: str
@@ -37,7 +37,7 @@ class Images(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What all subsets of a study share."""
+    """Everything that all subsets of a study share."""
 
     params: Params
     pipeline: Pipeline
@@ -47,18 +47,18 @@ class Setting(NamedTuple):
 
     @property
     def rare(self) -> list[int]:
-        """The labels of the rare classes."""
+        """Return the labels of the rare classes."""
         return [*self.images.train.card.labels(self.study.classes, "classes")]
 
 
 class Subset:
-    """One random draw of the few images of the rare classes.
+    """One random choice of the few images of the rare classes.
 
-    Everything that learns or draws is given what was kept (`parts.kept`), and nothing else.
+    Everything that learns or samples gets the kept images (`parts.kept`) alone.
     """
 
     def __init__(self, setting: Setting, name: str) -> None:
-        """Work out the keys alone; all else is made when it is asked for."""
+        """Compute the keys; everything else is made on demand."""
         self.setting, self.name = setting, name
         self.params, self.rare = setting.params, setting.rare
         count, self.seed = count_and_seed(name)
@@ -69,33 +69,33 @@ class Subset:
         self.key = key(cut, setting.images.train_key, self.counts, self.params.spare, self.seed)
         self.model_key = key(train, self.key, pipeline.schedule, pipeline.model, self.recipe)
         self.drawn_key = key(draw, self.model_key, self.params.draw, study.frequent, self.params.learn)
-        self.picture = SCRATCH / f"{self.drawn_key}.png"  # of real and drawn images of the rare classes
+        self.picture = SCRATCH / f"{self.drawn_key}.png"  # real images and samples of the rare classes
 
     @cached_property
     def parts(self) -> Cut:
-        """The images that are kept, and those left out to choose by."""
+        """Return the images that are kept, and the validation pool that is left out."""
         return cut(self.setting.images.train, self.counts, self.params.spare, self.seed)
 
     def model(self) -> tuple[Path, Facts]:
-        """The model file, and how its training ended."""
+        """Return the model file, and how its training ended."""
         pipeline, runtime = self.setting.pipeline, self.setting.runtime
         recipe = (pipeline.schedule, pipeline.model, self.recipe)
         name = f"{self.name}: train"
         return made(self.model_key, partial(train, name, self.parts.kept, *recipe, runtime, self.model_key))
 
     def drawing(self) -> tuple[Path, Facts]:
-        """The file of drawn images, and what the filter takes of each class."""
+        """Return the file of samples, and the share that the filter takes of each class."""
         params, frequent, runtime = self.params, self.setting.study.frequent, self.setting.runtime
         given = (self.parts.kept, self.rare, frequent, self.model()[0])
         return made(self.drawn_key, partial(draw, self.name, *given, params.draw, params.learn, runtime))
 
     @cached_property
     def drawn(self) -> Drawn:
-        """The drawn images."""
+        """Return the samples."""
         return load_drawn(self.drawing()[0])
 
     def rows(self) -> Iterator[Row]:
-        """Its rows: how the generator came out, each classifier and, where they are tested, each arm's copies."""
+        """Yield the rows of the generator, of each classifier and, on test images, of each method's copies."""
         study = self.setting.study
         yield Row({"of": "generator", "cut": self.name}, key(draw, self.drawn_key), self.generator)
         for arm in study.arms:
@@ -108,19 +108,19 @@ class Subset:
                 yield Row(of, key(count_copies, self.drawn_key, self.tested_on, arm), partial(self.copies, arm))
 
     def generator(self) -> Facts:
-        """How the generator came out; beside it, a picture is written."""
+        """Return facts about the generator, and write a figure of its samples."""
         names = self.setting.images.train.card.classes
         rows = {label: (self.parts.kept.of([label]).images, self.drawn.shown(label)) for label in self.rare}
         write_whole(self.picture, rare_picture(rows, names))
         return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.drawing()[1]}
 
     def classifier(self, arm: str, seed: int) -> Facts:
-        """What a classifier came to."""
+        """Return what a classifier achieves."""
         spare, (kept, left_out) = self.setting.study.test == "spare", self.parts
         test = left_out.split if spare else self.setting.images.test.split
         name, learn = f"{self.name}: {arm}, seed {seed}", self.params.learn
         return compare(name, kept, self.drawn, self.rare, test, arm, seed, learn, self.setting.runtime)
 
     def copies(self, arm: str) -> Facts:
-        """How many of an arm's drawn images are copies."""
+        """Count the copies among a method's samples."""
         return count_copies(self.parts.kept, self.drawn, self.rare, self.setting.images.test, arm)

@@ -1,9 +1,9 @@
-"""Tables and a plot of the study of rare classes, from the rows that it keeps in studies/rare_class/results.
+"""Print tables and draw a plot of the study of rare classes, from the rows in studies/rare_class/results.
 
     python -m studies.rare_class.tables confirming
 
-Of arms that were compared on spare images it prints one table; of those confirmed on test images another, and writes
-f1.png beside the rows. The first arm is the one without a generator that the others are held against.
+Methods compared on the validation pool give one table. Methods confirmed on test images give another, and f1.png next
+to the rows. The first method uses no generator; the others are compared with it.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SHOWN = {
 
 
 def main(folder: Path) -> None:
-    """Print the table of a comparison: with an oracle it is one that confirms."""
+    """Print the table of a comparison; one with an oracle is a confirmation."""
     path = folder / "rows.jsonl"
     if not path.exists():
         raise UserError(f"{path}: no such file; run `make rare`")
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
 
 
 def classifiers(rows: Sequence[Facts]) -> pd.DataFrame:
-    """A row for each classifier: what it was and what it came to."""
+    """Return a row for each classifier: its identity and its measures."""
     rare = rare_of(rows)
     copies = {
         (row["cut"], row["arm"]): (row["near_copies"] or {}).get("distance") for row in rows if row["of"] == "copies"
@@ -68,24 +68,24 @@ def classifiers(rows: Sequence[Facts]) -> pd.DataFrame:
 
 
 def oracle(rows: Sequence[Facts]) -> dict[str, float] | None:
-    """The mean measures of the classifiers that have seen all images, if there are some."""
+    """Return the mean measures of the classifiers that learned from all images; None if there are none."""
     found = [shown(row, rare_of(rows)) for row in rows if row["of"] == "oracle"]
     return {name: float(np.mean([each[name] for each in found])) for name in SHOWN} if found else None
 
 
 def rare_of(rows: Sequence[Facts]) -> list[int]:
-    """The labels of the rare classes."""
+    """Return the labels of the rare classes."""
     return next([*row["rare"].values()] for row in rows if row["of"] == "generator")
 
 
 def shown(row: Facts, rare: Sequence[int]) -> dict[str, float]:
-    """What is shown of a row's confusion matrix."""
+    """Return the measures of a row's confusion matrix that tables show."""
     found = measures(torch.tensor(row["confusion"]), rare)
     return {name: getattr(found, name) for name in SHOWN}
 
 
 def choosing_table(chosen: pd.DataFrame) -> str:
-    """For each count a row for each arm, best first: means over subsets and seeds, and F1 of each subset."""
+    """Format a row for each count and method, best first: means over subsets and seeds, and F1 of each subset."""
     lines = [f"| images | arm | {' | '.join(SHOWN.values())} | traces | F1 of each subset |"]
     lines.append("| --- " * (len(SHOWN) + 4) + "|")
     for count, rows_of_count in chosen.groupby("count"):
@@ -98,13 +98,14 @@ def choosing_table(chosen: pd.DataFrame) -> str:
 
 
 def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
-    """For each count a row for each arm: means over subsets, and how far from the first arm, which has no generator.
+    """Format a row for each count and method: means over subsets, and differences from the first method.
 
-    The interval is that of Student's t for the mean of paired differences, a subset being one sample.
+    The first method has no generator. Intervals are Student's t for the mean of paired differences, one for each
+    subset.
     """
     first = confirmed["arm"].iloc[0]
     if "drawn" in first.split("+"):
-        raise UserError(f"arms: the others are held against the first, {first}; put one without drawn there")
+        raise UserError(f"arms: the first, {first}, is the baseline; put one without drawn there")
     subsets = confirmed.groupby(["count", "arm", "subset"])[[*SHOWN, "traces", "copies"]].mean()
     further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
     titles = ["images", "arm", *SHOWN.values(), *further]
@@ -129,7 +130,7 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
 
 
 def interval(differences: np.ndarray) -> str:
-    """The mean of paired differences, and by how much chance may move it, 95 %; without it for a single one."""
+    """Format the mean of paired differences with its 95 % confidence interval; without it for a single difference."""
     count = len(differences)
     if count == 1:
         return f"{differences.mean():+.4f}"
@@ -138,9 +139,10 @@ def interval(differences: np.ndarray) -> str:
 
 
 def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
-    """How many real images of a class give the same F1 without a generator, between the counts that were tried.
+    """Estimate how many real images of a class give the same F1 without a generator, between the tried counts.
 
-    Of the subsets that all counts have, linear in the logarithm of the count; beyond the most it is not told.
+    Uses the subsets that all counts have, and interpolates over the logarithm of the count. Beyond the largest count
+    there is no estimate.
     """
     counts = confirmed.groupby("subset")["count"].nunique()
     common = confirmed[confirmed["subset"].isin(counts[counts == confirmed["count"].nunique()].index)]
@@ -148,7 +150,7 @@ def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
     if arm not in means.index.get_level_values("arm"):
         return ""
     base, f1 = means.loc[confirmed["arm"].iloc[0]].cummax(), float(means.loc[arm].loc[count])
-    base = base[~base.duplicated()]  # of counts that give the same the least
+    base = base[~base.duplicated()]  # the smallest of counts with equal F1
     if f1 > base.iloc[-1]:
         return f"over {base.index[-1]}"
     if f1 < base.iloc[0]:
@@ -157,7 +159,7 @@ def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
 
 
 def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:
-    """F1 of the rare classes against how many images of each there are; bands from the worst to the best subset."""
+    """Plot the F1 of the rare classes against their number of images; bands go from the worst to the best subset."""
     figure = Figure(figsize=(6, 4))
     axis = figure.subplots()
     subsets = confirmed.groupby(["arm", "count", "subset"], sort=False)["rare_f1"].mean()
@@ -177,6 +179,6 @@ def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="of comparisons; all that there are, if none is named")
+    parser.add_argument("names", nargs="*", help="comparisons; by default all")
     for name in parser.parse_args().names or sorted(path.name for path in RESULTS.iterdir()):
         run(partial(main, RESULTS / name))

@@ -66,7 +66,7 @@ def test_each_class_has_as_many_as_the_most_frequent(
     assert [line[:3] for line in table[2:]] == [["fig", "5", "25"], ["pear", "12", "18"]]
     for _, _, kept, candidates, filtered, copies in table[1:]:
         assert int(candidates) == int(kept) + int(filtered) + int(copies)
-    assert re.findall("warning: class ([a-z]+): of ([0-9]+) training", errors) == [("fig", "5"), ("pear", "12")]
+    assert re.findall("warning: class ([a-z]+): with only ([0-9]+) training", errors) == [("fig", "5"), ("pear", "12")]
 
 
 def test_generate_draws_them_again(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
     assert counted(rows) == REAL
     output, errors = capsys.readouterr()
     assert output.splitlines()[1].split() == ["apple", "30", "0", "12", "12", "0"]
-    assert "warning: class apple: 0 of 3 wanted" in errors
+    assert "warning: class apple: only 0 of 3 images" in errors
 
 
 def test_a_least_probability_is_asked_for(files: Files, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_drawn(
     options = ["--format", image_format, "--seed", 4]
     with monkeypatch.context() as patched:
         interrupt_at(12, patched)
-        going_on = "interrupted after 6 of 20 images; go on with --first 106 --count 14 and another --out"
+        going_on = "interrupted after 6 of 20 images; continue with --first 106 --count 14 and another --out"
         with pytest.raises(UserError, match=f"^{going_on}$"):
             generate(models["none"], tmp_path / "out", *options, "--count", 20, "--first", 100)
     generate(models["none"], tmp_path / "whole", *options, "--count", 6, "--first", 100)
@@ -273,7 +273,7 @@ def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     code, line = ended(process)
     assert code == 1
-    assert re.fullmatch(r"error: interrupted after \d+ of 2000 images; go on with --first .*", line)
+    assert re.fullmatch(r"error: interrupted after \d+ of 2000 images; continue with --first .*", line)
 
 
 def test_help_names_every_option_and_a_mistake_ends_with_one_line(models: dict[str, Path], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""When a drawn image of a class is a copy of a training image: nearer than fresh images of the class come by chance.
+"""Detect samples that copy training images: they are nearer than fresh images of the class come by chance.
 
-Images are uint8 (N, C, H, W) of one class; distances are root mean squares of differences in [-1, 1].
+Images are uint8 (N, C, H, W) of one class. Distances are root mean squares of differences in [-1, 1].
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from ddpm.scoring.copying import CHUNK, LEAST, NEAR, Nearness, nearest_neighbour
 
 
 def threshold(fresh: Tensor, train: Tensor) -> float:
-    """The distance to the nearest of the training images (M, ...) below which an image is a copy.
+    """Return the distance to the nearest training image (M, ...) below which an image is a copy.
 
-    It is the distance that all but NEAR of the fresh images (N, ...) exceed; of fewer than LEAST, the least. Those that
-    are twins of training images do not count. Where no fresh image is left, training images stand in for them, each
-    beside all others; and where there are none of these either it is 0.
+    All but a share NEAR of the fresh images (N, ...) exceed it. With fewer than LEAST, it is their smallest distance.
+    Near-duplicates of training images do not count. Without fresh images, it uses the distances of each training image
+    to the others. It is 0 if there is no reference.
     """
     for distance in (_to_nearest(fresh, train), _to_each_other(train)):
         labels = torch.zeros(len(distance), dtype=torch.long)
@@ -29,12 +29,12 @@ def threshold(fresh: Tensor, train: Tensor) -> float:
 
 
 def _to_nearest(fresh: Tensor, train: Tensor) -> Tensor:
-    """Of each fresh image (N,)."""
+    """Return the distance of each fresh image to the nearest training image (N,)."""
     return nearest_neighbours(fresh, train).distance if len(fresh) else torch.empty(0)
 
 
 def _to_each_other(train: Tensor) -> Tensor:
-    """Of each training image to the nearest of the others (M,); of one alone there is none."""
+    """Return the distance of each training image to the nearest other one (M,); empty for a single image."""
     if len(train) < 2:
         return torch.empty(0)
     table = to_float(train).flatten(1)
@@ -43,6 +43,6 @@ def _to_each_other(train: Tensor) -> Tensor:
         distances = torch.cdist(table[rows], table)
         distances[torch.arange(len(rows)), rows] = torch.inf
         others = table[distances.argmin(1)]
-        # Anew, since differences of large squares have no digits left for a small distance.
+        # Recompute: differences of large squares lose the digits of a small distance.
         nearest.append((table[rows] - others).square().mean(1).sqrt())
     return torch.cat(nearest)

@@ -1,4 +1,4 @@
-"""Candidates for a class: images that a model draws of it, and what a classifier takes them for."""
+"""Sample candidates for a class, and classify them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from ddpm.networks.checkpoint import LoadedModel
 from ddpm.sampling.drawing import batches, draw_batch, sample_batch
 from ddpm.sampling.samplers import SamplerParams
 
-SPAN = 1_000_000  # numbers of each class: the image j of the class `label` has the number label * SPAN + j
+SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j
 
 
 class Candidates(NamedTuple):
-    """Drawn images of one class.
+    """Samples of one class.
 
-    images: uint8 (N, C, H, W). numbers: the index of each, by which its noise is found again (N,), int64.
-    probability: of the class that was asked for (N,), float32. found: the most probable class (N,), int64.
+    images: uint8 (N, C, H, W). numbers: image numbers, which determine the noise (N,), int64. probability: of the
+    requested class (N,), float32. found: the most probable class (N,), int64.
     """
 
     images: Tensor
@@ -29,7 +29,7 @@ class Candidates(NamedTuple):
     found: Tensor
 
     def taken(self, label: int, least: float = 0.0) -> Tensor:
-        """Tell which of them the classifier takes for the class, and with at least that probability (N,)."""
+        """Tell which candidates are classified as the class, and with at least probability `least` (N,)."""
         return (self.found == label) & (self.probability >= least)
 
 
@@ -44,14 +44,14 @@ def draw_class(
     runtime: Runtime,
     after_step: Callable[[int], None] = lambda images: None,
 ) -> Candidates:
-    """Draw `count` images of a class, from `first` < SPAN on; image j of a class is that of (seed, j).
+    """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
 
     Args:
-        params: how to draw; their classes do not matter.
-        after_step: called after each step of each batch with the number of its images.
+        params: how to sample; their classes are ignored.
+        after_step: called after each step of each batch with the size of the batch.
 
     Raises:
-        UserError: the model cannot draw the class, or not so, see `check_sampler`.
+        UserError: the model cannot sample the class, or not with these params; see `check_sampler`.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
     drawn = []

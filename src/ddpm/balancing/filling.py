@@ -1,4 +1,4 @@
-"""Filling the classes of an imbalanced set: drawing until enough images are no copies, and taken for their class."""
+"""Fill the classes of an imbalanced set: sample until enough images pass the filter and are not copies."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from ddpm.sampling.drawing import sample_batch
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.copying import nearest_neighbours
 
-HOPELESS = 500  # candidates after which a class may be given up; fewer where fewer images are wanted
+HOPELESS = 500  # candidates after which a class may be given up; fewer if fewer images are wanted
 
 
 class Source(NamedTuple):
-    """What candidates are drawn with, and judged by.
+    """The model and settings that generate candidates, and everything that judges them.
 
-    fresh: test images, of which none is a copy. least: the probability that the classifier must give the class. tries:
-    candidates for each that is kept, beyond which a class is given up.
+    fresh: test images; none of them is a copy. least: the least probability that the classifier must give the class.
+    tries: candidates for each kept image; beyond this, a class is given up.
     """
 
     loaded: LoadedModel
@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What became of the candidates of a class, in order of their numbers."""
+    """Counts of what happened to the candidates of a class, in order of their numbers."""
 
     candidates: int = 0
     copies: int = 0
@@ -46,22 +46,22 @@ class Tally(NamedTuple):
     kept: int = 0
 
     def done(self, wanted: int, tries: int) -> bool:
-        """Tell whether there are as many as wanted, or so few that the class is given up."""
+        """Tell whether enough images are kept, or so few that the class is given up."""
         enough = self.candidates >= min(HOPELESS, tries * wanted)
         hopeless = enough and self.candidates > tries * self.kept
         return self.kept >= wanted or hopeless or self.candidates >= SPAN
 
     def next_count(self, wanted: int, most: int) -> int:
-        """Count the candidates that are drawn next: as many as it may take at the rate so far."""
+        """Return how many candidates to sample next: as many as needed at the rate so far, and at most `most`."""
         left = (wanted - self.kept) * max(1, self.candidates)
         return min(most, -(-left // max(1, self.kept)), SPAN - self.candidates)
 
 
 class Kept(NamedTuple):
-    """Drawn images that are kept, those of each class in order of their numbers.
+    """Samples that are kept, in order of their numbers within each class.
 
-    images: uint8 (N, C, H, W). numbers: of each, see `drawing.SPAN` (N,). probability: that the filter gives its class
-    (N,). nearest: the index of the nearest training image of its class (N,). distance: to it (N,).
+    images: uint8 (N, C, H, W). numbers: see `drawing.SPAN` (N,). probability: of their class, by the filter (N,).
+    nearest: the index of the nearest training image of the class (N,). distance: to this image (N,).
     """
 
     images: Tensor
@@ -72,16 +72,16 @@ class Kept(NamedTuple):
 
 
 def none_kept(shape: tuple[int, int, int]) -> Kept:
-    """Return no images, to which others of this shape (C, H, W) can be joined."""
+    """Return an empty `Kept` for images of this shape (C, H, W), to join others to."""
     none = torch.empty(0, dtype=torch.int64)
     return Kept(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
 
 
 def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]]:
-    """Draw as many images of a class as wanted; yield after each batch the tally, and what is kept of the batch.
+    """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     Raises:
-        UserError: the model cannot draw the class, or not so.
+        UserError: the model cannot sample the class, or not with these params.
     """
     loaded, classifier, params, seed, runtime = source[:5]
     own = (source.train.labels == label).nonzero().squeeze(1)
@@ -103,14 +103,13 @@ def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]
 def chosen(
     drawn: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
 ) -> tuple[Tensor, Tally]:
-    """Return the rows of the candidates that are kept, and the tally with those that were looked at.
+    """Return the rows of the kept candidates, and the tally of those examined.
 
-    No more are looked at than it takes, so the batches in which they come decide nothing.
+    Examining stops once the class is done, so the batch size does not change the result.
 
     Args:
-        seen: the pixels of those of the class that are kept already, of which another one is a copy; what is kept is
-            added.
-        copies, taken: which are copies of training images, and which the filter takes for the class (N,).
+        seen: the pixels of images of the class kept so far, to detect repeats; kept candidates are added.
+        copies, taken: which candidates copy training images, and which the filter accepts for the class (N,).
     """
     rows = []
     for row, image in enumerate(drawn.images):

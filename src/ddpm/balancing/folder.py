@@ -1,4 +1,4 @@
-"""A balanced folder: pictures in train/<class> and test/<class>, and a table that says which of them are drawn."""
+"""Write a balanced folder: images in train/<class> and test/<class>, and a table that marks the samples."""
 
 import contextlib
 import csv
@@ -19,14 +19,14 @@ from ddpm.images.splits import Split
 from ddpm.pipeline.files import write_json
 
 COLUMNS = ("file", "class", "origin", "seed", "index", "probability", "nearest", "distance", "model")
-Row = tuple[Tensor, tuple[str | int, ...]]  # a picture, uint8 (C, H, W), and what the table says of it
+Row = tuple[Tensor, tuple[str | int, ...]]  # an image, uint8 (C, H, W), and its row of the table
 
 
 class Contents(NamedTuple):
-    """What a folder is made of.
+    """The contents of a folder.
 
-    card: names of the classes. settings: what decided the drawn images, JSON-compatible; `seed`, and the hash of the
-    model's file, `sha256.model`, stand in the table, too.
+    card: names of the classes. settings: everything that determines the samples, JSON-compatible. The table repeats
+    `seed` and `sha256.model`, the hash of the model file.
     """
 
     card: DataCard
@@ -38,13 +38,13 @@ class Contents(NamedTuple):
 
 @contextlib.contextmanager
 def whole(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that takes its place when the block ends well, and else is removed.
+    """Yield a temporary folder next to `out`; it takes this name if the block succeeds, and is removed otherwise.
 
     Raises:
-        OSError: folders cannot be made or written to there, or `out` has something in it.
+        OSError: folders cannot be made or written to there, or `out` is not empty.
     """
     folder = out.resolve().with_name(f".{out.resolve().name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed process has left
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -55,13 +55,13 @@ def whole(out: Path) -> Iterator[Path]:
 
 
 def write_folder(folder: Path, contents: Contents) -> Iterator[None]:
-    """Write all pictures, in one format, the table of them and the settings; yield after each picture."""
+    """Write all images in one format, their table and the settings; yield after each image."""
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for image, facts in rows(contents):
             path = folder / str(facts[0])
-            path.parent.mkdir(parents=True, exist_ok=True)  # none is empty: DVC would not keep it
+            path.parent.mkdir(parents=True, exist_ok=True)  # made on demand: DVC does not keep empty folders
             Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(path, "PNG")
             table.writerow(facts)
             yield
@@ -69,9 +69,9 @@ def write_folder(folder: Path, contents: Contents) -> Iterator[None]:
 
 
 def rows(contents: Contents) -> Iterator[Row]:
-    """Yield all pictures, by file name in each class of each split.
+    """Yield all images and their table rows, by file name in each class of each split.
 
-    Real and drawn training images of a class are shuffled, so that their names do not tell them.
+    Real and sampled training images of a class are shuffled, so that their names do not reveal them.
     """
     labels, seed = contents.kept.numbers // SPAN, contents.settings["seed"]
     for label, name in enumerate(contents.card.classes):

@@ -103,7 +103,7 @@ def flipped(images: Tensor, flips: Tensor) -> Tensor:
 
 
 def background_of(images: Tensor) -> Tensor:
-    """Return the median of the edge pixels of uint8 images (N, C, H, W), as (1, C, 1, 1) in [-1, 1]."""
+    """Return the median of the edge pixels of uint8 images (N, C, H, W) in [-1, 1], as `(1, C, 1, 1)`."""
     edges = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], dim=2)
     return to_float(edges.transpose(0, 1).flatten(1).median(dim=1).values).view(1, -1, 1, 1)
 

@@ -1,4 +1,4 @@
-"""`ddpm balance`: fill the rare classes of an imbalanced set with drawn images."""
+"""`ddpm balance`: fill the rare classes of an imbalanced set with samples."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,9 +23,9 @@ from ddpm.sampling.drawing import check_sampler
 
 
 class Job(NamedTuple):
-    """What is to be done.
+    """The work of one command.
 
-    wanted: how many images to draw, by label. settings: what decides the result, JSON-compatible.
+    wanted: how many images to sample, by label. settings: everything that determines the result, JSON-compatible.
     """
 
     train: Processed
@@ -37,36 +37,36 @@ class Job(NamedTuple):
 
 @with_sampler
 class Balance(Options):
-    """Make of an imbalanced set a balanced folder.
+    """Make a balanced folder from an imbalanced set.
 
-    train/<class> has the real training images and, up to a target for each class, drawn ones that a classifier takes
-    for the class and that are no copies of training images; test/<class> has the test images, and nothing drawn. All
-    are png of one size and format. manifest.csv says of each file what it is, and of a drawn one its seed and index:
-    `ddpm generate --classes CLASS --seed SEED --first INDEX --count 1` draws it again, with the options of
-    balance.json. The folder is there when it is whole; after Ctrl-C, run the command again.
+    train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
+    its class, and is no copy of a training image. test/<class> has the test images alone. All are png of one size and
+    format. manifest.csv describes each file, and gives the seed and index of each sample. `ddpm generate --classes
+    CLASS --seed SEED --first INDEX --count 1` repeats a sample, with the options of balance.json. The folder appears
+    when it is complete; after Ctrl-C, run the command again.
     """
 
     data: Path
     """training images, such as data/processed/train.safetensors"""
     model: Path
-    """class-conditional model, trained on them, such as models/ddpm.safetensors"""
+    """class-conditional model, trained on these images, such as models/ddpm.safetensors"""
     classifier: Path
-    """filter, trained on them alone, such as models/classifier-a.safetensors"""
+    """filter, trained on these images alone, such as models/classifier-a.safetensors"""
     out: Path
     """new or empty folder, such as data/balanced; dvc add tracks it"""
     test: Path | None = None
-    """test images; without it test.safetensors beside --data"""
+    """test images; by default test.safetensors next to --data"""
     target: Annotated[int, Field(ge=1, le=SPAN)] | None = None
-    """images that a class is filled up to; without it as many as the most frequent class has"""
+    """images that each class is filled up to; by default the size of the largest class"""
     least_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """what the filter must give the class at least; it must find no class more probable, in any case"""
+    """least probability of the class, by the filter; it must also be the most probable class"""
     most_tries: Annotated[int, Field(ge=1, le=1000)] = 20
-    """candidates for each image kept; where it takes more, the class is given up with a warning"""
+    """candidates for each kept image; beyond this, the class is given up with a warning"""
     seed: Seed = 0
-    """seed of the noise and of the order"""
+    """seed of the noise and of the order of files"""
 
     def run(self) -> None:
-        """Draw what is missing, write the folder, and print a table of the classes.
+        """Sample what is missing, write the folder, and print a table of the classes.
 
         Raises:
             UserError: files or options do not fit together.
@@ -83,11 +83,11 @@ class Balance(Options):
         _report(job, tallies)
 
     def _prepared(self, runtime: Runtime) -> Job:
-        """Read all files, and see that they fit together."""
+        """Read all files, and check that they fit together."""
         test_file = self.test or self.data.with_name("test.safetensors")
         train, test = load_split(self.data), load_split(test_file)
         if test_file.samefile(self.data):
-            raise UserError(f"{test_file}: has the training images already; give those for testing with --test")
+            raise UserError(f"{test_file}: has the training images already; give the test images with --test")
         loaded, classifier = load_model(self.model, runtime.device), load_classifier(self.classifier)
         check_same(train.card, self.data, test.card, test_file, "name")
         check_same(train.card, self.data, loaded.card.data, self.model)
@@ -109,7 +109,7 @@ class Balance(Options):
 
 
 def _draw(job: Job) -> tuple[Kept, dict[int, Tally]]:
-    """Draw the images; the tallies are by label."""
+    """Sample the images; return them, and the tallies by label."""
     parts, tallies = [none_kept(job.train.card.shape)], dict[int, Tally]()
     with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
         for label, wanted in job.wanted.items():
@@ -122,12 +122,12 @@ def _draw(job: Job) -> tuple[Kept, dict[int, Tally]]:
 
 
 def _report(job: Job, tallies: dict[int, Tally]) -> None:
-    """Print a table of the classes, and warn of each that lacks images still."""
+    """Print a table of the classes, and warn of each that still lacks images."""
     table = []
     for label, (name, count) in enumerate(zip(job.train.card.classes, counts_of(job.train), strict=True)):
         tally = tallies.get(label, Tally())
         table.append([shown(name, 100), count, tally.kept, tally.candidates, tally.filtered, tally.copies])
         if tally.kept < (wanted := job.wanted.get(label, 0)):
-            warn(f"class {shown(name, 100)}: {tally.kept} of {wanted} wanted; a better trained model may give more")
+            warn(f"class {shown(name, 100)}: only {tally.kept} of {wanted} images; a better model may give more")
     columns = ["class", "real", "drawn", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))

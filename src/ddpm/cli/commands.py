@@ -1,4 +1,4 @@
-"""The subcommands of `ddpm`, and how a command line is read."""
+"""Define the subcommands of `ddpm`, and read the command line."""
 
 import sys
 from importlib import import_module
@@ -24,12 +24,12 @@ from ddpm.pipeline.console import UserError, shown
 
 
 class Report(Options):
-    """Write a page of a run, build/report.html; it needs the repository."""
+    """Write a page about a run, build/report.html; this needs the repository."""
 
     rev: CliPositionalArg[str] = ""
-    """revision, experiment or folder of a record; without it the workspace"""
+    """revision, experiment or folder of a record; by default the workspace"""
     against: CliPositionalArg[str] = ""
-    """what stands beside it; without it main, if that differs"""
+    """run to compare with; by default main, if it differs"""
 
     def run(self) -> None:
         """Write the page as `make report` does.
@@ -44,10 +44,10 @@ class Report(Options):
 
 
 class Ddpm(BaseSettings):
-    """Draw from a trained diffusion model, balance a set of images, export, report."""
+    """Sample from a trained diffusion model, balance a set of images, export, report."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DDPM_COMMAND_",  # of variables that nobody sets
+        env_prefix="DDPM_COMMAND_",  # so that environment variables set no options
         cli_prog_name="ddpm",
         cli_kebab_case=True,
         cli_implicit_flags=True,
@@ -57,17 +57,17 @@ class Ddpm(BaseSettings):
     )
 
     generate: CliSubCommand[Generate]
-    """draw images from a trained model"""
+    """sample images from a trained model"""
     balance: CliSubCommand[Balance]
-    """fill the rare classes of a set with drawn images"""
+    """fill the rare classes of a set with samples"""
     export: CliSubCommand[Export]
     """write a model as ONNX"""
     report: CliSubCommand[Report]
-    """write a page of a run (in the repository)"""
+    """write a page about a run (in the repository)"""
 
 
 def read(words: list[str]) -> Options:
-    """Return the options of the subcommand that a command line names.
+    """Parse a command line into the options of its subcommand.
 
     Raises:
         UserError: an option is unknown, missing or out of its range; the message names it.
@@ -83,7 +83,7 @@ def read(words: list[str]) -> Options:
 
 
 def _line(detail: Any) -> str:
-    """Say what is wrong with an option."""
+    """Describe in one line what is wrong with an option."""
     command, name, *_ = map(str, detail["loc"])
     given = "" if detail["type"] == "missing" else f", got {shown(str(detail['input']), 100)}"
     return f"ddpm {command}: --{name.replace('_', '-')}: {detail['msg'].lower()}{given}"

@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
-BATCH = 2  # of the trial input: torch takes a 1 for a constant
+BATCH = 2  # of the example input: torch takes a 1 for a constant
 PROTOBUF_LIMIT = 2**31 - 1
 
 
 class Export(Options):
     """Write a model as ONNX: x_t (B, C, H, W) float32, t (B,) and label (B,) int64 -> noise.
 
-    A network that is not class-conditional has no label. The metadata are the model card in JSON, a key for each of its
-    fields (data: classes and image shape), and alphas_cumprod.
+    A network that is not class-conditional has no label. The metadata have alphas_cumprod and the model card, a JSON
+    value for each of its fields (data: classes and image shape).
     """
 
     model: Path
     """model file, such as models/ddpm.safetensors"""
     out: Path
-    """file to write, which ends in .onnx; one that is there is replaced"""
+    """file to write, ending in .onnx; an existing one is replaced"""
     guide: Literal["autoguidance"] | None = None
-    """write the network as it was early in its training instead"""
+    """write the guide from early in the training instead"""
     half: bool = False
-    """keep the weights as float16, which halves the file; all is computed in float32"""
+    """store the weights as float16, which halves the file; computation stays in float32"""
 
     def run(self) -> None:
-        """Write the file, whole or not at all.
+        """Write the file, completely or not at all.
 
         Raises:
-            UserError: see `to_onnx`; or the file's name is another.
+            UserError: see `to_onnx`; or the file name does not end in .onnx.
         """
         if self.out.suffix != ".onnx":
             raise UserError(f"--out {self.out}: name a file that ends in .onnx")
@@ -59,19 +59,18 @@ class Export(Options):
 
 
 def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -> bytes:
-    """The network as an ONNX file: (x_t, t, label) -> noise, of any batch size; equal networks give equal bytes.
+    """Convert the network to an ONNX file: (x_t, t, label) -> noise, any batch size; equal networks give equal bytes.
 
-    Shapes: x_t (B, C, H, W) float32, t (B,) and label (B,) int64, noise like x_t. A network that is not told the class
-    has no input `label`. With prediction "v" too, what comes out is the noise. The metadata are the model card, a JSON
-    value for each of its fields, and `alphas_cumprod`, the signal's share at t = 0..T-1.
+    Shapes: x_t (B, C, H, W) float32, t (B,) and label (B,) int64, noise like x_t. A network that is not
+    class-conditional has no input `label`. The output is the noise, whatever the network predicts. The metadata have
+    the model card, a JSON value for each of its fields, and `alphas_cumprod` at t = 0..T-1.
 
     Args:
-        guide: "autoguidance" for the network as it was early in its training.
-        half: keep the weights as float16; they are computed with as float32. The network is then the one of `rounded`.
+        guide: "autoguidance" for the guide from early in the training.
+        half: store the weights as float16, and compute in float32. The network is then `rounded`.
 
     Raises:
-        UserError: the model has no such guide, a weight is too large for float16, or the packages of the extra are not
-            installed.
+        UserError: the model has no such guide, a weight is too large for float16, or packages of the extra are missing.
     """
     network = loaded.guide if guide == "autoguidance" else loaded.network
     if network is None:
@@ -87,12 +86,12 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     for key, value in sorted(facts.items()):
         proto.metadata_props.add(key=key, value=json.dumps(value))
     if proto.ByteSize() > PROTOBUF_LIMIT:
-        raise UserError("--model: the network is too large for one ONNX file, which holds 2 GiB")
+        raise UserError("--model: the network is too large for one ONNX file, at most 2 GiB; export a smaller one")
     return proto.SerializeToString(deterministic=True)
 
 
 class PredictNoise(nn.Module):
-    """The denoiser as a module that gives the noise alone."""
+    """A module that returns only the noise of a denoiser."""
 
     def __init__(self, network: UNet, denoiser: Denoiser) -> None:
         super().__init__()
@@ -105,10 +104,10 @@ class PredictNoise(nn.Module):
 
 
 def rounded(network: UNet) -> UNet:
-    """A copy of the network, in float32, whose weights are those that float16 can hold.
+    """Return a copy of the network, in float32, with its weights rounded to float16.
 
     Raises:
-        UserError: a weight is beyond the largest of them, 65504.
+        UserError: a weight exceeds 65504, the largest float16 value.
     """
     copied = copy.deepcopy(network)
     for name, weight in copied.state_dict().items():
@@ -116,18 +115,18 @@ def rounded(network: UNet) -> UNet:
             continue
         weight.copy_(weight.half())
         if not weight.isfinite().all():
-            raise UserError(f"--half: {name} has a weight that float16 cannot hold; export it without")
+            raise UserError(f"--half: {name} has a weight that float16 cannot hold; leave out --half")
     return copied
 
 
 def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
-    """The network as torch exports it."""
+    """Export the network by torch."""
     try:
         import onnx
         import onnxscript
     except ImportError:
         raise UserError("ONNX: needs onnx and onnxscript; `pip install -e '.[export]'` installs them") from None
-    del onnxscript  # torch wants it
+    del onnxscript  # torch needs it
     inputs: dict[str, Tensor] = {
         "x_t": torch.zeros(BATCH, *shape),
         "t": torch.zeros(BATCH, dtype=torch.int64),
@@ -138,7 +137,7 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch about itself
+        with warnings.catch_warnings(action="ignore"):  # torch warns about itself
             program = torch.onnx.export(
                 module.eval(),
                 tuple(inputs.values()),
@@ -158,7 +157,7 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
 
 
 def _halve(proto: "onnx.ModelProto") -> None:
-    """Store as float16, with a Cast behind it, each array that loses nothing by it: all weights, but not the tables."""
+    """Store each array that loses nothing by it as float16, with a Cast after it: all weights, but not the tables."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -179,7 +178,7 @@ def _halve(proto: "onnx.ModelProto") -> None:
 
 
 def _strip(proto: "onnx.ModelProto") -> None:
-    """Remove what torch notes about how it went: the paths of source files here, and half a megabyte of it."""
+    """Remove what torch notes about the export: paths of source files, and half a megabyte of text."""
     graph = proto.graph
     holders: list[Any] = [proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
     for holder in holders:

@@ -1,4 +1,4 @@
-"""`ddpm generate`: draw as many images as wanted from a model file."""
+"""`ddpm generate`: sample any number of images from a model file."""
 
 import csv
 import io
@@ -28,9 +28,9 @@ from ddpm.sampling.samplers import SamplerParams
 
 @with_sampler
 class Generate(Options):
-    """Draw images from a trained model. Equal seeds give equal images, whatever the count and the first.
+    """Sample images from a trained model. Equal seeds give equal images, whatever the values of --count and --first.
 
-    Several processes share the work when --first and --count give each its part. After Ctrl-C, what is finished stays.
+    Several processes can share the work: give each its own --first and --count. After Ctrl-C, finished images stay.
     """
 
     model: Path
@@ -40,17 +40,18 @@ class Generate(Options):
     count: Annotated[int, Field(ge=1)] = 64
     """number of images"""
     format: Literal["png", "npz"] = "png"
-    """a picture for each image and labels.csv, or one file of arrays"""
+    """a file for each image and labels.csv, or one file of arrays"""
     seed: Seed = 0
     """seed of the noise"""
     first: Annotated[int, Field(ge=0, le=10**12)] = 0
-    """number of the first image: go on from there"""
+    """number of the first image, to continue from there"""
 
     def run(self) -> None:
-        """Draw the images, and write each batch as it comes.
+        """Sample the images, and write each batch when it is finished.
 
         Raises:
-            UserError: the model cannot draw so, the folder has something in it, or Ctrl-C has ended the work.
+            UserError: the model cannot sample with these options, the folder is not empty, or Ctrl-C interrupts the
+                work.
         """
         check_free(self.out)
         runtime = start()
@@ -69,14 +70,14 @@ class Generate(Options):
                     done += len(images)
             except KeyboardInterrupt:
                 left = f"--first {self.first + done} --count {self.count - done} and another --out"
-                raise UserError(f"interrupted after {done} of {self.count} images; go on with {left}") from None
+                raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}") from None
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that has something in it.
+    """Refuse a folder that is not empty.
 
     Raises:
-        UserError: it has, or it is no folder.
+        UserError: the folder is not empty, or not a folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; nothing was written")
@@ -85,10 +86,10 @@ def check_free(folder: Path) -> None:
 def draw_images(
     loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with its first number.
+    """Yield batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with the number of its first image.
 
     Raises:
-        UserError: params do not fit the model, see `check_sampler`.
+        UserError: params do not fit the model; see `check_sampler`.
     """
     total = check_sampler(loaded, params) * len(numbers)
     with progress(desc="generate", total=total, unit="eval", unit_scale=True) as bar:
@@ -99,14 +100,14 @@ def draw_images(
 
 
 class Pictures:
-    """A folder with a picture for each image, named by its number, and their classes in labels.csv."""
+    """A writer of one PNG for each image, named by its number, and of their classes in labels.csv."""
 
     def __init__(self, folder: Path, data: DataCard) -> None:
-        """Nothing is written yet."""
+        """Remember the folder; nothing is written yet."""
         self.folder, self.classes = folder, data.classes
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
-        """Write a batch; its labels, if any, come last, so that the table names nothing that is not there."""
+        """Write a batch; labels, if any, come last, so that the table names only files that exist."""
         names = [f"{number:06d}.png" for number in numbers]
         for name, image in zip(names, images, strict=True):
             buffer = io.BytesIO()
@@ -123,30 +124,30 @@ class Pictures:
             csv.writer(file, lineterminator="\n").writerows([*header, *rows])
 
     def close(self) -> None:
-        """Leave the folder as it is."""
+        """Do nothing: every batch is written already."""
 
 
 class Arrays:
-    """A folder with images.npz: `images` (N, H, W) or (N, H, W, 3), `labels` (N,) if any, and `classes`, all names.
+    """A writer of images.npz: `images` (N, H, W) or (N, H, W, 3), `labels` (N,) if any, and all names in `classes`.
 
-    The images wait in a nameless file, and what is finished becomes the npz file at the end, however that comes.
+    Images wait in an unnamed file. Closing writes the finished ones to the npz file, also after an error.
     """
 
     def __init__(self, folder: Path, data: DataCard) -> None:
-        """Open the file."""
+        """Open the unnamed file."""
         self.folder, self.classes = folder, data.classes
         self.pixels = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self.shape: tuple[int, ...] = (0,)
         self.labels: list[Tensor] = []
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
-        """Take a batch."""
+        """Append a batch."""
         self.pixels.write(images.numpy().tobytes())
         self.shape = (self.shape[0] + len(images), *images.shape[1:])
         self.labels += [] if labels is None else [labels]
 
     def close(self) -> None:
-        """Write images.npz, unless there is no image."""
+        """Write images.npz, unless there are no images."""
         with self.pixels:
             if not self.shape[0]:
                 return

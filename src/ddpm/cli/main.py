@@ -1,4 +1,4 @@
-"""The command `ddpm`."""
+"""The command `ddpm`: run the subcommand that the command line names."""
 
 import signal
 import sys
@@ -7,13 +7,13 @@ from ddpm.pipeline.console import run
 
 
 def main() -> None:
-    """Run the subcommand on the command line; Ctrl-C and SIGTERM end it in one line."""
+    """Run the subcommand; Ctrl-C and SIGTERM end it in one line."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(chosen)
 
 
 def chosen() -> None:
-    """Read the command line, and do what it says."""
+    """Parse the command line, and run its subcommand."""
     from ddpm.cli.commands import read  # takes seconds: Ctrl-C may come meanwhile
 
     read(sys.argv[1:] or ["--help"]).run()

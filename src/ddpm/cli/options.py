@@ -1,4 +1,4 @@
-"""Options as pydantic models: a field is an option, its docstring the help."""
+"""Define options as pydantic models: a field is an option, its docstring the help."""
 
 import inspect
 from typing import Annotated, Any, TypeVar
@@ -15,13 +15,12 @@ DEFAULTS = {"sampler": "dpmpp_2m", "steps": 20, "spacing": None, **GUIDED}
 DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"}
 HELP = {
     "sampler": "reverse process; a distilled model has its own",
-    "steps": "evaluations of the network for each image; a distilled model has its own",
-    "spacing": "which timesteps are taken; without it trailing, for colour log_snr; power suits few",
-    "guidance": "how much farther than the model away from its guide; 1 is the model alone, and the default of a model "
-    "without autoguidance",
-    "guide": "the model as it was early in its training, or as it is when not told the class",
-    "guidance_interval": "the log signal-to-noise ratios between which it is guided, such as --guidance-interval=-4,2",
-    "eta": "noise of all samplers but ddpm, from 0, deterministic, to 1",
+    "steps": "network evaluations for each image; a distilled model has its own",
+    "spacing": "spacing of the timesteps; by default trailing, for colour log_snr; power suits few steps",
+    "guidance": "guidance scale; 1 is the model alone, and the default of a model without autoguidance",
+    "guide": "the model from early in its training, or the model without the class",
+    "guidance_interval": "range of log SNR with guidance, such as --guidance-interval=-4,2",
+    "eta": "noise of all samplers but ddpm, from 0 (deterministic) to 1",
     "variance": "variance of the noise of ddpm",
     "clip": "clip the estimates of the clean image",
     "classes": "names of classes, such as 3,7",
@@ -31,17 +30,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Options(BaseModel):
-    """Base of a subcommand's options; they come as text, and so are converted."""
+    """Base of a subcommand's options; their values arrive as text, and are converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Take the indentation out of the docstring, which --help shows."""
+        """Dedent the docstring, which --help shows."""
         super().__init_subclass__(**options)
         cls.__doc__ = inspect.cleandoc(cls.__doc__ or "")
 
     def run(self) -> None:
-        """Do what the options say."""
+        """Run the subcommand."""
         raise NotImplementedError
 
 
@@ -58,7 +57,7 @@ def with_sampler(command: type[C]) -> type[C]:
 
 
 def sampler_params(options: Options, card: ModelCard) -> SamplerParams:
-    """Return what the options say of the sampler; where they leave a choice, what suits the model.
+    """Return the sampler's params that the options give; unset ones get defaults that suit the model.
 
     Raises:
         UserError: values do not fit together.

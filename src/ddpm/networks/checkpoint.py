@@ -137,7 +137,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     if "card" not in metadata:
         raise UserError(f"{path}: not a model file of this project; name another")
     card = metadata["card"]
-    if isinstance(card, dict) and {"early", "unlabelled"} & {*map(str, card.get("guides", ()))}:  # former names
+    if {"early", "unlabelled"} & {*map(str, (isinstance(card, dict) and card.get("guides")) or ())}:  # former names
         raise UserError(f"{path}: a model file of an older version; train the model again")
     card = parse(ModelCard, card, str(path))
     schedule = NoiseSchedule(card.schedule)
