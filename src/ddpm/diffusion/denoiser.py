@@ -17,22 +17,34 @@ PredictionKind = Literal["noise", "v"]
 
 
 class Prediction(NamedTuple):
-    """The estimates x_start, noise and v at x_t, each float32, (B, C, H, W), unclipped."""
+    """The estimates x_start, noise and v at x_t, each float32, (B, C, H, W), unclipped.
+
+    Each is computed from the network's output directly. From v, x_start needs no division by the signal, which would
+    amplify rounding errors.
+    """
 
     x_t: Tensor
-    noise: Tensor
+    output: Tensor  # of the network: noise or v
+    kind: PredictionKind
     signal: Tensor  # sqrt(abar_t), (B, 1, 1, 1)
     spread: Tensor  # sqrt(1 - abar_t), (B, 1, 1, 1)
 
     @property
     def x_start(self) -> Tensor:
-        """Return the estimate of x_0 (Ho et al. 2020, eq. 15)."""
-        return (self.x_t - self.spread * self.noise) / self.signal
+        """Return the estimate of x_0; from noise by Ho et al. 2020, eq. 15."""
+        if self.kind == "v":
+            return self.signal * self.x_t - self.spread * self.output
+        return (self.x_t - self.spread * self.output) / self.signal
+
+    @property
+    def noise(self) -> Tensor:
+        """Return the estimate of eps."""
+        return self.spread * self.x_t + self.signal * self.output if self.kind == "v" else self.output
 
     @property
     def v(self) -> Tensor:
         """Return the estimate of v."""
-        return (self.noise - self.spread * self.x_t) / self.signal
+        return self.output if self.kind == "v" else (self.output - self.spread * self.x_t) / self.signal
 
 
 class Denoiser:
@@ -58,5 +70,4 @@ class Denoiser:
             output = self.network(x_t, t, labels).float()
         signal = self.schedule.sqrt_alphas_cumprod[t].view(-1, 1, 1, 1)
         spread = self.schedule.sqrt_one_minus_alphas_cumprod[t].view(-1, 1, 1, 1)
-        noise = output if self.prediction == "noise" else spread * x_t + signal * output
-        return Prediction(x_t, noise, signal, spread)
+        return Prediction(x_t, output, self.prediction, signal, spread)
