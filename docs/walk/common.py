@@ -79,8 +79,9 @@ def model() -> LoadedModel:
         training = small_training()
         for _ in training.run():
             pass
-        schedule, counts = NoiseSchedule(load_params(ScheduleParams, "schedule", PARAMS)), small_setup().class_counts
-        save_model(KEPT / "small.safetensors", training.model, schedule, counts, training.guide)
+        schedule, setup = NoiseSchedule(load_params(ScheduleParams, "schedule", PARAMS)), small_setup()
+        path, counts = KEPT / "small.safetensors", setup.class_counts
+        save_model(path, training.model, setup.card, schedule, counts, training.guide)
         return load_model(KEPT / "small.safetensors", runtime.device)
 
 
@@ -110,7 +111,8 @@ def distilled(evaluations: int = 4) -> LoadedModel:
         work = Distillation(teacher, images().of(teacher.card.classes), evaluations, recipe, runtime)
         for _ in work.run():
             pass
-        save_model(path, work.model, teacher.schedule, teacher.card.class_counts, timesteps=work.timesteps)
+        card = teacher.card
+        save_model(path, work.model, card.data, teacher.schedule, card.class_counts, timesteps=work.timesteps)
         return load_model(path, runtime.device)
 
 

@@ -15,11 +15,10 @@ from torch import Tensor
 from ddpm.cli import export
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.networks.unet import UNet
+from ddpm.networks.checkpoint import load_model, new_network, save_model
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import noise_predictor
-from ddpm.sampling.samplers import SamplerParams, sample_loop, spaced_timesteps
+from ddpm.sampling.drawing import guided_denoiser
+from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
 from scripts import demo
 from tests.cli.generating import CPU, sampler, tiny_model
 from tests.networks.random_weights import randomised
@@ -62,8 +61,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     walking, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
     params = unet_params(channels=(4, 8), patch_size=2, class_conditional=True, prediction="v")
     told = load_model(guided).card.data
-    save_model(walking, randomised(UNet(params, SCHEDULE, told)), SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
-    save_model(coloured, randomised(UNet(unet_params(), SCHEDULE, FRUITS)), SCHEDULE, (9, 9, 9))
+    network = randomised(new_network(params, told, SCHEDULE.params))
+    save_model(walking, network, told, SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
+    network = randomised(new_network(unet_params(), FRUITS, SCHEDULE.params))
+    save_model(coloured, network, FRUITS, SCHEDULE, (9, 9, 9))
     return [guided, walking, coloured]
 
 
@@ -109,11 +110,11 @@ def in_python(path: Path, params: SamplerParams, label: int) -> list[tuple[Tenso
     """Estimates and x of all steps by the weights that the page has, and its noise."""
     loaded = load_model(path)
     guide = loaded.guide and export.rounded(loaded.guide)
-    loaded = loaded._replace(model=export.rounded(loaded.model), guide=guide)
+    loaded = loaded._replace(network=export.rounded(loaded.network), guide=guide)
     drawn = iter(noises(21, loaded.card.data.shape))
     with torch.inference_mode():
-        predict = noise_predictor(loaded, torch.tensor([label]), params, CPU)
-        steps = sample_loop(predict, loaded.schedule, params, lambda: next(drawn)[None], loaded.card.timesteps)
+        denoise = guided_denoiser(loaded, torch.tensor([label]), params, CPU)
+        steps = p_sample_loop(denoise, loaded.schedule, params, lambda: next(drawn)[None], loaded.card.timesteps)
         return [(step.pred_x_start, step.x_prev) for step in steps]
 
 

@@ -41,7 +41,7 @@ def test_the_stand_ins_are_kept_and_fit(common: ModuleType, monkeypatch: pytest.
     assert model.card.guides == ("autoguidance",)
     assert model.card.class_counts == (400,) * 10
     written = (common.KEPT / "small.safetensors").read_bytes()
-    assert torch.equal(common.model().model.stem.weight, model.model.stem.weight)
+    assert torch.equal(common.model().network.stem.weight, model.network.stem.weight)
     (common.KEPT / "small.safetensors").write_bytes(b"damaged")
     common.model()
     assert (common.KEPT / "small.safetensors").read_bytes() == written

@@ -15,7 +15,7 @@ from ddpm.networks.unet import UNet
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from tests.networks.random_weights import normal, randomised
-from tests.small import DIGITS, FRUITS, unet_params
+from tests.small import CPU, DIGITS, FRUITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
@@ -50,6 +50,7 @@ def test_a_model_comes_back_from_its_file_alone(
     assert (loaded.card.class_counts, loaded.card.classes) == (COUNTS, (3, 7))
     assert torch.equal(loaded.schedule.alphas_cumprod, SCHEDULE.alphas_cumprod)
     assert not any(module.training for module in loaded.network.modules())
+    assert loaded.denoiser(CPU).prediction == prediction
     assert load_arrays(tmp_path / "model")[1]["versions"] == {"torch": "x"}
     torch.testing.assert_close(loaded.network.state_dict(), model.state_dict(), rtol=0, atol=0)
     # The loaded network's weights are channels-last, and sums in another order.
