@@ -30,10 +30,10 @@ def test_an_experiment_is_compared_with_its_parent(tried: Clone) -> None:
     assert rates == {"workspace": 0.0005, "main": 0.001, "slower": 0.0005}
     params = json.loads(tried.dvc("params", "diff", "--json"))
     assert params == {"params.yaml": {"train.lr": {"old": 0.001, "new": 0.0005, "diff": -0.0005}}}
-    before = json.loads(tried.git("show", "HEAD:metrics/evaluate/scores.json"))["b"]["samples"]["frechet"]
-    after = read_json(tried.path / "metrics/evaluate/scores.json")["b"]["samples"]["frechet"]
-    metrics = json.loads(tried.dvc("metrics", "diff", "--json"))["metrics/evaluate/scores.json"]
-    assert metrics["b.samples.frechet"] == {"old": before, "new": after, "diff": pytest.approx(after - before)}
+    before = json.loads(tried.git("show", "HEAD:metrics/train/summary.json"))["train_loss"]
+    after = read_json(tried.path / "metrics/train/summary.json")["train_loss"]
+    metrics = json.loads(tried.dvc("metrics", "diff", "--json"))["metrics/train/summary.json"]
+    assert metrics["train_loss"] == {"old": before, "new": after, "diff": pytest.approx(after - before)}
 
 
 def test_a_temporary_experiment_with_a_learning_rate_in_exponent_form(clone: Clone) -> None:

@@ -107,15 +107,16 @@ def test_kill_9_at_random_moments(clone: Clone, alone: Clone, name: str, seconds
     assert left(clone) == left(alone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "number", "launch"),
     [
         pytest.param("group", signal.SIGKILL, {}, id="kill-9"),
-        pytest.param("group", signal.SIGINT, {}, id="ctrl-c", marks=pytest.mark.long),
-        pytest.param("group", signal.SIGTERM, {}, id="terminated", marks=pytest.mark.long),
-        pytest.param("dvc", signal.SIGKILL, {}, id="orphan", marks=pytest.mark.long),
-        pytest.param("group", signal.SIGINT, TWO, id="ctrl-c-of-two", marks=pytest.mark.long),
-        pytest.param("dvc", signal.SIGKILL, TWO, id="orphans", marks=pytest.mark.long),
+        pytest.param("group", signal.SIGINT, {}, id="ctrl-c"),
+        pytest.param("group", signal.SIGTERM, {}, id="terminated"),
+        pytest.param("dvc", signal.SIGKILL, {}, id="orphan"),
+        pytest.param("group", signal.SIGINT, TWO, id="ctrl-c-of-two"),
+        pytest.param("dvc", signal.SIGKILL, TWO, id="orphans"),
     ],
 )
 def test_training_that_is_cut_off_continues(
