@@ -47,7 +47,7 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback() -> None:
     assert process.returncode == -signal.SIGINT
 
 
-@pytest.mark.parametrize(("parent", "printed"), [(os.getpid(), "done\n"), (1 << 30, "")])
+@pytest.mark.parametrize(("parent", "printed"), [(os.getpid(), "done\n"), (1 << 30, "")], ids=["alive", "dead"])
 def test_a_stage_works_while_its_dvc_is_above_it(parent: int, printed: str) -> None:
     code = f"time.sleep({2 if printed else 60}); print('done')"
     assert start(code, DDPM_PARENT=str(parent)).communicate(timeout=30) == (printed, "")
