@@ -235,6 +235,7 @@ def test_a_folder_with_something_in_it_is_refused(models: dict[str, Path], tmp_p
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send Ctrl-C after so many steps."""
     steps = iter(range(step))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def interrupted(*arguments: Any) -> Any:
         for each in draw_batch(*arguments):

@@ -120,7 +120,7 @@ def test_batches_leave_few_images_out(count: int, most: int, size: int) -> None:
         (fruits(), MODEL, {"classes": ["fig", "melon"]}, "train.classes"),
         (fruits(card=MORE), MODEL, {}, "train.classes: .* leek, plum"),
         (fruits(card=MORE), MODEL, {"classes": ["plum", "fig"]}, "train.classes: .* plum"),
-        (fruits()._replace(test_counts=(3, 5, 0)), MODEL, {"classes": ["fig"]}, "train.classes: 5 test images"),
+        (fruits()._replace(test_counts=(3, 5, 0)), MODEL, {"classes": ["fig"]}, "train.classes: .* 5 test images"),
         (fruits(groups=torch.zeros(90).long()), MODEL, {"validation": 0.5, "seed": 1}, "train.validation"),
         (fruits(), unet_params(channels=(4, 4, 4)), {}, "model.channels"),
     ],

@@ -66,7 +66,7 @@ def test_scores_are_those_of_noise(pipeline: Built) -> None:
 def test_models_and_arrays_load(pipeline: Built) -> None:
     loaded = load_model(pipeline.clone.path / "models/ddpm.safetensors")
     assert loaded.card.classes == (7,)
-    assert loaded.model.params.channels == (8, 16)
+    assert loaded.network.params.channels == (8, 16)
     assert loaded.schedule.timesteps == 1000
     assert load_classifier(pipeline.clone.path / "models/classifier-b.safetensors").num_features == 4
     counts = {"processed/test": 10_000, "processed/train": 60_000}
