@@ -111,6 +111,18 @@ def test_a_single_point_is_a_fixed_point(evaluations: int) -> None:
     assert spread.auxiliary > 1e-4
 
 
+def test_the_auxiliary_model_learns_by_the_error_of_v() -> None:
+    found = gaussian(0.2, 0.3, 2)
+    source = found._source("auxiliary")
+    batch = found._batch(source)
+    with torch.no_grad():
+        x_start, x_s = found._student_sample(batch, source)
+        estimate = found.auxiliary(x_s, batch.s, batch.labels).x_start
+    signal = SCHEDULE.alphas_cumprod[batch.s].float().view(-1, 1, 1, 1)
+    v, pred_v = ((signal.sqrt() * x_s - each) / (1 - signal).sqrt() for each in (x_start, estimate))
+    torch.testing.assert_close(found._step_of_auxiliary(), (pred_v - v).square().mean(), rtol=1e-4, atol=1e-6)
+
+
 def test_the_student_moves_against_the_difference_of_auxiliary_and_teacher() -> None:
     """What it draws grows where the auxiliary model, which learned it, sees less than the teacher."""
     found = gaussian(0.0, 0.3, 1, lr=1e-3)
@@ -149,6 +161,15 @@ def test_s_lies_between_t_and_the_next_timestep(evaluations: int) -> None:
         counts = batch.t.bincount(minlength=20)[list(found.timesteps)]
         assert counts.max() - counts.min() <= 1, "every timestep is as frequent"
     assert seen == {(t, s) for t in after for s in range(after[t], t)}, "the next timestep itself among them"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_batch_smaller_than_the_evaluations_still_reaches_every_timestep(batch_size: int) -> None:
+    found = new_distillation(4, batch_size=batch_size)
+    seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).t for seed in range(300)])
+    counts = seen.bincount(minlength=20)[list(found.timesteps)]
+    share = 300 * batch_size / 4
+    assert (counts - share).abs().max() < 5 * share**0.5
 
 
 def test_a_likely_s_is_drawn_as_often_as_the_density_has_it() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ddpm.compute.randomness import ImageNoise
+from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import check_sampler, draw_batch, draw_labels, wanted_classes
@@ -92,6 +93,12 @@ def test_classes_are_named(names: object, labels: list[int], tmp_path: Path) -> 
     loaded = tiny_model(tmp_path, FRUITS, (5, 0, 7))
     assert wanted_classes(loaded.card, sampler(classes=names)) == labels
     assert draw_labels(loaded.card, sampler(classes=names), 0, range(50)).unique().tolist() == labels
+
+
+@pytest.mark.parametrize(("data", "last"), [(DIGITS, 2), (FRUITS, 0)], ids=["grey", "colour"])
+def test_a_spacing_that_is_not_set_follows_from_the_colours(data: DataCard, last: int, tmp_path: Path) -> None:
+    *_, step = draw_batch(tiny_model(tmp_path, data), sampler(steps=3, spacing=None), 0, [0], CPU)
+    assert step.t == last
 
 
 def card(counts: tuple[int, ...] = COUNTS) -> ModelCard:
