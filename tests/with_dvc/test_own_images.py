@@ -99,7 +99,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     printed = experiment(clone, data__set="data/mine", train__classes="[010,no,red apple]", **wishes, **network)
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
     assert "data.image_size: 16 x 8, their own\n" in printed
-    assert "model.channels: [64, 128], as the images ask for\n" in printed
+    assert "model.channels: [64, 128], chosen from the data\n" in printed
     everything_is_there(clone)
 
     params = YAML(typ="safe").load(clone.path / "params.yaml")
