@@ -26,12 +26,12 @@ FILES = {
 }
 SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # for other values: the name and _deviation
 SPACES = ("pixels", "features")
-# The digits and values of each row. {row} is "samples" for a model, then "test" and "floor". {learned} is the
+# The digits and values of each row. {row} is "samples" for a model, then "test" and "baseline". {learned} is the
 # same, but "real" in the last column. {test}, {train} and {share} exist for models alone.
 ROWS = {
     "kept by the filter": (3, ["filter.{share}"]),
     "Frechet distance, classifier b": (4, ["scores.b.{row}.frechet"]),
-    "... over the floor": (1, ["scores.b.{row}.frechet_over_floor"]),
+    "... over the baseline": (1, ["scores.b.{row}.frechet_over_baseline"]),
     "Frechet distance, classifier a": (4, ["scores.a.{row}.frechet"]),
     "Frechet distance, pixels": (3, ["scores.pixels.{row}.frechet"]),
     "KID, classifier b": (5, ["scores.b.{row}.kid"]),
@@ -44,7 +44,7 @@ ROWS = {
     "copying z in pixels, in features": (1, [f"scores.{{row}}.copying_z_{space}" for space in SPACES]),
     "near copies in pixels, in features": (4, [f"scores.{{row}}.near_copies_{space}" for space in SPACES]),
     "... by the ratio to the next": (4, [f"scores.{{row}}.near_copies_ratio_{space}" for space in SPACES]),
-    "twins in pixels, in features": (4, [f"scores.{{row}}.twins_{space}" for space in SPACES]),
+    "near-duplicates in pixels, in features": (4, [f"scores.{{row}}.near_duplicates_{space}" for space in SPACES]),
     "bits per dimension of test, of training images": (3, ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]),
     "classification accuracy score": (4, ["accuracy.{learned}.accuracy"]),
 }
@@ -59,7 +59,7 @@ def main(columns: Mapping[str, Sequence[str]]) -> None:
     values = {name: [numbers(each) for each in found] for name, found in runs.items()}
     first = next(iter(values.values()))[0]
     cells = {name: (together(found), "samples") for name, found in values.items()}
-    cells |= {"test images": (first, "test"), "training images": (first, "floor")}
+    cells |= {"test images": (first, "test"), "training images": (first, "baseline")}
     print(f"| | {' | '.join(cells)} |")
     print("| --- " * (len(cells) + 1) + "|")
     for text, (digits, paths) in ROWS.items():
@@ -78,7 +78,7 @@ def numbers(run: Run) -> dict[str, float]:
 def cell(found: Mapping[str, float], row: str, digits: int, paths: Sequence[str]) -> str:
     """Format the values at these paths in ROWS for a model's samples, test images or the baseline; a dash for none."""
     of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
-    names = {"row": row, "learned": "real" if row == "floor" else row, **of_models}
+    names = {"row": row, "learned": "real" if row == "baseline" else row, **of_models}
     return ", ".join(shown(found, path.format(**names), digits) for path in paths).removesuffix(", -").removesuffix("-")
 
 

@@ -11,7 +11,7 @@ MEANINGS = {
     " class, with filter.least_probability or more. The others are thrown away: all but the bits is of those kept.",
     "Frechet distance, classifier b": "How far the samples as a whole are from the training images, by the features of"
     " a classifier that no choice of the recipe has seen. Lower is better; real test images show what is within reach.",
-    "... over the floor": "The same as a multiple of the floor: how far real training images are from one another.",
+    "... over the baseline": "The same as a multiple of the baseline: how far real training images are apart.",
     "Frechet distance, classifier a": "The same by the classifier that recipes are chosen by.",
     "Frechet distance, pixels": "The same on the principal components of pixels, which no network has learned.",
     "KID, classifier b": "The unbiased relative of the Frechet distance: about 0 where samples look like real images.",
@@ -27,7 +27,7 @@ MEANINGS = {
     "near copies in pixels, in features": "The share nearer to a training image than all but 1 % of test images, so"
     " 0.01 is expected.",
     "... by the ratio to the next": "The same by how much nearer the first is than the ten that follow.",
-    "twins in pixels, in features": "Test images that are nearly training images, which are left out of those shares.",
+    "near-duplicates in pixels, in features": "Test images that are nearly training images. Those shares omit them.",
     "bits per dimension of test, of training images": "How many bits the model needs for each value of a pixel, at"
     " most. Lower is better; far fewer for training images than for test images would be learning by heart.",
     "classification accuracy score": "The accuracy on real images of a new classifier that has seen samples alone; on"
@@ -35,7 +35,7 @@ MEANINGS = {
 }
 
 
-COPIES = [name for name in ROWS if any(word in name for word in ("nearest", "copying", "copies", "ratio", "twins"))]
+COPIES = [name for name in ROWS if any(word in name for word in ("near", "copying", "ratio"))]
 
 
 class Score(NamedTuple):
@@ -50,7 +50,7 @@ class Score(NamedTuple):
 def scores(runs: Sequence[Run]) -> list[Score]:
     """Return the rows that have any value; test images and the baseline come from the first run."""
     found = [numbers(run) for run in runs]
-    columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "floor")]
+    columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "baseline")]
     rows = {name: [cell(values, row, *of_row) for values, row in columns] for name, of_row in ROWS.items()}
     return [Score(name, MEANINGS[name], part(name), cells) for name, cells in rows.items() if any(cells)]
 

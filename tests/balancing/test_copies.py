@@ -28,18 +28,18 @@ def test_of_fewer_the_nearest_says_it() -> None:
     assert threshold(flat(90, 40), flat(0, 100)) == pytest.approx(UNIT * 10, rel=1e-5)
 
 
-def test_twins_of_training_images_do_not_count() -> None:
+def test_near_duplicates_of_training_images_do_not_count() -> None:
     assert threshold(flat(0, 2, 50, 60, 70), flat(0)) == pytest.approx(UNIT * 50, rel=1e-5)
 
 
 @pytest.mark.parametrize("fresh", [(), (200,), (0, 40)], ids=str)
 def test_without_fresh_images_training_images_stand_in(fresh: tuple[int, ...]) -> None:
-    """Those that equal training images are twins, and none is left."""
+    """Those that equal training images are near-duplicates, and none is left."""
     train = flat(0, 40, 70, 200)
     assert threshold(flat(*fresh), train) == pytest.approx(UNIT * 30, rel=1e-5)
 
 
-def test_training_images_that_are_twins_do_not_stand_in() -> None:
+def test_training_images_that_are_near_duplicates_do_not_stand_in() -> None:
     assert threshold(flat(), flat(0, 0, 40, 90, 150)) == pytest.approx(UNIT * 40, rel=1e-5)
 
 

@@ -10,9 +10,9 @@ from scripts.reporting.runs import Run
 
 SCORES: dict[str, Any] = {
     "b": {
-        "samples": {"frechet": 2.0, "frechet_deviation": 0.5, "frechet_over_floor": 4.0},
-        "test": {"frechet": 1.0, "frechet_over_floor": 2.0},
-        "floor": {"frechet": 0.5, "frechet_over_floor": 1.0},
+        "samples": {"frechet": 2.0, "frechet_deviation": 0.5, "frechet_over_baseline": 4.0},
+        "test": {"frechet": 1.0, "frechet_over_baseline": 2.0},
+        "baseline": {"frechet": 0.5, "frechet_over_baseline": 1.0},
     },
     "samples": {"precision": 0.25, "recall": 0.5, "copying_z_pixels": -1.5, "copying_z_features": 2.0},
     "test": {"precision": 0.75, "recall": 1.0},

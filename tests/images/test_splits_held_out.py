@@ -1,4 +1,4 @@
-"""Which images are held out: a share of each class, by their content alone, and twins together."""
+"""Which images are held out: a share of each class, by their content alone, and near-duplicates together."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ def levels(count: int, seed: int = 0) -> Tensor:
 
 
 def mask_of(images: Tensor, share: float, seed: int) -> Tensor:
-    """Where no image is another's twin."""
+    """Where no image is another's near-duplicate."""
     return held_out_mask(images, torch.arange(len(images)), share, seed)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.ingest.near_duplicates import CHUNK, NEAR, thumbnails, twin_groups
+from ddpm.ingest.near_duplicates import CHUNK, NEAR, near_duplicate_groups, thumbnails
 from tests.small import DIGITS, FRUITS
 
 SHAPES = [DIGITS.shape, FRUITS.shape, (1, 2, 40)]
@@ -23,7 +23,7 @@ def places(count: int) -> Tensor:
 
 
 def groups_of(images: Tensor, where: Tensor | None = None) -> list[int]:
-    return twin_groups(thumbnails(images), places(len(images)) if where is None else where).tolist()
+    return near_duplicate_groups(thumbnails(images), places(len(images)) if where is None else where).tolist()
 
 
 def alone(count: int) -> list[int]:
@@ -60,7 +60,7 @@ def test_images_that_differ_are_each_their_own_even_when_faint(shape: tuple[int,
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_resampling_or_compression_leaves_of_an_image_is_its_twin(shape: tuple[int, int, int]) -> None:
+def test_what_resampling_or_compression_leaves_of_an_image_is_its_near_duplicate(shape: tuple[int, int, int]) -> None:
     images = blots(20, shape)
     noise = torch.randint(-1, 2, images.shape, generator=torch.Generator().manual_seed(1))
     groups = groups_of(torch.cat([images, (images + noise).to(torch.uint8)]))
@@ -75,10 +75,10 @@ def test_the_distance_that_decides_is_that_of_the_thumbnails_beside_their_deviat
     for share, groups in ((0.95 * NEAR, 2), (1.05 * NEAR, 3)):
         tables = torch.stack([base, base, -base])
         tables[1] += share * deviation * torch.tensor([1.0, -1.0]).repeat(32)  # of the same mean
-        assert len(together(twin_groups(tables + level, places(3)).tolist())) == groups
+        assert len(together(near_duplicate_groups(tables + level, places(3)).tolist())) == groups
 
 
-def test_images_of_equal_means_that_differ_are_no_twins() -> None:
+def test_images_of_equal_means_that_differ_are_no_near_duplicates() -> None:
     levels = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
     levels.view(64, 64).fill_diagonal_(255)  # one white pixel, each elsewhere
     assert groups_of(levels) == alone(64)
@@ -101,12 +101,12 @@ def test_neither_order_nor_an_added_image_changes_the_groups_of_others() -> None
     for place in (0.0, 1.0):
         added = torch.cat([torch.tensor([place], dtype=torch.float64), where])
         assert groups_of(torch.cat([blots(1, FRUITS.shape, seed=9), images]), added) == [0, *moved]
-        leader = 0 if place == 0.0 else moved[7]  # of the twins of the one that is added
+        leader = 0 if place == 0.0 else moved[7]  # of the near-duplicates of the one that is added
         expected = [leader, *(leader if group == moved[7] else group for group in moved)]
         assert groups_of(torch.cat([images[7:8], images]), added) == expected
 
 
-def test_twins_far_apart_in_the_file_are_found_over_many_parts() -> None:
+def test_near_duplicates_far_apart_in_the_file_are_found_over_many_parts() -> None:
     images = blots(3 * CHUNK // 2, (1, 8, 8))
     assert groups_of(images.repeat(2, 1, 1, 1), torch.arange(6 * CHUNK // 2).double()) == alone(len(images)) * 2
 

@@ -15,12 +15,12 @@ def normal(count: int, seed: int, width: int = 4) -> Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_floor_and_its_reference_are_all_training_images() -> None:
+def test_a_baseline_and_its_reference_are_all_training_images() -> None:
     draws = draw_subsets(test=50, train=100, count=20, seed=3)
-    assert len(draws.references) == len(draws.floor) == len(draws.test) == DRAWS
-    for reference, floor in zip(draws.references, draws.floor, strict=True):
-        assert (len(reference), len(floor)) == (80, 20)
-        assert sorted([*reference.tolist(), *floor.tolist()]) == list(range(100))
+    assert len(draws.references) == len(draws.baseline) == len(draws.test) == DRAWS
+    for reference, baseline in zip(draws.references, draws.baseline, strict=True):
+        assert (len(reference), len(baseline)) == (80, 20)
+        assert sorted([*reference.tolist(), *baseline.tolist()]) == list(range(100))
     for chosen in draws.test:
         assert len(set(chosen.tolist())) == 20
         assert 0 <= chosen.min() <= chosen.max() < 50
@@ -39,7 +39,7 @@ def test_distances_are_means_over_the_draws_with_their_deviations() -> None:
     sets = {
         "samples": [samples] * DRAWS,
         "test": [test[chosen] for chosen in draws.test],
-        "floor": [train[chosen] for chosen in draws.floor],
+        "baseline": [train[chosen] for chosen in draws.baseline],
     }
     for name, row in rows.items():
         pairs = list(zip(draws.references, sets[name], strict=True))
@@ -49,17 +49,17 @@ def test_distances_are_means_over_the_draws_with_their_deviations() -> None:
         assert (row["kid"], row["kid_error"]) == kid
         if name != "samples":
             assert row["frechet_deviation"] == pytest.approx(statistics.stdev(values))
-        assert row["frechet_over_floor"] == pytest.approx(row["frechet"] / rows["floor"]["frechet"])
+        assert row["frechet_over_baseline"] == pytest.approx(row["frechet"] / rows["baseline"]["frechet"])
     distance = FrechetDistance(train[draws.references[0]])
     assert rows["samples"]["frechet_deviation"] == pytest.approx(jackknife(distance, samples))
 
 
 @pytest.mark.parametrize("level", [0.0, 1000.0])
-def test_beside_a_floor_of_nothing_there_is_no_ratio(level: float) -> None:
+def test_beside_a_baseline_of_nothing_there_is_no_ratio(level: float) -> None:
     same = torch.full((300, 4), level)  # all images alike: what is left is rounding
     rows = compare(normal(60, 0), same[:60], same, draw_subsets(60, 300, 60, seed=0))
-    assert rows["floor"]["frechet"] <= 0
-    assert [row["frechet_over_floor"] for row in rows.values()] == [None] * 3
+    assert rows["baseline"]["frechet"] <= 0
+    assert [row["frechet_over_baseline"] for row in rows.values()] == [None] * 3
 
 
 def test_variety_is_the_mean_over_the_draws() -> None:
@@ -70,11 +70,12 @@ def test_variety_is_the_mean_over_the_draws() -> None:
     found = [manifold_scores(each, manifold(samples)) for each in references]
     for index, field in enumerate(("precision", "recall", "density", "coverage")):
         assert rows["samples"][field] == pytest.approx(statistics.fmean(each[index] for each in found))
-    floor = [
-        manifold_scores(each, manifold(train[left])).recall for each, left in zip(references, draws.floor, strict=True)
+    baseline = [
+        manifold_scores(each, manifold(train[left])).recall
+        for each, left in zip(references, draws.baseline, strict=True)
     ]
-    assert rows["floor"]["recall"] == pytest.approx(statistics.fmean(floor))
-    assert rows["floor"]["recall_deviation"] == pytest.approx(statistics.stdev(floor))
+    assert rows["baseline"]["recall"] == pytest.approx(statistics.fmean(baseline))
+    assert rows["baseline"]["recall_deviation"] == pytest.approx(statistics.stdev(baseline))
     # Of one set, the references alone would vary.
     assert [*rows["samples"]] == [*rows["test"]] == ["precision", "recall", "density", "coverage"]
     assert "recall_deviation" in variety(samples, normal(120, 1), train, draw_subsets(120, 300, 60, seed=0))["test"]

@@ -69,7 +69,7 @@ def test_kernel_distance_of_other_counts_and_in_other_chunks(monkeypatch: pytest
     assert kernel_distance(samples, real) == pytest.approx(whole, rel=1e-9)
     monkeypatch.setattr(scores, "CHUNK", 10)
     assert kernel_distance(real, samples) == pytest.approx(whole, rel=1e-9)
-    # Twice the same samples: the pairs of twins are no longer left out of the mean within the samples.
+    # Twice the same samples: the pairs of equal ones are no longer left out of the mean within the samples.
     assert kernel_distance(real, torch.cat([samples, samples])).distance > whole.distance
 
 

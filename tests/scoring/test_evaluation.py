@@ -77,13 +77,13 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
         assert found[name]["confident_share"] == pytest.approx(confident, abs=1e-3)
     assert found["samples"]["near_copies_pixels"] == pytest.approx(0.2, abs=0.04)
     assert found["samples"]["near_copies_judged_pixels"] == 1
-    assert found["test"]["twins_pixels"] == 0
+    assert found["test"]["near_duplicates_pixels"] == 0
     # The first half of the test images is all threes: no sample. Random ones are as near as training images are.
     train, first = (seen(classifiers, given)[0] for given in (TRAIN.images, FRESH.images[:300]))
     rows = found["b"]
-    assert abs(rows["test"]["frechet"] - rows["floor"]["frechet"]) < 6 * rows["floor"]["frechet_deviation"]
+    assert abs(rows["test"]["frechet"] - rows["baseline"]["frechet"]) < 6 * rows["baseline"]["frechet_deviation"]
     assert frechet_distance(train, first) > 10 * rows["test"]["frechet"]
-    assert found["floor"].keys() >= {"precision", "recall_deviation"}
+    assert found["baseline"].keys() >= {"precision", "recall_deviation"}
     assert scores(classifiers, COPIER) == found
 
 

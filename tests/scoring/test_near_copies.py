@@ -52,7 +52,7 @@ def test_an_honest_model_has_the_one_percent_that_is_expected() -> None:
     found = near_copies(near(HONEST, HONEST_LABELS), near(FRESH, FRESH_LABELS))
     assert found.distance == pytest.approx(NEAR, abs=0.006)
     assert found.ratio == pytest.approx(NEAR, abs=0.006)
-    assert (found.judged, found.twins) == (1, 0)
+    assert (found.judged, found.near_duplicates) == (1, 0)
 
 
 def test_a_model_that_copies_is_caught_where_one_threshold_for_all_classes_is_blind() -> None:
@@ -63,15 +63,15 @@ def test_a_model_that_copies_is_caught_where_one_threshold_for_all_classes_is_bl
     assert among_all(samples, fresh) < 0.015
 
 
-def test_twins_in_the_data_do_not_silence_the_score() -> None:
+def test_near_duplicates_in_the_data_do_not_silence_the_score() -> None:
     images, labels = copies(150, 0.005, shift=False, first=1000)  # a twentieth of what there is
     fresh = near(torch.cat([FRESH, images]), torch.cat([FRESH_LABELS, labels]))
     samples = near(*copier())
     for label in (1, 2):  # with them, no threshold is passed by a copy that was moved
         assert fresh.distance[fresh.labels == label].quantile(NEAR) < samples.distance[:600].min()
     found = near_copies(samples, fresh)
-    assert found == near_copies(samples, near(FRESH, FRESH_LABELS))._replace(twins=found.twins)
-    assert found.twins == 150 / 3150
+    assert found == near_copies(samples, near(FRESH, FRESH_LABELS))._replace(near_duplicates=found.near_duplicates)
+    assert found.near_duplicates == 150 / 3150
     assert near_copies(near(HONEST, HONEST_LABELS), fresh).distance == pytest.approx(NEAR, abs=0.006)
 
 
@@ -92,7 +92,9 @@ def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
 def test_the_threshold_is_passed_by_one_percent_for_any_number_of_fresh_images(count: int) -> None:
     source, shares = torch.Generator().manual_seed(0), []
     for _ in range(400):
-        sets = (torch.rand(2, size, generator=source) + 0.3 for size in (1000, count))  # far from zero: no twins
+        sets = (
+            torch.rand(2, size, generator=source) + 0.3 for size in (1000, count)
+        )  # far from zero: no near-duplicates
         found = near_copies(*(Nearness(*each, torch.zeros(each.shape[1])) for each in sets))
         shares.append([found.distance, found.ratio])
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.

@@ -12,12 +12,12 @@ SCORES = {
         "samples": {
             "frechet": 2,
             "frechet_deviation": 0.25,
-            "frechet_over_floor": 4,
+            "frechet_over_baseline": 4,
             "kid": 0.001,
             "kid_error": 0.0005,
         },
-        "test": {"frechet": 1, "frechet_over_floor": 2, "kid": -0.002, "kid_deviation": 1},
-        "floor": {"frechet": 0.5, "frechet_over_floor": 1},
+        "test": {"frechet": 1, "frechet_over_baseline": 2, "kid": -0.002, "kid_deviation": 1},
+        "baseline": {"frechet": 0.5, "frechet_over_baseline": 1},
     },
     "samples": {"precision": 0.25, "recall": 0.5, "near_copies_pixels": None, "near_copies_features": 0.01},
     "test": {"precision": 0.75, "precision_deviation": 0.125, "recall": 1, "confident_share": None},
@@ -57,7 +57,7 @@ def test_values_stand_in_their_columns(capsys: pytest.CaptureFixture[str]) -> No
     assert rows[""] == ["default", "article", "test images", "training images"]
     assert rows["kept by the filter"] == ["0.750", "", "", ""]
     assert rows["Frechet distance, classifier b"] == ["2.0000 +- 0.2500", "", "1.0000", "0.5000"]
-    assert rows["... over the floor"] == ["4.0", "", "2.0", "1.0"]
+    assert rows["... over the baseline"] == ["4.0", "", "2.0", "1.0"]
     assert rows["KID, classifier b"] == ["0.00100 +- 0.00050", "", "-0.00200", ""]  # that of subsets is no error
     assert rows["precision, recall"] == ["0.250, 0.500", "", "0.750 +- 0.125, 1.000", ""]
     assert rows["near copies in pixels, in features"] == ["-, 0.0100", "", "", ""]

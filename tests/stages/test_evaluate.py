@@ -53,7 +53,7 @@ def test_classes_of_any_script_are_filtered_scored_and_drawn_without_a_warning(
     assert {path.name for path in Path("metrics/evaluate").iterdir()} == pictures | {"scores.json"}
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert found["count"] == 40
-    assert found.keys() == {"count", "a", "b", "pixels", "samples", "test", "floor"}
+    assert found.keys() == {"count", "a", "b", "pixels", "samples", "test", "baseline"}
     of_classes = {"confident_share", "class_imbalance", "class_chi_square", "class_p_value", "label_accuracy"}
     assert None not in [found[row][name] for row in ("samples", "test") for name in of_classes]
 

@@ -100,7 +100,7 @@ def test_a_folder_with_train_and_test_is_split_as_it_is(capsys: pytest.CaptureFi
         assert summary[name]["label_counts"] == dict.fromkeys(FRUITS, count // 3)
         assert summary[name]["pixel_mean"] == pytest.approx(values.mean().item(), abs=1e-6)
         assert summary[name]["pixel_deviation"] == pytest.approx(values.std().item(), abs=1e-6)
-    repeated = ("equal_in_both", "near_in_both", "with_twins", "in_two_classes")
+    repeated = ("equal_in_both", "near_in_both", "with_near_duplicates", "in_two_classes")
     assert [summary[name] for name in repeated] == [0] * 4
     assert [*summary["follows"]] == ["data.image_size", "data.colour"]
     told = capsys.readouterr().out
@@ -134,11 +134,13 @@ def test_about_a_share_is_held_out_and_neither_new_images_nor_other_params_move_
         assert {*contents(name)} - {(picture(1000).numpy().tobytes(), "fig")} == {*images}
 
 
-def test_twins_are_on_one_side_and_no_more_often_held_out_than_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_near_duplicates_are_on_one_side_and_no_more_often_held_out_than_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for number in range(600):
         draw(f"no/{number:04d}.png", number // 4, change=number % 4)
     summary = run()
-    assert (summary["with_twins"], summary["equal_in_both"], summary["near_in_both"]) == (450, 0, 0)
+    assert (summary["with_near_duplicates"], summary["equal_in_both"], summary["near_in_both"]) == (450, 0, 0)
     assert summary["test"]["images"] / 4 in [*range(1, 30)]  # of 150 groups, 15 +- 4 x 3.7
     assert "450 images" in capsys.readouterr().out
     for name in ("train", "test"):
@@ -152,11 +154,15 @@ def test_test_images_that_are_or_resemble_training_images_are_told(
 ) -> None:
     draw_many(30, "train")
     draw_many(9, "test", first=30)
-    draw("train/fig/twin.png", 3)  # of a training image: in both are test images alone
+    draw("train/fig/again.png", 3)  # of a training image: in both are test images alone
     for number in range(equal + near):
         draw(f"test/{FRUITS[number % 3]}/also{number}.png", number, change=int(number >= equal))
     summary = run()
-    assert (summary["equal_in_both"], summary["near_in_both"], summary["with_twins"]) == (equal, equal + near, 1)
+    assert (summary["equal_in_both"], summary["near_in_both"], summary["with_near_duplicates"]) == (
+        equal,
+        equal + near,
+        1,
+    )
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert len(told) == (equal + near > 0)
     assert all(f" {equal + near} test images" in line and f"({equal})" in line for line in told)

@@ -12,7 +12,7 @@ from ddpm.pipeline.arrays import save_arrays
 
 
 def write_split(name: str, card: DataCard, images: Tensor, labels: Tensor) -> None:
-    """A file of data/processed, of images uint8 (N, C, H, W) without twins."""
+    """A file of data/processed, of images uint8 (N, C, H, W) without near-duplicates."""
     path = Path(f"data/processed/{name}.safetensors")
     counts = labels.bincount(minlength=len(card.classes)).tolist()
     save_split(path, card, labels, torch.arange(len(labels)), counts, [images])

@@ -9,13 +9,13 @@ from studies.rare_class.cutting import cut
 from tests.small import FRUITS
 
 
-def processed(twins: bool = False) -> Processed:
+def processed(near_duplicates: bool = False) -> Processed:
     """20 images of each of three classes, whose first level is their index."""
     images = torch.zeros(60, *FRUITS.shape, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(60)
     groups = torch.arange(60)
-    if twins:
-        groups[30:60] = torch.arange(30)  # each image of the second half is a twin
+    if near_duplicates:
+        groups[30:60] = torch.arange(30)  # each image of the second half is a near-duplicate
     return Processed(FRUITS, Split(images, torch.arange(60) % 3), groups, (5, 6, 7))
 
 
@@ -47,8 +47,8 @@ def test_the_seed_draws_the_images_and_more_of_a_seed_are_those_and_others() -> 
     assert kept(0) < kept(0, 9)
 
 
-def test_of_twins_there_is_one() -> None:
-    parts = cut(processed(twins=True), {1: 4}, 3, 0)
+def test_of_near_duplicates_there_is_one() -> None:
+    parts = cut(processed(near_duplicates=True), {1: 4}, 3, 0)
     found = [index % 30 for part in parts for index in indices(part)]
     assert len({*found}) == len(found)
     assert counted(parts.kept) == [7, 4, 7]

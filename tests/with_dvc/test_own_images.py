@@ -183,8 +183,8 @@ def test_a_flat_folder_is_one_class_that_no_score_of_classes_is_of(clone: Clone)
 
 
 WAITING = """
-_groups = twin_groups
-def twin_groups(*given):
+_groups = near_duplicate_groups
+def near_duplicate_groups(*given):
     import pathlib, time
     waiting = pathlib.Path("waiting")
     waiting.touch()

@@ -65,7 +65,7 @@ class Processed(NamedTuple):
     """A split that the stage preprocess has written.
 
     groups: for each image, the index of the near-duplicate that decides its side of a further split, (N,), see
-        `near_duplicates.twin_groups`.
+        `near_duplicates.near_duplicate_groups`.
     test_counts: the number of test images of each class.
     """
 

@@ -17,7 +17,7 @@ def thumbnails(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(to_float(images), (min(SIDE, height), min(SIDE, width))).flatten(1)
 
 
-def twin_groups(thumbnails: Tensor, places: Tensor) -> Tensor:
+def near_duplicate_groups(thumbnails: Tensor, places: Tensor) -> Tensor:
     """Group near-duplicates by their thumbnails (N, D).
 
     Return, for each image, the index of the image of its group with the smallest of `places` (N,); it decides for all,

@@ -9,7 +9,7 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import LEAST_TEST
 from ddpm.ingest.decoded import Images
 from ddpm.ingest.folders import Folder
-from ddpm.ingest.near_duplicates import twin_groups
+from ddpm.ingest.near_duplicates import near_duplicate_groups
 from ddpm.ingest.preparation import DataParams
 from ddpm.pipeline.console import UserError
 
@@ -33,7 +33,7 @@ def split_images(images: Images, folder: Folder, params: DataParams) -> Sides:
     """Split the images of a folder; without a test folder, near-duplicates share a side."""
     every = torch.arange(len(images.labels))
     own = every >= len(folder.train)  # in the folder's own test/
-    groups = twin_groups(images.thumbnails, images.ranks + own)  # no test image decides for training images
+    groups = near_duplicate_groups(images.thumbnails, images.ranks + own)  # no test image decides for training images
     if folder.test is None:
         return Sides(images.places[groups] < params.test, groups, 0)
     return Sides(own, torch.where(own, every, groups), int((own & ~own[groups]).sum()))

@@ -48,14 +48,14 @@ def repetitions(images: Images, sides: Sides) -> dict[str, int]:
 
     equal_in_both: test images that are equal to training images.
     near_in_both: test images that are near-duplicates of training images, equal ones included.
-    with_twins: images in the group of a near-duplicate on their side.
+    with_near_duplicates: images in the group of a near-duplicate on their side.
     in_two_classes: images that more than one class has.
     """
     test = sides.test
     return {
         "equal_in_both": int(torch.isin(images.keys[test], images.keys[~test]).sum()),
         "near_in_both": sides.near,
-        "with_twins": int((sides.groups != torch.arange(len(test))).sum()),
+        "with_near_duplicates": int((sides.groups != torch.arange(len(test))).sum()),
         "in_two_classes": len(in_two_classes(images)),
     }
 
@@ -72,8 +72,8 @@ def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
     few = [name for name, count in summary["test"]["label_counts"].items() if count < LEAST_TEST]
     if few and len(folder.classes) > 1:
         print(f"note: fewer than {LEAST_TEST} test images, too few to train on only these classes: {listed(few)}")
-    if twins := summary["with_twins"]:
-        print(f"{twins} images are near-duplicates of others on the same side")
+    if repeated := summary["with_near_duplicates"]:
+        print(f"{repeated} images are near-duplicates of others on the same side")
     if near := summary["near_in_both"]:
         equal = summary["equal_in_both"]
         print(

@@ -1,7 +1,7 @@
 """Compute the classification accuracy score: train classifiers on samples, test them on real images.
 
 The score is from Ravuri and Vinyals, arXiv:1905.10887. The labels of samples are the requested classes. For an
-unconditional model, classifier b predicts the labels. As a baseline, classifiers also learn from equally many real
+unconditional model, classifier b predicts the labels. For comparison, classifiers also learn from equally many real
 images with true labels. Each training is repeated from several seeds, because a single one varies by more than typical
 differences.
 """

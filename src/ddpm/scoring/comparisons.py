@@ -1,8 +1,8 @@
 """Compare samples with real images, always at equal counts, and estimate how much of the difference is chance.
 
-Training images are the reference. Three sets are compared with it: samples, test images, and a real-vs-real baseline
-(`floor`), which is training images left out of the reference. Subsets of real images are random, because files are
-ordered and a prefix would be biased. Features have shape (N, D).
+Training images are the reference. Three sets are compared with it: samples, test images, and a real-vs-real baseline,
+which is training images left out of the reference. Subsets of real images are random, because files are ordered and a
+prefix would be biased. Features have shape (N, D).
 """
 
 import statistics
@@ -29,7 +29,7 @@ class Draws(NamedTuple):
     """
 
     references: list[Tensor]
-    floor: list[Tensor]
+    baseline: list[Tensor]
     test: list[Tensor]
 
 
@@ -58,11 +58,11 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
         values = [distance(sets[index % len(sets)]) for index, distance in enumerate(distances)]
         deviation = statistics.stdev(values) if len(sets) > 1 else jackknife(distances[0], sets[0])
         kid = kernel_distances(sets[0])
-        rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation, "frechet_over_floor": None}
-        rows[name] |= {"kid": kid.distance, "kid_error": kid.error}
-    if (floor := rows["floor"]["frechet"] or 0) > 0:  # rounding may leave zero or less, which cannot be a scale
+        rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation}
+        rows[name] |= {"frechet_over_baseline": None, "kid": kid.distance, "kid_error": kid.error}
+    if (baseline := rows["baseline"]["frechet"] or 0) > 0:  # rounding may leave zero or less, which cannot be a scale
         for row in rows.values():
-            row["frechet_over_floor"] = (row["frechet"] or 0) / floor
+            row["frechet_over_baseline"] = (row["frechet"] or 0) / baseline
     return rows
 
 
@@ -89,5 +89,5 @@ def _sets(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> dict[st
     return {
         "samples": [samples],
         "test": [test[chosen] for chosen in draws.test],
-        "floor": [train[chosen] for chosen in draws.floor],
+        "baseline": [train[chosen] for chosen in draws.baseline],
     }

@@ -17,7 +17,7 @@ from ddpm.images.pixels import to_float
 NEAR = 0.01
 LEAST = 100  # fresh images: fewer cannot estimate the quantile NEAR
 NEXT = 10
-TWIN = 0.2
+NEAR_DUPLICATE = 0.2
 CHUNK = 500
 WIDTH = 2000  # references in a block: its distances to the queries fit a processor's caches
 TABLE = 47_040_000  # numbers of references in memory at once
@@ -144,8 +144,8 @@ class NearCopies(NamedTuple):
 
     Without copying, NEAR is expected. distance: by the distance, with a threshold for each class. One threshold for all
     would only find copies in the tightest class. ratio: by the ratio. judged: share of the samples in classes with
-    LEAST fresh images; `distance` ignores the others. twins: share of the fresh images that are near-duplicates of
-    training images: identical, or nearer than TWIN times the median of their class. Thresholds leave them out, because
+    LEAST fresh images; `distance` ignores the others. near_duplicates: share of the fresh images that are identical to
+    training images, or nearer than NEAR_DUPLICATE times the median of their class. Thresholds leave them out, because
     their distances are not due to chance.
 
     A share is None if there is nothing to compare with.
@@ -154,12 +154,12 @@ class NearCopies(NamedTuple):
     distance: float | None
     ratio: float | None
     judged: float
-    twins: float
+    near_duplicates: float
 
 
 def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
     """Count near copies among samples (N,), compared with fresh images (M,)."""
-    single = ~twins(fresh)
+    single = ~near_duplicates(fresh)
     thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
         thresholds[samples.labels == label] = _threshold(fresh.distance[single & (fresh.labels == label)])
@@ -169,18 +169,18 @@ def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
         distance=_share((samples.distance < thresholds)[judged]),
         ratio=None if np.isnan(threshold) else _share(samples.ratio < threshold),
         judged=float(judged.double().mean()),
-        twins=float((~single).double().mean()),
+        near_duplicates=float((~single).double().mean()),
     )
 
 
-def twins(fresh: Nearness) -> Tensor:
+def near_duplicates(fresh: Nearness) -> Tensor:
     """Tell which images (M,) are near-duplicates of training images; see `NearCopies`."""
     found = fresh.distance == 0
     for label in fresh.labels.unique():
         chosen = (fresh.labels == label) & ~found
         distance = fresh.distance[chosen]
         if len(distance):
-            found[chosen] = distance < TWIN * distance.median()
+            found[chosen] = distance < NEAR_DUPLICATE * distance.median()
     return found
 
 

@@ -187,7 +187,10 @@ def copies(sets: Sets, classes: list[int], chosen: Tensor, seed: int) -> Rows:
             f"near_copies_ratio_{space}": found.ratio,
             f"near_copies_judged_{space}": found.judged,
         }
-        rows["test"] |= {f"nearest_train_{space}": distances[1].median().item(), f"twins_{space}": found.twins}
+        rows["test"] |= {
+            f"nearest_train_{space}": distances[1].median().item(),
+            f"near_duplicates_{space}": found.near_duplicates,
+        }
     return rows
 
 
