@@ -29,7 +29,7 @@ from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.drawing import batches, draw_batch, sample_batch
-from ddpm.training.loop import Logged
+from ddpm.training.loop import LossPoint
 from ddpm.training.losses import DenoisingLoss
 from scripts.check_params import AllParams
 from stages.train import Params
@@ -157,7 +157,7 @@ def first_losses(params: Params, runtime: Runtime) -> list[float]:
     each_step = params.model_copy(update={"train": params.train.model_copy(update={"log_every": 1})})
     torch.manual_seed(0)
     events = gradient_steps(on_noise(each_step, FIRST_STEPS * params.train.batch_size, runtime))
-    return [event.loss for event in islice(events, FIRST_STEPS) if isinstance(event, Logged)]
+    return [event.loss for event in islice(events, FIRST_STEPS) if isinstance(event, LossPoint)]
 
 
 def repeats(name: str, params: Params, count: int, runtime: Runtime) -> Row:

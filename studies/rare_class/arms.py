@@ -11,7 +11,7 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
 
-FEW = 200  # samples of a class, for `few`
+MOST_SAMPLES = 200  # of a class, for `few`
 NEIGHBOURS = 5  # that SMOTE chooses among
 NOTHING = "nothing"
 EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "drawn"})
@@ -26,8 +26,8 @@ class Arm(NamedTuple):
     images between two neighbours fill classes up to the most frequent (arXiv:1106.1813). augment: all images are
     rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). drawn: samples of a generator
     join the real images of rare classes. filtered: only samples that a classifier assigns to their class. few: at most
-    FEW samples of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns half
-    from real images and half from samples; otherwise all its images are equally likely.
+    MOST_SAMPLES of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns
+    half from real images and half from samples; otherwise all its images are equally likely.
     """
 
     oversample: bool = False
@@ -95,7 +95,7 @@ class Drawn(NamedTuple):
             joins &= self.taken
         if arm.few:
             for label in self.labels[joins].unique():
-                joins[(joins & (self.labels == label)).nonzero()[FEW:]] = False
+                joins[(joins & (self.labels == label)).nonzero()[MOST_SAMPLES:]] = False
         return Split(self.images, self.labels).take(joins)
 
     def shown(self, label: int) -> Tensor:

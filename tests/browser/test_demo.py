@@ -58,14 +58,14 @@ NOISE = """async ([seed, size]) => {
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
     guided = tiny_model(folder, class_conditional=True, guide=True)
-    walking, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
+    distilled, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
     params = unet_params(channels=(4, 8), patch_size=2, class_conditional=True, prediction="v")
     told = load_model(guided).card.data
     network = randomised(new_network(params, told, SCHEDULE.params))
-    save_model(walking, network, told, SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
+    save_model(distilled, network, told, SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
     network = randomised(new_network(unet_params(), FRUITS, SCHEDULE.params))
     save_model(coloured, network, FRUITS, SCHEDULE, (9, 9, 9))
-    return [guided, walking, coloured]
+    return [guided, distilled, coloured]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_picture_is_that_of_python(
     page.close()
 
 
-def test_walks_are_those_of_python(browser: Any, address: str) -> None:
+def test_samples_are_those_of_python(browser: Any, address: str) -> None:
     page = browser.new_page()
     page.goto(address)
     counts = [1, 2, 3, 7, 16, 20, 48, 100]

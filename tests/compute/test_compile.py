@@ -14,7 +14,7 @@ from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import draw_batch
 from tests.distillation.test_moment_matching import new_distillation
 from tests.networks.random_weights import randomised
-from tests.sampling.walks import sampler
+from tests.sampling.reverse import sampler
 from tests.small import CPU, DIGITS
 from tests.training.trainings import SCHEDULE, finished, network
 

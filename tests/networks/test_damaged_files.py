@@ -18,7 +18,7 @@ from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import draw_batch
 from tests.networks.random_weights import randomised
-from tests.sampling.walks import sampler
+from tests.sampling.reverse import sampler
 from tests.small import DIGITS, FRUITS, images, unet_params
 
 CPU = Runtime(torch.device("cpu"), torch.float32)

@@ -12,7 +12,7 @@ from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import check_sampler, draw_batch, draw_labels, wanted_classes
-from tests.sampling.walks import REFERENCE, draw, sampler, tiny_model
+from tests.sampling.reverse import REFERENCE, draw, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params
 
 COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on

@@ -7,7 +7,7 @@ import torch
 
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
-from studies.rare_class.arms import FEW, Arm, Drawn, shares, smote
+from studies.rare_class.arms import MOST_SAMPLES, Arm, Drawn, shares, smote
 
 TRAIN = Split(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1), torch.tensor([0, 0, 0, 1, 1, 2]))
 DRAWN = Drawn(
@@ -80,13 +80,13 @@ def test_the_shares_of_a_small_set(name: str, pixels: list[int], expected: list[
 
 
 def test_few_are_the_first_of_each_class_after_the_filter() -> None:
-    count = 3 * FEW
+    count = 3 * MOST_SAMPLES
     labels, taken = torch.arange(count) % 2, torch.arange(count) % 3 > 0
     levels = (torch.arange(count) % 251).to(torch.uint8).view(count, 1, 1, 1)
     images, found = Drawn(levels, labels, taken).chosen(Arm.parse("drawn+few+all+filtered"), [1])
-    expected = [[each for each in range(count) if each % 2 == label and each % 3][:FEW] for label in (0, 1)]
+    expected = [[each for each in range(count) if each % 2 == label and each % 3][:MOST_SAMPLES] for label in (0, 1)]
     assert images.flatten().tolist() == [each % 251 for each in sorted(expected[0] + expected[1])]
-    assert found.bincount().tolist() == [FEW, FEW]
+    assert found.bincount().tolist() == [MOST_SAMPLES, MOST_SAMPLES]
 
 
 def several(counts: tuple[int, ...]) -> Split:
