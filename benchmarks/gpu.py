@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
-from ddpm.compute.device import Runtime, start, to_device
+from ddpm.compute.device import Runtime, compiled, start, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.pixels import to_uint8
@@ -132,7 +132,7 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     noise = torch.randn(count, *NOISE.shape, generator=generator)
     network = to_device(network, runtime.device).train()
     loss = DenoisingLoss(schedule, NOISE.shape, params.train.loss, runtime)
-    denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
+    denoiser = Denoiser(compiled(network), schedule, params.model.prediction, runtime)
     images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
     loss.weighted(loss.mse(denoiser, Split(images, labels), t, noise), t).mean().backward()
     return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, to_device
+from ddpm.compute.device import Runtime, compiled, to_device
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -93,7 +93,7 @@ class Training:
         self.optimization = Optimization(self.network, params, self.total_steps)
         loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
         prediction = network.params.prediction
-        denoiser = Denoiser(self.network, schedule, prediction, runtime)
+        denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
         self.gradient_step = GradientStep(self.optimization, denoiser, loss, params, world)
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
         self.validation = Validation(validation, loss, params.log_snr_center, params.seed, world)
