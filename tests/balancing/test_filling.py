@@ -1,7 +1,5 @@
 """Filling classes: which candidates are kept, and when a class is given up."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import load_model
-from tests.balancing.small_set import COUNTS, TESTED, candidates, noise, split, written
+from tests.balancing.small_set import COUNTS, TESTED, noise, split, written
 from tests.cli.generating import CPU, sampler
 
 
@@ -47,20 +45,6 @@ def filled(source: Source, label: int, wanted: int) -> tuple[Tally, Accepted]:
 )
 def test_a_class_is_done_when_it_is_full_or_hopeless(tally: Tally, wanted: int, done: bool) -> None:
     assert tally.done(wanted, 20) == done
-
-
-@pytest.mark.parametrize(
-    ("tally", "count"),
-    [
-        (Tally(), 10),
-        (Tally(8, 4, 0, 4), 12),
-        (Tally(9, 0, 0, 9), 1),
-        (Tally(30, 30, 0, 0), 100),
-        (Tally(SPAN - 3, 0, 0, 1), 3),
-    ],
-)
-def test_as_many_are_drawn_next_as_the_rate_asks_for(tally: Tally, count: int) -> None:
-    assert tally.next_count(10, 100) == count
 
 
 def judged(copies: str, taken: str, tally: Tally = Tally(), wanted: int = 99, tries: int = 20) -> tuple[str, Tally]:  # noqa: B008
@@ -136,11 +120,3 @@ def test_batches_decide_nothing(source: Source, monkeypatch: pytest.MonkeyPatch)
     tally, accepted = filled(source, 1, 9)
     assert tally == whole_tally
     assert accepted.numbers.tolist() == whole.numbers.tolist()
-
-
-def test_the_set_is_as_its_tests_take_it(tmp_path: Path) -> None:
-    """Of the figs that are drawn the filter takes half, of the apples none."""
-    files = written(tmp_path)
-    judge = load_classifier(files.classifier)
-    assert int(candidates(files.model, judge, 1, 40).taken(1).sum()) == 20
-    assert not candidates(files.model, judge, 0, 40).taken(0).any()

@@ -248,16 +248,3 @@ def test_a_runtime_of_other_bytes_is_rejected(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=r"^npm: not installed"):
         demo.vendored(tmp_path)
     assert not [*tmp_path.rglob("*.mjs")]
-
-
-def test_only_what_changed_is_exported_anew(models: list[Path], tmp_path: Path) -> None:
-    first = demo.exported(models[0], tmp_path)
-    guide = tmp_path / first["guide_file"]
-    (tmp_path / first["file"]).write_bytes(b"kept")
-    guide.unlink()
-    assert demo.exported(models[0], tmp_path) == first
-    assert (tmp_path / first["file"]).read_bytes() == b"kept"
-    assert guide.read_bytes() == export.to_onnx(load_model(models[0]), "autoguidance", half=True)
-    again = models[0].with_name("again.safetensors")
-    again.write_bytes(models[1].read_bytes())
-    assert demo.exported(again, tmp_path)["file"].partition("-")[2] != first["file"].partition("-")[2]

@@ -40,16 +40,6 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_methods_that_were_compared_stand_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {"50-5": {WITHOUT: [50, 50], WITH: [80, 80]}, "50-6": {WITHOUT: [50, 50], WITH: [60, 60]}}
-    write(tmp_path, found, oracle=False)
-    main(tmp_path)
-    _, _, best, worst = map(cells, capsys.readouterr().out.strip().splitlines())
-    measures = [f"{(f1(80) + f1(60)) / 2:.4f}", "0.7000", "1.0000", "0.8500", "1.0000", "0.2500"]
-    assert best == ["50", WITH, *measures, f"{f1(80):.4f}, {f1(60):.4f}"]
-    assert worst[1:3] == [WITHOUT, f"{f1(50):.4f}"]
-
-
 def test_what_was_confirmed_is_held_against_the_first_arm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = {"10-0": {WITHOUT: [20, 20], WITH: [20, 40]}, "10-1": {WITHOUT: [20, 20], WITH: [40, 60]}}
     write(tmp_path, {**few, "100-0": {WITHOUT: [80, 80], WITH: [90, 90]}})
