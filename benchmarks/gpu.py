@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
-from ddpm.compute.device import Runtime, start, to_device
+from ddpm.compute.device import Runtime, compiled, start, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.pixels import to_uint8
@@ -29,7 +29,7 @@ from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.drawing import batches, draw_batch, sample_batch
-from ddpm.training.loop import Logged
+from ddpm.training.loop import LossPoint
 from ddpm.training.losses import DenoisingLoss
 from scripts.check_params import AllParams
 from stages.train import Params
@@ -132,7 +132,7 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     noise = torch.randn(count, *NOISE.shape, generator=generator)
     network = to_device(network, runtime.device).train()
     loss = DenoisingLoss(schedule, NOISE.shape, params.train.loss, runtime)
-    denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
+    denoiser = Denoiser(compiled(network), schedule, params.model.prediction, runtime)
     images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
     loss.weighted(loss.mse(denoiser, Split(images, labels), t, noise), t).mean().backward()
     return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}
@@ -157,7 +157,7 @@ def first_losses(params: Params, runtime: Runtime) -> list[float]:
     each_step = params.model_copy(update={"train": params.train.model_copy(update={"log_every": 1})})
     torch.manual_seed(0)
     events = gradient_steps(on_noise(each_step, FIRST_STEPS * params.train.batch_size, runtime))
-    return [event.loss for event in islice(events, FIRST_STEPS) if isinstance(event, Logged)]
+    return [event.loss for event in islice(events, FIRST_STEPS) if isinstance(event, LossPoint)]
 
 
 def repeats(name: str, params: Params, count: int, runtime: Runtime) -> Row:

@@ -27,11 +27,11 @@ export function load(file) {
 }
 
 // The steps of drawing one image, see sampleLoop. `noise` gives the next Float32Array of C x H x W normal numbers.
-// A distilled model has a walk of its own, with new noise in each step; steps, sampler, eta and guidance are not asked.
+// A distilled model has timesteps of its own, with new noise in each step; steps, sampler, eta and guidance are not asked.
 export async function* draw(model, { label, steps, guidance, sampler, eta }, noise) {
   const table = alphasCumprod(model.schedule);
   const distilled = model.timesteps.length > 0;
-  const walk = distilled ? model.timesteps : spacedTimesteps(table, steps, model.shape[0]);
+  const timesteps = distilled ? model.timesteps : spacedTimesteps(table, steps, model.shape[0]);
   const how = distilled ? { eta: 1 } : { eta, secondOrder: sampler === "dpmpp_2m" };
   const session = await load(model.file);
   const guide = model.guide_file && guidance !== 1 ? await load(model.guide_file) : null;
@@ -44,7 +44,7 @@ export async function* draw(model, { label, steps, guidance, sampler, eta }, noi
     return eps.map((value, i) => worse[i] + guidance * (value - worse[i]));
   }
 
-  yield* sampleLoop(predictNoise, table, walk, noise, how);
+  yield* sampleLoop(predictNoise, table, timesteps, noise, how);
 }
 
 async function evaluate(session, model, x, t, label) {

@@ -19,16 +19,16 @@ export function spacedTimesteps(table, steps, channels) {
   if (channels === 1) return Array.from({ length: steps }, (_, i) => roundHalfEven(timesteps - (i * timesteps) / steps) - 1);
   const ratios = Array.from(table, logSNR);
   const [from, to] = [ratios[timesteps - 1], ratios[0]];
-  const walk = [];
+  const chosen = [];
   let free = timesteps - 1;
   for (let i = 0; i < steps; i++) {
     const wanted = from + ((to - from) * i) / Math.max(steps - 1, 1);
     let nearest = 0;
     for (let t = 1; t < timesteps; t++) if (Math.abs(ratios[t] - wanted) < Math.abs(ratios[nearest] - wanted)) nearest = t;
-    walk.push(Math.max(Math.min(nearest, free), steps - 1 - i)); // later steps still need timesteps below
-    free = walk[i] - 1;
+    chosen.push(Math.max(Math.min(nearest, free), steps - 1 - i)); // later steps still need timesteps below
+    free = chosen[i] - 1;
   }
-  return walk;
+  return chosen;
 }
 
 export function logSNR(alphaBar) {
@@ -36,18 +36,18 @@ export function logSNR(alphaBar) {
 }
 
 // One step for each evaluation of predictNoise(x_t, t): what the network saw, and the clean image that it guessed.
-// With abar the cumulative product of the alphas at t, and abar' the one at the next timestep of the walk,
+// With abar the cumulative product of the alphas at t, and abar' the one at the next timestep,
 //     x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z        (Song et al. 2021, eq. 12),
 // where s^2 is eta^2 times the posterior variance: eta 0 is deterministic, eta 1 the process of Ho et al. 2020. The
 // second order draws a line through the last two guesses, to the middle of the step (DPM-Solver++, Lu et al. 2022).
-export async function* sampleLoop(predictNoise, table, walk, noise, { eta = 0, secondOrder = false } = {}) {
+export async function* sampleLoop(predictNoise, table, timesteps, noise, { eta = 0, secondOrder = false } = {}) {
   let x = noise();
   let before = null; // alpha_bar and the guess of the step before
-  for (let i = 0; i < walk.length; i++) {
-    const t = walk[i];
-    const last = i === walk.length - 1;
+  for (let i = 0; i < timesteps.length; i++) {
+    const t = timesteps[i];
+    const last = i === timesteps.length - 1;
     const abar = table[t];
-    const abarPrev = last ? 1 : table[walk[i + 1]];
+    const abarPrev = last ? 1 : table[timesteps[i + 1]];
     const predNoise = await predictNoise(x, t);
     const guess = predNoise.map((eps, j) => clip((x[j] - Math.sqrt(1 - abar) * eps) / Math.sqrt(abar)));
     const reach = secondOrder && before && !last

@@ -16,8 +16,8 @@ from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.params import Section, parse
 from ddpm.sampling.drawing import check_sampler
 from ddpm.sampling.samplers import SamplerParams
-from studies.rare_class.arms import Arm, Drawn, RealArmName, Seed
 from studies.rare_class.learning import LearnParams, learn
+from studies.rare_class.methods import Drawn, Method, RealMethodName, Seed
 
 
 class DrawParams(Section):
@@ -26,7 +26,7 @@ class DrawParams(Section):
     rare: Annotated[int, Field(ge=1, le=SPAN)]
     steps: Annotated[int, Field(ge=1, le=100_000)]
     guidance: Annotated[float, Field(ge=0, le=1000)]
-    filter: RealArmName
+    filter: RealMethodName
     seed: Seed
 
     def sampler(self) -> SamplerParams:
@@ -70,8 +70,8 @@ def draw(
         steps = check_sampler(loaded, sampler)
     except UserError as error:
         raise UserError(f"draw.{error}") from None
-    arm, card = Arm.parse(params.filter), images.card
-    judge = learn(f"{name}: filter", images.split, None, rare, arm, card, learning, params.seed, runtime)
+    method, card = Method.parse(params.filter), images.card
+    judge = learn(f"{name}: filter", images.split, None, rare, method, card, learning, params.seed, runtime)
     counts = {label: params.rare if label in rare else frequent for label in range(len(card.classes))}
     with progress(desc=f"{name}: draw", total=steps * sum(counts.values()), unit="eval", unit_scale=True) as bar:
 

@@ -53,5 +53,5 @@ def train(
         run_training(name, training, curves, checkpoints)
         save_trained(path, training, setup, schedule, environment)
     checkpoints.drop()
-    kept = training.validation.kept
-    return {**curves.last, "steps": training.step, "kept_step": kept.step if kept else training.step}
+    best = training.validation.best
+    return {**curves.last, "steps": training.step, "kept_step": best.step if best else training.step}

@@ -17,8 +17,8 @@ from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.pipeline.params import Section
-from studies.rare_class.arms import Arm, Drawn, shares
 from studies.rare_class.augment import augmented
+from studies.rare_class.methods import Drawn, Method, shares
 
 MIXED = 0.2  # both parameters of the Beta distribution of mixup
 
@@ -44,7 +44,7 @@ def learn(
     train: Split,
     drawn: Drawn | None,
     rare: Sequence[int],
-    arm: Arm,
+    method: Method,
     data: DataCard,
     params: LearnParams,
     seed: int,
@@ -58,21 +58,27 @@ def learn(
     Raises:
         UserError: the loss is not finite; or a class has too few images for the method.
     """
-    pool, share = shares(train, drawn, rare, arm, seed)
+    pool, share = shares(train, drawn, rare, method, seed)
     torch.manual_seed(seed)
     model = Classifier(params.classifier(seed), data)
-    losses = _losses(model, pool, share, background_of(train.images), arm, params, runtime)
+    losses = _losses(model, pool, share, background_of(train.images), method, params, runtime)
     watch(losses, name, params.steps, "learn.lr", params.lr)
     return model
 
 
 def _losses(
-    model: Classifier, pool: Split, share: Tensor, background: Tensor, arm: Arm, params: LearnParams, runtime: Runtime
+    model: Classifier,
+    pool: Split,
+    share: Tensor,
+    background: Tensor,
+    method: Method,
+    params: LearnParams,
+    runtime: Runtime,
 ) -> Iterator[Tensor]:
     """Train in place with one cycle of the learning rate; yield the loss of each step, (), on the device."""
     to_device(model, runtime.device).train()
     prior = pool.labels.bincount(share, len(model.data.classes))
-    weight, offset = (each.to(runtime.device) for each in by_class(prior, arm))
+    weight, offset = (each.to(runtime.device) for each in by_class(prior, method))
     pool, background, upto = pool.to(runtime.device), background.to(runtime.device), share.cumsum(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01)
     # With 0.2, a cycle of five steps would divide zero by zero.
@@ -82,9 +88,9 @@ def _losses(
         index = sent(_drawn_by(upto, params.batch_size, source), pool.images.device)
         images, y = pool.batch(index, runtime.device)
         x, mix = to_float(images), 1.0
-        if arm.augment:
+        if method.augment:
             x = augmented(x, source, background)
-        if arm.mixup:
+        if method.mixup:
             mix = random.Random(int(torch.randint(2**62, (), generator=source))).betavariate(MIXED, MIXED)
         with runtime.autocast():
             loss = mixed_loss(model, x, y, mix, weight, offset)
@@ -102,15 +108,15 @@ def _drawn_by(upto: Tensor, count: int, source: torch.Generator) -> Tensor:
     return torch.searchsorted(upto, places, right=True).clamp(max=len(upto) - 1)
 
 
-def by_class(prior: Tensor, arm: Arm) -> tuple[Tensor, Tensor]:
+def by_class(prior: Tensor, method: Method) -> tuple[Tensor, Tensor]:
     """Return how a method changes the loss: the weight of each class and the offset of its logit, (classes,) each.
 
     A class without images has weight 0. It has no offset, so that the classifier can learn that it is absent.
     """
     there = prior > 0
     one, none = torch.ones_like(prior), torch.zeros_like(prior)
-    weight = torch.where(there, 1 / (prior * there.sum()), none) if arm.weights else one
-    offset = torch.where(there, prior.log(), none) if arm.adjust else none
+    weight = torch.where(there, 1 / (prior * there.sum()), none) if method.weights else one
+    offset = torch.where(there, prior.log(), none) if method.adjust else none
     return weight.float(), offset.float()
 
 

@@ -12,11 +12,11 @@ from ddpm.networks.unet import UNetParams
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, Sections, load_params
 from ddpm.training.recipe import TrainParams
-from studies.rare_class.arms import ArmName, Seed
-from studies.rare_class.cutting import CutName
 from studies.rare_class.drawing import DrawParams
 from studies.rare_class.generator import GeneratorParams
+from studies.rare_class.imbalance import SubsetName
 from studies.rare_class.learning import LearnParams
+from studies.rare_class.methods import MethodName, Seed
 
 FILE = Path("studies/rare_class/params.yaml")
 NAMES = ("choosing", "confirming", "fashion")
@@ -39,19 +39,19 @@ class StudyParams(Section):
 
     set: Annotated[str, Field(pattern=r"^data/\w+$")]
     classes: Annotated[Classes, AfterValidator(_some)]
-    cuts: Annotated[tuple[CutName, ...], AfterValidator(_some), AfterValidator(_each_once)]
-    test: Literal["spare", "test"]
+    subsets: Annotated[tuple[SubsetName, ...], AfterValidator(_some), AfterValidator(_each_once)]
+    test: Literal["validation_pool", "test"]
     frequent: Annotated[int, Field(ge=1, le=SPAN)]
-    arms: Annotated[tuple[ArmName, ...], AfterValidator(_some), AfterValidator(_each_once)]
+    methods: Annotated[tuple[MethodName, ...], AfterValidator(_some), AfterValidator(_each_once)]
     seeds: Annotated[tuple[Seed, ...], AfterValidator(_some), AfterValidator(_each_once)]
     oracle: Annotated[tuple[Seed, ...], AfterValidator(_each_once)]
-    picture: CutName
+    picture: SubsetName
 
 
 class Params(Section):
     """Params of the study's own file."""
 
-    spare: Annotated[int, Field(ge=1, le=10**9)]
+    validation_pool: Annotated[int, Field(ge=1, le=10**9)]
     train: GeneratorParams
     draw: DrawParams
     learn: LearnParams
@@ -103,8 +103,8 @@ def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
         study = params.study(name)
         if params.draw.seed in study.seeds:
             errors.append(f"draw.seed: {params.draw.seed} must not be among {name}.seeds; set another")
-        if study.picture not in study.cuts:
-            errors.append(f"{name}.picture: {study.picture} must be among {name}.cuts")
+        if study.picture not in study.subsets:
+            errors.append(f"{name}.picture: {study.picture} must be among {name}.subsets")
     if params.draw.steps > (timesteps := pipeline.schedule.timesteps):
         errors.append(f"draw.steps: {params.draw.steps} must be at most schedule.timesteps, {timesteps}")
     if pipeline.train.classes:

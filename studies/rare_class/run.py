@@ -27,7 +27,7 @@ from studies.rare_class.keeping import RESULTS, Facts, file_key, kept, key, read
 from studies.rare_class.params import NAMES, load
 from studies.rare_class.subset import Images, Row, Setting, Subset
 
-ORACLE = "nothing"  # arm of the oracle
+ORACLE = "nothing"  # method of the oracle
 
 
 def main(names: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ def compute(name: str, setting: Setting) -> None:
     facts, path, study = about(name, setting), RESULTS / name / "rows.jsonl", setting.study
     before = read_rows(path) if path.exists() else []
     known = {row["key"]: row for row in before}
-    subsets = {cut: Subset(setting, cut) for cut in study.cuts}
+    subsets = {each: Subset(setting, each) for each in study.subsets}
     plan = [[*subset.rows()] for subset in subsets.values()] + [[*oracles(setting)]]
     picture, rows = subsets[study.picture].picture, []
     del subsets
@@ -69,7 +69,7 @@ def oracles(setting: Setting) -> Iterator[Row]:
     (train, test, *keys), learn = setting.images, setting.params.learn
     for seed in setting.study.oracle:
         given = (train, None, (), test.split, ORACLE, seed, learn, setting.runtime)
-        of = {"of": "oracle", "arm": ORACLE, "seed": seed}
+        of = {"of": "oracle", "method": ORACLE, "seed": seed}
         yield Row(of, key(compare, *keys, ORACLE, seed, learn), partial(compare, f"oracle {seed}", *given))
 
 
@@ -77,7 +77,9 @@ def about(name: str, setting: Setting) -> Facts:
     """Describe how the rows were made."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    common = {each: setting.params.model_dump(mode="json")[each] for each in ("spare", "train", "draw", "learn")}
+    common = {
+        each: setting.params.model_dump(mode="json")[each] for each in ("validation_pool", "train", "draw", "learn")
+    }
     pipeline = setting.pipeline.model_dump(mode="json", exclude={"data"})
     return {
         "commit": commit or None,

@@ -9,13 +9,13 @@ from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed
 from ddpm.pictures.grids import rare_picture
 from ddpm.pipeline.files import write_whole
-from studies.rare_class.arms import Arm, Drawn
 from studies.rare_class.comparing import compare
 from studies.rare_class.copies import count_copies
-from studies.rare_class.cutting import Cut, count_and_seed, cut
 from studies.rare_class.drawing import draw, load_drawn
 from studies.rare_class.generator import train
+from studies.rare_class.imbalance import Imbalanced, count_and_seed, make_imbalanced
 from studies.rare_class.keeping import SCRATCH, Facts, key, made
+from studies.rare_class.methods import Drawn, Method
 from studies.rare_class.params import Params, Pipeline, StudyParams
 
 
@@ -65,16 +65,16 @@ class Subset:
         self.counts = dict.fromkeys(self.rare, count)
         pipeline, study = setting.pipeline, setting.study
         self.recipe = pipeline.recipe(self.params.train)
-        self.tested_on = setting.images.test_key if study.test == "test" else "spare"
-        self.key = key(cut, setting.images.train_key, self.counts, self.params.spare, self.seed)
+        self.tested_on = setting.images.test_key if study.test == "test" else "validation_pool"
+        self.key = key(make_imbalanced, setting.images.train_key, self.counts, self.params.validation_pool, self.seed)
         self.model_key = key(train, self.key, pipeline.schedule, pipeline.model, self.recipe)
         self.drawn_key = key(draw, self.model_key, self.params.draw, study.frequent, self.params.learn)
         self.picture = SCRATCH / f"{self.drawn_key}.png"  # real images and samples of the rare classes
 
     @cached_property
-    def parts(self) -> Cut:
-        """Return the images that are kept, and the validation pool that is left out."""
-        return cut(self.setting.images.train, self.counts, self.params.spare, self.seed)
+    def parts(self) -> Imbalanced:
+        """Return the images that are kept, and the validation pool."""
+        return make_imbalanced(self.setting.images.train, self.counts, self.params.validation_pool, self.seed)
 
     def model(self) -> tuple[Path, Facts]:
         """Return the model file, and how its training ended."""
@@ -97,15 +97,15 @@ class Subset:
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the generator, of each classifier and, on test images, of each method's copies."""
         study = self.setting.study
-        yield Row({"of": "generator", "cut": self.name}, key(draw, self.drawn_key), self.generator)
-        for arm in study.arms:
+        yield Row({"of": "generator", "subset": self.name}, key(draw, self.drawn_key), self.generator)
+        for method in study.methods:
             for seed in study.seeds:
-                facts = (self.drawn_key, self.tested_on, arm, seed, self.params.learn)
-                of = {"of": "classifier", "cut": self.name, "arm": arm, "seed": seed}
-                yield Row(of, key(compare, *facts), partial(self.classifier, arm, seed))
-            if study.test == "test" and Arm.parse(arm).drawn:
-                of = {"of": "copies", "cut": self.name, "arm": arm}
-                yield Row(of, key(count_copies, self.drawn_key, self.tested_on, arm), partial(self.copies, arm))
+                facts = (self.drawn_key, self.tested_on, method, seed, self.params.learn)
+                of = {"of": "classifier", "subset": self.name, "method": method, "seed": seed}
+                yield Row(of, key(compare, *facts), partial(self.classifier, method, seed))
+            if study.test == "test" and Method.parse(method).drawn:
+                of = {"of": "copies", "subset": self.name, "method": method}
+                yield Row(of, key(count_copies, self.drawn_key, self.tested_on, method), partial(self.copies, method))
 
     def generator(self) -> Facts:
         """Return facts about the generator, and write a figure of its samples."""
@@ -114,13 +114,13 @@ class Subset:
         write_whole(self.picture, rare_picture(rows, names))
         return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.drawing()[1]}
 
-    def classifier(self, arm: str, seed: int) -> Facts:
+    def classifier(self, method: str, seed: int) -> Facts:
         """Return what a classifier achieves."""
-        spare, (kept, left_out) = self.setting.study.test == "spare", self.parts
-        test = left_out.split if spare else self.setting.images.test.split
-        name, learn = f"{self.name}: {arm}, seed {seed}", self.params.learn
-        return compare(name, kept, self.drawn, self.rare, test, arm, seed, learn, self.setting.runtime)
+        kept, validation_pool = self.parts
+        test = self.setting.images.test if self.setting.study.test == "test" else validation_pool
+        name, learn = f"{self.name}: {method}, seed {seed}", self.params.learn
+        return compare(name, kept, self.drawn, self.rare, test.split, method, seed, learn, self.setting.runtime)
 
-    def copies(self, arm: str) -> Facts:
+    def copies(self, method: str) -> Facts:
         """Count the copies among a method's samples."""
-        return count_copies(self.parts.kept, self.drawn, self.rare, self.setting.images.test, arm)
+        return count_copies(self.parts.kept, self.drawn, self.rare, self.setting.images.test, method)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from ddpm.pictures.figures import to_png
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_whole
-from studies.rare_class.cutting import count_and_seed
+from studies.rare_class.imbalance import count_and_seed
 from studies.rare_class.keeping import RESULTS, Facts, read_rows
 from studies.rare_class.measures import measures
 
@@ -56,14 +56,16 @@ def classifiers(rows: Sequence[Facts]) -> pd.DataFrame:
     """Return a row for each classifier: its identity and its measures."""
     rare = rare_of(rows)
     copies = {
-        (row["cut"], row["arm"]): (row["near_copies"] or {}).get("distance") for row in rows if row["of"] == "copies"
+        (row["subset"], row["method"]): (row["near_copies"] or {}).get("distance")
+        for row in rows
+        if row["of"] == "copies"
     }
     found = []
     for row in rows:
         if row["of"] == "classifier":
-            count, subset = count_and_seed(row["cut"])
-            of = {"count": count, "subset": subset, "arm": row["arm"], "traces": row["traces"]}
-            found.append({**of, "copies": copies.get((row["cut"], row["arm"])), **shown(row, rare)})
+            count, subset = count_and_seed(row["subset"])
+            of = {"count": count, "subset": subset, "method": row["method"], "traces": row["traces"]}
+            found.append({**of, "copies": copies.get((row["subset"], row["method"])), **shown(row, rare)})
     return pd.DataFrame(found).astype({"copies": float})
 
 
@@ -86,14 +88,14 @@ def shown(row: Facts, rare: Sequence[int]) -> dict[str, float]:
 
 def choosing_table(chosen: pd.DataFrame) -> str:
     """Format a row for each count and method, best first: means over subsets and seeds, and F1 of each subset."""
-    lines = [f"| images | arm | {' | '.join(SHOWN.values())} | traces | F1 of each subset |"]
+    lines = [f"| images | method | {' | '.join(SHOWN.values())} | traces | F1 of each subset |"]
     lines.append("| --- " * (len(SHOWN) + 4) + "|")
     for count, rows_of_count in chosen.groupby("count"):
-        means = rows_of_count.groupby("arm")[[*SHOWN, "traces"]].mean().sort_values("rare_f1", ascending=False)
-        by_subset = rows_of_count.groupby(["arm", "subset"])["rare_f1"].mean().unstack()
-        for arm, row in means.iterrows():
-            cells = [str(count), str(arm), *(f"{row[name]:.4f}" for name in SHOWN), f"{row['traces']:.4f}"]
-            lines.append(f"| {' | '.join(cells)} | {', '.join(f'{each:.4f}' for each in by_subset.loc[str(arm)])} |")
+        means = rows_of_count.groupby("method")[[*SHOWN, "traces"]].mean().sort_values("rare_f1", ascending=False)
+        by_subset = rows_of_count.groupby(["method", "subset"])["rare_f1"].mean().unstack()
+        for method, row in means.iterrows():
+            cells = [str(count), str(method), *(f"{row[name]:.4f}" for name in SHOWN), f"{row['traces']:.4f}"]
+            lines.append(f"| {' | '.join(cells)} | {', '.join(f'{each:.4f}' for each in by_subset.loc[str(method)])} |")
     return "\n".join(lines)
 
 
@@ -103,27 +105,27 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
     The first method has no generator. Intervals are Student's t for the mean of paired differences, one for each
     subset.
     """
-    first = confirmed["arm"].iloc[0]
+    first = confirmed["method"].iloc[0]
     if "drawn" in first.split("+"):
-        raise UserError(f"arms: the first, {first}, is the baseline; put one without drawn there")
-    subsets = confirmed.groupby(["count", "arm", "subset"])[[*SHOWN, "traces", "copies"]].mean()
+        raise UserError(f"methods: the first, {first}, is the baseline; put one without drawn there")
+    subsets = confirmed.groupby(["count", "method", "subset"])[[*SHOWN, "traces", "copies"]].mean()
     further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
-    titles = ["images", "arm", *SHOWN.values(), *further]
+    titles = ["images", "method", *SHOWN.values(), *further]
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for count in sorted(confirmed["count"].unique()):
         base = subsets.loc[count, first]
-        for arm in confirmed["arm"].unique():
-            each = subsets.loc[count, arm]
-            cells = [str(count), arm, *(f"{each[name].mean():.4f}" for name in [*SHOWN, "traces"])]
-            if arm == first:
+        for method in confirmed["method"].unique():
+            each = subsets.loc[count, method]
+            cells = [str(count), method, *(f"{each[name].mean():.4f}" for name in [*SHOWN, "traces"])]
+            if method == first:
                 lines.append(f"| {' | '.join(cells)} | | | | | |")
                 continue
             gained = (each["rare_f1"] - base["rare_f1"]).to_numpy()
             left = full["rare_f1"] - base["rare_f1"].mean()
             others = (each["frequent_accuracy"] - base["frequent_accuracy"]).to_numpy()
             way = f"{100 * gained.mean() / left:.0f} %" if left > 0 else ""
-            cells += [interval(gained), way, interval(others), worth(confirmed, arm, count)]
-            copies = each["copies"].mean() if "drawn" in arm.split("+") else np.nan
+            cells += [interval(gained), way, interval(others), worth(confirmed, method, count)]
+            copies = each["copies"].mean() if "drawn" in method.split("+") else np.nan
             lines.append(f"| {' | '.join(cells)} | {'' if np.isnan(copies) else f'{100 * copies:.1f} %'} |")
     lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | | |")
     return "\n".join(lines)
@@ -138,7 +140,7 @@ def interval(differences: np.ndarray) -> str:
     return f"{differences.mean():+.4f} ± {student.ppf(0.975, count - 1) * error:.4f}"
 
 
-def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
+def worth(confirmed: pd.DataFrame, method: str, count: int) -> str:
     """Estimate how many real images of a class give the same F1 without a generator, between the tried counts.
 
     Uses the subsets that all counts have, and interpolates over the logarithm of the count. Beyond the largest count
@@ -146,10 +148,10 @@ def worth(confirmed: pd.DataFrame, arm: str, count: int) -> str:
     """
     counts = confirmed.groupby("subset")["count"].nunique()
     common = confirmed[confirmed["subset"].isin(counts[counts == confirmed["count"].nunique()].index)]
-    means = common.groupby(["arm", "count"])["rare_f1"].mean()
-    if arm not in means.index.get_level_values("arm"):
+    means = common.groupby(["method", "count"])["rare_f1"].mean()
+    if method not in means.index.get_level_values("method"):
         return ""
-    base, f1 = means.loc[confirmed["arm"].iloc[0]].cummax(), float(means.loc[arm].loc[count])
+    base, f1 = means.loc[confirmed["method"].iloc[0]].cummax(), float(means.loc[method].loc[count])
     base = base[~base.duplicated()]  # the smallest of counts with equal F1
     if f1 > base.iloc[-1]:
         return f"over {base.index[-1]}"
@@ -162,11 +164,11 @@ def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:
     """Plot the F1 of the rare classes against their number of images; bands go from the worst to the best subset."""
     figure = Figure(figsize=(6, 4))
     axis = figure.subplots()
-    subsets = confirmed.groupby(["arm", "count", "subset"], sort=False)["rare_f1"].mean()
-    for arm in confirmed["arm"].unique():
-        by_count = subsets[arm].groupby("count")
+    subsets = confirmed.groupby(["method", "count", "subset"], sort=False)["rare_f1"].mean()
+    for method in confirmed["method"].unique():
+        by_count = subsets[method].groupby("count")
         counts = sorted(by_count.groups)
-        (line,) = axis.plot(counts, by_count.mean()[counts], marker="o", label=arm)
+        (line,) = axis.plot(counts, by_count.mean()[counts], marker="o", label=method)
         axis.fill_between(counts, by_count.min()[counts], by_count.max()[counts], color=line.get_color(), alpha=0.15)
     axis.axhline(full["rare_f1"], color="black", linestyle=":", label="oracle: all images")
     axis.set(xscale="log", xlabel="real images of each rare class", ylabel="F1 of the rare classes, mean")

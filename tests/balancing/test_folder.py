@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.balancing.drawing import SPAN
-from ddpm.balancing.filling import Kept
+from ddpm.balancing.filling import Accepted
 from ddpm.balancing.folder import COLUMNS, Contents, whole, write_folder
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
@@ -31,8 +31,8 @@ def contents_of(card: DataCard = FRUITS, seed: int = 5) -> Contents:
     last = {label: int((train.labels == label).nonzero().max()) for label in (1, 2)}
     nearest = torch.tensor([last[label] for label in (numbers // SPAN).tolist()])
     shares = torch.linspace(0.5, 0.999, 25)
-    kept = Kept(noise(25, 2, card), numbers, shares, nearest, shares / 10)
-    return Contents(card, train, test, kept, {"seed": seed, "sha256": {"model": "abc123"}})
+    accepted = Accepted(noise(25, 2, card), numbers, shares, nearest, shares / 10)
+    return Contents(card, train, test, accepted, {"seed": seed, "sha256": {"model": "abc123"}})
 
 
 def written(folder: Path, contents: Contents) -> list[dict[str, str]]:
@@ -77,13 +77,13 @@ def test_all_pictures_are_there_in_one_format_and_the_table_says_what_they_are(c
 def test_a_drawn_image_is_found_and_could_be_drawn_again(tmp_path: Path) -> None:
     contents = contents_of()
     rows = {int(row["index"]): row for row in written(tmp_path, contents) if row["origin"] == "drawn"}
-    assert sorted(rows) == contents.kept.numbers.tolist()
+    assert sorted(rows) == contents.accepted.numbers.tolist()
     for number, image, share, nearest, distance in zip(
-        contents.kept.numbers.tolist(),
-        contents.kept.images,
-        contents.kept.probability.tolist(),
-        contents.kept.nearest.tolist(),
-        contents.kept.distance.tolist(),
+        contents.accepted.numbers.tolist(),
+        contents.accepted.images,
+        contents.accepted.probability.tolist(),
+        contents.accepted.nearest.tolist(),
+        contents.accepted.distance.tolist(),
         strict=True,
     ):
         row = rows[number]

@@ -1,6 +1,5 @@
 """`benchmarks.gpu` sees what is wrong on a device, and says so."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from benchmarks import gpu
 from ddpm.compute.device import Runtime
-from ddpm.pipeline.console import UserError
 from stages.train import Params
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -41,20 +39,3 @@ def test_a_wrong_gradient_is_beyond_its_bound(monkeypatch: pytest.MonkeyPatch) -
     assert [row.kept for row in gpu.gradients("it", params, CPU)] == [True, True]
     monkeypatch.setattr(gpu, "gradient", wrong)
     assert [row.kept for row in gpu.gradients("it", params, CPU)] == [True, False]
-
-
-def test_what_is_beyond_its_bound_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    found = [gpu.Row("a", "1", "2"), gpu.Row("b", "3", "2", kept=False)]
-    monkeypatch.setattr(gpu, "rows", lambda *_: iter(found))
-    monkeypatch.setattr("sys.argv", ["gpu"])
-    with pytest.raises(UserError, match="beyond the bound: b"):
-        gpu.main()
-    assert capsys.readouterr().out.splitlines()[-2:] == ["| a | 1 | 2 |", "| b | 3, beyond the bound | 2 |"]
-
-
-def test_the_largest_error_of_gradients() -> None:
-    exact = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1000.0])}
-    assert gpu.largest_error(exact, {"a": torch.tensor([3.0, 4.5]), "b": torch.tensor([1001.0])})[0] == "a"
-    where, error = gpu.largest_error(exact, {"a": torch.tensor([3.0, 9.0]), "b": torch.tensor([math.nan])})
-    assert where == "b"
-    assert math.isnan(error)

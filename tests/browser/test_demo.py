@@ -58,14 +58,14 @@ NOISE = """async ([seed, size]) => {
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
     guided = tiny_model(folder, class_conditional=True, guide=True)
-    walking, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
+    distilled, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
     params = unet_params(channels=(4, 8), patch_size=2, class_conditional=True, prediction="v")
     told = load_model(guided).card.data
     network = randomised(new_network(params, told, SCHEDULE.params))
-    save_model(walking, network, told, SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
+    save_model(distilled, network, told, SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
     network = randomised(new_network(unet_params(), FRUITS, SCHEDULE.params))
     save_model(coloured, network, FRUITS, SCHEDULE, (9, 9, 9))
-    return [guided, walking, coloured]
+    return [guided, distilled, coloured]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_picture_is_that_of_python(
     page.close()
 
 
-def test_walks_are_those_of_python(browser: Any, address: str) -> None:
+def test_samples_are_those_of_python(browser: Any, address: str) -> None:
     page = browser.new_page()
     page.goto(address)
     counts = [1, 2, 3, 7, 16, 20, 48, 100]
@@ -248,16 +248,3 @@ def test_a_runtime_of_other_bytes_is_rejected(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=r"^npm: not installed"):
         demo.vendored(tmp_path)
     assert not [*tmp_path.rglob("*.mjs")]
-
-
-def test_only_what_changed_is_exported_anew(models: list[Path], tmp_path: Path) -> None:
-    first = demo.exported(models[0], tmp_path)
-    guide = tmp_path / first["guide_file"]
-    (tmp_path / first["file"]).write_bytes(b"kept")
-    guide.unlink()
-    assert demo.exported(models[0], tmp_path) == first
-    assert (tmp_path / first["file"]).read_bytes() == b"kept"
-    assert guide.read_bytes() == export.to_onnx(load_model(models[0]), "autoguidance", half=True)
-    again = models[0].with_name("again.safetensors")
-    again.write_bytes(models[1].read_bytes())
-    assert demo.exported(again, tmp_path)["file"].partition("-")[2] != first["file"].partition("-")[2]

@@ -16,7 +16,6 @@ from ddpm.classifier.fit import (
 )
 from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits
 from ddpm.compute.device import Runtime
-from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
 from tests.small import DIGITS, FRUITS, images
@@ -66,14 +65,6 @@ def test_the_background_is_the_median_along_the_edges_of_all_images_in_each_colo
         assert level == pytest.approx(statistics.median_low(edges) / 127.5 - 1, abs=1e-6)
     assert background_of(given).shape == (1, 3, 1, 1)
     assert background_of(torch.full((2, 1, 1, 1), 255, dtype=torch.uint8)).tolist() == [[[[1.0]]]]
-
-
-def test_flips_are_across_and_upside_down() -> None:
-    given = to_float(images(4, FRUITS.shape))
-    found = flipped(given, torch.arange(4))
-    for image, expected in zip(found, [given[0], given[1].flip(2), given[2].flip(1), given[3].flip(1, 2)], strict=True):
-        assert torch.equal(image, expected)
-    assert torch.equal(flipped(found, torch.arange(4)), given)
 
 
 def test_training_separates_easy_images() -> None:

@@ -103,16 +103,6 @@ def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
     assert "warning: class apple: only 0 of 3 images" in errors
 
 
-def test_a_least_probability_is_asked_for(files: Files, tmp_path: Path) -> None:
-    of_any, sure = (
-        [float(row["probability"]) for row in drawn(balance(files, tmp_path / str(least), *options))]
-        for least in (0.0, 0.9)
-        for options in [["--target", 9, "--least-probability", least]]
-    )
-    assert len(of_any) == len(sure) == 4
-    assert min(of_any) < 0.9 <= min(sure)
-
-
 def test_settings_stand_beside_the_table(files: Files, tmp_path: Path) -> None:
     balance(files, tmp_path / "out", "--target", 6, "--seed", 3, "--eta", 0.5)
     settings = json.loads((tmp_path / "out/balance.json").read_text())

@@ -106,7 +106,7 @@ def test_in_16_bits_it_computes_what_the_rounded_network_computes(tmp_path: Path
     assert data == export.to_onnx(loaded, half=True)
 
 
-def test_early_guide_and_walk_of_a_distilled_file(guided: Path, tmp_path: Path) -> None:
+def test_early_guide_and_timesteps_of_a_distilled_file(guided: Path, tmp_path: Path) -> None:
     loaded = load_model(guided)
     data = export.to_onnx(loaded, "autoguidance")
     assert loaded.guide

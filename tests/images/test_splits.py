@@ -1,6 +1,5 @@
 """What the stages hand on: splits and the images of chosen classes in them, and samples."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,33 +41,6 @@ def test_a_split_comes_back_as_it_was_saved(
     assert found.test_counts == TESTED + (0,) * (len(card.classes) - 3)
     mask = held_out_mask(found.split.images, found.groups, 0.5, 0)
     assert torch.equal(mask, held_out_mask(images(5, card.shape), GROUPS, 0.5, 0))
-
-
-def test_parts_and_layout_in_memory_change_no_byte_of_the_file(tmp_path: Path) -> None:
-    whole = saved(tmp_path / "whole").read_bytes()
-    assert saved(tmp_path / "parts", (2, 0, 1, 2)).read_bytes() == whole
-    apart = images(5, FRUITS.shape).to(memory_format=torch.channels_last)
-    save_split(tmp_path / "apart", FRUITS, LABELS, GROUPS, TESTED, [apart])
-    assert (tmp_path / "apart").read_bytes() == whole
-    assert len(whole) < 5 * (3 * 16 * 8 + 16) + 1000  # a byte for each level
-
-
-@pytest.mark.parametrize("count", [4, 6])
-def test_more_or_fewer_images_than_labels_leave_no_file(count: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^images: "):
-        save_split(tmp_path / "split", FRUITS, LABELS, GROUPS, TESTED, images(count, FRUITS.shape).split(2))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_between_parts_leaves_the_file_that_was_there(tmp_path: Path) -> None:
-    def parts() -> Iterator[Tensor]:
-        yield images(2, FRUITS.shape)
-        raise UserError("a picture has changed")
-
-    before = saved(tmp_path / "split").read_bytes()
-    with pytest.raises(UserError, match="a picture has changed"):
-        save_split(tmp_path / "split", FRUITS, LABELS, GROUPS, TESTED, parts())
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
 def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> None:

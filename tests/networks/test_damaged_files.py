@@ -18,7 +18,7 @@ from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import draw_batch
 from tests.networks.random_weights import randomised
-from tests.sampling.walks import sampler
+from tests.sampling.reverse import sampler
 from tests.small import DIGITS, FRUITS, images, unet_params
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -110,16 +110,6 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(
     kind(tmp_path / "file")
     change(tmp_path / "file", lambda weight: weight.index_fill_(0, torch.tensor(0), value), WEIGHTS[kind])
     assert refusal(KINDS[kind], tmp_path / "file").startswith(f"{WEIGHTS[kind]} is not finite")
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.float16], ids=str)
-@pytest.mark.parametrize("kind", WEIGHTS)
-def test_weights_of_another_type_are_refused_by_name(
-    kind: Callable[[Path], None], dtype: torch.dtype, tmp_path: Path
-) -> None:
-    kind(tmp_path / "file")
-    change(tmp_path / "file", lambda weight: weight.to(dtype), WEIGHTS[kind])
-    assert f"{WEIGHTS[kind]} is {str(dtype).removeprefix('torch.')} " in refusal(KINDS[kind], tmp_path / "file")
 
 
 def test_weights_of_another_network_are_refused_and_take_no_memory(tmp_path: Path) -> None:

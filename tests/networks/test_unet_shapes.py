@@ -1,11 +1,10 @@
 """The network for images of any size, in grey or colour: what is chosen for them, and what is refused."""
 
 import pytest
-import torch
 
 from ddpm.images.pixels import padded
 from ddpm.networks.unet import UNet
-from tests.small import DIGITS, unet_params
+from tests.small import unet_params
 
 FREE = unet_params(channels=None, patch_size=None)
 
@@ -77,12 +76,3 @@ def test_levels_that_do_not_divide_the_images_are_refused_with_a_size_that_fits(
     assert params.for_images((1, height, width)).channels
     with pytest.raises(ValueError, match=f"^model.channels: .*{better}"):
         UNet(params, (1, *size), 1, 10)
-
-
-def test_a_network_that_is_set_has_the_same_first_weights_as_one_that_is_chosen() -> None:
-    torch.manual_seed(0)
-    chosen = UNet(FREE, DIGITS.shape, 10, 10)
-    torch.manual_seed(0)
-    given = UNet(FREE.for_images(DIGITS.shape), DIGITS.shape, 10, 10)
-    assert chosen.params == given.params
-    torch.testing.assert_close(chosen.state_dict(), given.state_dict(), rtol=0, atol=0)

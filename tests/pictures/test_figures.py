@@ -14,14 +14,10 @@ from PIL import Image
 
 from ddpm.pictures.figures import (
     DPI,
-    MARGIN,
     class_histogram,
     class_label,
     image_gif,
-    image_png,
     image_table,
-    text_rows,
-    tile,
     to_png,
 )
 
@@ -101,39 +97,6 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> No
     command, source = [sys.executable, "-c", code], Path(__file__).parents[2] / "src"
     drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
     assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title", ["b"]))
-
-
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
-def test_image_png_enlarges_every_pixel(channels: int, mode: str) -> None:
-    image = numbered(channels, 2, 3)
-    picture = Image.open(io.BytesIO(image_png(image, scale=4)))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", mode, (12, 8))
-    seen = np.asarray(picture).reshape(8, 12, channels)
-    for channel in range(channels):
-        enlarged = np.kron(image[channel].numpy(), np.ones((4, 4), dtype=np.uint8))
-        assert np.array_equal(seen[..., channel], enlarged)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_tile_lays_out_row_by_row_with_white_between(channels: int) -> None:
-    images = torch.randint(0, 255, (6, channels, 28, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    picture = tile(images, 3)
-    assert (picture.dtype, picture.shape) == (torch.uint8, (channels, 62, 3 * 42 + 2))
-    for index in range(6):
-        top, left = 2 + index // 3 * 30, 2 + index % 3 * 42
-        assert torch.equal(picture[:, top : top + 28, left : left + 40], images[index])
-    assert (picture == 255).sum() == picture.numel() - images.numel()
-    assert tile(images, 8).shape == (channels, 32, 6 * 42 + 2)
-
-
-def test_text_rows_are_as_high_as_told_and_flush_right() -> None:
-    dark = text_rows(["I", "", "III"], 40)[0] < 128
-    assert len(dark) == 120
-    assert not dark[40:80].any()
-    for row in (dark[:40], dark[80:]):
-        down, across = row.nonzero().T
-        assert abs(down.min() + down.max() - 39) <= 4, "in the middle"
-        assert dark.shape[1] - MARGIN - 3 <= across.max() < dark.shape[1] - MARGIN
 
 
 @pytest.mark.parametrize("colours", [[(0,), (100,)], [(200, 30, 7), (7, 30, 200)]], ids=["grey", "colour"])

@@ -11,9 +11,7 @@ from torch import Tensor
 from ddpm.pictures.figures import FONT, text_rows
 from ddpm.pictures.grids import (
     by_class_picture,
-    classes_picture,
     gallery_pictures,
-    neighbours_picture,
     rare_picture,
 )
 
@@ -94,17 +92,3 @@ def test_rare_classes_have_rows_of_real_images_drawn_ones_and_their_nearest() ->
     rows = rows_of(picture, [f"{name}: {each}" for name in ("cat", "class 0") for each in ("real", "drawn", "nearest")])
     assert torch.equal(rows[[0, 1, 3, 4, 5], :4], torch.stack([few, drawn, few, few, few]))
     assert all((few == each).flatten(1).all(1).any() for each in rows[2, :4])
-
-
-def test_neighbours_and_classes_are_drawn_of_what_they_are_told() -> None:
-    train, labels = images(12, 3, 16, 8), torch.tensor([0, 1, 1])
-    once = neighbours_picture(train[:3], train)
-    assert (
-        once
-        == neighbours_picture(train[:3], torch.cat([train, 255 - train]))
-        != neighbours_picture(train[:3], train[1:])
-    )
-    three = classes_picture(labels, labels, ["0", "1", "2"])
-    assert (
-        three == classes_picture(labels, labels, ["0", "1", "2"]) != classes_picture(labels, labels, ["0", "1", "two"])
-    )

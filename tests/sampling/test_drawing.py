@@ -12,12 +12,12 @@ from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import check_sampler, draw_batch, draw_labels, wanted_classes
-from tests.sampling.walks import REFERENCE, draw, sampler, tiny_model
+from tests.sampling.reverse import REFERENCE, draw, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params
 
 COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on
-WALK = (9, 6, 2)
-DISTILLED = {"timesteps": WALK}
+TIMESTEPS = (9, 6, 2)
+DISTILLED = {"timesteps": TIMESTEPS}
 MNIST = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 
 
@@ -159,13 +159,13 @@ def test_the_network_is_told_the_labels_that_were_drawn_and_draws_by_them(tmp_pa
     "params", [sampler(spacing=None), sampler("ddim", spacing=None, steps=3)], ids=["ddpm", "ddim"]
 )
 def test_a_distilled_model_draws_by_the_timesteps_of_its_file(params: Any, tmp_path: Path) -> None:
-    loaded = tiny_model(tmp_path, timesteps=WALK)
+    loaded = tiny_model(tmp_path, timesteps=TIMESTEPS)
     assert check_sampler(loaded, params) == 3
     steps = list(draw_batch(loaded, params, 0, [4, 7], CPU))
-    assert [step.t for step in steps] == [*WALK]
+    assert [step.t for step in steps] == [*TIMESTEPS]
     noise, schedule = ImageNoise(0, [4, 7], DIGITS.shape), loaded.schedule.to(CPU.device)
     labels, x_t = draw_labels(loaded.card, params, 0, [4, 7]), noise()
-    for t, s in zip(WALK, [*WALK[1:], None], strict=True):
+    for t, s in zip(TIMESTEPS, [*TIMESTEPS[1:], None], strict=True):
         times = torch.tensor([t, t])
         with torch.inference_mode():
             estimate = loaded.denoiser(CPU)(x_t, times, labels).x_start

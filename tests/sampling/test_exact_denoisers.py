@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.sampling.guidance import Denoise
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
-from tests.sampling.walks import REFERENCE, noise_from, normals, sampler
+from tests.sampling.reverse import REFERENCE, noise_from, normals, sampler
 
 
 def gaussian_denoiser(mean: Tensor | float, deviation: float) -> Denoise:
@@ -37,10 +37,10 @@ def gaussian_denoiser(mean: Tensor | float, deviation: float) -> Denoise:
 def test_a_known_x_start_is_recovered(params: SamplerParams, steps: int | None) -> None:
     x_start = next(normals(seed=9)).clamp(-1, 1)
     params = params.model_copy(update={"steps": steps})
-    walk = list(p_sample_loop(gaussian_denoiser(x_start, 0), REFERENCE, params, noise_from(normals())))
-    for step in walk:
+    reverse = list(p_sample_loop(gaussian_denoiser(x_start, 0), REFERENCE, params, noise_from(normals())))
+    for step in reverse:
         torch.testing.assert_close(step.pred_x_start, x_start, rtol=0, atol=1e-11)
-    torch.testing.assert_close(walk[-1].x_prev, x_start, rtol=0, atol=1e-12)
+    torch.testing.assert_close(reverse[-1].x_prev, x_start, rtol=0, atol=1e-12)
 
 
 def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tuple[int, float, float]]:
@@ -76,8 +76,8 @@ def test_a_points_marginals_are_those_of_q_at_every_timestep(params: SamplerPara
 
 def test_standard_normal_data_stays_standard_normal_with_variance_beta() -> None:
     # Ho et al. 2020, section 3.2: beta is exactly the right variance for x_0 ~ N(0, I).
-    *walk, (_, last_mean, last_variance) = moments(0, 1, sampler(variance="beta"))
-    assert [variance for _, _, variance in walk] == pytest.approx([1] * 999, rel=1e-9)
+    *before, (_, last_mean, last_variance) = moments(0, 1, sampler(variance="beta"))
+    assert [variance for _, _, variance in before] == pytest.approx([1] * 999, rel=1e-9)
     assert last_mean == 0
     # The last step adds no noise: it gives E[x_0 | x_1], whose variance is alphas_cumprod[0].
     assert last_variance == pytest.approx(1 - 1e-4, rel=1e-9)
@@ -105,12 +105,12 @@ def test_gaussian_data_is_drawn_with_its_mean_and_variance(variance: str) -> Non
 def errors_half_way(name: str, steps: int) -> float:
     """How far x_t is from the exact solution of the probability-flow equation at t = 499, for Gaussian data."""
     mean, deviation = 0.3, 0.5
-    walk = list(
+    reverse = list(
         p_sample_loop(
             gaussian_denoiser(mean, deviation), REFERENCE, sampler(name, steps=steps, eta=0.0), noise_from(normals())
         )
     )
-    assert walk[steps // 2].t == 499
+    assert reverse[steps // 2].t == 499
     x_t = next(normals())
 
     def standardised(x: Tensor, t: int) -> Tensor:
@@ -118,7 +118,7 @@ def errors_half_way(name: str, steps: int) -> float:
         return (x - alpha_bar.sqrt() * mean) / (alpha_bar * deviation**2 + 1 - alpha_bar).sqrt()
 
     # The equation moves every quantile to the same quantile.
-    return (standardised(walk[steps // 2 - 1].x_prev, 499) - standardised(x_t, 999)).abs().max().item()
+    return (standardised(reverse[steps // 2 - 1].x_prev, 499) - standardised(x_t, 999)).abs().max().item()
 
 
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp_2m", 2)])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ddpm.sampling.guidance import guided
-from tests.sampling.walks import REFERENCE
+from tests.sampling.reverse import REFERENCE
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 1.7, 3.0])

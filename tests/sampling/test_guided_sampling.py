@@ -14,7 +14,7 @@ from ddpm.pipeline.console import UserError
 from ddpm.sampling.drawing import draw_labels
 from ddpm.sampling.guidance import Denoise
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop
-from tests.sampling.walks import TEN, draw, sampler, tiny_model
+from tests.sampling.reverse import TEN, draw, sampler, tiny_model
 from tests.small import CPU, FRUITS
 
 INTERVAL = (-2.0, 1.5)
@@ -54,7 +54,7 @@ def calls_of(network: nn.Module | None) -> list[tuple[int, list[int]]]:
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.5])
-@pytest.mark.parametrize("walk", [{"name": "ddpm"}, {"name": "dpmpp_2m", "steps": 6, "clip": True}], ids=str)
+@pytest.mark.parametrize("sampling", [{"name": "ddpm"}, {"name": "dpmpp_2m", "steps": 6, "clip": True}], ids=str)
 @pytest.mark.parametrize(
     ("guide", "model"),
     [
@@ -67,11 +67,11 @@ def calls_of(network: nn.Module | None) -> list[tuple[int, list[int]]]:
     ids=str,
 )
 def test_drawing_is_by_the_written_out_combination(
-    guide: str, model: dict[str, Any], walk: dict[str, Any], strength: float, tmp_path: Path
+    guide: str, model: dict[str, Any], sampling: dict[str, Any], strength: float, tmp_path: Path
 ) -> None:
     assert 2 < len(INSIDE) < 8, "there are steps before and behind the interval"
     loaded, indices = tiny_model(tmp_path, **model), [7, 2, 30]
-    params = guidance(guide, strength, **walk)
+    params = guidance(guide, strength, **sampling)
     noise = ImageNoise(4, indices, loaded.card.data.shape)
     with torch.inference_mode():
         denoise = by_hand(loaded, params, draw_labels(loaded.card, params, 4, indices))
@@ -79,7 +79,7 @@ def test_drawing_is_by_the_written_out_combination(
     drawn = draw(loaded, indices, params, seed=4)
     scale = expected.x_prev.abs().max().item()
     torch.testing.assert_close(drawn, expected.x_prev, rtol=0, atol=1e-4 * scale)
-    assert (drawn - draw(loaded, indices, sampler(**walk), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
+    assert (drawn - draw(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
 
 
 @pytest.mark.parametrize(

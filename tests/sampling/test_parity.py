@@ -1,4 +1,4 @@
-"""The samplers walk as those of diffusers."""
+"""The samplers take the steps of diffusers."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from ddpm.sampling.samplers import Step, p_sample_loop
-from tests.sampling.walks import (
+from tests.sampling.reverse import (
     REFERENCE,
     SHAPE,
-    assert_same_walk,
+    assert_same_steps,
     fake_denoise,
     fake_model,
     noise_from,
@@ -66,7 +66,7 @@ def diffusers_ddim(steps: int, eta: float, clip: bool, seed: int = 0) -> Iterato
         x_t = step.prev_sample
 
 
-def diffusers_dpmpp_2m(walk: list[int], stochastic: bool, clip: bool, seed: int = 0) -> Iterator[Step]:
+def diffusers_dpmpp_2m(chosen: list[int], stochastic: bool, clip: bool, seed: int = 0) -> Iterator[Step]:
     scheduler = DPMSolverMultistepScheduler(
         num_train_timesteps=1000,
         beta_start=1e-4,
@@ -78,7 +78,7 @@ def diffusers_dpmpp_2m(walk: list[int], stochastic: bool, clip: bool, seed: int 
         sample_max_value=1.0,
         final_sigmas_type="zero",
     )
-    scheduler.set_timesteps(timesteps=walk)
+    scheduler.set_timesteps(timesteps=chosen)
     alpha_bar = REFERENCE.alphas_cumprod[scheduler.timesteps]
     scheduler.sigmas = torch.cat([((1 - alpha_bar) / alpha_bar).sqrt(), torch.zeros(1, dtype=torch.float64)])
     draws = normals(seed)
@@ -93,38 +93,38 @@ def diffusers_dpmpp_2m(walk: list[int], stochastic: bool, clip: bool, seed: int 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [None, 100, 64, 7, 1])
-def test_ddpm_walks_as_diffusers_fixed_small(steps: int | None, clip: bool) -> None:
+def test_ddpm_steps_as_diffusers_fixed_small(steps: int | None, clip: bool) -> None:
     ours = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
-    assert_same_walk(ours, list(diffusers_ddpm(steps or 1000, "fixed_small", clip)))
+    assert_same_steps(ours, list(diffusers_ddpm(steps or 1000, "fixed_small", clip)))
 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [None, 100, 7])
-def test_ddpm_with_variance_beta_walks_as_diffusers_fixed_large(steps: int | None, clip: bool) -> None:
+def test_ddpm_with_variance_beta_steps_as_diffusers_fixed_large(steps: int | None, clip: bool) -> None:
     params = sampler(steps=steps, clip=clip, variance="beta")
     ours = list(p_sample_loop(fake_denoise, REFERENCE, params, noise_from(normals())))
     theirs = list(diffusers_ddpm(steps or 1000, "fixed_large", clip))
     # At a last timestep that is not 0, diffusers adds noise of variance beta to the finished image; we add none.
     last = None if ours[-1].t == 0 else -1
-    assert_same_walk(ours[:last], theirs[:last])
+    assert_same_steps(ours[:last], theirs[:last])
     torch.testing.assert_close(ours[-1].pred_x_start, theirs[-1].pred_x_start, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1000, 50, 4])
-def test_ddim_walks_as_diffusers(steps: int, eta: float, clip: bool) -> None:
+def test_ddim_steps_as_diffusers(steps: int, eta: float, clip: bool) -> None:
     ours = list(
         p_sample_loop(fake_denoise, REFERENCE, sampler("ddim", steps=steps, eta=eta, clip=clip), noise_from(normals()))
     )
-    assert_same_walk(ours, list(diffusers_ddim(steps, eta, clip)))
+    assert_same_steps(ours, list(diffusers_ddim(steps, eta, clip)))
 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("spacing", ["trailing", "log_snr"])
 @pytest.mark.parametrize("steps", [100, 20, 5, 2, 1])
-def test_dpmpp_2m_walks_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
+def test_dpmpp_2m_steps_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
     params = sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip)
     ours = list(p_sample_loop(fake_denoise, REFERENCE, params, noise_from(normals())))
     theirs = list(diffusers_dpmpp_2m([step.t for step in ours], stochastic=eta == 1, clip=clip))

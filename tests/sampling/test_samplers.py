@@ -8,20 +8,20 @@ from torch import Tensor
 
 from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
-from tests.sampling.walks import REFERENCE, assert_same_walk, fake_denoise, noise_from, normals, sampler
+from tests.sampling.reverse import REFERENCE, assert_same_steps, fake_denoise, noise_from, normals, sampler
 
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_clip_bounds_every_estimate_and_matters(clip: bool) -> None:
-    walk = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=20, clip=clip), noise_from(normals())))
-    highest = max(step.pred_x_start.abs().max().item() for step in walk)
+    reverse = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=20, clip=clip), noise_from(normals())))
+    highest = max(step.pred_x_start.abs().max().item() for step in reverse)
     assert highest == 1 if clip else highest > 1
 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("t", [1, 500, 999])
 def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
-    # Two timesteps of a walk, t and t - 1, from a schedule cut off after t: its first step is ours to check.
+    # Two timesteps, t and t - 1, from a schedule cut off after t: its first step is ours to check.
     cut = NoiseSchedule(ScheduleParams(timesteps=t + 1, beta_start=1e-4, beta_end=REFERENCE.betas[t].item()))
     draws = normals()
     x_t, z = next(draws), next(draws)
@@ -40,7 +40,7 @@ def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
 def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(steps: int | None, clip: bool) -> None:
     ddpm = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
     ddim = list(p_sample_loop(fake_denoise, REFERENCE, sampler("ddim", steps=steps, clip=clip), noise_from(normals())))
-    assert_same_walk(ddim, ddpm)
+    assert_same_steps(ddim, ddpm)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_the_denoiser_sees_x_t_and_t() -> None:
         seen.append((x_t, t))
         return fake_denoise(x_t, t)
 
-    walk = list(p_sample_loop(denoise, REFERENCE, sampler(steps=4), noise_from(normals())))
-    assert [t for _, t in seen] == [step.t for step in walk] == [999, 749, 499, 249]
+    reverse = list(p_sample_loop(denoise, REFERENCE, sampler(steps=4), noise_from(normals())))
+    assert [t for _, t in seen] == [step.t for step in reverse] == [999, 749, 499, 249]
     assert torch.equal(seen[0][0], next(normals()))
-    for step, (x_t, _) in zip(walk[:-1], seen[1:], strict=True):
+    for step, (x_t, _) in zip(reverse[:-1], seen[1:], strict=True):
         assert torch.equal(step.x_prev, x_t)
-    assert torch.equal(walk[-1].x_prev, walk[-1].pred_x_start)
+    assert torch.equal(reverse[-1].x_prev, reverse[-1].pred_x_start)
 
 
 def spaced(timesteps: int, steps: int | None, spacing: str = "trailing") -> list[int]:
@@ -112,13 +112,13 @@ def test_log_snr_is_even_where_the_timesteps_are_fine() -> None:
 @pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
 def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
     for steps in range(1, timesteps + 1):
-        walk = spaced(timesteps, steps, spacing)
-        assert len(walk) == steps
-        assert sorted(set(walk), reverse=True) == walk
-        assert 0 <= walk[-1] <= walk[0] == timesteps - 1
+        chosen = spaced(timesteps, steps, spacing)
+        assert len(chosen) == steps
+        assert sorted(set(chosen), reverse=True) == chosen
+        assert 0 <= chosen[-1] <= chosen[0] == timesteps - 1
         if spacing == "trailing":
-            assert walk == [round(timesteps - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
-    assert walk == spaced(timesteps, None, spacing) == list(reversed(range(timesteps)))
+            assert chosen == [round(timesteps - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
+    assert chosen == spaced(timesteps, None, spacing) == list(reversed(range(timesteps)))
 
 
 def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
@@ -127,7 +127,7 @@ def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
     assert sampler(spacing="power").for_images(3) == sampler(spacing="power")
 
 
-def walked(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
+def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
     params = sampler(name, steps=steps, spacing=spacing, clip=True)
     *_, last = p_sample_loop(lambda x_t, _: 0.9 * x_t, schedule, params, noise_from(normals()))
     return last.x_prev
@@ -138,14 +138,14 @@ def walked(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tens
 @pytest.mark.parametrize(
     ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]
 )
-def test_schedules_at_the_limits_are_walked(timesteps: int, beta_end: float, name: str, spacing: str) -> None:
+def test_schedules_at_the_limits_are_sampled(timesteps: int, beta_end: float, name: str, spacing: str) -> None:
     schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
     for steps in {min(each, timesteps) for each in (1, 2, 5)}:
-        assert walked(schedule, name, spacing, steps).isfinite().all()
+        assert sampled(schedule, name, spacing, steps).isfinite().all()
 
 
 def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> None:
     """Found by a search over pairs of cumulative products: beta is 1 - abar there, as far as float64 can tell."""
     schedule = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=0.1, beta_end=0.2))
     schedule.alphas_cumprod = torch.tensor([0.9999999627680012, 2.3283058972029943e-10], dtype=torch.float64)
-    assert walked(schedule, "ddpm", "trailing", 2).isfinite().all()
+    assert sampled(schedule, "ddpm", "trailing", 2).isfinite().all()

@@ -16,7 +16,7 @@ from ddpm.sampling import samples
 from ddpm.sampling.drawing import draw_batch, draw_labels
 from ddpm.sampling.samples import SampleParams, Samples
 from tests.ranks import in_two_ranks
-from tests.sampling.walks import sampler, tiny_model
+from tests.sampling.reverse import sampler, tiny_model
 from tests.small import CPU, resaved
 
 COUNT, SIZE = 7, 2  # images, in batches of
@@ -27,7 +27,7 @@ def sample_params(**changes: object) -> SampleParams:
     return SampleParams.model_validate(sampler(steps=10).model_dump() | {"classes": "all"} | given)
 
 
-class Kept:
+class StatesAtTicks:
     """Stands for the checkpoints: keeps the state at every tick."""
 
     def __init__(self, found: Samples) -> None:
@@ -45,11 +45,11 @@ def sampled(
     found = Samples("gallery", loaded, params)
     if state:
         found.load_state_dict(state)
-    kept = Kept(found)
+    ticks = StatesAtTicks(found)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(samples, "sample_batch", lambda *_: SIZE)
-        found.run(CPU, world, kept)  # type: ignore[arg-type]
-    return found.tensors(), kept.states, found
+        found.run(CPU, world, ticks)  # type: ignore[arg-type]
+    return found.tensors(), ticks.states, found
 
 
 def test_images_labels_and_frames_are_those_of_the_sampler(tmp_path: Path) -> None:

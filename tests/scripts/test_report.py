@@ -84,18 +84,6 @@ def test_scores_stand_in_their_part_of_the_page() -> None:
     assert tables.MEANINGS.keys() == ROWS.keys(), "every row of the table of results has its sentence"
 
 
-def test_two_runs_share_each_chart() -> None:
-    two = [whole_run(), whole_run("other", shade=1)]
-    spec, alone = charts.curves(charts.TRAINING[0], two), charts.curves(charts.TRAINING[0], two[:1])
-    assert spec
-    assert alone
-    rows = spec["data"]["values"]
-    assert [row["y"] for row in rows if row["run"] == "other" and row["curve"] == "validation"] == [0.5, 0.25]
-    assert sum(row["run"] == "mine" and row["curve"] == "training" for row in rows) == 200, "every third of 600"
-    assert spec["encoding"]["color"]["field"] == "run"
-    assert alone["encoding"]["color"]["field"] == "curve"
-
-
 def test_every_curve_of_the_pipeline_has_its_chart() -> None:
     pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")
     plots = [plot for stage in pipeline["stages"].values() for plot in stage.get("plots", [])] + pipeline["plots"]

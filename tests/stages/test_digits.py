@@ -15,7 +15,7 @@ from ddpm.compute.device import Runtime
 from ddpm.images.splits import load_split
 from ddpm.pipeline.params import load_params
 from ddpm.pipeline.stage import Stage
-from ddpm.training.loop import Logged
+from ddpm.training.loop import LossPoint
 from ddpm.training.setup import new_training, prepare
 from scripts.check_params import AllParams
 from stages.preprocess import main
@@ -56,6 +56,6 @@ def test_digits_of_eight_pixels_keep_their_size_and_are_learned() -> None:
     assert setup.model.channels == (128,)
     assert setup.train.batch_size == 64
     training = new_training(setup, PARAMS.schedule, None, CPU)
-    losses = [event.loss for event in training.run() if isinstance(event, Logged)]
+    losses = [event.loss for event in training.run() if isinstance(event, LossPoint)]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
-    assert training.validation.kept
+    assert training.validation.best

@@ -17,7 +17,7 @@ from tests.stages.written import classifier_params, write_samples, write_split
 
 CARD = FRUITS.model_copy(update={"classes": ("fig", "猫", "🍎")})  # the last two in no font of matplotlib
 LABELS = torch.arange(300) % 3
-LEVELS = images(300, CARD.shape)
+IMAGES = images(300, CARD.shape)
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +29,10 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
         save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(seed=seed), CARD))
-    write_split("train", CARD, LEVELS[:200], LABELS[:200])
-    write_split("test", CARD, LEVELS[200:240], LABELS[200:240])
+    write_split("train", CARD, IMAGES[:200], LABELS[:200])
+    write_split("test", CARD, IMAGES[200:240], LABELS[200:240])
     for name, kept in (("population", 0), ("gallery", 2)):
-        write_samples(name, CARD, LEVELS[240:], LABELS[240:], [0, 1, 2], kept)
+        write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2], kept)
     deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.use_deterministic_algorithms(deterministic)
@@ -71,6 +71,6 @@ def test_samples_of_what_the_classifiers_do_not_know_are_refused(other: dict[str
 
 def test_a_gallery_without_frames_is_refused() -> None:
     for name in ("gallery", "filtered"):
-        write_samples(name, CARD, LEVELS[240:], LABELS[240:], [0, 1, 2])
+        write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2])
     with pytest.raises(UserError, match=r"^sample\.gallery\.keep_every: "):
         evaluate.main(Stage("evaluate"))

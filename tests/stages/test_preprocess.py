@@ -178,14 +178,6 @@ def test_a_picture_in_two_classes_is_told_with_two_examples(own_test: bool, caps
     assert all(f"{MINE}/{where}{name}" in told for name in ("fig/0000.png", "no/also0.png", "fig/0003.png"))
 
 
-def test_pictures_in_no_folder_are_one_class() -> None:
-    for number in range(200):
-        draw(f"{number:04d}.png", number)
-    summary = run()
-    assert summary["data"]["classes"] == ["mine"]
-    assert split("train").test_counts == (summary["test"]["images"],)
-
-
 def test_the_same_pictures_give_the_same_bytes() -> None:
     draw_many(200)
     run()

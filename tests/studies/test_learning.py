@@ -1,4 +1,4 @@
-"""What an arm does to the loss and to the batches, that the seed decides all of it, and what is measured."""
+"""What a method does to the loss and to the batches, that the seed decides all of it, and what is measured."""
 
 import math
 
@@ -11,11 +11,11 @@ from ddpm.classifier.model import Classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed, Split
 from studies.rare_class import learning as module
-from studies.rare_class.arms import Arm, Drawn
 from studies.rare_class.comparing import compare
 from studies.rare_class.copies import count_copies
 from studies.rare_class.learning import LearnParams, by_class, confusion, learn, mixed_loss
 from studies.rare_class.measures import measures
+from studies.rare_class.methods import Drawn, Method
 from tests.small import FRUITS, images
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
@@ -41,7 +41,7 @@ def drawn(count: int = 30) -> Drawn:
 
 
 def learned(name: str, params: LearnParams = PARAMS, seed: int = 3) -> Classifier:
-    return learn(name, imbalanced(), drawn(), [2], Arm.parse(name), FRUITS, params, seed, RUNTIME)
+    return learn(name, imbalanced(), drawn(), [2], Method.parse(name), FRUITS, params, seed, RUNTIME)
 
 
 class Given(torch.nn.Module):
@@ -74,14 +74,14 @@ def test_the_loss_is_the_formula_s(name: str, mix: float) -> None:
     y = torch.tensor([0, 0, 1, 2, 0, 1, 0])
     targets = torch.nn.functional.one_hot(y, CLASSES).double()
     mixed, mixed_targets = mix * x + (1 - mix) * x.roll(1, 0), mix * targets + (1 - mix) * targets.roll(1, 0)
-    found = mixed_loss(Given(), x, y, mix, *by_class(PRIOR, Arm.parse(name)))
+    found = mixed_loss(Given(), x, y, mix, *by_class(PRIOR, Method.parse(name)))
     assert found.item() == pytest.approx(reference(name, Given()(mixed), mixed_targets), rel=1e-5)
 
 
 def test_a_class_without_images_leaves_the_loss_finite() -> None:
     prior = torch.tensor([0.75, 0, 0.25], dtype=torch.float64)
-    assert by_class(prior, Arm(weights=True))[0].tolist() == pytest.approx([2 / 3, 0, 2])
-    assert by_class(prior, Arm(adjust=True))[1].tolist() == pytest.approx([math.log(0.75), 0, math.log(0.25)])
+    assert by_class(prior, Method(weights=True))[0].tolist() == pytest.approx([2 / 3, 0, 2])
+    assert by_class(prior, Method(adjust=True))[1].tolist() == pytest.approx([math.log(0.75), 0, math.log(0.25)])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_batches_are_those_of_their_arm(name: str, expected: list[float], monkey
 @pytest.mark.parametrize(
     "name", ["nothing", "oversample+augment", "weights+mixup", "adjust", "smote", "oversample+drawn+filtered+halved"]
 )
-def test_every_arm_learns_easy_classes_and_the_seed_decides_all_of_it(name: str) -> None:
+def test_every_method_learns_easy_classes_and_the_seed_decides_all_of_it(name: str) -> None:
     matrix = confusion(learned(name), *imbalanced((20, 20, 20)), RUNTIME.device)
     assert measures(matrix, [2]).balanced_accuracy > 0.95
     short = PARAMS.model_copy(update={"steps": 5})
@@ -160,7 +160,7 @@ def test_traces_are_drawn_images_of_frequent_classes_that_pass_for_rare_ones() -
     assert [*oracle] == ["confusion"]
 
 
-def test_copies_are_counted_among_what_the_arm_learns_of_rare_classes() -> None:
+def test_copies_are_counted_among_what_the_method_learns_of_rare_classes() -> None:
     source = torch.Generator().manual_seed(0)
 
     def noise(count: int) -> Tensor:

@@ -27,11 +27,11 @@ from tests.training.trainings import RECIPE
 ROOT = Path(__file__).parents[2]
 CARD = DataCard(name="small", shape=(1, 8, 8), classes=("a", "b", "c"))
 RESULTS = Path("studies/rare_class/results/confirming")
-ARM = "oversample+drawn+filtered"
+METHOD = "oversample+drawn+filtered"
 STUDY = {
-    "cuts": ["8-0", "8-1"],
+    "subsets": ["8-0", "8-1"],
     "classes": ["b"],
-    "arms": ["nothing", ARM],
+    "methods": ["nothing", METHOD],
     "seeds": [0],
     "oracle": [0],
     "frequent": 3,
@@ -60,7 +60,14 @@ def workspace(tmp_path: Path) -> Path:
         "train": {**RECIPE, "guide_share": 0.06, "validation": 0.1},
     }
     YAML().dump(pipeline, tmp_path / "params.yaml")
-    study = {"spare": 5, "train.images": 2000, "draw.rare": 6, "draw.steps": 2, "learn.steps": 5, "learn.channels": 2}
+    study = {
+        "validation_pool": 5,
+        "train.images": 2000,
+        "draw.rare": 6,
+        "draw.steps": 2,
+        "learn.steps": 5,
+        "learn.channels": 2,
+    }
     edit(tmp_path, study | {f"confirming.{key}": value for key, value in STUDY.items()})
     return tmp_path
 
@@ -115,7 +122,7 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     assert finished.items() <= made(workspace).items()
     found = rows(workspace)
     assert [row["of"] for row in found] == [*["generator", "classifier", "classifier", "copies"] * 2, "oracle"]
-    assert [row["cut"] for row in found[:-1]] == ["8-0"] * 4 + ["8-1"] * 4
+    assert [row["subset"] for row in found[:-1]] == ["8-0"] * 4 + ["8-1"] * 4
     for row in found:
         if row["of"] in ("classifier", "oracle"):
             assert torch.tensor(row["confusion"]).sum(1).tolist() == [110] * 3
@@ -162,17 +169,17 @@ def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pyte
         monkeypatch.setattr(module, name, told)
     monkeypatch.setattr(module, "load_drawn", lambda path: None)
     runtime = Runtime(torch.device("cpu"), torch.float32)
-    setting = Setting(params.model_copy(update={"spare": 5}), pipeline, small, images, runtime)
-    for test in ("test", "spare"):
+    setting = Setting(params.model_copy(update={"validation_pool": 5}), pipeline, small, images, runtime)
+    for test in ("test", "validation_pool"):
         one = Subset(setting._replace(study=small.model_copy(update={"test": test})), "8-0")
         given.clear()
-        one.classifier(ARM, 0)  # of a model that is trained, and images that are drawn
-        kept, left_out = one.parts
+        one.classifier(METHOD, 0)  # of a model that is trained, and images that are drawn
+        kept, validation_pool = one.parts
         assert kept.split.labels.bincount().tolist() == [55, 8, 55]
         *learned, tested = given
         assert len(learned) >= 3
         assert all(each is kept for each in learned)
-        assert tested is (images.test if test == "test" else left_out).split
+        assert tested is (images.test if test == "test" else validation_pool).split
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps
 from ddpm.images.pixels import to_float
-from ddpm.training.loop import Logged
+from ddpm.training.loop import LossPoint
 from tests.training.trainings import (
     SCHEDULE,
     denoiser,
@@ -73,7 +73,7 @@ def test_some_fifty_steps_lie_between_two_validations(count: int, epochs: float,
 def test_logged_losses_are_means_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     training = new_training(epochs=2, log_every=3)
     steps = recorded(training, "gradient_step", monkeypatch)
-    logged = [event for event in training.run() if isinstance(event, Logged)]
+    logged = [event for event in training.run() if isinstance(event, LossPoint)]
     means = [losses.mean().item() for _, (_, losses) in steps]
     # Eight steps: logging runs on over the end of an epoch, and the end of training is always logged.
     assert [event.step for event in logged] == [3, 6, 8]

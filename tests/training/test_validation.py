@@ -10,7 +10,7 @@ from ddpm.images.splits import Split
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE
 from ddpm.training.losses import DenoisingLoss
-from ddpm.training.validation import Kept, Validation
+from ddpm.training.validation import BestWeights, Validation
 from tests.small import CPU
 from tests.training.trainings import (
     SCHEDULE,
@@ -40,9 +40,9 @@ def models(count: int, spoilt: int | None = None) -> list[UNet]:
     return found
 
 
-def kept(found: Validation) -> Kept:
-    assert found.kept
-    return found.kept
+def best(found: Validation) -> BestWeights:
+    assert found.best
+    return found.best
 
 
 def trained_loss(model: UNet, held_out: Split, loss: str, log_snr_center: float | None = None) -> float:
@@ -63,8 +63,8 @@ def trained_loss(model: UNet, held_out: Split, loss: str, log_snr_center: float 
 def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: float | None) -> None:
     found, (model,) = validation(loss=loss, log_snr_center=center), models(1)
     buckets = found.of(denoiser(model), model, 7)
-    assert kept(found).step == 7
-    assert kept(found).loss == pytest.approx(trained_loss(model, split(8, seed=1), loss, center), rel=1e-5)
+    assert best(found).step == 7
+    assert best(found).loss == pytest.approx(trained_loss(model, split(8, seed=1), loss, center), rel=1e-5)
     # What is told is always the error of the noise.
     torch.testing.assert_close(buckets, validation().of(denoiser(model), model, 0), equal_nan=True)
 
@@ -76,8 +76,8 @@ def test_the_lowest_of_all_is_kept_whenever_it_came(order: list[int]) -> None:
     lowest = losses.index(min(losses))
     for step, index in enumerate(order):
         found.of(denoiser(networks[index]), networks[index], step)
-    assert kept(found).step == order.index(lowest)
-    assert_equal(kept(found).weights, weights(networks[lowest]))
+    assert best(found).step == order.index(lowest)
+    assert_equal(best(found).weights, weights(networks[lowest]))
 
 
 def test_a_loss_that_is_not_finite_is_never_kept() -> None:
@@ -85,13 +85,13 @@ def test_a_loss_that_is_not_finite_is_never_kept() -> None:
         found, networks = validation(), models(2, spoilt=0)
         for at, index in enumerate(order):
             found.of(denoiser(networks[index]), networks[index], at)
-        assert kept(found).step == step
+        assert best(found).step == step
 
 
 def test_without_images_nothing_is_kept() -> None:
     found, (model,) = validation(0), models(1)
     assert found.of(denoiser(model), model, 1) is None
-    assert found.kept is None
+    assert found.best is None
     training = finished()
     assert_equal_weights(training.best(), training.model)
 

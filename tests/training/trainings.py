@@ -12,7 +12,7 @@ from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import new_network
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE, World
-from ddpm.training.loop import EpochEnd, Logged, Training
+from ddpm.training.loop import EpochEnd, LossPoint, Training
 from ddpm.training.recipe import TrainParams
 from tests.small import CPU, DIGITS, unet_params
 
@@ -100,7 +100,7 @@ def ends(training: Training) -> list[EpochEnd]:
 
 
 def losses(training: Training) -> list[float]:
-    return [event.loss for event in training.run() if isinstance(event, Logged)]
+    return [event.loss for event in training.run() if isinstance(event, LossPoint)]
 
 
 def recorded(of: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], Any]]:

@@ -64,20 +64,6 @@ def test_the_page_has_every_curve_and_picture(clone: Clone) -> None:
         assert (clone.path / "dvc_plots" / link).read_bytes() == (clone.path / name).read_bytes()
 
 
-def test_curves_from_several_files_are_drawn_whole(clone: Clone) -> None:
-    plots = json.loads(clone.dvc("plots", "show", "--json"))["data"].values()
-    contents = {plot["content"]["title"]["text"]: plot["content"] for (plot,) in plots if plot["type"] == "vega"}
-    for curve in declared_curves(clone):
-        if len(curve.y) > 1:
-            points = contents[curve.title]["data"]["values"]
-            drawn = [(point["filename::field"], point[curve.x], point["dvc_inferred_y_value"]) for point in points]
-            assert drawn == [
-                (f"{Path(file).name}::{column}", row[curve.x], row[column])
-                for file, column in curve.y.items()
-                for row in table(clone.path / file)
-            ]
-
-
 def test_without_validation_images_no_cell_is_empty(clone: Clone) -> None:
     clone.edit_params({"train.validation": 0})
     clone.run("python", "-m", "stages.train")

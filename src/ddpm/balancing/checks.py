@@ -8,7 +8,7 @@ from ddpm.images.splits import Processed
 from ddpm.networks.checkpoint import ModelCard
 from ddpm.pipeline.console import UserError, shown
 
-FEW = 20  # training images: with fewer, a model may have memorised them
+MEMORISED_BELOW = 20  # training images; a model may have memorised fewer
 
 
 def check_same(ours: DataCard, our_file: Path, theirs: DataCard, file: Path, *more: str) -> None:
@@ -57,7 +57,7 @@ def warn_of_set(train: Processed, test: Processed, card: ModelCard, wanted: dict
         name, seen = f"class {shown(train.card.classes[label], 100)}", card.class_counts[label]
         if seen != counts[label]:
             warn(f"{name}: the model has seen {seen} training images, not {counts[label]}; copies of others may stay")
-        if counts[label] < FEW:
+        if counts[label] < MEMORISED_BELOW:
             warn(f"{name}: with only {counts[label]} training images the model may have memorised them")
 
 

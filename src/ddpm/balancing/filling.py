@@ -43,21 +43,21 @@ class Tally(NamedTuple):
     candidates: int = 0
     copies: int = 0
     filtered: int = 0
-    kept: int = 0
+    accepted: int = 0
 
     def done(self, wanted: int, tries: int) -> bool:
         """Tell whether enough images are kept, or so few that the class is given up."""
         enough = self.candidates >= min(HOPELESS, tries * wanted)
-        hopeless = enough and self.candidates > tries * self.kept
-        return self.kept >= wanted or hopeless or self.candidates >= SPAN
+        hopeless = enough and self.candidates > tries * self.accepted
+        return self.accepted >= wanted or hopeless or self.candidates >= SPAN
 
     def next_count(self, wanted: int, most: int) -> int:
         """Return how many candidates to sample next: as many as needed at the rate so far, and at most `most`."""
-        left = (wanted - self.kept) * max(1, self.candidates)
-        return min(most, -(-left // max(1, self.kept)), SPAN - self.candidates)
+        left = (wanted - self.accepted) * max(1, self.candidates)
+        return min(most, -(-left // max(1, self.accepted)), SPAN - self.candidates)
 
 
-class Kept(NamedTuple):
+class Accepted(NamedTuple):
     """Samples that are kept, in order of their numbers within each class.
 
     images: uint8 (N, C, H, W). numbers: see `drawing.SPAN` (N,). probability: of their class, by the filter (N,).
@@ -71,13 +71,13 @@ class Kept(NamedTuple):
     distance: Tensor
 
 
-def none_kept(shape: tuple[int, int, int]) -> Kept:
-    """Return an empty `Kept` for images of this shape (C, H, W), to join others to."""
+def none_accepted(shape: tuple[int, int, int]) -> Accepted:
+    """Return an empty `Accepted` for images of this shape (C, H, W), to join others to."""
     none = torch.empty(0, dtype=torch.int64)
-    return Kept(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
+    return Accepted(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
 
 
-def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]]:
+def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Accepted]]:
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     Raises:
@@ -96,8 +96,8 @@ def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]
         copies = (near.distance < limit) | (near.distance == 0)
         taken = drawn.taken(label, source.least)
         rows, tally = chosen(drawn, seen, copies, taken, tally, wanted, source.tries)
-        kept = Kept(drawn.images, drawn.numbers, drawn.probability, own[near.nearest], near.distance)
-        yield tally, Kept(*(value[rows] for value in kept))
+        accepted = Accepted(drawn.images, drawn.numbers, drawn.probability, own[near.nearest], near.distance)
+        yield tally, Accepted(*(value[rows] for value in accepted))
 
 
 def chosen(
@@ -117,11 +117,14 @@ def chosen(
             break
         content = image.numpy().tobytes()
         copy = bool(copies[row]) or content in seen
-        keep = not copy and bool(taken[row])
+        accept = not copy and bool(taken[row])
         tally = Tally(
-            tally.candidates + 1, tally.copies + copy, tally.filtered + (not copy and not keep), tally.kept + keep
+            tally.candidates + 1,
+            tally.copies + copy,
+            tally.filtered + (not copy and not accept),
+            tally.accepted + accept,
         )
-        if keep:
+        if accept:
             rows.append(row)
             seen.add(content)
     return torch.tensor(rows, dtype=torch.int64), tally

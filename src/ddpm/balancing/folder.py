@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.balancing.drawing import SPAN
-from ddpm.balancing.filling import Kept
+from ddpm.balancing.filling import Accepted
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
@@ -32,7 +32,7 @@ class Contents(NamedTuple):
     card: DataCard
     train: Split
     test: Split
-    kept: Kept
+    accepted: Accepted
     settings: dict[str, Any]
 
 
@@ -73,7 +73,7 @@ def rows(contents: Contents) -> Iterator[Row]:
 
     Real and sampled training images of a class are shuffled, so that their names do not reveal them.
     """
-    labels, seed = contents.kept.numbers // SPAN, contents.settings["seed"]
+    labels, seed = contents.accepted.numbers // SPAN, contents.settings["seed"]
     for label, name in enumerate(contents.card.classes):
         real = (contents.train.labels == label).nonzero().squeeze(1)
         drawn = (labels == label).nonzero().squeeze(1)
@@ -92,9 +92,9 @@ def rows(contents: Contents) -> Iterator[Row]:
 
 
 def _drawn(contents: Contents, index: int, file: str, name: str, file_of: dict[int, str]) -> Row:
-    kept = contents.kept
-    probability, distance = (f"{float(value[index]):.6f}" for value in (kept.probability, kept.distance))
-    number, nearest = int(kept.numbers[index]), file_of[int(kept.nearest[index])]
+    accepted = contents.accepted
+    probability, distance = (f"{float(value[index]):.6f}" for value in (accepted.probability, accepted.distance))
+    number, nearest = int(accepted.numbers[index]), file_of[int(accepted.nearest[index])]
     seed, model = contents.settings["seed"], contents.settings["sha256"]["model"]
     facts = (file, name, "drawn", seed, number, probability, nearest, distance, model)
-    return kept.images[index], facts
+    return accepted.images[index], facts

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
 from ddpm.balancing.drawing import SPAN
-from ddpm.balancing.filling import Kept, Source, Tally, fill, none_kept
+from ddpm.balancing.filling import Accepted, Source, Tally, fill, none_accepted
 from ddpm.balancing.folder import Contents, whole, write_folder
 from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
@@ -74,9 +74,9 @@ class Balance(Options):
         check_free(self.out)
         job = self._prepared(start())
         with whole(self.out) as folder:
-            kept, tallies = _draw(job)
-            contents = Contents(job.train.card, job.train.split, job.test.split, kept, job.settings)
-            total = len(kept.numbers) + sum(len(each.split.labels) for each in (job.train, job.test))
+            accepted, tallies = _draw(job)
+            contents = Contents(job.train.card, job.train.split, job.test.split, accepted, job.settings)
+            total = len(accepted.numbers) + sum(len(each.split.labels) for each in (job.train, job.test))
             with progress(write_folder(folder, contents), desc="write", total=total, unit="img") as bar:
                 for _ in bar:
                     pass
@@ -108,17 +108,17 @@ class Balance(Options):
         return Job(train, test, source, wanted, settings)
 
 
-def _draw(job: Job) -> tuple[Kept, dict[int, Tally]]:
+def _draw(job: Job) -> tuple[Accepted, dict[int, Tally]]:
     """Sample the images; return them, and the tallies by label."""
-    parts, tallies = [none_kept(job.train.card.shape)], dict[int, Tally]()
+    parts, tallies = [none_accepted(job.train.card.shape)], dict[int, Tally]()
     with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
         for label, wanted in job.wanted.items():
-            for tally, kept in fill(job.source, label, wanted):
-                parts.append(kept)
+            for tally, accepted in fill(job.source, label, wanted):
+                parts.append(accepted)
                 tallies[label] = tally
-                bar.update(len(kept.numbers))
+                bar.update(len(accepted.numbers))
                 bar.set_postfix_str(f"{job.train.card.classes[label]}: {tally.candidates} candidates", refresh=False)
-    return Kept(*map(torch.cat, zip(*parts, strict=True))), tallies
+    return Accepted(*map(torch.cat, zip(*parts, strict=True))), tallies
 
 
 def _report(job: Job, tallies: dict[int, Tally]) -> None:
@@ -126,8 +126,8 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
     table = []
     for label, (name, count) in enumerate(zip(job.train.card.classes, counts_of(job.train), strict=True)):
         tally = tallies.get(label, Tally())
-        table.append([shown(name, 100), count, tally.kept, tally.candidates, tally.filtered, tally.copies])
-        if tally.kept < (wanted := job.wanted.get(label, 0)):
-            warn(f"class {shown(name, 100)}: only {tally.kept} of {wanted} images; a better model may give more")
+        table.append([shown(name, 100), count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
+        if tally.accepted < (wanted := job.wanted.get(label, 0)):
+            warn(f"class {shown(name, 100)}: only {tally.accepted} of {wanted} images; a better model may give more")
     columns = ["class", "real", "drawn", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))

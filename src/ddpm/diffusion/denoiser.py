@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ddpm.compute.device import Runtime, compiled
+from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule
 
 PredictionKind = Literal["noise", "v"]
@@ -59,7 +59,7 @@ class Denoiser:
             network: maps x_t (B, C, H, W), t (B,) and labels, (B,) or None, to (B, C, H, W).
             prediction: what the network outputs.
         """
-        self.network = compiled(network)
+        self.network = network
         self.schedule = schedule.to(runtime.device)
         self.prediction = prediction
         self.runtime = runtime

@@ -39,8 +39,8 @@ class DistillParams(OptimizationParams):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Logged(NamedTuple):
-    """Mean squared errors per pixel, averaged since the last `Logged`, up to and including step `step`.
+class DistillationPoint(NamedTuple):
+    """Mean squared errors per pixel, averaged since the last `DistillationPoint`, up to and including step `step`.
 
     auxiliary: the error of the auxiliary model's v. moments: auxiliary model against teacher, in the estimate of x_0.
     """
@@ -89,7 +89,7 @@ class Distillation:
         self.of_auxiliary = Optimization(auxiliary, others, self.total_steps)
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
-        self.rows: list[list[float]] = []  # one for each Logged
+        self.rows: list[list[float]] = []  # one for each DistillationPoint
         self._below = torch.cat([cdf.new_zeros(1), cdf]).float().to(device)  # probability of timesteps before t
         self._starts = torch.tensor(self.timesteps, device=device)
         self._ends = torch.tensor([*self.timesteps[1:], 0], device=device)
@@ -104,8 +104,8 @@ class Distillation:
         """Return the number of steps taken, each of auxiliary model and student."""
         return self.of_student.steps
 
-    def run(self) -> Iterator[Logged | None]:
-        """Distil to the end. Yield None after every step, or a `Logged` every log_every steps."""
+    def run(self) -> Iterator[DistillationPoint | None]:
+        """Distil to the end. Yield None after every step, or a `DistillationPoint` every log_every steps."""
         while self.step < self.total_steps:
             auxiliary = self._step_of_auxiliary()
             moments = self._step_of_student()
@@ -131,12 +131,12 @@ class Distillation:
         self.sums.copy_(state["sums"])
         self.since_log, self.rows = state["since_log"], state["rows"]
 
-    def _log(self) -> Logged:
+    def _log(self) -> DistillationPoint:
         auxiliary, moments = (self.sums / self.since_log).tolist()
         self.sums.zero_()
         self.since_log = 0
         self.rows.append([self.step, auxiliary, moments])
-        return Logged(self.step, auxiliary, moments)
+        return DistillationPoint(self.step, auxiliary, moments)
 
     def _step_of_auxiliary(self) -> Tensor:
         """Train the auxiliary model to denoise the student's samples; return its loss, the error of v."""

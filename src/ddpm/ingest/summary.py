@@ -14,14 +14,14 @@ from ddpm.ingest.decoded import Images, named
 from ddpm.ingest.folders import Folder
 from ddpm.ingest.splitting import Sides, in_two_classes
 
-LEVELS = 256
-FEW = 2000
+PIXEL_VALUES = 256
+SMALL_SET = 2000  # training images; fewer get a note
 
 
 def write_split(path: Path, card: DataCard, images: Images, sides: Sides, chosen: Tensor) -> dict[str, Any]:
     """Write the images of one side, given by a mask (N,), and return their summary."""
     classes = len(card.classes)
-    labels, levels = images.labels[chosen], torch.zeros(LEVELS, dtype=torch.long)
+    labels, levels = images.labels[chosen], torch.zeros(PIXEL_VALUES, dtype=torch.long)
     groups = (chosen.cumsum(0) - 1)[sides.groups[chosen]]
     tested = images.labels[sides.test].bincount(minlength=classes).tolist()
     save_split(path, card, labels, groups, tested, _counted(images.take(chosen), levels))
@@ -35,8 +35,8 @@ def write_split(path: Path, card: DataCard, images: Images, sides: Sides, chosen
 
 
 def statistics_of(counts: Tensor) -> tuple[float, float]:
-    """Return mean and standard deviation of pixels in [-1, 1] from the counts of levels (LEVELS,)."""
-    values = to_float(torch.arange(LEVELS)).double()
+    """Return mean and standard deviation of pixels in [-1, 1] from the counts of levels (PIXEL_VALUES,)."""
+    values = to_float(torch.arange(PIXEL_VALUES)).double()
     total = counts.sum()
     mean = (counts * values).sum() / total
     variance = (counts * (values - mean).square()).sum() / (total - 1)
@@ -82,12 +82,12 @@ def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
     if twice := summary["in_two_classes"]:
         pairs = [" = ".join(named(folder.pictures, index) for index in pair) for pair in in_two_classes(images)[:2]]
         print(f"warning: {twice} images are in more than one class, such as {', '.join(pairs)}")
-    if train < FEW:
+    if train < SMALL_SET:
         print(f"note: only {train:,} training images; see docs/images.md for what to expect")
 
 
 def _counted(parts: Iterator[Tensor], counts: Tensor) -> Iterator[Tensor]:
-    """Yield uint8 parts unchanged, and add the count of each level to counts (LEVELS,)."""
+    """Yield uint8 parts unchanged, and add the count of each level to counts (PIXEL_VALUES,)."""
     for part in parts:
-        counts += part.flatten().bincount(minlength=LEVELS)
+        counts += part.flatten().bincount(minlength=PIXEL_VALUES)
         yield part

@@ -18,7 +18,7 @@ from ddpm.images.splits import LEAST_TEST
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
-FEW = 0.5  # of the overall share that is kept: a class that keeps less is nearly lost
+NEARLY_LOST = 0.5  # of the overall share that is kept: a class that keeps less is nearly lost
 
 
 class FilterParams(Section):
@@ -83,7 +83,7 @@ def report(found: dict[str, Any]) -> list[str]:
     by_class = found["share_by_class"]
     kept = f"kept {found['kept']:,} of {found['drawn']:,} samples, {found['share']:.1%}"
     lines = [f"{kept}; by class: {_in_order(by_class)}"]
-    lost = {name: share for name, share in by_class.items() if share < FEW * found["share"]}
+    lost = {name: share for name, share in by_class.items() if share < NEARLY_LOST * found["share"]}
     if lost:
         lines.append(
             f"warning: filter.least_probability: {len(lost)} of {len(by_class)} classes keep less than half of the "

@@ -24,7 +24,7 @@ from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.params import Section
 
 BATCH = 100
-LEVELS = 255  # intervals between the values of a pixel, in 0..255 or -1..1
+PIXEL_STEPS = 255  # intervals between the values of a pixel, in 0..255 or -1..1
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t
 
 
@@ -151,8 +151,8 @@ def decoder_term(denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, noi
 
 def discretised_log_likelihood(x_start: Tensor, mean: Tensor, deviation: float) -> Tensor:
     """Return the log of N(mean, deviation^2) integrated over each value's bin, in nats; outer bins are unbounded."""
-    upper = torch.where(x_start > 1 - 1 / LEVELS, torch.inf, (x_start - mean + 1 / LEVELS) / deviation)
-    lower = torch.where(x_start < -1 + 1 / LEVELS, -torch.inf, (x_start - mean - 1 / LEVELS) / deviation)
+    upper = torch.where(x_start > 1 - 1 / PIXEL_STEPS, torch.inf, (x_start - mean + 1 / PIXEL_STEPS) / deviation)
+    lower = torch.where(x_start < -1 + 1 / PIXEL_STEPS, -torch.inf, (x_start - mean - 1 / PIXEL_STEPS) / deviation)
     # In the upper tail both integrals round to 1, so mirror it.
     mirror = lower > 0
     lower, upper = torch.where(mirror, -upper, lower), torch.where(mirror, -lower, upper)

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, to_device
+from ddpm.compute.device import Runtime, compiled, to_device
 from ddpm.compute.weights import MAX_HEADER, rebuild
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
@@ -90,7 +90,7 @@ class LoadedModel(NamedTuple):
 
     def denoiser(self, runtime: Runtime, network: UNet | None = None) -> Denoiser:
         """Wrap the network, or the given one, in a denoiser; it must be on the runtime's device."""
-        return Denoiser(network or self.network, self.schedule, self.card.model.prediction, runtime)
+        return Denoiser(compiled(network or self.network), self.schedule, self.card.model.prediction, runtime)
 
 
 def save_model(

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from ddpm.diffusion.timesteps import TIMESTEP_BUCKETS
-from ddpm.training.loop import EpochEnd, Logged
+from ddpm.training.loop import EpochEnd, LossPoint
 
 SECONDS_BETWEEN_WRITES = 5
 COLUMNS = {
@@ -38,9 +38,9 @@ class Curves:
         self.last: dict[str, float] = {}  # the last value of each curve, for the summary
         self._written = time.monotonic()
 
-    def add(self, event: Logged | EpochEnd) -> None:
+    def add(self, event: LossPoint | EpochEnd) -> None:
         """Append the event to its curve; write the files if SECONDS_BETWEEN_WRITES have passed."""
-        if isinstance(event, Logged):
+        if isinstance(event, LossPoint):
             self.last["train_loss"] = round(event.loss, 6)
             self.rows["loss"].append([event.step, event.loss])
         else:

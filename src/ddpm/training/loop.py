@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, to_device
+from ddpm.compute.device import Runtime, compiled, to_device
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -35,8 +35,8 @@ from ddpm.training.validation import Validation
 VALIDATION_STEPS = 50  # at least, from one validation to the next
 
 
-class Logged(NamedTuple):
-    """The mean training loss since the last `Logged`, up to and including step `step` (the first is 1)."""
+class LossPoint(NamedTuple):
+    """The mean training loss since the last `LossPoint`, up to and including step `step` (the first is 1)."""
 
     step: int
     loss: float
@@ -93,7 +93,7 @@ class Training:
         self.optimization = Optimization(self.network, params, self.total_steps)
         loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
         prediction = network.params.prediction
-        denoiser = Denoiser(self.network, schedule, prediction, runtime)
+        denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
         self.gradient_step = GradientStep(self.optimization, denoiser, loss, params, world)
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
         self.validation = Validation(validation, loss, params.log_snr_center, params.seed, world)
@@ -111,8 +111,8 @@ class Training:
     def best(self) -> UNet:
         """Return the model with the lowest validation loss, or the current one without held-out images."""
         model = copy.deepcopy(self.model)
-        if self.validation.kept:
-            model.load_state_dict(self.validation.kept.weights)
+        if self.validation.best:
+            model.load_state_dict(self.validation.best.weights)
         return model
 
     @property
@@ -125,10 +125,10 @@ class Training:
         """Return the step after which the weights for autoguidance are kept; used if params.guide_share is set."""
         return max(1, round(self.params.guide_share * self.total_steps))
 
-    def run(self) -> Iterator[Logged | EpochEnd | None]:
+    def run(self) -> Iterator[LossPoint | EpochEnd | None]:
         """Train to the end (algorithm 1).
 
-        Yield None after every step, or a `Logged` every log_every steps; and an `EpochEnd` after every epoch.
+        Yield None after every step, or a `LossPoint` every log_every steps; and an `EpochEnd` after every epoch.
         At every yield the state is complete: a new Training that loads it continues bit for bit.
         """
         while (begun := self.epochs_done * self.steps_per_epoch) < self.total_steps:
@@ -172,8 +172,8 @@ class Training:
         self.buckets.sums.copy_(state["buckets"][0])
         self.buckets.counts.copy_(state["buckets"][1])
 
-    def _log(self) -> Logged:
-        logged = Logged(self.step, float(self.loss_sum) / self.since_log)  # synchronises with the GPU
+    def _log(self) -> LossPoint:
+        logged = LossPoint(self.step, float(self.loss_sum) / self.since_log)  # synchronises with the GPU
         self.loss_sum.zero_()
         self.since_log = 0
         return logged

@@ -12,7 +12,7 @@ from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import World
 from ddpm.pipeline.console import UserError, progress
 from ddpm.training.curves import Curves
-from ddpm.training.loop import Logged, Training
+from ddpm.training.loop import LossPoint, Training
 from ddpm.training.setup import Setup
 from ddpm.training.step import accumulation_steps
 
@@ -36,7 +36,7 @@ def run_training(name: str, training: Training, curves: Curves, checkpoints: Che
         for event in training.run():
             if event:
                 curves.add(event)
-            if isinstance(event, Logged):
+            if isinstance(event, LossPoint):
                 if not math.isfinite(event.loss):
                     lr = training.params.lr
                     raise UserError(f"train.lr: the loss is {event.loss} at step {event.step}; try less than {lr}")
@@ -53,13 +53,13 @@ def environment_of(runtime: Runtime, world: World) -> dict[str, Any]:
 
 def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[str, Any]) -> dict[str, Any]:
     """Summarise a finished training for metrics/train/summary.json."""
-    kept = training.validation.kept
+    best = training.validation.best
     return {
         **curves.last,
         "images_seen": training.total_steps * setup.train.batch_size,
         "parameters": sum(weight.numel() for weight in training.network.parameters()),
         "steps": training.step,
-        "kept_step": kept.step if kept else training.step,
+        "kept_step": best.step if best else training.step,
         "guide_step": training.guide_step if training.guide else None,
         "follows": follows,
     }

@@ -37,19 +37,19 @@ class GradientStep:
         self.device = loss.runtime.device
         self.cdf = loss.cdf(params.log_snr_center)
 
-    def __call__(self, share: Split) -> tuple[Tensor, Tensor]:
+    def __call__(self, shard: Split) -> tuple[Tensor, Tensor]:
         """Take one step, and return t and the detached loss of every image of the whole batch, each (batch_size,).
 
         The returned loss is always the error of the noise (eq. 14), whatever is minimised, so that curves compare.
 
         Args:
-            share: this process's shard of the batch, on the device.
+            shard: this process's shard of the batch, on the device.
         """
         count = self.params.batch_size
         source = generator(self.params.seed, "train", self.optimization.steps, self.device)
         t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, source)  # lines 3 and 4
         mine = self.world.shard(count)
-        images, labels = self._without_some_labels(self._mirrored(share, mine), mine)
+        images, labels = self._without_some_labels(self._mirrored(shard, mine), mine)
         self.network.zero_grad(set_to_none=True)
         losses = torch.zeros(count, device=t.device)
         losses[mine] = self._backward(images, labels, t[mine], noise[mine])  # line 5: the gradient
@@ -67,20 +67,20 @@ class GradientStep:
             found.append(mse.detach())
         return torch.cat(found)
 
-    def _mirrored(self, share: Split, mine: slice) -> Split:
+    def _mirrored(self, shard: Split, mine: slice) -> Split:
         """Mirror half of the images left to right, at random, if params.flip is set."""
         if not self.params.flip:
-            return share
+            return shard
         mirrored = self._uniform("flip")[mine] < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), share.images.flip(3), share.images)
-        return Split(images, share.labels)
+        images = torch.where(mirrored.view(-1, 1, 1, 1), shard.images.flip(3), shard.images)
+        return Split(images, shard.labels)
 
-    def _without_some_labels(self, share: Split, mine: slice) -> Split:
+    def _without_some_labels(self, shard: Split, mine: slice) -> Split:
         """Hide the labels of a random share of the images, params.label_dropout (arXiv:2207.12598)."""
         if not self.params.label_dropout:
-            return share
+            return shard
         dropped = self._uniform("label dropout")[mine] < self.params.label_dropout
-        return Split(share.images, share.labels.masked_fill(dropped, NO_LABEL))
+        return Split(shard.images, shard.labels.masked_fill(dropped, NO_LABEL))
 
     def _uniform(self, purpose: str) -> Tensor:
         """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""

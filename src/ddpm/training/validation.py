@@ -16,7 +16,7 @@ from ddpm.training.losses import DenoisingLoss
 BATCH = 392_000  # pixels per batch
 
 
-class Kept(NamedTuple):
+class BestWeights(NamedTuple):
     """The weights with the lowest validation loss so far, their loss as training minimises it, and their step."""
 
     loss: float
@@ -35,7 +35,7 @@ class Validation:
         self.log_snr_center = log_snr_center
         self.seed = seed
         self.world = world
-        self.kept: Kept | None = None
+        self.best: BestWeights | None = None
 
     @torch.no_grad()
     def of(self, denoiser: Denoiser, weights: nn.Module, step: int) -> Tensor | None:
@@ -58,14 +58,14 @@ class Validation:
             buckets.add(t, mse)
             total += (self.loss.weighted(mse, t) * density[t]).sum()
         self.world.sum([buckets.sums, buckets.counts, total])
-        if (loss := float(total) / count) < (self.kept.loss if self.kept else math.inf):
-            self.kept = Kept(loss, step, {name: each.clone() for name, each in weights.state_dict().items()})
+        if (loss := float(total) / count) < (self.best.loss if self.best else math.inf):
+            self.best = BestWeights(loss, step, {name: each.clone() for name, each in weights.state_dict().items()})
         return buckets.mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best weights so far."""
-        return self.kept._asdict() if self.kept else {}
+        return self.best._asdict() if self.best else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the best weights of another Validation."""
-        self.kept = Kept(**state) if state else None
+        self.best = BestWeights(**state) if state else None

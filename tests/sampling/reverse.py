@@ -1,4 +1,4 @@
-"""Reverse processes to walk, without a network or with a tiny one, for tests."""
+"""Reverse processes, without a network or with a tiny one, for tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +56,7 @@ def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:
     return lambda: next(draws)
 
 
-def assert_same_walk(ours: list[Step], theirs: list[Step]) -> None:
+def assert_same_steps(ours: list[Step], theirs: list[Step]) -> None:
     assert [step.t for step in ours] == [step.t for step in theirs]
     for our, their in zip(ours, theirs, strict=True):
         # diffusers adds noise of variance 1e-20 at the last step, hence 1e-9.

@@ -19,7 +19,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-CutName = Annotated[str, AfterValidator(_check_name)]
+SubsetName = Annotated[str, AfterValidator(_check_name)]
 
 
 def count_and_seed(name: str) -> tuple[int, int]:
@@ -28,22 +28,22 @@ def count_and_seed(name: str) -> tuple[int, int]:
     return int(count), int(seed)
 
 
-class Cut(NamedTuple):
-    """An imbalanced subset of the training images, and images left out of it."""
+class Imbalanced(NamedTuple):
+    """An imbalanced subset of the training images, and a validation pool of other training images."""
 
     kept: Processed
-    left_out: Processed
+    validation_pool: Processed
 
 
-def cut(processed: Processed, counts: Mapping[int, int], spare: int, seed: int) -> Cut:
+def make_imbalanced(processed: Processed, counts: Mapping[int, int], validation_pool: int, seed: int) -> Imbalanced:
     """Keep only `counts` images of some classes, a random subset of each.
 
-    Near-duplicates (`Processed.groups`) may decide each other's split. Only one of each group is used, in kept and
-    left-out images together.
+    Near-duplicates (`Processed.groups`) may decide each other's split. Only one of each group is used, in the
+    subset and the pool together.
 
     Args:
         counts: number of images to keep, by label.
-        spare: size of the validation pool of each class. Of rare classes, all further images are unused.
+        validation_pool: size of the validation pool of each class. Of rare classes, all further images are unused.
 
     Raises:
         UserError: a class has too few images.
@@ -54,13 +54,13 @@ def cut(processed: Processed, counts: Mapping[int, int], spare: int, seed: int) 
     for label, name in enumerate(processed.card.classes):
         chosen = (alone & (labels == label)).nonzero().squeeze(1)
         order = chosen[torch.randperm(len(chosen), generator=generator(seed, "cut", label))]
-        count = counts.get(label, len(order) - spare)
-        if not 0 < count <= len(order) - spare:
-            wanted = f"{counts.get(label, 'some')} to keep and {spare} spare ones"
-            raise UserError(f"cuts: class {name} has {len(order)} different images, too few for {wanted}; use fewer")
+        count = counts.get(label, len(order) - validation_pool)
+        if not 0 < count <= len(order) - validation_pool:
+            wanted = f"{counts.get(label, 'some')} to keep and {validation_pool} in the validation pool"
+            raise UserError(f"subsets: class {name} has {len(order)} different images, too few for {wanted}; use fewer")
         keep.append(order[:count])
-        leave.append(order[count : count + spare])
-    return Cut(*(_part(processed, torch.cat(part)) for part in (keep, leave)))
+        leave.append(order[count : count + validation_pool])
+    return Imbalanced(*(_part(processed, torch.cat(part)) for part in (keep, leave)))
 
 
 def _part(processed: Processed, index: Tensor) -> Processed:

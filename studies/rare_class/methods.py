@@ -1,4 +1,4 @@
-"""Define the methods for rare classes (arms): their names, and how often each learns from which images."""
+"""Define the methods for rare classes: their names, and how often each learns from which images."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -11,14 +11,14 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
 
-FEW = 200  # samples of a class, for `few`
+MOST_SAMPLES = 200  # of a class, for `few`
 NEIGHBOURS = 5  # that SMOTE chooses among
 NOTHING = "nothing"
 EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "drawn"})
 MODIFIERS = ("filtered", "few", "all", "halved")
 
 
-class Arm(NamedTuple):
+class Method(NamedTuple):
     """A method that helps a classifier to learn rare classes; each field is a word of its name.
 
     oversample: all classes are equally frequent in a batch. weights: the loss is weighted by the inverse class
@@ -26,8 +26,8 @@ class Arm(NamedTuple):
     images between two neighbours fill classes up to the most frequent (arXiv:1106.1813). augment: all images are
     rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). drawn: samples of a generator
     join the real images of rare classes. filtered: only samples that a classifier assigns to their class. few: at most
-    FEW samples of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns half
-    from real images and half from samples; otherwise all its images are equally likely.
+    MOST_SAMPLES of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns
+    half from real images and half from samples; otherwise all its images are equally likely.
     """
 
     oversample: bool = False
@@ -46,7 +46,7 @@ class Arm(NamedTuple):
         return "+".join(word for word, said in self._asdict().items() if said) or NOTHING
 
     @classmethod
-    def parse(cls, text: str) -> "Arm":
+    def parse(cls, text: str) -> "Method":
         """Parse a name: words joined by +, in any order, or `nothing`.
 
         Raises:
@@ -56,7 +56,7 @@ class Arm(NamedTuple):
         for word in words:
             if word not in cls._fields:
                 known = f"{NOTHING}, or some of {', '.join(cls._fields)}, joined by +"
-                raise ValueError(f"{text}: unknown word {word!r}; an arm is {known}")
+                raise ValueError(f"{text}: unknown word {word!r}; a method is {known}")
             if words.count(word) > 1:
                 raise ValueError(f"{text}: {word} is repeated; name it once")
             if word in MODIFIERS and "drawn" not in words:
@@ -68,13 +68,13 @@ class Arm(NamedTuple):
 
 
 def _real_alone(name: str) -> str:
-    if Arm.parse(name).drawn:
-        raise ValueError("learns from samples, which do not exist yet; name an arm without drawn")
+    if Method.parse(name).drawn:
+        raise ValueError("learns from samples, which do not exist yet; name a method without drawn")
     return name
 
 
-ArmName = Annotated[str, AfterValidator(lambda text: str(Arm.parse(text)))]
-RealArmName = Annotated[ArmName, AfterValidator(_real_alone)]
+MethodName = Annotated[str, AfterValidator(lambda text: str(Method.parse(text)))]
+RealMethodName = Annotated[MethodName, AfterValidator(_real_alone)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -88,14 +88,14 @@ class Drawn(NamedTuple):
     labels: Tensor
     taken: Tensor
 
-    def chosen(self, arm: Arm, rare: Sequence[int]) -> Split:
+    def chosen(self, method: Method, rare: Sequence[int]) -> Split:
         """Return the samples that join the real images in this method."""
-        joins = torch.isin(self.labels, torch.tensor([*rare])) | arm.all
-        if arm.filtered:
+        joins = torch.isin(self.labels, torch.tensor([*rare])) | method.all
+        if method.filtered:
             joins &= self.taken
-        if arm.few:
+        if method.few:
             for label in self.labels[joins].unique():
-                joins[(joins & (self.labels == label)).nonzero()[FEW:]] = False
+                joins[(joins & (self.labels == label)).nonzero()[MOST_SAMPLES:]] = False
         return Split(self.images, self.labels).take(joins)
 
     def shown(self, label: int) -> Tensor:
@@ -104,25 +104,25 @@ class Drawn(NamedTuple):
         return self.images[taken if taken.any() else self.labels == label]
 
 
-def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], arm: Arm, seed: int) -> tuple[Split, Tensor]:
+def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], method: Method, seed: int) -> tuple[Split, Tensor]:
     """Return the images that a method learns from, real ones first, and the probability of each, (N,), float64.
 
     Raises:
         UserError: a class has too few images for SMOTE; or imbalanced-learn is not installed.
         ValueError: the method needs samples, and there are none.
     """
-    real = smote(train, seed) if arm.smote else train
-    if arm.drawn and drawn is None:
-        raise ValueError(f"{arm}: no images were drawn")
-    joined = drawn.chosen(arm, rare) if arm.drawn and drawn else real.take(slice(0))
+    real = smote(train, seed) if method.smote else train
+    if method.drawn and drawn is None:
+        raise ValueError(f"{method}: no images were drawn")
+    joined = drawn.chosen(method, rare) if method.drawn and drawn else real.take(slice(0))
     pool = Split(torch.cat([real.images, joined.images]), torch.cat([real.labels, joined.labels]))
     of_class = pool.labels.bincount()[pool.labels]
     share = torch.ones(len(pool.labels), dtype=torch.float64)
-    if arm.halved:
+    if method.halved:
         kind = 2 * pool.labels + (torch.arange(len(share)) >= len(real.labels))
         of_kind = kind.bincount()[kind]
         share = torch.where(of_kind < of_class, of_class / (2 * of_kind.double()), share)
-    if arm.oversample:
+    if method.oversample:
         share /= of_class
     return pool, share / share.sum()
 
@@ -134,7 +134,7 @@ def smote(train: Split, seed: int) -> Split:
         UserError: a class has only one image; or imbalanced-learn is not installed.
     """
     try:
-        from imblearn.over_sampling import SMOTE  # heavy, and no other arm needs it
+        from imblearn.over_sampling import SMOTE  # heavy, and no other method needs it
     except ImportError:
         raise UserError("smote: needs imbalanced-learn; `pip install -e '.[rare]'` installs it") from None
 
