@@ -28,7 +28,7 @@ from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
-from ddpm.sampling.drawing import batches, draw_batch, sample_batch
+from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.training.loop import Logged
 from ddpm.training.losses import DenoisingLoss
 from scripts.check_params import AllParams
@@ -194,8 +194,8 @@ def samples(params: Params, count: int, runtime: Runtime) -> Row:
     loaded, sampler = untrained(params, runtime), load_params(AllParams).sample.population
 
     def sample() -> None:
-        for indices in batches(0, count, sample_batch(loaded, runtime)):
-            *_, last = draw_batch(loaded, sampler, 0, indices, runtime)
+        for indices in batches(0, count, sample_batch_size(loaded, runtime)):
+            *_, last = sample_batch(loaded, sampler, 0, indices, runtime)
             to_uint8(last.x_prev).cpu()
 
     sample()

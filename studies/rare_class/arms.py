@@ -14,7 +14,7 @@ from ddpm.pipeline.console import UserError
 FEW = 200  # samples of a class, for `few`
 NEIGHBOURS = 5  # that SMOTE chooses among
 NOTHING = "nothing"
-EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "drawn"})
+EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "sampled"})
 MODIFIERS = ("filtered", "few", "all", "halved")
 
 
@@ -24,7 +24,7 @@ class Arm(NamedTuple):
     oversample: all classes are equally frequent in a batch. weights: the loss is weighted by the inverse class
     frequency. adjust: the log class frequency is added to the logits (Menon et al., arXiv:2007.07314, tau 1). smote:
     images between two neighbours fill classes up to the most frequent (arXiv:1106.1813). augment: all images are
-    rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). drawn: samples of a generator
+    rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). sampled: samples of a generator
     join the real images of rare classes. filtered: only samples that a classifier assigns to their class. few: at most
     FEW samples of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns half
     from real images and half from samples; otherwise all its images are equally likely.
@@ -36,7 +36,7 @@ class Arm(NamedTuple):
     smote: bool = False
     augment: bool = False
     mixup: bool = False
-    drawn: bool = False
+    sampled: bool = False
     filtered: bool = False
     few: bool = False
     all: bool = False
@@ -50,7 +50,7 @@ class Arm(NamedTuple):
         """Parse a name: words joined by +, in any order, or `nothing`.
 
         Raises:
-            ValueError: a word is unknown, repeated, excludes another, or needs `drawn`.
+            ValueError: a word is unknown, repeated, excludes another, or needs `sampled`.
         """
         words = [] if text == NOTHING else text.split("+")
         for word in words:
@@ -59,8 +59,8 @@ class Arm(NamedTuple):
                 raise ValueError(f"{text}: unknown word {word!r}; an arm is {known}")
             if words.count(word) > 1:
                 raise ValueError(f"{text}: {word} is repeated; name it once")
-            if word in MODIFIERS and "drawn" not in words:
-                raise ValueError(f"{text}: {word} needs drawn; add it")
+            if word in MODIFIERS and "sampled" not in words:
+                raise ValueError(f"{text}: {word} needs sampled; add it")
         for each in EXCLUSIVE:
             if len(both := [word for word in words if word in each]) > 1:
                 raise ValueError(f"{text}: {both[0]} and {both[1]} exclude each other; leave one out")
@@ -68,8 +68,8 @@ class Arm(NamedTuple):
 
 
 def _real_alone(name: str) -> str:
-    if Arm.parse(name).drawn:
-        raise ValueError("learns from samples, which do not exist yet; name an arm without drawn")
+    if Arm.parse(name).sampled:
+        raise ValueError("learns from samples, which do not exist yet; name an arm without sampled")
     return name
 
 
@@ -78,7 +78,7 @@ RealArmName = Annotated[ArmName, AfterValidator(_real_alone)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Drawn(NamedTuple):
+class Sampled(NamedTuple):
     """Samples of a generator, uint8 (N, C, H, W), and their labels (N,).
 
     taken: whether the filter's classifier assigns a sample to its class, booleans (N,).
@@ -104,7 +104,7 @@ class Drawn(NamedTuple):
         return self.images[taken if taken.any() else self.labels == label]
 
 
-def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], arm: Arm, seed: int) -> tuple[Split, Tensor]:
+def shares(train: Split, sampled: Sampled | None, rare: Sequence[int], arm: Arm, seed: int) -> tuple[Split, Tensor]:
     """Return the images that a method learns from, real ones first, and the probability of each, (N,), float64.
 
     Raises:
@@ -112,9 +112,9 @@ def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], arm: Arm, see
         ValueError: the method needs samples, and there are none.
     """
     real = smote(train, seed) if arm.smote else train
-    if arm.drawn and drawn is None:
-        raise ValueError(f"{arm}: no images were drawn")
-    joined = drawn.chosen(arm, rare) if arm.drawn and drawn else real.take(slice(0))
+    if arm.sampled and sampled is None:
+        raise ValueError(f"{arm}: no images were sampled")
+    joined = sampled.chosen(arm, rare) if arm.sampled and sampled else real.take(slice(0))
     pool = Split(torch.cat([real.images, joined.images]), torch.cat([real.labels, joined.labels]))
     of_class = pool.labels.bincount()[pool.labels]
     share = torch.ones(len(pool.labels), dtype=torch.float64)

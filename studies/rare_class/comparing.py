@@ -7,14 +7,14 @@ import torch
 
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed, Split
-from studies.rare_class.arms import Arm, Drawn
+from studies.rare_class.arms import Arm, Sampled
 from studies.rare_class.learning import LearnParams, confusion, learn
 
 
 def compare(
     name: str,
     train: Processed,
-    drawn: Drawn | None,
+    sampled: Sampled | None,
     rare: Sequence[int],
     test: Split,
     arm: str,
@@ -34,10 +34,10 @@ def compare(
             samples in rare classes alone may take traces of the generator for a rare class. All samples count, because
             a filter would prefer samples that look like its own.
     """
-    model = learn(name, train.split, drawn, rare, Arm.parse(arm), train.card, params, seed, runtime)
+    model = learn(name, train.split, sampled, rare, Arm.parse(arm), train.card, params, seed, runtime)
     found: dict[str, Any] = {"confusion": confusion(model, *test, runtime.device).tolist()}
-    if drawn:
-        frequent = ~torch.isin(drawn.labels, torch.tensor([*rare]))
-        seen = confusion(model, drawn.images[frequent], drawn.labels[frequent], runtime.device)
+    if sampled:
+        frequent = ~torch.isin(sampled.labels, torch.tensor([*rare]))
+        seen = confusion(model, sampled.images[frequent], sampled.labels[frequent], runtime.device)
         found["traces"] = round(float(seen[:, [*rare]].sum() / seen.sum().clamp(min=1)), 5)
     return found

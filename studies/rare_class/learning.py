@@ -17,7 +17,7 @@ from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.pipeline.params import Section
-from studies.rare_class.arms import Arm, Drawn, shares
+from studies.rare_class.arms import Arm, Sampled, shares
 from studies.rare_class.augment import augmented
 
 MIXED = 0.2  # both parameters of the Beta distribution of mixup
@@ -42,7 +42,7 @@ class LearnParams(Section):
 def learn(
     name: str,
     train: Split,
-    drawn: Drawn | None,
+    sampled: Sampled | None,
     rare: Sequence[int],
     arm: Arm,
     data: DataCard,
@@ -58,7 +58,7 @@ def learn(
     Raises:
         UserError: the loss is not finite; or a class has too few images for the method.
     """
-    pool, share = shares(train, drawn, rare, arm, seed)
+    pool, share = shares(train, sampled, rare, arm, seed)
     torch.manual_seed(seed)
     model = Classifier(params.classifier(seed), data)
     losses = _losses(model, pool, share, background_of(train.images), arm, params, runtime)
@@ -79,7 +79,7 @@ def _losses(
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=params.steps, pct_start=0.21)
     for step in range(params.steps):
         source = generator(model.params.seed, "learning", step)
-        index = sent(_drawn_by(upto, params.batch_size, source), pool.images.device)
+        index = sent(_random_indices(upto, params.batch_size, source), pool.images.device)
         images, y = pool.batch(index, runtime.device)
         x, mix = to_float(images), 1.0
         if arm.augment:
@@ -96,7 +96,7 @@ def _losses(
     model.eval()
 
 
-def _drawn_by(upto: Tensor, count: int, source: torch.Generator) -> Tensor:
+def _random_indices(upto: Tensor, count: int, source: torch.Generator) -> Tensor:
     """Sample indices (count,) with replacement, by shares with the cumulative sum `upto`."""
     places = torch.rand(count, dtype=torch.float64, generator=source) * upto[-1]
     return torch.searchsorted(upto, places, right=True).clamp(max=len(upto) - 1)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.candidates import SPAN
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.card import Classes
 from ddpm.networks.unet import UNetParams
@@ -14,9 +14,9 @@ from ddpm.pipeline.params import Section, Sections, load_params
 from ddpm.training.recipe import TrainParams
 from studies.rare_class.arms import ArmName, Seed
 from studies.rare_class.cutting import CutName
-from studies.rare_class.drawing import DrawParams
 from studies.rare_class.generator import GeneratorParams
 from studies.rare_class.learning import LearnParams
+from studies.rare_class.sampling import SamplingParams
 
 FILE = Path("studies/rare_class/params.yaml")
 NAMES = ("choosing", "confirming", "fashion")
@@ -53,7 +53,7 @@ class Params(Section):
 
     spare: Annotated[int, Field(ge=1, le=10**9)]
     train: GeneratorParams
-    draw: DrawParams
+    sample: SamplingParams
     learn: LearnParams
     choosing: StudyParams
     confirming: StudyParams
@@ -101,16 +101,16 @@ def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
     errors = []
     for name in NAMES:
         study = params.study(name)
-        if params.draw.seed in study.seeds:
-            errors.append(f"draw.seed: {params.draw.seed} must not be among {name}.seeds; set another")
+        if params.sample.seed in study.seeds:
+            errors.append(f"sample.seed: {params.sample.seed} must not be among {name}.seeds; set another")
         if study.picture not in study.cuts:
             errors.append(f"{name}.picture: {study.picture} must be among {name}.cuts")
-    if params.draw.steps > (timesteps := pipeline.schedule.timesteps):
-        errors.append(f"draw.steps: {params.draw.steps} must be at most schedule.timesteps, {timesteps}")
+    if params.sample.steps > (timesteps := pipeline.schedule.timesteps):
+        errors.append(f"sample.steps: {params.sample.steps} must be at most schedule.timesteps, {timesteps}")
     if pipeline.train.classes:
         errors.append("params.yaml: train.classes: the study samples all classes; set it to all")
     if not pipeline.model.class_conditional:
         errors.append("params.yaml: model.class_conditional: the study samples by class; set it to true")
-    if params.draw.guidance != 1 and not pipeline.train.guide_share:
-        errors.append("draw.guidance: needs the guide autoguidance, but train.guide_share is 0 in params.yaml; set 1")
+    if params.sample.guidance != 1 and not pipeline.train.guide_share:
+        errors.append("sample.guidance: needs the guide autoguidance, but train.guide_share is 0 in params.yaml; set 1")
     return errors

@@ -59,7 +59,7 @@ def compute(name: str, setting: Setting) -> None:
     if rows == before:
         return
     if picture.exists():
-        write_whole(path.parent / "drawn.png", picture.read_bytes())
+        write_whole(path.parent / "samples.png", picture.read_bytes())
     write_json(path.parent / "run.json", facts)
     write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())  # last: it completes the results
 
@@ -77,7 +77,7 @@ def about(name: str, setting: Setting) -> Facts:
     """Describe how the rows were made."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    common = {each: setting.params.model_dump(mode="json")[each] for each in ("spare", "train", "draw", "learn")}
+    common = {each: setting.params.model_dump(mode="json")[each] for each in ("spare", "train", "sample", "learn")}
     pipeline = setting.pipeline.model_dump(mode="json", exclude={"data"})
     return {
         "commit": commit or None,

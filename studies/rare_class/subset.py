@@ -9,14 +9,14 @@ from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed
 from ddpm.pictures.grids import rare_picture
 from ddpm.pipeline.files import write_whole
-from studies.rare_class.arms import Arm, Drawn
+from studies.rare_class.arms import Arm, Sampled
 from studies.rare_class.comparing import compare
 from studies.rare_class.copies import count_copies
 from studies.rare_class.cutting import Cut, count_and_seed, cut
-from studies.rare_class.drawing import draw, load_drawn
 from studies.rare_class.generator import train
 from studies.rare_class.keeping import SCRATCH, Facts, key, made
 from studies.rare_class.params import Params, Pipeline, StudyParams
+from studies.rare_class.sampling import load_samples, sample
 
 
 class Row(NamedTuple):
@@ -68,8 +68,8 @@ class Subset:
         self.tested_on = setting.images.test_key if study.test == "test" else "spare"
         self.key = key(cut, setting.images.train_key, self.counts, self.params.spare, self.seed)
         self.model_key = key(train, self.key, pipeline.schedule, pipeline.model, self.recipe)
-        self.drawn_key = key(draw, self.model_key, self.params.draw, study.frequent, self.params.learn)
-        self.picture = SCRATCH / f"{self.drawn_key}.png"  # real images and samples of the rare classes
+        self.sampled_key = key(sample, self.model_key, self.params.sample, study.frequent, self.params.learn)
+        self.picture = SCRATCH / f"{self.sampled_key}.png"  # real images and samples of the rare classes
 
     @cached_property
     def parts(self) -> Cut:
@@ -83,44 +83,44 @@ class Subset:
         name = f"{self.name}: train"
         return made(self.model_key, partial(train, name, self.parts.kept, *recipe, runtime, self.model_key))
 
-    def drawing(self) -> tuple[Path, Facts]:
+    def samples_file(self) -> tuple[Path, Facts]:
         """Return the file of samples, and the share that the filter takes of each class."""
         params, frequent, runtime = self.params, self.setting.study.frequent, self.setting.runtime
         given = (self.parts.kept, self.rare, frequent, self.model()[0])
-        return made(self.drawn_key, partial(draw, self.name, *given, params.draw, params.learn, runtime))
+        return made(self.sampled_key, partial(sample, self.name, *given, params.sample, params.learn, runtime))
 
     @cached_property
-    def drawn(self) -> Drawn:
+    def sampled(self) -> Sampled:
         """Return the samples."""
-        return load_drawn(self.drawing()[0])
+        return load_samples(self.samples_file()[0])
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the generator, of each classifier and, on test images, of each method's copies."""
         study = self.setting.study
-        yield Row({"of": "generator", "cut": self.name}, key(draw, self.drawn_key), self.generator)
+        yield Row({"of": "generator", "cut": self.name}, key(sample, self.sampled_key), self.generator)
         for arm in study.arms:
             for seed in study.seeds:
-                facts = (self.drawn_key, self.tested_on, arm, seed, self.params.learn)
+                facts = (self.sampled_key, self.tested_on, arm, seed, self.params.learn)
                 of = {"of": "classifier", "cut": self.name, "arm": arm, "seed": seed}
                 yield Row(of, key(compare, *facts), partial(self.classifier, arm, seed))
-            if study.test == "test" and Arm.parse(arm).drawn:
+            if study.test == "test" and Arm.parse(arm).sampled:
                 of = {"of": "copies", "cut": self.name, "arm": arm}
-                yield Row(of, key(count_copies, self.drawn_key, self.tested_on, arm), partial(self.copies, arm))
+                yield Row(of, key(count_copies, self.sampled_key, self.tested_on, arm), partial(self.copies, arm))
 
     def generator(self) -> Facts:
         """Return facts about the generator, and write a figure of its samples."""
         names = self.setting.images.train.card.classes
-        rows = {label: (self.parts.kept.of([label]).images, self.drawn.shown(label)) for label in self.rare}
+        rows = {label: (self.parts.kept.of([label]).images, self.sampled.shown(label)) for label in self.rare}
         write_whole(self.picture, rare_picture(rows, names))
-        return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.drawing()[1]}
+        return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.samples_file()[1]}
 
     def classifier(self, arm: str, seed: int) -> Facts:
         """Return what a classifier achieves."""
         spare, (kept, left_out) = self.setting.study.test == "spare", self.parts
         test = left_out.split if spare else self.setting.images.test.split
         name, learn = f"{self.name}: {arm}, seed {seed}", self.params.learn
-        return compare(name, kept, self.drawn, self.rare, test, arm, seed, learn, self.setting.runtime)
+        return compare(name, kept, self.sampled, self.rare, test, arm, seed, learn, self.setting.runtime)
 
     def copies(self, arm: str) -> Facts:
         """Count the copies among a method's samples."""
-        return count_copies(self.parts.kept, self.drawn, self.rare, self.setting.images.test, arm)
+        return count_copies(self.parts.kept, self.sampled, self.rare, self.setting.images.test, arm)

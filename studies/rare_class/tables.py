@@ -104,8 +104,8 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
     subset.
     """
     first = confirmed["arm"].iloc[0]
-    if "drawn" in first.split("+"):
-        raise UserError(f"arms: the first, {first}, is the baseline; put one without drawn there")
+    if "sampled" in first.split("+"):
+        raise UserError(f"arms: the first, {first}, is the baseline; put one without sampled there")
     subsets = confirmed.groupby(["count", "arm", "subset"])[[*SHOWN, "traces", "copies"]].mean()
     further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
     titles = ["images", "arm", *SHOWN.values(), *further]
@@ -123,7 +123,7 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
             others = (each["frequent_accuracy"] - base["frequent_accuracy"]).to_numpy()
             way = f"{100 * gained.mean() / left:.0f} %" if left > 0 else ""
             cells += [interval(gained), way, interval(others), worth(confirmed, arm, count)]
-            copies = each["copies"].mean() if "drawn" in arm.split("+") else np.nan
+            copies = each["copies"].mean() if "sampled" in arm.split("+") else np.nan
             lines.append(f"| {' | '.join(cells)} | {'' if np.isnan(copies) else f'{100 * copies:.1f} %'} |")
     lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | | |")
     return "\n".join(lines)

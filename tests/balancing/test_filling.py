@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.balancing.drawing import SPAN, Candidates, draw_class
+from ddpm.balancing.candidates import SPAN, Candidates, sample_class
 from ddpm.balancing.filling import Kept, Source, Tally, chosen, fill
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
@@ -59,7 +59,7 @@ def test_a_class_is_done_when_it_is_full_or_hopeless(tally: Tally, wanted: int, 
         (Tally(SPAN - 3, 0, 0, 1), 3),
     ],
 )
-def test_as_many_are_drawn_next_as_the_rate_asks_for(tally: Tally, count: int) -> None:
+def test_as_many_are_sampled_next_as_the_rate_asks_for(tally: Tally, count: int) -> None:
     assert tally.next_count(10, 100) == count
 
 
@@ -67,9 +67,9 @@ def judged(copies: str, taken: str, tally: Tally = Tally(), wanted: int = 99, tr
     """Rows as text, of candidates of which the second and the fifth are equal, and the first is kept already."""
     images = noise(len(copies), 0)
     images[4] = images[1]
-    drawn = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
+    sampled = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
     masks = (torch.tensor([each == "x" for each in text]) for text in (copies, taken))
-    rows, tally = chosen(drawn, {images[0].numpy().tobytes()}, *masks, tally, wanted, tries)
+    rows, tally = chosen(sampled, {images[0].numpy().tobytes()}, *masks, tally, wanted, tries)
     return "".join(map(str, rows.tolist())), tally
 
 
@@ -87,18 +87,18 @@ def test_no_more_are_looked_at_than_it_takes() -> None:
 
 def test_classes_are_filled_with_what_passes(source: Source) -> None:
     tally, kept = filled(source, 1, 6)
-    drawn = candidates_of(source, 1, 40)
-    rows = drawn.taken(1).nonzero().squeeze(1)[:6]
-    assert torch.equal(kept.images, drawn.images[rows])
-    assert kept.numbers.tolist() == drawn.numbers[rows].tolist()
-    assert torch.equal(kept.probability, drawn.probability[rows])
-    drawn_until = int(rows[-1]) + 1
-    assert tally == Tally(drawn_until, 0, drawn_until - 6, 6)
+    sampled = candidates_of(source, 1, 40)
+    rows = sampled.taken(1).nonzero().squeeze(1)[:6]
+    assert torch.equal(kept.images, sampled.images[rows])
+    assert kept.numbers.tolist() == sampled.numbers[rows].tolist()
+    assert torch.equal(kept.probability, sampled.probability[rows])
+    sampled_until = int(rows[-1]) + 1
+    assert tally == Tally(sampled_until, 0, sampled_until - 6, 6)
     assert filled(source, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
 
 
 def candidates_of(source: Source, label: int, count: int) -> Candidates:
-    return draw_class(source.loaded, source.classifier, source.params, label, source.seed, 0, count, CPU)
+    return sample_class(source.loaded, source.classifier, source.params, label, source.seed, 0, count, CPU)
 
 
 def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
@@ -112,34 +112,34 @@ def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
 
 
 def test_what_equals_a_training_image_is_a_copy(source: Source) -> None:
-    drawn = candidates_of(source, 1, 40)
-    rows = drawn.taken(1).nonzero().squeeze(1)
-    images = torch.cat([source.train.images, drawn.images[rows[:2]]])
+    sampled = candidates_of(source, 1, 40)
+    rows = sampled.taken(1).nonzero().squeeze(1)
+    images = torch.cat([source.train.images, sampled.images[rows[:2]]])
     memorised = Split(images, torch.cat([source.train.labels, torch.tensor([1, 1])]))
     tally, kept = filled(source._replace(train=memorised), 1, 3)
     assert tally.copies == 2
-    assert kept.numbers.tolist() == drawn.numbers[rows[2:5]].tolist()
+    assert kept.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
 
 
 def test_a_least_probability_leaves_out_more(source: Source) -> None:
-    drawn = candidates_of(source, 1, 40)
-    least = float(drawn.probability[drawn.taken(1)].median())
+    sampled = candidates_of(source, 1, 40)
+    least = float(sampled.probability[sampled.taken(1)].median())
     _, kept = filled(source._replace(least=least), 1, 5)
     assert len(kept.numbers) == 5
     assert float(kept.probability.min()) >= least
-    assert kept.numbers.tolist() == drawn.numbers[drawn.taken(1, least)][:5].tolist()
+    assert kept.numbers.tolist() == sampled.numbers[sampled.taken(1, least)][:5].tolist()
 
 
 def test_batches_decide_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     whole_tally, whole = filled(source, 1, 9)
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 4)
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 4)
     tally, kept = filled(source, 1, 9)
     assert tally == whole_tally
     assert kept.numbers.tolist() == whole.numbers.tolist()
 
 
 def test_the_set_is_as_its_tests_take_it(tmp_path: Path) -> None:
-    """Of the figs that are drawn the filter takes half, of the apples none."""
+    """Of the figs that are sampled the filter takes half, of the apples none."""
     files = written(tmp_path)
     judge = load_classifier(files.classifier)
     assert int(candidates(files.model, judge, 1, 40).taken(1).sum()) == 20

@@ -17,7 +17,7 @@ from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import guided_denoiser
+from ddpm.sampling.generation import guided_denoiser
 from ddpm.sampling.samplers import p_sample_loop
 from tests.cli.generating import CPU, call, sampler, tiny_model
 from tests.networks.random_weights import randomised
@@ -120,7 +120,7 @@ def test_early_guide_and_walk_of_a_distilled_file(guided: Path, tmp_path: Path) 
     assert distilled["schedule"] == {"timesteps": 20, "beta_start": 0.001, "beta_end": 0.5}
 
 
-def test_a_scheduler_of_diffusers_draws_with_it_what_this_library_draws(guided: Path) -> None:
+def test_a_scheduler_of_diffusers_samples_with_it_what_this_library_samples(guided: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
     loaded = load_model(guided)
     data = export.to_onnx(loaded)

@@ -34,7 +34,7 @@ def copies(count: int, noise: float = 0.02, shift: bool = True, first: int = 0) 
 
 
 def copier() -> tuple[Tensor, Tensor]:
-    """What a model draws a fifth of whose samples are copies."""
+    """What a model samples a fifth of whose samples are copies."""
     images, labels = copies(round(COPIED * len(HONEST)))
     return torch.cat([images, HONEST[len(images) :]]), torch.cat([labels, HONEST_LABELS[len(images) :]])
 

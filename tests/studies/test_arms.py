@@ -7,10 +7,10 @@ import torch
 
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
-from studies.rare_class.arms import FEW, Arm, Drawn, shares, smote
+from studies.rare_class.arms import FEW, Arm, Sampled, shares, smote
 
 TRAIN = Split(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1), torch.tensor([0, 0, 0, 1, 1, 2]))
-DRAWN = Drawn(
+SAMPLED = Sampled(
     torch.arange(10, 16, dtype=torch.uint8).view(6, 1, 1, 1),
     torch.tensor([2, 0, 1, 2, 2, 2]),
     torch.tensor([True, True, False, False, True, True]),
@@ -21,9 +21,9 @@ RARE = (1, 2)
 def test_an_arm_is_named_by_its_words_in_one_order() -> None:
     assert Arm.parse("nothing") == Arm()
     assert str(Arm()) == "nothing"
-    arm = Arm.parse("filtered+augment+drawn+oversample")
-    assert arm == Arm(oversample=True, augment=True, drawn=True, filtered=True)
-    assert str(arm) == "oversample+augment+drawn+filtered"
+    arm = Arm.parse("filtered+augment+sampled+oversample")
+    assert arm == Arm(oversample=True, augment=True, sampled=True, filtered=True)
+    assert str(arm) == "oversample+augment+sampled+filtered"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_arm_is_named_by_its_words_in_one_order() -> None:
         "nothing+augment",
         "augment+mixup+augment",
         "oversample+weights",
-        "drawn+smote",
+        "sampled+smote",
         "filtered",
         "oversample+halved",
     ],
@@ -49,32 +49,32 @@ def test_what_is_no_arm_is_refused(text: str) -> None:
     [
         ("weights+augment+mixup", [0, 1, 2, 3, 4, 5], [1 / 6] * 6),
         ("oversample", [0, 1, 2, 3, 4, 5], [1 / 9] * 3 + [1 / 6] * 2 + [1 / 3]),
-        ("drawn", [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15], [1 / 11] * 11),
-        ("drawn+filtered", [0, 1, 2, 3, 4, 5, 10, 14, 15], [1 / 9] * 9),
-        ("drawn+all+filtered", [0, 1, 2, 3, 4, 5, 10, 11, 14, 15], [1 / 10] * 10),
-        # of class 2 there are one real image and four drawn ones, of class 1 two and one
+        ("sampled", [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15], [1 / 11] * 11),
+        ("sampled+filtered", [0, 1, 2, 3, 4, 5, 10, 14, 15], [1 / 9] * 9),
+        ("sampled+all+filtered", [0, 1, 2, 3, 4, 5, 10, 11, 14, 15], [1 / 10] * 10),
+        # of class 2 there are one real image and four sampled ones, of class 1 two and one
         (
-            "oversample+drawn+halved",
+            "oversample+sampled+halved",
             [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15],
             [1 / 9] * 3 + [1 / 12] * 2 + [1 / 6, 1 / 24, 1 / 6, 1 / 24, 1 / 24, 1 / 24],
         ),
         (
-            "drawn+halved",
+            "sampled+halved",
             [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15],
             [1 / 11] * 3 + [3 / 44] * 2 + [5 / 22, 5 / 88, 3 / 22, 5 / 88, 5 / 88, 5 / 88],
         ),
-        # of class 1 the filter leaves no drawn image, so that its real ones are all of it
+        # of class 1 the filter leaves no sampled image, so that its real ones are all of it
         (
-            "oversample+drawn+filtered+halved",
+            "oversample+sampled+filtered+halved",
             [0, 1, 2, 3, 4, 5, 10, 14, 15],
             [1 / 9] * 3 + [1 / 6] * 2 + [1 / 6] + [1 / 18] * 3,
         ),
     ],
 )
 def test_the_shares_of_a_small_set(name: str, pixels: list[int], expected: list[float]) -> None:
-    pool, share = shares(TRAIN, DRAWN, RARE, Arm.parse(name), seed=0)
+    pool, share = shares(TRAIN, SAMPLED, RARE, Arm.parse(name), seed=0)
     assert pool.images.flatten().tolist() == pixels
-    both = dict(zip(range(16), [*TRAIN.labels.tolist(), 0, 0, 0, 0, *DRAWN.labels.tolist()], strict=True))
+    both = dict(zip(range(16), [*TRAIN.labels.tolist(), 0, 0, 0, 0, *SAMPLED.labels.tolist()], strict=True))
     assert pool.labels.tolist() == [both[pixel] for pixel in pixels]
     assert share.tolist() == pytest.approx(expected, abs=1e-12)
 
@@ -83,7 +83,7 @@ def test_few_are_the_first_of_each_class_after_the_filter() -> None:
     count = 3 * FEW
     labels, taken = torch.arange(count) % 2, torch.arange(count) % 3 > 0
     levels = (torch.arange(count) % 251).to(torch.uint8).view(count, 1, 1, 1)
-    images, found = Drawn(levels, labels, taken).chosen(Arm.parse("drawn+few+all+filtered"), [1])
+    images, found = Sampled(levels, labels, taken).chosen(Arm.parse("sampled+few+all+filtered"), [1])
     expected = [[each for each in range(count) if each % 2 == label and each % 3][:FEW] for label in (0, 1)]
     assert images.flatten().tolist() == [each % 251 for each in sorted(expected[0] + expected[1])]
     assert found.bincount().tolist() == [FEW, FEW]

@@ -27,7 +27,7 @@ from tests.training.trainings import RECIPE
 ROOT = Path(__file__).parents[2]
 CARD = DataCard(name="small", shape=(1, 8, 8), classes=("a", "b", "c"))
 RESULTS = Path("studies/rare_class/results/confirming")
-ARM = "oversample+drawn+filtered"
+ARM = "oversample+sampled+filtered"
 STUDY = {
     "cuts": ["8-0", "8-1"],
     "classes": ["b"],
@@ -60,7 +60,14 @@ def workspace(tmp_path: Path) -> Path:
         "train": {**RECIPE, "guide_share": 0.06, "validation": 0.1},
     }
     YAML().dump(pipeline, tmp_path / "params.yaml")
-    study = {"spare": 5, "train.images": 2000, "draw.rare": 6, "draw.steps": 2, "learn.steps": 5, "learn.channels": 2}
+    study = {
+        "spare": 5,
+        "train.images": 2000,
+        "sample.rare": 6,
+        "sample.steps": 2,
+        "learn.steps": 5,
+        "learn.channels": 2,
+    }
     edit(tmp_path, study | {f"confirming.{key}": value for key, value in STUDY.items()})
     return tmp_path
 
@@ -107,7 +114,9 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     states, before = workspace / ".resume", workspace / "before"
     study(workspace, until=lambda: any(states.glob("rare_class-*.pt")), DDPM_SAVE_SECONDS="0")
     assert not made(workspace)
-    said = study(workspace, until=lambda: len(made(workspace, ".json")) >= 4)  # model, drawn images, a row of each kind
+    said = study(
+        workspace, until=lambda: len(made(workspace, ".json")) >= 4
+    )  # model, sampled images, a row of each kind
     assert "continues where it was interrupted" in said
     finished = made(workspace)
     said = study(workspace)
@@ -119,7 +128,12 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     for row in found:
         if row["of"] in ("classifier", "oracle"):
             assert torch.tensor(row["confusion"]).sum(1).tolist() == [110] * 3
-    assert {path.name for path in (workspace / RESULTS).iterdir()} == {"rows.jsonl", "run.json", "drawn.png", "f1.png"}
+    assert {path.name for path in (workspace / RESULTS).iterdir()} == {
+        "rows.jsonl",
+        "run.json",
+        "samples.png",
+        "f1.png",
+    }
 
     # A finished study: nothing is done, whether by what was kept on the way or, in a fresh clone, by its rows alone.
     finished, written = made(workspace), (workspace / RESULTS / "rows.jsonl").stat().st_mtime_ns
@@ -144,10 +158,12 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     said = study(workspace)
     assert all(one["key"] != other["key"] for one, other in zip(rows(workspace), found, strict=True))
     assert "train" not in said
-    assert "8-1: draw" in said
+    assert "8-1: sample" in said
 
 
-def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_that_learns_or_samples_is_given_what_was_kept_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("studies.rare_class.keeping.SCRATCH", tmp_path)
     params, pipeline = load()
     small = params.confirming.model_copy(update={**STUDY, "classes": ("b",)})
@@ -158,15 +174,15 @@ def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pyte
         given.extend(each for each in arguments if isinstance(each, Processed | Split))
         return {}
 
-    for name in ("train", "draw", "compare"):
+    for name in ("train", "sample", "compare"):
         monkeypatch.setattr(module, name, told)
-    monkeypatch.setattr(module, "load_drawn", lambda path: None)
+    monkeypatch.setattr(module, "load_samples", lambda path: None)
     runtime = Runtime(torch.device("cpu"), torch.float32)
     setting = Setting(params.model_copy(update={"spare": 5}), pipeline, small, images, runtime)
     for test in ("test", "spare"):
         one = Subset(setting._replace(study=small.model_copy(update={"test": test})), "8-0")
         given.clear()
-        one.classifier(ARM, 0)  # of a model that is trained, and images that are drawn
+        one.classifier(ARM, 0)  # of a model that is trained, and images that are sampled
         kept, left_out = one.parts
         assert kept.split.labels.bincount().tolist() == [55, 8, 55]
         *learned, tested = given
@@ -178,11 +194,11 @@ def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("section", "change", "named"),
     [
-        ("draw", {"seed": 1}, ["draw.seed"] * 3),
-        ("draw", {"steps": 1001}, ["draw.steps"]),
+        ("sample", {"seed": 1}, ["sample.seed"] * 3),
+        ("sample", {"steps": 1001}, ["sample.steps"]),
         ("fashion", {"picture": "50-7"}, ["fashion.picture"]),
         ("pipeline.train", {"classes": (7,)}, ["params.yaml: train.classes"]),
-        ("pipeline.train", {"guide_share": 0.0}, ["draw.guidance"]),
+        ("pipeline.train", {"guide_share": 0.0}, ["sample.guidance"]),
         ("pipeline.model", {"class_conditional": False}, ["params.yaml: model.class_conditional"]),
     ],
 )

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.balancing.candidates import SPAN, Candidates, sample_class
 from ddpm.balancing.copies import threshold
-from ddpm.balancing.drawing import SPAN, Candidates, draw_class
 from ddpm.classifier.model import Classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.sampling.drawing import sample_batch
+from ddpm.sampling.generation import sample_batch_size
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.copying import nearest_neighbours
 
@@ -60,7 +60,7 @@ class Tally(NamedTuple):
 class Kept(NamedTuple):
     """Samples that are kept, in order of their numbers within each class.
 
-    images: uint8 (N, C, H, W). numbers: see `drawing.SPAN` (N,). probability: of their class, by the filter (N,).
+    images: uint8 (N, C, H, W). numbers: see `candidates.SPAN` (N,). probability: of their class, by the filter (N,).
     nearest: the index of the nearest training image of the class (N,). distance: to this image (N,).
     """
 
@@ -87,21 +87,21 @@ def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]
     own = (source.train.labels == label).nonzero().squeeze(1)
     known = source.train.images[own]
     limit = threshold(source.fresh.images[source.fresh.labels == label], known)
-    most = sample_batch(loaded, runtime)
+    most = sample_batch_size(loaded, runtime)
     tally, seen = Tally(), set[bytes]()
     while not tally.done(wanted, source.tries):
         count = tally.next_count(wanted, most)
-        drawn = draw_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
-        near = nearest_neighbours(drawn.images, known)
+        candidates = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
+        near = nearest_neighbours(candidates.images, known)
         copies = (near.distance < limit) | (near.distance == 0)
-        taken = drawn.taken(label, source.least)
-        rows, tally = chosen(drawn, seen, copies, taken, tally, wanted, source.tries)
-        kept = Kept(drawn.images, drawn.numbers, drawn.probability, own[near.nearest], near.distance)
+        taken = candidates.taken(label, source.least)
+        rows, tally = chosen(candidates, seen, copies, taken, tally, wanted, source.tries)
+        kept = Kept(candidates.images, candidates.numbers, candidates.probability, own[near.nearest], near.distance)
         yield tally, Kept(*(value[rows] for value in kept))
 
 
 def chosen(
-    drawn: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
+    candidates: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
 ) -> tuple[Tensor, Tally]:
     """Return the rows of the kept candidates, and the tally of those examined.
 
@@ -112,7 +112,7 @@ def chosen(
         copies, taken: which candidates copy training images, and which the filter accepts for the class (N,).
     """
     rows = []
-    for row, image in enumerate(drawn.images):
+    for row, image in enumerate(candidates.images):
         if tally.done(wanted, tries):
             break
         content = image.numpy().tobytes()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.filling import Kept
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
@@ -76,8 +76,8 @@ def rows(contents: Contents) -> Iterator[Row]:
     labels, seed = contents.kept.numbers // SPAN, contents.settings["seed"]
     for label, name in enumerate(contents.card.classes):
         real = (contents.train.labels == label).nonzero().squeeze(1)
-        drawn = (labels == label).nonzero().squeeze(1)
-        order = torch.randperm(len(real) + len(drawn), generator=generator(seed, "balance", label))
+        sampled = (labels == label).nonzero().squeeze(1)
+        order = torch.randperm(len(real) + len(sampled), generator=generator(seed, "balance", label))
         files = [f"train/{name}/{place:06d}.png" for place in order.argsort().tolist()]
         file_of = dict(zip(real.tolist(), files, strict=False))
         for place, index in enumerate(order.tolist()):
@@ -85,16 +85,16 @@ def rows(contents: Contents) -> Iterator[Row]:
             if index < len(real):
                 yield contents.train.images[real[index]], (file, name, "real", *[""] * 6)
             else:
-                yield _drawn(contents, int(drawn[index - len(real)]), file, name, file_of)
+                yield _sampled(contents, int(sampled[index - len(real)]), file, name, file_of)
         for place, index in enumerate((contents.test.labels == label).nonzero().squeeze(1).tolist()):
             facts = (f"test/{name}/{place:06d}.png", name, "real", *[""] * 6)
             yield contents.test.images[index], facts
 
 
-def _drawn(contents: Contents, index: int, file: str, name: str, file_of: dict[int, str]) -> Row:
+def _sampled(contents: Contents, index: int, file: str, name: str, file_of: dict[int, str]) -> Row:
     kept = contents.kept
     probability, distance = (f"{float(value[index]):.6f}" for value in (kept.probability, kept.distance))
     number, nearest = int(kept.numbers[index]), file_of[int(kept.nearest[index])]
     seed, model = contents.settings["seed"], contents.settings["sha256"]["model"]
-    facts = (file, name, "drawn", seed, number, probability, nearest, distance, model)
+    facts = (file, name, "sampled", seed, number, probability, nearest, distance, model)
     return kept.images[index], facts

@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from pydantic import Field
 
+from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
-from ddpm.balancing.drawing import SPAN
 from ddpm.balancing.filling import Kept, Source, Tally, fill, none_kept
 from ddpm.balancing.folder import Contents, whole, write_folder
 from ddpm.classifier.model import load_classifier
@@ -19,7 +19,7 @@ from ddpm.images.splits import Processed, load_split
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, progress, shown
 from ddpm.pipeline.process import sha256
-from ddpm.sampling.drawing import check_sampler
+from ddpm.sampling.generation import check_sampler
 
 
 class Job(NamedTuple):
@@ -74,7 +74,7 @@ class Balance(Options):
         check_free(self.out)
         job = self._prepared(start())
         with whole(self.out) as folder:
-            kept, tallies = _draw(job)
+            kept, tallies = _sample(job)
             contents = Contents(job.train.card, job.train.split, job.test.split, kept, job.settings)
             total = len(kept.numbers) + sum(len(each.split.labels) for each in (job.train, job.test))
             with progress(write_folder(folder, contents), desc="write", total=total, unit="img") as bar:
@@ -108,7 +108,7 @@ class Balance(Options):
         return Job(train, test, source, wanted, settings)
 
 
-def _draw(job: Job) -> tuple[Kept, dict[int, Tally]]:
+def _sample(job: Job) -> tuple[Kept, dict[int, Tally]]:
     """Sample the images; return them, and the tallies by label."""
     parts, tallies = [none_kept(job.train.card.shape)], dict[int, Tally]()
     with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
@@ -129,5 +129,5 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
         table.append([shown(name, 100), count, tally.kept, tally.candidates, tally.filtered, tally.copies])
         if tally.kept < (wanted := job.wanted.get(label, 0)):
             warn(f"class {shown(name, 100)}: only {tally.kept} of {wanted} images; a better model may give more")
-    columns = ["class", "real", "drawn", "candidates", "filtered out", "copies"]
+    columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
