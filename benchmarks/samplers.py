@@ -102,9 +102,9 @@ def main() -> None:
         if setting in REAL:
             images, labels = judge.real(setting.noise, args.count)
         else:
-            source = load_model(model, runtime.device)
-            images = sample(source, setting, args.count, runtime)
-            labels = sample_labels(source.card, setting.params(), SEED, range(args.count))
+            sampled = load_model(model, runtime.device)
+            images = sample(sampled, setting, args.count, runtime)
+            labels = sample_labels(sampled.card, setting.params(), SEED, range(args.count))
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
         row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | judge.others(images, labels) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])

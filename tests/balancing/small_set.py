@@ -30,8 +30,8 @@ class Files(NamedTuple):
 
 def noise(count: int, seed: int, card: DataCard = FRUITS) -> Tensor:
     """uint8 images (count, C, H, W), no two equal, and nearer to each other than to what a random model samples."""
-    source = torch.Generator().manual_seed(seed)
-    return torch.randint(118, 139, (count, *card.shape), generator=source, dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(118, 139, (count, *card.shape), generator=rng, dtype=torch.uint8)
 
 
 def labels_of(counts: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddpm.balancing.candidates import SPAN, Candidates, sample_class
-from ddpm.balancing.filling import Kept, Source, Tally, chosen, fill
+from ddpm.balancing.filling import FillInputs, Kept, Tally, chosen, fill
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
@@ -16,16 +16,16 @@ from tests.cli.generating import CPU, sampler
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     files = written(tmp_path_factory.mktemp("set"))
     loaded, judge = load_model(files.model), load_classifier(files.classifier)
     params = sampler(steps=2, spacing=None)
-    return Source(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
+    return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
 
 
-def filled(source: Source, label: int, wanted: int) -> tuple[Tally, Kept]:
+def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Kept]:
     """The last tally, and all that is kept."""
-    tallies, parts = zip(*fill(source, label, wanted), strict=True)
+    tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
     return tallies[-1], Kept(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -85,55 +85,55 @@ def test_no_more_are_looked_at_than_it_takes() -> None:
     assert judged("------", "------", before, wanted=2, tries=5) == ("", Tally(10, 8, 1, 1))
 
 
-def test_classes_are_filled_with_what_passes(source: Source) -> None:
-    tally, kept = filled(source, 1, 6)
-    sampled = candidates_of(source, 1, 40)
+def test_classes_are_filled_with_what_passes(inputs: FillInputs) -> None:
+    tally, kept = filled(inputs, 1, 6)
+    sampled = candidates_of(inputs, 1, 40)
     rows = sampled.taken(1).nonzero().squeeze(1)[:6]
     assert torch.equal(kept.images, sampled.images[rows])
     assert kept.numbers.tolist() == sampled.numbers[rows].tolist()
     assert torch.equal(kept.probability, sampled.probability[rows])
     sampled_until = int(rows[-1]) + 1
     assert tally == Tally(sampled_until, 0, sampled_until - 6, 6)
-    assert filled(source, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
+    assert filled(inputs, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
 
 
-def candidates_of(source: Source, label: int, count: int) -> Candidates:
-    return sample_class(source.loaded, source.classifier, source.params, label, source.seed, 0, count, CPU)
+def candidates_of(inputs: FillInputs, label: int, count: int) -> Candidates:
+    return sample_class(inputs.loaded, inputs.classifier, inputs.params, label, inputs.seed, 0, count, CPU)
 
 
-def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
-    _, kept = filled(source, 1, 4)
-    assert source.train.labels[kept.nearest].tolist() == [1] * 4
-    values = source.train.images[source.train.labels == 1].double() / 127.5 - 1
+def test_the_nearest_training_image_is_of_the_class(inputs: FillInputs) -> None:
+    _, kept = filled(inputs, 1, 4)
+    assert inputs.train.labels[kept.nearest].tolist() == [1] * 4
+    values = inputs.train.images[inputs.train.labels == 1].double() / 127.5 - 1
     for image, nearest, distance in zip(kept.images, kept.nearest, kept.distance, strict=True):
         distances = (image.double() / 127.5 - 1 - values).square().mean((1, 2, 3)).sqrt()
         assert float(distance) == pytest.approx(float(distances.min()), rel=1e-5)
-        assert torch.equal(source.train.images[nearest].double() / 127.5 - 1, values[distances.argmin()])
+        assert torch.equal(inputs.train.images[nearest].double() / 127.5 - 1, values[distances.argmin()])
 
 
-def test_what_equals_a_training_image_is_a_copy(source: Source) -> None:
-    sampled = candidates_of(source, 1, 40)
+def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
+    sampled = candidates_of(inputs, 1, 40)
     rows = sampled.taken(1).nonzero().squeeze(1)
-    images = torch.cat([source.train.images, sampled.images[rows[:2]]])
-    memorised = Split(images, torch.cat([source.train.labels, torch.tensor([1, 1])]))
-    tally, kept = filled(source._replace(train=memorised), 1, 3)
+    images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
+    memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
+    tally, kept = filled(inputs._replace(train=memorised), 1, 3)
     assert tally.copies == 2
     assert kept.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
 
 
-def test_a_least_probability_leaves_out_more(source: Source) -> None:
-    sampled = candidates_of(source, 1, 40)
+def test_a_least_probability_leaves_out_more(inputs: FillInputs) -> None:
+    sampled = candidates_of(inputs, 1, 40)
     least = float(sampled.probability[sampled.taken(1)].median())
-    _, kept = filled(source._replace(least=least), 1, 5)
+    _, kept = filled(inputs._replace(least=least), 1, 5)
     assert len(kept.numbers) == 5
     assert float(kept.probability.min()) >= least
     assert kept.numbers.tolist() == sampled.numbers[sampled.taken(1, least)][:5].tolist()
 
 
-def test_batches_decide_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole_tally, whole = filled(source, 1, 9)
+def test_batches_decide_nothing(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_tally, whole = filled(inputs, 1, 9)
     monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 4)
-    tally, kept = filled(source, 1, 9)
+    tally, kept = filled(inputs, 1, 9)
     assert tally == whole_tally
     assert kept.numbers.tolist() == whole.numbers.tolist()
 

@@ -60,8 +60,8 @@ def difference(data: bytes, loaded: LoadedModel, network: UNet | None = None) ->
     """The largest between the file's noise and the denoiser's, over batches of one and of three images."""
     ran, largest, denoiser = session(data), 0.0, loaded.denoiser(CPU, network)
     for batch in (1, 3):
-        source = torch.Generator().manual_seed(batch)
-        inputs = {"x_t": torch.randn(batch, *loaded.card.data.shape, generator=source), "t": torch.arange(batch) * 9}
+        rng = torch.Generator().manual_seed(batch)
+        inputs = {"x_t": torch.randn(batch, *loaded.card.data.shape, generator=rng), "t": torch.arange(batch) * 9}
         if loaded.network.label:
             inputs["label"] = torch.tensor([-1, 2, 0])[-batch:]
         with torch.inference_mode():

@@ -67,16 +67,16 @@ def new_distillation(
 
 def gaussian(mean: float, deviation: float, evaluations: int, count: int = 4000, **changes: Any) -> Distillation:
     """Of images whose pixels are sampled from N(mean, deviation^2), with their exact denoiser as the teacher."""
-    source = torch.Generator().manual_seed(0)
-    images = to_uint8(mean + deviation * torch.randn(count, 1, 4, 4, generator=source))
+    rng = torch.Generator().manual_seed(0)
+    images = to_uint8(mean + deviation * torch.randn(count, 1, 4, 4, generator=rng))
     labels = torch.zeros(count).long()
     return new_distillation(evaluations, Affine(mean, deviation), of=Split(images, labels), **changes)
 
 
 def sampled(found: Distillation, count: int = 4000) -> Tensor:
     """What the student samples, by the ancestral process over its timesteps."""
-    source = torch.Generator().manual_seed(1)
-    x_t = torch.randn(count, 1, 4, 4, generator=source)
+    rng = torch.Generator().manual_seed(1)
+    x_t = torch.randn(count, 1, 4, 4, generator=rng)
     schedule = SCHEDULE.to(CPU.device)
     with torch.inference_mode():
         for t, s in zip(found.timesteps, [*found.timesteps[1:], None], strict=True):
@@ -84,7 +84,7 @@ def sampled(found: Distillation, count: int = 4000) -> Tensor:
             estimate = found.student(x_t, times, times).x_start
             if s is None:
                 return estimate
-            noise = torch.randn(x_t.shape, generator=source)
+            noise = torch.randn(x_t.shape, generator=rng)
             x_t = schedule.q_between(estimate, x_t, torch.full((count,), s), times, noise)
     raise AssertionError
 
@@ -113,10 +113,10 @@ def test_a_single_point_is_a_fixed_point(evaluations: int) -> None:
 
 def test_the_auxiliary_model_learns_by_the_error_of_v() -> None:
     found = gaussian(0.2, 0.3, 2)
-    source = found._source("auxiliary")
-    batch = found._batch(source)
+    rng = found._rng("auxiliary")
+    batch = found._batch(rng)
     with torch.no_grad():
-        x_start, x_s = found._student_sample(batch, source)
+        x_start, x_s = found._student_sample(batch, rng)
         estimate = found.auxiliary(x_s, batch.s, batch.labels).x_start
     signal = SCHEDULE.alphas_cumprod[batch.s].float().view(-1, 1, 1, 1)
     v, pred_v = ((signal.sqrt() * x_s - each) / (1 - signal).sqrt() for each in (x_start, estimate))

@@ -47,9 +47,9 @@ def fake_denoise(x_t: Tensor, t: int) -> Tensor:
 
 
 def normals(seed: int = 0) -> Iterator[Tensor]:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     while True:
-        yield torch.randn(SHAPE, generator=source, dtype=torch.float64)
+        yield torch.randn(SHAPE, generator=rng, dtype=torch.float64)
 
 
 def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:

@@ -11,9 +11,9 @@ from ddpm.scoring.scores import FrechetDistance, KernelDistances, frechet_distan
 
 def features(count: int, seed: int, width: int = 6) -> Tensor:
     """Correlated features of different scales, with a mean that is not zero."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     mixing = torch.randn(width, width, generator=torch.Generator().manual_seed(99))
-    return torch.randn(count, width, generator=source) @ mixing + torch.arange(width) / 2
+    return torch.randn(count, width, generator=rng) @ mixing + torch.arange(width) / 2
 
 
 def frechet_closed_form(real: Tensor, samples: Tensor) -> float:

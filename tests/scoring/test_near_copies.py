@@ -90,9 +90,9 @@ def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
 
 @pytest.mark.parametrize("count", [100, 1000])
 def test_the_threshold_is_passed_by_one_percent_for_any_number_of_fresh_images(count: int) -> None:
-    source, shares = torch.Generator().manual_seed(0), []
+    rng, shares = torch.Generator().manual_seed(0), []
     for _ in range(400):
-        sets = (torch.rand(2, size, generator=source) + 0.3 for size in (1000, count))  # far from zero: no twins
+        sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, count))  # far from zero: no twins
         found = near_copies(*(Nearness(*each, torch.zeros(each.shape[1])) for each in sets))
         shares.append([found.distance, found.ratio])
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.

@@ -130,9 +130,9 @@ def test_the_confusion_has_true_classes_in_rows_and_found_in_columns() -> None:
 
 
 def test_measures_are_those_of_scikit_learn() -> None:
-    source = torch.Generator().manual_seed(0)
-    true = torch.randint(10, (200,), generator=source)
-    found = torch.where(torch.rand(200, generator=source) < 0.6, true, true.flip(0))
+    rng = torch.Generator().manual_seed(0)
+    true = torch.randint(10, (200,), generator=rng)
+    found = torch.where(torch.rand(200, generator=rng) < 0.6, true, true.flip(0))
     found[found == 4] = 7  # one is never found
     rare = [1, 4, 9]
     seen = measures(torch.from_numpy(metrics.confusion_matrix(true, found, labels=range(10))), rare)
@@ -161,10 +161,10 @@ def test_traces_are_sampled_images_of_frequent_classes_that_pass_for_rare_ones()
 
 
 def test_copies_are_counted_among_what_the_arm_learns_of_rare_classes() -> None:
-    source = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
 
     def noise(count: int) -> Tensor:
-        return torch.randint(0, 256, (count, *FRUITS.shape), generator=source, dtype=torch.uint8)
+        return torch.randint(0, 256, (count, *FRUITS.shape), generator=rng, dtype=torch.uint8)
 
     train, test = (processed(Split(noise(count), torch.full((count,), 2))) for count in (10, 200))
     shown = torch.cat([train.split.images[:3], noise(5)])  # three copies, of which the filter takes two

@@ -19,7 +19,7 @@ from ddpm.scoring.copying import nearest_neighbours
 HOPELESS = 500  # candidates after which a class may be given up; fewer if fewer images are wanted
 
 
-class Source(NamedTuple):
+class FillInputs(NamedTuple):
     """The model and settings that generate candidates, and everything that judges them.
 
     fresh: test images; none of them is a copy. least: the least probability that the classifier must give the class.
@@ -77,25 +77,25 @@ def none_kept(shape: tuple[int, int, int]) -> Kept:
     return Kept(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
 
 
-def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]]:
+def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, Kept]]:
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     Raises:
         UserError: the model cannot sample the class, or not with these params.
     """
-    loaded, classifier, params, seed, runtime = source[:5]
-    own = (source.train.labels == label).nonzero().squeeze(1)
-    known = source.train.images[own]
-    limit = threshold(source.fresh.images[source.fresh.labels == label], known)
+    loaded, classifier, params, seed, runtime = inputs[:5]
+    own = (inputs.train.labels == label).nonzero().squeeze(1)
+    known = inputs.train.images[own]
+    limit = threshold(inputs.fresh.images[inputs.fresh.labels == label], known)
     most = sample_batch_size(loaded, runtime)
     tally, seen = Tally(), set[bytes]()
-    while not tally.done(wanted, source.tries):
+    while not tally.done(wanted, inputs.tries):
         count = tally.next_count(wanted, most)
         candidates = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
         near = nearest_neighbours(candidates.images, known)
         copies = (near.distance < limit) | (near.distance == 0)
-        taken = candidates.taken(label, source.least)
-        rows, tally = chosen(candidates, seen, copies, taken, tally, wanted, source.tries)
+        taken = candidates.taken(label, inputs.least)
+        rows, tally = chosen(candidates, seen, copies, taken, tally, wanted, inputs.tries)
         kept = Kept(candidates.images, candidates.numbers, candidates.probability, own[near.nearest], near.distance)
         yield tally, Kept(*(value[rows] for value in kept))
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
-from ddpm.balancing.filling import Kept, Source, Tally, fill, none_kept
+from ddpm.balancing.filling import FillInputs, Kept, Tally, fill, none_kept
 from ddpm.balancing.folder import Contents, whole, write_folder
 from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
     train: Processed
     test: Processed
-    source: Source
+    inputs: FillInputs
     wanted: dict[int, int]
     settings: dict[str, Any]
 
@@ -104,8 +104,8 @@ class Balance(Options):
             "sampler": params.model_dump(mode="json", exclude={"classes"}),
         }
         judged = self.least_probability, self.most_tries
-        source = Source(loaded, classifier, params, self.seed, runtime, train.split, test.split, *judged)
-        return Job(train, test, source, wanted, settings)
+        inputs = FillInputs(loaded, classifier, params, self.seed, runtime, train.split, test.split, *judged)
+        return Job(train, test, inputs, wanted, settings)
 
 
 def _sample(job: Job) -> tuple[Kept, dict[int, Tally]]:
@@ -113,7 +113,7 @@ def _sample(job: Job) -> tuple[Kept, dict[int, Tally]]:
     parts, tallies = [none_kept(job.train.card.shape)], dict[int, Tally]()
     with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
         for label, wanted in job.wanted.items():
-            for tally, kept in fill(job.source, label, wanted):
+            for tally, kept in fill(job.inputs, label, wanted):
                 parts.append(kept)
                 tallies[label] = tally
                 bar.update(len(kept.numbers))
