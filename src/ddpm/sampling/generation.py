@@ -64,6 +64,8 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
         return denoise
 
     denoise = bound(loaded.network, labels)
+    if params.guidance == 1:
+        return denoise
     if params.guide == "autoguidance":
         guide = bound(loaded.guide or loaded.network, labels)
     else:
