@@ -52,7 +52,7 @@ NOISES = {
 }
 OWN = "own"  # of a distilled model
 INTERVAL = (-4.0, 2.0)
-SPACINGS = ("trailing", "log_snr", "power", "linspace", "leading")
+SPACINGS = ("trailing", "log_snr", "power")
 KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "guidance", "count"]
 
 
@@ -121,7 +121,7 @@ def settings(args: argparse.Namespace) -> Iterator[Setting]:
     each = itertools.product(args.evaluations, args.sampler, args.spacing, args.clip, args.guidance)
     for steps, sampler, spacing, clip, guidance in each:
         for noise in NOISES.get(sampler, ["eta 0.0"]):
-            foreign = sampler in SCHEDULERS and (spacing in {"log_snr", "power"} or steps < 2 or guidance != "none")
+            foreign = sampler in SCHEDULERS and (spacing != "trailing" or steps < 2 or guidance != "none")
             if noise in args.noise and not foreign:
                 yield Setting(sampler, noise, spacing, clip, steps, guidance)
 
