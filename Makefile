@@ -38,7 +38,7 @@ report: .venv/.with-report ## write one page of a run, build/report.html: make r
 card: .venv/.with-report ## write a model card beside the model, models/README.md
 	@python -m scripts.report --card -- "$$REV"
 
-demo: .venv/.with-export ## build the page that draws in a browser, and serve it on this machine: make demo
+demo: .venv/.with-export ## build the page that samples in a browser, and serve it on this machine: make demo
 	@python -m scripts.demo
 
 site: .venv/.with-docs ## write the site of README, docs and the walk, whose chapters run: build/site/index.html
@@ -62,7 +62,7 @@ fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", 
 		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30 \
 		'sample.population.guidance_interval=[-4.0,6.0]'
 
-distilled: env ## distil the model to STEPS evaluations, and keep what it draws in results/distilled-STEPS: make distilled STEPS=4
+distilled: env ## distil the model to STEPS evaluations, and keep what it samples in results/distilled-STEPS: make distilled STEPS=4
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1

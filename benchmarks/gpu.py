@@ -121,15 +121,15 @@ def gradients(name: str, params: Params, runtime: Runtime) -> Iterator[Row]:
 
 def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     """Return the gradient of every weight, on the CPU, for one batch of fixed weights, images, t and noise."""
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     count, schedule = params.train.batch_size, NoiseSchedule(params.schedule)
     network = new_network(params.model, NOISE, params.schedule)
     for weight in network.parameters():
-        weight.data += KICK * torch.randn(weight.shape, generator=generator)
-    images = torch.randint(256, (count, *NOISE.shape), generator=generator, dtype=torch.uint8)
+        weight.data += KICK * torch.randn(weight.shape, generator=rng)
+    images = torch.randint(256, (count, *NOISE.shape), generator=rng, dtype=torch.uint8)
     labels, t = torch.arange(count) % len(NOISE.classes), torch.linspace(0, schedule.timesteps - 1, count).long()
-    noise = torch.randn(count, *NOISE.shape, generator=generator)
+    noise = torch.randn(count, *NOISE.shape, generator=rng)
     network = to_device(network, runtime.device).train()
     loss = DenoisingLoss(schedule, NOISE.shape, params.train.loss, runtime)
     denoiser = Denoiser(compiled(network), schedule, params.model.prediction, runtime)
@@ -194,8 +194,8 @@ def samples(params: Params, count: int, runtime: Runtime) -> Row:
     loaded, sampler = untrained(params, runtime), load_params(AllParams).sample.population
 
     def sample() -> None:
-        for indices in batches(0, count, sample_batch(loaded, runtime)):
-            *_, last = draw_batch(loaded, sampler, 0, indices, runtime)
+        for indices in batches(0, count, sample_batch_size(loaded, runtime)):
+            *_, last = sample_batch(loaded, sampler, 0, indices, runtime)
             to_uint8(last.x_prev).cpu()
 
     sample()

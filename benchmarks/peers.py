@@ -24,7 +24,7 @@ class Peer(NamedTuple):
     network: nn.Module
     inputs: tuple[Any, ...]
     steps: Iterator[Any]
-    draw: Callable[[int], Tensor]
+    sample: Callable[[int], Tensor]
 
 
 def diffusers(device: torch.device, pictures: Tensor) -> Peer:
@@ -43,13 +43,13 @@ def diffusers(device: torch.device, pictures: Tensor) -> Peer:
     network.to(device)
     steps = plain_loop(network, lambda x_t, t: network(x_t, t, return_dict=False)[0], BATCH, pictures)
 
-    def draw(count: int) -> Tensor:
+    def sample(count: int) -> Tensor:
         pipeline: Any = DDIMPipeline(network.eval(), DDIMScheduler(num_train_timesteps=TIMESTEPS))
         pipeline.set_progress_bar_config(disable=True)
         images = pipeline(count, num_inference_steps=EVALUATIONS, output_type="np").images
         return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
-    return Peer("diffusers' UNet2DModel", network, (some(pictures, BATCH), timesteps(device)), steps, draw)
+    return Peer("diffusers' UNet2DModel", network, (some(pictures, BATCH), timesteps(device)), steps, sample)
 
 
 def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
@@ -70,12 +70,12 @@ def denoising_diffusion_pytorch(device: torch.device, pictures: Tensor) -> Peer:
             optimizer.zero_grad()
             yield loss.item()
 
-    def draw(count: int) -> Tensor:
+    def sample(count: int) -> Tensor:
         network.eval()
         return diffusion.sample(batch_size=count) * 2 - 1
 
     inputs = (some(pictures, BATCH), timesteps(device))
-    return Peer("denoising-diffusion-pytorch's Unet", network, inputs, steps(), draw)
+    return Peer("denoising-diffusion-pytorch's Unet", network, inputs, steps(), sample)
 
 
 def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
@@ -94,13 +94,13 @@ def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
         for state in training_loop(loader, network, schedule, accelerator, epochs=TIMESTEPS, lr=7e-4):
             yield state.loss.item()
 
-    def draw(count: int) -> Tensor:
+    def sample(count: int) -> Tensor:
         sigmas = schedule.sample_sigmas(EVALUATIONS)
         *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
         return last.clamp(-1, 1)
 
     inputs = (some(pictures, BATCH), torch.ones(BATCH, 1, 1, 1, device=device))
-    return Peer("smalldiffusion's Unet", network, inputs, steps(), draw)
+    return Peer("smalldiffusion's Unet", network, inputs, steps(), sample)
 
 
 def plain_loop(

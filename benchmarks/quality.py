@@ -24,7 +24,7 @@ from benchmarks.peers import EVALUATIONS, PEERS, Peer, peers
 from benchmarks.recipe import images_per_second
 from benchmarks.samplers import SEED, Judge, channels_first, picture_rows
 from benchmarks.trainings import WITHOUT_END, left_by
-from ddpm.cli.generate import draw_images
+from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
 from ddpm.images.pixels import to_float, to_uint8
 from ddpm.images.splits import Processed, load_split
@@ -83,7 +83,7 @@ def contestants(
         for before, now in itertools.pairwise([0.0, *minutes]):
             seen += learn(peer, now - before)
             with torch.inference_mode():
-                images = torch.cat([peer.draw(len(part)) for part in torch.arange(count).split(TOGETHER)])
+                images = torch.cat([peer.sample(len(part)) for part in torch.arange(count).split(TOGETHER)])
             yield Learned(peer.name, size(peer.network), now, seen, EVALUATIONS), to_uint8(images.cpu())
 
 
@@ -98,9 +98,9 @@ def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -
         pass
     loaded = left_by(training, setup, params.schedule)
     sampler = params.sample.population
-    drawn = torch.cat([images for _, images in draw_images(loaded, sampler, SEED, range(count), runtime)])
+    samples = torch.cat([images for _, images in sample_images(loaded, sampler, SEED, range(count), runtime)])
     seen = training.total_steps * setup.train.batch_size
-    return Learned("the default", size(training.model), minutes, seen, sampler.steps), channels_first(drawn)
+    return Learned("the default", size(training.model), minutes, seen, sampler.steps), channels_first(samples)
 
 
 def learn(peer: Peer, minutes: float) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.arguments import at_least
 from ddpm.classifier.model import NAMES, Classifier, features_and_logits, load_classifier
-from ddpm.cli.generate import draw_images
+from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import ImageNoise, generator
 from ddpm.diffusion.schedule import ScheduleParams
@@ -34,14 +34,14 @@ from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.pictures.figures import tile, to_png
 from ddpm.pipeline.console import run
 from ddpm.pipeline.files import write_whole
-from ddpm.sampling.drawing import batches, draw_labels, guided_denoiser, sample_batch
+from ddpm.sampling.generation import batches, guided_denoiser, sample_batch_size, sample_labels
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.scores import frechet_distance
 
 MODELS = Path("models")
 MODEL = MODELS / "ddpm.safetensors"
-CODE = [Path("src/ddpm/sampling/samplers.py"), Path("src/ddpm/sampling/drawing.py")]
+CODE = [Path("src/ddpm/sampling/samplers.py"), Path("src/ddpm/sampling/generation.py")]
 PROCESSED = Path("data/processed")
 OUT = Path("docs/samplers")
 SEED = 2  # differs from the gallery's and the population's
@@ -52,7 +52,7 @@ NOISES = {
 }
 OWN = "own"  # of a distilled model
 INTERVAL = (-4.0, 2.0)
-SPACINGS = ("trailing", "log_snr", "power", "linspace", "leading")
+SPACINGS = ("trailing", "log_snr", "power")
 KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "guidance", "count"]
 
 
@@ -102,9 +102,9 @@ def main() -> None:
         if setting in REAL:
             images, labels = judge.real(setting.noise, args.count)
         else:
-            source = load_model(model, runtime.device)
-            images = draw(source, setting, args.count, runtime)
-            labels = draw_labels(source.card, setting.params(), SEED, range(args.count))
+            sampled = load_model(model, runtime.device)
+            images = sample(sampled, setting, args.count, runtime)
+            labels = sample_labels(sampled.card, setting.params(), SEED, range(args.count))
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
         row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | judge.others(images, labels) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])
@@ -121,7 +121,7 @@ def settings(args: argparse.Namespace) -> Iterator[Setting]:
     each = itertools.product(args.evaluations, args.sampler, args.spacing, args.clip, args.guidance)
     for steps, sampler, spacing, clip, guidance in each:
         for noise in NOISES.get(sampler, ["eta 0.0"]):
-            foreign = sampler in SCHEDULERS and (spacing in {"log_snr", "power"} or steps < 2 or guidance != "none")
+            foreign = sampler in SCHEDULERS and (spacing != "trailing" or steps < 2 or guidance != "none")
             if noise in args.noise and not foreign:
                 yield Setting(sampler, noise, spacing, clip, steps, guidance)
 
@@ -136,24 +136,24 @@ def distilled(steps: int) -> Path:
     return MODELS / f"distilled-{steps}.safetensors"
 
 
-def draw(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
+def sample(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) -> Tensor:
     """Sample images as they would be written, uint8 (count, C, H, W)."""
     if setting.sampler in SCHEDULERS:
-        return torch.cat([*draw_by_diffusers(loaded, setting, range(count), runtime)])
-    drawn = draw_images(loaded, setting.params(), SEED, range(count), runtime)
-    return channels_first(torch.cat([images for _, images in drawn]))
+        return torch.cat([*sample_by_diffusers(loaded, setting, range(count), runtime)])
+    batches_of = sample_images(loaded, setting.params(), SEED, range(count), runtime)
+    return channels_first(torch.cat([images for _, images in batches_of]))
 
 
 def channels_first(images: Tensor) -> Tensor:
-    """Turn images (N, H, W) or (N, H, W, 3) of `draw_images` into (N, C, H, W)."""
+    """Turn images (N, H, W) or (N, H, W, 3) of `sample_images` into (N, C, H, W)."""
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
-def draw_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, runtime: Runtime) -> Iterator[Tensor]:
+def sample_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, runtime: Runtime) -> Iterator[Tensor]:
     """Yield batches of images, uint8 (B, C, H, W), by a solver of diffusers, from the same x_T and labels as ours."""
     params = Setting("ddim", "eta 0.0", "trailing", True, 1).params()  # for the labels
-    for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
-        denoise = guided_denoiser(loaded, draw_labels(loaded.card, params, SEED, indices), params, runtime)
+    for indices in batches(numbers.start, len(numbers), sample_batch_size(loaded, runtime)):
+        denoise = guided_denoiser(loaded, sample_labels(loaded.card, params, SEED, indices), params, runtime)
         alphas_cumprod = loaded.schedule.alphas_cumprod.tolist()
         scheduler = SCHEDULERS[setting.sampler](loaded.schedule.params, setting)
         x_t = ImageNoise(SEED, indices, loaded.card.data.shape, runtime.device)() * scheduler.init_noise_sigma
@@ -264,11 +264,11 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
 def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes:
     """Draw a row of images for each of PICTURED and for the distilled models, all from the same x_T."""
     own = [(ours(steps), load_model(distilled(steps), runtime.device)) for steps in few]
-    drawn = [*((setting, loaded) for setting in PICTURED), *own]
+    pictured = [*((setting, loaded) for setting in PICTURED), *own]
     rows = {}
-    for setting, model in drawn:
+    for setting, model in pictured:
         name = "distilled" if setting.spacing == OWN else setting.sampler
-        rows[f"{name}, {setting.guidance}\n{setting.evaluations}"] = draw(model, setting, COLUMNS, runtime)
+        rows[f"{name}, {setting.guidance}\n{setting.evaluations}"] = sample(model, setting, COLUMNS, runtime)
     return to_png(picture_rows(rows))
 
 

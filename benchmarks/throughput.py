@@ -24,7 +24,7 @@ from ddpm.compute.device import Runtime, start
 from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.params import load_params
-from ddpm.sampling.drawing import draw_batch, sample_batch
+from ddpm.sampling.generation import sample_batch, sample_batch_size
 from scripts.check_params import AllParams
 from stages.train import Params
 
@@ -136,9 +136,9 @@ def samplings(runtime: Runtime) -> Iterator[Contestant]:
 
     def sampled(batch: int) -> Iterator[Any]:
         while True:
-            yield from draw_batch(loaded, sampler, 0, range(batch), runtime)
+            yield from sample_batch(loaded, sampler, 0, range(batch), runtime)
 
-    best = sample_batch(loaded, runtime)
+    best = sample_batch_size(loaded, runtime)
     for batch in sorted({32, 512, best}):
         yield Contestant(f"network alone, batch {batch}", batch, batch * cost, bare(batch))
     yield Contestant(f"sampling, population, batch {best}", best, best * cost, sampled(best))

@@ -1,5 +1,5 @@
-// The page: what is chosen in the form is drawn at once, and the slider goes back through the steps.
-import { draw, listModels, load } from "./network.js";
+// The page: what is chosen in the form is sampled at once, and the slider goes back through the steps.
+import { listModels, load, sample } from "./network.js";
 import { gaussianNoise } from "./noise.js";
 
 const FRAME = 16; // milliseconds after which the browser may paint
@@ -12,7 +12,7 @@ const caption = document.querySelector("#caption");
 const [noisy, clean] = document.querySelectorAll("canvas");
 let models = [];
 let frames = []; // the steps of the image at hand
-let drawn = 0; // how often drawing began: an older one sees that it is to stop
+let begun = 0; // how often sampling began: an older one sees that it is to stop
 
 async function main() {
   models = await listModels();
@@ -20,16 +20,16 @@ async function main() {
   fitForm();
   form.addEventListener("input", (event) => {
     if (event.target === field.model) fitForm();
-    redraw();
+    resample();
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     field.seed.value = Math.floor(Math.random() * 2 ** 32);
-    redraw();
+    resample();
   });
   slider.addEventListener("input", () => show(Number(slider.value)));
   document.querySelector("#play").addEventListener("click", play);
-  redraw();
+  resample();
 }
 
 // Let the form offer what the model can do.
@@ -45,9 +45,9 @@ function fitForm() {
   field.guidance.disabled = !model.guide_file;
 }
 
-// Draw what the form says, and show each step as it comes.
-async function redraw() {
-  const mine = ++drawn;
+// Sample what the form says, and show each step as it comes.
+async function resample() {
+  const mine = ++begun;
   const model = models[field.model.value];
   const [sampler, eta] = field.sampler.value.split(" ");
   const choice = {
@@ -63,13 +63,13 @@ async function redraw() {
     status.value = "Loading the model …";
     await load(model.file);
     if (choice.guidance !== 1 && model.guide_file) await load(model.guide_file);
-    if (mine !== drawn) return;
+    if (mine !== begun) return;
     const noise = gaussianNoise(Number(field.seed.value), model.shape.reduce((a, b) => a * b));
     const steps = [];
     const began = performance.now();
     let painted = began;
-    for await (const step of draw(model, choice, noise)) {
-      if (mine !== drawn) return;
+    for await (const step of sample(model, choice, noise)) {
+      if (mine !== begun) return;
       steps.push(step);
       frames = steps;
       slider.max = steps.length - 1;
@@ -81,16 +81,16 @@ async function redraw() {
     }
     status.value = `${steps.length} steps in ${Math.round(performance.now() - began)} ms`;
   } catch (error) {
-    if (mine === drawn) status.value = `It could not be drawn: ${error.message}`;
+    if (mine === begun) status.value = `It could not be sampled: ${error.message}`;
     throw error;
   }
 }
 
 // Show all steps of the image once more, slowly.
 async function play() {
-  const [mine, shown] = [drawn, frames];
+  const [mine, shown] = [begun, frames];
   for (let i = 0; i < shown.length; i++) {
-    if (mine !== drawn) return;
+    if (mine !== begun) return;
     show(i);
     await new Promise((resolve) => setTimeout(resolve, PLAYING / shown.length));
   }

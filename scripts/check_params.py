@@ -19,7 +19,7 @@ from ddpm.networks.unet import UNetParams
 from ddpm.pictures.forward import ForwardDiffusionParams
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import Section, load_params, read_yaml
-from ddpm.sampling.drawing import check_distilled
+from ddpm.sampling.generation import check_distilled
 from ddpm.sampling.samples import SampleParams
 from ddpm.scoring.evaluation import EvaluateParams
 from ddpm.scoring.manifold import NEIGHBOURS

@@ -6,15 +6,12 @@ RUN is a record such as results/speedrun-0, a revision or an experiment; '' is t
 date with their run are named, and their numbers left out.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from ddpm.pipeline.console import UserError, run
+from ddpm.pipeline.console import run
 from scripts.reporting.runs import Run, open_run
 
 COLUMNS = {"default": [""], "without classes": ["results/unlabelled"], "article": ["results/article"]}
@@ -104,18 +101,6 @@ def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     values = {path: [run[path] for run in runs] for path in common}
     spreads = {spread_of(path): stdev(each) for path, each in values.items()}
     return {path: mean(each) for path, each in values.items()} | spreads
-
-
-def read_json(path: Path) -> Any:
-    """Read a file of metrics.
-
-    Raises:
-        UserError: it is damaged, perhaps by a merge.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); `git checkout` it, or make it again") from None
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ SAMPLES = Path("data/samples")
 SETS = ("gallery", "population")
 
 
-class Source(Sections):
-    """The model to sample from."""
+class ModelFile(Sections):
+    """The model file to sample from."""
 
     model: Annotated[str, Field(min_length=1)]
 
@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
     """Sample, or continue an interrupted run; then write images, labels and frames."""
     name = stage.item
     params = stage.params(SampleParams, f"sample.{name}")
-    model = stage.input(Path(stage.params(Source, "sample").model))
+    model = stage.input(Path(stage.params(ModelFile, "sample").model))
     runtime = start()
     world = join(runtime.device)
     loaded = load_model(model, runtime.device)

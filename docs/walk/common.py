@@ -186,9 +186,9 @@ def _digits_of_fonts(count: int, seed: int) -> Split:
             ImageDraw.Draw(picture).text((14, 14), digit, fill=255, font=font, anchor="mm")
             drawn.append(torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(DIGITS.shape))
     chosen = torch.arange(count) % len(drawn)
-    source, background = torch.Generator().manual_seed(seed), torch.full((1, 1, 1, 1), -1.0)
-    moved = augmented(to_float(torch.stack(drawn))[chosen], source, background)
-    order = torch.randperm(count, generator=source)
+    rng, background = torch.Generator().manual_seed(seed), torch.full((1, 1, 1, 1), -1.0)
+    moved = augmented(to_float(torch.stack(drawn))[chosen], rng, background)
+    order = torch.randperm(count, generator=rng)
     return Split(to_uint8(moved)[order], (chosen % len(DIGITS.classes))[order])
 
 

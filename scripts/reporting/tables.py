@@ -7,7 +7,7 @@ from scripts.reporting.runs import Run
 from scripts.results import ROWS, cell, numbers
 
 MEANINGS = {
-    "kept by the filter": "The share of drawn images to which a classifier gives the class asked for, or else some"
+    "kept by the filter": "The share of samples to which a classifier gives the class asked for, or else some"
     " class, with filter.least_probability or more. The others are thrown away: all but the bits is of those kept.",
     "Frechet distance, classifier b": "How far the samples as a whole are from the training images, by the features of"
     " a classifier that no choice of the recipe has seen. Lower is better; real test images show what is within reach.",
@@ -19,7 +19,7 @@ MEANINGS = {
     " samples (are covered).",
     "density, coverage": "The same, less moved by single odd images.",
     "recognised": "The share that the classifier is sure of: blurs between two classes lower it.",
-    "recognised as the class asked for": "The share that it takes for the class the model was asked to draw.",
+    "recognised as the class asked for": "The share that it takes for the class the model was asked to sample.",
     "class imbalance, chi-square": "How far the shares of the classes are from those of training; 0 is equal.",
     "nearest in pixels, in features": "The median distance to the nearest training image: much below that of the test"
     " images, the model copies.",

@@ -30,22 +30,22 @@ class Strengths(NamedTuple):
 STRENGTHS = Strengths()
 
 
-def augmented(images: Tensor, source: Generator, background: Tensor, strengths: Strengths = STRENGTHS) -> Tensor:
+def augmented(images: Tensor, rng: Generator, background: Tensor, strengths: Strengths = STRENGTHS) -> Tensor:
     """Apply a random affine map and a smooth random displacement to each of the images (B, C, H, W) in [-1, 1].
 
     The background, (1, C, 1, 1), fills the edges. The generator is on the CPU.
     """
     count, _, height, width = images.shape
-    where = F.affine_grid(_affine(count, height / width, source, strengths), list(images.shape), align_corners=False)
-    where += 2 * strengths.elastic * _field(count, height, width, source)  # a side has length 2
+    where = F.affine_grid(_affine(count, height / width, rng, strengths), list(images.shape), align_corners=False)
+    where += 2 * strengths.elastic * _field(count, height, width, rng)  # a side has length 2
     # grid_sample takes zeros outside the image.
     moved = F.grid_sample(images - background, sent(where, images.device), align_corners=False)
     return moved + background
 
 
-def _affine(count: int, aspect: float, source: Generator, strengths: Strengths) -> Tensor:
+def _affine(count: int, aspect: float, rng: Generator, strengths: Strengths) -> Tensor:
     """Sample affine maps (count, 2, 3) from places in the new image to places in the old, in coordinates of -1 to 1."""
-    angle, size, shear, *shift = (2 * torch.rand(5, count, generator=source) - 1).unbind()
+    angle, size, shear, *shift = (2 * torch.rand(5, count, generator=rng) - 1).unbind()
     angle, size = math.radians(strengths.rotation) * angle, 1 + strengths.scale * size
     slope = (math.radians(strengths.shear) * shear).tan()
     cos, sin = angle.cos() / size, angle.sin() / size
@@ -56,9 +56,9 @@ def _affine(count: int, aspect: float, source: Generator, strengths: Strengths) 
     return torch.stack([across, down], dim=1)
 
 
-def _field(count: int, height: int, width: int, source: Generator) -> Tensor:
+def _field(count: int, height: int, width: int, rng: Generator) -> Tensor:
     """Sample smooth random vectors (count, H, W, 2); each component at each place has mean 0 and deviation 1."""
-    noise = torch.randn(count, 2, NODES, NODES, generator=source)
+    noise = torch.randn(count, 2, NODES, NODES, generator=rng)
     return (_blur(height) @ noise @ _blur(width).T).permute(0, 2, 3, 1)
 
 

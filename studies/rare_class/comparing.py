@@ -14,7 +14,7 @@ from studies.rare_class.methods import Drawn, Method
 def compare(
     name: str,
     train: Processed,
-    drawn: Drawn | None,
+    sampled: Sampled | None,
     rare: Sequence[int],
     test: Split,
     method: str,
@@ -36,8 +36,8 @@ def compare(
     """
     model = learn(name, train.split, drawn, rare, Method.parse(method), train.card, params, seed, runtime)
     found: dict[str, Any] = {"confusion": confusion(model, *test, runtime.device).tolist()}
-    if drawn:
-        frequent = ~torch.isin(drawn.labels, torch.tensor([*rare]))
-        seen = confusion(model, drawn.images[frequent], drawn.labels[frequent], runtime.device)
+    if sampled:
+        frequent = ~torch.isin(sampled.labels, torch.tensor([*rare]))
+        seen = confusion(model, sampled.images[frequent], sampled.labels[frequent], runtime.device)
         found["traces"] = round(float(seen[:, [*rare]].sum() / seen.sum().clamp(min=1)), 5)
     return found

@@ -42,7 +42,7 @@ class LearnParams(Section):
 def learn(
     name: str,
     train: Split,
-    drawn: Drawn | None,
+    sampled: Sampled | None,
     rare: Sequence[int],
     method: Method,
     data: DataCard,
@@ -84,8 +84,8 @@ def _losses(
     # With 0.2, a cycle of five steps would divide zero by zero.
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=params.steps, pct_start=0.21)
     for step in range(params.steps):
-        source = generator(model.params.seed, "learning", step)
-        index = sent(_drawn_by(upto, params.batch_size, source), pool.images.device)
+        rng = generator(model.params.seed, "learning", step)
+        index = sent(_random_indices(upto, params.batch_size, rng), pool.images.device)
         images, y = pool.batch(index, runtime.device)
         x, mix = to_float(images), 1.0
         if method.augment:
@@ -102,9 +102,9 @@ def _losses(
     model.eval()
 
 
-def _drawn_by(upto: Tensor, count: int, source: torch.Generator) -> Tensor:
+def _random_indices(upto: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Sample indices (count,) with replacement, by shares with the cumulative sum `upto`."""
-    places = torch.rand(count, dtype=torch.float64, generator=source) * upto[-1]
+    places = torch.rand(count, dtype=torch.float64, generator=rng) * upto[-1]
     return torch.searchsorted(upto, places, right=True).clamp(max=len(upto) - 1)
 
 

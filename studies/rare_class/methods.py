@@ -14,7 +14,7 @@ from ddpm.pipeline.console import UserError
 MOST_SAMPLES = 200  # of a class, for `few`
 NEIGHBOURS = 5  # that SMOTE chooses among
 NOTHING = "nothing"
-EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "drawn"})
+EXCLUSIVE = ({"oversample", "weights", "adjust", "smote"}, {"smote", "sampled"})
 MODIFIERS = ("filtered", "few", "all", "halved")
 
 
@@ -24,7 +24,7 @@ class Method(NamedTuple):
     oversample: all classes are equally frequent in a batch. weights: the loss is weighted by the inverse class
     frequency. adjust: the log class frequency is added to the logits (Menon et al., arXiv:2007.07314, tau 1). smote:
     images between two neighbours fill classes up to the most frequent (arXiv:1106.1813). augment: all images are
-    rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). drawn: samples of a generator
+    rotated, scaled and bent. mixup: all images are mixed in pairs (arXiv:1710.09412). sampled: samples of a generator
     join the real images of rare classes. filtered: only samples that a classifier assigns to their class. few: at most
     MOST_SAMPLES of a class. all: samples of all classes, not only of rare ones. halved: a class with samples learns
     half from real images and half from samples; otherwise all its images are equally likely.
@@ -36,7 +36,7 @@ class Method(NamedTuple):
     smote: bool = False
     augment: bool = False
     mixup: bool = False
-    drawn: bool = False
+    sampled: bool = False
     filtered: bool = False
     few: bool = False
     all: bool = False
@@ -50,7 +50,7 @@ class Method(NamedTuple):
         """Parse a name: words joined by +, in any order, or `nothing`.
 
         Raises:
-            ValueError: a word is unknown, repeated, excludes another, or needs `drawn`.
+            ValueError: a word is unknown, repeated, excludes another, or needs `sampled`.
         """
         words = [] if text == NOTHING else text.split("+")
         for word in words:
@@ -59,8 +59,8 @@ class Method(NamedTuple):
                 raise ValueError(f"{text}: unknown word {word!r}; a method is {known}")
             if words.count(word) > 1:
                 raise ValueError(f"{text}: {word} is repeated; name it once")
-            if word in MODIFIERS and "drawn" not in words:
-                raise ValueError(f"{text}: {word} needs drawn; add it")
+            if word in MODIFIERS and "sampled" not in words:
+                raise ValueError(f"{text}: {word} needs sampled; add it")
         for each in EXCLUSIVE:
             if len(both := [word for word in words if word in each]) > 1:
                 raise ValueError(f"{text}: {both[0]} and {both[1]} exclude each other; leave one out")
@@ -78,7 +78,7 @@ RealMethodName = Annotated[MethodName, AfterValidator(_real_alone)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Drawn(NamedTuple):
+class Sampled(NamedTuple):
     """Samples of a generator, uint8 (N, C, H, W), and their labels (N,).
 
     taken: whether the filter's classifier assigns a sample to its class, booleans (N,).

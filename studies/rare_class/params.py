@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.candidates import SPAN
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.card import Classes
 from ddpm.networks.unet import UNetParams
@@ -53,7 +53,7 @@ class Params(Section):
 
     validation_pool: Annotated[int, Field(ge=1, le=10**9)]
     train: GeneratorParams
-    draw: DrawParams
+    sample: SamplingParams
     learn: LearnParams
     choosing: StudyParams
     confirming: StudyParams
@@ -111,6 +111,6 @@ def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
         errors.append("params.yaml: train.classes: the study samples all classes; set it to all")
     if not pipeline.model.class_conditional:
         errors.append("params.yaml: model.class_conditional: the study samples by class; set it to true")
-    if params.draw.guidance != 1 and not pipeline.train.guide_share:
-        errors.append("draw.guidance: needs the guide autoguidance, but train.guide_share is 0 in params.yaml; set 1")
+    if params.sample.guidance != 1 and not pipeline.train.guide_share:
+        errors.append("sample.guidance: needs the guide autoguidance, but train.guide_share is 0 in params.yaml; set 1")
     return errors

@@ -59,7 +59,7 @@ def compute(name: str, setting: Setting) -> None:
     if rows == before:
         return
     if picture.exists():
-        write_whole(path.parent / "drawn.png", picture.read_bytes())
+        write_whole(path.parent / "samples.png", picture.read_bytes())
     write_json(path.parent / "run.json", facts)
     write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())  # last: it completes the results
 

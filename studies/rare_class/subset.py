@@ -17,6 +17,7 @@ from studies.rare_class.imbalance import Imbalanced, count_and_seed, make_imbala
 from studies.rare_class.keeping import SCRATCH, Facts, key, made
 from studies.rare_class.methods import Drawn, Method
 from studies.rare_class.params import Params, Pipeline, StudyParams
+from studies.rare_class.sampling import load_samples, sample
 
 
 class Row(NamedTuple):
@@ -68,8 +69,8 @@ class Subset:
         self.tested_on = setting.images.test_key if study.test == "test" else "validation_pool"
         self.key = key(make_imbalanced, setting.images.train_key, self.counts, self.params.validation_pool, self.seed)
         self.model_key = key(train, self.key, pipeline.schedule, pipeline.model, self.recipe)
-        self.drawn_key = key(draw, self.model_key, self.params.draw, study.frequent, self.params.learn)
-        self.picture = SCRATCH / f"{self.drawn_key}.png"  # real images and samples of the rare classes
+        self.sampled_key = key(sample, self.model_key, self.params.sample, study.frequent, self.params.learn)
+        self.picture = SCRATCH / f"{self.sampled_key}.png"  # real images and samples of the rare classes
 
     @cached_property
     def parts(self) -> Imbalanced:
@@ -83,16 +84,16 @@ class Subset:
         name = f"{self.name}: train"
         return made(self.model_key, partial(train, name, self.parts.kept, *recipe, runtime, self.model_key))
 
-    def drawing(self) -> tuple[Path, Facts]:
+    def samples_file(self) -> tuple[Path, Facts]:
         """Return the file of samples, and the share that the filter takes of each class."""
         params, frequent, runtime = self.params, self.setting.study.frequent, self.setting.runtime
         given = (self.parts.kept, self.rare, frequent, self.model()[0])
-        return made(self.drawn_key, partial(draw, self.name, *given, params.draw, params.learn, runtime))
+        return made(self.sampled_key, partial(sample, self.name, *given, params.sample, params.learn, runtime))
 
     @cached_property
-    def drawn(self) -> Drawn:
+    def sampled(self) -> Sampled:
         """Return the samples."""
-        return load_drawn(self.drawing()[0])
+        return load_samples(self.samples_file()[0])
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the generator, of each classifier and, on test images, of each method's copies."""
@@ -110,9 +111,9 @@ class Subset:
     def generator(self) -> Facts:
         """Return facts about the generator, and write a figure of its samples."""
         names = self.setting.images.train.card.classes
-        rows = {label: (self.parts.kept.of([label]).images, self.drawn.shown(label)) for label in self.rare}
+        rows = {label: (self.parts.kept.of([label]).images, self.sampled.shown(label)) for label in self.rare}
         write_whole(self.picture, rare_picture(rows, names))
-        return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.drawing()[1]}
+        return {"rare": {names[label]: label for label in self.rare}, **self.model()[1], **self.samples_file()[1]}
 
     def classifier(self, method: str, seed: int) -> Facts:
         """Return what a classifier achieves."""

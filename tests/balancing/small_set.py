@@ -1,4 +1,4 @@
-"""An imbalanced set of pictures of fruit, a model that draws them and a classifier that filters them, all tiny."""
+"""An imbalanced set of pictures of fruit, a model that samples them and a classifier that filters them, all tiny."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.drawing import Candidates, draw_class
+from ddpm.balancing.candidates import Candidates, sample_class
 from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
@@ -29,9 +29,9 @@ class Files(NamedTuple):
 
 
 def noise(count: int, seed: int, card: DataCard = FRUITS) -> Tensor:
-    """uint8 images (count, C, H, W), no two equal, and nearer to each other than to what a random model draws."""
-    source = torch.Generator().manual_seed(seed)
-    return torch.randint(118, 139, (count, *card.shape), generator=source, dtype=torch.uint8)
+    """uint8 images (count, C, H, W), no two equal, and nearer to each other than to what a random model samples."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(118, 139, (count, *card.shape), generator=rng, dtype=torch.uint8)
 
 
 def labels_of(counts: tuple[int, ...]) -> Tensor:
@@ -76,12 +76,12 @@ def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:
 
 
 def candidates(model: Path, judge: Classifier, label: int, count: int, seed: int = 0) -> Candidates:
-    """As the command draws them with --steps 2."""
-    return draw_class(load_model(model), judge, sampler(steps=2, spacing=None), label, seed, 0, count, CPU)
+    """As the command samples them with --steps 2."""
+    return sample_class(load_model(model), judge, sampler(steps=2, spacing=None), label, seed, 0, count, CPU)
 
 
 def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:
-    """The files of a set whose filter takes half of the first forty figs that are drawn, and no apple."""
+    """The files of a set whose filter takes half of the first forty figs that are sampled, and no apple."""
     folder.mkdir(parents=True, exist_ok=True)
     model = tiny_model(folder, class_conditional=True, data=FRUITS, counts=counts)
     judge = classifier()

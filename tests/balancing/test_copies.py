@@ -1,4 +1,4 @@
-"""The distance below which a drawn image is a copy."""
+"""The distance below which a sampled image is a copy."""
 
 import numpy as np
 import pytest

@@ -14,11 +14,11 @@ from tests.cli.generating import CPU, sampler
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     files = written(tmp_path_factory.mktemp("set"))
     loaded, judge = load_model(files.model), load_classifier(files.classifier)
     params = sampler(steps=2, spacing=None)
-    return Source(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
+    return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
 
 
 def filled(source: Source, label: int, wanted: int) -> tuple[Tally, Accepted]:
@@ -51,9 +51,9 @@ def judged(copies: str, taken: str, tally: Tally = Tally(), wanted: int = 99, tr
     """Rows as text, of candidates of which the second and the fifth are equal, and the first is kept already."""
     images = noise(len(copies), 0)
     images[4] = images[1]
-    drawn = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
+    sampled = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
     masks = (torch.tensor([each == "x" for each in text]) for text in (copies, taken))
-    rows, tally = chosen(drawn, {images[0].numpy().tobytes()}, *masks, tally, wanted, tries)
+    rows, tally = chosen(sampled, {images[0].numpy().tobytes()}, *masks, tally, wanted, tries)
     return "".join(map(str, rows.tolist())), tally
 
 
@@ -81,8 +81,8 @@ def test_classes_are_filled_with_what_passes(source: Source) -> None:
     assert filled(source, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
 
 
-def candidates_of(source: Source, label: int, count: int) -> Candidates:
-    return draw_class(source.loaded, source.classifier, source.params, label, source.seed, 0, count, CPU)
+def candidates_of(inputs: FillInputs, label: int, count: int) -> Candidates:
+    return sample_class(inputs.loaded, inputs.classifier, inputs.params, label, inputs.seed, 0, count, CPU)
 
 
 def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
@@ -92,7 +92,7 @@ def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
     for image, nearest, distance in zip(accepted.images, accepted.nearest, accepted.distance, strict=True):
         distances = (image.double() / 127.5 - 1 - values).square().mean((1, 2, 3)).sqrt()
         assert float(distance) == pytest.approx(float(distances.min()), rel=1e-5)
-        assert torch.equal(source.train.images[nearest].double() / 127.5 - 1, values[distances.argmin()])
+        assert torch.equal(inputs.train.images[nearest].double() / 127.5 - 1, values[distances.argmin()])
 
 
 def test_what_equals_a_training_image_is_a_copy(source: Source) -> None:

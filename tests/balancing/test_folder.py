@@ -24,7 +24,7 @@ COUNTS, TESTED = (20, 3, 12), (2, 4, 0)
 
 
 def contents_of(card: DataCard = FRUITS, seed: int = 5) -> Contents:
-    """Seventeen drawn figs and eight drawn pears, all nearest to the last real one of their class."""
+    """Seventeen sampled figs and eight sampled pears, all nearest to the last real one of their class."""
     train = Split(noise(sum(COUNTS), 0, card), labels_of(COUNTS))
     test = Split(noise(sum(TESTED), 1, card), labels_of(TESTED))
     numbers = torch.tensor([*range(SPAN, SPAN + 34, 2), *range(2 * SPAN, 2 * SPAN + 8)])
@@ -74,7 +74,7 @@ def test_all_pictures_are_there_in_one_format_and_the_table_says_what_they_are(c
     assert json.loads((tmp_path / "balance.json").read_text()) == contents.settings
 
 
-def test_a_drawn_image_is_found_and_could_be_drawn_again(tmp_path: Path) -> None:
+def test_a_sampled_image_is_found_and_could_be_sampled_again(tmp_path: Path) -> None:
     contents = contents_of()
     rows = {int(row["index"]): row for row in written(tmp_path, contents) if row["origin"] == "drawn"}
     assert sorted(rows) == contents.accepted.numbers.tolist()
@@ -94,13 +94,13 @@ def test_a_drawn_image_is_found_and_could_be_drawn_again(tmp_path: Path) -> None
         assert torch.equal(pixels(tmp_path / row["nearest"]), contents.train.images[nearest])
 
 
-def test_names_and_places_do_not_tell_real_from_drawn(tmp_path: Path) -> None:
+def test_names_and_places_do_not_tell_real_from_sampled(tmp_path: Path) -> None:
     rows = [row for row in written(tmp_path, contents_of()) if row["file"].startswith("train/fig/")]
     assert [row["file"] for row in rows] == [f"train/fig/{place:06d}.png" for place in range(20)]
     order = [row["origin"] for row in rows]
     assert order.count("real") == 3
     assert "real" not in (order[0], order[-1])  # by this seed
-    indices = [int(row["index"]) for row in rows if row["origin"] == "drawn"]
+    indices = [int(row["index"]) for row in rows if row["origin"] == "sampled"]
     assert indices != sorted(indices)
     others = written(tmp_path / "other", contents_of(seed=6))
     assert [row["origin"] for row in others if row["file"].startswith("train/fig/")] != order

@@ -1,4 +1,4 @@
-"""The page that draws in a browser: the picture is Python's, given the same noise, and all on the page can be used."""
+"""The demo in a browser: the picture is Python's, given the same noise, and all on the page can be used."""
 
 import http.client
 import shutil
@@ -17,7 +17,7 @@ from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import load_model, new_network, save_model
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import guided_denoiser
+from ddpm.sampling.generation import guided_denoiser
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
 from scripts import demo
 from tests.cli.generating import CPU, sampler, tiny_model
@@ -35,11 +35,11 @@ pytestmark = [
 ]
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
 GUIDED, WALKING, COLOURED = range(3)  # the models of the page
-DRAW = """async ([index, choice, noises]) => {
-    const {draw, listModels} = await import("./network.js");
+SAMPLE = """async ([index, choice, noises]) => {
+    const {listModels, sample} = await import("./network.js");
     let used = 0;
     const steps = [];
-    for await (const step of draw((await listModels())[index], choice, () => Float32Array.from(noises[used++])))
+    for await (const step of sample((await listModels())[index], choice, () => Float32Array.from(noises[used++])))
         steps.push([Array.from(step.guess), Array.from(step.next)]);
     return [steps, used];
 }"""
@@ -98,7 +98,7 @@ def opened(browser: Any, address: str, said: list[str], width: int = 1400, schem
 
 
 def finished(page: Any, steps: int) -> None:
-    """Wait until the image at hand is drawn."""
+    """Wait until the image at hand is sampled."""
     sync.expect(page.locator("#status")).to_contain_text(f"{steps} steps in", timeout=60_000)
 
 
@@ -140,7 +140,7 @@ def test_picture_is_that_of_python(
     values = noises(21, load_model(models[index]).card.data.shape).flatten(1).tolist()
     choice = {"label": label, "steps": params.steps, "guidance": params.guidance}
     choice |= {"sampler": params.sampler, "eta": params.eta}
-    steps, noise_used = page.evaluate(DRAW, [index, choice, values])
+    steps, noise_used = page.evaluate(SAMPLE, [index, choice, values])
     assert noise_used == used
     assert len(steps) == len(expected)
     for found, wanted in zip(steps, expected, strict=True):

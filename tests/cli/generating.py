@@ -1,4 +1,4 @@
-"""The command `ddpm`, in the tests' own process and in one of its own, and models to draw from."""
+"""The command `ddpm`, in the tests' own process and in one of its own, and models to sample from."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def call(*words: object) -> None:
 
 
 def generate(model: Path, out: Path, *options: object) -> Path:
-    """Draw into a folder with 5 steps, where the options say nothing of steps."""
+    """Sample into a folder with 5 steps, where the options say nothing of steps."""
     steps = [] if "--steps" in options else ["--steps", 5]
     call("generate", "--model", model, "--out", out, *steps, *options)
     return out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.candidates import SPAN
 from ddpm.classifier.model import save_classifier
 from ddpm.compute.device import Runtime
 from ddpm.pipeline.console import UserError
@@ -45,8 +45,8 @@ def counted(rows: Rows) -> dict[tuple[str, str, str], int]:
     return {key: keys.count(key) for key in sorted({*keys})}
 
 
-def drawn(rows: Rows) -> Rows:
-    return [row for row in rows if row["origin"] == "drawn"]
+def sampled(rows: Rows) -> Rows:
+    return [row for row in rows if row["origin"] == "sampled"]
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -57,11 +57,11 @@ def test_each_class_has_as_many_as_the_most_frequent(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = balance(files, tmp_path / "out")
-    assert counted(rows) == REAL | {("train", "fig", "drawn"): 25, ("train", "pear", "drawn"): 18}
-    assert {row["model"] for row in drawn(rows)} == {sha256(files.model)}
+    assert counted(rows) == REAL | {("train", "fig", "sampled"): 25, ("train", "pear", "sampled"): 18}
+    assert {row["model"] for row in sampled(rows)} == {sha256(files.model)}
     output, errors = capsys.readouterr()
     table = [line.split() for line in output.splitlines()]
-    assert table[0] == ["class", "real", "drawn", "candidates", "filtered", "out", "copies"]
+    assert table[0] == ["class", "real", "sampled", "candidates", "filtered", "out", "copies"]
     assert table[1] == ["apple", "30", "0", "0", "0", "0"]
     assert [line[:3] for line in table[2:]] == [["fig", "5", "25"], ["pear", "12", "18"]]
     for _, _, kept, candidates, filtered, copies in table[1:]:
@@ -69,9 +69,9 @@ def test_each_class_has_as_many_as_the_most_frequent(
     assert re.findall("warning: class ([a-z]+): with only ([0-9]+) training", errors) == [("fig", "5"), ("pear", "12")]
 
 
-def test_generate_draws_them_again(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 1)  # other batches round otherwise
-    rows = drawn(balance(files, tmp_path / "out", "--target", 8, "--seed", 7))
+def test_generate_samples_them_again(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 1)  # other batches round otherwise
+    rows = sampled(balance(files, tmp_path / "out", "--target", 8, "--seed", 7))
     assert len(rows) == 3
     assert int(rows[0]["index"]) // SPAN == 1
     for row in rows:
@@ -81,15 +81,15 @@ def test_generate_draws_them_again(files: Files, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("options", "drawn"),
+    ("options", "sampled"),
     [
         ("--target 7", {"fig": 2}),
         ("--target 14 --classes pear,apple", {"pear": 2}),
         ("--target 5", {}),
     ],
 )
-def test_targets_and_classes(options: str, drawn: dict[str, int], files: Files, tmp_path: Path) -> None:
-    expected = {("train", name, "drawn"): count for name, count in drawn.items()}
+def test_targets_and_classes(options: str, sampled: dict[str, int], files: Files, tmp_path: Path) -> None:
+    expected = {("train", name, "sampled"): count for name, count in sampled.items()}
     assert counted(balance(files, tmp_path / "out", *options.split())) == REAL | expected
 
 

@@ -17,7 +17,7 @@ from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import guided_denoiser
+from ddpm.sampling.generation import guided_denoiser
 from ddpm.sampling.samplers import p_sample_loop
 from tests.cli.generating import CPU, call, sampler, tiny_model
 from tests.networks.random_weights import randomised
@@ -60,8 +60,8 @@ def difference(data: bytes, loaded: LoadedModel, network: UNet | None = None) ->
     """The largest between the file's noise and the denoiser's, over batches of one and of three images."""
     ran, largest, denoiser = session(data), 0.0, loaded.denoiser(CPU, network)
     for batch in (1, 3):
-        source = torch.Generator().manual_seed(batch)
-        inputs = {"x_t": torch.randn(batch, *loaded.card.data.shape, generator=source), "t": torch.arange(batch) * 9}
+        rng = torch.Generator().manual_seed(batch)
+        inputs = {"x_t": torch.randn(batch, *loaded.card.data.shape, generator=rng), "t": torch.arange(batch) * 9}
         if loaded.network.label:
             inputs["label"] = torch.tensor([-1, 2, 0])[-batch:]
         with torch.inference_mode():
@@ -120,7 +120,7 @@ def test_early_guide_and_timesteps_of_a_distilled_file(guided: Path, tmp_path: P
     assert distilled["schedule"] == {"timesteps": 20, "beta_start": 0.001, "beta_end": 0.5}
 
 
-def test_a_scheduler_of_diffusers_draws_with_it_what_this_library_draws(guided: Path) -> None:
+def test_a_scheduler_of_diffusers_samples_with_it_what_this_library_samples(guided: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
     loaded = load_model(guided)
     data = export.to_onnx(loaded)

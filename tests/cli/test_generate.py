@@ -1,4 +1,4 @@
-"""What `ddpm generate` draws, and the files that it leaves."""
+"""What `ddpm generate` samples, and the files that it leaves."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params
-from ddpm.sampling.drawing import draw_batch, draw_labels
+from ddpm.sampling.generation import sample_batch, sample_labels
 from stages.sample import SampleParams
 from tests.cli.generating import CPU, ended, generate, sampler, started, tiny_model, wait_for
 from tests.small import FRUITS
@@ -41,28 +41,28 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def drawn(models: dict[str, Path], tmp_path: Path) -> Callable[..., Arrays]:
+def sampled(models: dict[str, Path], tmp_path: Path) -> Callable[..., Arrays]:
     """The arrays that a model and options give."""
 
-    def drawn(kind: str, *options: object) -> Arrays:
+    def sampled(kind: str, *options: object) -> Arrays:
         out = tmp_path / str(len([*tmp_path.iterdir()]))
         with np.load(generate(models[kind], out, "--format", "npz", *options) / "images.npz") as arrays:
             return {name: arrays[name] for name in arrays.files}
 
-    return drawn
+    return sampled
 
 
 def expected(model: Path, seed: int, numbers: range, **changes: object) -> np.ndarray:
-    *_, last = draw_batch(load_model(model), sampler(**changes), seed, numbers, CPU)
+    *_, last = sample_batch(load_model(model), sampler(**changes), seed, numbers, CPU)
     return to_uint8(last.x_prev).permute(0, 2, 3, 1).squeeze(3).numpy()
 
 
 def test_pictures_and_arrays_hold_the_same(
-    models: dict[str, Path], drawn: Callable[..., Arrays], tmp_path: Path
+    models: dict[str, Path], sampled: Callable[..., Arrays], tmp_path: Path
 ) -> None:
     options = ["--count", 3, "--first", 8, "--seed", 1]
     out = generate(models["none"], tmp_path / "out", *options)
-    arrays = drawn("none", *options)
+    arrays = sampled("none", *options)
     assert sorted(path.name for path in out.iterdir()) == ["000008.png", "000009.png", "000010.png", "labels.csv"]
     assert (arrays["images"].shape, arrays["images"].dtype) == ((3, 28, 28), np.uint8)
     assert len(np.unique(arrays["images"])) > 50  # not all black, white or grey
@@ -81,14 +81,14 @@ def test_equal_seeds_give_equal_files_and_others_do_not(models: dict[str, Path],
 
 
 def test_count_first_and_batches_do_not_change_an_image(
-    drawn: Callable[..., Arrays], monkeypatch: pytest.MonkeyPatch
+    sampled: Callable[..., Arrays], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = drawn("none", "--count", 5)["images"].astype(int)
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 1)
-    single = drawn("none", "--count", 5)
+    together = sampled("none", "--count", 5)["images"].astype(int)
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 1)
+    single = sampled("none", "--count", 5)
     assert np.abs(single["images"] - together).max() <= 1  # a convolution may sum in another order for another batch
     for first, count in ((0, 2), (3, 2)):
-        part = drawn("none", "--first", first, "--count", count)
+        part = sampled("none", "--first", first, "--count", count)
         assert np.array_equal(part["images"], single["images"][first : first + count])
         assert np.array_equal(part["labels"], single["labels"][first : first + count])
 
@@ -116,9 +116,9 @@ def test_count_first_and_batches_do_not_change_an_image(
     ],
 )
 def test_options_reach_the_sampler(
-    kind: str, options: str, changes: dict[str, object], models: dict[str, Path], drawn: Callable[..., Arrays]
+    kind: str, options: str, changes: dict[str, object], models: dict[str, Path], sampled: Callable[..., Arrays]
 ) -> None:
-    images = drawn(kind, "--count", 2, "--seed", 3, *options.split())["images"]
+    images = sampled(kind, "--count", 2, "--seed", 3, *options.split())["images"]
     assert np.array_equal(images, expected(models[kind], 3, range(2), **changes))
 
 
@@ -138,20 +138,20 @@ def test_the_defaults_are_those_of_the_pipeline() -> None:
         ("fruits", [], {0, 2}),
     ],
 )
-def test_classes_that_are_asked_for_are_drawn_and_named(
+def test_classes_that_are_asked_for_are_sampled_and_named(
     kind: str,
     options: list[str],
     labels: set[int],
     models: dict[str, Path],
-    drawn: Callable[..., Arrays],
+    sampled: Callable[..., Arrays],
     tmp_path: Path,
 ) -> None:
     options = ["--count", "20", "--first", "3", "--seed", "2", *options]
-    arrays, loaded = drawn(kind, *options), load_model(models[kind])
+    arrays, loaded = sampled(kind, *options), load_model(models[kind])
     names = loaded.card.data.classes
     params = sampler(classes=[names[label] for label in labels], spacing="trailing" if kind == "none" else "log_snr")
     assert set(arrays["labels"].tolist()) == labels
-    assert arrays["labels"].tolist() == draw_labels(loaded.card, params, 2, range(3, 23)).tolist()
+    assert arrays["labels"].tolist() == sample_labels(loaded.card, params, 2, range(3, 23)).tolist()
     assert arrays["classes"].tolist() == [*names]
     assert np.array_equal(arrays["images"], expected(models[kind], 2, range(3, 23), **params.model_dump()))
     out = generate(models[kind], tmp_path / "png", *options)
@@ -207,19 +207,19 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def interrupted(*arguments: Any) -> Any:
-        for each in draw_batch(*arguments):
+        for each in sample_batch(*arguments):
             if next(steps, None) is None:
                 os.kill(os.getpid(), signal.SIGINT)
             yield each
 
-    monkeypatch.setattr("ddpm.cli.generate.draw_batch", interrupted)
+    monkeypatch.setattr("ddpm.cli.generate.sample_batch", interrupted)
 
 
 @pytest.mark.parametrize("image_format", ["png", "npz"])
-def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_drawn(
+def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
     image_format: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 3)
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
     options = ["--format", image_format, "--seed", 4]
     with monkeypatch.context() as patched:
         interrupt_at(12, patched)

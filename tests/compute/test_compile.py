@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from ddpm.compute.device import compiled
 from ddpm.networks.checkpoint import load_model, save_model
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import draw_batch
+from ddpm.sampling.generation import sample_batch
 from tests.distillation.test_moment_matching import new_distillation
 from tests.networks.random_weights import randomised
 from tests.sampling.reverse import sampler
@@ -48,13 +48,13 @@ def test_compiled_samples_are_the_plain_ones(tmp_path: Path, monkeypatch: pytest
     save_model(tmp_path / "model", randomised(network(prediction="v")), DIGITS, SCHEDULE, (9,) * 10, guide=guide)
     loaded = load_model(tmp_path / "model")
 
-    def drawn() -> Tensor:
-        batches = [[*draw_batch(loaded, sampler(guidance=2.0, clip=True), 0, [*each], CPU)] for each in ("01", "23")]
+    def sampled() -> Tensor:
+        batches = [[*sample_batch(loaded, sampler(guidance=2.0, clip=True), 0, [*each], CPU)] for each in ("01", "23")]
         return torch.cat([steps[-1].x_prev for steps in batches])
 
-    plain = drawn()
+    plain = sampled()
     monkeypatch.setenv("DDPM_COMPILE", "eager")
-    torch.testing.assert_close(drawn(), plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sampled(), plain, rtol=1e-4, atol=1e-4)
     assert graphs() == 1, "the second batch and the guide take the same"
 
 

@@ -123,8 +123,8 @@ def test_images_sampled_side_by_side_fit_caches_and_memory(
     monkeypatch: pytest.MonkeyPatch, side: int, free: int, on_cpu: int, on_gpu: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**12))
-    assert CPU.sample_batch(side**2, 10_000) == on_cpu
-    assert Runtime(torch.device("cuda"), torch.float32).sample_batch(side**2, 10_000) == on_gpu
+    assert CPU.sample_batch_size(side**2, 10_000) == on_cpu
+    assert Runtime(torch.device("cuda"), torch.float32).sample_batch_size(side**2, 10_000) == on_gpu
 
 
 @pytest.mark.parametrize("launched", [True, False])

@@ -32,9 +32,9 @@ class Known(nn.Module):
 
 def truth(schedule: NoiseSchedule, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """x_t of images with noise, and all that there is to say of it, in float64."""
-    source = torch.Generator().manual_seed(0)
-    x_start = 2 * torch.rand(len(t), 1, 8, 8, generator=source, dtype=torch.float64) - 1
-    noise = torch.randn(x_start.shape, generator=source, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    x_start = 2 * torch.rand(len(t), 1, 8, 8, generator=rng, dtype=torch.float64) - 1
+    noise = torch.randn(x_start.shape, generator=rng, dtype=torch.float64)
     abar = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
     v = abar.sqrt() * noise - (1 - abar).sqrt() * x_start  # Salimans and Ho 2022
     return abar.sqrt() * x_start + (1 - abar).sqrt() * noise, {"x_start": x_start, "noise": noise, "v": v}

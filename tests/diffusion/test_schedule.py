@@ -101,14 +101,6 @@ def test_q_posterior_at_the_first_timestep_is_x_start_for_certain() -> None:
     torch.testing.assert_close(mean, x_start, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("t", TIMESTEPS)
-def test_predict_x_start_inverts_q_sample(t: int) -> None:
-    x_start, noise = normal(2, 1, 3, 3, seed=7), normal(2, 1, 3, 3, seed=8)
-    index = torch.full((2,), t)
-    recovered = SCHEDULE.predict_x_start(SCHEDULE.q_sample(x_start, index, noise), index, noise)
-    torch.testing.assert_close(recovered, x_start, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("t", [1, 2, 250, 999])
 def test_between_neighbours_it_is_the_posterior(t: int) -> None:
     x_start, x_t, noise = (normal(3, 1, 2, 2, seed=seed) for seed in range(3))

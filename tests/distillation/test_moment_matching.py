@@ -66,17 +66,17 @@ def new_distillation(
 
 
 def gaussian(mean: float, deviation: float, evaluations: int, count: int = 4000, **changes: Any) -> Distillation:
-    """Of images whose pixels are drawn from N(mean, deviation^2), with their exact denoiser as the teacher."""
-    source = torch.Generator().manual_seed(0)
-    images = to_uint8(mean + deviation * torch.randn(count, 1, 4, 4, generator=source))
+    """Of images whose pixels are sampled from N(mean, deviation^2), with their exact denoiser as the teacher."""
+    rng = torch.Generator().manual_seed(0)
+    images = to_uint8(mean + deviation * torch.randn(count, 1, 4, 4, generator=rng))
     labels = torch.zeros(count).long()
     return new_distillation(evaluations, Affine(mean, deviation), of=Split(images, labels), **changes)
 
 
-def drawn(found: Distillation, count: int = 4000) -> Tensor:
-    """What the student draws, by the ancestral process over its timesteps."""
-    source = torch.Generator().manual_seed(1)
-    x_t = torch.randn(count, 1, 4, 4, generator=source)
+def sampled(found: Distillation, count: int = 4000) -> Tensor:
+    """What the student samples, by the ancestral process over its timesteps."""
+    rng = torch.Generator().manual_seed(1)
+    x_t = torch.randn(count, 1, 4, 4, generator=rng)
     schedule = SCHEDULE.to(CPU.device)
     with torch.inference_mode():
         for t, s in zip(found.timesteps, [*found.timesteps[1:], None], strict=True):
@@ -84,39 +84,39 @@ def drawn(found: Distillation, count: int = 4000) -> Tensor:
             estimate = found.student(x_t, times, times).x_start
             if s is None:
                 return estimate
-            noise = torch.randn(x_t.shape, generator=source)
+            noise = torch.randn(x_t.shape, generator=rng)
             x_t = schedule.q_between(estimate, x_t, torch.full((count,), s), times, noise)
     raise AssertionError
 
 
-def test_a_gaussian_is_drawn_exactly_in_one_evaluation_where_the_teacher_would_need_many() -> None:
+def test_a_gaussian_is_sampled_exactly_in_one_evaluation_where_the_teacher_would_need_many() -> None:
     found = gaussian(0.2, 0.3, 1, images=64 * 1500, batch_size=64, lr=0.003, lr_decay="cosine")
-    assert drawn(found).std() < 0.01, "the teacher itself draws little but the mean"
+    assert sampled(found).std() < 0.01, "the teacher itself samples little but the mean"
     list(found.run())
-    after = drawn(found)
+    after = sampled(found)
     assert after.mean().item() == pytest.approx(0.2, abs=0.02)
     assert after.std().item() == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.mark.parametrize("evaluations", [1, 3])
 def test_a_single_point_is_a_fixed_point(evaluations: int) -> None:
-    """A teacher that is right about every image is its own student: what it draws is denoised without an error."""
+    """A teacher that is right about every image is its own student: what it samples is denoised without an error."""
     point = 128 / 127.5 - 1  # a value of uint8
     found = gaussian(point, 0.0, evaluations, count=8, lr=1e-9, auxiliary_lr=1e-9)
     events = [event for event in found.run() if event]
     assert max(event.auxiliary for event in events) < 1e-9
     assert max(event.moments for event in events) < 1e-9
-    assert (drawn(found, 9) - point).abs().max() < 1e-5
+    assert (sampled(found, 9) - point).abs().max() < 1e-5
     spread = next(event for event in gaussian(point, 0.3, evaluations).run() if event)
     assert spread.auxiliary > 1e-4
 
 
 def test_the_auxiliary_model_learns_by_the_error_of_v() -> None:
     found = gaussian(0.2, 0.3, 2)
-    source = found._source("auxiliary")
-    batch = found._batch(source)
+    rng = found._rng("auxiliary")
+    batch = found._batch(rng)
     with torch.no_grad():
-        x_start, x_s = found._student_sample(batch, source)
+        x_start, x_s = found._student_sample(batch, rng)
         estimate = found.auxiliary(x_s, batch.s, batch.labels).x_start
     signal = SCHEDULE.alphas_cumprod[batch.s].float().view(-1, 1, 1, 1)
     v, pred_v = ((signal.sqrt() * x_s - each) / (1 - signal).sqrt() for each in (x_start, estimate))
@@ -124,13 +124,13 @@ def test_the_auxiliary_model_learns_by_the_error_of_v() -> None:
 
 
 def test_the_student_moves_against_the_difference_of_auxiliary_and_teacher() -> None:
-    """What it draws grows where the auxiliary model, which learned it, sees less than the teacher."""
+    """What it samples grows where the auxiliary model, which learned it, sees less than the teacher."""
     found = gaussian(0.0, 0.3, 1, lr=1e-3)
     with torch.no_grad():
         found.auxiliary.network.offset -= 0.2  # type: ignore[operator]
-    before = drawn(found).mean()
+    before = sampled(found).mean()
     found._step_of_student()
-    assert drawn(found).mean() - before == pytest.approx(1e-3, rel=0.1)  # a step of Adam
+    assert sampled(found).mean() - before == pytest.approx(1e-3, rel=0.1)  # a step of Adam
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
@@ -172,7 +172,7 @@ def test_a_batch_smaller_than_the_evaluations_still_reaches_every_timestep(batch
     assert (counts - share).abs().max() < 5 * share**0.5
 
 
-def test_a_likely_s_is_drawn_as_often_as_the_density_has_it() -> None:
+def test_a_likely_s_is_sampled_as_often_as_the_density_has_it() -> None:
     found = new_distillation(1, batch_size=30)
     seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).s for seed in range(400)])
     cdf = timestep_cdf(SCHEDULE, 0.0)

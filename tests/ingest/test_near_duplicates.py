@@ -12,8 +12,8 @@ SHAPES = [DIGITS.shape, FRUITS.shape, (1, 2, 40)]
 
 def blots(count: int, shape: tuple[int, int, int] = DIGITS.shape, seed: int = 0) -> Tensor:
     """Images of coarse random patches, none like another, and of levels between 20 and 236."""
-    source = torch.Generator().manual_seed(seed)
-    coarse = torch.randint(20, 236, (count, shape[0], 4, 4), generator=source, dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(20, 236, (count, shape[0], 4, 4), generator=rng, dtype=torch.uint8)
     rows, columns = (torch.arange(side) * 4 // side for side in shape[1:])
     return coarse[:, :, rows][..., columns]
 

@@ -53,7 +53,7 @@ def score(labels: Tensor | None, classes: Sequence[int] = range(10), classifiers
 
 
 @pytest.mark.parametrize(("classes", "count"), [([*range(10)], 20), ([3, 5], 18)])
-def test_without_such_classifier_b_gives_them_of_the_classes_drawn(
+def test_without_such_classifier_b_gives_them_of_the_classes_sampled(
     learned: Learned, classes: list[int], count: int
 ) -> None:
     found = score(None, classes)  # of threes and fives there are 18 real images

@@ -59,7 +59,7 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
         str(int(label)): round(float((own[labels == label] >= least).double().mean()), 4) for label in labels.unique()
     }
     assert said == {
-        "drawn": 200,
+        "sampled": 200,
         "kept": len(rows),
         "share": round(len(rows) / 200, 4),
         "least_share": min(of_class.values()),

@@ -10,12 +10,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def randomised(module: Network, seed: int = 0) -> Network:
     """All weights and running statistics away from their starting values, none of them zero."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for name, weight in module.state_dict().items():
         if "running_var" in name:
-            weight.uniform_(0.5, 1.5, generator=source)
+            weight.uniform_(0.5, 1.5, generator=rng)
         elif weight.is_floating_point():
-            weight.normal_(0, 0.3, generator=source)
+            weight.normal_(0, 0.3, generator=rng)
     return module
 
 

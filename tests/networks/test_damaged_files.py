@@ -16,7 +16,7 @@ from ddpm.images.splits import load_split, save_split
 from ddpm.networks.checkpoint import load_model, new_network, save_model
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import draw_batch
+from ddpm.sampling.generation import sample_batch
 from tests.networks.random_weights import randomised
 from tests.sampling.reverse import sampler
 from tests.small import DIGITS, FRUITS, images, unet_params
@@ -125,7 +125,7 @@ def test_predictions_and_features_that_are_not_finite_end_in_one_line(tmp_path: 
     model(tmp_path / "model")
     change(tmp_path / "model", lambda weight: torch.full_like(weight, 3e38), "head.2.weight", "head.0.bias")
     with pytest.raises(UserError, match=r"^image 7: the model's predictions are not finite"):
-        list(draw_batch(load_model(tmp_path / "model"), sampler("ddim", steps=4), 0, range(7, 9), CPU))
+        list(sample_batch(load_model(tmp_path / "model"), sampler("ddim", steps=4), 0, range(7, 9), CPU))
     classifier(tmp_path / "classifier")
     names = "levels.2.1.weight", "levels.2.4.weight"
     change(tmp_path / "classifier", lambda weight: torch.full_like(weight, 3e38), *names)

@@ -48,8 +48,8 @@ def rows_of(picture: Tensor, names: list[str]) -> Tensor:
 def test_gallery_pictures_have_all_images_but_an_animation_of_large_ones(
     shape: tuple[int, int, int], scale: int, gap: int, animated: tuple[int, int]
 ) -> None:
-    drawn, frames = images(64, *shape), images(3, 64, *shape)
-    pictures = gallery_pictures(drawn, frames, frames.flip(0), [20, 10, 0])
+    sampled, frames = images(64, *shape), images(3, 64, *shape)
+    pictures = gallery_pictures(sampled, frames, frames.flip(0), [20, 10, 0])
     assert sorted(pictures) == ["denoising.png", "reverse.gif", "samples.png"]
     channels, height, width = shape
     animation = opened(pictures["reverse.gif"])
@@ -61,24 +61,24 @@ def test_gallery_pictures_have_all_images_but_an_animation_of_large_ones(
     for index in (0, 6, 7, 41):
         top, left = scale * gap + index // 7 * down, scale * gap + index % 7 * across
         cell = grid[:, top : top + scale * height : scale, left : left + scale * width : scale]
-        assert torch.equal(cell, drawn[index])
+        assert torch.equal(cell, sampled[index])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_by_class_has_a_named_row_for_each_class_filled_with_white(channels: int) -> None:
-    drawn, labels = images(15, channels, 28, 28), torch.tensor([2] * 12 + [0] * 3)
-    picture = pixels(by_class_picture(drawn, labels, ["猫", "dog", "a bird with a long tail"]))
+    sampled, labels = images(15, channels, 28, 28), torch.tensor([2] * 12 + [0] * 3)
+    picture = pixels(by_class_picture(sampled, labels, ["猫", "dog", "a bird with a long tail"]))
     rows = rows_of(picture, ["class 0", "a bird with a long…"])
-    assert torch.equal(rows[1], drawn[:10])
-    assert torch.equal(rows[0, :3], drawn[12:])
+    assert torch.equal(rows[1], sampled[:10])
+    assert torch.equal(rows[0, :3], sampled[12:])
     assert (rows[0, 3:] == 255).all()
 
 
 def test_by_class_has_rows_for_at_most_twenty_classes() -> None:
     names = [f"class {label}" for label in range(100)]
-    drawn = images(200, 1, 8, 8)
-    picture = pixels(by_class_picture(drawn, torch.arange(200) % 100, names))
-    twenty = pixels(by_class_picture(drawn[:20], torch.arange(20), names))
+    sampled = images(200, 1, 8, 8)
+    picture = pixels(by_class_picture(sampled, torch.arange(200) % 100, names))
+    twenty = pixels(by_class_picture(sampled[:20], torch.arange(20), names))
     text = text_rows(["and 80 more"], 2 * FONT)
     assert picture.shape == (1, twenty.shape[1] + 32, twenty.shape[2])
     assert torch.equal(picture[:, -32:, : text.shape[2]], text)
@@ -86,9 +86,11 @@ def test_by_class_has_rows_for_at_most_twenty_classes() -> None:
     assert narrow.shape == (1, 20 * 137 + 9 + 32, 10 * 17 + 9 + text_rows([*"abcdefghijklmnopqrst"], 137).shape[2])
 
 
-def test_rare_classes_have_rows_of_real_images_drawn_ones_and_their_nearest() -> None:
-    few, drawn = images(4, 1, 28, 28), images(8, 1, 28, 28)[4:]
-    picture = pixels(rare_picture({2: (few, drawn), 0: (few, few)}, ["猫", "dog", "cat"]))
-    rows = rows_of(picture, [f"{name}: {each}" for name in ("cat", "class 0") for each in ("real", "drawn", "nearest")])
-    assert torch.equal(rows[[0, 1, 3, 4, 5], :4], torch.stack([few, drawn, few, few, few]))
+def test_rare_classes_have_rows_of_real_images_sampled_ones_and_their_nearest() -> None:
+    few, sampled = images(4, 1, 28, 28), images(8, 1, 28, 28)[4:]
+    picture = pixels(rare_picture({2: (few, sampled), 0: (few, few)}, ["猫", "dog", "cat"]))
+    rows = rows_of(
+        picture, [f"{name}: {each}" for name in ("cat", "class 0") for each in ("real", "sampled", "nearest")]
+    )
+    assert torch.equal(rows[[0, 1, 3, 4, 5], :4], torch.stack([few, sampled, few, few, few]))
     assert all((few == each).flatten(1).all(1).any() for each in rows[2, :4])

@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
-from ddpm.sampling.drawing import draw_batch
+from ddpm.sampling.generation import sample_batch
 from ddpm.sampling.samplers import SamplerParams, Step
 from tests.networks.random_weights import randomised
 from tests.small import CPU, DIGITS, unet_params
@@ -47,9 +47,9 @@ def fake_denoise(x_t: Tensor, t: int) -> Tensor:
 
 
 def normals(seed: int = 0) -> Iterator[Tensor]:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     while True:
-        yield torch.randn(SHAPE, generator=source, dtype=torch.float64)
+        yield torch.randn(SHAPE, generator=rng, dtype=torch.float64)
 
 
 def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:
@@ -86,7 +86,7 @@ def tiny_model(
     return load_model(path)
 
 
-def draw(loaded: LoadedModel, indices: list[int], params: SamplerParams | None = None, seed: int = 0) -> Tensor:
+def sample(loaded: LoadedModel, indices: list[int], params: SamplerParams | None = None, seed: int = 0) -> Tensor:
     """The images of the last step."""
-    *_, last = draw_batch(loaded, params or sampler(), seed, indices, CPU)
+    *_, last = sample_batch(loaded, params or sampler(), seed, indices, CPU)
     return last.x_prev.clone()

@@ -84,7 +84,7 @@ def test_standard_normal_data_stays_standard_normal_with_variance_beta() -> None
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
-def test_gaussian_data_is_drawn_with_its_mean_and_variance(variance: str) -> None:
+def test_gaussian_data_is_sampled_with_its_mean_and_variance(variance: str) -> None:
     *_, (t, last_mean, last_variance) = moments(0.3, 0.5, sampler(variance=variance))
     assert t == 0
     assert last_mean == pytest.approx(0.3, abs=1e-9)
@@ -128,7 +128,7 @@ def test_order_of_convergence(name: str, order: int) -> None:
     assert fine / finer == pytest.approx(2**order, rel=0.1)
 
 
-def test_the_second_order_draws_gaussian_data_more_truly() -> None:
+def test_the_second_order_samples_gaussian_data_more_truly() -> None:
     for eta in (0.0, 1.0):
         variances = []
         for name in ("ddim", "dpmpp_2m"):

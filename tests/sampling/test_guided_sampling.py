@@ -1,4 +1,4 @@
-"""Drawing images with guidance: by the written-out combination of what two networks, or one asked twice, predict."""
+"""Sampling images with guidance: by the written-out combination of what two networks, or one asked twice, predict."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ddpm.compute.randomness import ImageNoise
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import NO_LABEL
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import draw_labels
+from ddpm.sampling.generation import sample_labels
 from ddpm.sampling.guidance import Denoise
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop
 from tests.sampling.reverse import TEN, draw, sampler, tiny_model
@@ -74,9 +74,9 @@ def test_drawing_is_by_the_written_out_combination(
     params = guidance(guide, strength, **sampling)
     noise = ImageNoise(4, indices, loaded.card.data.shape)
     with torch.inference_mode():
-        denoise = by_hand(loaded, params, draw_labels(loaded.card, params, 4, indices))
+        denoise = by_hand(loaded, params, sample_labels(loaded.card, params, 4, indices))
         *_, expected = p_sample_loop(denoise, loaded.schedule, params, noise)
-    drawn = draw(loaded, indices, params, seed=4)
+    sampled = sample(loaded, indices, params, seed=4)
     scale = expected.x_prev.abs().max().item()
     torch.testing.assert_close(drawn, expected.x_prev, rtol=0, atol=1e-4 * scale)
     assert (drawn - draw(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
@@ -91,8 +91,8 @@ def test_the_guide_is_asked_within_the_interval_alone_and_with_a_guidance_of_1_n
 ) -> None:
     loaded, params = tiny_model(tmp_path, **BOTH), guidance(guide, strength)  # type: ignore[arg-type]
     asked, of_early = calls_of(loaded.network), calls_of(loaded.guide)
-    draw(loaded, [5, 6], params)
-    labels = draw_labels(loaded.card, params, 0, [5, 6]).tolist()
+    sample(loaded, [5, 6], params)
+    labels = sample_labels(loaded.card, params, 0, [5, 6]).tolist()
     inside, untold = INSIDE if strength != 1 else [], [NO_LABEL, NO_LABEL]
     expected = [
         [(t, labels), (t, untold)][: 1 + (guide == "classifier_free" and t in inside)] for t in range(9, -1, -1)
@@ -111,4 +111,4 @@ def test_a_network_that_predicts_no_number_is_noticed(
     forward = network.forward
     monkeypatch.setattr(network, "forward", lambda *given: forward(*given).index_fill(0, torch.tensor(1), torch.inf))
     with pytest.raises(UserError, match=r"^image 8: "):
-        draw(loaded, [7, 8, 9], guidance("autoguidance", strength, clip=clip))
+        sample(loaded, [7, 8, 9], guidance("autoguidance", strength, clip=clip))

@@ -37,10 +37,10 @@ def diffusers_ddpm(steps: int, variance: str, clip: bool, seed: int = 0) -> Iter
     )
     to_float64(scheduler)
     scheduler.set_timesteps(steps)
-    source = torch.Generator().manual_seed(seed)
-    x_t = torch.randn(SHAPE, generator=source, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(seed)
+    x_t = torch.randn(SHAPE, generator=rng, dtype=torch.float64)
     for t in scheduler.timesteps:
-        step = scheduler.step(fake_model(x_t, int(t)), t, x_t, generator=source)
+        step = scheduler.step(fake_model(x_t, int(t)), t, x_t, generator=rng)
         yield Step(int(t), step.prev_sample, step.pred_original_sample)
         x_t = step.prev_sample
 

@@ -1,4 +1,4 @@
-"""The reverse process: its steps by hand, what it draws and what it shows the denoiser."""
+"""The reverse process: its steps by hand, what it samples and what it shows the denoiser."""
 
 from fractions import Fraction
 

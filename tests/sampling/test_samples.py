@@ -13,7 +13,7 @@ from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.parallel.world import ALONE, World
 from ddpm.pipeline.console import UserError
 from ddpm.sampling import samples
-from ddpm.sampling.drawing import draw_batch, draw_labels
+from ddpm.sampling.generation import sample_batch, sample_labels
 from ddpm.sampling.samples import SampleParams, Samples
 from tests.ranks import in_two_ranks
 from tests.sampling.reverse import sampler, tiny_model
@@ -55,12 +55,12 @@ def sampled(
 def test_images_labels_and_frames_are_those_of_the_sampler(tmp_path: Path) -> None:
     loaded, params = tiny_model(tmp_path), sample_params()
     tensors, _, found = sampled(loaded, params)
-    steps = list(draw_batch(loaded, params, 3, range(COUNT), CPU))
+    steps = list(sample_batch(loaded, params, 3, range(COUNT), CPU))
     kept = [step for step in steps if step.t in (8, 4, 0)]
     facts = found.facts()
     assert [step.t for step in kept] == facts["kept_t"]
     assert facts["classes"] == [*range(10)]
-    assert torch.equal(tensors["labels"], draw_labels(loaded.card, params, 3, range(COUNT)))
+    assert torch.equal(tensors["labels"], sample_labels(loaded.card, params, 3, range(COUNT)))
     expected = {
         "images": to_uint8(steps[-1].x_prev),
         "x_t": torch.stack([to_uint8(step.x_prev) for step in kept]),
@@ -83,7 +83,7 @@ def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: in
         tensors, after, again = sampled(loaded, params, state)
         torch.testing.assert_close(tensors, whole, rtol=0, atol=0)
         assert again.facts() == found.facts()
-        assert len(after) == 10 * -(-(COUNT - len(state["images"])) // SIZE), "the rest alone is drawn"
+        assert len(after) == 10 * -(-(COUNT - len(state["images"])) // SIZE), "the rest alone is sampled"
 
 
 def in_a_world(model: Path, world: World) -> tuple[dict[str, Tensor], dict[str, Any], int]:
@@ -99,7 +99,7 @@ def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
     (of_first, its_facts, first), (_, _, second) = in_two_ranks(work, tmp_path)
     torch.testing.assert_close(of_first, tensors, rtol=0, atol=0)
     assert its_facts == facts
-    assert (first, second, steps) == (20, 20, 40), "each draws every other of four batches"
+    assert (first, second, steps) == (20, 20, 40), "each samples every other of four batches"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.scoring.comparisons import DRAWS, compare, draw_subsets, variety
 from ddpm.scoring.manifold import manifold, manifold_scores
-from ddpm.scoring.scores import FrechetDistance, frechet_distance, jackknife, kernel_distance
+from ddpm.scoring.scores import FrechetDistance, KernelDistances, frechet_distance, jackknife
 
 
 def normal(count: int, seed: int, width: int = 4) -> Tensor:
@@ -45,7 +45,7 @@ def test_distances_are_means_over_the_draws_with_their_deviations() -> None:
         pairs = list(zip(draws.references, sets[name], strict=True))
         values = [frechet_distance(train[reference], each) for reference, each in pairs]
         assert row["frechet"] == pytest.approx(statistics.fmean(values))
-        kid = kernel_distance(train[draws.references[0][:60]], sets[name][0])
+        kid = KernelDistances(train[draws.references[0][:60]])(sets[name][0])
         assert (row["kid"], row["kid_error"]) == kid
         if name != "samples":
             assert row["frechet_deviation"] == pytest.approx(statistics.stdev(values))

@@ -9,10 +9,10 @@ from ddpm.scoring.components import principal_components
 
 def patterns(count: int, seed: int = 0) -> Tensor:
     """Grey images that vary in two patterns: much in the upper half, less in the lower right quarter."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     images = torch.full((count, 1, 8, 8), 128.0)
-    images[:, :, :4] += 30 * torch.randn(count, 1, 1, 1, generator=source)
-    images[:, :, 4:, 4:] += 10 * torch.randn(count, 1, 1, 1, generator=source)
+    images[:, :, :4] += 30 * torch.randn(count, 1, 1, 1, generator=rng)
+    images[:, :, 4:, 4:] += 10 * torch.randn(count, 1, 1, 1, generator=rng)
     return images.clamp(0, 255).round().to(torch.uint8)
 
 

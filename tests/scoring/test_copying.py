@@ -18,8 +18,8 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 def levels(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
     """uint8 images."""
-    source = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), generator=source, dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), generator=rng, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(("table", "width"), [(copying.TABLE, copying.WIDTH), (15 * 3 * 16 * 8, 4)])
@@ -48,8 +48,8 @@ def test_copying_statistic_worked_by_hand() -> None:
 
 
 def test_copying_statistic_is_standard_normal_of_equal_distributions() -> None:
-    source = torch.Generator().manual_seed(0)
-    found = torch.tensor([copying_z(*torch.rand(2, 300, generator=source)) for _ in range(400)])
+    rng = torch.Generator().manual_seed(0)
+    found = torch.tensor([copying_z(*torch.rand(2, 300, generator=rng)) for _ in range(400)])
     assert found.mean().item() == pytest.approx(0, abs=0.15)
     assert found.std().item() == pytest.approx(1, abs=0.12)
 

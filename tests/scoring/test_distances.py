@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from ddpm.scoring import scores
-from ddpm.scoring.scores import FrechetDistance, KernelDistances, frechet_distance, jackknife, kernel_distance
+from ddpm.scoring.scores import FrechetDistance, KernelDistances, frechet_distance, jackknife
 
 
 def features(count: int, seed: int, width: int = 6) -> Tensor:
     """Correlated features of different scales, with a mean that is not zero."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     mixing = torch.randn(width, width, generator=torch.Generator().manual_seed(99))
-    return torch.randn(count, width, generator=source) @ mixing + torch.arange(width) / 2
+    return torch.randn(count, width, generator=rng) @ mixing + torch.arange(width) / 2
 
 
 def frechet_closed_form(real: Tensor, samples: Tensor) -> float:
@@ -60,13 +60,13 @@ def test_kernel_distance_is_the_closed_form() -> None:
     real, samples = features(200, seed=0), 1.3 * features(200, seed=1) - 0.2
     expected = kernel_closed_form(real, samples)
     assert expected > 0.5
-    assert kernel_distance(real, samples).distance == pytest.approx(expected, rel=1e-9)
+    assert KernelDistances(real)(samples).distance == pytest.approx(expected, rel=1e-9)
 
 
 def test_kernel_distance_of_other_counts_and_in_other_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     real, samples = features(53, seed=0), features(47, seed=1) + 0.5
-    whole = kernel_distance(real, samples)
-    assert kernel_distance(samples, real) == pytest.approx(whole, rel=1e-9)
+    whole = KernelDistances(real)(samples)
+    assert KernelDistances(samples)(real) == pytest.approx(whole, rel=1e-9)
     monkeypatch.setattr(scores, "CHUNK", 10)
     assert kernel_distance(real, samples) == pytest.approx(whole, rel=1e-9)
     # Twice the same samples: the pairs of equal ones are no longer left out of the mean within the samples.
@@ -75,16 +75,16 @@ def test_kernel_distance_of_other_counts_and_in_other_chunks(monkeypatch: pytest
 
 def test_kernel_distance_of_equal_distributions_is_zero_but_for_chance() -> None:
     pairs = [(features(150, seed=2 * i) / 4, features(150, seed=2 * i + 1) / 4) for i in range(100)]
-    distances, errors = torch.tensor([kernel_distance(*pair) for pair in pairs]).unbind(1)
+    distances, errors = torch.tensor([KernelDistances(pair[0])(pair[1]) for pair in pairs]).unbind(1)
     # Unbiased: some are negative, and the mean is zero within three standard errors.
     assert distances.min() < 0
     assert distances.mean().abs() < 3 * distances.std() / 10
     assert 0.9 < errors.square().mean().sqrt() / distances.std() < 1.7
-    assert kernel_distance(pairs[0][0], pairs[0][1] + 1).distance > 10 * distances.abs().max()
+    assert KernelDistances(pairs[0][0])(pairs[0][1] + 1).distance > 10 * distances.abs().max()
 
 
 def test_error_of_the_kernel_distance_is_the_deviation_over_other_images() -> None:
-    found = [kernel_distance(features(150, 2 * i) / 4, features(150, 2 * i + 1) / 4 + 0.5) for i in range(200)]
+    found = [KernelDistances(features(150, 2 * i) / 4)(features(150, 2 * i + 1) / 4 + 0.5) for i in range(200)]
     distances, errors = torch.tensor(found).unbind(1)
     assert errors.square().mean().sqrt() == pytest.approx(distances.std().item(), rel=0.15)
     assert errors.std() < errors.mean() / 2
@@ -112,4 +112,4 @@ def test_one_reference_serves_many_sets() -> None:
     real, sets = features(400, seed=0), [features(300, seed=seed) + seed for seed in (1, 2, 1)]
     frechet, kernel = FrechetDistance(real), KernelDistances(real)
     assert [frechet(each) for each in sets] == [frechet_distance(real, each) for each in sets]
-    assert [kernel(each) for each in sets] == [kernel_distance(real, each) for each in sets]
+    assert [kernel(each) for each in sets] == [KernelDistances(real)(each) for each in sets]

@@ -34,7 +34,7 @@ def copies(count: int, noise: float = 0.02, shift: bool = True, first: int = 0) 
 
 
 def copier() -> tuple[Tensor, Tensor]:
-    """What a model draws a fifth of whose samples are copies."""
+    """What a model samples a fifth of whose samples are copies."""
     images, labels = copies(round(COPIED * len(HONEST)))
     return torch.cat([images, HONEST[len(images) :]]), torch.cat([labels, HONEST_LABELS[len(images) :]])
 
@@ -90,7 +90,7 @@ def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
 
 @pytest.mark.parametrize("count", [100, 1000])
 def test_the_threshold_is_passed_by_one_percent_for_any_number_of_fresh_images(count: int) -> None:
-    source, shares = torch.Generator().manual_seed(0), []
+    rng, shares = torch.Generator().manual_seed(0), []
     for _ in range(400):
         # Far from zero, so without near-duplicates.
         sets = (torch.rand(2, size, generator=source) + 0.3 for size in (1000, count))

@@ -43,8 +43,8 @@ def test_chi_square_of_one_class_says_nothing() -> None:
 
 
 def test_p_values_of_one_distribution_are_uniform() -> None:
-    source = torch.Generator().manual_seed(0)
-    draws = [torch.randint(0, 10, (2, 2000), generator=source) for _ in range(300)]
+    rng = torch.Generator().manual_seed(0)
+    draws = [torch.randint(0, 10, (2, 2000), generator=rng) for _ in range(300)]
     p_values = torch.tensor([class_chi_square(first, second)[1] for first, second in draws])
     assert p_values.mean().item() == pytest.approx(0.5, abs=0.05)
     assert (p_values < 0.05).double().mean().item() == pytest.approx(0.05, abs=0.04)

@@ -22,7 +22,7 @@ SCORES = {
     "samples": {"precision": 0.25, "recall": 0.5, "near_copies_pixels": None, "near_copies_features": 0.01},
     "test": {"precision": 0.75, "precision_deviation": 0.125, "recall": 1, "confident_share": None},
 }
-FILTER = {"drawn": 8, "kept": 6, "share": 0.75}
+FILTER = {"sampled": 8, "kept": 6, "share": 0.75}
 BITS = {"images": 10, "test": {"bits_per_dim": 2.5, "standard_error": 0.25}, "train": {"bits_per_dim": 2.25}}
 ACCURACY = {"samples": {"accuracy": 0.5}, "real": {"accuracy": 0.875}}
 

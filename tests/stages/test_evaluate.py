@@ -38,7 +38,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
 
 
-def test_classes_of_any_script_are_filtered_scored_and_drawn_without_a_warning(
+def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     filter.main(Stage("filter"))

@@ -32,12 +32,12 @@ def imbalanced(counts: tuple[int, ...] = (60, 40, 6)) -> Split:
     return Split(given, labels)
 
 
-def drawn(count: int = 30) -> Drawn:
+def sampled(count: int = 30) -> Sampled:
     """As the rare class's real ones, but for the others that the filter does not take."""
     given = images(count, FRUITS.shape) // 4
     taken = torch.arange(count) % 3 > 0
     given[:, 2] += 60 * taken.view(-1, 1, 1).to(torch.uint8)
-    return Drawn(given, torch.full((count,), 2), taken)
+    return Sampled(given, torch.full((count,), 2), taken)
 
 
 def learned(name: str, params: LearnParams = PARAMS, seed: int = 3) -> Classifier:
@@ -90,7 +90,7 @@ def test_a_class_without_images_leaves_the_loss_finite() -> None:
         ("weights+augment", [60 / 106, 40 / 106, 6 / 106]),
         ("oversample", [1 / 3, 1 / 3, 1 / 3]),
         ("smote", [1 / 3, 1 / 3, 1 / 3]),
-        ("adjust+drawn+filtered", [60 / 126, 40 / 126, 26 / 126]),
+        ("adjust+sampled+filtered", [60 / 126, 40 / 126, 26 / 126]),
     ],
 )
 def test_batches_are_those_of_their_arm(name: str, expected: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_batches_are_those_of_their_arm(name: str, expected: list[float], monkey
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "oversample+augment", "weights+mixup", "adjust", "smote", "oversample+drawn+filtered+halved"]
+    "name", ["nothing", "oversample+augment", "weights+mixup", "adjust", "smote", "oversample+sampled+filtered+halved"]
 )
 def test_every_method_learns_easy_classes_and_the_seed_decides_all_of_it(name: str) -> None:
     matrix = confusion(learned(name), *imbalanced((20, 20, 20)), RUNTIME.device)
@@ -130,9 +130,9 @@ def test_the_confusion_has_true_classes_in_rows_and_found_in_columns() -> None:
 
 
 def test_measures_are_those_of_scikit_learn() -> None:
-    source = torch.Generator().manual_seed(0)
-    true = torch.randint(10, (200,), generator=source)
-    found = torch.where(torch.rand(200, generator=source) < 0.6, true, true.flip(0))
+    rng = torch.Generator().manual_seed(0)
+    true = torch.randint(10, (200,), generator=rng)
+    found = torch.where(torch.rand(200, generator=rng) < 0.6, true, true.flip(0))
     found[found == 4] = 7  # one is never found
     rare = [1, 4, 9]
     seen = measures(torch.from_numpy(metrics.confusion_matrix(true, found, labels=range(10))), rare)
@@ -150,9 +150,9 @@ def processed(split: Split) -> Processed:
     return Processed(FRUITS, split, torch.arange(len(split.labels)), (1, 1, 1))
 
 
-def test_traces_are_drawn_images_of_frequent_classes_that_pass_for_rare_ones() -> None:
+def test_traces_are_sampled_images_of_frequent_classes_that_pass_for_rare_ones() -> None:
     looks_rare = imbalanced((0, 0, 6)).images
-    generated = Drawn(looks_rare, torch.tensor([0, 0, 0, 0, 1, 2]), torch.tensor([True] * 4 + [False, True]))
+    generated = Sampled(looks_rare, torch.tensor([0, 0, 0, 0, 1, 2]), torch.tensor([True] * 4 + [False, True]))
     test = imbalanced((3, 2, 1))
     given = (processed(imbalanced()), generated, [2], test, "oversample", 1, PARAMS, RUNTIME)
     assert compare("oversample", *given) == {"confusion": [[3, 0, 0], [0, 2, 0], [0, 0, 1]], "traces": 1.0}
@@ -164,12 +164,12 @@ def test_copies_are_counted_among_what_the_method_learns_of_rare_classes() -> No
     source = torch.Generator().manual_seed(0)
 
     def noise(count: int) -> Tensor:
-        return torch.randint(0, 256, (count, *FRUITS.shape), generator=source, dtype=torch.uint8)
+        return torch.randint(0, 256, (count, *FRUITS.shape), generator=rng, dtype=torch.uint8)
 
     train, test = (processed(Split(noise(count), torch.full((count,), 2))) for count in (10, 200))
     shown = torch.cat([train.split.images[:3], noise(5)])  # three copies, of which the filter takes two
-    some = Drawn(shown, torch.full((8,), 2), torch.tensor([True, True, False, True, True, True, True, True]))
-    assert count_copies(train, some, [2], test, "drawn")["near_copies"]["distance"] == 3 / 8
-    assert count_copies(train, some, [2], test, "drawn+filtered")["near_copies"]["distance"] == 2 / 7
+    some = Sampled(shown, torch.full((8,), 2), torch.tensor([True, True, False, True, True, True, True, True]))
+    assert count_copies(train, some, [2], test, "sampled")["near_copies"]["distance"] == 3 / 8
+    assert count_copies(train, some, [2], test, "sampled+filtered")["near_copies"]["distance"] == 2 / 7
     none = some._replace(taken=torch.zeros(8, dtype=torch.bool))
-    assert count_copies(train, none, [2], test, "drawn+filtered") == {"near_copies": None}
+    assert count_copies(train, none, [2], test, "sampled+filtered") == {"near_copies": None}

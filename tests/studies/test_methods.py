@@ -10,7 +10,7 @@ from ddpm.pipeline.console import UserError
 from studies.rare_class.methods import MOST_SAMPLES, Drawn, Method, shares, smote
 
 TRAIN = Split(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1), torch.tensor([0, 0, 0, 1, 1, 2]))
-DRAWN = Drawn(
+SAMPLED = Sampled(
     torch.arange(10, 16, dtype=torch.uint8).view(6, 1, 1, 1),
     torch.tensor([2, 0, 1, 2, 2, 2]),
     torch.tensor([True, True, False, False, True, True]),
@@ -34,7 +34,7 @@ def test_a_method_is_named_by_its_words_in_one_order() -> None:
         "nothing+augment",
         "augment+mixup+augment",
         "oversample+weights",
-        "drawn+smote",
+        "sampled+smote",
         "filtered",
         "oversample+halved",
     ],
@@ -49,23 +49,23 @@ def test_what_is_no_method_is_refused(text: str) -> None:
     [
         ("weights+augment+mixup", [0, 1, 2, 3, 4, 5], [1 / 6] * 6),
         ("oversample", [0, 1, 2, 3, 4, 5], [1 / 9] * 3 + [1 / 6] * 2 + [1 / 3]),
-        ("drawn", [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15], [1 / 11] * 11),
-        ("drawn+filtered", [0, 1, 2, 3, 4, 5, 10, 14, 15], [1 / 9] * 9),
-        ("drawn+all+filtered", [0, 1, 2, 3, 4, 5, 10, 11, 14, 15], [1 / 10] * 10),
-        # of class 2 there are one real image and four drawn ones, of class 1 two and one
+        ("sampled", [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15], [1 / 11] * 11),
+        ("sampled+filtered", [0, 1, 2, 3, 4, 5, 10, 14, 15], [1 / 9] * 9),
+        ("sampled+all+filtered", [0, 1, 2, 3, 4, 5, 10, 11, 14, 15], [1 / 10] * 10),
+        # of class 2 there are one real image and four sampled ones, of class 1 two and one
         (
-            "oversample+drawn+halved",
+            "oversample+sampled+halved",
             [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15],
             [1 / 9] * 3 + [1 / 12] * 2 + [1 / 6, 1 / 24, 1 / 6, 1 / 24, 1 / 24, 1 / 24],
         ),
         (
-            "drawn+halved",
+            "sampled+halved",
             [0, 1, 2, 3, 4, 5, 10, 12, 13, 14, 15],
             [1 / 11] * 3 + [3 / 44] * 2 + [5 / 22, 5 / 88, 3 / 22, 5 / 88, 5 / 88, 5 / 88],
         ),
-        # of class 1 the filter leaves no drawn image, so that its real ones are all of it
+        # of class 1 the filter leaves no sampled image, so that its real ones are all of it
         (
-            "oversample+drawn+filtered+halved",
+            "oversample+sampled+filtered+halved",
             [0, 1, 2, 3, 4, 5, 10, 14, 15],
             [1 / 9] * 3 + [1 / 6] * 2 + [1 / 6] + [1 / 18] * 3,
         ),
@@ -74,7 +74,7 @@ def test_what_is_no_method_is_refused(text: str) -> None:
 def test_the_shares_of_a_small_set(name: str, pixels: list[int], expected: list[float]) -> None:
     pool, share = shares(TRAIN, DRAWN, RARE, Method.parse(name), seed=0)
     assert pool.images.flatten().tolist() == pixels
-    both = dict(zip(range(16), [*TRAIN.labels.tolist(), 0, 0, 0, 0, *DRAWN.labels.tolist()], strict=True))
+    both = dict(zip(range(16), [*TRAIN.labels.tolist(), 0, 0, 0, 0, *SAMPLED.labels.tolist()], strict=True))
     assert pool.labels.tolist() == [both[pixel] for pixel in pixels]
     assert share.tolist() == pytest.approx(expected, abs=1e-12)
 

@@ -114,7 +114,9 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     states, before = workspace / ".resume", workspace / "before"
     study(workspace, until=lambda: any(states.glob("rare_class-*.pt")), DDPM_SAVE_SECONDS="0")
     assert not made(workspace)
-    said = study(workspace, until=lambda: len(made(workspace, ".json")) >= 4)  # model, drawn images, a row of each kind
+    said = study(
+        workspace, until=lambda: len(made(workspace, ".json")) >= 4
+    )  # model, sampled images, a row of each kind
     assert "continues where it was interrupted" in said
     finished = made(workspace)
     said = study(workspace)
@@ -126,7 +128,12 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     for row in found:
         if row["of"] in ("classifier", "oracle"):
             assert torch.tensor(row["confusion"]).sum(1).tolist() == [110] * 3
-    assert {path.name for path in (workspace / RESULTS).iterdir()} == {"rows.jsonl", "run.json", "drawn.png", "f1.png"}
+    assert {path.name for path in (workspace / RESULTS).iterdir()} == {
+        "rows.jsonl",
+        "run.json",
+        "samples.png",
+        "f1.png",
+    }
 
     # A finished study: nothing is done, whether by what was kept on the way or, in a fresh clone, by its rows alone.
     finished, written = made(workspace), (workspace / RESULTS / "rows.jsonl").stat().st_mtime_ns
@@ -151,10 +158,12 @@ def test_what_is_finished_is_not_computed_again_and_what_has_changed_is(workspac
     said = study(workspace)
     assert all(one["key"] != other["key"] for one, other in zip(rows(workspace), found, strict=True))
     assert "train" not in said
-    assert "8-1: draw" in said
+    assert "8-1: sample" in said
 
 
-def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_that_learns_or_samples_is_given_what_was_kept_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("studies.rare_class.keeping.SCRATCH", tmp_path)
     params, pipeline = load()
     small = params.confirming.model_copy(update={**STUDY, "classes": ("b",)})
@@ -165,9 +174,9 @@ def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pyte
         given.extend(each for each in arguments if isinstance(each, Processed | Split))
         return {}
 
-    for name in ("train", "draw", "compare"):
+    for name in ("train", "sample", "compare"):
         monkeypatch.setattr(module, name, told)
-    monkeypatch.setattr(module, "load_drawn", lambda path: None)
+    monkeypatch.setattr(module, "load_samples", lambda path: None)
     runtime = Runtime(torch.device("cpu"), torch.float32)
     setting = Setting(params.model_copy(update={"validation_pool": 5}), pipeline, small, images, runtime)
     for test in ("test", "validation_pool"):
@@ -185,11 +194,11 @@ def test_all_that_learns_or_draws_is_given_what_was_kept_alone(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("section", "change", "named"),
     [
-        ("draw", {"seed": 1}, ["draw.seed"] * 3),
-        ("draw", {"steps": 1001}, ["draw.steps"]),
+        ("sample", {"seed": 1}, ["sample.seed"] * 3),
+        ("sample", {"steps": 1001}, ["sample.steps"]),
         ("fashion", {"picture": "50-7"}, ["fashion.picture"]),
         ("pipeline.train", {"classes": (7,)}, ["params.yaml: train.classes"]),
-        ("pipeline.train", {"guide_share": 0.0}, ["draw.guidance"]),
+        ("pipeline.train", {"guide_share": 0.0}, ["sample.guidance"]),
         ("pipeline.model", {"class_conditional": False}, ["params.yaml: model.class_conditional"]),
     ],
 )

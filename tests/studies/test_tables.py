@@ -9,7 +9,7 @@ import pytest
 from ddpm.pipeline.console import UserError
 from studies.rare_class.tables import main
 
-WITHOUT, WITH = "oversample", "oversample+drawn"
+WITHOUT, WITH = "oversample", "oversample+sampled"
 
 
 def matrix(right: int) -> list[list[int]]:

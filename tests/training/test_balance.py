@@ -10,8 +10,8 @@ LABELS = torch.tensor([1] * 16 + [0] * 900 + [2] * 84)
 
 
 def ordered(balance: float, seed: int = 0) -> torch.Tensor:
-    source = torch.Generator().manual_seed(seed)
-    return balanced_order(torch.randperm(len(LABELS), generator=source), LABELS, balance, source)
+    rng = torch.Generator().manual_seed(seed)
+    return balanced_order(torch.randperm(len(LABELS), generator=rng), LABELS, balance, rng)
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.3, 0.5, 1.0])

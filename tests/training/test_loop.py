@@ -51,9 +51,9 @@ def test_one_step_is_adam_on_the_mean_squared_error(
     share = split(4, seed=2)
     x_start = to_float(share.images)
 
-    source = generator(0, "train", 0)
-    expected_t = draw_timesteps(4, uniform(20), sampling, source)
-    noise = torch.randn(4, 1, 28, 28, generator=source)
+    rng = generator(0, "train", 0)
+    expected_t = draw_timesteps(4, uniform(20), sampling, rng)
+    noise = torch.randn(4, 1, 28, 28, generator=rng)
     alpha_bar = (1 - torch.linspace(0.01, 0.5, 20, dtype=torch.float64)).cumprod(0)[expected_t].view(4, 1, 1, 1)
     signal, spread = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
     x_t = signal * x_start + spread * noise

@@ -37,9 +37,9 @@ def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
     held_out = split(503, seed=1)
     for chunk, (levels, labels) in enumerate(zip(*(each.split(500) for each in held_out), strict=True)):
         x_start = to_float(levels)
-        source = generator(0, "validation", chunk)
-        t = draw_timesteps(len(x_start), uniform(20), "stratified", source)
-        noise = torch.randn(x_start.shape, generator=source)
+        rng = generator(0, "validation", chunk)
+        t = draw_timesteps(len(x_start), uniform(20), "stratified", rng)
+        noise = torch.randn(x_start.shape, generator=rng)
         with torch.no_grad():
             network = copy.deepcopy(training.model).eval()
             pred_noise = denoiser(network)(SCHEDULE.q_sample(x_start, t, noise), t, labels).noise

@@ -47,9 +47,9 @@ def best(found: Validation) -> BestWeights:
 
 def trained_loss(model: UNet, held_out: Split, loss: str, log_snr_center: float | None = None) -> float:
     """Mean loss that is trained, by hand; of at most 500 images."""
-    source = generator(0, "validation", 0)
-    t = draw_timesteps(len(held_out.images), uniform(20), "stratified", source)
-    noise = torch.randn(held_out.images.shape, generator=source)
+    rng = generator(0, "validation", 0)
+    t = draw_timesteps(len(held_out.images), uniform(20), "stratified", rng)
+    noise = torch.randn(held_out.images.shape, generator=rng)
     with torch.no_grad():
         pred_noise = denoiser(model)(SCHEDULE.q_sample(to_float(held_out.images), t, noise), t, held_out.labels).noise
     errors = (pred_noise - noise).square().mean(dim=(1, 2, 3)).double()

@@ -42,9 +42,9 @@ RECIPE = {
 
 
 def split(count: int, seed: int = 0) -> Split:
-    source = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (count, 1, 28, 28), generator=source, dtype=torch.uint8)
-    return Split(images, torch.randint(10, (count,), generator=source))
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (count, 1, 28, 28), generator=rng, dtype=torch.uint8)
+    return Split(images, torch.randint(10, (count,), generator=rng))
 
 
 def network(

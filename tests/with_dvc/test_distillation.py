@@ -30,8 +30,8 @@ def test_a_distilled_model_is_made_sampled_from_and_scored(clone: Clone) -> None
     assert [row["step"] for row in table(clone.path / "metrics/distill/2/loss.csv")] == ["5", "10", "15", "20"]
     # generate takes the file as any other, and refuses another way by name.
     call = ["python", "-m", "ddpm", "generate", "--model", "models/distilled-2.safetensors", "--count", "3"]
-    clone.run(*call, "--format", "npz", "--out", "drawn", PYTHONPATH="src")
-    with np.load(clone.path / "drawn/images.npz") as arrays:
+    clone.run(*call, "--format", "npz", "--out", "sampled", PYTHONPATH="src")
+    with np.load(clone.path / "sampled/images.npz") as arrays:
         assert arrays["images"].shape == (3, 28, 28)
     assert "steps: " in clone.run(*call, "--out", "other", "--steps", "3", code=1, PYTHONPATH="src")
     assert not (clone.path / "other").exists()

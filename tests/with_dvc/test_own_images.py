@@ -123,18 +123,18 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
         assert 0 <= found[row]["class_p_value"] <= 1
     accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
     assert accuracy["count"] > 6
-    # Shares of the test images of the two classes that were drawn, to six digits.
+    # Shares of the test images of the two classes that were sampled, to six digits.
     tested = sum(summary["test"]["label_counts"][name] for name in CLASSES[:2])
     hits = [tested * accuracy[source]["accuracy"] for source in ("samples", "real")]
     assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-3)
     assert "red apple" in clone.dvc("metrics", "show", "metrics/preprocess/summary.json")
 
-    options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "drawn"), "--count", "4", "--steps", "5"]
+    options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "sampled"), "--count", "4", "--steps", "5"]
     clone.run("python", "-m", "ddpm", "generate", *options, "--classes", "no,red apple", PYTHONPATH="src")
-    drawn = sorted((tmp_path / "drawn").iterdir())
-    assert {row["label"] for row in table(drawn.pop())} <= {"no", "red apple"}
-    assert len(drawn) == 4
-    for path in drawn:
+    sampled = sorted((tmp_path / "sampled").iterdir())
+    assert {row["label"] for row in table(sampled.pop())} <= {"no", "red apple"}
+    assert len(sampled) == 4
+    for path in sampled:
         with Image.open(path) as picture:
             assert (picture.mode, picture.size) == ("RGB", (8, 16))
 

@@ -53,7 +53,7 @@ def test_scores_are_those_of_noise(pipeline: Built) -> None:
     assert scores["count"] == 64
     for name in ("a", "b"):
         assert scores[name]["samples"]["frechet"] > scores[name]["test"]["frechet"] > 0
-    assert scores["samples"]["copying_z_pixels"] > 3, "nothing that the tiny model draws is a copy"
+    assert scores["samples"]["copying_z_pixels"] > 3, "nothing that the tiny model samples is a copy"
     bits = read_json(metrics / "likelihood/bits.json")
     for split in ("test", "train"):
         parts = [bits[split][f"{part}_bits"] for part in ("prior", "steps", "decoder")]
@@ -94,11 +94,11 @@ def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone,
     assert (ran(output), restored(output)) == (set(), set()), output
     assert fresh.git("status", "--porcelain") == ""
 
-    options = ["--model", "models/ddpm.safetensors", "--out", "drawn", "--count", "3", "--steps", "5"]
+    options = ["--model", "models/ddpm.safetensors", "--out", "sampled", "--count", "3", "--steps", "5"]
     fresh.run("python", "-m", "ddpm", "generate", *options, PYTHONPATH="src")
-    drawn = sorted((fresh.path / "drawn").iterdir())
-    assert [path.name for path in drawn] == ["000000.png", "000001.png", "000002.png", "labels.csv"]
-    assert [row["label"] for row in table(drawn[-1])] == ["7", "7", "7"]
+    sampled = sorted((fresh.path / "sampled").iterdir())
+    assert [path.name for path in sampled] == ["000000.png", "000001.png", "000002.png", "labels.csv"]
+    assert [row["label"] for row in table(sampled[-1])] == ["7", "7", "7"]
 
 
 def test_bad_params_fail_by_name_and_what_was_there_comes_back(clone: Clone) -> None:

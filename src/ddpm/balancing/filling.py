@@ -6,20 +6,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.balancing.candidates import SPAN, Candidates, sample_class
 from ddpm.balancing.copies import threshold
-from ddpm.balancing.drawing import SPAN, Candidates, draw_class
 from ddpm.classifier.model import Classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.sampling.drawing import sample_batch
+from ddpm.sampling.generation import sample_batch_size
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.copying import nearest_neighbours
 
 HOPELESS = 500  # candidates after which a class may be given up; fewer if fewer images are wanted
 
 
-class Source(NamedTuple):
+class FillInputs(NamedTuple):
     """The model and settings that generate candidates, and everything that judges them.
 
     fresh: test images; none of them is a copy. least: the least probability that the classifier must give the class.
@@ -60,7 +60,7 @@ class Tally(NamedTuple):
 class Accepted(NamedTuple):
     """Samples that are kept, in order of their numbers within each class.
 
-    images: uint8 (N, C, H, W). numbers: see `drawing.SPAN` (N,). probability: of their class, by the filter (N,).
+    images: uint8 (N, C, H, W). numbers: see `candidates.SPAN` (N,). probability: of their class, by the filter (N,).
     nearest: the index of the nearest training image of the class (N,). distance: to this image (N,).
     """
 
@@ -83,16 +83,16 @@ def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Accep
     Raises:
         UserError: the model cannot sample the class, or not with these params.
     """
-    loaded, classifier, params, seed, runtime = source[:5]
-    own = (source.train.labels == label).nonzero().squeeze(1)
-    known = source.train.images[own]
-    limit = threshold(source.fresh.images[source.fresh.labels == label], known)
-    most = sample_batch(loaded, runtime)
+    loaded, classifier, params, seed, runtime = inputs[:5]
+    own = (inputs.train.labels == label).nonzero().squeeze(1)
+    known = inputs.train.images[own]
+    limit = threshold(inputs.fresh.images[inputs.fresh.labels == label], known)
+    most = sample_batch_size(loaded, runtime)
     tally, seen = Tally(), set[bytes]()
-    while not tally.done(wanted, source.tries):
+    while not tally.done(wanted, inputs.tries):
         count = tally.next_count(wanted, most)
-        drawn = draw_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
-        near = nearest_neighbours(drawn.images, known)
+        candidates = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
+        near = nearest_neighbours(candidates.images, known)
         copies = (near.distance < limit) | (near.distance == 0)
         taken = drawn.taken(label, source.least)
         rows, tally = chosen(drawn, seen, copies, taken, tally, wanted, source.tries)
@@ -101,7 +101,7 @@ def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Accep
 
 
 def chosen(
-    drawn: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
+    candidates: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
 ) -> tuple[Tensor, Tally]:
     """Return the rows of the kept candidates, and the tally of those examined.
 
@@ -112,7 +112,7 @@ def chosen(
         copies, taken: which candidates copy training images, and which the filter accepts for the class (N,).
     """
     rows = []
-    for row, image in enumerate(drawn.images):
+    for row, image in enumerate(candidates.images):
         if tally.done(wanted, tries):
             break
         content = image.numpy().tobytes()

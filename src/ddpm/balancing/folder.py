@@ -76,8 +76,8 @@ def rows(contents: Contents) -> Iterator[Row]:
     labels, seed = contents.accepted.numbers // SPAN, contents.settings["seed"]
     for label, name in enumerate(contents.card.classes):
         real = (contents.train.labels == label).nonzero().squeeze(1)
-        drawn = (labels == label).nonzero().squeeze(1)
-        order = torch.randperm(len(real) + len(drawn), generator=generator(seed, "balance", label))
+        sampled = (labels == label).nonzero().squeeze(1)
+        order = torch.randperm(len(real) + len(sampled), generator=generator(seed, "balance", label))
         files = [f"train/{name}/{place:06d}.png" for place in order.argsort().tolist()]
         file_of = dict(zip(real.tolist(), files, strict=False))
         for place, index in enumerate(order.tolist()):
@@ -85,7 +85,7 @@ def rows(contents: Contents) -> Iterator[Row]:
             if index < len(real):
                 yield contents.train.images[real[index]], (file, name, "real", *[""] * 6)
             else:
-                yield _drawn(contents, int(drawn[index - len(real)]), file, name, file_of)
+                yield _sampled(contents, int(sampled[index - len(real)]), file, name, file_of)
         for place, index in enumerate((contents.test.labels == label).nonzero().squeeze(1).tolist()):
             facts = (f"test/{name}/{place:06d}.png", name, "real", *[""] * 6)
             yield contents.test.images[index], facts

@@ -71,14 +71,14 @@ def train_classifier(model: Classifier, train: Split, params: ClassifierParams, 
         optimizer, params.lr, total_steps=total_steps(params, count), pct_start=0.21
     )
     for epoch in range(params.epochs_of(count)):
-        source = generator(params.seed, "classifier", epoch)
-        order = torch.randperm(count, generator=source)[: count // size * size].to(train.images.device)
+        rng = generator(params.seed, "classifier", epoch)
+        order = torch.randperm(count, generator=rng)[: count // size * size].to(train.images.device)
         for batch in order.split(size):
             images, y = train.batch(batch, runtime.device)
             x = to_float(images)
-            dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=source).tolist()
+            dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=rng).tolist()
             if not model.knows_classes:
-                y = sent(torch.randint(FLIPS, (size,), generator=source), runtime.device)
+                y = sent(torch.randint(FLIPS, (size,), generator=rng), runtime.device)
                 x = flipped(x, y)
             with runtime.autocast():
                 loss = F.cross_entropy(model(shifted(x, dx, dy, background)), y)

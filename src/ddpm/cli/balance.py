@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from pydantic import Field
 
+from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
 from ddpm.balancing.drawing import SPAN
 from ddpm.balancing.filling import Accepted, Source, Tally, fill, none_accepted
@@ -19,7 +20,7 @@ from ddpm.images.splits import Processed, load_split
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, progress, shown
 from ddpm.pipeline.process import sha256
-from ddpm.sampling.drawing import check_sampler
+from ddpm.sampling.generation import check_sampler
 
 
 class Job(NamedTuple):
@@ -30,7 +31,7 @@ class Job(NamedTuple):
 
     train: Processed
     test: Processed
-    source: Source
+    inputs: FillInputs
     wanted: dict[int, int]
     settings: dict[str, Any]
 
@@ -104,8 +105,8 @@ class Balance(Options):
             "sampler": params.model_dump(mode="json", exclude={"classes"}),
         }
         judged = self.least_probability, self.most_tries
-        source = Source(loaded, classifier, params, self.seed, runtime, train.split, test.split, *judged)
-        return Job(train, test, source, wanted, settings)
+        inputs = FillInputs(loaded, classifier, params, self.seed, runtime, train.split, test.split, *judged)
+        return Job(train, test, inputs, wanted, settings)
 
 
 def _draw(job: Job) -> tuple[Accepted, dict[int, Tally]]:

@@ -22,7 +22,7 @@ from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.files import write_whole
-from ddpm.sampling.drawing import batches, check_sampler, draw_batch, draw_labels, sample_batch
+from ddpm.sampling.generation import batches, check_sampler, sample_batch, sample_batch_size, sample_labels
 from ddpm.sampling.samplers import SamplerParams
 
 
@@ -63,10 +63,11 @@ class Generate(Options):
         writer = (Pictures if self.format == "png" else Arrays)(self.out, loaded.card.data)
         with closing(writer):
             try:
-                for first, images in draw_images(loaded, params, self.seed, numbers, runtime):
-                    drawn = range(first, first + len(images))
+                for first, images in sample_images(loaded, params, self.seed, numbers, runtime):
+                    indices = range(first, first + len(images))
                     told = loaded.card.model.class_conditional
-                    writer.add(drawn, images, draw_labels(loaded.card, params, self.seed, drawn) if told else None)
+                    labels = sample_labels(loaded.card, params, self.seed, indices) if told else None
+                    writer.add(indices, images, labels)
                     done += len(images)
             except KeyboardInterrupt:
                 left = f"--first {self.first + done} --count {self.count - done} and another --out"
@@ -83,7 +84,7 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder}: exists and is not an empty folder; nothing was written")
 
 
-def draw_images(
+def sample_images(
     loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with the number of its first image.
@@ -93,8 +94,8 @@ def draw_images(
     """
     total = check_sampler(loaded, params) * len(numbers)
     with progress(desc="generate", total=total, unit="eval", unit_scale=True) as bar:
-        for indices in batches(numbers.start, len(numbers), sample_batch(loaded, runtime)):
-            for step in draw_batch(loaded, params, seed, indices, runtime):
+        for indices in batches(numbers.start, len(numbers), sample_batch_size(loaded, runtime)):
+            for step in sample_batch(loaded, params, seed, indices, runtime):
                 bar.update(len(indices))
             yield indices.start, to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
 

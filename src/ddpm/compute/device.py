@@ -40,7 +40,7 @@ class Runtime:
         enabled = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
 
-    def sample_batch(self, pixels: int, bytes_each: int) -> int:
+    def sample_batch_size(self, pixels: int, bytes_each: int) -> int:
         """Return the batch size for sampling: it fills a GPU, but stays within a CPU's caches.
 
         Args:

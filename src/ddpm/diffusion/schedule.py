@@ -106,12 +106,6 @@ class NoiseSchedule:
         eps = (x_t - before.sqrt() * x_start) / (1 - before).sqrt()
         return after.sqrt() * x_start + (1 - after - variance).clamp(min=0).sqrt() * eps + variance.sqrt() * noise
 
-    def predict_x_start(self, x_t: Tensor, t: Tensor, pred_noise: Tensor) -> Tensor:
-        """Return the estimate of x_0 that the predicted noise implies (eq. 15), unclipped."""
-        signal = _over_images(self.sqrt_alphas_cumprod, t, x_t)
-        spread = _over_images(self.sqrt_one_minus_alphas_cumprod, t, x_t)
-        return (x_t - spread * pred_noise) / signal
-
 
 def _over_images(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """Return table[t] in the dtype of `like`, shaped (B, 1, 1, 1) to broadcast over the images."""

@@ -24,16 +24,16 @@ def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tenso
     return ((log_snr_center - log_snr) / 2).exp().atan() * 2 / math.pi
 
 
-def draw_timesteps(count: int, cdf: Tensor, sampling: str, source: torch.Generator) -> Tensor:
+def draw_timesteps(count: int, cdf: Tensor, sampling: str, rng: torch.Generator) -> Tensor:
     """Sample `count` timesteps from a distribution, (count,). If `cdf` ends below 1, the last timestep gets the rest.
 
     "stratified" samples one timestep from each of `count` equal strata, with independent offsets, like Crowson's
     k-diffusion. Kingma et al. 2021 (arXiv:2107.00630, section I.1) share one offset. The mean loss stays the same,
     with less variance. Images come shuffled, so strata meet images at random.
     """
-    u = torch.rand(count, generator=source, device=source.device)
+    u = torch.rand(count, generator=rng, device=rng.device)
     if sampling == "stratified":
-        u = (torch.arange(count, device=source.device) + u) / count
+        u = (torch.arange(count, device=rng.device) + u) / count
     return torch.searchsorted(cdf, u.to(cdf.dtype), right=True).clamp(max=len(cdf) - 1)
 
 

@@ -140,10 +140,10 @@ class Distillation:
 
     def _step_of_auxiliary(self) -> Tensor:
         """Train the auxiliary model to denoise the student's samples; return its loss, the error of v."""
-        source = self._source("auxiliary")
-        batch = self._batch(source)
+        rng = self._rng("auxiliary")
+        batch = self._batch(rng)
         with torch.no_grad():
-            x_start, x_s = self._student_sample(batch, source)
+            x_start, x_s = self._student_sample(batch, rng)
         estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
         # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
         weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
@@ -156,9 +156,9 @@ class Distillation:
         The difference is the gradient. Dividing by the error of student against teacher makes all noise levels count
         alike (Yin et al. 2024, arXiv:2311.18828, eq. 8).
         """
-        source = self._source("student")
-        batch = self._batch(source)
-        x_start, x_s = self._student_sample(batch, source)
+        rng = self._rng("student")
+        batch = self._batch(rng)
+        x_start, x_s = self._student_sample(batch, rng)
         with torch.no_grad():
             both = [each(x_s, batch.s, batch.labels).x_start for each in (self.auxiliary, self.teacher)]
             auxiliary, teacher = (each.clamp(-1, 1) for each in both)
@@ -172,32 +172,32 @@ class Distillation:
         optimization.step()
         return loss.detach()
 
-    def _batch(self, source: torch.Generator) -> Batch:
+    def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.
 
         The target s is between t and the student's next timestep, sampled from the density of t.
         """
         count, device = self.params.batch_size, self.runtime.device
-        chosen = torch.randint(len(self.images.images), (count,), generator=source, device=device)
+        chosen = torch.randint(len(self.images.images), (count,), generator=rng, device=device)
         images, labels = self.images.batch(chosen.to(self.images.images.device), device)
-        first = torch.randint(len(self.timesteps), (), generator=source, device=device)
-        place = (torch.randperm(count, generator=source, device=device) + first) % len(self.timesteps)
+        first = torch.randint(len(self.timesteps), (), generator=rng, device=device)
+        place = (torch.randperm(count, generator=rng, device=device) + first) % len(self.timesteps)
         t, end = self._starts[place], self._ends[place]
-        shares = torch.rand(count, generator=source, device=device)
+        shares = torch.rand(count, generator=rng, device=device)
         least, most = self._below[end], self._below[t]
         s = torch.searchsorted(self._below, least + shares * (most - least), right=True) - 1
         s = torch.minimum(torch.maximum(s, end), (t - 1).clamp(min=0))  # rounding may leave the range
-        x_t = self.schedule.q_sample(to_float(images), t, self._normal(source))
+        x_t = self.schedule.q_sample(to_float(images), t, self._normal(rng))
         return Batch(x_t, labels, t, s)
 
-    def _student_sample(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _student_sample(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the student's estimate of x_0, and x_s ~ q(x_s | x_t, x_0) given that estimate."""
         x_start = self.student(batch.x_t, batch.t, batch.labels).x_start
-        return x_start, self.schedule.q_between(x_start, batch.x_t, batch.s, batch.t, self._normal(source))
+        return x_start, self.schedule.q_between(x_start, batch.x_t, batch.s, batch.t, self._normal(rng))
 
-    def _normal(self, source: torch.Generator) -> Tensor:
+    def _normal(self, rng: torch.Generator) -> Tensor:
         shape = (self.params.batch_size, *self.shape)
-        return torch.randn(shape, generator=source, device=self.runtime.device)
+        return torch.randn(shape, generator=rng, device=self.runtime.device)
 
-    def _source(self, of: str) -> torch.Generator:
+    def _rng(self, of: str) -> torch.Generator:
         return generator(self.params.seed, of, self.step, self.runtime.device)

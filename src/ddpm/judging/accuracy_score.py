@@ -58,8 +58,8 @@ def accuracy_score(
     found: dict[str, list[float]] = {"samples": [], "real": []}
     for number in range(params.classifiers):
         new = recipe.model_copy(update={"seed": (recipe.seed + number) % 2**63})
-        source = generator(recipe.seed, "classification accuracy score", number)
-        subset = real.take(torch.randperm(len(real.images), generator=source)[:count])
+        rng = generator(recipe.seed, "classification accuracy score", number)
+        subset = real.take(torch.randperm(len(real.images), generator=rng)[:count])
         for name, split in (("samples", Split(images, labels)), ("real", subset)):
             title = f"learn from {name}, {number + 1} of {params.classifiers}"
             learned = fit_classifier(title, split, judge.data, new, runtime)

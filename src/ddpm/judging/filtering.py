@@ -70,7 +70,7 @@ def summary(kept: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any
     """Count the kept samples, booleans (N,), in total and for each sampled class, labels (N,)."""
     by_class = {names[label]: _share(kept[labels == label]) for label in labels.unique().tolist()}
     return {
-        "drawn": len(kept),
+        "sampled": len(kept),
         "kept": int(kept.sum()),
         "share": _share(kept),
         "least_share": min(by_class.values()),
@@ -81,7 +81,7 @@ def summary(kept: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any
 def report(found: dict[str, Any]) -> list[str]:
     """Describe a summary in lines of text: the shares, and a warning if classes are nearly lost."""
     by_class = found["share_by_class"]
-    kept = f"kept {found['kept']:,} of {found['drawn']:,} samples, {found['share']:.1%}"
+    kept = f"kept {found['kept']:,} of {found['sampled']:,} samples, {found['share']:.1%}"
     lines = [f"{kept}; by class: {_in_order(by_class)}"]
     lost = {name: share for name, share in by_class.items() if share < NEARLY_LOST * found["share"]}
     if lost:

@@ -83,10 +83,10 @@ def rare_picture(rows: Mapping[int, tuple[Tensor, Tensor]], names: Sequence[str]
         names: of all classes.
     """
     table, titles = [], []
-    for label, (few, drawn) in rows.items():
-        shown = drawn[:EACH_CLASS]
+    for label, (few, sampled) in rows.items():
+        shown = sampled[:EACH_CLASS]
         table += [few[:EACH_CLASS], shown, few[nearest_neighbours(shown, few).nearest]]
-        titles += [f"{class_label(names, label)}: {each}" for each in ("real", "drawn", "nearest")]
+        titles += [f"{class_label(names, label)}: {each}" for each in ("real", "sampled", "nearest")]
     return image_png(_named_rows(table, titles), scale=1)
 
 

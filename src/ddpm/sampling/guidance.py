@@ -16,10 +16,8 @@ def guided(
 
     Classifier-free guidance: the guide is the same model without the class (Ho and Salimans 2022, arXiv:2207.12598).
     Autoguidance: the guide is the model from early in its training (Karras et al. 2024, arXiv:2406.02507).
-    Outside the interval, or with a scale of 1, the model is not guided.
+    Outside the interval the model is not guided.
     """
-    if scale == 1:
-        return denoise
     log_snr = schedule.alphas_cumprod.logit().tolist()
 
     def denoise_guided(x_t: Tensor, t: int) -> Tensor:

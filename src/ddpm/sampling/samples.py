@@ -12,7 +12,14 @@ from ddpm.networks.checkpoint import LoadedModel
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import World
 from ddpm.pipeline.console import UserError, progress
-from ddpm.sampling.drawing import batches, check_sampler, draw_batch, draw_labels, sample_batch, wanted_classes
+from ddpm.sampling.generation import (
+    batches,
+    check_sampler,
+    sample_batch,
+    sample_batch_size,
+    sample_labels,
+    wanted_classes,
+)
 from ddpm.sampling.samplers import SamplerParams
 
 MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
@@ -79,7 +86,7 @@ class Samples:
         Raises:
             UserError: the run was interrupted.
         """
-        count, size = self.params.count, min(world.gather(sample_batch(self.loaded, runtime)))
+        count, size = self.params.count, min(world.gather(sample_batch_size(self.loaded, runtime)))
         bar = progress(
             desc=f"sample {self.name}",
             total=count * self.steps,
@@ -99,7 +106,7 @@ class Samples:
         """Return the arrays of the file, with labels if the model is class-conditional."""
         tensors = {"images": self.images, "x_t": self.frames[0], "pred_x_start": self.frames[1]}
         if self.loaded.card.model.class_conditional:
-            tensors["labels"] = draw_labels(self.loaded.card, self.params, self.params.seed, range(self.params.count))
+            tensors["labels"] = sample_labels(self.loaded.card, self.params, self.params.seed, range(self.params.count))
         return tensors
 
     def facts(self) -> dict[str, Any]:
@@ -127,7 +134,7 @@ class Samples:
         images = torch.empty(0, *shape, dtype=torch.uint8)
         frames = [torch.empty(2, 0, len(indices), *shape, dtype=torch.uint8)]
         kept_t: list[int] = []
-        steps = draw_batch(self.loaded, self.params, self.params.seed, indices, runtime) if indices else ()
+        steps = sample_batch(self.loaded, self.params, self.params.seed, indices, runtime) if indices else ()
         for done, step in enumerate(steps, start=1):
             if self.params.keep_every and (self.steps - done) % self.params.keep_every == 0:
                 frames.append(to_uint8(torch.stack([step.x_prev, step.pred_x_start])).cpu().unsqueeze(1))

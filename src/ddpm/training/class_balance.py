@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def balanced_order(order: Tensor, labels: Tensor, balance: float, source: torch.Generator) -> Tensor:
+def balanced_order(order: Tensor, labels: Tensor, balance: float, rng: torch.Generator) -> Tensor:
     """Resample the N indices of all images, shuffled, (N,), so that rare classes come more often.
 
     A class of n images gets a share proportional to n^(1 - balance): 0 keeps the shares, 1 makes them equal.
@@ -17,6 +17,6 @@ def balanced_order(order: Tensor, labels: Tensor, balance: float, source: torch.
     order = order[labels[order].argsort(stable=True)]  # class by class
     weights = labels.bincount().double().pow(-balance)[labels[order]]
     ends = weights.cumsum(0)
-    places = (torch.arange(len(order), dtype=torch.float64) + torch.rand((), generator=source)) / len(order) * ends[-1]
+    places = (torch.arange(len(order), dtype=torch.float64) + torch.rand((), generator=rng)) / len(order) * ends[-1]
     drawn = order[torch.searchsorted(ends, places, right=True).clamp(max=len(order) - 1)]
-    return drawn[torch.randperm(len(order), generator=source)]
+    return drawn[torch.randperm(len(order), generator=rng)]

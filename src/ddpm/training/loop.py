@@ -180,9 +180,9 @@ class Training:
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """Return the indices of every full batch of the epoch, shuffled."""
-        source = generator(self.params.seed, "shuffle", epoch)
-        order = torch.randperm(len(self.train.labels), generator=source)
+        rng = generator(self.params.seed, "shuffle", epoch)
+        order = torch.randperm(len(self.train.labels), generator=rng)
         if self.params.class_balance:
-            order = balanced_order(order, self.train.labels.cpu(), self.params.class_balance, source)
+            order = balanced_order(order, self.train.labels.cpu(), self.params.class_balance, rng)
         used = order[: self.steps_per_epoch * self.params.batch_size].to(self.train.labels.device)
         return torch.split(used, self.params.batch_size)

@@ -30,10 +30,10 @@ class DenoisingLoss:
         widest = torch.float32 if device.type == "mps" else torch.float64
         return timestep_cdf(self._schedule, log_snr_center).to(widest).to(device)
 
-    def draw(self, count: int, cdf: Tensor, sampling: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, cdf: Tensor, sampling: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sample timesteps (count,) and noise (count, C, H, W): lines 3 and 4 of algorithm 1."""
-        t = draw_timesteps(count, cdf, sampling, generator)
-        noise = torch.randn(count, *self.shape, generator=generator, device=self.runtime.device)
+        t = draw_timesteps(count, cdf, sampling, rng)
+        noise = torch.randn(count, *self.shape, generator=rng, device=self.runtime.device)
         return t, noise
 
     def mse(self, denoiser: Denoiser, split: Split, t: Tensor, noise: Tensor) -> Tensor:

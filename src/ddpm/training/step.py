@@ -46,8 +46,8 @@ class GradientStep:
             shard: this process's shard of the batch, on the device.
         """
         count = self.params.batch_size
-        source = generator(self.params.seed, "train", self.optimization.steps, self.device)
-        t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, source)  # lines 3 and 4
+        rng = generator(self.params.seed, "train", self.optimization.steps, self.device)
+        t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, rng)  # lines 3 and 4
         mine = self.world.shard(count)
         images, labels = self._without_some_labels(self._mirrored(shard, mine), mine)
         self.network.zero_grad(set_to_none=True)
@@ -84,8 +84,8 @@ class GradientStep:
 
     def _uniform(self, purpose: str) -> Tensor:
         """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""
-        source = generator(self.params.seed, purpose, self.optimization.steps, self.device)
-        return torch.rand(self.params.batch_size, generator=source, device=self.device)
+        rng = generator(self.params.seed, purpose, self.optimization.steps, self.device)
+        return torch.rand(self.params.batch_size, generator=rng, device=self.device)
 
 
 def accumulation_steps() -> int:

@@ -52,8 +52,8 @@ class Validation:
         buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
         for index in range(self.world.rank, -(-count // size), self.world.size):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
-            source = generator(self.seed, "validation", index, device)
-            t, noise = self.loss.draw(len(batch.images), uniform, "stratified", source)
+            rng = generator(self.seed, "validation", index, device)
+            t, noise = self.loss.draw(len(batch.images), uniform, "stratified", rng)
             mse = self.loss.mse(denoiser, batch, t, noise)
             buckets.add(t, mse)
             total += (self.loss.weighted(mse, t) * density[t]).sum()

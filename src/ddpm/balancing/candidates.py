@@ -10,7 +10,7 @@ from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.sampling.drawing import batches, draw_batch, sample_batch
+from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.sampling.samplers import SamplerParams
 
 SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j
@@ -33,7 +33,7 @@ class Candidates(NamedTuple):
         return (self.found == label) & (self.probability >= least)
 
 
-def draw_class(
+def sample_class(
     loaded: LoadedModel,
     classifier: Classifier,
     params: SamplerParams,
@@ -54,12 +54,12 @@ def draw_class(
         UserError: the model cannot sample the class, or not with these params; see `check_sampler`.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
-    drawn = []
-    for numbers in batches(label * SPAN + first, count, sample_batch(loaded, runtime)):
-        for step in draw_batch(loaded, params, seed, numbers, runtime):
+    candidates = []
+    for numbers in batches(label * SPAN + first, count, sample_batch_size(loaded, runtime)):
+        for step in sample_batch(loaded, params, seed, numbers, runtime):
             after_step(len(numbers))
         images = to_uint8(step.x_prev).cpu()
         _, logits = features_and_logits(classifier, images, runtime.device)
         probability = logits.softmax(1)[:, label]
-        drawn.append(Candidates(images, torch.tensor([*numbers]), probability, logits.argmax(1)))
-    return Candidates(*map(torch.cat, zip(*drawn, strict=True)))
+        candidates.append(Candidates(images, torch.tensor([*numbers]), probability, logits.argmax(1)))
+    return Candidates(*map(torch.cat, zip(*candidates, strict=True)))

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.balancing.drawing import SPAN, Candidates, draw_class
+from ddpm.balancing.candidates import SPAN, Candidates, sample_class
 from ddpm.classifier.model import Classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.pixels import to_float, to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.sampling.drawing import draw_batch
+from ddpm.sampling.generation import sample_batch
 from tests.balancing.small_set import classifier, halving
 from tests.cli.generating import CPU, sampler, tiny_model
 from tests.small import FRUITS
@@ -26,44 +26,44 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def judge(loaded: LoadedModel) -> Classifier:
-    return halving(classifier(), 1, draw_class(loaded, classifier(), SAMPLER, 1, 4, 0, 20, CPU).images)
+    return halving(classifier(), 1, sample_class(loaded, classifier(), SAMPLER, 1, 4, 0, 20, CPU).images)
 
 
 @pytest.mark.parametrize("classes", [(), ("apple",)])
 def test_image_j_of_a_class_is_that_of_its_number(
     classes: tuple[str, ...], loaded: LoadedModel, judge: Classifier
 ) -> None:
-    drawn = draw_class(loaded, judge, SAMPLER.model_copy(update={"classes": classes}), 1, 4, 3, 5, CPU)
+    sampled = sample_class(loaded, judge, SAMPLER.model_copy(update={"classes": classes}), 1, 4, 3, 5, CPU)
     numbers = [*range(SPAN + 3, SPAN + 8)]
-    assert drawn.numbers.tolist() == numbers
-    *_, last = draw_batch(loaded, sampler(steps=2, spacing=None, classes=["fig"]), 4, numbers, CPU)
-    assert torch.equal(drawn.images, to_uint8(last.x_prev))
+    assert sampled.numbers.tolist() == numbers
+    *_, last = sample_batch(loaded, sampler(steps=2, spacing=None, classes=["fig"]), 4, numbers, CPU)
+    assert torch.equal(sampled.images, to_uint8(last.x_prev))
 
 
 def test_the_classifier_gives_the_class_a_probability(loaded: LoadedModel, judge: Classifier) -> None:
-    drawn = draw_class(loaded, judge, SAMPLER, 1, 4, 0, 20, CPU)
+    sampled = sample_class(loaded, judge, SAMPLER, 1, 4, 0, 20, CPU)
     with torch.inference_mode():
-        expected = judge(to_float(drawn.images)).exp()
-    torch.testing.assert_close(drawn.probability, expected[:, 1] / expected.sum(1))
-    assert drawn.found.tolist() == expected.argmax(1).tolist()
-    assert sorted(drawn.found.bincount().tolist()) == [0, 10, 10]
+        expected = judge(to_float(sampled.images)).exp()
+    torch.testing.assert_close(sampled.probability, expected[:, 1] / expected.sum(1))
+    assert sampled.found.tolist() == expected.argmax(1).tolist()
+    assert sorted(sampled.found.bincount().tolist()) == [0, 10, 10]
 
 
 def test_taken_is_what_is_most_probable_and_probable_enough() -> None:
     probability, found = torch.tensor([0.4, 0.9, 0.45, 0.6]), torch.tensor([1, 1, 2, 1])
-    drawn = Candidates(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4), probability, found)
-    assert drawn.taken(1).tolist() == [True, True, False, True]
-    assert drawn.taken(1, 0.6).tolist() == [False, True, False, True]
-    assert drawn.taken(2, 0.4).tolist() == [False, False, True, False]
+    sampled = Candidates(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4), probability, found)
+    assert sampled.taken(1).tolist() == [True, True, False, True]
+    assert sampled.taken(1, 0.6).tolist() == [False, True, False, True]
+    assert sampled.taken(2, 0.4).tolist() == [False, False, True, False]
 
 
 def test_batches_give_the_same_images_in_order_and_tell_each_step(
     loaded: LoadedModel, judge: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = draw_class(loaded, judge, SAMPLER, 1, 4, 0, 5, CPU)
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 3)
+    whole = sample_class(loaded, judge, SAMPLER, 1, 4, 0, 5, CPU)
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
     told: list[int] = []
-    parts = draw_class(loaded, judge, SAMPLER, 1, 4, 0, 5, CPU, told.append)
+    parts = sample_class(loaded, judge, SAMPLER, 1, 4, 0, 5, CPU, told.append)
     assert told == [3, 3, 2, 2]
     assert parts.numbers.tolist() == whole.numbers.tolist()
     assert (parts.images.int() - whole.images.int()).abs().max() <= 1

@@ -1,4 +1,4 @@
-"""Drawing images: they depend neither on their batch nor on chance, and are of the classes that were asked for."""
+"""Sampling images: they depend neither on their batch nor on chance, and are of the classes that were asked for."""
 
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,22 @@ def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> LoadedModel:
 
 @pytest.mark.parametrize("params", [sampler(), sampler("ddim", eta=0.0, steps=4, clip=True)], ids=["ddpm", "ddim"])
 def test_an_image_is_that_of_seed_and_index_alone(loaded: LoadedModel, params: Any) -> None:
-    together = draw(loaded, [0, 1, 2, 3, 4], params)
+    together = sample(loaded, [0, 1, 2, 3, 4], params)
     assert together.shape == (5, *loaded.card.data.shape)
-    assert torch.equal(draw(loaded, [0, 1, 2, 3, 4], params), together)
+    assert torch.equal(sample(loaded, [0, 1, 2, 3, 4], params), together)
     # Convolutions add in another order for another batch size.
     atol = 1e-5 * max(1.0, together.abs().max().item())
-    torch.testing.assert_close(draw(loaded, [3], params)[0], together[3], rtol=0, atol=atol)
-    torch.testing.assert_close(draw(loaded, [4, 3, 17], params)[:2], together[[4, 3]], rtol=0, atol=atol)
+    torch.testing.assert_close(sample(loaded, [3], params)[0], together[3], rtol=0, atol=atol)
+    torch.testing.assert_close(sample(loaded, [4, 3, 17], params)[:2], together[[4, 3]], rtol=0, atol=atol)
     assert (together[0] - together[1]).abs().max() > 0.1
-    assert (draw(loaded, [0, 1], params, seed=1) - together[:2]).abs().max() > 0.1
+    assert (sample(loaded, [0, 1], params, seed=1) - together[:2]).abs().max() > 0.1
 
 
-def test_the_network_draws_in_evaluation_mode_and_leaves_no_mode_behind(loaded: LoadedModel) -> None:
+def test_the_network_samples_in_evaluation_mode_and_leaves_no_mode_behind(loaded: LoadedModel) -> None:
     modes = []
     nn.Module.register_forward_pre_hook(loaded.network, lambda module, _: modes.append(module.training))
     before = {name: weight.clone() for name, weight in loaded.network.state_dict().items()}
-    for step in draw_batch(loaded, sampler(), 0, [0, 1], CPU):
+    for step in sample_batch(loaded, sampler(), 0, [0, 1], CPU):
         assert not torch.is_inference_mode_enabled()
         assert not step.x_prev.requires_grad
     assert modes == [False] * 10
@@ -77,11 +77,11 @@ def test_the_network_draws_in_evaluation_mode_and_leaves_no_mode_behind(loaded: 
     ],
     ids=str,
 )
-def test_what_the_model_cannot_draw_is_refused_by_key(
+def test_what_the_model_cannot_sample_is_refused_by_key(
     model: dict[str, Any], params: dict[str, Any], key: str, tmp_path: Path
 ) -> None:
     loaded = tiny_model(tmp_path, **model)
-    for refuses in (check_sampler, lambda *given: next(draw_batch(*given, 0, [0], CPU))):
+    for refuses in (check_sampler, lambda *given: next(sample_batch(*given, 0, [0], CPU))):
         with pytest.raises(UserError, match=f"^{key}"):
             refuses(loaded, sampler(**{"spacing": None, **params}))
 
@@ -92,12 +92,12 @@ def test_what_the_model_cannot_draw_is_refused_by_key(
 def test_classes_are_named(names: object, labels: list[int], tmp_path: Path) -> None:
     loaded = tiny_model(tmp_path, FRUITS, (5, 0, 7))
     assert wanted_classes(loaded.card, sampler(classes=names)) == labels
-    assert draw_labels(loaded.card, sampler(classes=names), 0, range(50)).unique().tolist() == labels
+    assert sample_labels(loaded.card, sampler(classes=names), 0, range(50)).unique().tolist() == labels
 
 
 @pytest.mark.parametrize(("data", "last"), [(DIGITS, 2), (FRUITS, 0)], ids=["grey", "colour"])
 def test_a_spacing_that_is_not_set_follows_from_the_colours(data: DataCard, last: int, tmp_path: Path) -> None:
-    *_, step = draw_batch(tiny_model(tmp_path, data), sampler(steps=3, spacing=None), 0, [0], CPU)
+    *_, step = sample_batch(tiny_model(tmp_path, data), sampler(steps=3, spacing=None), 0, [0], CPU)
     assert step.t == last
 
 
@@ -107,13 +107,13 @@ def card(counts: tuple[int, ...] = COUNTS) -> ModelCard:
 
 
 def test_a_label_is_that_of_seed_and_index_alone() -> None:
-    together = draw_labels(card(), sampler(), 3, range(200))
-    assert together.tolist() == [draw_labels(card(), sampler(), 3, [index]).item() for index in range(200)]
-    assert draw_labels(card(), sampler(), 3, [150, 4, 99]).tolist() == together[[150, 4, 99]].tolist()
-    assert not torch.equal(draw_labels(card(), sampler(), 4, range(200)), together)
-    assert torch.equal(draw_labels(card(), sampler("ddim", steps=3), 3, range(200)), together)
-    in_order = draw_labels(card(), sampler(classes=[3, 7]), 3, range(200))
-    assert torch.equal(draw_labels(card(), sampler(classes=[7, 3]), 3, range(200)), in_order)
+    together = sample_labels(card(), sampler(), 3, range(200))
+    assert together.tolist() == [sample_labels(card(), sampler(), 3, [index]).item() for index in range(200)]
+    assert sample_labels(card(), sampler(), 3, [150, 4, 99]).tolist() == together[[150, 4, 99]].tolist()
+    assert not torch.equal(sample_labels(card(), sampler(), 4, range(200)), together)
+    assert torch.equal(sample_labels(card(), sampler("ddim", steps=3), 3, range(200)), together)
+    in_order = sample_labels(card(), sampler(classes=[3, 7]), 3, range(200))
+    assert torch.equal(sample_labels(card(), sampler(classes=[7, 3]), 3, range(200)), in_order)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_label_is_that_of_seed_and_index_alone() -> None:
 )
 def test_classes_are_as_frequent_as_in_training(counts: tuple[int, ...], classes: object) -> None:
     draws = 20_000
-    drawn = draw_labels(card(counts), sampler(classes=classes), 0, range(draws)).bincount(minlength=10)
+    sampled = sample_labels(card(counts), sampler(classes=classes), 0, range(draws)).bincount(minlength=10)
     wanted = range(10) if classes == "all" else classes
     shares = torch.tensor([count if label in wanted else 0 for label, count in enumerate(counts)]).double()
     shares /= shares.sum()
-    assert drawn[shares == 0].sum() == 0
+    assert sampled[shares == 0].sum() == 0
     deviation = (draws * shares * (1 - shares)).sqrt()
-    assert ((drawn - draws * shares).abs() <= 5 * deviation + 1).all()
+    assert ((sampled - draws * shares).abs() <= 5 * deviation + 1).all()
 
 
 @pytest.mark.parametrize(("place", "label"), [(0.0, 1), (0.5, 1), (1 - 2**-24, 8)])
@@ -136,21 +136,21 @@ def test_no_draw_gives_a_class_that_the_model_has_not_seen(
     place: float, label: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), place))
-    assert draw_labels(card(), sampler(), 0, [0]).item() == label
+    assert sample_labels(card(), sampler(), 0, [0]).item() == label
     for only in range(10):
         counts = tuple(60_001 * (each == only) for each in range(10))
-        assert draw_labels(card(counts), sampler(), 0, [0]).item() == only
+        assert sample_labels(card(counts), sampler(), 0, [0]).item() == only
 
 
-def test_the_network_is_told_the_labels_that_were_drawn_and_draws_by_them(tmp_path: Path) -> None:
+def test_the_network_is_told_the_labels_that_were_sampled_and_samples_by_them(tmp_path: Path) -> None:
     loaded, told = tiny_model(tmp_path, counts=COUNTS), []
     nn.Module.register_forward_pre_hook(loaded.network, lambda _, given: told.append(given[2]))
-    mixed, labels = draw(loaded, [*range(8)]), draw_labels(loaded.card, sampler(), 0, range(8))
+    mixed, labels = sample(loaded, [*range(8)]), sample_labels(loaded.card, sampler(), 0, range(8))
     assert len(told) == 10
     assert all(torch.equal(each, labels) for each in told)
     for label in labels.unique().tolist():
         # By itself each is what it is among others.
-        alone = draw(loaded, [*range(8)], sampler(classes=[label]))
+        alone = sample(loaded, [*range(8)], sampler(classes=[label]))
         torch.testing.assert_close(mixed[labels == label], alone[labels == label], rtol=0, atol=1e-4)
         assert (mixed[labels != label] - alone[labels != label]).abs().amax(dim=(1, 2, 3)).min() > 0.1
 

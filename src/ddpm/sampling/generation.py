@@ -17,13 +17,13 @@ from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_ti
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # what of `train` a guide comes from
 
 
-def draw_batch(
+def sample_batch(
     loaded: LoadedModel, params: SamplerParams, seed: int, indices: Sequence[int], runtime: Runtime
 ) -> Iterator[Step]:
     """Sample the images `indices`, and yield the steps of the reverse process.
 
     Image i depends on (seed, i), not on the batch. The last step's `x_prev` holds the images, (len(indices), C, H, W),
-    on the runtime's device. `draw_labels` returns their labels.
+    on the runtime's device. `sample_labels` returns their labels.
 
     Raises:
         UserError: params do not fit the model, see `check_sampler`; or, after the last step, an image is not finite.
@@ -31,7 +31,7 @@ def draw_batch(
     check_sampler(loaded, params)
     params = params.for_images(loaded.card.data.shape[0])
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
-    labels = draw_labels(loaded.card, params, seed, indices)
+    labels = sample_labels(loaded.card, params, seed, indices)
     denoise = guided_denoiser(loaded, labels, params, runtime)
     steps = p_sample_loop(denoise, loaded.schedule, params, noise, loaded.card.timesteps)
     last: Step | None = None
@@ -64,6 +64,8 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
         return denoise
 
     denoise = bound(loaded.network, labels)
+    if params.guidance == 1:
+        return denoise
     if params.guide == "autoguidance":
         guide = bound(loaded.guide or loaded.network, labels)
     else:
@@ -71,7 +73,7 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
     return guided(denoise, guide, loaded.schedule, params.guidance, params.guidance_interval)
 
 
-def draw_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
+def sample_labels(card: ModelCard, params: SamplerParams, seed: int, indices: Sequence[int]) -> Tensor:
     """Sample the labels of the images `indices`, (len(indices),), as frequent as among the training images.
 
     Only class-conditional models use them.
@@ -102,11 +104,13 @@ def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
     return list(labels)
 
 
-def sample_batch(loaded: LoadedModel, runtime: Runtime) -> int:
+def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
     """Return how many images to sample in one batch on this runtime."""
     channels, height, width = loaded.card.data.shape
     first = (loaded.card.model.channels or (1,))[0]
-    return runtime.sample_batch(height * width, 4 * height * width * (channels + 8 * first))  # float32, eight tensors
+    return runtime.sample_batch_size(
+        height * width, 4 * height * width * (channels + 8 * first)
+    )  # float32, eight tensors
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

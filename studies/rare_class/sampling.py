@@ -7,20 +7,20 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from ddpm.balancing.drawing import SPAN, draw_class
+from ddpm.balancing.candidates import SPAN, sample_class
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.params import Section, parse
-from ddpm.sampling.drawing import check_sampler
+from ddpm.sampling.generation import check_sampler
 from ddpm.sampling.samplers import SamplerParams
 from studies.rare_class.learning import LearnParams, learn
 from studies.rare_class.methods import Drawn, Method, RealMethodName, Seed
 
 
-class DrawParams(Section):
+class SamplingParams(Section):
     """Params of sampling and filtering: images of each rare class, sampler, and the method that trains the filter."""
 
     rare: Annotated[int, Field(ge=1, le=SPAN)]
@@ -41,16 +41,16 @@ class DrawParams(Section):
             "guidance_interval": [-4.0, 2.0],
             "classes": "all",
         }
-        return parse(SamplerParams, {**as_population, "steps": self.steps, "guidance": self.guidance}, "draw")
+        return parse(SamplerParams, {**as_population, "steps": self.steps, "guidance": self.guidance}, "sample")
 
 
-def draw(
+def sample(
     name: str,
     images: Processed,
     rare: Sequence[int],
     frequent: int,
     model: Path,
-    params: DrawParams,
+    params: SamplingParams,
     learning: LearnParams,
     runtime: Runtime,
     path: Path,
@@ -73,26 +73,26 @@ def draw(
     method, card = Method.parse(params.filter), images.card
     judge = learn(f"{name}: filter", images.split, None, rare, method, card, learning, params.seed, runtime)
     counts = {label: params.rare if label in rare else frequent for label in range(len(card.classes))}
-    with progress(desc=f"{name}: draw", total=steps * sum(counts.values()), unit="eval", unit_scale=True) as bar:
+    with progress(desc=f"{name}: sample", total=steps * sum(counts.values()), unit="eval", unit_scale=True) as bar:
 
         def after_step(images: int) -> None:
             bar.update(images)
 
-        drawn = {
-            label: draw_class(loaded, judge, sampler, label, params.seed, 0, count, runtime, after_step)
+        sampled = {
+            label: sample_class(loaded, judge, sampler, label, params.seed, 0, count, runtime, after_step)
             for label, count in counts.items()
         }
-    taken = {label: each.taken(label) for label, each in drawn.items()}
+    taken = {label: each.taken(label) for label, each in sampled.items()}
     arrays = {
-        "images": torch.cat([each.images for each in drawn.values()]),
-        "labels": torch.cat([torch.full_like(each.numbers, label) for label, each in drawn.items()]),
+        "images": torch.cat([each.images for each in sampled.values()]),
+        "labels": torch.cat([torch.full_like(each.numbers, label) for label, each in sampled.items()]),
         "taken": torch.cat([*taken.values()]),
     }
     save_arrays(path, arrays)
     return {"taken": {card.classes[label]: round(float(each.double().mean()), 4) for label, each in taken.items()}}
 
 
-def load_drawn(path: Path) -> Drawn:
-    """Read what `draw` wrote."""
-    arrays, _ = load_arrays(path, {*Drawn._fields})
-    return Drawn(**arrays)
+def load_samples(path: Path) -> Sampled:
+    """Read what `sample` wrote."""
+    arrays, _ = load_arrays(path, {*Sampled._fields})
+    return Sampled(**arrays)
