@@ -28,7 +28,7 @@ from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.params import load_params
-from ddpm.sampling.drawing import batches, draw_batch, sample_batch
+from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.training.loop import LossPoint
 from ddpm.training.losses import DenoisingLoss
 from scripts.check_params import AllParams

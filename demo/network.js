@@ -28,7 +28,7 @@ export function load(file) {
 
 // The steps of drawing one image, see sampleLoop. `noise` gives the next Float32Array of C x H x W normal numbers.
 // A distilled model has timesteps of its own, with new noise in each step; steps, sampler, eta and guidance are not asked.
-export async function* draw(model, { label, steps, guidance, sampler, eta }, noise) {
+export async function* sample(model, { label, steps, guidance, sampler, eta }, noise) {
   const table = alphasCumprod(model.schedule);
   const distilled = model.timesteps.length > 0;
   const timesteps = distilled ? model.timesteps : spacedTimesteps(table, steps, model.shape[0]);

@@ -8,7 +8,7 @@ import torch
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed, Split
 from studies.rare_class.learning import LearnParams, confusion, learn
-from studies.rare_class.methods import Drawn, Method
+from studies.rare_class.methods import Method, Sampled
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
             samples in rare classes alone may take traces of the generator for a rare class. All samples count, because
             a filter would prefer samples that look like its own.
     """
-    model = learn(name, train.split, drawn, rare, Method.parse(method), train.card, params, seed, runtime)
+    model = learn(name, train.split, sampled, rare, Method.parse(method), train.card, params, seed, runtime)
     found: dict[str, Any] = {"confusion": confusion(model, *test, runtime.device).tolist()}
     if sampled:
         frequent = ~torch.isin(sampled.labels, torch.tensor([*rare]))

@@ -7,12 +7,14 @@ import torch
 
 from ddpm.images.splits import Processed
 from ddpm.scoring.copying import near_copies, nearness
-from studies.rare_class.methods import Drawn, Method
+from studies.rare_class.methods import Method, Sampled
 
 
-def count_copies(train: Processed, drawn: Drawn, rare: Sequence[int], test: Processed, method: str) -> dict[str, Any]:
+def count_copies(
+    train: Processed, sampled: Sampled, rare: Sequence[int], test: Processed, method: str
+) -> dict[str, Any]:
     """Count near copies among samples of rare classes, by test images; None if the method uses no such sample."""
-    few, fresh, learned = train.of(rare), test.of(rare), drawn.chosen(Method.parse(method), rare)
+    few, fresh, learned = train.of(rare), test.of(rare), sampled.chosen(Method.parse(method), rare)
     rows = torch.isin(learned.labels, torch.tensor([*rare]))
     if not rows.any():
         return {"near_copies": None}

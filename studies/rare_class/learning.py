@@ -18,7 +18,7 @@ from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.pipeline.params import Section
 from studies.rare_class.augment import augmented
-from studies.rare_class.methods import Drawn, Method, shares
+from studies.rare_class.methods import Method, Sampled, shares
 
 MIXED = 0.2  # both parameters of the Beta distribution of mixup
 
@@ -58,7 +58,7 @@ def learn(
     Raises:
         UserError: the loss is not finite; or a class has too few images for the method.
     """
-    pool, share = shares(train, drawn, rare, method, seed)
+    pool, share = shares(train, sampled, rare, method, seed)
     torch.manual_seed(seed)
     model = Classifier(params.classifier(seed), data)
     losses = _losses(model, pool, share, background_of(train.images), method, params, runtime)
@@ -89,9 +89,9 @@ def _losses(
         images, y = pool.batch(index, runtime.device)
         x, mix = to_float(images), 1.0
         if method.augment:
-            x = augmented(x, source, background)
+            x = augmented(x, rng, background)
         if method.mixup:
-            mix = random.Random(int(torch.randint(2**62, (), generator=source))).betavariate(MIXED, MIXED)
+            mix = random.Random(int(torch.randint(2**62, (), generator=rng))).betavariate(MIXED, MIXED)
         with runtime.autocast():
             loss = mixed_loss(model, x, y, mix, weight, offset)
         optimizer.zero_grad(set_to_none=True)

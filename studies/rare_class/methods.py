@@ -68,8 +68,8 @@ class Method(NamedTuple):
 
 
 def _real_alone(name: str) -> str:
-    if Method.parse(name).drawn:
-        raise ValueError("learns from samples, which do not exist yet; name a method without drawn")
+    if Method.parse(name).sampled:
+        raise ValueError("learns from samples, which do not exist yet; name a method without sampled")
     return name
 
 
@@ -104,7 +104,9 @@ class Sampled(NamedTuple):
         return self.images[taken if taken.any() else self.labels == label]
 
 
-def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], method: Method, seed: int) -> tuple[Split, Tensor]:
+def shares(
+    train: Split, sampled: Sampled | None, rare: Sequence[int], method: Method, seed: int
+) -> tuple[Split, Tensor]:
     """Return the images that a method learns from, real ones first, and the probability of each, (N,), float64.
 
     Raises:
@@ -112,9 +114,9 @@ def shares(train: Split, drawn: Drawn | None, rare: Sequence[int], method: Metho
         ValueError: the method needs samples, and there are none.
     """
     real = smote(train, seed) if method.smote else train
-    if method.drawn and drawn is None:
-        raise ValueError(f"{method}: no images were drawn")
-    joined = drawn.chosen(method, rare) if method.drawn and drawn else real.take(slice(0))
+    if method.sampled and sampled is None:
+        raise ValueError(f"{method}: no images were sampled")
+    joined = sampled.chosen(method, rare) if method.sampled and sampled else real.take(slice(0))
     pool = Split(torch.cat([real.images, joined.images]), torch.cat([real.labels, joined.labels]))
     of_class = pool.labels.bincount()[pool.labels]
     share = torch.ones(len(pool.labels), dtype=torch.float64)

@@ -12,11 +12,11 @@ from ddpm.networks.unet import UNetParams
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, Sections, load_params
 from ddpm.training.recipe import TrainParams
-from studies.rare_class.drawing import DrawParams
 from studies.rare_class.generator import GeneratorParams
 from studies.rare_class.imbalance import SubsetName
 from studies.rare_class.learning import LearnParams
 from studies.rare_class.methods import MethodName, Seed
+from studies.rare_class.sampling import SamplingParams
 
 FILE = Path("studies/rare_class/params.yaml")
 NAMES = ("choosing", "confirming", "fashion")
@@ -101,12 +101,12 @@ def spanning_errors(params: Params, pipeline: Pipeline) -> list[str]:
     errors = []
     for name in NAMES:
         study = params.study(name)
-        if params.draw.seed in study.seeds:
-            errors.append(f"draw.seed: {params.draw.seed} must not be among {name}.seeds; set another")
+        if params.sample.seed in study.seeds:
+            errors.append(f"sample.seed: {params.sample.seed} must not be among {name}.seeds; set another")
         if study.picture not in study.subsets:
             errors.append(f"{name}.picture: {study.picture} must be among {name}.subsets")
-    if params.draw.steps > (timesteps := pipeline.schedule.timesteps):
-        errors.append(f"draw.steps: {params.draw.steps} must be at most schedule.timesteps, {timesteps}")
+    if params.sample.steps > (timesteps := pipeline.schedule.timesteps):
+        errors.append(f"sample.steps: {params.sample.steps} must be at most schedule.timesteps, {timesteps}")
     if pipeline.train.classes:
         errors.append("params.yaml: train.classes: the study samples all classes; set it to all")
     if not pipeline.model.class_conditional:

@@ -78,7 +78,7 @@ def about(name: str, setting: Setting) -> Facts:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     common = {
-        each: setting.params.model_dump(mode="json")[each] for each in ("validation_pool", "train", "draw", "learn")
+        each: setting.params.model_dump(mode="json")[each] for each in ("validation_pool", "train", "sample", "learn")
     }
     pipeline = setting.pipeline.model_dump(mode="json", exclude={"data"})
     return {

@@ -17,7 +17,7 @@ from ddpm.pipeline.params import Section, parse
 from ddpm.sampling.generation import check_sampler
 from ddpm.sampling.samplers import SamplerParams
 from studies.rare_class.learning import LearnParams, learn
-from studies.rare_class.methods import Drawn, Method, RealMethodName, Seed
+from studies.rare_class.methods import Method, RealMethodName, Sampled, Seed
 
 
 class SamplingParams(Section):
@@ -69,7 +69,7 @@ def sample(
     try:
         steps = check_sampler(loaded, sampler)
     except UserError as error:
-        raise UserError(f"draw.{error}") from None
+        raise UserError(f"sample.{error}") from None
     method, card = Method.parse(params.filter), images.card
     judge = learn(f"{name}: filter", images.split, None, rare, method, card, learning, params.seed, runtime)
     counts = {label: params.rare if label in rare else frequent for label in range(len(card.classes))}

@@ -11,11 +11,10 @@ from ddpm.pictures.grids import rare_picture
 from ddpm.pipeline.files import write_whole
 from studies.rare_class.comparing import compare
 from studies.rare_class.copies import count_copies
-from studies.rare_class.drawing import draw, load_drawn
 from studies.rare_class.generator import train
 from studies.rare_class.imbalance import Imbalanced, count_and_seed, make_imbalanced
 from studies.rare_class.keeping import SCRATCH, Facts, key, made
-from studies.rare_class.methods import Drawn, Method
+from studies.rare_class.methods import Method, Sampled
 from studies.rare_class.params import Params, Pipeline, StudyParams
 from studies.rare_class.sampling import load_samples, sample
 
@@ -98,15 +97,15 @@ class Subset:
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the generator, of each classifier and, on test images, of each method's copies."""
         study = self.setting.study
-        yield Row({"of": "generator", "subset": self.name}, key(draw, self.drawn_key), self.generator)
+        yield Row({"of": "generator", "subset": self.name}, key(sample, self.sampled_key), self.generator)
         for method in study.methods:
             for seed in study.seeds:
-                facts = (self.drawn_key, self.tested_on, method, seed, self.params.learn)
+                facts = (self.sampled_key, self.tested_on, method, seed, self.params.learn)
                 of = {"of": "classifier", "subset": self.name, "method": method, "seed": seed}
                 yield Row(of, key(compare, *facts), partial(self.classifier, method, seed))
-            if study.test == "test" and Method.parse(method).drawn:
+            if study.test == "test" and Method.parse(method).sampled:
                 of = {"of": "copies", "subset": self.name, "method": method}
-                yield Row(of, key(count_copies, self.drawn_key, self.tested_on, method), partial(self.copies, method))
+                yield Row(of, key(count_copies, self.sampled_key, self.tested_on, method), partial(self.copies, method))
 
     def generator(self) -> Facts:
         """Return facts about the generator, and write a figure of its samples."""
@@ -120,8 +119,8 @@ class Subset:
         kept, validation_pool = self.parts
         test = self.setting.images.test if self.setting.study.test == "test" else validation_pool
         name, learn = f"{self.name}: {method}, seed {seed}", self.params.learn
-        return compare(name, kept, self.drawn, self.rare, test.split, method, seed, learn, self.setting.runtime)
+        return compare(name, kept, self.sampled, self.rare, test.split, method, seed, learn, self.setting.runtime)
 
     def copies(self, method: str) -> Facts:
         """Count the copies among a method's samples."""
-        return count_copies(self.parts.kept, self.drawn, self.rare, self.setting.images.test, method)
+        return count_copies(self.parts.kept, self.sampled, self.rare, self.setting.images.test, method)

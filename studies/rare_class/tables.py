@@ -106,8 +106,8 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
     subset.
     """
     first = confirmed["method"].iloc[0]
-    if "drawn" in first.split("+"):
-        raise UserError(f"methods: the first, {first}, is the baseline; put one without drawn there")
+    if "sampled" in first.split("+"):
+        raise UserError(f"methods: the first, {first}, is the baseline; put one without sampled there")
     subsets = confirmed.groupby(["count", "method", "subset"])[[*SHOWN, "traces", "copies"]].mean()
     further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
     titles = ["images", "method", *SHOWN.values(), *further]
@@ -125,7 +125,7 @@ def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
             others = (each["frequent_accuracy"] - base["frequent_accuracy"]).to_numpy()
             way = f"{100 * gained.mean() / left:.0f} %" if left > 0 else ""
             cells += [interval(gained), way, interval(others), worth(confirmed, method, count)]
-            copies = each["copies"].mean() if "drawn" in method.split("+") else np.nan
+            copies = each["copies"].mean() if "sampled" in method.split("+") else np.nan
             lines.append(f"| {' | '.join(cells)} | {'' if np.isnan(copies) else f'{100 * copies:.1f} %'} |")
     lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | | |")
     return "\n".join(lines)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ddpm.balancing.drawing import SPAN, Candidates, draw_class
-from ddpm.balancing.filling import Accepted, Source, Tally, chosen, fill
+from ddpm.balancing.candidates import SPAN, Candidates, sample_class
+from ddpm.balancing.filling import Accepted, FillInputs, Tally, chosen, fill
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
@@ -21,9 +21,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
 
 
-def filled(source: Source, label: int, wanted: int) -> tuple[Tally, Accepted]:
+def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted]:
     """The last tally, and all that is accepted."""
-    tallies, parts = zip(*fill(source, label, wanted), strict=True)
+    tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
     return tallies[-1], Accepted(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -69,54 +69,54 @@ def test_no_more_are_looked_at_than_it_takes() -> None:
     assert judged("------", "------", before, wanted=2, tries=5) == ("", Tally(10, 8, 1, 1))
 
 
-def test_classes_are_filled_with_what_passes(source: Source) -> None:
-    tally, accepted = filled(source, 1, 6)
-    drawn = candidates_of(source, 1, 40)
-    rows = drawn.taken(1).nonzero().squeeze(1)[:6]
-    assert torch.equal(accepted.images, drawn.images[rows])
-    assert accepted.numbers.tolist() == drawn.numbers[rows].tolist()
-    assert torch.equal(accepted.probability, drawn.probability[rows])
-    drawn_until = int(rows[-1]) + 1
-    assert tally == Tally(drawn_until, 0, drawn_until - 6, 6)
-    assert filled(source, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
+def test_classes_are_filled_with_what_passes(inputs: FillInputs) -> None:
+    tally, accepted = filled(inputs, 1, 6)
+    sampled = candidates_of(inputs, 1, 40)
+    rows = sampled.taken(1).nonzero().squeeze(1)[:6]
+    assert torch.equal(accepted.images, sampled.images[rows])
+    assert accepted.numbers.tolist() == sampled.numbers[rows].tolist()
+    assert torch.equal(accepted.probability, sampled.probability[rows])
+    sampled_until = int(rows[-1]) + 1
+    assert tally == Tally(sampled_until, 0, sampled_until - 6, 6)
+    assert filled(inputs, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
 
 
 def candidates_of(inputs: FillInputs, label: int, count: int) -> Candidates:
     return sample_class(inputs.loaded, inputs.classifier, inputs.params, label, inputs.seed, 0, count, CPU)
 
 
-def test_the_nearest_training_image_is_of_the_class(source: Source) -> None:
-    _, accepted = filled(source, 1, 4)
-    assert source.train.labels[accepted.nearest].tolist() == [1] * 4
-    values = source.train.images[source.train.labels == 1].double() / 127.5 - 1
+def test_the_nearest_training_image_is_of_the_class(inputs: FillInputs) -> None:
+    _, accepted = filled(inputs, 1, 4)
+    assert inputs.train.labels[accepted.nearest].tolist() == [1] * 4
+    values = inputs.train.images[inputs.train.labels == 1].double() / 127.5 - 1
     for image, nearest, distance in zip(accepted.images, accepted.nearest, accepted.distance, strict=True):
         distances = (image.double() / 127.5 - 1 - values).square().mean((1, 2, 3)).sqrt()
         assert float(distance) == pytest.approx(float(distances.min()), rel=1e-5)
         assert torch.equal(inputs.train.images[nearest].double() / 127.5 - 1, values[distances.argmin()])
 
 
-def test_what_equals_a_training_image_is_a_copy(source: Source) -> None:
-    drawn = candidates_of(source, 1, 40)
-    rows = drawn.taken(1).nonzero().squeeze(1)
-    images = torch.cat([source.train.images, drawn.images[rows[:2]]])
-    memorised = Split(images, torch.cat([source.train.labels, torch.tensor([1, 1])]))
-    tally, accepted = filled(source._replace(train=memorised), 1, 3)
+def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
+    sampled = candidates_of(inputs, 1, 40)
+    rows = sampled.taken(1).nonzero().squeeze(1)
+    images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
+    memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
+    tally, accepted = filled(inputs._replace(train=memorised), 1, 3)
     assert tally.copies == 2
-    assert accepted.numbers.tolist() == drawn.numbers[rows[2:5]].tolist()
+    assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
 
 
-def test_a_least_probability_leaves_out_more(source: Source) -> None:
-    drawn = candidates_of(source, 1, 40)
-    least = float(drawn.probability[drawn.taken(1)].median())
-    _, accepted = filled(source._replace(least=least), 1, 5)
+def test_a_least_probability_leaves_out_more(inputs: FillInputs) -> None:
+    sampled = candidates_of(inputs, 1, 40)
+    least = float(sampled.probability[sampled.taken(1)].median())
+    _, accepted = filled(inputs._replace(least=least), 1, 5)
     assert len(accepted.numbers) == 5
     assert float(accepted.probability.min()) >= least
-    assert accepted.numbers.tolist() == drawn.numbers[drawn.taken(1, least)][:5].tolist()
+    assert accepted.numbers.tolist() == sampled.numbers[sampled.taken(1, least)][:5].tolist()
 
 
-def test_batches_decide_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole_tally, whole = filled(source, 1, 9)
-    monkeypatch.setattr(Runtime, "sample_batch", lambda *_: 4)
-    tally, accepted = filled(source, 1, 9)
+def test_batches_decide_nothing(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_tally, whole = filled(inputs, 1, 9)
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 4)
+    tally, accepted = filled(inputs, 1, 9)
     assert tally == whole_tally
     assert accepted.numbers.tolist() == whole.numbers.tolist()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.filling import Accepted
 from ddpm.balancing.folder import COLUMNS, Contents, whole, write_folder
 from ddpm.images.card import DataCard
@@ -76,7 +76,7 @@ def test_all_pictures_are_there_in_one_format_and_the_table_says_what_they_are(c
 
 def test_a_sampled_image_is_found_and_could_be_sampled_again(tmp_path: Path) -> None:
     contents = contents_of()
-    rows = {int(row["index"]): row for row in written(tmp_path, contents) if row["origin"] == "drawn"}
+    rows = {int(row["index"]): row for row in written(tmp_path, contents) if row["origin"] == "sampled"}
     assert sorted(rows) == contents.accepted.numbers.tolist()
     for number, image, share, nearest, distance in zip(
         contents.accepted.numbers.tolist(),

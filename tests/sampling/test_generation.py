@@ -11,8 +11,8 @@ from ddpm.compute.randomness import ImageNoise
 from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.drawing import check_sampler, draw_batch, draw_labels, wanted_classes
-from tests.sampling.reverse import REFERENCE, draw, sampler, tiny_model
+from ddpm.sampling.generation import check_sampler, sample_batch, sample_labels, wanted_classes
+from tests.sampling.reverse import REFERENCE, sample, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params
 
 COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on
@@ -161,10 +161,10 @@ def test_the_network_is_told_the_labels_that_were_sampled_and_samples_by_them(tm
 def test_a_distilled_model_draws_by_the_timesteps_of_its_file(params: Any, tmp_path: Path) -> None:
     loaded = tiny_model(tmp_path, timesteps=TIMESTEPS)
     assert check_sampler(loaded, params) == 3
-    steps = list(draw_batch(loaded, params, 0, [4, 7], CPU))
+    steps = list(sample_batch(loaded, params, 0, [4, 7], CPU))
     assert [step.t for step in steps] == [*TIMESTEPS]
     noise, schedule = ImageNoise(0, [4, 7], DIGITS.shape), loaded.schedule.to(CPU.device)
-    labels, x_t = draw_labels(loaded.card, params, 0, [4, 7]), noise()
+    labels, x_t = sample_labels(loaded.card, params, 0, [4, 7]), noise()
     for t, s in zip(TIMESTEPS, [*TIMESTEPS[1:], None], strict=True):
         times = torch.tensor([t, t])
         with torch.inference_mode():

@@ -14,7 +14,7 @@ from ddpm.pipeline.console import UserError
 from ddpm.sampling.generation import sample_labels
 from ddpm.sampling.guidance import Denoise
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop
-from tests.sampling.reverse import TEN, draw, sampler, tiny_model
+from tests.sampling.reverse import TEN, sample, sampler, tiny_model
 from tests.small import CPU, FRUITS
 
 INTERVAL = (-2.0, 1.5)
@@ -78,8 +78,8 @@ def test_drawing_is_by_the_written_out_combination(
         *_, expected = p_sample_loop(denoise, loaded.schedule, params, noise)
     sampled = sample(loaded, indices, params, seed=4)
     scale = expected.x_prev.abs().max().item()
-    torch.testing.assert_close(drawn, expected.x_prev, rtol=0, atol=1e-4 * scale)
-    assert (drawn - draw(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
+    torch.testing.assert_close(sampled, expected.x_prev, rtol=0, atol=1e-4 * scale)
+    assert (sampled - sample(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def sampled(
         found.load_state_dict(state)
     ticks = StatesAtTicks(found)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(samples, "sample_batch", lambda *_: SIZE)
+        patched.setattr(samples, "sample_batch_size", lambda *_: SIZE)
         found.run(CPU, world, ticks)  # type: ignore[arg-type]
     return found.tensors(), ticks.states, found
 

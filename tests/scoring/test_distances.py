@@ -68,9 +68,9 @@ def test_kernel_distance_of_other_counts_and_in_other_chunks(monkeypatch: pytest
     whole = KernelDistances(real)(samples)
     assert KernelDistances(samples)(real) == pytest.approx(whole, rel=1e-9)
     monkeypatch.setattr(scores, "CHUNK", 10)
-    assert kernel_distance(real, samples) == pytest.approx(whole, rel=1e-9)
+    assert KernelDistances(real)(samples) == pytest.approx(whole, rel=1e-9)
     # Twice the same samples: the pairs of equal ones are no longer left out of the mean within the samples.
-    assert kernel_distance(real, torch.cat([samples, samples])).distance > whole.distance
+    assert KernelDistances(real)(torch.cat([samples, samples])).distance > whole.distance
 
 
 def test_kernel_distance_of_equal_distributions_is_zero_but_for_chance() -> None:

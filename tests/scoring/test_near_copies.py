@@ -93,7 +93,7 @@ def test_the_threshold_is_passed_by_one_percent_for_any_number_of_fresh_images(c
     rng, shares = torch.Generator().manual_seed(0), []
     for _ in range(400):
         # Far from zero, so without near-duplicates.
-        sets = (torch.rand(2, size, generator=source) + 0.3 for size in (1000, count))
+        sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, count))
         found = near_copies(*(Nearness(*each, torch.zeros(each.shape[1])) for each in sets))
         shares.append([found.distance, found.ratio])
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.

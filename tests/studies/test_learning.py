@@ -15,7 +15,7 @@ from studies.rare_class.comparing import compare
 from studies.rare_class.copies import count_copies
 from studies.rare_class.learning import LearnParams, by_class, confusion, learn, mixed_loss
 from studies.rare_class.measures import measures
-from studies.rare_class.methods import Drawn, Method
+from studies.rare_class.methods import Method, Sampled
 from tests.small import FRUITS, images
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32)
@@ -41,7 +41,7 @@ def sampled(count: int = 30) -> Sampled:
 
 
 def learned(name: str, params: LearnParams = PARAMS, seed: int = 3) -> Classifier:
-    return learn(name, imbalanced(), drawn(), [2], Method.parse(name), FRUITS, params, seed, RUNTIME)
+    return learn(name, imbalanced(), sampled(), [2], Method.parse(name), FRUITS, params, seed, RUNTIME)
 
 
 class Given(torch.nn.Module):
@@ -161,7 +161,7 @@ def test_traces_are_sampled_images_of_frequent_classes_that_pass_for_rare_ones()
 
 
 def test_copies_are_counted_among_what_the_method_learns_of_rare_classes() -> None:
-    source = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
 
     def noise(count: int) -> Tensor:
         return torch.randint(0, 256, (count, *FRUITS.shape), generator=rng, dtype=torch.uint8)

@@ -7,7 +7,7 @@ import torch
 
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
-from studies.rare_class.methods import MOST_SAMPLES, Drawn, Method, shares, smote
+from studies.rare_class.methods import MOST_SAMPLES, Method, Sampled, shares, smote
 
 TRAIN = Split(torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1), torch.tensor([0, 0, 0, 1, 1, 2]))
 SAMPLED = Sampled(
@@ -21,9 +21,9 @@ RARE = (1, 2)
 def test_a_method_is_named_by_its_words_in_one_order() -> None:
     assert Method.parse("nothing") == Method()
     assert str(Method()) == "nothing"
-    method = Method.parse("filtered+augment+drawn+oversample")
-    assert method == Method(oversample=True, augment=True, drawn=True, filtered=True)
-    assert str(method) == "oversample+augment+drawn+filtered"
+    method = Method.parse("filtered+augment+sampled+oversample")
+    assert method == Method(oversample=True, augment=True, sampled=True, filtered=True)
+    assert str(method) == "oversample+augment+sampled+filtered"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_is_no_method_is_refused(text: str) -> None:
     ],
 )
 def test_the_shares_of_a_small_set(name: str, pixels: list[int], expected: list[float]) -> None:
-    pool, share = shares(TRAIN, DRAWN, RARE, Method.parse(name), seed=0)
+    pool, share = shares(TRAIN, SAMPLED, RARE, Method.parse(name), seed=0)
     assert pool.images.flatten().tolist() == pixels
     both = dict(zip(range(16), [*TRAIN.labels.tolist(), 0, 0, 0, 0, *SAMPLED.labels.tolist()], strict=True))
     assert pool.labels.tolist() == [both[pixel] for pixel in pixels]
@@ -83,7 +83,7 @@ def test_few_are_the_first_of_each_class_after_the_filter() -> None:
     count = 3 * MOST_SAMPLES
     labels, taken = torch.arange(count) % 2, torch.arange(count) % 3 > 0
     levels = (torch.arange(count) % 251).to(torch.uint8).view(count, 1, 1, 1)
-    images, found = Drawn(levels, labels, taken).chosen(Method.parse("drawn+few+all+filtered"), [1])
+    images, found = Sampled(levels, labels, taken).chosen(Method.parse("sampled+few+all+filtered"), [1])
     expected = [[each for each in range(count) if each % 2 == label and each % 3][:MOST_SAMPLES] for label in (0, 1)]
     assert images.flatten().tolist() == [each % 251 for each in sorted(expected[0] + expected[1])]
     assert found.bincount().tolist() == [MOST_SAMPLES, MOST_SAMPLES]

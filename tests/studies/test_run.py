@@ -27,7 +27,7 @@ from tests.training.trainings import RECIPE
 ROOT = Path(__file__).parents[2]
 CARD = DataCard(name="small", shape=(1, 8, 8), classes=("a", "b", "c"))
 RESULTS = Path("studies/rare_class/results/confirming")
-METHOD = "oversample+drawn+filtered"
+METHOD = "oversample+sampled+filtered"
 STUDY = {
     "subsets": ["8-0", "8-1"],
     "classes": ["b"],
@@ -63,8 +63,8 @@ def workspace(tmp_path: Path) -> Path:
     study = {
         "validation_pool": 5,
         "train.images": 2000,
-        "draw.rare": 6,
-        "draw.steps": 2,
+        "sample.rare": 6,
+        "sample.steps": 2,
         "learn.steps": 5,
         "learn.channels": 2,
     }
@@ -182,7 +182,7 @@ def test_all_that_learns_or_samples_is_given_what_was_kept_alone(
     for test in ("test", "validation_pool"):
         one = Subset(setting._replace(study=small.model_copy(update={"test": test})), "8-0")
         given.clear()
-        one.classifier(METHOD, 0)  # of a model that is trained, and images that are drawn
+        one.classifier(METHOD, 0)  # of a model that is trained, and images that are sampled
         kept, validation_pool = one.parts
         assert kept.split.labels.bincount().tolist() == [55, 8, 55]
         *learned, tested = given

@@ -77,7 +77,7 @@ def none_accepted(shape: tuple[int, int, int]) -> Accepted:
     return Accepted(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
 
 
-def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Accepted]]:
+def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, Accepted]]:
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     Raises:
@@ -94,9 +94,11 @@ def fill(source: Source, label: int, wanted: int) -> Iterator[tuple[Tally, Accep
         candidates = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
         near = nearest_neighbours(candidates.images, known)
         copies = (near.distance < limit) | (near.distance == 0)
-        taken = drawn.taken(label, source.least)
-        rows, tally = chosen(drawn, seen, copies, taken, tally, wanted, source.tries)
-        accepted = Accepted(drawn.images, drawn.numbers, drawn.probability, own[near.nearest], near.distance)
+        taken = candidates.taken(label, inputs.least)
+        rows, tally = chosen(candidates, seen, copies, taken, tally, wanted, inputs.tries)
+        accepted = Accepted(
+            candidates.images, candidates.numbers, candidates.probability, own[near.nearest], near.distance
+        )
         yield tally, Accepted(*(value[rows] for value in accepted))
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.balancing.drawing import SPAN
+from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.filling import Accepted
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
@@ -91,10 +91,10 @@ def rows(contents: Contents) -> Iterator[Row]:
             yield contents.test.images[index], facts
 
 
-def _drawn(contents: Contents, index: int, file: str, name: str, file_of: dict[int, str]) -> Row:
+def _sampled(contents: Contents, index: int, file: str, name: str, file_of: dict[int, str]) -> Row:
     accepted = contents.accepted
     probability, distance = (f"{float(value[index]):.6f}" for value in (accepted.probability, accepted.distance))
     number, nearest = int(accepted.numbers[index]), file_of[int(accepted.nearest[index])]
     seed, model = contents.settings["seed"], contents.settings["sha256"]["model"]
-    facts = (file, name, "drawn", seed, number, probability, nearest, distance, model)
+    facts = (file, name, "sampled", seed, number, probability, nearest, distance, model)
     return accepted.images[index], facts

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from ddpm.balancing.candidates import SPAN
 from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
-from ddpm.balancing.drawing import SPAN
-from ddpm.balancing.filling import Accepted, Source, Tally, fill, none_accepted
+from ddpm.balancing.filling import Accepted, FillInputs, Tally, fill, none_accepted
 from ddpm.balancing.folder import Contents, whole, write_folder
 from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
@@ -75,7 +74,7 @@ class Balance(Options):
         check_free(self.out)
         job = self._prepared(start())
         with whole(self.out) as folder:
-            accepted, tallies = _draw(job)
+            accepted, tallies = _sample(job)
             contents = Contents(job.train.card, job.train.split, job.test.split, accepted, job.settings)
             total = len(accepted.numbers) + sum(len(each.split.labels) for each in (job.train, job.test))
             with progress(write_folder(folder, contents), desc="write", total=total, unit="img") as bar:
@@ -109,12 +108,12 @@ class Balance(Options):
         return Job(train, test, inputs, wanted, settings)
 
 
-def _draw(job: Job) -> tuple[Accepted, dict[int, Tally]]:
+def _sample(job: Job) -> tuple[Accepted, dict[int, Tally]]:
     """Sample the images; return them, and the tallies by label."""
     parts, tallies = [none_accepted(job.train.card.shape)], dict[int, Tally]()
     with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
         for label, wanted in job.wanted.items():
-            for tally, accepted in fill(job.source, label, wanted):
+            for tally, accepted in fill(job.inputs, label, wanted):
                 parts.append(accepted)
                 tallies[label] = tally
                 bar.update(len(accepted.numbers))
@@ -130,5 +129,5 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
         table.append([shown(name, 100), count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
         if tally.accepted < (wanted := job.wanted.get(label, 0)):
             warn(f"class {shown(name, 100)}: only {tally.accepted} of {wanted} images; a better model may give more")
-    columns = ["class", "real", "drawn", "candidates", "filtered out", "copies"]
+    columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
