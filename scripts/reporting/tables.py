@@ -15,6 +15,10 @@ MEANINGS = {
     "Frechet distance, classifier a": "The same by the classifier that recipes are chosen by.",
     "Frechet distance, pixels": "The same on the principal components of pixels, which no network has learned.",
     "KID, classifier b": "The unbiased relative of the Frechet distance: about 0 where samples look like real images.",
+    "told from real images by a network": "The share that a small network, trained to tell samples from real images,"
+    " gets right on images that it has not seen: 0.5 is chance, 1 means that every sample shows a trace.",
+    "... without tone": "The same where levels below 10 are black and above 245 white, so that only shapes remain.",
+    "pixels at level 0, at 1 to 9": "The shares of black and of nearly black pixels.",
     "precision, recall": "The share of samples that lie among real images (are good), and of real images that lie among"
     " samples (are covered).",
     "density, coverage": "The same, less moved by single odd images.",

@@ -1,4 +1,4 @@
-"""Score samples against real images: distances, variety, recognition, class balance and copying.
+"""Score samples against real images: distances, a two-sample test, variety, recognition, class balance and copying.
 
 Distances use the features of each classifier, and principal components of the pixels. Classifier a selects settings; b
 is only for reporting. Nothing is selected by the pixels.
@@ -23,6 +23,7 @@ from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
+from ddpm.scoring.two_sample import FOLDS, SEEDS, tone_shares, two_sample_scores
 
 MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair
 
@@ -94,7 +95,7 @@ def evaluate(
         )
     draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
     scores: dict[str, object] = {"count": count}
-    with progress(desc="evaluate", total=len(classifiers) + 2, unit="step") as bar:
+    with progress(desc="evaluate", total=len(classifiers) + 2 + 3 * FOLDS * SEEDS, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
             sets = Sets(*(look(classifier, *each, runtime) for each in (samples, test, train)))
@@ -103,8 +104,11 @@ def evaluate(
             bar.update()
         scores["pixels"] = rounded(compare_pixels(sets, count, draws), 5)
         bar.update()
-        scores |= rounded(examine(sets, draws, classes, params), 4)
+        rows = examine(sets, draws, classes, params)
         bar.update()
+        told = two_sample_scores(samples[0], train.images, "b", params.seed, runtime, bar.update)
+        told["test"] = tone_shares(test.images)
+        scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
     return scores, sets
 
 

@@ -1,0 +1,69 @@
+"""The two-sample test: chance between halves of one set, and sure of a faint veil."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.compute.device import Runtime
+from ddpm.scoring import two_sample
+from ddpm.scoring.two_sample import JUDGES, tone_shares, two_sample_scores, two_sample_test, without_tone
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _few_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_sample, "FOLDS", 2)
+    monkeypatch.setattr(two_sample, "SEEDS", 2)
+
+
+def spots(count: int, seed: int, channels: int = 1) -> Tensor:
+    """White spots on black, uint8 (count, channels, 12, 12)."""
+    noise = torch.randn(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (F.interpolate(noise, size=(12, 12), mode="bilinear") > 0.5).to(torch.uint8) * 255
+
+
+def veiled(images: Tensor) -> Tensor:
+    """Raise a tenth of the pixels by one level."""
+    veil = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    return images + (veil & (images < 255)).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("judge", "channels"), [("a", 1), ("b", 1), ("b", 3)])
+def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: int) -> None:
+    images = spots(1200, 0, channels)
+    alike = two_sample_test(images[:600], images[600:], judge, 0, CPU)
+    assert alike.accuracy == pytest.approx(0.5, abs=0.05)
+    assert alike.auc == pytest.approx(0.5, abs=0.05)
+    found = two_sample_test(veiled(images[:600]), images[600:], judge, 0, CPU)
+    assert found.accuracy > 0.9
+    assert found.auc > found.accuracy
+
+
+def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
+    real, others = spots(1200, 0), spots(600, 1)
+    row = two_sample_scores(veiled(others), real, "b", 0, CPU)["samples"]
+    assert row["two_sample_accuracy"] > 0.9
+    assert row["two_sample_without_tone_accuracy"] == pytest.approx(0.5, abs=0.1)
+    row = two_sample_scores(others.roll(6, dims=3), real, "b", 0, CPU)["samples"]
+    assert row["two_sample_without_tone_accuracy"] > 0.8
+
+
+def test_baseline_and_shapes_are_null_where_they_mean_nothing() -> None:
+    scores = two_sample_scores(spots(40, 0), veiled(spots(50, 1)), "b", 0, CPU)
+    assert scores["baseline"]["two_sample_accuracy"] is None  # 50 images make no two halves of 40
+    assert scores["samples"]["two_sample_accuracy"] is not None
+    assert scores["samples"]["two_sample_without_tone_accuracy"] is None
+
+
+def test_the_seed_decides_the_result() -> None:
+    first, again, other = (two_sample_test(spots(40, 0), spots(40, 1), "b", seed, CPU) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_tone_is_cut_and_counted_by_level() -> None:
+    levels = torch.tensor([0, 1, 9, 10, 128, 245, 246, 255], dtype=torch.uint8).view(1, 1, 2, 4)
+    assert without_tone(levels).flatten().tolist() == [0, 0, 0, 10, 128, 245, 255, 255]
+    found = {"level_0": 1 / 8, "levels_1_to_9": 2 / 8, "levels_246_to_254": 1 / 8, "level_255": 1 / 8}
+    assert tone_shares(levels) == found
