@@ -1,4 +1,4 @@
-"""Check params.yaml, including rules between sections; `make repro` runs this first."""
+"""Check params.yaml, including rules between sections, and dvc.lock; `make repro` runs this first."""
 
 import sys
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from ddpm.sampling.samples import SampleParams
 from ddpm.scoring.evaluation import EvaluateParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.recipe import TrainParams
+from scripts.readable import check_readable
 from stages.sample import SETS
 
 MODEL = "models/ddpm.safetensors"
@@ -133,10 +134,11 @@ def environment_note(recorded: Path) -> str:
 
 
 def main() -> None:
-    """Check the file on the command line, by default params.yaml, and print how the environment differs."""
+    """Check dvc.lock and the file on the command line, by default params.yaml; print how the environment differs."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml")
     if errors := spanning_errors(load_params(AllParams, path=path)):
         raise UserError("\n  ".join([f"{path}: {len(errors)} invalid", *errors]))
+    check_readable()
     if note := environment_note(Path("metrics/train/environment.json")):
         print(note, file=sys.stderr)
 

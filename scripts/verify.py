@@ -15,6 +15,7 @@ from dvc.output import Output
 from dvc.repo import Repo
 
 from ddpm.pipeline.console import UserError, progress, run
+from scripts.readable import check_readable
 
 MEND = (
     "`dvc add` your own data if you have changed it, and delete the other files. Then restore them: `git checkout` "
@@ -33,15 +34,16 @@ def main() -> None:
     """Check all files, then list all damaged ones.
 
     Raises:
-        UserError: a file differs from its record, or DVC cannot read its records.
+        UserError: a file differs from its record, or the records cannot be read.
     """
+    check_readable()
     try:
         with Repo() as repo:
             outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]
             cache = Path(repo.cache.local.path)
     except DvcException as error:
-        fix = "`git checkout` the file, or delete dvc.lock and run `dvc repro`"
-        raise UserError(f"DVC cannot read its records: {' '.join(str(error).split())}; {fix}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"DVC cannot read its records: {reason}; `git checkout` the file") from None
     files, absent = [*objects(cache)], 0
     for output in outputs:
         try:

@@ -17,6 +17,7 @@ from dvc.utils.flatten import flatten
 from dvc.utils.serialize import parse_yaml
 
 from ddpm.pipeline.console import UserError, shown
+from scripts.readable import check_readable
 from scripts.reporting.staleness import pipeline, stale
 
 TYPES = {".png": "image/png", ".gif": "image/gif"}
@@ -80,11 +81,12 @@ def open_run(rev: str) -> Run:
     """Read the workspace if `rev` is empty, a record such as results/fashion, or any revision that DVC knows.
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or the workspace cannot be read.
     """
     if not Path("params.yaml").is_file():
         raise UserError("params.yaml: no such file; run this at the top of the repository")
     if not rev:
+        check_readable()
         return _of_pipeline("workspace", None, _commit("HEAD"))
     if (Path(rev) / "params.yaml").is_file():
         return _record(Path(rev))

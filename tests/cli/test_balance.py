@@ -213,5 +213,7 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
 def test_folders_and_test_images_that_are_in_use_are_refused(files: Files, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists and is not an empty folder"):
         balance(files._replace(data=tmp_path / "none"), files.data.parent)
+    with pytest.raises(UserError, match=r"^--data .*: a folder; give data/processed/train\.safetensors"):
+        balance(files._replace(data=files.data.parent), tmp_path / "out")
     with pytest.raises(UserError, match="has the training images already"):
         balance(files._replace(test=files.data), tmp_path / "out")

@@ -15,6 +15,15 @@ def test_an_unknown_subcommand_is_refused_with_the_names_of_all() -> None:
         call("draw")
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [("draw", "ddpm"), ("generate --classes --count 1", "ddpm generate"), ("report HEAD a b", "ddpm report")],
+)
+def test_a_wrong_command_line_names_the_help_of_its_subcommand(words: str, named: str) -> None:
+    with pytest.raises(UserError, match=f"; see {named} --help$"):
+        call(*words.split())
+
+
 def test_report_is_that_of_the_repository_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"scripts/report\.py: "):

@@ -94,6 +94,27 @@ def test_what_is_no_picture_is_listed_and_what_is_hidden_is_not(tmp_path: Path) 
     assert folder.ignored == sorted(map(Path, ignored))
 
 
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        ([*two("dog"), "cat/1.heic", "cat/2.heic"], "class cat: 0 training images (CAT); at least 2 are needed"),
+        ([*two("train/dog"), "train/cat/1.heic", "test/cat/a.png"], "class cat: 0 training images (TRAIN) and 1 test"),
+        (["train/cat/1.heic", "test/cat/a.png"], "train: no images (TRAIN)"),
+        (["cat/1.heic", "cat/2.heic"], "no images (CAT)"),
+    ],
+    ids=["class", "class in train", "train", "all"],
+)
+def test_formats_that_are_not_read_are_named_where_images_are_missing(
+    tmp_path: Path, names: list[str], fault: str
+) -> None:
+    ignored = "ignored, not png, jpg, jpeg, webp, bmp or gif: "
+    expected = fault.replace("CAT", f"{ignored}2 files, such as cat/1.heic")
+    expected = expected.replace("TRAIN", f"{ignored}1 file, such as train/cat/1.heic")
+    with pytest.raises(UserError) as caught:
+        read_folder(made(tmp_path, *names))
+    assert f"\n  {expected}" in str(caught.value)
+
+
 def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_does_not(tmp_path: Path) -> None:
     made(tmp_path, "file")
     root = made(tmp_path / "root", "a/1.png")
@@ -106,7 +127,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
 @pytest.mark.parametrize(
     ("names", "places"),
     [
-        pytest.param([], ["no images (png, jpg, jpeg, webp, bmp, gif)"], id="nothing"),
+        pytest.param([], ["no images (png, jpg, jpeg, webp, bmp or gif)"], id="nothing"),
         pytest.param(["train/a/x.txt"], ["train"], id="nothing in train"),
         pytest.param([*two("a"), "b/1.png", "c/x.txt"], ["class b", "class c"], id="a class of fewer than two"),
         pytest.param([*two("train/a", "test/b")], ["class b"], id="a class of test pictures alone"),

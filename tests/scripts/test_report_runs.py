@@ -190,7 +190,7 @@ def test_a_conflict_in_the_lock_and_another_folder_end_in_one_line(
     clone: Clone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (clone.path / "dvc.lock").write_text("<<<<<<< HEAD\n")
-    with pytest.raises(UserError, match=r"^workspace: .*dvc\.lock"):
+    with pytest.raises(UserError, match=r"^dvc\.lock: a merge conflict"):
         open_run("")
     monkeypatch.chdir(clone.path / "library")
     with pytest.raises(UserError, match=r"^params\.yaml: "):

@@ -113,11 +113,13 @@ def test_a_damaged_listing_of_a_folder_is_named(clone: Clone) -> None:
     assert damaged(clone) == [".dvc/cache/files"]
 
 
-@pytest.mark.parametrize("text", ["stages: [1]", "schema: '2.0'\nstages:\n  double:\n    c", "<<<<<<< HEAD\n"])
-def test_a_lock_that_dvc_cannot_read_is_one_line(clone: Clone, text: str) -> None:
-    (clone.path / "dvc.lock").write_text(text)
+@pytest.mark.parametrize(
+    ("file", "start"), [("dvc.lock", "dvc.lock: half-written"), ("dvc.yaml", "DVC cannot read its records: ")]
+)
+def test_half_a_file_is_one_line_and_mended_as_it_says(clone: Clone, file: str, start: str) -> None:
+    (clone.path / file).write_text("stages: [1]")
     (line,) = verify(clone, code=1).splitlines()
-    assert line.startswith("error: DVC cannot read its records: ")
-    (clone.path / "dvc.lock").unlink()
+    assert line.startswith(f"error: {start}")
+    clone.git("checkout", file)
     clone.dvc("repro")
     verify(clone)

@@ -228,6 +228,13 @@ def test_where_too_few_are_held_out_a_share_that_holds_out_enough_is_named() -> 
     assert run(test=share)["test"]["images"] == sum(place < share for place in places) >= 6
 
 
+def test_near_duplicates_are_named_where_they_leave_too_few_images_on_a_side() -> None:
+    for number in range(60):
+        draw(f"no/{number:04d}.png", 0)
+    with pytest.raises(UserError, match=r"0 test images, .*; add images \(59 images are near-duplicates of others, "):
+        run()
+
+
 def test_a_class_of_which_all_would_be_held_out_is_refused() -> None:
     draw_many(200)
     for number in range(300, 320):

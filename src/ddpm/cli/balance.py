@@ -84,6 +84,8 @@ class Balance(Options):
 
     def _prepared(self, runtime: Runtime) -> Job:
         """Read all files, and check that they fit together."""
+        if self.data.is_dir():
+            raise UserError(f"--data {self.data}: a folder; give data/processed/train.safetensors, made by `dvc repro`")
         test_file = self.test or self.data.with_name("test.safetensors")
         train, test = load_split(self.data), load_split(test_file)
         if test_file.samefile(self.data):

@@ -75,7 +75,8 @@ def read(words: list[str]) -> Options:
     try:
         command = get_subcommand(CliApp.run(Ddpm, cli_args=words))
     except SettingsError as error:
-        raise UserError(f"{shown(str(error).removeprefix('error parsing CLI: '))}; see ddpm --help") from None
+        named = f"ddpm {words[0]}" if words[0] in Ddpm.model_fields else "ddpm"
+        raise UserError(f"{shown(str(error).removeprefix('error parsing CLI: '))}; see {named} --help") from None
     except ValidationError as error:
         raise UserError("; ".join(_line(each) for each in error.errors())) from None
     assert isinstance(command, Options)

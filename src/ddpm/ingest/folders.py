@@ -9,7 +9,6 @@ import re
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from ddpm.pipeline.console import UserError, shown
 
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+READ = "png, jpg, jpeg, webp, bmp or gif"
 FAULTS = 50  # faults in one message
 TRAIN = {"train", "training"}
 TEST = {"test", "testing", "val", "valid", "validation"}
@@ -36,7 +36,7 @@ class Folder(NamedTuple):
 
     classes: the class names in natural order: digits by value, other characters by code point; "010" before "10".
     train, test: images in natural order of file names, then by path; test is None if there is no test folder.
-    ignored: files without an image suffix, relative to the folder.
+    ignored: files with other suffixes than SUFFIXES, relative to the folder.
     """
 
     classes: tuple[str, ...]
@@ -59,9 +59,9 @@ def read_folder(root: Path) -> Folder:
     scan = _Scan(root)
     train, test = scan.splits()
     if not scan.faults and not any([*train.values(), *(test or {}).values()]):
-        scan.fault(root, f"no images ({', '.join(each[1:] for each in SUFFIXES)})")
+        scan.fault(root, f"no images ({of_ignored(scan.ignored) or READ})")
     else:
-        scan.faults += _class_faults(train, test or {}, scan.unread)
+        scan.faults += _class_faults(train, test or {}, scan)
     if scan.faults:
         more = [f"and {len(scan.faults) - FAULTS} more"] if len(scan.faults) > FAULTS else []
         first = f"{shown(str(root))}: {_count(len(scan.faults), 'fault')}"
@@ -69,6 +69,12 @@ def read_folder(root: Path) -> Folder:
     classes = tuple(sorted(train, key=_natural))
     tested = None if test is None else _listed(root, classes, test)
     return Folder(classes, _listed(root, classes, train), tested, sorted(scan.ignored))
+
+
+def of_ignored(files: list[Path]) -> str:
+    """Describe ignored files in one line; empty if there are none."""
+    such = f"{_count(len(files), 'file')}, such as {shown(min(files).as_posix())}" if files else ""
+    return such and f"ignored, not {READ}: {such}"
 
 
 class _Scan:
@@ -84,6 +90,11 @@ class _Scan:
     def fault(self, path: Path, reason: str) -> None:
         where = "" if path == self.root else f"{shown(path.relative_to(self.root).as_posix())}: "
         self.faults.append(where + reason)
+
+    def passed_over(self, *folders: str) -> str:
+        """Describe the ignored files below these folders, in parentheses; empty if there are none."""
+        note = of_ignored([each for each in self.ignored if any(map(each.is_relative_to, folders))])
+        return note and f" ({note})"
 
     def splits(self) -> tuple[Classes, Classes | None]:
         """Return training and test images by class; the latter are None if there is no test folder."""
@@ -110,7 +121,7 @@ class _Scan:
         train, test = read.get("train", {}), read.get("test")
         for name, classes in read.items():
             if not any(classes.values()) and name not in self.unread:
-                self.fault(known[name], "no images")
+                self.fault(known[name], "no images" + self.passed_over(name))
         if test and train and [*test] == [self.flat] and self.flat not in train:
             self.fault(known["test"], "no class folders, although train has them")
             test = {}
@@ -161,7 +172,7 @@ class _Scan:
         return folders, pictures
 
 
-def _class_faults(train: Classes, test: Classes, unread: Container[str]) -> list[str]:
+def _class_faults(train: Classes, test: Classes, scan: _Scan) -> list[str]:
     faults = [f"{len(train)} classes, more than {MAX_CLASSES}"] if len(train) > MAX_CLASSES else []
     alike = defaultdict[str, list[str]](list)
     for name in sorted({*train, *(each for each in test if test[each])}, key=_natural):
@@ -170,9 +181,10 @@ def _class_faults(train: Classes, test: Classes, unread: Container[str]) -> list
         folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
         alike[folded].append(shown(name))
         own = len(train.get(name, []))
-        if own < 2 and any(train.values()) and name not in unread:
+        if own < 2 and any(train.values()) and name not in scan.unread:
             others = f" and {_count(len(test[name]), 'test image')}" if test.get(name) else ""
-            faults.append(f"class {shown(name)}: {_count(own, 'training image')}{others}; at least 2 are needed")
+            found = _count(own, "training image") + scan.passed_over(name, f"train/{name}")
+            faults.append(f"class {shown(name)}: {found}{others}; at least 2 are needed")
     same = [" and ".join(names) for names in alike.values() if len(names) > 1]
     return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
 

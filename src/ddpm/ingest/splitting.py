@@ -52,6 +52,8 @@ def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, p
     for split, labels, least in (("train", train, LEAST_TRAIN), ("test", test, LEAST_TEST)):
         if len(labels) < least:
             other = _other_share(images.places[sides.groups]) if folder.test is None else ""
+            if folder.test is None and (near := int((sides.groups != torch.arange(len(sides.groups))).sum())):
+                other += f" ({near} images are near-duplicates of others, with which they stay on one side)"
             raise UserError(
                 f"data.set: {params.set} gives {len(labels)} {split} images, fewer than {least}; add images{other}"
             )

@@ -11,7 +11,7 @@ from ddpm.images.card import DataCard, listed
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import LEAST_TEST, save_split
 from ddpm.ingest.decoded import Images, named
-from ddpm.ingest.folders import Folder
+from ddpm.ingest.folders import Folder, of_ignored
 from ddpm.ingest.splitting import Sides, in_two_classes
 
 PIXEL_VALUES = 256
@@ -68,7 +68,7 @@ def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
     how = "the folder's own" if folder.test is not None else "chosen by hashes of the files"
     print(f"{len(folder.classes)} classes, {train:,} training images, {test:,} test images, {how}")
     if folder.ignored:
-        print(f"ignored, without an image suffix: {len(folder.ignored)} files, such as {folder.ignored[0]}")
+        print(of_ignored(folder.ignored))
     few = [name for name, count in summary["test"]["label_counts"].items() if count < LEAST_TEST]
     if few and len(folder.classes) > 1:
         print(f"note: fewer than {LEAST_TEST} test images, too few to train on only these classes: {listed(few)}")

@@ -1,0 +1,58 @@
+"""What a merge conflict or a kill leaves of params.yaml and dvc.lock is told with what mends it."""
+
+from pathlib import Path
+
+import pytest
+
+from ddpm.pipeline.console import UserError
+from scripts.check_params import main
+from scripts.readable import SETTLE, check_readable
+
+ROOT = Path(__file__).parents[2]
+LOCK = (ROOT / "dvc.lock").read_text()
+CONFLICT = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
+MEND = "`git checkout dvc.lock`, then `dvc repro`"
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        (LOCK[:2000] + CONFLICT + LOCK[2000:], f"a merge conflict; {SETTLE}"),
+        (LOCK[: LOCK.index("md5:")], f"half-written or damaged; {MEND}"),
+        (LOCK[: LOCK.index("md5:") + 8], f"half-written or damaged; {MEND}"),  # valid for DVC
+        ("stages: [1]\n", f"half-written or damaged; {MEND}"),
+    ],
+    ids=["conflict", "half", "valid half", "damaged"],
+)
+def test_a_lock_that_cannot_be_used_is_one_line_with_what_mends_it(text: str, fix: str) -> None:
+    Path("dvc.lock").write_text(text)
+    with pytest.raises(UserError) as caught:
+        check_readable()
+    assert str(caught.value) == f"dvc.lock: {fix}"
+
+
+def test_a_conflict_in_the_params_comes_first() -> None:
+    Path("dvc.lock").write_text(CONFLICT)
+    Path("params.yaml").write_text(f"data:\n{CONFLICT}")
+    with pytest.raises(UserError, match=r"^params\.yaml: line 2: a merge conflict; keep one side"):
+        check_readable()
+
+
+def test_what_is_whole_or_absent_passes() -> None:
+    check_readable()
+    Path("dvc.lock").write_text(LOCK)
+    Path("params.yaml").write_text("a: 1\n")
+    check_readable()
+
+
+def test_make_repro_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("dvc.lock").write_text(CONFLICT)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setattr("sys.argv", ["check_params"])
+    with pytest.raises(UserError, match=r"^dvc\.lock: a merge conflict"):
+        main()
