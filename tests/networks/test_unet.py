@@ -1,12 +1,14 @@
 """The network: the article's shapes and count, and what it is told."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.images.card import DataCard
-from ddpm.networks.blocks import time_embedding
+from ddpm.networks.blocks import time_embedding, with_fourier_features
 from ddpm.networks.unet import UNet, UNetParams
 from tests.networks.random_weights import normal, randomised
 from tests.small import DIGITS, FRUITS, unet_params
@@ -148,3 +150,19 @@ def test_in_evaluation_an_image_does_not_depend_on_the_others(block: str, attent
     torch.testing.assert_close(among_others[1], together[1], rtol=0, atol=1e-5 * scale)
     torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-5 * scale)
     assert (among_others[0] - together[0]).abs().max() > 0.01 * scale
+
+
+@BLOCKS
+def test_fourier_features_magnify_what_bfloat16_rounds_away(block: str) -> None:
+    x_t = torch.full((1, 1, 4, 4), -1.0)
+    noisy = x_t + 1e-3
+    assert torch.equal(x_t.bfloat16(), noisy.bfloat16())
+    features = with_fourier_features(noisy, (3, 5))
+    assert torch.equal(features[:, :1], noisy)
+    expected = torch.tensor(
+        [f(2**n * math.pi * noisy[0, 0, 0, 0].item()) for n in (3, 5) for f in (math.sin, math.cos)]
+    )
+    torch.testing.assert_close(features[0, 1:, 2, 1], expected, atol=1e-4, rtol=0)
+    assert not torch.equal(features.bfloat16(), with_fourier_features(x_t, (3, 5)).bfloat16())
+    model = randomised(network(tiny(block, fourier_features=(3, 5))))
+    assert model(normal(2, 1, 28, 28), torch.tensor([0, 9]), torch.tensor([1, 2])).shape == (2, 1, 28, 28)

@@ -105,6 +105,8 @@ WRONG: dict[str, list[Any]] = {  # keys whose last part is a number are those of
     "classifier.shift": [-1, 5],
     "model.channels": [[], [8] * 6],
     "model.channels.1": [[8, 0], [8, 2049], [64, "128"]],
+    "model.fourier_features": [3, None],
+    "model.fourier_features.0": [[9], [-1]],
     "model.time_embed_dim": [0, 63, 1026],
     "model.patch_size": [3, True],
     "model.block": ["resnet"],

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ddpm.compute.device import Runtime
 from ddpm.scoring import two_sample
-from ddpm.scoring.two_sample import JUDGES, tone_shares, two_sample_scores, two_sample_test, without_tone
+from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test, without_tone
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
@@ -32,17 +32,17 @@ def veiled(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("judge", "channels"), [("a", 1), ("b", 1), ("b", 3)])
 def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: int) -> None:
-    images = spots(1200, 0, channels)
-    alike = two_sample_test(images[:600], images[600:], judge, 0, CPU)
+    images = spots(3000, 0, channels)
+    alike = two_sample_test(images[:1500], images[1500:], judge, 0, CPU)
     assert alike.accuracy == pytest.approx(0.5, abs=0.05)
     assert alike.auc == pytest.approx(0.5, abs=0.05)
-    found = two_sample_test(veiled(images[:600]), images[600:], judge, 0, CPU)
+    found = two_sample_test(veiled(images[:1500]), images[1500:], judge, 0, CPU)
     assert found.accuracy > 0.9
     assert found.auc > found.accuracy
 
 
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
-    real, others = spots(1200, 0), spots(600, 1)
+    real, others = spots(3000, 0), spots(1500, 1)
     row = two_sample_scores(veiled(others), real, "b", 0, CPU)["samples"]
     assert row["two_sample_accuracy"] > 0.9
     assert row["two_sample_without_tone_accuracy"] == pytest.approx(0.5, abs=0.1)
