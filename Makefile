@@ -47,12 +47,12 @@ site: .venv/.with-docs ## write the site of README, docs and the walk, whose cha
 ##@ Other configurations, each in a copy
 
 article: env ## run the article's network and recipe as the experiment "article", and keep what it gives in results/article
-	python -m scripts.record article 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 model.block=double_conv \
-		model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
+	python -m scripts.record article 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
+		model.block=double_conv model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
-		train.log_snr_center=null train.guide_share=0 train.validation=0 train.log_every=1 sample.gallery.clip=false \
-		sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
+		train.log_snr_center=null train.log_snr_uniform=0 train.guide_share=0 train.validation=0 train.log_every=1 \
+		sample.gallery.clip=false sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
 
 unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep what it gives in results/unlabelled
 	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5

@@ -94,3 +94,11 @@ def test_quantiles_of_a_uniform_density_are_the_trailing_timesteps() -> None:
     for count, timesteps in ((21, 20), (2, 1)):
         with pytest.raises(ValueError, match=f"{count} of {timesteps} timesteps"):
             quantile_timesteps(count, uniform(timesteps))
+
+
+def test_a_share_is_uniform_in_the_log_snr_above_the_center() -> None:
+    log_snr = REFERENCE.alphas_cumprod.logit()
+    share, top = timestep_cdf(REFERENCE, -1.0, 0.25) - 0.75 * timestep_cdf(REFERENCE, -1.0), log_snr[0] + 1
+    expected = 0.25 * ((top - log_snr) / (top + 1)).clamp(max=1)  # nothing lies above the top, all above the center
+    torch.testing.assert_close(share, expected)
+    assert torch.equal(timestep_cdf(REFERENCE, -1.0, 0.0), timestep_cdf(REFERENCE, -1.0))

@@ -118,6 +118,7 @@ WRONG: dict[str, list[Any]] = {  # keys whose last part is a number are those of
     "train.warmup_steps": [-1],
     "train.ema_decay": [1, -0.1],
     "train.log_snr_center": [-21, 20.5, NAN],
+    "train.log_snr_uniform": [1.5, -0.1],
     "train.label_dropout": [1, -0.1],
     "train.guide_share": [1, -0.1],
     "train.validation": [-1, 0.6],
@@ -147,6 +148,7 @@ def test_what_is_out_of_range_is_refused(where: str, value: Any) -> None:
 
 def test_what_two_keys_of_a_section_contradict_is_refused() -> None:
     assert [*errors(("schedule.beta_end", 1e-9))] == ["schedule"]
+    assert "log_snr_uniform" in errors(("train.log_snr_center", None))["train"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,8 @@ def test_what_two_keys_of_a_section_contradict_is_refused() -> None:
     [
         [("schedule.timesteps", 1), ("schedule.beta_start", 0.02), ("schedule.beta_end", 0.02)],
         [("train.images", None), ("train.epochs", 1e-5), ("train.lr", 1), ("train.validation", 0)],
-        [("train.classes", ["T-shirt", "010", 7]), ("train.log_snr_center", None), ("train.ema_decay", 0)],
+        [("train.classes", ["T-shirt", "010", 7]), ("train.ema_decay", 0)],
+        [("train.log_snr_center", None), ("train.log_snr_uniform", 0)],
         [("model.channels", [8]), ("model.patch_size", 4), ("model.class_conditional", False)],
         [("sample.gallery.guidance_interval", [-100, 100]), ("sample.gallery.steps", None), ("sample.gallery.eta", 0)],
     ],

@@ -29,6 +29,7 @@ RECIPE = {
     "loss": "noise",
     "timestep_sampling": "stratified",
     "log_snr_center": None,
+    "log_snr_uniform": 0.0,
     "classes": "all",
     "class_balance": 0.0,
     "label_dropout": 0.0,

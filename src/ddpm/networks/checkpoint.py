@@ -81,7 +81,7 @@ class ModelCard(Section):
 
 
 class LoadedModel(NamedTuple):
-    """A network in evaluation mode, its schedule and its card; `early` has the weights from early in the training."""
+    """A network in evaluation mode, its schedule, its card, and its guide for autoguidance, if any."""
 
     network: UNet
     schedule: NoiseSchedule
@@ -108,7 +108,7 @@ def save_model(
 
     Args:
         class_counts: number of training images of each class, held-out ones included.
-        early: weights from early in the training, for autoguidance.
+        guide: weights from early in the training, for autoguidance.
         classifier_free: whether the network was also trained without labels, for classifier-free guidance.
         timesteps: of a distilled model, the timesteps that it samples at.
         facts: other JSON-compatible metadata, such as the versions of the training.

@@ -24,11 +24,11 @@ class DenoisingLoss:
         self.runtime = runtime
         self._schedule = schedule
 
-    def cdf(self, log_snr_center: float | None) -> Tensor:
+    def cdf(self, log_snr_center: float | None, log_snr_uniform: float = 0) -> Tensor:
         """Return `timestep_cdf` on the device, in float64, or in float32 on MPS, which lacks float64."""
         device = self.runtime.device
         widest = torch.float32 if device.type == "mps" else torch.float64
-        return timestep_cdf(self._schedule, log_snr_center).to(widest).to(device)
+        return timestep_cdf(self._schedule, log_snr_center, log_snr_uniform).to(widest).to(device)
 
     def draw(self, count: int, cdf: Tensor, sampling: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sample timesteps (count,) and noise (count, C, H, W): lines 3 and 4 of algorithm 1."""

@@ -1,8 +1,8 @@
 """The training recipe, and its choices that depend on the number of images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ddpm.images.card import Classes
 from ddpm.training.optim import OptimizationParams
@@ -20,6 +20,7 @@ class TrainParams(OptimizationParams):
     loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
+    log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
     classes: Classes
     class_balance: Annotated[float, Field(ge=0, le=1)]
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -29,6 +30,12 @@ class TrainParams(OptimizationParams):
     validation: Annotated[float, Field(ge=0, le=0.5)] | None
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _centered(self) -> Self:
+        if self.log_snr_uniform and self.log_snr_center is None:
+            raise ValueError("log_snr_uniform needs a log_snr_center; set it to 0")
+        return self
 
     def for_images(self, count: int) -> "TrainParams":
         """Return these params with epochs and validation share for `count` images, held-out ones included."""

@@ -35,7 +35,7 @@ class GradientStep:
         self.world = world
         self.accumulation_steps = accumulation_steps()
         self.device = loss.runtime.device
-        self.cdf = loss.cdf(params.log_snr_center)
+        self.cdf = loss.cdf(params.log_snr_center, params.log_snr_uniform)
 
     def __call__(self, shard: Split) -> tuple[Tensor, Tensor]:
         """Take one step, and return t and the detached loss of every image of the whole batch, each (batch_size,).
