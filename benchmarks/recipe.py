@@ -58,7 +58,10 @@ CHANGES = {
     "weights not averaged": ["train.ema_decay=0"],
     "Adam for all weights, lr 0.001": ["train.optimizer=adam", "train.lr=0.001"],
     "classes not told": ["model.class_conditional=false"],
-    "t uniform": ["train.log_snr_center=null"],
+    "no Fourier features of the input": ["model.fourier_features=[]"],
+    "no share of t uniform in log SNR": ["train.log_snr_uniform=0"],
+    "neither of the two": ["model.fourier_features=[]", "train.log_snr_uniform=0"],
+    "t uniform": ["train.log_snr_center=null", "train.log_snr_uniform=0"],
     "log-SNR centered at 0": ["train.log_snr_center=0.0"],
     "log-SNR centered at -2": ["train.log_snr_center=-2.0"],
     "t independent within a batch": ["train.timestep_sampling=uniform"],
@@ -210,20 +213,22 @@ def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
         "images_seen": summary["images_seen"],
         "parameters": summary["parameters"],
         **judge.frechet(images),
+        **judge.two_sample(images),
     }
 
 
 def print_table(rows: pd.DataFrame) -> None:
     """Print a row for each change, the best first; with several seeds, their mean and each of them."""
-    print("| change | parameters | images/s | images seen | Frechet distance, a | each seed |")
-    print("| --- " * 6 + "|")
+    print("| change | parameters | images/s | images seen | Frechet distance, a | each seed | two-sample test, a |")
+    print("| --- " * 7 + "|")
     groups = [group for _, group in rows.groupby("change")]
     for group in sorted(groups, key=lambda group: group["frechet_a"].mean()):
         seeds = ", ".join(f"{distance:.2f}" for distance in group["frechet_a"])
         mean = group.mean(numeric_only=True)
         print(
             f"| {group['change'].iloc[0]} | {mean['parameters']:.0f} | {mean['images_per_second']:.0f} "
-            f"| {mean['images_seen']:.0f} | {mean['frechet_a']:.2f} | {seeds} |"
+            f"| {mean['images_seen']:.0f} | {mean['frechet_a']:.2f} | {seeds} "
+            f"| {mean['two_sample_a']:.3f} |"
         )
 
 

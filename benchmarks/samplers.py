@@ -4,7 +4,7 @@
     python -m benchmarks.samplers --evaluations 20 --sampler dpmpp_2m --distilled 4 2 1 --pictures
 
 Every row is saved at once, and rows that docs/samplers/scores.csv has are not computed again. Classifier a, which the
-plot shows, selects samplers. The distances on pixels select nothing.
+plot shows, and judge a of the two-sample test select samplers. The distances on pixels select nothing.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from ddpm.sampling.generation import batches, guided_denoiser, sample_batch_size
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.scores import frechet_distance
+from ddpm.scoring.two_sample import MOST_IMAGES, two_sample_test, without_tone
 
 MODELS = Path("models")
 MODEL = MODELS / "ddpm.safetensors"
@@ -52,7 +53,7 @@ NOISES = {
 }
 OWN = "own"  # of a distilled model
 INTERVAL = (-4.0, 2.0)
-SPACINGS = ("trailing", "log_snr", "power")
+SPACINGS = ("trailing", "quadratic", "log_snr")
 KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "guidance", "count"]
 
 
@@ -106,10 +107,11 @@ def main() -> None:
             images = sample(sampled, setting, args.count, runtime)
             labels = sample_labels(sampled.card, setting.params(), SEED, range(args.count))
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
-        row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | judge.others(images, labels) | cost
+        row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | judge.others(images, labels)
+        row |= judge.two_sample(images) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])
         write_whole(table, rows.to_csv(index=False).encode())
-        print(*setting, f"frechet a {row['frechet_a']:.3f}, {row['seconds']} s")
+        print(*setting, f"frechet a {row['frechet_a']:.3f}, two-sample {row['two_sample_a']:.3f}, {row['seconds']} s")
     current = {sha256(model, *judge.paths.values(), *CODE) for model in models.values()}
     write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"].isin(current)], args.count))
     if args.pictures:
@@ -206,6 +208,7 @@ class Judge:
         self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
         both = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
         train, self.test = ((each.split if labels is None else each.of(labels)) for each in both)
+        self.images = train.images
         self.train = {name: self._features(name, train.images) for name in NAMES}
         self.components = principal_components(train.images)
         self.train_pixels = self.components(train.images)
@@ -228,6 +231,14 @@ class Judge:
             f"frechet_{name}": round(frechet_distance(self.train[name], self._features(name, images)), 4)
             for name in NAMES
         }
+
+    def two_sample(self, images: Tensor) -> dict[str, float]:
+        """Return how well judge a tells images from as many random training images, and so without tone."""
+        order = torch.randperm(len(self.images), generator=generator(SEED, "two-sample real images"))
+        count = min(len(images), len(self.images), MOST_IMAGES)
+        both = images[:count], self.images[order[:count]]
+        found = {"two_sample_a": both, "two_sample_a_without_tone": (without_tone(both[0]), without_tone(both[1]))}
+        return {name: round(two_sample_test(*each, "a", SEED, self.runtime)[0], 4) for name, each in found.items()}
 
     def _features(self, name: str, images: Tensor) -> Tensor:
         return features_and_logits(self.classifiers[name], images, self.runtime.device)[0]

@@ -115,6 +115,7 @@ def indexed(run: Run) -> dict[str, float]:
     found = numbers(run)
     paths = {
         "Frechet distance, classifier b": "scores.b.samples.frechet",
+        "two-sample test accuracy (0.5 is chance)": "scores.samples.two_sample_accuracy",
         "precision": "scores.samples.precision",
         "recall": "scores.samples.recall",
         "bits per dimension": "bits.test.bits_per_dim",

@@ -97,7 +97,7 @@ def test_count_first_and_batches_do_not_change_an_image(
     ("kind", "options", "changes"),
     [
         ("plain", "", {}),
-        ("plain", "--eta 0 --spacing power", {"eta": 0.0, "spacing": "power"}),
+        ("plain", "--eta 0 --spacing trailing", {"eta": 0.0, "spacing": "trailing"}),
         ("plain", "--steps 20", {"steps": 20}),
         (
             "plain",

@@ -94,7 +94,7 @@ def spaced(timesteps: int, steps: int | None, spacing: str = "trailing") -> list
         (4, "trailing", [999, 749, 499, 249]),
         (3, "trailing", [999, 666, 332]),
         (2, "log_snr", [999, 0]),
-        (4, "power", [999, 667, 378, 143]),  # 1000 (1 - i / 4)^1.4, less one
+        (4, "quadratic", [999, 444, 111, 0]),  # 999 (1 - i / 3)^2
     ],
 )
 def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None:
@@ -108,7 +108,7 @@ def test_log_snr_is_even_where_the_timesteps_are_fine() -> None:
     assert steps[:-3] == pytest.approx(steps[0].item(), rel=0.12)
 
 
-@pytest.mark.parametrize("spacing", ["log_snr", "power", "trailing"])
+@pytest.mark.parametrize("spacing", ["log_snr", "quadratic", "trailing"])
 @pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
 def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
     for steps in range(1, timesteps + 1):
@@ -124,7 +124,7 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
 def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
     assert sampler(spacing=None).for_images(1) == sampler(spacing="trailing")
     assert sampler(spacing=None).for_images(3) == sampler(spacing="log_snr")
-    assert sampler(spacing="power").for_images(3) == sampler(spacing="power")
+    assert sampler(spacing="quadratic").for_images(3) == sampler(spacing="quadratic")
 
 
 def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
@@ -133,7 +133,7 @@ def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Ten
     return last.x_prev
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "log_snr", "power"])
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr", "quadratic"])
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
 @pytest.mark.parametrize(
     ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]

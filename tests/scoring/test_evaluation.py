@@ -14,7 +14,7 @@ from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_uint8
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
-from ddpm.scoring import copying
+from ddpm.scoring import copying, two_sample
 from ddpm.scoring.evaluation import EvaluateParams, evaluate
 from ddpm.scoring.scores import frechet_distance
 from tests.small import DIGITS, FRUITS, images
@@ -24,6 +24,11 @@ CLASSES = [3, 7]
 CPU = Runtime(torch.device("cpu"), torch.float32)
 PARAMS = EvaluateParams(confidence=0.12, seed=0)
 OF_CLASSES = {"confident_share", "class_imbalance", "class_chi_square", "class_p_value"}
+
+
+@pytest.fixture(autouse=True)
+def _a_short_two_sample_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_sample, "STEPS", 1)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from ddpm.pipeline.params import Section
 from ddpm.sampling.guidance import Denoise
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
-POWER = 1.4  # the exponent of spacing `power`; docs/samplers.md compares others
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
 
 
@@ -35,7 +34,7 @@ class SamplerParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1, le=100_000)] | None
-    spacing: Literal["trailing", "log_snr", "power"] | None
+    spacing: Literal["trailing", "quadratic", "log_snr"] | None
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
@@ -70,8 +69,8 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
 
     trailing, or None: equal steps down from T-1.
     log_snr: equal steps of the log SNR, from T-1 to 0.
-    power: shrinking steps down from T-1, by (1 - i / steps)^POWER.
-    log_snr and power take the nearest timestep that is free.
+    quadratic: shrinking steps from T-1 to 0, the squares of equal steps (Song et al. 2021, appendix D.2).
+    log_snr and quadratic take the nearest timestep that is free.
 
     Raises:
         ValueError: steps > timesteps.
@@ -83,8 +82,9 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
     match spacing:
         case "trailing" | None:
             return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
-        case "power":
-            return _each_once([round(timesteps * (1 - i / steps) ** POWER) - 1 for i in range(steps)], timesteps)
+        case "quadratic":
+            roots = torch.linspace((timesteps - 1) ** 0.5, 0, steps, dtype=torch.float64)
+            return _each_once(roots.square().round().int().tolist(), timesteps)
         case _:
             log_snr = schedule.alphas_cumprod.logit()
             grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)

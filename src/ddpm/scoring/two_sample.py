@@ -17,8 +17,8 @@ from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 
 FOLDS, SEEDS = 5, 3
-MOST_IMAGES = 10_000  # on each side
-STEPS, BATCH, LR = 250, 128, 0.004  # of each training
+LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
+STEPS, EPOCHS, BATCH, LR = 250, 20, 128, 0.004  # of each training; EPOCHS at most
 DARK, BRIGHT = 10, 245  # levels below DARK become 0, above BRIGHT 255
 MOST_CHANGED = 0.01  # share of the real pixels
 
@@ -111,14 +111,15 @@ def two_sample_test(
 
 
 def _trained(model: Judge, images: Tensor, is_real: Tensor, rng: torch.Generator, runtime: Runtime) -> Judge:
-    """Train for STEPS steps with one cycle of the learning rate."""
+    """Train with one cycle of the learning rate."""
     to_device(model, runtime.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
     size = min(BATCH, len(images))
-    epochs = -(-STEPS // (len(images) // size))
-    order = torch.cat([torch.randperm(len(images), generator=rng)[: len(images) // size * size] for _ in range(epochs)])
-    for batch in order.to(runtime.device).split(size)[:STEPS]:
+    used = len(images) // size * size
+    orders = [torch.randperm(len(images), generator=rng)[:used] for _ in range(min(EPOCHS, -(-STEPS * size // used)))]
+    batches = torch.cat(orders).to(runtime.device).split(size)[:STEPS]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=len(batches))
+    for batch in batches:
         with runtime.autocast():
             logits = model(images[batch])
         loss = F.binary_cross_entropy_with_logits(logits.float(), is_real[batch])
@@ -150,7 +151,7 @@ def two_sample_scores(
 ) -> dict[str, dict[str, float | None]]:
     """Run the tests with up to MOST_IMAGES on each side; see docs/results.md.
 
-    The baseline tells two disjoint random sets of real images apart. It is null if there are too few.
+    The baseline tells two disjoint random sets of real images apart. A test with fewer than LEAST_IMAGES is null.
 
     Args:
         samples: uint8 (N, C, H, W), independent of one another.
@@ -159,11 +160,13 @@ def two_sample_scores(
     count = min(len(samples), len(real), MOST_IMAGES)
     order = torch.randperm(len(real), generator=generator(seed, "two-sample real images"))
     samples, first, second = samples[:count], real[order[:count]], real[order[count : 2 * count]]
-    plain = two_sample_test(samples, first, judge, seed, runtime, done)
-    shapes, changed = None, (without_tone(first) != first).double().mean()
-    if changed <= MOST_CHANGED:
-        shapes = two_sample_test(without_tone(samples), without_tone(first), judge, seed, runtime, done)
-    halves = two_sample_test(second, first, judge, seed, runtime, done) if len(second) == count else None
+
+    def test(one: Tensor, other: Tensor, there: bool) -> TwoSample | None:
+        return two_sample_test(one, other, judge, seed, runtime, done) if there and count >= LEAST_IMAGES else None
+
+    plain, halves = test(samples, first, True), test(second, first, len(second) == count)
+    cut, cut_first = without_tone(samples), without_tone(first)
+    shapes = test(cut, cut_first, bool((cut_first != first).double().mean() <= MOST_CHANGED))
     return {
         "samples": {**_row("two_sample", plain), **_row("two_sample_without_tone", shapes), **tone_shares(samples)},
         "baseline": {**_row("two_sample", halves), **tone_shares(first)},
