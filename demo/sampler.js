@@ -12,20 +12,20 @@ export function alphasCumprod({ timesteps, beta_start, beta_end }) {
   return table;
 }
 
-// `steps` of the timesteps, descending: of grey images in equal steps down from T-1 ("trailing"), of coloured ones in
-// equal steps of the log signal-to-noise ratio, each at the nearest timestep that is still free.
+// `steps` of the timesteps, descending from T-1 to 0: of grey images the squares of equal steps ("quadratic"), of coloured
+// ones equal steps of the log signal-to-noise ratio; each at the nearest timestep that is still free.
 export function spacedTimesteps(table, steps, channels) {
-  const timesteps = table.length;
-  if (channels === 1) return Array.from({ length: steps }, (_, i) => roundHalfEven(timesteps - (i * timesteps) / steps) - 1);
+  const last = table.length - 1;
   const ratios = Array.from(table, logSNR);
-  const [from, to] = [ratios[timesteps - 1], ratios[0]];
+  const wanted = (share) => {
+    if (channels === 1) return roundHalfEven((Math.sqrt(last) * (1 - share)) ** 2);
+    const ratio = ratios[last] + (ratios[0] - ratios[last]) * share;
+    return ratios.reduce((nearest, each, t) => (Math.abs(each - ratio) < Math.abs(ratios[nearest] - ratio) ? t : nearest), 0);
+  };
   const chosen = [];
-  let free = timesteps - 1;
+  let free = last;
   for (let i = 0; i < steps; i++) {
-    const wanted = from + ((to - from) * i) / Math.max(steps - 1, 1);
-    let nearest = 0;
-    for (let t = 1; t < timesteps; t++) if (Math.abs(ratios[t] - wanted) < Math.abs(ratios[nearest] - wanted)) nearest = t;
-    chosen.push(Math.max(Math.min(nearest, free), steps - 1 - i)); // later steps still need timesteps below
+    chosen.push(Math.max(Math.min(wanted(i / Math.max(steps - 1, 1)), free), steps - 1 - i)); // later ones need a place below
     free = chosen[i] - 1;
   }
   return chosen;
@@ -39,7 +39,9 @@ export function logSNR(alphaBar) {
 // With abar the cumulative product of the alphas at t, and abar' the one at the next timestep,
 //     x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z        (Song et al. 2021, eq. 12),
 // where s^2 is eta^2 times the posterior variance: eta 0 is deterministic, eta 1 the process of Ho et al. 2020. The
-// second order draws a line through the last two guesses, to the middle of the step (DPM-Solver++, Lu et al. 2022).
+// second order draws a line through the last two guesses, to the middle of the step (DPM-Solver++, Lu et al. 2022); not
+// from log SNR FAINT on, where guesses differ mostly by their errors.
+const FAINT = 3;
 export async function* sampleLoop(predictNoise, table, timesteps, noise, { eta = 0, secondOrder = false } = {}) {
   let x = noise();
   let before = null; // alpha_bar and the guess of the step before
@@ -50,7 +52,7 @@ export async function* sampleLoop(predictNoise, table, timesteps, noise, { eta =
     const abarPrev = last ? 1 : table[timesteps[i + 1]];
     const predNoise = await predictNoise(x, t);
     const guess = predNoise.map((eps, j) => clip((x[j] - Math.sqrt(1 - abar) * eps) / Math.sqrt(abar)));
-    const reach = secondOrder && before && !last
+    const reach = secondOrder && before && !last && logSNR(abar) < FAINT
       ? (logSNR(abarPrev) - logSNR(abar)) / 2 / (logSNR(abar) - logSNR(before.abar)) : 0;
     const target = reach ? guess.map((x0, j) => x0 + reach * (x0 - before.guess[j])) : guess;
     const variance = (eta ** 2 * (1 - abar / abarPrev) * (1 - abarPrev)) / (1 - abar);

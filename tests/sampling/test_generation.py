@@ -12,6 +12,7 @@ from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.generation import check_sampler, sample_batch, sample_labels, wanted_classes
+from ddpm.sampling.samplers import spaced_timesteps
 from tests.sampling.reverse import REFERENCE, sample, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params
 
@@ -95,10 +96,11 @@ def test_classes_are_named(names: object, labels: list[int], tmp_path: Path) -> 
     assert sample_labels(loaded.card, sampler(classes=names), 0, range(50)).unique().tolist() == labels
 
 
-@pytest.mark.parametrize(("data", "last"), [(DIGITS, 2), (FRUITS, 0)], ids=["grey", "colour"])
-def test_a_spacing_that_is_not_set_follows_from_the_colours(data: DataCard, last: int, tmp_path: Path) -> None:
-    *_, step = sample_batch(tiny_model(tmp_path, data), sampler(steps=3, spacing=None), 0, [0], CPU)
-    assert step.t == last
+@pytest.mark.parametrize(("data", "spacing"), [(DIGITS, "quadratic"), (FRUITS, "log_snr")], ids=["grey", "colour"])
+def test_a_spacing_that_is_not_set_follows_from_the_colours(data: DataCard, spacing: str, tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path, data)
+    steps = sample_batch(loaded, sampler(steps=4, spacing=None), 0, [0], CPU)
+    assert [step.t for step in steps] == spaced_timesteps(loaded.schedule, 4, spacing)
 
 
 def card(counts: tuple[int, ...] = COUNTS) -> ModelCard:

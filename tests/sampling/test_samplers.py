@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
+from ddpm.sampling.samplers import FAINT, SamplerParams, p_sample_loop, spaced_timesteps
 from tests.sampling.reverse import REFERENCE, assert_same_steps, fake_denoise, noise_from, normals, sampler
 
 
@@ -122,9 +122,9 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
 
 
 def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
-    assert sampler(spacing=None).for_images(1) == sampler(spacing="trailing")
+    assert sampler(spacing=None).for_images(1) == sampler(spacing="quadratic")
     assert sampler(spacing=None).for_images(3) == sampler(spacing="log_snr")
-    assert sampler(spacing="quadratic").for_images(3) == sampler(spacing="quadratic")
+    assert sampler(spacing="trailing").for_images(3) == sampler(spacing="trailing")
 
 
 def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
@@ -149,3 +149,15 @@ def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> N
     schedule = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=0.1, beta_end=0.2))
     schedule.alphas_cumprod = torch.tensor([0.9999999627680012, 2.3283058972029943e-10], dtype=torch.float64)
     assert sampled(schedule, "ddpm", "trailing", 2).isfinite().all()
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_where_noise_is_faint_dpmpp_2m_steps_as_ddim(eta: float) -> None:
+    visited = [t for t in range(999, -1, -20) if float(REFERENCE.alphas_cumprod[t].logit()) >= FAINT]
+    assert len(visited) > 2
+    second, first = (
+        list(p_sample_loop(fake_denoise, REFERENCE, sampler(name, eta=eta), noise_from(normals()), visited))
+        for name in ("dpmpp_2m", "ddim")
+    )
+    for one, other in zip(second, first, strict=True):
+        assert torch.equal(one.x_prev, other.x_prev)

@@ -11,7 +11,7 @@ from ddpm.sampling.samplers import SamplerParams
 
 GUIDED = {"guidance": 1.3, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
 DISTILLED = {"sampler": "ddpm", "steps": None}  # in place of the defaults, for a distilled model
-DEFAULTS = {"sampler": "dpmpp_2m", "steps": 20, "spacing": None, **GUIDED}
+DEFAULTS = {"sampler": "dpmpp_2m", "steps": 24, "spacing": None, **GUIDED}
 DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"}
 HELP = {
     "sampler": "reverse process; a distilled model has its own",

@@ -26,6 +26,7 @@ from ddpm.pipeline.params import Section
 from ddpm.sampling.guidance import Denoise
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
+FAINT = 3.0  # log SNR from which noise is so faint that estimates differ mostly by their errors
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
 
 
@@ -52,7 +53,7 @@ class SamplerParams(Section):
 
     def for_images(self, channels: int) -> "SamplerParams":
         """Return these params with an unset spacing chosen for grey or colour images."""
-        spacing = self.spacing or ("trailing" if channels == 1 else "log_snr")
+        spacing = self.spacing or ("quadratic" if channels == 1 else "log_snr")
         return self.model_copy(update={"spacing": spacing})
 
 
@@ -171,7 +172,8 @@ class DDIM:
 class DPMpp2M(DDIM):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): DDIM with an x_0 extrapolated from the last two estimates.
 
-    The extrapolation is linear in log SNR, to the middle of the step. The first and the last step are plain DDIM.
+    The extrapolation is linear in log SNR, to the middle of the step. The first step, and those from log SNR FAINT on,
+    are plain DDIM.
     """
 
     def __init__(self, params: SamplerParams) -> None:
@@ -181,7 +183,7 @@ class DPMpp2M(DDIM):
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
         """Extrapolate x_0, then take the step of DDIM."""
         now, target = log_snr_of(abar), pred_x_start
-        if self.before and abar_prev < 1:
+        if self.before and now < FAINT and abar_prev < 1:
             reach = (log_snr_of(abar_prev) - now) / 2 / (now - self.before[0])
             target = pred_x_start + reach * (pred_x_start - self.before[1])
         self.before = now, pred_x_start
