@@ -12,7 +12,7 @@ from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.networks.unet import NO_LABEL, UNet
 from ddpm.pipeline.console import UserError, shown
 from ddpm.sampling.guidance import Denoise, guided
-from ddpm.sampling.samplers import FAINT, SamplerParams, Step, p_sample_loop, spaced_timesteps
+from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_timesteps
 
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # what of `train` a guide comes from
 
@@ -50,18 +50,14 @@ def sample_batch(
 def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
     """Return the function that a sampler calls: the model with the labels (B,), guided as params say.
 
-    From log SNR FAINT on, the network runs in float32: bfloat16 would leave a veil of rounding errors.
     Estimates that are not finite become NaN: clipping would turn infinities into black or white pixels.
     """
     labels = labels.to(runtime.device)
-    float32 = Runtime(runtime.device, torch.float32)
-    log_snr = loaded.schedule.alphas_cumprod.logit().tolist()
 
     def bound(network: UNet, labels: Tensor) -> Denoise:
-        fast, exact = loaded.denoiser(runtime, network), loaded.denoiser(float32, network)
+        denoiser = loaded.denoiser(runtime, network)
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            denoiser = exact if log_snr[t] > FAINT else fast
             pred_x_start = denoiser(x_t, torch.full_like(labels, t), labels).x_start
             return pred_x_start.masked_fill(~pred_x_start.isfinite(), torch.nan)
 
