@@ -81,7 +81,12 @@ def test_the_second_run_runs_nothing(clone: Clone) -> None:
     assert clone.dvc("status").strip() == UP_TO_DATE
     assert clone.git("status", "--porcelain") == ""
     shown = json.loads(clone.dvc("metrics", "show", "--json"))[""]["data"]
-    assert shown["metrics/evaluate/scores.json"]["data"] == read_json(clone.path / "metrics/evaluate/scores.json")
+    scores = read_json(clone.path / "metrics/evaluate/scores.json")
+    rows = {key: value for key, value in scores.items() if isinstance(value, dict)}
+    assert rows["samples"]["two_sample_accuracy"] is None  # of so few samples; DVC shows no null
+    for name in ("samples", "test", "baseline"):
+        rows[name] = {key: value for key, value in rows[name].items() if value is not None}
+    assert shown["metrics/evaluate/scores.json"]["data"] == scores | rows
 
 
 def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone, tmp_path: Path) -> None:
