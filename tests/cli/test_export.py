@@ -127,7 +127,7 @@ def test_a_scheduler_of_diffusers_samples_with_it_what_this_library_samples(guid
     ran, said = session(data), facts(data)
     begin = torch.randn(1, *DIGITS.shape, generator=torch.Generator().manual_seed(0))
     label = torch.tensor([3])
-    params = sampler(sampler="ddim", eta=0.0, guidance=1.0)
+    params = sampler(sampler="ddim", spacing="trailing", eta=0.0, guidance=1.0)
     denoise = guided_denoiser(loaded, label, params, CPU)
     with torch.inference_mode():
         *_, last = p_sample_loop(denoise, loaded.schedule, params, lambda: begin)

@@ -51,7 +51,7 @@ def test_digits_of_eight_pixels_keep_their_size_and_are_learned() -> None:
     assert sum(train.test_counts) == len(test.groups) == pytest.approx(180, abs=40)
     params = classifier_params(channels=16, images=20_000, epochs=20, batch_size=64, lr=0.01)
     assert accuracy(fit_classifier("digits", train.split, train.card, params, CPU), *test.split, CPU.device) > 0.95
-    recipe = PARAMS.train.model_copy(update={"images": 3000, "log_every": 1, "warmup_steps": 0})
+    recipe = PARAMS.train.model_copy(update={"images": 6000, "log_every": 1, "warmup_steps": 0})
     setup = prepare(train, PARAMS.model, recipe)
     assert setup.model.channels == (128,)
     assert setup.train.batch_size == 64
