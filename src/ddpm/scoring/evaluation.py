@@ -95,7 +95,8 @@ def evaluate(
         )
     draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
     scores: dict[str, object] = {"count": count}
-    with progress(desc="evaluate", total=len(classifiers) + 2 + 3 * FOLDS * SEEDS, unit="step") as bar:
+    steps = len(classifiers) + 2 + 3 * FOLDS * SEEDS
+    with progress(desc="evaluate", total=steps, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
             sets = Sets(*(look(classifier, *each, runtime) for each in (samples, test, train)))
@@ -107,7 +108,7 @@ def evaluate(
         rows = examine(sets, draws, classes, params)
         bar.update()
         told = two_sample_scores(samples[0], train.images, "b", params.seed, runtime, bar.update)
-        bar.update(bar.total - bar.n)  # tests that are null ran no trainings
+        bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = {**tone_shares(test.images)}
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
     return scores, sets
