@@ -3,7 +3,7 @@
     python -m benchmarks.recipe --minutes 3 --jobs 2
 
 Every experiment trains on one thread. Its epochs follow from the variant's speed, which is measured first. Results that
-docs/recipe/trials.csv has for this code and this default are not run again. A table of all results is printed.
+studies/recipe/trials.csv has for this code and this default are not run again. A table of all results is printed.
 Experiments do not change the workspace, but params.yaml, dvc.lock and all code must be committed.
 """
 
@@ -38,7 +38,7 @@ from ddpm.pipeline.params import load_params, parse, read_yaml
 from ddpm.training.setup import prepare
 from stages.train import TRAIN, Params
 
-TABLE = Path("docs/recipe/trials.csv")
+TABLE = Path("studies/recipe/trials.csv")
 PATCHES = ["model.patch_size=2", "model.channels=[64,128]"]
 CHANGES = {
     "the default": [],

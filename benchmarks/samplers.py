@@ -1,9 +1,9 @@
-"""Score samplers of the trained and distilled models against their evaluations, in docs/samplers/.
+"""Score samplers of the trained and distilled models against their evaluations, in studies/samplers/.
 
     python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m --guidance none "autoguidance 1.3"
     python -m benchmarks.samplers --evaluations 20 --sampler dpmpp_2m --distilled 4 2 1 --pictures
 
-Every row is saved at once, and rows that docs/samplers/scores.csv has are not computed again. Classifier a, which the
+Every row is saved at once, and rows that studies/samplers/scores.csv has are not computed again. Classifier a, which the
 plot shows, and judge a of the two-sample test select samplers. The distances on pixels select nothing.
 """
 
@@ -44,7 +44,7 @@ MODELS = Path("models")
 MODEL = MODELS / "ddpm.safetensors"
 CODE = [Path("src/ddpm/sampling/samplers.py"), Path("src/ddpm/sampling/generation.py")]
 PROCESSED = Path("data/processed")
-OUT = Path("docs/samplers")
+OUT = Path("studies/samplers")
 SEED = 2  # differs from the gallery's and the population's
 NOISES = {
     "ddpm": ["variance posterior", "variance beta"],
@@ -312,7 +312,7 @@ def arguments() -> argparse.Namespace:
         "--distilled", type=at_least(1), nargs="*", default=[], help="also distilled models with these evaluations"
     )
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
-    parser.add_argument("--pictures", action="store_true", help="also draw docs/samplers/pictures.png")
+    parser.add_argument("--pictures", action="store_true", help="also draw studies/samplers/pictures.png")
     return parser.parse_args()
 
 

@@ -25,7 +25,7 @@ CHANGING = [
     "data/processed/*.safetensors",
     "metrics/**/*.*",
     "results/*/metrics/**/*.*",
-    "docs/samplers/*.csv",
+    "studies/samplers/*.csv",
     "src/ddpm/**/*.py",
     "studies/**/*.py",
     "params.yaml",

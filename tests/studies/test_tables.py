@@ -78,7 +78,7 @@ def test_absent_or_damaged_rows_are_named(text: str | None, tmp_path: Path) -> N
 
 def test_the_recorded_rows_give_the_documented_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    page = (root / "docs/rare-class.md").read_text()
+    page = (root / "studies/rare_class/README.md").read_text()
     for folder in (root / "studies/rare_class/results").iterdir():
         (tmp_path / "rows.jsonl").write_bytes((folder / "rows.jsonl").read_bytes())
         main(tmp_path)
