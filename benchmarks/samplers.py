@@ -3,8 +3,8 @@
     python -m benchmarks.samplers --count 2000 --evaluations 10 20 --sampler dpmpp_2m --guidance none "autoguidance 1.3"
     python -m benchmarks.samplers --evaluations 20 --sampler dpmpp_2m --distilled 4 2 1 --pictures
 
-Every row is saved at once, and rows that studies/samplers/scores.csv has are not computed again. Classifier a, which the
-plot shows, and judge a of the two-sample test select samplers. The distances on pixels select nothing.
+Every row is saved at once, and rows that studies/samplers/scores.csv has are not computed again. Classifier a, which
+the plot shows, and judge a of the two-sample test select samplers. The distances on pixels select nothing.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m studies.rare_class.tables confirming
 
-Methods compared on the validation pool give one table. Methods confirmed on test images give another, and f1.png next
-to the rows. The first method uses no generator; the others are compared with it.
+Methods compared on the validation pool give a table. Methods confirmed on test images give two: the first method uses
+no generator, and the others are compared with it. Both draw f1.png next to the rows.
 """
 
 import argparse
@@ -29,13 +29,8 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: the study needs scipy and imbalanced-learn; `pip install -e '.[rare]'` installs them")
 
-SHOWN = {
-    "rare_f1": "F1, rare",
-    "rare_recall": "recall, rare",
-    "rare_precision": "precision, rare",
-    "balanced_accuracy": "balanced accuracy",
-    "frequent_accuracy": "accuracy, others",
-}
+SHOWN = ("rare_f1", "rare_recall", "rare_precision", "frequent_accuracy")
+LEAST_F1 = 0.86  # of the dot plot; what is worse stands at its edge, with its value
 
 
 def main(folder: Path) -> None:
@@ -47,6 +42,7 @@ def main(folder: Path) -> None:
     found, full = classifiers(rows), oracle(rows)
     if full is None:
         print(choosing_table(found))
+        write_whole(folder / "f1.png", to_png(dots(found)))
     else:
         print(confirming_table(found, full))
         write_whole(folder / "f1.png", to_png(curve(found, full)))
@@ -87,48 +83,64 @@ def shown(row: Facts, rare: Sequence[int]) -> dict[str, float]:
 
 
 def choosing_table(chosen: pd.DataFrame) -> str:
-    """Format a row for each count and method, best first: means over subsets and seeds, and F1 of each subset."""
-    lines = [f"| images | method | {' | '.join(SHOWN.values())} | traces | F1 of each subset |"]
-    lines.append("| --- " * (len(SHOWN) + 4) + "|")
+    """Format a table for each count, best method first: means over subsets and seeds, and F1 of each subset."""
+    tables = []
     for count, rows_of_count in chosen.groupby("count"):
         means = rows_of_count.groupby("method")[[*SHOWN, "traces"]].mean().sort_values("rare_f1", ascending=False)
         by_subset = rows_of_count.groupby(["method", "subset"])["rare_f1"].mean().unstack()
+        rows = [["method", "F1, rare", "of each subset", "recall, rare", "accuracy, others", "traces"]]
         for method, row in means.iterrows():
-            cells = [str(count), str(method), *(f"{row[name]:.4f}" for name in SHOWN), f"{row['traces']:.4f}"]
-            lines.append(f"| {' | '.join(cells)} | {', '.join(f'{each:.4f}' for each in by_subset.loc[str(method)])} |")
-    return "\n".join(lines)
+            subsets = ", ".join(f"{each:.4f}" for each in by_subset.loc[str(method)])
+            f1, *others = (f"{row[name]:.4f}" for name in ("rare_f1", "rare_recall", "frequent_accuracy", "traces"))
+            rows.append([spaced(str(method)), f1, subsets, *others])
+        tables.append(f"{count} images of each rare class:\n\n{as_table(rows)}")
+    return "\n\n".join(tables)
 
 
 def confirming_table(confirmed: pd.DataFrame, full: dict[str, float]) -> str:
-    """Format a row for each count and method: means over subsets, and differences from the first method.
+    """Format two tables: means over seeds and subsets, and what each method gains over the first one.
 
-    The first method has no generator. Intervals are Student's t for the mean of paired differences, one for each
-    subset.
+    A gain is the mean of paired differences over subsets, with its 95 % confidence interval; its share of the way to
+    the oracle follows in brackets.
+
+    Raises:
+        UserError: the first method uses a generator.
     """
     first = confirmed["method"].iloc[0]
     if "sampled" in first.split("+"):
         raise UserError(f"methods: the first, {first}, is the baseline; put one without sampled there")
+    shown = ("rare_f1", "rare_recall", "rare_precision", "traces")
+    scores = [["images", "method", "F1, rare", "recall, rare", "precision, rare", "traces"]]
+    gains = [["images", "method", "F1 gained", "accuracy gained, others", "worth", "copies"]]
     subsets = confirmed.groupby(["count", "method", "subset"])[[*SHOWN, "traces", "copies"]].mean()
-    further = ["traces", "F1 gained", "of the way to the oracle", "others gained", "worth", "copies"]
-    titles = ["images", "method", *SHOWN.values(), *further]
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for count in sorted(confirmed["count"].unique()):
         base = subsets.loc[count, first]
         for method in confirmed["method"].unique():
-            each = subsets.loc[count, method]
-            cells = [str(count), method, *(f"{each[name].mean():.4f}" for name in [*SHOWN, "traces"])]
+            each, of = subsets.loc[count, method], [str(count), spaced(method)]
+            scores.append([*of, *(f"{each[name].mean():.4f}" for name in shown)])
             if method == first:
-                lines.append(f"| {' | '.join(cells)} | | | | | |")
                 continue
             gained = (each["rare_f1"] - base["rare_f1"]).to_numpy()
             left = full["rare_f1"] - base["rare_f1"].mean()
+            way = f" ({100 * gained.mean() / left:.0f} %)" if left > 0 else ""
             others = (each["frequent_accuracy"] - base["frequent_accuracy"]).to_numpy()
-            way = f"{100 * gained.mean() / left:.0f} %" if left > 0 else ""
-            cells += [interval(gained), way, interval(others), worth(confirmed, method, count)]
             copies = each["copies"].mean() if "sampled" in method.split("+") else np.nan
-            lines.append(f"| {' | '.join(cells)} | {'' if np.isnan(copies) else f'{100 * copies:.1f} %'} |")
-    lines.append(f"| all | oracle | {' | '.join(f'{full[name]:.4f}' for name in SHOWN)} | | | | | | |")
-    return "\n".join(lines)
+            worth_of = worth(confirmed, method, count)
+            near = "" if np.isnan(copies) else f"{100 * copies:.1f} %"
+            gains.append([*of, interval(gained) + way, interval(others), worth_of, near])
+    scores.append(["all", "oracle", *(f"{full[name]:.4f}" for name in shown[:-1]), ""])
+    return f"{as_table(scores)}\n\n{as_table(gains)}"
+
+
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table; the first row is its head."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "| --- " * len(rows[0]) + "|", *body])
+
+
+def spaced(method: str) -> str:
+    """Format a method's name so that a narrow column can break it."""
+    return method.replace("+", " + ")
 
 
 def interval(differences: np.ndarray) -> str:
@@ -160,6 +172,26 @@ def worth(confirmed: pd.DataFrame, method: str, count: int) -> str:
     return f"{np.exp(np.interp(f1, base.to_numpy(), np.log(base.index.to_numpy()))):.0f}"
 
 
+def dots(chosen: pd.DataFrame) -> Figure:
+    """Plot the F1 of the rare classes of each method, the best on top: a dot for each subset, and a bar at the mean."""
+    by_subset = chosen.groupby(["method", "subset"])["rare_f1"].mean().unstack()
+    by_subset = by_subset.loc[by_subset.mean(axis=1).sort_values().index]
+    places, best = range(len(by_subset)), float(by_subset.to_numpy().max())
+    figure = Figure(figsize=(8, 0.24 * len(by_subset) + 0.8), layout="constrained")
+    axis = figure.subplots()
+    colours = ["tab:orange" if "sampled" in method.split("+") else "tab:blue" for method in by_subset.index]
+    for subset in by_subset:
+        axis.scatter(by_subset[subset], places, color=colours, s=18)
+    axis.scatter(by_subset.mean(axis=1), places, color=colours, marker="|", s=160)
+    for place, mean in zip(places, by_subset.mean(axis=1), strict=True):
+        if mean < LEAST_F1:
+            axis.text(LEAST_F1, place, f" {mean:.2f}", va="center", fontsize=8)
+    axis.set(xlim=(LEAST_F1, best + 0.005), xlabel="F1 of the rare classes (orange: with sampled images)")
+    axis.set_yticks(places, [spaced(method) for method in by_subset.index], fontsize=8)
+    axis.grid(alpha=0.3)
+    return figure
+
+
 def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:
     """Plot the F1 of the rare classes against their number of images; bands go from the worst to the best subset."""
     figure = Figure(figsize=(6, 4))
@@ -168,7 +200,7 @@ def curve(confirmed: pd.DataFrame, full: dict[str, float]) -> Figure:
     for method in confirmed["method"].unique():
         by_count = subsets[method].groupby("count")
         counts = sorted(by_count.groups)
-        (line,) = axis.plot(counts, by_count.mean()[counts], marker="o", label=method)
+        (line,) = axis.plot(counts, by_count.mean()[counts], marker="o", label=spaced(method))
         axis.fill_between(counts, by_count.min()[counts], by_count.max()[counts], color=line.get_color(), alpha=0.15)
     axis.axhline(full["rare_f1"], color="black", linestyle=":", label="oracle: all images")
     axis.set(xscale="log", xlabel="real images of each rare class", ylabel="F1 of the rare classes, mean")

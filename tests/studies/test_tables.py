@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ddpm.pipeline.console import UserError
-from studies.rare_class.tables import main
+from studies.rare_class.tables import main, spaced
 
 WITHOUT, WITH = "oversample", "oversample+sampled"
 
@@ -44,9 +44,12 @@ def test_what_was_confirmed_is_held_against_the_first_arm(tmp_path: Path, capsys
     few = {"10-0": {WITHOUT: [20, 20], WITH: [20, 40]}, "10-1": {WITHOUT: [20, 20], WITH: [40, 60]}}
     write(tmp_path, {**few, "100-0": {WITHOUT: [80, 80], WITH: [90, 90]}})
     main(tmp_path)
-    lines = [cells(line) for line in capsys.readouterr().out.strip().splitlines()]
-    rows = [["10", WITHOUT], ["10", WITH], ["100", WITHOUT], ["100", WITH], ["all", "oracle"]]
-    assert [line[:2] for line in lines[2:]] == rows
+    scores, gained = (
+        [cells(line) for line in table.splitlines()[2:]] for table in capsys.readouterr().out.strip().split("\n\n")
+    )
+    arms = [[count, spaced(method)] for count in ("10", "100") for method in (WITHOUT, WITH)]
+    assert [line[:2] for line in scores] == [*arms, ["all", "oracle"]]
+    assert [line[:2] for line in gained] == arms[1::2]
     base = f1(20)
     gains = [(f1(20) + f1(40)) / 2 - base, (f1(40) + f1(60)) / 2 - base]
     mean = sum(gains) / 2
@@ -54,11 +57,11 @@ def test_what_was_confirmed_is_held_against_the_first_arm(tmp_path: Path, capsys
     spread = 12.7062 * abs(gains[1] - gains[0]) / 2
     # Of the way from 10 to 100 images, in logarithms; both counts have the first subset alone.
     worth = 10 * 10 ** (((f1(20) + f1(40)) / 2 - base) / (f1(80) - base))
-    way = f"{100 * mean / (1 - base):.0f} %"
-    assert lines[3][8:] == [f"{mean:+.4f} ± {spread:.4f}", way, "+0.0000 ± 0.0000", f"{worth:.0f}", "0.4 %"]
+    way = f"({100 * mean / (1 - base):.0f} %)"
+    assert gained[0][2:] == [f"{mean:+.4f} ± {spread:.4f} {way}", "+0.0000 ± 0.0000", f"{worth:.0f}", "0.4 %"]
     gain = f1(90) - f1(80)
-    way = f"{100 * gain / (1 - f1(80)):.0f} %"
-    assert lines[5][8:] == [f"{gain:+.4f}", way, "+0.0000", "over 100", "0.4 %"]
+    way = f"({100 * gain / (1 - f1(80)):.0f} %)"
+    assert gained[1][2:] == [f"{gain:+.4f} {way}", "+0.0000", "over 100", "0.4 %"]
     assert (tmp_path / "f1.png").read_bytes().startswith(b"\x89PNG")
 
 
