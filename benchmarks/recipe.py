@@ -3,7 +3,8 @@
     python -m benchmarks.recipe --minutes 3 --jobs 2
 
 Every experiment trains on one thread. Its epochs follow from the variant's speed, which is measured first. Results that
-studies/recipe/trials.csv has for this code and this default are not run again. A table of all results is printed.
+studies/recipe/trials.csv has for this code and this default are not run again. A table of all results is printed, and
+drawn in studies/recipe/trials.png.
 Experiments do not change the workspace, but params.yaml, dvc.lock and all code must be committed.
 """
 
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from dvc.api import DVCFileSystem
+from matplotlib.figure import Figure
 from ruamel.yaml import YAML
 
 from benchmarks.arguments import at_least
@@ -32,6 +34,7 @@ from benchmarks.trainings import on_noise
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_samples, load_split
+from ddpm.pictures.figures import to_png
 from ddpm.pipeline.console import UserError, progress, run
 from ddpm.pipeline.files import write_whole
 from ddpm.pipeline.params import load_params, parse, read_yaml
@@ -120,7 +123,9 @@ def main() -> None:
         for trial, reference in finished(waiting):
             rows = pd.concat([rows, pd.DataFrame([trial._asdict() | result(reference, args.minutes, judge)])])
             write_whole(TABLE, rows.to_csv(index=False).encode())
-    print_table(rows[(rows[[*Trial._fields[2:]]] == base).all(axis=1)])
+    rows = rows[(rows[[*Trial._fields[2:]]] == base).all(axis=1)]
+    print_table(rows)
+    write_whole(TABLE.with_suffix(".png"), to_png(dots(rows)))
 
 
 def default_digest() -> str:
@@ -230,6 +235,25 @@ def print_table(rows: pd.DataFrame) -> None:
             f"| {mean['images_seen']:.0f} | {mean['frechet_a']:.2f} | {seeds} "
             f"| {mean['two_sample_a']:.3f} |"
         )
+
+
+def dots(rows: pd.DataFrame) -> Figure:
+    """Plot the Frechet distance of each change, the best on top: a dot for each seed."""
+    means = rows.groupby("change")["frechet_a"].mean().sort_values(ascending=False)
+    places = {change: place for place, change in enumerate(means.index)}
+    figure = Figure(figsize=(8, 0.27 * len(places) + 0.8), layout="constrained")
+    axis = figure.subplots()
+    if "the default" in places:
+        axis.axvline(means["the default"], color="tab:orange", linewidth=1)
+    colours = ["tab:orange" if change == "the default" else "tab:blue" for change in rows["change"]]
+    axis.scatter(rows["frechet_a"], rows["change"].map(places), color=colours, s=24)
+    axis.set(xscale="log", xlabel=f"Frechet distance, classifier a, after {rows['cpu_minutes'].iloc[0]:g} CPU minutes")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="minor", labelsize=8)
+    axis.set_yticks(range(len(places)), [*places], fontsize=9)
+    axis.grid(alpha=0.3, which="both")
+    return figure
 
 
 def output(*command: str) -> str:
