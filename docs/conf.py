@@ -40,6 +40,7 @@ html_title = project
 root_doc = FRONT
 source_suffix = {".md": "myst-nb"}
 include_patterns = ["*.md", "benchmarks/*.md", "data/README.md", "docs/*.md", "docs/**/*.md", "results/*/*.md"]
+include_patterns += ["studies/*.md", "studies/*/*.md"]  # records: pages without a place in the menus
 exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/[!R]*", "**/.*"]
 extensions = ["myst_nb"]
 suppress_warnings = ["config.cache"]
@@ -67,6 +68,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_lexer("mermaid", TextLexer)  # diagrams stay the text that they are: what draws them is a megabyte of script
     app.add_transform(FoldersAsText)
     app.connect("source-read", _depend)
+    app.connect("doctree-read", _leave_out_of_menus)
     app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -101,6 +103,12 @@ def _depend(app: Sphinx, page: str, content: list[str]) -> None:
         for pattern in CHANGING:
             for path in sorted(ROOT.glob(pattern)):
                 app.env.note_dependency(str(path))
+
+
+def _leave_out_of_menus(app: Sphinx, doctree: nodes.document) -> None:
+    """Let records be in no menu."""
+    if app.env.docname.startswith("studies/"):
+        app.env.metadata[app.env.docname]["orphan"] = True
 
 
 def _finish(app: Sphinx, error: Exception | None) -> None:
