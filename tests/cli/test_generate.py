@@ -18,6 +18,7 @@ from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import sample_batch, sample_labels
+from ddpm.sampling.samplers import SAMPLERS
 from stages.sample import SampleParams
 from tests.cli.generating import CPU, ended, generate, sampler, started, tiny_model, wait_for
 from tests.small import FRUITS
@@ -252,7 +253,7 @@ def test_help_names_every_option_and_a_mistake_ends_with_one_line(models: dict[s
         *("model", "out", "count", "format", "seed", "first"),
         *(name.replace("_", "-") for name in DEFAULTS),
     }
-    assert "{ddpm,ddim,dpmpp_2m}" in output
+    assert f"{{{','.join(SAMPLERS)}}}" in output
     process = started("generate", "--model", models["plain"], "--out", tmp_path / "out", "--steps", "much")
     code, line = ended(process)
     assert code == 1

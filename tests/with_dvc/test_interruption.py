@@ -101,7 +101,7 @@ def test_kill_9_at_random_moments(clone: Clone, alone: Clone, name: str, seconds
         process.communicate()
         try:
             clone.lock()
-        except YAMLError:  # DVC writes it in place; docs/interruption.md says what to do
+        except YAMLError:  # DVC writes it in place; docs/how-to/fix-it.md says what to do
             clone.git("checkout", "dvc.lock")
     clone.run(*SAMPLE)
     assert left(clone) == left(alone)

@@ -83,7 +83,7 @@ def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
         pairs = [" = ".join(named(folder.pictures, index) for index in pair) for pair in in_two_classes(images)[:2]]
         print(f"warning: {twice} images are in more than one class, such as {', '.join(pairs)}")
     if train < SMALL_SET:
-        print(f"note: only {train:,} training images; see docs/images.md for what to expect")
+        print(f"note: only {train:,} training images; see docs/how-to/own-images.md for what to expect")
 
 
 def _counted(parts: Iterator[Tensor], counts: Tensor) -> Iterator[Tensor]:

@@ -34,7 +34,7 @@ def run(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # by name, since not every command imports torch
             raise
-        sys.exit("error: out of GPU memory; see docs/gpu.md for what to set, or set DDPM_DEVICE=cpu")
+        sys.exit("error: out of GPU memory; see docs/how-to/gpu.md for what to set, or set DDPM_DEVICE=cpu")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 
