@@ -1,7 +1,7 @@
 """Write the parts of the documentation that come from code, params.yaml, dvc.yaml and metrics.
 
-It fills the parts of pages between `<!-- from NAME -->` and `<!-- end -->`, and draws the pipeline. A test compares
-the committed pages with what this makes.
+It fills the parts of pages between `<!-- from NAME -->` and `<!-- end -->`, and draws two figures. A test compares the
+committed files with what this makes.
 """
 
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ddpm.pipeline.console import run
 from scripts.documenting.commands import command_tables, script_table, target_table
+from scripts.documenting.distances import distance_plot
 from scripts.documenting.parameters import parameter_tables
 from scripts.documenting.pipeline import drawing, stage_table
 from scripts.results import configuration_table, page_table
@@ -25,12 +26,12 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 PAGES = [Path("docs", name) for name in ("reference/parameters.md", "reference/cli.md", "reference/pipeline.md")]
 PAGES.append(Path("docs/results.md"))
-DRAWING = Path("docs/reference/pipeline.svg")
+DRAWINGS = {Path("docs/reference/pipeline.svg"): drawing, Path("docs/results.svg"): distance_plot}
 
 
 def made() -> dict[Path, str]:
-    """Return the text of each page, with its parts made again."""
-    return {path: filled(path.read_text()) for path in PAGES} | {DRAWING: drawing()}
+    """Return the text of each page, with its parts made again, and of each drawing."""
+    return {path: filled(path.read_text()) for path in PAGES} | {path: draw() for path, draw in DRAWINGS.items()}
 
 
 def filled(text: str) -> str:

@@ -126,12 +126,15 @@ def _box(name: str) -> str:
 
 
 def _arrow(source: str, target: str) -> str:
-    """Return the arrow from the foot of one box to the head of another; past others it runs as a curve."""
+    """Return the arrow from the foot of one box to the head of another; past others, to its side or around them."""
     (from_x, from_row, _), (to_x, to_row, _) = PLACES[source], PLACES[target]
     start, end = from_row * ROW + (ROW + HIGH) // 2, to_row * ROW + (ROW - HIGH) // 2
     optional = ' class="optional"' if OPTIONAL[0] in (source, target) else ""
     if from_x == to_x and to_row - from_row > 1:  # around the box between
         side, middle = from_x + BOX // 2 + 40, (start + end) // 2
         return f'<path{optional} d="M{from_x + 50} {start} Q{side} {start + 20} {side} {middle} T{from_x + 50} {end}"/>'
+    if to_row - from_row > 1:
+        side, middle = to_x + (1 if from_x > to_x else -1) * BOX // 2, to_row * ROW + ROW // 2
+        return f'<path{optional} d="M{from_x} {start} C{from_x} {middle} {from_x} {middle} {side} {middle}"/>'
     middle = (start + end) // 2
     return f'<path{optional} d="M{from_x} {start} C{from_x} {middle} {to_x} {middle} {to_x} {end}"/>'
