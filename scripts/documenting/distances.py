@@ -18,8 +18,8 @@ def distance_plot() -> str:
     foot = TOP + ROW * len(CONFIGURATIONS)
     high = foot + 60
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" width="{WIDTH}" height="{high}" role="img"'
-        ' aria-label="Frechet distance of each configuration">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" width="{WIDTH}" height="{high}"'
+        ' role="img" aria-label="Frechet distance of each configuration">',
         f"<style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{high}" rx="8" fill="#fff"/>',
     ]
