@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from jupyter_client.manager import sys.path.insert(0, str(ROOT / "src"))  # the library of this repository, for autodoc
-KernelManager
+from jupyter_client.manager import KernelManager
 from latex2mathml.converter import convert
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -35,6 +34,7 @@ CHANGING = [
     "docs/walk/*.py",
 ]
 
+sys.path.insert(0, str(ROOT / "src"))  # the library of this repository, for autodoc
 KernelManager.transport_encryption.default_value = "auto"  # or every kernel warns that it is not encrypted
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # which says of each page that it runs
 
