@@ -12,7 +12,7 @@ from ddpm.cli.commands import Ddpm
 from ddpm.cli.options import DEFAULTS
 from scripts.documenting.parameters import table
 
-KINDS = {"Path": "path", "int": "integer", "float": "number", "tuple[float,float]": "two numbers"}
+KINDS = {"Path": "path", "str": "name", "int": "integer", "float": "number", "tuple[float,float]": "two numbers"}
 HEAD = ["option", "value", "default", "meaning"]
 SHARED = {f"--{name.replace('_', '-')}" for name in DEFAULTS}  # the sampler's options
 

@@ -19,7 +19,6 @@ RANGES = {  # of values that a function checks: a schema does not say what it ta
     "train.classes": CLASSES,
     "sample.gallery.classes": CLASSES,
 }
-SEED = "random seed"
 
 
 class Comments(NamedTuple):
@@ -65,7 +64,8 @@ def _rows(section: str, fields: dict[str, Any], schemas: dict[str, Any], said: C
 
 def _sets(fields: dict[str, Any], schemas: dict[str, Any], said: Comments) -> str:
     """Return the table of `sample.gallery` and `sample.population`, which have the same keys."""
-    about = ", ".join(f"`sample.{name}` has {said.sections[f'sample.{name}']}" for name in ("gallery", "population"))
+    texts = {name: said.sections[f"sample.{name}"].partition(";")[0] for name in ("gallery", "population")}
+    about = ", ".join(f"`sample.{name}` has {text}" for name, text in texts.items())
     rows = [["key of both", "gallery", "population", "range or choices", "meaning"]]
     for key, value in fields["gallery"].items():
         path, other = f"sample.gallery.{key}", fields["population"][key]
@@ -76,8 +76,10 @@ def _sets(fields: dict[str, Any], schemas: dict[str, Any], said: Comments) -> st
 
 def _meaning(path: str, said: Comments) -> str:
     """Return the comment of a key, or that of the same key of train."""
-    key = path.rpartition(".")[2]
-    return said.values[path] or (SEED if key == "seed" else said.values.get(f"train.{key}", ""))
+    key, own = path.rpartition(".")[2], said.values[path]
+    if key == "seed":
+        return f"random seed {own}".strip()
+    return own or said.values.get(f"train.{key}", "")
 
 
 def _shown(value: Any) -> str:
