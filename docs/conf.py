@@ -54,11 +54,12 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 
-autodoc_typehints = "none"  # the signature has them
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autoclass_content = "both"  # what a class and its __init__ say
 python_display_short_literal_types = True
-python_maximum_signature_line_length = 80
+python_maximum_signature_line_length = 60
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as a reader of the files on GitHub has them
