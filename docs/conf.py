@@ -21,7 +21,13 @@ from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = "docs/index"
-RECORDS = ["studies/*/README", "results/*/README", "benchmarks/README", "data/README"]  # linked, but not in the menu
+RECORDS = [
+    "studies/README",
+    "studies/*/README",
+    "results/*/README",
+    "benchmarks/README",
+    "data/README",
+]  # linked, but not in the menu
 CHANGING = [
     "models/*.safetensors",
     "data/processed/*.safetensors",
