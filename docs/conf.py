@@ -1,18 +1,19 @@
-"""How Sphinx makes the site of README, docs and walk: `make site` writes it into build/site.
+"""Configure Sphinx, which makes the site of README, docs and the walk: `make site` writes it to build/site.
 
-The source folder is the repository itself, so that links between its pages are those that a reader of the files
-follows. Nothing is fetched from elsewhere: formulas are MathML, which browsers draw, and fonts are the reader's own.
+The source folder is the repository itself, so links work in the files and in the site. Pages load nothing from
+elsewhere: formulas are MathML, which browsers draw, and fonts are the reader's own.
 """
 
 import logging
 import re
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from jupyter_client.manager import KernelManager
 from latex2mathml.converter import convert
-from pygments.lexers.special import TextLexer
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -20,18 +21,26 @@ from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = "docs/index"
+RECORDS = [
+    "studies/README",
+    "studies/*/README",
+    "results/*/README",
+    "benchmarks/README",
+    "data/README",
+]  # linked, but not in the menu
 CHANGING = [
     "models/*.safetensors",
     "data/processed/*.safetensors",
     "metrics/**/*.*",
     "results/*/metrics/**/*.*",
-    "studies/samplers/*.csv",
+    "studies/*/*.csv",
     "src/ddpm/**/*.py",
     "studies/**/*.py",
     "params.yaml",
     "docs/walk/*.py",
 ]
 
+sys.path.insert(0, str(ROOT / "src"))  # the library of this repository, for autodoc
 KernelManager.transport_encryption.default_value = "auto"  # or every kernel warns that it is not encrypted
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # which says of each page that it runs
 
@@ -39,10 +48,9 @@ project = "A reproducible diffusion pipeline"
 html_title = project
 root_doc = FRONT
 source_suffix = {".md": "myst-nb"}
-include_patterns = ["*.md", "benchmarks/*.md", "data/README.md", "docs/*.md", "docs/**/*.md", "results/*/*.md"]
-include_patterns += ["studies/*.md", "studies/*/*.md"]  # records: pages without a place in the menus
+include_patterns = ["*.md", "docs/*.md", "docs/**/*.md", *(f"{record}.md" for record in RECORDS)]
 exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/[!R]*", "**/.*"]
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
@@ -52,9 +60,16 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autoclass_content = "both"  # what a class and its __init__ say
+python_display_short_literal_types = True
+python_maximum_signature_line_length = 60
+
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as a reader of the files on GitHub has them
-nb_execution_mode = "force"  # every page that is read; a page is read anew when something that it shows has changed
+nb_execution_mode = "force"  # run each page that is read; see _depend
 nb_execution_timeout = 600  # seconds, of a cell
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
@@ -63,12 +78,11 @@ nb_merge_streams = True
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Tell Sphinx of what is below."""
+    """Register what is defined below."""
     app.add_html_math_renderer("mathml", (_inline_formula, None), (_formula, None))
-    app.add_lexer("mermaid", TextLexer)  # diagrams stay the text that they are: what draws them is a megabyte of script
     app.add_transform(FoldersAsText)
     app.connect("source-read", _depend)
-    app.connect("doctree-read", _leave_out_of_menus)
+    app.connect("doctree-read", _off_the_menu)
     app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -84,38 +98,39 @@ def _formula(writer: Any, node: nodes.math_block) -> None:
 
 
 class FoldersAsText(SphinxTransform):
-    """Links to folders lead somewhere in a repository, and nowhere in a site: their text stays."""
+    """Replace links to folders, which work in a repository but not in a site, by their text."""
 
     default_priority = 5
 
     def apply(self, **kwargs: Any) -> None:
-        """Of one page."""
+        """Replace those of one page."""
         here = Path(self.env.doc2path(self.env.docname)).parent
         for link in [*self.document.findall(pending_xref)]:
-            # A page's name lacks its ending here, and may then be that of a folder beside it.
+            # A page has no ending here, and a folder may have the same name.
             if link.get("refdomain") != "doc" and (here / link.get("reftarget", "")).is_dir():
                 link.replace_self(link.children)
 
 
 def _depend(app: Sphinx, page: str, content: list[str]) -> None:
-    """Read a chapter anew, and so run it, when model, images or library are others."""
+    """Read a page with code again, and so run it, when the model, the images or the library have changed."""
     if "{code-cell}" in content[0]:
         for pattern in CHANGING:
             for path in sorted(ROOT.glob(pattern)):
                 app.env.note_dependency(str(path))
 
 
-def _leave_out_of_menus(app: Sphinx, doctree: nodes.document) -> None:
-    """Let records be in no menu."""
-    if app.env.docname.startswith("studies/"):
-        app.env.metadata[app.env.docname]["orphan"] = True
+def _off_the_menu(app: Sphinx, doctree: nodes.document) -> None:
+    """Allow records to be in no menu."""
+    page = app.env.docname
+    if any(fnmatch(page, record) for record in RECORDS):
+        app.env.metadata[page]["orphan"] = ""
 
 
 def _finish(app: Sphinx, error: Exception | None) -> None:
-    """Lead from the top to the front page, and see that the site asks no one for anything.
+    """Write a redirect to the front page, and check that pages load nothing from elsewhere.
 
     Raises:
-        ExtensionError: a page loads something from elsewhere, or from nowhere.
+        ExtensionError: a page loads something from elsewhere, or a file that is missing.
     """
     if error or app.builder.format != "html":
         return
@@ -129,7 +144,7 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def faults_of(page: Path) -> list[str]:
-    """What a page of the site loads from elsewhere, and what it loads or links that is not there."""
+    """List what a page of the site loads from elsewhere, and missing files that it loads or links."""
     text = page.read_text()
     loaded = re.findall(r'<(?:script|img|iframe|source|video)\b[^>]*?\ssrc="([^"]+)"', text)
     loaded += [

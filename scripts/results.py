@@ -1,4 +1,4 @@
-"""Print the table of docs/results.md, or of other runs: for several runs their means and deviations.
+"""Print all scores of the default and of two other configurations, or of other runs; of several, their means.
 
     python -m scripts.results [RUN ...]
 
@@ -6,10 +6,14 @@ RUN is a record such as results/speedrun-0, a revision or an experiment; '' is t
 date with their run are named, and their numbers left out.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
+
+from dvc.utils.flatten import flatten
 
 from ddpm.pipeline.console import run
 from scripts.reporting.runs import Run, open_run
@@ -48,6 +52,33 @@ ROWS = {
     "bits per dimension of test, of training images": (3, ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]),
     "classification accuracy score": (4, ["accuracy.{learned}.accuracy"]),
 }
+# The rows of docs/results.md: what is shown, its entry in docs/reference/scores.md, the better direction, digits, path.
+PAGE_COLUMNS = {"default": "", "without classes": "results/unlabelled", "reference": "results/article"}
+PAGE_ROWS = [
+    ("Frechet distance, b", "frechet-distance", "lower", 3, "scores.b.{row}.frechet"),
+    ("Frechet distance, pixels", "frechet-distance", "lower", 2, "scores.pixels.{row}.frechet"),
+    ("two-sample accuracy", "two-sample-accuracy", "0.5", 3, "scores.{row}.two_sample_accuracy"),
+    ("... without tone", "two-sample-accuracy", "0.5", 3, "scores.{row}.two_sample_without_tone_accuracy"),
+    ("precision", "precision-and-recall", "higher", 3, "scores.{row}.precision"),
+    ("recall", "precision-and-recall", "higher", 3, "scores.{row}.recall"),
+    ("density", "density-and-coverage", "1", 3, "scores.{row}.density"),
+    ("coverage", "density-and-coverage", "higher", 3, "scores.{row}.coverage"),
+    ("shows the class asked for", "shows-the-class-asked-for", "higher", 4, "scores.{row}.label_accuracy"),
+    ("near copies, pixels", "near-copies", "at most 0.01", 4, "scores.{row}.near_copies_pixels"),
+    ("near copies, features", "near-copies", "at most 0.01", 4, "scores.{row}.near_copies_features"),
+    ("bits per dimension", "bits-per-dimension", "lower", 2, "bits.{test}.bits_per_dim"),
+    ("accuracy score", "classification-accuracy-score", "higher", 4, "accuracy.{learned}.accuracy"),
+    ("kept by the filter", "kept-by-the-filter", "higher", 3, "filter.{share}"),
+]
+CONFIGURATIONS = {
+    "default": ("", "make repro"),
+    "without classes": ("results/unlabelled", "make unlabelled"),
+    "reference": ("results/article", "make article"),
+    "distilled, 4 evaluations": ("results/distilled-4", "make distilled STEPS=4"),
+    "distilled, 2 evaluations": ("results/distilled-2", "make distilled STEPS=2"),
+    "distilled, 1 evaluation": ("results/distilled-1", "make distilled STEPS=1"),
+    "Fashion-MNIST": ("results/fashion", "make fashion"),
+}
 
 
 def main(columns: Mapping[str, Sequence[str]]) -> None:
@@ -70,8 +101,11 @@ def main(columns: Mapping[str, Sequence[str]]) -> None:
 
 def numbers(run: Run) -> dict[str, float]:
     """Return all scores of one run by their dotted paths."""
-    named = ((name, run.flat(f"metrics/{file}")) for name, file in FILES.items())
-    found = {f"{name}.{key}": value for name, values in named for key, value in values.items()}
+    return _numbers({name: run.flat(f"metrics/{file}") for name, file in FILES.items()})
+
+
+def _numbers(read: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
+    found = {f"{name}.{key}": value for name, values in read.items() for key, value in values.items()}
     return {path: value for path, value in found.items() if isinstance(value, int | float)}
 
 
@@ -104,6 +138,37 @@ def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     values = {path: [run[path] for run in runs] for path in common}
     spreads = {spread_of(path): stdev(each) for path, each in values.items()}
     return {path: mean(each) for path, each in values.items()} | spreads
+
+
+def page_table() -> str:
+    """Return the table of docs/results.md from the committed metrics."""
+    found = {name: recorded(Path(folder)) for name, folder in PAGE_COLUMNS.items()}
+    real = found["default"]
+    lines = [f"| score | better | real images | {' | '.join(found)} |", "| --- " * (3 + len(found)) + "|"]
+    for text, entry, better, digits, path in PAGE_ROWS:
+        values = [cell(real, "test", digits, [path]) or cell(real, "baseline", digits, [path])]
+        values += [cell(each, "samples", digits, [path]) for each in found.values()]
+        lines.append(f"| [{text}](reference/scores.md#{entry}) | {better} | {' | '.join(values)} |")
+    return "\n".join(lines).replace("+-", "±")
+
+
+def configuration_table() -> str:
+    """Return the table of the other configurations, each beside real images of its own set."""
+    lines = ["| configuration | command | Frechet distance, b | times real | shows class | real |", "| --- " * 6 + "|"]
+    for name, (folder, command) in CONFIGURATIONS.items():
+        found = recorded(Path(folder))
+        distance, real = (found[f"scores.b.{row}.frechet"] for row in ("samples", "test"))
+        shares = (cell(found, row, 3, ["scores.{row}.label_accuracy"]) for row in ("samples", "test"))
+        linked = f"[{name}](../{folder}/params.yaml)" if folder else name
+        lines.append(f"| {linked} | `{command}` | {distance:.3f} | {distance / real:.1f} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def recorded(folder: Path) -> dict[str, float]:
+    """Return all scores in a folder's metrics by their dotted paths, whether or not they are up to date."""
+    files = {name: folder / "metrics" / file for name, file in FILES.items()}
+    read = {name: dict(flatten(json.loads(path.read_text()))) for name, path in files.items() if path.exists()}
+    return _numbers(read)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def tone_shares(images: Tensor) -> dict[str, float]:
 def two_sample_scores(
     samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime, done: Callable[[], object] = lambda: None
 ) -> dict[str, dict[str, float | None]]:
-    """Run the tests with up to MOST_IMAGES on each side; see docs/results.md.
+    """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
 
     The baseline tells two disjoint random sets of real images apart. A test with fewer than LEAST_IMAGES is null.
 

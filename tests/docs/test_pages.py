@@ -1,0 +1,209 @@
+"""The pages as files: links, width, generated parts, and commands that exist."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.cli import DvcParserError
+from dvc.cli.parser import get_main_parser
+from dvc.utils.flatten import flatten
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from myst_parser.mdit_to_docutils.base import default_slugify
+from pydantic_settings import CliSettingsSource, SettingsError
+from ruamel.yaml import YAML
+
+from ddpm.cli.commands import Ddpm
+from scripts import reference
+from scripts.documenting.commands import targets
+from scripts.documenting.pipeline import stages
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACKED = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+).stdout.splitlines()
+FILES = {name for name in TRACKED if (ROOT / name).exists()}
+FOLDERS = {str(parent) for name in FILES for parent in Path(name).parents}
+PAGES = sorted(name for name in FILES if name.endswith(".md"))
+USER_PAGES = [name for name in PAGES if name == "README.md" or name.startswith("docs/")]
+WIDE = 100
+CHECKED = ("make", "ddpm", "dvc", "python")
+INLINE = re.compile(r"(make [a-z]|ddpm [a-z]|python -m |dvc (repro|exp run) )")
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@cache
+def tokens(page: str) -> list[Token]:
+    """The tokens of a page, those of its lines among them."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    parsed = MarkdownIt("commonmark").enable("table").parse(text)
+    return [each for token in parsed for each in (token, *(token.children or ()))]
+
+
+@cache
+def anchors(page: str) -> set[str]:
+    found: set[str] = set()
+    for token, inline in zip(tokens(page), tokens(page)[1:], strict=False):
+        if token.type == "heading_open":
+            text = "".join(each.content for each in inline.children or () if each.type in ("text", "code_inline"))
+            slug, number = default_slugify(text), 1
+            while slug in found:
+                slug, number = f"{default_slugify(text)}-{number}", number + 1
+            found.add(slug)
+    return found
+
+
+def links(page: str) -> Iterator[str]:
+    for token in tokens(page):
+        if token.type in ("link_open", "image"):
+            yield str(token.attrs.get("href") or token.attrs.get("src"))
+        elif token.type in ("html_block", "html_inline"):
+            yield from re.findall(r'\b(?:src|href)="([^"]+)"', token.content)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent.joinpath(path).resolve().relative_to(ROOT).as_posix() if path else page
+        assert target in FILES | FOLDERS, link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", USER_PAGES)
+def test_lines_are_not_too_wide(page: str) -> None:
+    fenced, wide = False, []
+    for number, line in enumerate((ROOT / page).read_text().splitlines(), start=1):
+        fenced ^= line.lstrip().startswith(("```", "~~~", "$$"))
+        prose = re.sub(r"\]\([^)]*\)|https?://\S+|`[^`]+`", "", line)
+        if len(prose) > WIDE and not fenced and not line.lstrip().startswith(("|", "```", "<")):
+            wide.append(number)
+    assert not wide
+
+
+@pytest.mark.parametrize("path", [*reference.PAGES, *reference.DRAWINGS], ids=str)
+def test_generated_parts_are_those_of_the_code(path: Path) -> None:
+    made = reference.filled(path.read_text()) if path in reference.PAGES else reference.DRAWINGS[path]()
+    assert path.read_text() == made, "python -m scripts.reference writes it"
+
+
+def keys() -> set[str]:
+    return {*flatten(YAML(typ="safe").load(ROOT / "params.yaml"))}
+
+
+def test_the_parameters_page_has_every_key_and_variable() -> None:
+    text = (ROOT / "docs/reference/parameters.md").read_text()
+    for key in keys():
+        shown = key.rpartition(".")[2] if key.startswith(("sample.gallery.", "sample.population.")) else key
+        assert re.search(rf"^\| `{re.escape(shown)}` \| `.*\| .+ \| .+ \|$", text, re.MULTILINE), key
+    code = "".join(path.read_text() for path in ROOT.glob("src/**/*.py")) + (ROOT / "dvc.yaml").read_text()
+    own = {"DDPM_PARENT", "DDPM_COMMAND_"}  # not for users
+    assert set(re.findall(r"^\| `(DDPM_\w+)`", text, re.MULTILINE)) == set(re.findall(r"DDPM_\w+", code)) - own
+
+
+def test_the_table_of_packages_is_dvc_yaml() -> None:
+    text = (ROOT / "docs/reference/pipeline.md").read_text()
+    told = {}
+    for row in re.findall(r"^\| (`\w+` \|.+) \|$", text.partition("## Packages")[2], re.MULTILINE):
+        package, _, users = row.split(" | ")
+        names = {*re.findall(r"`(\w+)`", users)}
+        told[package.strip("`")] = {*stages()} - names if users.startswith("all") else names
+    assert told == {
+        path.name: {name for name, stage in stages().items() if f"src/ddpm/{path.name}" in stage["deps"]}
+        for path in ROOT.glob("src/ddpm/[a-z]*/")
+    }
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The commands in blocks of bash and console, and those named in prose, as words."""
+    for token in tokens(page):
+        if token.type == "fence" and token.info.split()[:1] in (["bash"], ["console"], ["sh"]):
+            text = token.content.replace("\\\n", " ")
+            if token.info.startswith("console"):
+                text = "\n".join(re.findall(r"^\$ (.*)", text, re.MULTILINE))
+        elif token.type == "code_inline" and page in USER_PAGES and INLINE.match(token.content):
+            if "..." in token.content:
+                continue
+            text = token.content
+        else:
+            continue
+        for line in text.splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.wordchars += "$:%{}[]@^,+!"
+            words: list[str] = []
+            for word in [*lexer, ";"]:
+                if word and not word.strip(";&|<>()"):
+                    while words and re.match(r"\w+=", words[0]):
+                        assert not words[0].startswith("DDPM_") or words[0].split("=")[0] in variables(), words[0]
+                        words = words[1:]
+                    if words and words[0] in CHECKED:
+                        yield words
+                    words = []
+                else:
+                    words.append(word)
+
+
+@cache
+def variables() -> set[str]:
+    return {*re.findall(r"`(DDPM_\w+)`", (ROOT / "docs/reference/parameters.md").read_text())}
+
+
+@cache
+def parser(name: str) -> Any:
+    return get_main_parser() if name == "dvc" else CliSettingsSource(Ddpm).root_parser
+
+
+def fault(words: list[str]) -> str:
+    """What does not exist in a command; empty if all does."""
+    name, *arguments = words
+    if name == "make":
+        known = {target for each in targets(Path("Makefile").read_text()).values() for target in each}
+        return ", ".join({each for each in arguments if "=" not in each and not each.startswith("-")} - known)
+    if name == "python":
+        if arguments[:1] != ["-m"] or arguments[1].split(".")[0] not in ("scripts", "benchmarks", "studies", "stages"):
+            return ""
+        path = Path(arguments[1].replace(".", "/"))
+        return "" if path.with_suffix(".py").exists() or (path / "__main__.py").exists() else arguments[1]
+    try:
+        found = parser(name).parse_args(arguments)
+    except (SystemExit, DvcParserError, SettingsError) as error:
+        return "" if isinstance(error, SystemExit) and not error.code else " ".join(words)  # --help exits with 0
+    if name == "ddpm":
+        return ""
+    changed = {each.partition("=")[0].lstrip("+~") for each in getattr(found, "set_param", None) or ()}
+    named = {
+        each.partition("@")[0] for each in getattr(found, "targets", None) or () if arguments[0] in ("repro", "exp")
+    }
+    return ", ".join([*(changed - keys()), *(each for each in named if each not in stages())])
+
+
+@pytest.mark.parametrize("page", USER_PAGES)
+def test_commands_exist(page: str) -> None:
+    assert not [found for words in commands(page) if (found := fault(words))]
+
+
+def test_commands_that_do_not_exist_are_found() -> None:
+    for line in (
+        "make nothing",
+        "ddpm generate --nothing 1",
+        "ddpm nothing",
+        "dvc nothing",
+        "dvc repro nothing",
+        "dvc exp run -S train.nothing=1",
+        "dvc exp run --nothing",
+        "python -m scripts.nothing",
+    ):
+        assert fault(line.split()), line
+    for line in ("make report AGAINST=main", "ddpm generate --model a --out b", "dvc exp run -S train.lr=0.1,0.2"):
+        assert not fault(line.split()), line
