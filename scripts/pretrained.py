@@ -43,7 +43,9 @@ OF_USE = {  # what a user may want to know, by the name in the JSON file
     "frechet_distance_b_of_real_images": "b.baseline.frechet",
     "two_sample_accuracy": "samples.two_sample_accuracy",
     "two_sample_accuracy_deviation": "samples.two_sample_accuracy_deviation",
+    "two_sample_accuracy_of_real_images": "baseline.two_sample_accuracy",
     "class_accuracy": "samples.label_accuracy",
+    "class_accuracy_of_real_images": "test.label_accuracy",
 }
 
 
