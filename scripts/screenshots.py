@@ -1,9 +1,9 @@
-"""Make the screenshots of the report and the demo: docs/pictures/report.png and demo.png, 800 pixels wide.
+"""Make the screenshots of the report and the demo, docs/pictures/report.png and demo.png.
 
     python -m scripts.screenshots
 
-The report is about the workspace. The demo samples with the model of `make demo`. This needs Chromium, and what `make
-report`, `make demo` and `make test` install.
+The pages are 800 pixels wide; report.png shows the samples of the workspace. The demo samples with the model of `make
+demo`. This needs Chromium, and what `make report`, `make demo` and `make test` install.
 """
 
 import shutil
@@ -20,10 +20,9 @@ from scripts.report import REPORT
 from scripts.reporting import page
 from scripts.reporting.runs import open_run
 
-OUT, WIDTH, REPORT_HEIGHT = Path("docs/pictures"), 800, 1000  # pixels
+OUT, WIDTH = Path("docs/pictures"), 800  # pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-DRAWN = "[...document.querySelectorAll('.chart')].every(each => each.querySelector('svg'))"
-SAMPLED = "/ steps in /.test(document.querySelector('#status').textContent)"
+DRAWN, SAMPLED = "#training .chart:last-of-type svg", "#status:has-text('steps in')"  # elements of complete pages
 
 
 def main() -> None:
@@ -42,24 +41,24 @@ def main() -> None:
     with sync_playwright() as playwright, demo.server(demo.OUT, 0) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         launched = playwright.chromium.launch(executable_path=browser)
-        show(launched, "report", REPORT.resolve().as_uri(), DRAWN, REPORT_HEIGHT)
-        show(launched, "demo", f"http://127.0.0.1:{listening.server_port}/", SAMPLED)
+        show(launched, "report", REPORT.resolve().as_uri(), DRAWN, "#samples")
+        show(launched, "demo", f"http://127.0.0.1:{listening.server_port}/", SAMPLED, "body")
         launched.close()
         listening.shutdown()
 
 
-def show(browser: Any, name: str, address: str, ready: str, height: int | None = None) -> None:
-    """Save what a page shows as OUT/name.png.
+def show(browser: Any, name: str, address: str, ready: str, part: str) -> None:
+    """Save a part of a page as OUT/name.png.
 
     Args:
-        ready: a JavaScript expression that becomes true when the page is complete.
-        height: pixels from the top; None for the whole page.
+        ready: selects an element that exists when the page is complete.
+        part: selects the part.
     """
-    tab = browser.new_page(viewport={"width": WIDTH, "height": height or 100}, color_scheme="light")
+    tab = browser.new_page(viewport={"width": WIDTH, "height": WIDTH}, color_scheme="light")
     tab.goto(address)
-    tab.wait_for_function(ready)
+    tab.wait_for_selector(ready)
     path = OUT / f"{name}.png"
-    tab.screenshot(path=path, full_page=height is None)
+    tab.locator(part).screenshot(path=path)
     tab.close()
     print(f"{path}: {path.stat().st_size:,} bytes")
 

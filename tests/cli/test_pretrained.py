@@ -85,17 +85,20 @@ def test_demo_has_it_where_no_model_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    built: list[tuple[list[str], str]] = []
-    monkeypatch.setattr(
-        demo, "build", lambda _, models: built.append(([m.name for m in models], load_model(models[0]).card.data.name))
-    )
+    built: list[tuple[str, int]] = []
+
+    def build(_: Path, models: list[Path]) -> None:
+        [model] = models
+        built.append((model.name, load_model(model).card.schedule.timesteps))
+
+    monkeypatch.setattr(demo, "build", build)
     demo.main([], Path("out"), 0, serve=False)
-    assert built.pop() == (["mnist.safetensors"], "mnist")
+    assert built.pop() == ("mnist.safetensors", 1000)
     assert "has the pretrained model mnist" in capsys.readouterr().out
     Path("models").mkdir()
     tiny_model(Path("models"), class_conditional=False).rename(demo.MODEL)
     demo.main([], Path("out"), 0, serve=False)
-    assert built.pop() == (["ddpm.safetensors"], "digits")
+    assert built.pop() == ("ddpm.safetensors", 20)
     assert "pretrained" not in capsys.readouterr().out
 
 
