@@ -1,7 +1,7 @@
-# Everything runs in .venv, which the first target that needs it sets up.
+# All targets run in .venv; the first target that needs it sets it up.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-# As typed: make would expand what it exports, for $(shell) too, so this comes before the first of these.
+# Take these as typed: make would expand them when it exports them. It exports to $(shell) too, so this comes first.
 override URL := $(value URL)
 export URL
 override REV := $(value REV)
@@ -22,31 +22,31 @@ help: ## show this list
 
 ##@ The pipeline
 
-repro: env ## run the whole pipeline, or what is out of date of it
+repro: env ## run the stages that are out of date: at first all, 11 to 35 minutes on two CPU cores
 	@python -m scripts.check_params
 	dvc repro
 
 ##@ Look
 
-plots: .venv/.with-report ## write the plots page, dvc_plots/index.html, which works offline
+plots: .venv/.with-report ## write DVC's plots as a page that works offline, dvc_plots/index.html
 	@python -m scripts.plots_page
 	dvc plots show --html-template build/plots.html
 
-report: .venv/.with-report ## write one page of a run, build/report.html: make report REV=experiment AGAINST=main
+report: .venv/.with-report ## write a page about a run, build/report.html: make report REV=experiment AGAINST=main
 	@python -m scripts.report -- "$$REV" "$$AGAINST"
 
-card: .venv/.with-report ## write a model card beside the model, models/README.md
+card: .venv/.with-report ## write a model card, models/README.md
 	@python -m scripts.report --card -- "$$REV"
 
-demo: .venv/.with-export ## build the page that samples in a browser, and serve it on this machine: make demo
+demo: .venv/.with-export ## build and serve a page that samples in a browser, with your model or the pretrained one
 	@python -m scripts.demo
 
-site: .venv/.with-docs ## write the site of README, docs and the walk, whose chapters run: build/site/index.html
+site: .venv/.with-docs ## write the site, build/site/index.html, and run the chapters of the walk: 4 minutes
 	@DDPM_THREADS=$${DDPM_THREADS:-1} sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site
 
-##@ Other configurations, each in a copy
+##@ Other configurations, each in a copy of the workspace
 
-article: env ## run the article's network and recipe as the experiment "article", and keep what it gives in results/article
+article: env ## run the reference configuration, and keep its results in results/article: 2 hours of one core
 	python -m scripts.record article 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
 		model.block=double_conv model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
@@ -54,59 +54,59 @@ article: env ## run the article's network and recipe as the experiment "article"
 		train.log_snr_center=null train.log_snr_uniform=0 train.guide_share=0 train.validation=0 train.log_every=1 \
 		sample.gallery.clip=false sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
 
-unlabelled: env ## run the default without classes as the experiment "unlabelled", and keep what it gives in results/unlabelled
+unlabelled: env ## run the default without class labels, and keep its results in results/unlabelled: as long as repro
 	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
-fashion: env ## train the default on Fashion-MNIST as the experiment "fashion", and keep what it gives in results/fashion
+fashion: env ## run the default on Fashion-MNIST, and keep its results in results/fashion: as long as repro
 	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
 		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30 \
 		'sample.population.guidance_interval=[-4.0,6.0]'
 
-distilled: env ## distil the model to STEPS evaluations, and keep what it samples in results/distilled-STEPS: make distilled STEPS=4
+distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, half an hour or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
 		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
 
-rare: .venv/.with-rare ## run the study of rare classes (hours), and keep its rows in studies/rare_class/results
+rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in studies/rare_class/results: hours
 	python -m studies.rare_class.run
 
-##@ Share and keep
+##@ Share and check
 
 remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
 	@python -m scripts.remote
 
-verify: env ## hash outputs and cache anew, and say what is damaged and how to mend it
+verify: env ## hash all outputs and the cache, list damaged files, and say how to restore them
 	@python -m scripts.verify
 
-##@ Work on it
+##@ Develop
 
-test: check ## check format, lint and types, then run the tests but for the longest
+test: check ## check, then run all but the longest tests: 6 to 12 minutes on two CPU cores
 	pytest -n 2 --dist worksteal --durations 20 -m "not long"
 
-check: .venv/.with-test ## check format, lint and types
+check: .venv/.with-test ## check format, lint and types: half a minute
 	ruff format --check .
 	ruff check .
 	mypy
 
-env: .venv/.running ## set up .venv alone
+env: .venv/.running ## set up .venv only
 
-clean: ## remove environment and scratch; the DVC cache and the artifacts stay
+clean: ## remove .venv and temporary files; the DVC cache, data and models stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src stages scripts studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What running and sharing need; the library is installed editable, so that `ddpm generate` is the code beside it.
+# The dependencies of running and sharing. The library is installed as editable: `ddpm` runs the code in src.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt
 	@echo "installing the locked dependencies into .venv (a minute or two)"
 	@$(INSTALL) --editable '.[remotes]'
 	@touch $@
 
-# What else a target needs, by the name of its extra in pyproject.toml.
+# The further dependencies of a target, by the name of their extra in pyproject.toml.
 .venv/.with-%: .venv/.running
 	@echo "installing what '$*' needs into .venv"
 	@$(INSTALL) --editable '.[remotes,$*]'
 	@touch $@
 
-# The scripts in .venv name their Python by its path: a folder that was moved, or cut off while it was made, is made anew.
+# Scripts in .venv contain its path. So make it again if the folder was moved, or if making it was interrupted.
 .venv/.place-$(PLACE):
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one with its venv module"; exit 1; }
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "error: not a git repository, which DVC needs: git clone it, or" \

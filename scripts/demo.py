@@ -27,10 +27,12 @@ from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_json, write_whole
 from ddpm.pipeline.process import sha256
+from ddpm.pretrained.models import unpacked
 
 ROOT = Path(__file__).parents[1]
 PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")
 MODEL, DISTILLED = Path("models/ddpm.safetensors"), "distilled-*.safetensors"
+PRETRAINED = "mnist"  # for want of trained models
 PACKAGE = "onnxruntime-web@1.30.0"
 CHECKSUMS = {  # of the package's files that the page loads
     "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
@@ -46,8 +48,17 @@ TYPES = {
 
 
 def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
-    """Build the page, then serve it until Ctrl-C."""
-    build(out, models or [*sorted(MODEL.parent.glob(DISTILLED), reverse=True), MODEL])
+    """Build the page, then serve it until Ctrl-C.
+
+    Without trained models, the page has the one that comes with the package.
+    """
+    trained = [*sorted(MODEL.parent.glob(DISTILLED), reverse=True), *([MODEL] if MODEL.exists() else [])]
+    if found := models or trained:
+        build(out, found)
+    else:
+        print(f"{MODEL}: not trained yet; the page has the pretrained model {PRETRAINED}", flush=True)
+        with unpacked(PRETRAINED) as model:
+            build(out, [model])
     if not serve:
         print(f"{out}: a static page, for any host")
         return
@@ -179,7 +190,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 def parsed() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    option, which = parser.add_argument, f"by default {MODEL}, and {DISTILLED} next to it"
+    option, which = parser.add_argument, f"by default {MODEL}, and {DISTILLED} next to it; else the pretrained one"
     option("--models", type=Path, nargs="+", default=[], metavar="FILE", help=which)
     option("--out", type=Path, default=OUT, metavar="FOLDER", help=f"folder to write; by default {OUT}")
     option("--port", type=int, default=8000, metavar="N", help="port of 127.0.0.1; by default 8000, 0 for any free one")

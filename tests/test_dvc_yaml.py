@@ -23,7 +23,7 @@ NAMES = [*PIPELINE["stages"]]
 # The packages of the library, in an order in which imports may run: each imports from those before it.
 PACKAGES = [
     *("pipeline", "compute", "parallel", "images", "ingest", "diffusion", "networks", "training", "distillation"),
-    *("sampling", "likelihood", "classifier", "judging", "scoring", "pictures", "balancing", "cli"),
+    *("sampling", "likelihood", "classifier", "judging", "scoring", "pictures", "balancing", "pretrained", "cli"),
 ]
 SHARED_SECTIONS = {"data", "schedule", "model"}
 every_stage = pytest.mark.parametrize("name", NAMES)

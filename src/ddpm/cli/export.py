@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm.cli.options import Options
+from ddpm.cli.options import ModelOptions
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import CPU
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.images.card import Shape
-from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_whole
@@ -29,15 +29,13 @@ BATCH = 2  # of the example input: torch takes a 1 for a constant
 PROTOBUF_LIMIT = 2**31 - 1
 
 
-class Export(Options):
+class Export(ModelOptions):
     """Write a model as ONNX: x_t (B, C, H, W) float32, t (B,) and label (B,) int64 -> noise.
 
     A network that is not class-conditional has no label. The metadata have alphas_cumprod and the model card, a JSON
     value for each of its fields (data: classes and image shape).
     """
 
-    model: Path
-    """model file, such as models/ddpm.safetensors"""
     out: Path
     """file to write, ending in .onnx; an existing one is replaced"""
     guide: Literal["autoguidance"] | None = None
@@ -53,7 +51,7 @@ class Export(Options):
         """
         if self.out.suffix != ".onnx":
             raise UserError(f"--out {self.out}: name a file that ends in .onnx")
-        data = to_onnx(load_model(self.model), self.guide, self.half)
+        data = to_onnx(self.load(), self.guide, self.half)
         write_whole(self.out, data)
         print(f"{self.out}: {len(data):,} bytes")
 

@@ -15,11 +15,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
+from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.checkpoint import LoadedModel
 from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.files import write_whole
 from ddpm.sampling.generation import batches, check_sampler, sample_batch, sample_batch_size, sample_labels
@@ -27,14 +27,12 @@ from ddpm.sampling.samplers import SamplerParams
 
 
 @with_sampler
-class Generate(Options):
+class Generate(ModelOptions):
     """Sample images from a trained model. Equal seeds give equal images, whatever the values of --count and --first.
 
     Several processes can share the work: give each its own --first and --count. After Ctrl-C, finished images stay.
     """
 
-    model: Path
-    """model file, such as models/ddpm.safetensors"""
     out: Path
     """new or empty folder for the images"""
     count: Annotated[int, Field(ge=1)] = 64
@@ -55,7 +53,7 @@ class Generate(Options):
         """
         check_free(self.out)
         runtime = start()
-        loaded = load_model(self.model, runtime.device)
+        loaded = self.load(runtime.device)
         params = sampler_params(self, loaded.card)
         check_sampler(loaded, params)
         self.out.mkdir(parents=True, exist_ok=True)

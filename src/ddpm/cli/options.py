@@ -1,12 +1,16 @@
 """Define options as pydantic models: a field is an option, its docstring the help."""
 
 import inspect
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ddpm.networks.checkpoint import ModelCard
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model
+from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import parse
+from ddpm.pretrained import models
 from ddpm.sampling.samplers import SamplerParams
 
 GUIDED = {"guidance": 1.3, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
@@ -42,6 +46,28 @@ class Options(BaseModel):
     def run(self) -> None:
         """Run the subcommand."""
         raise NotImplementedError
+
+
+class ModelOptions(Options):
+    """Options that name one model, by its file or by its name."""
+
+    model: Path | None = None
+    """model file, such as models/ddpm.safetensors"""
+    pretrained: str | None = None
+    """instead of --model: a model that comes with the package, such as mnist"""
+
+    def load(self, device: torch.device | str = "cpu") -> LoadedModel:
+        """Load the model.
+
+        Raises:
+            UserError: none or both are given; or the model is unknown, missing or damaged.
+        """
+        if self.model and self.pretrained is None:
+            return load_model(self.model, device)
+        if self.pretrained is not None and not self.model:
+            return models.load_pretrained(self.pretrained, device)
+        known = ", ".join(models.names())
+        raise UserError(f"give either --model FILE or --pretrained NAME, one of: {known}")
 
 
 C = TypeVar("C", bound=Options)

@@ -1,0 +1,117 @@
+"""`--pretrained`: a model that comes with the package samples, is exported, and is the demo's for want of another."""
+
+import csv
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm.cli import export
+from ddpm.networks.checkpoint import load_model
+from ddpm.pipeline.console import UserError
+from ddpm.pretrained.models import unpacked
+from scripts import demo
+from tests.cli.generating import call, ended, started, tiny_model
+
+
+def eight(image: np.ndarray) -> np.ndarray:
+    """A digit as those of scikit-learn: it fills 8 x 8 pixels of 16 levels."""
+    rows, columns = (np.flatnonzero((image > 60).any(axis)) for axis in (1, 0))
+    found = Image.fromarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    height, width = (max(1, round(8 * side / max(found.size))) for side in (found.height, found.width))
+    square = Image.new("L", (8, 8))
+    square.paste(found.resize((width, height), Image.Resampling.BOX), ((8 - width) // 2, (8 - height) // 2))
+    return np.asarray(square).ravel() / 16
+
+
+def test_samples_are_digits_of_the_classes_that_are_asked_for(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("sklearn.datasets", reason="real digits; pip install scikit-learn")
+    from sklearn.neighbors import KNeighborsClassifier
+
+    call("generate", "--pretrained", "mnist", "--count", 40, "--steps", 8, "--out", tmp_path / "out")
+    with (tmp_path / "out/labels.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    images = np.stack([eight(np.asarray(Image.open(tmp_path / "out" / row["image"]))) for row in rows])
+    real = datasets.load_digits()
+    found = KNeighborsClassifier(3).fit(real.data, real.target).predict(images)
+    asked = np.array([int(row["label"]) for row in rows])
+    assert len(set(asked)) > 5
+    assert (found == asked).mean() > 0.4, "by chance 0.1; the classifier knows other scans, and is right in 0.6"
+
+
+def test_it_needs_no_repository_and_one_class_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", "--pretrained", "mnist", "--classes", "7", "--count", "2", "--steps", "2", "--out", "sevens"]
+    code, said = ended(started(*words))
+    assert code == 0, said
+    assert (tmp_path / "sevens/labels.csv").read_text() == "image,label\n000000.png,7\n000001.png,7\n"
+
+
+def test_sampling_is_that_of_its_float32_file(tmp_path: Path) -> None:
+    options = ["--count", "2", "--steps", "2", "--format", "npz", "--out"]
+    call("generate", "--pretrained", "mnist", *options, tmp_path / "a")
+    with unpacked("mnist") as model:
+        call("generate", "--model", model, *options, tmp_path / "b")
+    assert (tmp_path / "a/images.npz").read_bytes() == (tmp_path / "b/images.npz").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["generate", "export"])
+def test_model_and_pretrained_exclude_one_another(command: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, class_conditional=False)
+    out = tmp_path / "out.onnx"
+    for words in ([], ["--model", model, "--pretrained", "mnist"]):
+        with pytest.raises(UserError, match=r"^give either --model FILE or --pretrained NAME, one of: mnist$"):
+            call(command, *words, "--out", out)
+    with pytest.raises(UserError, match=r"^--pretrained cifar: no such model; choose from mnist$"):
+        call(command, "--pretrained", "cifar", "--out", out)
+    assert not out.exists()
+
+
+def test_export_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(export, "to_onnx", lambda loaded, guide, half: asked.append((loaded, guide, half)) or b"onnx")
+    call("export", "--pretrained", "mnist", "--half", "--out", tmp_path / "mnist.onnx")
+    [(loaded, guide, half)] = asked
+    assert (loaded.card.data.name, guide, half) == ("mnist", None, True)
+    assert (tmp_path / "mnist.onnx").read_bytes() == b"onnx"
+
+
+def test_demo_has_it_where_no_model_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    built: list[tuple[str, int]] = []
+
+    def build(_: Path, models: list[Path]) -> None:
+        [model] = models
+        built.append((model.name, load_model(model).card.schedule.timesteps))
+
+    monkeypatch.setattr(demo, "build", build)
+    demo.main([], Path("out"), 0, serve=False)
+    assert built.pop() == ("mnist.safetensors", 1000)
+    assert "has the pretrained model mnist" in capsys.readouterr().out
+    Path("models").mkdir()
+    tiny_model(Path("models"), class_conditional=False).rename(demo.MODEL)
+    demo.main([], Path("out"), 0, serve=False)
+    assert built.pop() == ("ddpm.safetensors", 20)
+    assert "pretrained" not in capsys.readouterr().out
+
+
+def test_a_wheel_has_all_that_sampling_needs(tmp_path: Path) -> None:
+    source = Path(demo.__file__).parents[1]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(source / name, tmp_path)
+    shutil.copytree(source / "src/ddpm", tmp_path / "src/ddpm", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("ddpm-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist() if name.startswith("ddpm/")}
+    packaged = [path for path in (tmp_path / "src").rglob("*") if path.suffix in (".py", ".json", ".safetensors")]
+    assert kept == {path.relative_to(tmp_path / "src").as_posix(): path.read_bytes() for path in packaged}
+    assert {"ddpm/cli/main.py", "ddpm/pretrained/mnist.json", "ddpm/pretrained/mnist.safetensors"} <= kept.keys()
