@@ -1,4 +1,4 @@
-// The page: what is chosen in the form is sampled at once, and the slider goes back through the steps.
+// The page: every change of the form samples an image, and the slider shows its steps.
 import { listModels, load, sample } from "./network.js";
 import { gaussianNoise } from "./noise.js";
 
@@ -11,8 +11,8 @@ const status = document.querySelector("#status");
 const caption = document.querySelector("#caption");
 const [noisy, clean] = document.querySelectorAll("canvas");
 let models = [];
-let frames = []; // the steps of the image at hand
-let begun = 0; // how often sampling began: an older one sees that it is to stop
+let frames = []; // the steps of the current image
+let begun = 0; // how often sampling began: an older run stops when this changes
 
 async function main() {
   models = await listModels();
@@ -32,7 +32,7 @@ async function main() {
   resample();
 }
 
-// Let the form offer what the model can do.
+// Offer in the form what the model can do.
 function fitForm() {
   const model = models[field.model.value];
   const label = field.label.value;
@@ -45,7 +45,7 @@ function fitForm() {
   field.guidance.disabled = !model.guide_file;
 }
 
-// Sample what the form says, and show each step as it comes.
+// Sample an image by the form, and show each step at once.
 async function resample() {
   const mine = ++begun;
   const model = models[field.model.value];
@@ -81,12 +81,12 @@ async function resample() {
     }
     status.value = `${steps.length} steps in ${Math.round(performance.now() - began)} ms`;
   } catch (error) {
-    if (mine === begun) status.value = `It could not be sampled: ${error.message}`;
+    if (mine === begun) status.value = `Sampling failed: ${error.message}`;
     throw error;
   }
 }
 
-// Show all steps of the image once more, slowly.
+// Show all steps of the image again, slowly.
 async function play() {
   const [mine, shown] = [begun, frames];
   for (let i = 0; i < shown.length; i++) {
@@ -96,7 +96,7 @@ async function play() {
   }
 }
 
-// Show one step: what the network saw, and the image that it guessed behind the noise.
+// Show one step: the input of the network, and its estimate of the clean image.
 function show(index) {
   const { shape } = models[field.model.value];
   const { t, x, guess } = frames[index];
@@ -106,7 +106,7 @@ function show(index) {
   caption.value = `step ${index + 1} of ${frames.length}, t = ${t}`;
 }
 
-// Values from -1 to 1, C x H x W, as levels from black to white.
+// Paint values from -1 to 1, C x H x W, as levels from black to white.
 function paint(canvas, values, [channels, height, width]) {
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   const pixels = new ImageData(width, height);
@@ -118,4 +118,4 @@ function paint(canvas, values, [channels, height, width]) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-main().catch((error) => { status.value = `The page could not start: ${error.message}`; });
+main().catch((error) => { status.value = `The page did not start: ${error.message}`; });

@@ -8,7 +8,7 @@ ort.env.wasm.numThreads = 1; // more need headers that few hosts of static pages
 const GUIDANCE_INTERVAL = [-4, 2]; // the log signal-to-noise ratios at which it acts, as in params.yaml
 const sessions = new Map();
 
-// What scripts/demo.py says of the models that it exported.
+// List the models that scripts/demo.py exported.
 export async function listModels() {
   const response = await fetch(new URL("./models.json", import.meta.url));
   if (!response.ok) throw new Error(`models.json: ${response.status}; python -m scripts.demo writes it`);
@@ -26,8 +26,8 @@ export function load(file) {
   return sessions.get(file);
 }
 
-// The steps of drawing one image, see sampleLoop. `noise` gives the next Float32Array of C x H x W normal numbers.
-// A distilled model has timesteps of its own, with new noise in each step; steps, sampler, eta and guidance are not asked.
+// The steps of sampling one image, see sampleLoop. `noise` gives the next Float32Array of C x H x W normal numbers.
+// A distilled model has its own timesteps, with fresh noise in each step; it ignores steps, sampler, eta and guidance.
 export async function* sample(model, { label, steps, guidance, sampler, eta }, noise) {
   const table = alphasCumprod(model.schedule);
   const distilled = model.timesteps.length > 0;
@@ -40,7 +40,7 @@ export async function* sample(model, { label, steps, guidance, sampler, eta }, n
     const eps = await evaluate(session, model, x, t, label);
     const ratio = logSNR(table[t]);
     if (!guide || ratio < GUIDANCE_INTERVAL[0] || ratio > GUIDANCE_INTERVAL[1]) return eps;
-    const worse = await evaluate(guide, model, x, t, label); // away from what a less trained network says
+    const worse = await evaluate(guide, model, x, t, label); // away from the estimate of a less trained network
     return eps.map((value, i) => worse[i] + guidance * (value - worse[i]));
   }
 

@@ -35,7 +35,7 @@ export function logSNR(alphaBar) {
   return Math.log(alphaBar / (1 - alphaBar));
 }
 
-// One step for each evaluation of predictNoise(x_t, t): what the network saw, and the clean image that it guessed.
+// One step for each evaluation of predictNoise(x_t, t): the input of the network, and its estimate of the clean image.
 // With abar the cumulative product of the alphas at t, and abar' the one at the next timestep,
 //     x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z        (Song et al. 2021, eq. 12),
 // where s^2 is eta^2 times the posterior variance: eta 0 is deterministic, eta 1 the process of Ho et al. 2020. The

@@ -34,7 +34,7 @@ def main(rev: str, against: str, card: bool = False, out: Path | None = None) ->
         runs, out = [this, *([other] if other else [])], out or REPORT
         data = page.report(runs, default).encode()
         write_whole(out, data)
-        print(f"{out}: {' beside '.join(each.name for each in runs)}, {len(data) / 1e6:.1f} MB, for any browser")
+        print(f"{out}: {' compared with '.join(each.name for each in runs)}, {len(data) / 1e6:.1f} MB, for any browser")
     for each in runs:
         if each.left_out:
             print(each.left_out)

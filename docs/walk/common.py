@@ -1,7 +1,7 @@
-"""What the chapters share: images, model and classifier, or small stand-ins made in seconds, and pictures of them.
+"""Give the chapters images, a model and classifiers, or small stand-ins for them, and draw figures.
 
-Where the pipeline has run, the chapters use what it left in data/processed and models. In a fresh clone they use digits
-that are drawn with fonts, and a small network that learns from them; these are kept in build/walk.
+After a run of the pipeline, the chapters use its data/processed and models. In a fresh clone they use digits drawn with
+fonts, and a small network trained on them, which is kept in build/walk.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]  # the library beside the chapters, wherever another one is installed
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]  # this library, even if another one is installed
 
 import matplotlib  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -61,7 +61,7 @@ REAL = (ROOT / "models/ddpm.safetensors").exists() and (ROOT / "data/processed/t
 
 
 def images(split: str = "train") -> Processed:
-    """The preprocessed images of a split, train or test."""
+    """Load the preprocessed images of a split, train or test."""
     if REAL:
         return load_split(ROOT / f"data/processed/{split}.safetensors")
     drawn = _digits_of_fonts(4000 if split == "train" else 1000, ["train", "test"].index(split))
@@ -70,12 +70,12 @@ def images(split: str = "train") -> Processed:
 
 
 def model() -> LoadedModel:
-    """The trained model."""
+    """Load the trained model, or train a small one."""
     if REAL:
         return load_model(ROOT / "models/ddpm.safetensors", runtime.device)
     try:
         return load_model(KEPT / "small.safetensors", runtime.device)
-    except UserError:  # there is none yet, or it is of another library
+    except UserError:  # it is absent, or another version of the library saved it
         training = small_training()
         for _ in training.run():
             pass
@@ -86,20 +86,20 @@ def model() -> LoadedModel:
 
 
 def small_setup(processed: Processed | None = None, **changes: Any) -> Setup:
-    """What a small network needs for a short training; changes are of `train`."""
+    """Prepare a short training of a small network; changes replace params of `train`."""
     network = load_params(UNetParams, "model", PARAMS).model_copy(update=SMALL)
     recipe = load_params(TrainParams, "train", PARAMS).model_copy(update=SHORT | changes)
     return prepare(processed or images(), network, recipe)
 
 
 def small_training(processed: Processed | None = None, **changes: Any) -> Training:
-    """Such a training, about to begin."""
+    """Return this training, before its first step."""
     schedule = load_params(ScheduleParams, "schedule", PARAMS)
     return new_training(small_setup(processed, **changes), schedule, None, runtime)
 
 
 def distilled(evaluations: int = 4) -> LoadedModel:
-    """The model distilled to so few evaluations."""
+    """Load the model distilled to this number of evaluations, or distil one briefly."""
     path = ROOT / f"models/distilled-{evaluations}.safetensors"
     if not (REAL and path.exists()):
         path = KEPT / f"distilled-{'real' if REAL else 'small'}-{evaluations}.safetensors"
@@ -117,7 +117,7 @@ def distilled(evaluations: int = 4) -> LoadedModel:
 
 
 def classifier(name: str = "b") -> Classifier:
-    """The classifier whose features the scores use."""
+    """Load a classifier, a or b, or train a small one."""
     real = ROOT / f"models/classifier-{name}.safetensors"
     path = real if REAL and real.exists() else KEPT / "classifier.safetensors"
     try:
@@ -130,53 +130,53 @@ def classifier(name: str = "b") -> Classifier:
 
 
 def sampler(**changes: Any) -> SamplerParams:
-    """The sampler of params.yaml's sample.population, but for the changes."""
+    """Return the params of sample.population in params.yaml, with changes."""
     section = read_yaml(PARAMS)["sample"]["population"]
     known = {name: value for name, value in section.items() if name in SamplerParams.model_fields}
     return parse(SamplerParams, known | changes, "sampler")
 
 
 def metrics(path: str) -> Any:
-    """A table or the values of a file, by its path below the repository."""
+    """Read a csv or JSON file of the repository."""
     file = ROOT / path
     return pd.read_csv(file) if file.suffix == ".csv" else json.loads(file.read_text())
 
 
 def numbers(**values: float) -> None:
-    """Give numbers to the text around."""
+    """Make numbers available to the text of the page."""
     for name, value in values.items():
-        glue(name, float(value), display=False)  # of NumPy's numbers it would not take the digits
+        glue(name, float(value), display=False)  # it cannot format NumPy's numbers
 
 
 def table(pictures: Tensor, titles: Sequence[str] = (), title: str = "") -> Image:
-    """Images (rows, columns, C, H, W) in [-1, 1], in columns with titles."""
+    """Show images (rows, columns, C, H, W) in [-1, 1], in columns with titles."""
     return show(image_table(to_uint8(pictures), titles, title))
 
 
 def grid(pictures: Tensor, columns: int, scale: int = 2) -> Image:
-    """Images (N, C, H, W), uint8 or in [-1, 1], row by row."""
+    """Show images (N, C, H, W), uint8 or in [-1, 1], row by row."""
     levels = pictures if pictures.dtype == torch.uint8 else to_uint8(pictures)
     return Image(image_png(tile(levels, columns), scale))
 
 
 @style.context("default", after_reset=True)
 def axes(*labels: tuple[str, str], height: float = 2.8) -> tuple[Figure, list[Axes]]:
-    """A figure with axes side by side, each with what stands below it and beside it."""
+    """Make a figure with axes side by side, given the labels (x, y) of each."""
     figure = Figure(figsize=(7.2, height), layout="constrained")
     made = figure.subplots(1, len(labels), squeeze=False)[0].tolist()
-    for axis, (below, beside) in zip(made, labels, strict=True):
-        axis.set(xlabel=below, ylabel=beside)
+    for axis, (x_label, y_label) in zip(made, labels, strict=True):
+        axis.set(xlabel=x_label, ylabel=y_label)
         axis.grid(alpha=0.3)
     return figure, made
 
 
 def show(figure: Figure) -> Image:
-    """The figure as a picture of the page."""
+    """Show a figure on the page."""
     return Image(to_png(figure))
 
 
 def _digits_of_fonts(count: int, seed: int) -> Split:
-    """Digits of a few fonts, each turned, moved and bent at random."""
+    """Draw digits with a few fonts, each rotated, shifted and bent at random."""
     faces = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
     fonts = [ImageFont.truetype(str(FONTS / f"{face}.ttf"), 22) for face in faces]
     drawn = []
@@ -193,5 +193,5 @@ def _digits_of_fonts(count: int, seed: int) -> Split:
 
 
 def rmse(one: Tensor, other: Tensor) -> float:
-    """Root mean square of the differences."""
+    """Return the root mean square of the differences."""
     return math.sqrt(float((one - other).square().mean()))

@@ -53,13 +53,13 @@ STEP, TIMESTEP = ("step", "training step"), ("t", "timestep t (0 is the clean im
 ERROR = "mean squared error of the noise"
 SCHEDULE = "forward_diffusion/schedule.csv"
 FORWARD = [
-    Chart("Signal that is left", {"signal": (SCHEDULE, "alphas_cumprod")}, *TIMESTEP, "share of the variance"),
+    Chart("Remaining signal", {"signal": (SCHEDULE, "alphas_cumprod")}, *TIMESTEP, "share of the variance"),
     Chart("Noise of each step", {"beta": (SCHEDULE, "betas")}, *TIMESTEP, "variance"),
-    Chart("Signal to noise", {"ratio": (SCHEDULE, "log10_snr")}, *TIMESTEP, "log10 of the ratio"),
+    Chart("Signal-to-noise ratio", {"ratio": (SCHEDULE, "log10_snr")}, *TIMESTEP, "log10 of the ratio"),
 ]
 TRAINING = [
     Chart(
-        "Loss while training",
+        "Loss",
         {"training": ("train/loss.csv", "train_loss"), "validation": ("train/validation.csv", "validation_loss")},
         *STEP,
         ERROR,

@@ -7,35 +7,36 @@ from scripts.reporting.runs import Run
 from scripts.results import ROWS, cell, numbers
 
 MEANINGS = {
-    "kept by the filter": "The share of samples to which a classifier gives the class asked for, or else some"
-    " class, with filter.least_probability or more. The others are thrown away: all but the bits is of those kept.",
-    "Frechet distance, classifier b": "How far the samples as a whole are from the training images, by the features of"
-    " a classifier that no choice of the recipe has seen. Lower is better; real test images show what is within reach.",
-    "... over the baseline": "The same as a multiple of the baseline: how far real training images are apart.",
-    "Frechet distance, classifier a": "The same by the classifier that recipes are chosen by.",
-    "Frechet distance, pixels": "The same on the principal components of pixels, which no network has learned.",
-    "KID, classifier b": "The unbiased relative of the Frechet distance: about 0 where samples look like real images.",
-    "told from real images by a network": "The share that a small network, trained to tell samples from real images,"
-    " gets right on images that it has not seen: 0.5 is chance, 1 means that every sample shows a trace.",
-    "... without tone": "The same where levels below 10 are black and above 245 white, so that only shapes remain.",
+    "kept by the filter": "The share of samples to which classifier a gives the class asked for with a probability of"
+    " at least filter.least_probability; without classes, any class. All other scores but the bits use these alone.",
+    "Frechet distance, classifier b": "The distance of the samples from the training images, in the features of a"
+    " classifier that is only for reporting. Lower is better. Test images show how low real images get.",
+    "... over the baseline": "The same, divided by the baseline: the distance between two sets of training images.",
+    "Frechet distance, classifier a": "The same by classifier a, which selects the settings.",
+    "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
+    "KID, classifier b": "The kernel distance, unbiased: about 0 if samples look like real images.",
+    "told from real images by a network": "Two-sample test: the accuracy of a small network that learns to tell samples"
+    " from real images, on unseen images. 0.5 is chance; 1 means that every sample shows a trace.",
+    "... without tone": "The same with levels below 10 set to black and above 245 to white, so that only shapes count.",
     "pixels at level 0, at 1 to 9": "The shares of black and of nearly black pixels.",
-    "precision, recall": "The share of samples that lie among real images (are good), and of real images that lie among"
-    " samples (are covered).",
-    "density, coverage": "The same, less moved by single odd images.",
-    "recognised": "The share that the classifier is sure of: blurs between two classes lower it.",
-    "recognised as the class asked for": "The share that it takes for the class the model was asked to sample.",
-    "class imbalance, chi-square": "How far the shares of the classes are from those of training; 0 is equal.",
-    "nearest in pixels, in features": "The median distance to the nearest training image: much below that of the test"
+    "precision, recall": "The share of samples that lie among real images (quality), and of real images that lie among"
+    " samples (variety).",
+    "density, coverage": "The same, less sensitive to single outliers.",
+    "recognised": "The share that the classifier recognises with high confidence. Blurs between two classes lower it.",
+    "recognised as the class asked for": "The share that shows the class asked for, according to the classifier.",
+    "class imbalance, chi-square": "How far the class shares are from the training images; 0 is equal.",
+    "nearest in pixels, in features": "The median distance to the nearest training image. Far below the value of test"
     " images, the model copies.",
-    "copying z in pixels, in features": "The same as a test: far below 0 is a sign of copying; above 0 is none.",
-    "near copies in pixels, in features": "The share nearer to a training image than all but 1 % of test images, so"
+    "copying z in pixels, in features": "The same as a test: far below 0 is a sign of copying, above 0 is not.",
+    "near copies in pixels, in features": "The share that is nearer to a training image than 99 % of test images;"
     " 0.01 is expected.",
-    "... by the ratio to the next": "The same by how much nearer the first is than the ten that follow.",
-    "near-duplicates in pixels, in features": "Test images that are nearly training images. Those shares omit them.",
-    "bits per dimension of test, of training images": "How many bits the model needs for each value of a pixel, at"
-    " most. Lower is better; far fewer for training images than for test images would be learning by heart.",
-    "classification accuracy score": "The accuracy on real images of a new classifier that has seen samples alone; on"
-    " the right, of one that has seen as many real images.",
+    "... by the ratio to the next": "The same by the ratio of the nearest distance to the ten that follow.",
+    "near-duplicates in pixels, in features": "The share of test images that almost equal a training image. The rows"
+    " above leave them out.",
+    "bits per dimension of test, of training images": "An upper bound on the bits per pixel value. Lower is better. Far"
+    " fewer bits for training images than for test images mean that the model memorised them.",
+    "classification accuracy score": "The accuracy on real test images of a classifier trained on samples alone; in the"
+    " last column, of one trained on as many real images.",
 }
 
 

@@ -51,13 +51,13 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
 def test_a_run_of_nothing_but_params_says_what_is_missing() -> None:
     html = page.report([Run("bare", {"params.yaml": b""}, stale={"train": "train.lr"})], None)
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
-    missing = dict(re.findall(r"whose stage <code>(\w+)</code>\s+(is not up to date|left no such file)", html))
-    assert {name for name, why in missing.items() if why == "left no such file"} == {
+    missing = dict(re.findall(r"because its stage <code>(\w+)</code>\s+(is not up to date|wrote no such file)", html))
+    assert {name for name, why in missing.items() if why == "wrote no such file"} == {
         "preprocess", "forward_diffusion", "evaluate", "likelihood",
     }  # fmt: skip
     assert missing["train"] == "is not up to date"
     assert not specs(html)
-    assert "It was not scored." in page.card(Run("bare", {}))
+    assert "The model was not scored." in page.card(Run("bare", {}))
 
 
 def test_names_of_sets_and_classes_are_plain_text() -> None:
@@ -130,7 +130,7 @@ def test_card_has_the_front_matter_of_the_hub() -> None:
     assert "- models/ddpm.safetensors: e1" in card
     own = page.card(whole_run())
     assert "license" not in own
-    assert "which this card does not know" in own
+    assert "This card does not know the rights" in own
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/run.json")), ids=lambda path: path.parent.name)

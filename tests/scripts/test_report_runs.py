@@ -177,7 +177,7 @@ def test_main_stands_beside_what_differs(clone: Clone, capsys: pytest.CaptureFix
     report.main("", "")
     assert capsys.readouterr().out.startswith("build/report.html: workspace, 0.0 MB")
     report.main("first", "")
-    assert capsys.readouterr().out.startswith("build/report.html: first beside main, ")
+    assert capsys.readouterr().out.startswith("build/report.html: first compared with main, ")
     html = Path("build/report.html").read_text()
     assert "train/summary: images_seen" in html
     clone.git("branch", "--move", "main", "trunk")
