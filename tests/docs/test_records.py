@@ -1,0 +1,49 @@
+"""The records in studies/: how each begins, tables that fit a page, and numbers that are those of the kept runs."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = ROOT / "studies"
+RECORDS = sorted(STUDIES.glob("*/README.md"))
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.parent.name)
+def test_a_record_begins_with_question_answer_date_and_command(record: Path) -> None:
+    begins = re.findall(r"^\*\*(Question|Answer|Date and machines?|Commands?)\.\*\*", record.read_text(), re.MULTILINE)
+    assert [each.removesuffix("s") for each in begins] == ["Question", "Answer", "Date and machine", "Command"]
+    assert f"]({record.parent.name}/README.md)" in (STUDIES / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", [*RECORDS, ROOT / "benchmarks/README.md"], ids=lambda page: page.parent.name)
+def test_a_page_is_narrow(page: Path) -> None:
+    fenced = False
+    for line in page.read_text().splitlines():
+        fenced ^= line.startswith("```")
+        if line.startswith("|"):
+            assert line.count("|") <= 7, line
+        elif not fenced:
+            assert len(line) <= 100 or "](" in line, line
+
+
+def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
+    rows = pd.read_csv(STUDIES / "speedrun/quality.csv", index_col=["project", "cpu_minutes"])
+
+    def frechet(run: str) -> dict[str, Any]:
+        scores: dict[str, Any] = json.loads((ROOT / f"results/{run}/metrics/evaluate/scores.json").read_text())["b"]
+        return scores
+
+    seeds = [frechet(f"speedrun-{seed}")["samples"]["frechet"] for seed in range(5)]
+    expected = {("this project", 5): (mean(seeds), stdev(seeds))}
+    samples = frechet("article")["samples"]
+    name = "this project's reference configuration"
+    expected[name, 96] = samples["frechet"], samples["frechet_deviation"]
+    for of, (distance, spread) in expected.items():
+        found = [rows["frechet_b"][of], rows["spread"][of]]
+        assert found == pytest.approx([distance, spread], abs=6e-5)
