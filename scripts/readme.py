@@ -2,8 +2,8 @@
 
     python -m scripts.readme
 
-The table comes from metrics/, the plot from studies/speedrun/peers.csv. The other pictures show samples, which a fresh
-clone lacks; `make repro` makes them.
+The table comes from metrics/, the plot from studies/speedrun/quality.csv. The other pictures show samples, which a
+fresh clone lacks; `make repro` makes them.
 """
 
 import re
@@ -25,7 +25,7 @@ from scripts.reporting.runs import Run, open_run
 from scripts.results import numbers, spread_of
 
 README, PICTURES = Path("README.md"), Path("docs/pictures")
-SAMPLES, PEERS = Path("data/samples"), Path("studies/speedrun/peers.csv")
+SAMPLES, MEASURED = Path("data/samples"), Path("studies/speedrun/quality.csv")
 BEGIN, END = "<!-- scores -->\n", "<!-- end of scores -->"
 
 # The text of each row, the format of its values, and the paths of these: for samples, and for real images.
@@ -59,7 +59,7 @@ def main() -> None:
     if found.left_out:
         raise UserError(f"{found.left_out}; README.md is unchanged")
     write_whole(README, filled(README.read_text(), table(found)).encode())
-    write_whole(PICTURES / "quality.png", quality(pd.read_csv(PEERS)))
+    write_whole(PICTURES / "quality.png", quality(pd.read_csv(MEASURED)))
     population, _, _ = load_samples(SAMPLES / "filtered.safetensors")
     write_whole(PICTURES / "samples.png", samples(population["images"], population["labels"]))
     gallery, _, facts = load_samples(SAMPLES / "gallery.safetensors")
@@ -82,7 +82,7 @@ def table(found: Run) -> str:
     lines += [
         "",
         f"{count:,} samples of one model, trained on {made['threads']} threads of an {made['cpu'].split(',')[0]}.",
-        "± is one standard deviation over random subsets.",
+        "± estimates how much another set of images would differ.",
         "",
     ]
     return "\n".join(lines)
@@ -128,21 +128,26 @@ def _named(images: Tensor, names: list[str]) -> Tensor:
 
 
 def quality(rows: pd.DataFrame) -> bytes:
-    """Plot Frechet distances against the CPU time of training: filled marks for 10,000 samples, hollow for 1,000."""
+    """Plot Frechet distances against the CPU time of training: filled marks for 10,000 samples, hollow for 1,000.
+
+    Rows of another machine are left out.
+    """
+    rows = rows[~rows["note"].str.startswith("another")]
+    trained = rows["cpu_minutes"].notna()
     with style.context("default", after_reset=True):
         figure = Figure(figsize=(6.4, 3.6))
         axis = figure.subplots()
-        for count, group in rows.groupby("samples"):
-            real = group["real_frechet_b"].iloc[0]
-            axis.axhline(real, color="grey", linewidth=1, linestyle="dashed")
+        for count, distance in zip(rows[~trained]["images"], rows[~trained]["frechet_b"], strict=True):
+            axis.axhline(distance, color="grey", linewidth=1, linestyle="dashed")
             text = f"{count:,} real test images"
-            axis.text(X_LIMITS[1], real, text, color="grey", fontsize=8, ha="right", va="bottom")
-        for index, (name, group) in enumerate(rows.groupby("contestant", sort=False)):
-            hollow = group["samples"].iloc[0] < rows["samples"].max()
+            axis.text(X_LIMITS[1], distance, text, color="grey", fontsize=8, ha="right", va="bottom")
+        for index, (name, group) in enumerate(rows[trained].groupby("project", sort=False)):
+            filling = "none" if group["images"].max() < rows["images"].max() else "full"
             minutes, distances = group["cpu_minutes"], group["frechet_b"]
-            axis.plot(minutes, distances, "o-", color=f"C{index}", fillstyle="none" if hollow else "full")
-            end = (minutes.iloc[-1], distances.iloc[-1])
-            axis.annotate(str(name), end, (7, 3), textcoords="offset points", color=f"C{index}")
+            axis.plot(minutes, distances, "o-", color=f"C{index}", fillstyle=filling)
+            end = (minutes.max(), distances[minutes.idxmax()])
+            text = str(name).removeprefix("this project's ")
+            axis.annotate(text, end, (7, 3), textcoords="offset points", color=f"C{index}")
         axis.set(xscale="log", yscale="log", xlim=X_LIMITS)
         axis.set(xlabel="CPU minutes of training", ylabel="Frechet distance, classifier b")
         for its, ticks in ((axis.xaxis, (5, 10, 20, 50, 100)), (axis.yaxis, (0.03, 0.1, 0.3, 1, 3, 10, 30))):

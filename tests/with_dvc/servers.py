@@ -70,7 +70,7 @@ class Server:
         return sorted(path for path in self.root.rglob("files/md5/*/*") if path.is_file())
 
     def connect(self, clone: Clone, settings: dict[str, str] | None = None) -> None:
-        """Make it the clone's default remote, as docs/sharing.md says."""
+        """Make it the clone's default remote, as docs/how-to/share.md says."""
         clone.dvc("remote", "add", "--default", "--force", "storage", self.url)
         clone.dvc("remote", "modify", "storage", "verify", "true")
         for name, value in (self.settings if settings is None else settings).items():
