@@ -47,7 +47,7 @@ site: .venv/.with-docs ## write the site, build/site/index.html, and run the cha
 ##@ Other configurations, each in a copy of the workspace
 
 article: env ## run the reference configuration, and keep its results in results/article: 2 hours of one core
-	python -m scripts.record article 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
+	python -m scripts.record article schedule.beta_start=0.0001 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
 		model.block=double_conv model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \

@@ -53,7 +53,7 @@ NOISES = {
 }
 OWN = "own"  # of a distilled model
 INTERVAL = (-4.0, 2.0)
-SPACINGS = ("trailing", "quadratic", "log_snr")
+SPACINGS = ("trailing", "cubic", "log_snr")
 KEY = ["files_sha256", "sampler", "noise", "spacing", "clip", "evaluations", "guidance", "count"]
 
 

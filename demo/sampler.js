@@ -12,13 +12,13 @@ export function alphasCumprod({ timesteps, beta_start, beta_end }) {
   return table;
 }
 
-// `steps` of the timesteps, descending from T-1 to 0: of grey images the squares of equal steps ("quadratic"), of coloured
+// `steps` of the timesteps, descending from T-1 to 0: of grey images the cubes of equal steps ("cubic"), of coloured
 // ones equal steps of the log signal-to-noise ratio; each at the nearest timestep that is still free.
 export function spacedTimesteps(table, steps, channels) {
   const last = table.length - 1;
   const ratios = Array.from(table, logSNR);
   const wanted = (share) => {
-    if (channels === 1) return roundHalfEven((Math.sqrt(last) * (1 - share)) ** 2);
+    if (channels === 1) return roundHalfEven((Math.cbrt(last) * (1 - share)) ** 3);
     const ratio = ratios[last] + (ratios[0] - ratios[last]) * share;
     return ratios.reduce((nearest, each, t) => (Math.abs(each - ratio) < Math.abs(ratios[nearest] - ratio) ? t : nearest), 0);
   };
@@ -39,9 +39,7 @@ export function logSNR(alphaBar) {
 // With abar the cumulative product of the alphas at t, and abar' the one at the next timestep,
 //     x_prev = sqrt(abar') x_0 + sqrt(1 - abar' - s^2) eps + s z        (Song et al. 2021, eq. 12),
 // where s^2 is eta^2 times the posterior variance: eta 0 is deterministic, eta 1 the process of Ho et al. 2020. The
-// second order draws a line through the last two guesses, to the middle of the step (DPM-Solver++, Lu et al. 2022); not
-// from log SNR FAINT on, where guesses differ mostly by their errors.
-const FAINT = 3;
+// second order draws a line through the last two guesses, to the middle of the step (DPM-Solver++, Lu et al. 2022).
 export async function* sampleLoop(predictNoise, table, timesteps, noise, { eta = 0, secondOrder = false } = {}) {
   let x = noise();
   let before = null; // alpha_bar and the guess of the step before
@@ -52,7 +50,7 @@ export async function* sampleLoop(predictNoise, table, timesteps, noise, { eta =
     const abarPrev = last ? 1 : table[timesteps[i + 1]];
     const predNoise = await predictNoise(x, t);
     const guess = predNoise.map((eps, j) => clip((x[j] - Math.sqrt(1 - abar) * eps) / Math.sqrt(abar)));
-    const reach = secondOrder && before && !last && logSNR(abar) < FAINT
+    const reach = secondOrder && before && !last
       ? (logSNR(abarPrev) - logSNR(abar)) / 2 / (logSNR(abar) - logSNR(before.abar)) : 0;
     const target = reach ? guess.map((x0, j) => x0 + reach * (x0 - before.guess[j])) : guess;
     const variance = (eta ** 2 * (1 - abar / abarPrev) * (1 - abarPrev)) / (1 - abar);

@@ -159,7 +159,7 @@ def test_samples_are_those_of_python(browser: Any, address: str) -> None:
     for timesteps, last in ((1000, 0.02), (101, 0.2)):
         params = ScheduleParams(timesteps=timesteps, beta_start=0.0001, beta_end=last)
         schedule = NoiseSchedule(params)
-        for channels, spacing in ((1, "quadratic"), (3, "log_snr")):
+        for channels, spacing in ((1, "cubic"), (3, "log_snr")):
             found = page.evaluate(WALKS, [params.model_dump(), channels, counts])
             assert found == [spaced_timesteps(schedule, steps, spacing) for steps in counts]
     page.close()

@@ -54,7 +54,7 @@ def tiny_model(
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `generate` mean, but for the changes."""
-    defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "quadratic", "variance": "posterior", "eta": 1.0}
+    defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "cubic", "variance": "posterior", "eta": 1.0}
     defaults |= {"guidance": 1.0, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
     return SamplerParams.model_validate({**defaults, "clip": True, "classes": "all", **changes})
 

@@ -150,7 +150,7 @@ def test_classes_that_are_asked_for_are_sampled_and_named(
     options = ["--count", "20", "--first", "3", "--seed", "2", *options]
     arrays, loaded = sampled(kind, *options), load_model(models[kind])
     names = loaded.card.data.classes
-    params = sampler(classes=[names[label] for label in labels], spacing="quadratic" if kind == "none" else "log_snr")
+    params = sampler(classes=[names[label] for label in labels], spacing="cubic" if kind == "none" else "log_snr")
     assert set(arrays["labels"].tolist()) == labels
     assert arrays["labels"].tolist() == sample_labels(loaded.card, params, 2, range(3, 23)).tolist()
     assert arrays["classes"].tolist() == [*names]

@@ -96,7 +96,7 @@ def test_classes_are_named(names: object, labels: list[int], tmp_path: Path) -> 
     assert sample_labels(loaded.card, sampler(classes=names), 0, range(50)).unique().tolist() == labels
 
 
-@pytest.mark.parametrize(("data", "spacing"), [(DIGITS, "quadratic"), (FRUITS, "log_snr")], ids=["grey", "colour"])
+@pytest.mark.parametrize(("data", "spacing"), [(DIGITS, "cubic"), (FRUITS, "log_snr")], ids=["grey", "colour"])
 def test_a_spacing_that_is_not_set_follows_from_the_colours(data: DataCard, spacing: str, tmp_path: Path) -> None:
     loaded = tiny_model(tmp_path, data)
     steps = sample_batch(loaded, sampler(steps=4, spacing=None), 0, [0], CPU)

@@ -20,7 +20,7 @@ DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"
 HELP = {
     "sampler": "reverse process; a distilled model has its own",
     "steps": "network evaluations for each image; a distilled model has its own",
-    "spacing": "spacing of the timesteps; by default quadratic, for colour log_snr",
+    "spacing": "spacing of the timesteps; by default cubic, for colour log_snr",
     "guidance": "guidance scale; 1 is the model alone, and the default of a model without autoguidance",
     "guide": "the model from early in its training, or the model without the class",
     "guidance_interval": "range of log SNR with guidance, such as --guidance-interval=-4,2",

@@ -26,7 +26,6 @@ from ddpm.pipeline.params import Section
 from ddpm.sampling.guidance import Denoise
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
-FAINT = 3.0  # log SNR from which noise is so faint that estimates differ mostly by their errors
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
 
 
@@ -35,7 +34,7 @@ class SamplerParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"]
     steps: Annotated[int, Field(ge=1, le=100_000)] | None
-    spacing: Literal["trailing", "quadratic", "log_snr"] | None
+    spacing: Literal["trailing", "cubic", "log_snr"] | None
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
@@ -53,7 +52,7 @@ class SamplerParams(Section):
 
     def for_images(self, channels: int) -> "SamplerParams":
         """Return these params with an unset spacing chosen for grey or colour images."""
-        spacing = self.spacing or ("quadratic" if channels == 1 else "log_snr")
+        spacing = self.spacing or ("cubic" if channels == 1 else "log_snr")
         return self.model_copy(update={"spacing": spacing})
 
 
@@ -70,8 +69,8 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
 
     trailing, or None: equal steps down from T-1.
     log_snr: equal steps of the log SNR, from T-1 to 0.
-    quadratic: shrinking steps from T-1 to 0, the squares of equal steps (Song et al. 2021, appendix D.2).
-    log_snr and quadratic take the nearest timestep that is free.
+    cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
+    log_snr and cubic take the nearest timestep that is free.
 
     Raises:
         ValueError: steps > timesteps.
@@ -83,9 +82,9 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
     match spacing:
         case "trailing" | None:
             return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
-        case "quadratic":
-            roots = torch.linspace((timesteps - 1) ** 0.5, 0, steps, dtype=torch.float64)
-            return _each_once(roots.square().round().int().tolist(), timesteps)
+        case "cubic":
+            roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
+            return _each_once((roots**3).round().int().tolist(), timesteps)
         case _:
             log_snr = schedule.alphas_cumprod.logit()
             grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
@@ -172,8 +171,7 @@ class DDIM:
 class DPMpp2M(DDIM):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): DDIM with an x_0 extrapolated from the last two estimates.
 
-    The extrapolation is linear in log SNR, to the middle of the step. The first step, and those from log SNR FAINT on,
-    are plain DDIM.
+    The extrapolation is linear in log SNR, to the middle of the step. The first and the last step are plain DDIM.
     """
 
     def __init__(self, params: SamplerParams) -> None:
@@ -183,7 +181,7 @@ class DPMpp2M(DDIM):
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
         """Extrapolate x_0, then take the step of DDIM."""
         now, target = log_snr_of(abar), pred_x_start
-        if self.before and now < FAINT and abar_prev < 1:
+        if self.before and abar_prev < 1:
             reach = (log_snr_of(abar_prev) - now) / 2 / (now - self.before[0])
             target = pred_x_start + reach * (pred_x_start - self.before[1])
         self.before = now, pred_x_start
