@@ -141,11 +141,12 @@ def quality(rows: pd.DataFrame) -> bytes:
             axis.axhline(distance, color="grey", linewidth=1, linestyle="dashed")
             text = f"{count:,} real test images"
             axis.text(X_LIMITS[1], distance, text, color="grey", fontsize=8, ha="right", va="bottom")
-        for index, (name, group) in enumerate(rows[trained].groupby("project", sort=False)):
+        by_minutes = rows[trained].sort_values("cpu_minutes")
+        for index, (name, group) in enumerate(by_minutes.groupby("project", sort=False)):
             filling = "none" if group["images"].max() < rows["images"].max() else "full"
             minutes, distances = group["cpu_minutes"], group["frechet_b"]
             axis.plot(minutes, distances, "o-", color=f"C{index}", fillstyle=filling)
-            end = (minutes.max(), distances[minutes.idxmax()])
+            end = (minutes.iloc[-1], distances.iloc[-1])
             text = str(name).removeprefix("this project's ")
             axis.annotate(text, end, (7, 3), textcoords="offset points", color=f"C{index}")
         axis.set(xscale="log", yscale="log", xlim=X_LIMITS)
