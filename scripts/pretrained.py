@@ -53,7 +53,7 @@ def main(check: bool = False) -> None:
     """Make the two files from an up-to-date run, or check the scores of the float16 weights.
 
     Raises:
-        UserError: the model or its scores are not up to date, or not those of the commit.
+        UserError: the model or its scores are not up to date, or files are not committed.
     """
     found = up_to_date(open_run(""))
     if check:
@@ -93,7 +93,7 @@ def up_to_date(found: Run) -> Run:
 
 
 def compare(found: Run) -> None:
-    """Print the recorded scores, those of the float16 weights, and the recorded deviation where there is one."""
+    """Print each recorded score, the score of the float16 weights, and the recorded deviation, if any."""
     before = found.flat(SCORES)
     after = flatten(scores_of_packed())
     print(f"{'score':44} {'float32':>10} {'float16':>10} {'deviation':>10}")
