@@ -144,8 +144,8 @@ def quality(rows: pd.DataFrame) -> bytes:
         by_minutes = rows[trained].sort_values("cpu_minutes")
         for index, (name, group) in enumerate(by_minutes.groupby("project", sort=False)):
             filling = "none" if group["images"].max() < rows["images"].max() else "full"
-            minutes, distances = group["cpu_minutes"], group["frechet_b"]
-            axis.plot(minutes, distances, "o-", color=f"C{index}", fillstyle=filling)
+            group = group.sort_values("cpu_minutes")
+            axis.plot(group["cpu_minutes"], group["frechet_b"], "o-", color=f"C{index}", fillstyle=filling)
             end = (minutes.iloc[-1], distances.iloc[-1])
             text = str(name).removeprefix("this project's ")
             axis.annotate(text, end, (7, 3), textcoords="offset points", color=f"C{index}")
