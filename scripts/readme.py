@@ -146,7 +146,7 @@ def quality(rows: pd.DataFrame) -> bytes:
             filling = "none" if group["images"].max() < rows["images"].max() else "full"
             group = group.sort_values("cpu_minutes")
             axis.plot(group["cpu_minutes"], group["frechet_b"], "o-", color=f"C{index}", fillstyle=filling)
-            end = (minutes.iloc[-1], distances.iloc[-1])
+            end = (group["cpu_minutes"].iloc[-1], group["frechet_b"].iloc[-1])
             text = str(name).removeprefix("this project's ")
             axis.annotate(text, end, (7, 3), textcoords="offset points", color=f"C{index}")
         axis.set(xscale="log", yscale="log", xlim=X_LIMITS)
