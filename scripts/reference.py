@@ -12,7 +12,7 @@ from ddpm.pipeline.console import run
 from scripts.documenting.commands import command_tables, script_table, target_table
 from scripts.documenting.distances import distance_plot
 from scripts.documenting.parameters import parameter_tables
-from scripts.documenting.pipeline import drawing, stage_table
+from scripts.documenting.pipeline import drawing, file_table, stage_table
 from scripts.results import configuration_table, page_table
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "Makefile": target_table,
     "scripts": script_table,
     "dvc.yaml": stage_table,
+    "files": file_table,
     "metrics": page_table,
     "results": configuration_table,
 }

@@ -64,8 +64,8 @@ PAGE_ROWS = [
     ("density", "density-and-coverage", "1", 3, "scores.{row}.density"),
     ("coverage", "density-and-coverage", "higher", 3, "scores.{row}.coverage"),
     ("shows the class asked for", "shows-the-class-asked-for", "higher", 4, "scores.{row}.label_accuracy"),
-    ("near copies, pixels", "near-copies", "at most 0.01", 4, "scores.{row}.near_copies_pixels"),
-    ("near copies, features", "near-copies", "at most 0.01", 4, "scores.{row}.near_copies_features"),
+    ("near copies, pixels", "near-copies", "to 0.01", 4, "scores.{row}.near_copies_pixels"),
+    ("near copies, features", "near-copies", "to 0.01", 4, "scores.{row}.near_copies_features"),
     ("bits per dimension", "bits-per-dimension", "lower", 2, "bits.{test}.bits_per_dim"),
     ("accuracy score", "classification-accuracy-score", "higher", 4, "accuracy.{learned}.accuracy"),
     ("kept by the filter", "kept-by-the-filter", "higher", 3, "filter.{share}"),
@@ -149,7 +149,7 @@ def page_table() -> str:
         values = [cell(real, "test", digits, [path]) or cell(real, "baseline", digits, [path])]
         values += [cell(each, "samples", digits, [path]) for each in found.values()]
         lines.append(f"| [{text}](reference/scores.md#{entry}) | {better} | {' | '.join(values)} |")
-    return "\n".join(lines).replace("+-", "±")
+    return "\n".join(lines).replace(" +- ", "\u00a0±\u00a0")
 
 
 def configuration_table() -> str:

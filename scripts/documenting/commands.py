@@ -34,7 +34,7 @@ def command_tables() -> str:
         shared = shared if len(shared) == len(SHARED) else []
         own = [_row(each) for each in options if each not in shared]
         more = "\n\nIt takes [the sampler's options](#sampler-options) too." if shared else ""
-        parts.append(f"### ddpm {name}\n\n{_marked(parser.description or '')}\n\n{table([HEAD, *own])}{more}")
+        parts.append(f"### ddpm {name}\n\n{_wrapped(_marked(parser.description or ''))}\n\n{table([HEAD, *own])}{more}")
         samplers = shared or samplers
     parts.append(f"### Sampler options\n\n{table([HEAD, *map(_row, samplers)])}")
     return "\n\n".join(parts)
@@ -46,7 +46,7 @@ def _row(option: argparse.Action) -> list[str]:
     kind, default = str(option.metavar or ""), "required" if said.endswith(" (required)") else ""
     if found := re.search(r" \(default: (.*)\)$", said):
         default = {"": "", "null": "", "True": "on", "False": "off"}.get(found[1], f"`{found[1]}`")
-    said = re.sub(r" \((required|default: .*)\)$", "", said)
+    said = _marked(re.sub(r" \((required|default: .*)\)$", "", said))
     if kind.startswith("{"):
         kind = ", ".join(f"`{each}`" for each in kind[1:-1].split(","))
     elif "classes" in option.dest:
@@ -57,8 +57,14 @@ def _row(option: argparse.Action) -> list[str]:
 def _marked(text: str) -> str:
     """Mark the options and placeholders of a docstring as code, outside of what is code already."""
     parts = text.split("`")
-    parts[::2] = [re.sub(r"(--[a-z][a-z-]*|\S*<\w+>)", r"`\1`", part) for part in parts[::2]]
-    return "\n\n".join(fill(paragraph, 100) for paragraph in "`".join(parts).split("\n\n"))
+    parts[::2] = [re.sub(r"(--[a-z][a-z-]*(?:=\S+)?|\S*<\w+>)", r"`\1`", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    """Wrap paragraphs at 100 columns, but not within code."""
+    closed = re.sub(r"`[^`]+`", lambda match: re.sub(r"\s+", "\0", match[0]), text)
+    return "\n\n".join(fill(each, 100, break_on_hyphens=False) for each in closed.split("\n\n")).replace("\0", " ")
 
 
 def targets(makefile: str) -> dict[str, dict[str, str]]:

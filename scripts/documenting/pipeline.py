@@ -50,25 +50,29 @@ def inputs(stage: dict[str, Any]) -> list[str]:
 
 
 def stage_table() -> str:
-    """Return the table of the stages: what each does, reads and writes."""
-    rows = [["stage", "what it does", "reads", "writes"]]
+    """Return the table of the stages and what each does."""
+    rows = [["stage", "what it does"]]
     for name, stage in stages().items():
         items = stage.get("matrix", {})
         shown = "".join(f"@{', @'.join(each)}" if isinstance(each, list) else "@..." for each in items.values())
-        rows.append(
-            [f"`{name}`{f' ({shown})' if shown else ''}", stage["desc"], *map(_paths, (inputs(stage), outputs(stage)))]
-        )
+        rows.append([f"`{name}`{f' ({shown})' if shown else ''}", stage["desc"]])
     return table(rows)
 
 
+def file_table() -> str:
+    """Return the table of what each stage reads and writes."""
+    rows = [[f"`{name}`", _paths(inputs(stage)), _paths(outputs(stage))] for name, stage in stages().items()]
+    return table([["stage", "reads", "writes"], *rows])
+
+
 def _paths(paths: list[str]) -> str:
-    """Return paths without what is alike: the metrics of a stage are its folder."""
+    """Return paths, each once; the metrics of a stage are its folder."""
     short = ["/".join(path.split("/")[:2]) + "/" if path.startswith("metrics/") else path for path in paths]
     return ", ".join(f"`{_plain(each)}`" for each in dict.fromkeys(short))
 
 
 def _plain(path: str) -> str:
-    """Write a matrix item as dvc.yaml's reader thinks of it: classifier-NAME."""
+    """Write the item of a matrix in capitals, and a parameter by its key."""
     for name in ("set", "name", "steps"):
         path = path.replace(f"${{item.{name}}}", name.upper())
     return path.replace("${", "").replace("}", "").replace(".safetensors", "")
