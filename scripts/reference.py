@@ -1,7 +1,7 @@
 """Write the parts of the documentation that come from code, params.yaml, dvc.yaml and metrics.
 
-It fills the parts of pages between `<!-- from NAME -->` and `<!-- end -->`, and draws two figures. A test compares the
-committed files with what this makes.
+It fills the parts of pages between `<!-- from NAME -->` and `<!-- end -->`, and draws a plot. A test compares the
+committed pages with what this makes.
 """
 
 import re
@@ -12,7 +12,7 @@ from ddpm.pipeline.console import run
 from scripts.documenting.commands import command_tables, script_table, target_table
 from scripts.documenting.distances import distance_plot
 from scripts.documenting.parameters import parameter_tables
-from scripts.documenting.pipeline import drawing, file_table, stage_table
+from scripts.documenting.pipeline import file_table, stage_table
 from scripts.results import configuration_table, page_table
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -27,12 +27,12 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 PAGES = [Path("docs", name) for name in ("reference/parameters.md", "reference/cli.md", "reference/pipeline.md")]
 PAGES.append(Path("docs/results.md"))
-DRAWINGS = {Path("docs/reference/pipeline.svg"): drawing, Path("docs/results.svg"): distance_plot}
+PLOT = Path("docs/results.png")
 
 
 def made() -> dict[Path, str]:
-    """Return the text of each page, with its parts made again, and of each drawing."""
-    return {path: filled(path.read_text()) for path in PAGES} | {path: draw() for path, draw in DRAWINGS.items()}
+    """Return the text of each page, with its parts made again."""
+    return {path: filled(path.read_text()) for path in PAGES}
 
 
 def filled(text: str) -> str:
@@ -45,11 +45,12 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
-    """Write the pages that differ."""
+    """Write the pages that differ, and the plot."""
     for path, text in made().items():
-        if not path.exists() or path.read_text() != text:
+        if path.read_text() != text:
             path.write_text(text)
             print(path)
+    PLOT.write_bytes(distance_plot())
 
 
 if __name__ == "__main__":
