@@ -20,7 +20,7 @@ from scripts.report import REPORT
 from scripts.reporting import page
 from scripts.reporting.runs import open_run
 
-OUT, WIDTH, MOST_HEIGHT = Path("docs/pictures"), 800, 1200  # pixels
+OUT, WIDTH, MOST_HEIGHT = Path("docs/pictures"), 800, 1000  # pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRAWN, SAMPLED = "#training .chart:last-of-type svg", "#status:has-text('steps in')"  # elements of complete pages
 
