@@ -20,7 +20,7 @@ from scripts.report import REPORT
 from scripts.reporting import page
 from scripts.reporting.runs import open_run
 
-OUT, WIDTH = Path("docs/pictures"), 800  # pixels
+OUT, WIDTH, MOST_HEIGHT = Path("docs/pictures"), 800, 1000  # pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRAWN, SAMPLED = "#training .chart:last-of-type svg", "#status:has-text('steps in')"  # elements of complete pages
 
@@ -42,23 +42,27 @@ def main() -> None:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         launched = playwright.chromium.launch(executable_path=browser)
         show(launched, "report", REPORT.resolve().as_uri(), DRAWN, "#samples")
-        show(launched, "demo", f"http://127.0.0.1:{listening.server_port}/", SAMPLED, "body")
+        show(launched, "demo", f"http://127.0.0.1:{listening.server_port}/", SAMPLED, "body", {"#step": "9"})
         launched.close()
         listening.shutdown()
 
 
-def show(browser: Any, name: str, address: str, ready: str, part: str) -> None:
+def show(browser: Any, name: str, address: str, ready: str, part: str, fields: dict[str, str] | None = None) -> None:
     """Save a part of a page as OUT/name.png.
 
     Args:
         ready: selects an element that exists when the page is complete.
-        part: selects the part.
+        part: selects the part, which is cut off at MOST_HEIGHT.
+        fields: values to fill in, by selector.
     """
     tab = browser.new_page(viewport={"width": WIDTH, "height": WIDTH}, color_scheme="light")
     tab.goto(address)
     tab.wait_for_selector(ready)
-    path = OUT / f"{name}.png"
-    tab.locator(part).screenshot(path=path)
+    for field, value in (fields or {}).items():
+        tab.locator(field).fill(value)
+    path, box = OUT / f"{name}.png", tab.locator(part).bounding_box()
+    height = min(box["height"], MOST_HEIGHT)
+    tab.screenshot(path=path, full_page=True, clip={"x": 0, "y": box["y"], "width": WIDTH, "height": height})
     tab.close()
     print(f"{path}: {path.stat().st_size:,} bytes")
 
