@@ -99,9 +99,10 @@ def test_generated_parts_are_those_of_the_code(path: Path) -> None:
 
 def test_the_drawing_of_the_pipeline_has_every_stage() -> None:
     drawn = (ROOT / "docs/reference/pipeline.svg").read_text()
-    boxes = [re.sub("<[^>]+>", " ", box).split() for box in drawn.split("<rect")[1:]]
-    for stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]:
-        assert any("".join(words).startswith(stage) for words in boxes), stage
+    boxes = ["".join(re.findall(">([^<]+)</text>", box)) for box in drawn.split("<rect")[1:]]
+    stages = sorted(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
+    assert len(boxes) == len(stages)
+    assert all(box.startswith(stage) for box, stage in zip(sorted(boxes), stages, strict=True))
 
 
 def keys() -> set[str]:
