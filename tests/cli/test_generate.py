@@ -250,7 +250,7 @@ def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:
 def test_help_names_every_option_and_a_mistake_ends_with_one_line(models: dict[str, Path], tmp_path: Path) -> None:
     output, _ = started("generate", "--help").communicate(timeout=100)
     assert {*re.findall(r"^  --([a-z-]+)", output, flags=re.MULTILINE)} == {
-        *("model", "out", "count", "format", "seed", "first"),
+        *("model", "pretrained", "out", "count", "format", "seed", "first"),
         *(name.replace("_", "-") for name in DEFAULTS),
     }
     assert f"{{{','.join(SAMPLERS)}}}" in output

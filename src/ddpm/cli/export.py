@@ -123,7 +123,7 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
         import onnx
         import onnxscript
     except ImportError:
-        raise UserError("ONNX: needs onnx and onnxscript; `pip install -e '.[export]'` installs them") from None
+        raise UserError("ONNX: needs onnx and onnxscript; `pip install onnx onnxscript` installs them") from None
     del onnxscript  # torch needs it
     inputs: dict[str, Tensor] = {
         "x_t": torch.zeros(BATCH, *shape),
