@@ -118,6 +118,7 @@ def main() -> None:
     write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"].isin(current)], args.count))
     if args.pictures:
         write_whole(OUT / "pictures.png", pictures(loaded, args.distilled, runtime))
+        write_whole(OUT / "tones.png", tones(loaded, judge, runtime))
 
 
 def settings(args: argparse.Namespace) -> Iterator[Setting]:
@@ -198,6 +199,11 @@ PICTURED = [
     *(Setting("dpmpp_2m", "eta 1.0", "trailing", True, steps) for steps in (20, 10, 6, 4, 2)),
 ]
 COLUMNS = 20
+ENDS = {  # by how the process ends
+    "20 trailing,\nto t = 49": Setting("dpmpp_2m", "eta 1.0", "trailing", True, 20, "autoguidance 1.3"),
+    "24 cubic,\nto t = 0": Setting("dpmpp_2m", "eta 1.0", "cubic", True, 24, "autoguidance 1.3"),
+}
+FAINT = 16  # levels that are stretched over the scale
 
 
 class Judge:
@@ -288,6 +294,19 @@ def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes
     return to_png(picture_rows(rows))
 
 
+def tones(loaded: LoadedModel, judge: Judge, runtime: Runtime) -> bytes:
+    """Draw four images of the same noise for each of ENDS, and real ones: plain, and with FAINT levels stretched."""
+    rows = {title: sample(loaded, setting, 4, runtime) for title, setting in ENDS.items()}
+    rows["real"] = judge.real("tones", 4)[0]
+    figure, axes = plt.subplots(2 * len(rows), figsize=(9, 4.6 * len(rows)), layout="constrained")
+    for row, (title, images) in enumerate(rows.items()):
+        for axis, most in zip(axes[2 * row : 2 * row + 2], (255, FAINT), strict=True):
+            axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=most)
+            axis.set_ylabel(title if most == 255 else f"levels 0 to {most}", rotation=0, va="center", ha="right")
+            axis.set(xticks=[], yticks=[])
+    return to_png(figure)
+
+
 def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
     """Draw a titled row for each set of grey images, uint8 (N, 1, H, W)."""
     figure, axes = plt.subplots(len(rows), figsize=(9, 0.55 * len(rows)), layout="constrained", squeeze=False)
@@ -312,7 +331,7 @@ def arguments() -> argparse.Namespace:
         "--distilled", type=at_least(1), nargs="*", default=[], help="also distilled models with these evaluations"
     )
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
-    parser.add_argument("--pictures", action="store_true", help="also draw studies/samplers/pictures.png")
+    parser.add_argument("--pictures", action="store_true", help="also draw pictures.png and tones.png there")
     return parser.parse_args()
 
 
