@@ -31,7 +31,11 @@ BEGIN, END = "<!-- scores -->\n", "<!-- end of scores -->"
 # The text of each row, the format of its values, and the paths of these: for samples, and for real images.
 PERCENT = "{:.1%}"
 ROWS = {
-    "Frechet distance to training images": ("{:.3f}", "scores.b.samples.frechet", "scores.b.test.frechet"),
+    "Frechet distance to training images (less is better)": (
+        "{:.3f}",
+        "scores.b.samples.frechet",
+        "scores.b.test.frechet",
+    ),
     "Show the class asked for": (PERCENT, "scores.samples.label_accuracy", "scores.test.label_accuracy"),
     "Accuracy of a classifier trained on them": (PERCENT, "accuracy.samples.accuracy", "accuracy.real.accuracy"),
     "A network tells them from training images (chance: 50 %)": (
@@ -39,7 +43,7 @@ ROWS = {
         "scores.samples.two_sample_accuracy",
         "scores.baseline.two_sample_accuracy",
     ),
-    "Nearer to a training image than 99 % of test images are": (PERCENT, "scores.samples.near_copies_pixels", ""),
+    "Nearer to a training image than 99 % of test images": (PERCENT, "scores.samples.near_copies_pixels", ""),
 }
 
 SCALE, GAP = 3, 2  # the enlargement, and pixels between images before it
