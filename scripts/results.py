@@ -153,7 +153,7 @@ def page_table() -> str:
 
 
 def configuration_table() -> str:
-    """Return the table of the other configurations, each beside real images of its own set."""
+    """Return the table of the other configurations, each next to real images of its own set."""
     lines = ["| configuration | command | Frechet distance, b | times real | shows class | real |", "| --- " * 6 + "|"]
     for name, (folder, command) in CONFIGURATIONS.items():
         found = recorded(Path(folder))
