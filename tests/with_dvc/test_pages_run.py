@@ -1,0 +1,101 @@
+"""The blocks of commands on pages, run as they are typed, in the order of the page, in a clone with tiny params."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from tests.cli.generating import tiny_model
+from tests.with_dvc.dvc_clone import ROOT, Clone
+
+BEFORE = {  # what a page takes as given, beside a trained model and twenty images of each of two classes in data/mine
+    "tutorial/first-run": "git reset --quiet HEAD^",  # the results of the run are not committed
+    "how-to/sample": "mv ../tiny.safetensors models/ddpm.safetensors",  # knows more classes than one
+    "how-to/compare": "git checkout --quiet . && dvc exp remove slower",  # its results are in the run cache
+    "how-to/own-images": "",
+    "how-to/rare-class": "mv data/mine data/digits",
+    "how-to/few-steps": "",
+    "how-to/share": "",
+    "how-to/fix-it": """tar -cf data/mine.tar -C data/mine . && rm -r data/mine
+conflict() {
+    git commit --quiet --all --message ours && git checkout --quiet -b other HEAD^
+    sed -i 's/md5: .*/md5: 0/' dvc.lock && git commit --quiet --all --message theirs
+    git checkout --quiet main && ! git merge --quiet other
+}""",
+}
+CLONE, FOLDER = "it is there", "no such folder"
+TRAIN, MORE = "seconds instead of minutes", "the stages behind it are run by other tests"
+INSTEAD = (  # page, part of a line, what runs instead of it, why
+    ("tutorial/first-run", "git clone URL ddpm && cd ddpm", "", CLONE),
+    ("tutorial/first-run", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
+    ("how-to/compare", "model.attention=true", "model.attention=true train", MORE),
+    ("how-to/compare", "dvc queue start", "dvc queue start && queue_is_done", "the next commands need what it runs"),
+    ("how-to/own-images", "'download.sets=[]'", "'download.sets=[]' preprocess", MORE),
+    ("how-to/own-images", "URL", '"$NEAR/origin"', CLONE),
+    ("how-to/own-images", "# copy your images", "cp -r ../data/mine data/mine #", "by hand"),
+    (
+        "how-to/own-images",
+        "# in params.yaml",
+        r"sed -i 's,data/mnist,data/mine,; s/\[mnist\]/[]/' params.yaml #",
+        "by hand",
+    ),
+    ("how-to/own-images", "make repro", "python -m scripts.check_params && dvc repro preprocess", MORE),
+    ("how-to/rare-class", "data.test=0.2", "data.test=0.2 -S train.classes=all train classifier@a", MORE),
+    ("how-to/rare-class", "data/balanced -S", "data/balanced preprocess -S", MORE),
+    ("how-to/few-steps", "'distill.steps=[4]'", "'distill.steps=[4]' -S distill.images=500", TRAIN),
+    ("how-to/few-steps", "population.guidance=1", "population.guidance=1 sample filter", MORE),
+    ("how-to/share", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
+    ("how-to/share", "git clone URL", 'git clone "$NEAR/origin"', FOLDER),
+    ("how-to/share", "https://example.com/ddpm.git", '"file://$NEAR/origin"', "no such server"),
+    ("how-to/fix-it", "start=data/start.safetensors", "start=data/start.safetensors train", MORE),
+    ("how-to/fix-it", "git checkout --ours", "conflict && git checkout --ours", "there is none"),
+    ("how-to/fix-it", "dvc repro", "dvc repro train", MORE),
+    ("how-to/fix-it", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
+)
+START = """
+NEAR=$(dirname "$PWD")
+git init --quiet --bare --initial-branch main "$NEAR/origin" && git remote add origin "$NEAR/origin"
+git push --quiet --set-upstream origin main
+source() { [ "$*" = .venv/bin/activate ]; }  # the environment is that of the tests
+make() { command make --old-file .venv/.running --old-file .venv/.with-report "$@"; }
+queue_is_done() { while dvc queue status | grep -E 'Queued|Running'; do sleep 1; done; }
+"""
+PEOPLE = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+def script(page: str) -> str:
+    """The commands of a page in bash, which end where one fails."""
+    commands: list[str] = []
+    for block in MarkdownIt("commonmark").parse((ROOT / f"docs/{page}.md").read_text()):
+        text = re.sub(r"\\\n\s*", "", block.content)
+        if block.type == "fence" and block.info in ("bash", "console"):
+            commands += text.splitlines() if block.info == "bash" else re.findall(r"^\$ (.*)", text, re.MULTILINE)
+        elif block.type == "fence" and block.info == "python" and page == "how-to/sample":
+            commands.append(f"python - <<'END'\n{text}END")
+    for where, typed, instead, _ in INSTEAD:
+        if where == page:
+            assert any(typed in each for each in commands), f"{page}.md no longer has {typed}"
+            commands = [each.replace(typed, instead) for each in commands]
+    kept = [each for each in commands if each and not each.startswith("#")]
+    return "\n".join([START, BEFORE[page], "set -x", *(f"{{ {each}\n}} || exit 1" for each in kept)])
+
+
+@pytest.mark.parametrize("page", BEFORE)
+def test_what_is_run_instead_is_of_lines_that_are_there(page: str) -> None:
+    assert script(page)
+
+
+@pytest.mark.pipeline
+@pytest.mark.long
+@pytest.mark.parametrize("page", BEFORE)
+def test_a_page_runs(page: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    clone: Clone = request.getfixturevalue("tried" if page == "how-to/compare" else "clone")
+    tiny_model(tmp_path, class_conditional=True, timesteps=100, guide=True)
+    for number in range(40):
+        path = clone.path / f"data/mine/{7 + number % 2}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    clone.run("bash", "-e", "-c", script(page), PYTHONPATH="src", **PEOPLE)
