@@ -50,7 +50,6 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("how-to/share", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
     ("how-to/share", "git clone URL", 'git clone "$NEAR/origin"', FOLDER),
     ("how-to/share", "https://example.com/ddpm.git", '"file://$NEAR/origin"', "no such server"),
-    ("how-to/fix-it", "start=data/start.safetensors", "start=data/start.safetensors train", MORE),
     ("how-to/fix-it", "git checkout --ours", "conflict && git checkout --ours", "there is none"),
     ("how-to/fix-it", "dvc repro", "dvc repro train", MORE),
     ("how-to/fix-it", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
