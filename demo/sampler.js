@@ -18,7 +18,7 @@ export function spacedTimesteps(table, steps, channels) {
   const last = table.length - 1;
   const ratios = Array.from(table, logSNR);
   const wanted = (share) => {
-    if (channels === 1) return roundHalfEven((Math.cbrt(last) * (1 - share)) ** 3);
+    if (channels === 1) return roundHalfEven((last ** (1 / 3) * (1 - share)) ** 3);
     const ratio = ratios[last] + (ratios[0] - ratios[last]) * share;
     return ratios.reduce((nearest, each, t) => (Math.abs(each - ratio) < Math.abs(ratios[nearest] - ratio) ? t : nearest), 0);
   };
