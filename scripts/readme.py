@@ -85,7 +85,8 @@ def table(found: Run) -> str:
         lines.append(f"| {text} | {' | '.join(cell(values, form, path) for path in paths)} |")
     lines += [
         "",
-        f"{count:,} samples of one model, trained on {made['threads']} threads of an {made['cpu'].split(',')[0]}.",
+        f"{count:,} samples that the filter kept. "
+        f"Trained on {made['threads']} threads of an {made['cpu'].split(',')[0]}.",
         "± estimates how much another set of images would differ.",
         "",
     ]
