@@ -21,7 +21,7 @@ BEFORE = {  # what a page takes as given, beside a trained model and images of t
     "how-to/share": "",
     "how-to/fix-it": """tar -cf data/mine.tar -C data/mine . && rm -r data/mine
 conflict() {
-    git commit --quiet --all --message ours && git checkout --quiet -b other HEAD^
+    sed -i '$ s/$/  # ours/' dvc.lock && git commit --quiet --all --message ours && git checkout --quiet -b other HEAD^
     sed -i 's/md5: .*/md5: 0/' dvc.lock && git commit --quiet --all --message theirs
     git checkout --quiet main && ! git merge --quiet other
 }""",
