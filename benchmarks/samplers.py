@@ -116,9 +116,9 @@ def main() -> None:
         )
     current = {sha256(model, *judge.paths.values(), *CODE) for model in models.values()}
     write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"].isin(current)], args.count))
+    write_whole(OUT / "tones.png", tones(loaded, judge, runtime))
     if args.pictures:
         write_whole(OUT / "pictures.png", pictures(loaded, args.distilled, runtime))
-        write_whole(OUT / "tones.png", tones(loaded, judge, runtime))
 
 
 def settings(args: argparse.Namespace) -> Iterator[Setting]:
@@ -331,7 +331,7 @@ def arguments() -> argparse.Namespace:
         "--distilled", type=at_least(1), nargs="*", default=[], help="also distilled models with these evaluations"
     )
     parser.add_argument("--unclipped", dest="clip", action="store_const", const=[True, False], default=[True])
-    parser.add_argument("--pictures", action="store_true", help="also draw pictures.png and tones.png there")
+    parser.add_argument("--pictures", action="store_true", help="also draw pictures.png there")
     return parser.parse_args()
 
 
