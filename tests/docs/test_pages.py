@@ -1,26 +1,20 @@
-"""The pages as files: links, width, generated parts, and commands that exist."""
+"""The pages as files: links, width, generated parts, and names that exist."""
 
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-from dvc.cli import DvcParserError
-from dvc.cli.parser import get_main_parser
 from dvc.utils.flatten import flatten
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from myst_parser.mdit_to_docutils.base import default_slugify
-from pydantic_settings import CliSettingsSource, SettingsError
 from ruamel.yaml import YAML
 
-from ddpm.cli.commands import Ddpm
 from scripts import reference
-from scripts.documenting.commands import targets
+from scripts.documenting.commands import subcommands, targets
 from scripts.documenting.pipeline import stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,8 +26,6 @@ FOLDERS = {str(parent) for name in FILES for parent in Path(name).parents}
 PAGES = sorted(name for name in FILES if name.endswith(".md"))
 USER_PAGES = [name for name in PAGES if name == "README.md" or name.startswith("docs/")]
 WIDE = 100
-CHECKED = ("make", "ddpm", "dvc", "python")
-INLINE = re.compile(r"(make [a-z]|ddpm [a-z]|python -m |dvc (repro|exp run) )")
 
 
 @pytest.fixture(autouse=True)
@@ -132,85 +124,15 @@ def test_the_table_of_packages_is_dvc_yaml() -> None:
     }
 
 
-def commands(page: str) -> Iterator[list[str]]:
-    """The commands in blocks of bash and console, and those named in prose, as words."""
-    for token in tokens(page):
-        if token.type == "fence" and token.info.split()[:1] in (["bash"], ["console"], ["sh"]):
-            text = token.content.replace("\\\n", " ")
-            if token.info.startswith("console"):
-                text = "\n".join(re.findall(r"^\$ (.*)", text, re.MULTILINE))
-        elif token.type == "code_inline" and page in USER_PAGES and INLINE.match(token.content):
-            if "..." in token.content or token.content.endswith(" -S"):  # the beginning of a command
-                continue
-            text = token.content
-        else:
-            continue
-        for line in text.splitlines():
-            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-            lexer.wordchars += "$:%{}[]@^,+!"
-            words: list[str] = []
-            for word in [*lexer, ";"]:
-                if word and not word.strip(";&|<>()"):
-                    while words and re.match(r"\w+=", words[0]):
-                        assert not words[0].startswith("DDPM_") or words[0].split("=")[0] in variables(), words[0]
-                        words = words[1:]
-                    if words and words[0] in CHECKED:
-                        yield words
-                    words = []
-                else:
-                    words.append(word)
-
-
-@cache
-def variables() -> set[str]:
-    return {*re.findall(r"`(DDPM_\w+)`", (ROOT / "docs/reference/parameters.md").read_text())}
-
-
-@cache
-def parser(name: str) -> Any:
-    return get_main_parser() if name == "dvc" else CliSettingsSource(Ddpm).root_parser
-
-
-def fault(words: list[str]) -> str:
-    """What does not exist in a command; empty if all does."""
-    name, *arguments = words
-    if name == "make":
-        known = {target for each in targets(Path("Makefile").read_text()).values() for target in each}
-        return ", ".join({each for each in arguments if "=" not in each and not each.startswith("-")} - known)
-    if name == "python":
-        if arguments[:1] != ["-m"] or arguments[1].split(".")[0] not in ("scripts", "benchmarks", "studies", "stages"):
-            return ""
-        path = Path(arguments[1].replace(".", "/"))
-        return "" if path.with_suffix(".py").exists() or (path / "__main__.py").exists() else arguments[1]
-    try:
-        found = parser(name).parse_args(arguments)
-    except (SystemExit, DvcParserError, SettingsError) as error:
-        return "" if isinstance(error, SystemExit) and not error.code else " ".join(words)  # --help exits with 0
-    if name == "ddpm":
-        return ""
-    changed = {each.partition("=")[0].lstrip("+~") for each in getattr(found, "set_param", None) or ()}
-    named = {
-        each.partition("@")[0] for each in getattr(found, "targets", None) or () if arguments[0] in ("repro", "exp")
-    }
-    return ", ".join([*(changed - keys()), *(each for each in named if each not in stages())])
-
-
 @pytest.mark.parametrize("page", USER_PAGES)
-def test_commands_exist(page: str) -> None:
-    assert not [found for words in commands(page) if (found := fault(words))]
-
-
-def test_commands_that_do_not_exist_are_found() -> None:
-    for line in (
-        "make nothing",
-        "ddpm generate --nothing 1",
-        "ddpm nothing",
-        "dvc nothing",
-        "dvc repro nothing",
-        "dvc exp run -S train.nothing=1",
-        "dvc exp run --nothing",
-        "python -m scripts.nothing",
-    ):
-        assert fault(line.split()), line
-    for line in ("make report AGAINST=main", "ddpm generate --model a --out b", "dvc exp run -S train.lr=0.1,0.2"):
-        assert not fault(line.split()), line
+def test_params_targets_stages_and_modules_exist(page: str) -> None:
+    """In prose too, and in blocks that tests/with_dvc/test_pages_run.py does not run."""
+    code = [each.content for each in tokens(page) if each.type in ("fence", "code_inline")]
+    text = "\n".join(code)
+    changed = {*re.findall(r"""(?:-S|--set-param)[ =]['"]{0,2}([a-z_.]+)=""", text)}
+    assert changed <= keys()
+    made = {each for line in code for each in re.findall(r"(?:^|\n|&& |\$ )make ([a-z]+)", line)}
+    assert made <= {target for each in targets(Path("Makefile").read_text()).values() for target in each}
+    for module in re.findall(r"-m ((?:scripts|benchmarks|studies|stages)\.[a-z_.]+)", text):
+        assert Path(module.replace(".", "/")).with_suffix(".py").exists(), module
+    assert {*re.findall(r"(?:^|\n|\$ )ddpm ([a-z]+)", text)} <= subcommands().keys()

@@ -1,7 +1,6 @@
-"""The records in studies/: how each begins, tables that fit a page, and numbers that are those of the kept runs."""
+"""The records in studies/: tables that fit a page, and numbers that are those of the kept runs."""
 
 import json
-import re
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,13 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"
 RECORDS = sorted(STUDIES.glob("*/README.md"))
-
-
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.parent.name)
-def test_a_record_begins_with_question_answer_date_and_command(record: Path) -> None:
-    begins = re.findall(r"^\*\*(Question|Answer|Date and machines?|Commands?)\.\*\*", record.read_text(), re.MULTILINE)
-    assert [each.removesuffix("s") for each in begins] == ["Question", "Answer", "Date and machine", "Command"]
-    assert f"]({record.parent.name}/README.md)" in (STUDIES / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", [*RECORDS, ROOT / "benchmarks/README.md"], ids=lambda page: page.parent.name)

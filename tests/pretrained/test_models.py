@@ -1,6 +1,7 @@
 """The models that come with the package: their facts, and the way to float16 and back."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.arrays import load_arrays, save_arrays
+from ddpm.pipeline.arrays import load_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.pretrained import models
 from scripts import pretrained
@@ -18,7 +19,7 @@ from tests.cli.generating import tiny_model
 
 @pytest.mark.parametrize("name", models.names())
 def test_facts_and_weights_agree(name: str) -> None:
-    facts = models.facts(name)
+    facts = json.loads(models.FOLDER.joinpath(f"{name}.json").read_text())
     data = models.FOLDER.joinpath(f"{name}.safetensors").read_bytes()
     assert facts["sha256"] == hashlib.sha256(data).hexdigest()
     assert re.fullmatch("[0-9a-f]{40}", facts["commit"])
@@ -38,7 +39,7 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
 ) -> None:
     original = tiny_model(tmp_path, class_conditional=True, guide=True)
     monkeypatch.setattr(models, "FOLDER", tmp_path / "packed")
-    models.pack(original, tmp_path / "packed/mine.safetensors")
+    pretrained.pack(original, tmp_path / "packed/mine.safetensors")
     assert models.names() == ["mine"]
     assert {each.dtype for each in load_arrays(tmp_path / "packed/mine.safetensors")[0].values()} == {torch.float16}
     loaded, before = models.load_pretrained("mine"), load_model(original)
@@ -53,16 +54,6 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
         assert first.name == second.name == "mine.safetensors"
         assert first.read_bytes() == second.read_bytes()
     assert not first.exists()
-
-
-def test_a_weight_that_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
-    model = tiny_model(tmp_path, class_conditional=False)
-    weights, metadata = load_arrays(model)
-    next(iter(weights.values())).fill_(70_000)
-    save_arrays(model, weights, metadata)
-    with pytest.raises(UserError, match="float16 cannot hold"):
-        models.pack(model, tmp_path / "packed.safetensors")
-    assert not (tmp_path / "packed.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["fashion", "", "../pretrained/mnist", "mnist.safetensors"])

@@ -12,6 +12,7 @@ from tests.cli.generating import tiny_model
 from tests.with_dvc.dvc_clone import ROOT, Clone
 
 BEFORE = {  # what a page takes as given, beside a trained model and images of two classes in data/mine
+    "../README": "",
     "tutorial/first-run": "git reset --quiet HEAD^",  # the results of the run are not committed
     "how-to/sample": "mv ../tiny.safetensors models/ddpm.safetensors",  # knows more classes than one
     "how-to/compare": "git checkout --quiet . && dvc exp remove slower",  # its results are in the run cache
@@ -29,6 +30,9 @@ conflict() {
 CLONE, FOLDER = "it is there", "no such folder"
 TRAIN, MORE = "seconds instead of minutes", "the stages behind it are run by other tests"
 INSTEAD = (  # page, part of a line, what runs instead of it, why
+    ("../README", "git clone URL ddpm && cd ddpm", "", CLONE),
+    ("../README", "'download.sets=[]'", "'download.sets=[]' preprocess", MORE),
+    ("../README", "ddpm balance", "ddpm balance --help", "how-to/rare-class runs it"),
     ("tutorial/first-run", "git clone URL ddpm && cd ddpm", ":", CLONE),
     ("tutorial/first-run", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
     ("how-to/compare", "model.attention=true", "model.attention=true preprocess", MORE),

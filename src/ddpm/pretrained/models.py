@@ -1,15 +1,12 @@
 """Trained models that come with the package: float16 weights, and facts about them in a JSON file of the same name."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.pipeline.arrays import load_arrays, save_arrays
@@ -22,16 +19,6 @@ SUFFIX = ".safetensors"
 def names() -> list[str]:
     """Return the names of the models."""
     return sorted(each.name.removesuffix(SUFFIX) for each in FOLDER.iterdir() if each.name.endswith(SUFFIX))
-
-
-def facts(name: str) -> dict[str, Any]:
-    """Return the hash of a model's file, the commit and date of its training, and its scores.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    found: dict[str, Any] = json.loads(FOLDER.joinpath(f"{_known(name)}.json").read_text())
-    return found
 
 
 def load_pretrained(name: str, device: torch.device | str = "cpu") -> LoadedModel:
@@ -57,24 +44,6 @@ def unpacked(name: str) -> Iterator[Path]:
         path = Path(folder, name + SUFFIX)
         save_arrays(path, {key: weight.float() for key, weight in weights.items()}, metadata)
         yield path
-
-
-def pack(model: Path, packed: Path) -> None:
-    """Write a model file again with float16 weights; the model card and other metadata stay.
-
-    Raises:
-        UserError: the file is not a model, or a weight is too large for float16.
-    """
-    load_model(model)
-    weights, metadata = load_arrays(model)
-    save_arrays(packed, {name: _halved(name, weight) for name, weight in weights.items()}, metadata)
-
-
-def _halved(name: str, weight: Tensor) -> Tensor:
-    """Return a weight in float16."""
-    if not (half := weight.half()).isfinite().all():
-        raise UserError(f"{name}: has a weight that float16 cannot hold, above 65504; ship another model")
-    return half
 
 
 def _known(name: str) -> str:
