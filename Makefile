@@ -52,20 +52,18 @@ article: env ## run the reference configuration, and keep its results in results
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.log_snr_uniform=0 train.guide_share=0 train.validation=0 train.log_every=1 \
-		sample.gallery.clip=false sample.gallery.guidance=1 sample.population.guidance=1 filter.least_probability=0
+		sample.gallery.clip=false filter.least_probability=0
 
 unlabelled: env ## run the default without class labels, and keep its results in results/unlabelled: as long as repro
 	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
 fashion: env ## run the default on Fashion-MNIST, and keep its results in results/fashion: as long as repro
 	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
-		filter.least_probability=0.05 sample.population.spacing=log_snr sample.population.steps=30 \
-		'sample.population.guidance_interval=[-4.0,6.0]'
+		sample.population.spacing=log_snr sample.population.steps=30 'sample.population.guidance_interval=[-4.0,6.0]'
 
 distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, half an hour or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
-		sample.gallery.guidance=1 sample.gallery.keep_every=1 \
-		sample.population.sampler=ddpm sample.population.steps=null sample.population.guidance=1
+		sample.gallery.keep_every=1 sample.population.sampler=ddpm sample.population.steps=null
 
 rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in studies/rare_class/results: hours
 	python -m studies.rare_class.run

@@ -104,7 +104,7 @@ def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
             check_distilled(distilled, sampler)
         except UserError as error:
             yield str(error)
-    elif sampler.guidance != 1:
+    elif sampler.needs_guide:
         if sampler.guide == "autoguidance" and not params.train.guide_share:
             yield "guidance: training keeps no guide autoguidance, since train.guide_share is 0; set guidance to 1"
         if sampler.guide == "classifier_free" and not (labelled and params.train.label_dropout):

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from ddpm.classifier.model import load_classifier
+import torch
+
+from ddpm.classifier.model import held_out, load_classifier
 from ddpm.compute.device import start
-from ddpm.images.splits import load_samples
+from ddpm.images.splits import load_samples, load_split
 from ddpm.judging.filtering import FilterParams, filtered, report
 from ddpm.pipeline.arrays import save_arrays
 from ddpm.pipeline.console import UserError
@@ -13,6 +15,7 @@ from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
 
 SAMPLES = Path("data/samples")
+TRAIN = Path("data/processed/train.safetensors")
 CLASSIFIER = Path("models/classifier-a.safetensors")
 METRICS = Path("metrics/filter")
 
@@ -33,7 +36,9 @@ def main(stage: Stage) -> None:
         raise UserError(
             f"sample.model: it samples {card.name}, but the classifiers know {classifier.data.name}; train both again"
         )
-    samples, summary = filtered(population, classifier, facts["classes"], params, runtime)
+    train, classes = load_split(stage.input(TRAIN)), facts["classes"]
+    real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(classes)))
+    samples, summary = filtered(population, real, classifier, classes, params, runtime)
     save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)
     write_json(stage.output(METRICS / "summary.json"), summary)
     print("\n".join(report(summary)))

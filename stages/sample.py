@@ -16,6 +16,7 @@ from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.sampling.samples import SampleParams, Samples
 
 SAMPLES = Path("data/samples")
+METRICS = Path("metrics/sample")
 SETS = ("gallery", "population")
 
 
@@ -26,7 +27,7 @@ class ModelFile(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Sample, or continue an interrupted run; then write images, labels and frames."""
+    """Sample, or continue an interrupted run; then write images, labels, frames, and the params that were chosen."""
     name = stage.item
     params = stage.params(SampleParams, f"sample.{name}")
     model = stage.input(Path(stage.params(ModelFile, "sample").model))
@@ -34,14 +35,16 @@ def main(stage: Stage) -> None:
     world = join(runtime.device)
     loaded = load_model(model, runtime.device)
     samples = Samples(name, loaded, params)
-    if stage.main and params.spacing is None and not loaded.card.timesteps:
-        spacing = params.for_images(loaded.card.data.shape[0]).spacing
-        print(f"sample.{name}.spacing: {spacing}, chosen from the data", file=sys.stderr)
+    chosen = {} if loaded.card.timesteps else params.chosen(loaded.card)
+    follows = {f"sample.{name}.{key}": value for key, value in chosen.items()}
+    for key, value in follows.items() if stage.main else ():
+        print(f"{key}: {value}, chosen for the model", file=sys.stderr)
     with Checkpoints(stage.name, stage.fingerprint(runtime.describe()), world, samples=samples) as checkpoints:
         samples.run(runtime, world, checkpoints)
         if stage.main:
             path = stage.output(SAMPLES / f"{name}.safetensors")
             save_arrays(path, samples.tensors(), samples.facts())
+            stage.write_json(METRICS / f"{name}.json", {"evaluations": samples.steps, "follows": follows})
         checkpoints.finish([SAMPLES / f"{name}.safetensors"])
 
 

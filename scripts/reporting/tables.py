@@ -7,8 +7,8 @@ from scripts.reporting.runs import Run
 from scripts.results import ROWS, cell, numbers
 
 MEANINGS = {
-    "kept by the filter": "The share of samples to which classifier a gives the class asked for with a probability of"
-    " at least filter.least_probability; without classes, any class. All other scores but the bits use these alone.",
+    "kept by the filter": "The share of samples that the filter keeps, by the probability that classifier a gives the"
+    " class asked for; without classes, any class. All other scores but the bits use these alone.",
     "Frechet distance, classifier b": "The distance of the samples from the training images, in the features of a"
     " classifier that is only for reporting. Lower is better. Test images show how low real images get.",
     "... over the baseline": "The same, divided by the baseline: the distance between two sets of training images.",

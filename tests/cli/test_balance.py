@@ -188,7 +188,7 @@ def test_a_name_may_be_another(kind: str, files: Files, tmp_path: Path) -> None:
         ({"data": None}, [], ".*: no such file"),
         ({}, ["--classes", "plum"], "--classes: no class is named plum"),
         ({}, ["--steps", 21], "steps: 21"),
-        ({}, ["--guidance", 2], "guidance: 2"),
+        ({}, ["--guidance", 2], "guidance: this model has no guide"),
         ({}, ["--target", 0], "ddpm balance: --target: "),
         ({}, ["--most-tries", 1001], "ddpm balance: --most-tries: "),
         ({}, ["--least-probability", 1], "ddpm balance: --least-probability: "),

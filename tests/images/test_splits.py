@@ -39,8 +39,8 @@ def test_a_split_comes_back_as_it_was_saved(
     expected = (images(5, card.shape), LABELS, GROUPS)
     torch.testing.assert_close((*found.split, found.groups), expected, rtol=0, atol=0)
     assert found.test_counts == TESTED + (0,) * (len(card.classes) - 3)
-    mask = held_out_mask(found.split.images, found.groups, 0.5, 0)
-    assert torch.equal(mask, held_out_mask(images(5, card.shape), GROUPS, 0.5, 0))
+    mask = held_out_mask(found.split, found.groups, 0.5, 0)
+    assert torch.equal(mask, held_out_mask(Split(images(5, card.shape), found.split.labels), GROUPS, 0.5, 0))
 
 
 def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> None:

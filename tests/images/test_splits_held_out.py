@@ -6,16 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.images.splits import held_out_mask
+from ddpm.images.splits import Split, held_out_mask
 
 
 def levels(count: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
+def one_class(images: Tensor) -> Split:
+    return Split(images, torch.zeros(len(images), dtype=torch.int64))
+
+
 def mask_of(images: Tensor, share: float, seed: int) -> Tensor:
     """Where no image is another's near-duplicate."""
-    return held_out_mask(images, torch.arange(len(images)), share, seed)
+    return held_out_mask(one_class(images), torch.arange(len(images)), share, seed)
 
 
 def by_hand(image: Tensor, share: float, seed: int) -> bool:
@@ -52,6 +56,14 @@ def test_equal_images_are_on_one_side_and_an_added_one_moves_no_other() -> None:
 def test_an_image_goes_where_its_group_goes() -> None:
     images = levels(200)
     groups = torch.arange(200) // 5 * 5 + 3  # each five follow the fourth
-    found = held_out_mask(images, groups, 0.5, 0)
+    found = held_out_mask(one_class(images), groups, 0.5, 0)
     assert torch.equal(found, mask_of(images, 0.5, 0)[groups])
     assert found.view(40, 5).sum(1).unique().tolist() == [0, 5]
+
+
+def test_a_class_that_would_lose_all_its_images_loses_none() -> None:
+    images, labels = levels(200), torch.zeros(200, dtype=torch.int64)
+    before = mask_of(images, 0.5, 0)
+    labels[before.nonzero()[:3]] = 1  # all three would be held out
+    found = held_out_mask(Split(images, labels), torch.arange(200), 0.5, 0)
+    assert torch.equal(found, before & (labels == 0))

@@ -1,5 +1,7 @@
 """The filter: which samples are kept, and what is said of them."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,8 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
-from ddpm.judging.filtering import FilterParams, filtered, report, summary
+from ddpm.images.splits import Split
+from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable, report, summary
 from ddpm.pipeline.console import UserError
 from tests.small import DIGITS, images
 from tests.stages.written import classifier_params
@@ -27,6 +30,7 @@ def classifier(card: DataCard) -> Classifier:
 
 
 CLASSIFIER = classifier(DIGITS)
+REAL = Split(IMAGES[:0], torch.zeros(0, dtype=torch.int64))
 PROBABILITY = features_and_logits(CLASSIFIER, IMAGES, CPU.device)[1].softmax(1)  # of each class (200, 10)
 
 
@@ -37,8 +41,14 @@ def population(labels: Tensor | None, given: Tensor = IMAGES) -> dict[str, Tenso
     )
 
 
-def kept(samples: dict[str, Tensor], least: float, classes: list[int] = ALL) -> tuple[dict[str, Tensor], dict]:
-    return filtered(samples, CLASSIFIER, classes, FilterParams(least_probability=least), CPU)
+def kept(samples: dict[str, Tensor], least: float | None, classes: list[int] = ALL) -> tuple[dict[str, Tensor], dict]:
+    return filtered(samples, REAL, CLASSIFIER, classes, FilterParams(least_probability=least), CPU)
+
+
+def shares(mask: Tensor, labels: Tensor) -> dict[str, float]:
+    """Of true values, for each class and, by the name "", in all."""
+    of_class = {str(label): mask[labels == label] for label in labels.unique().tolist()}
+    return {name: round(float(each.double().mean()), 4) for name, each in {**of_class, "": mask}.items()}
 
 
 def test_kept_is_what_gets_its_class_with_that_probability() -> None:
@@ -55,15 +65,16 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
         assert torch.equal(found[name], before[name][rows])
     for name in ("x_t", "pred_x_start"):
         assert torch.equal(found[name], before[name][:, rows])
-    of_class = {
-        str(int(label)): round(float((own[labels == label] >= least).double().mean()), 4) for label in labels.unique()
-    }
+    of_class = {name: share for name, share in shares(own >= least, labels).items() if name}
     assert said == {
         "sampled": 200,
         "kept": len(rows),
         "share": round(len(rows) / 200, 4),
         "least_share": min(of_class.values()),
         "share_by_class": of_class,
+        "recognised": shares(own >= 0.5, labels)[""],
+        "recognised_real": None,
+        "recognised_by_class": {name: share for name, share in shares(own >= 0.5, labels).items() if name},
     }
 
 
@@ -83,9 +94,46 @@ def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
     assert torch.equal(found["images"], IMAGES[:5])
     assert said["share"] == said["least_share"] == 1
     kite = classifier(DIGITS.model_copy(update={"classes": ("kite",)}))
-    found, said = filtered(population(None), kite, [0], FilterParams(least_probability=0.9), CPU)
+    found, said = filtered(population(None), REAL, kite, [0], FilterParams(least_probability=0.9), CPU)
     assert torch.equal(found["images"], IMAGES)
     assert said["share_by_class"] == {"kite": 1}
+
+
+def recognition(*recognised: int, of: int = 100) -> Recognition:
+    """Of classes with so many images, of which so many are recognised, the last ones best."""
+    rows = [torch.cat([torch.linspace(0, 0.4, of - n), torch.linspace(0.6, 1, n)]) for n in recognised]
+    return Recognition(torch.cat(rows), torch.arange(len(recognised)).repeat_interleave(of))
+
+
+@pytest.mark.parametrize(
+    ("samples", "real", "each"),
+    [
+        ((90, 70), (100, 100), 80),  # as many of each class, although one is worse
+        ((90, 70), (80, 80), 100),
+        ((60, 60), (90, 75), 73),  # 8/11, rounded up
+        ((4, 96), (70, 90), 63),
+        ((0, 0), (90, 90), 0),
+        ((50, 50), (0, 0), 100),
+    ],
+)
+def test_of_each_class_as_large_a_share_is_kept_as_makes_them_recognised_like_real_ones(
+    samples: tuple[int, int], real: tuple[int, int], each: int
+) -> None:
+    found = most_probable(recognition(*samples), recognition(*real))
+    assert found.view(2, 100).sum(1).tolist() == [each, each]
+    assert found.view(2, 100)[:, 100 - each :].all()  # the most probable
+    assert most_probable(recognition(*samples), Recognition(torch.zeros(0), torch.zeros(0))).all()
+
+
+def test_null_keeps_the_shares_of_the_classes() -> None:
+    labels = PROBABILITY.argmax(1)
+    labels[::3] = (labels[::3] + 1) % 10
+    real = Split(IMAGES, torch.where(torch.arange(200) % 5 == 0, labels, PROBABILITY.argmax(1)))
+    found, said = filtered(population(labels), real, CLASSIFIER, ALL, FilterParams(least_probability=None), CPU)
+    assert said["recognised"] < said["recognised_real"] < 1
+    share = said["recognised"] / said["recognised_real"]
+    counts, left = (each.bincount(minlength=10) for each in (labels, found["labels"]))
+    assert left.tolist() == [math.ceil(share * count) for count in counts.tolist()]
 
 
 def test_five_are_too_few_and_six_are_enough() -> None:
@@ -102,8 +150,9 @@ def test_five_are_too_few_and_six_are_enough() -> None:
 def test_a_class_that_keeps_less_than_half_of_what_all_keep_is_warned_of(dogs: int, warned: bool) -> None:
     mask = torch.zeros(200, dtype=torch.bool)
     mask[: 2 * (100 - dogs) : 2] = mask[1 : 2 * dogs + 1 : 2] = True  # half of all
-    found = summary(mask, torch.tensor([0, 1]).repeat(100), ["cat", "dog"])
+    seen = Recognition(torch.ones(200), torch.tensor([0, 1]).repeat(100))
+    found = summary(mask, seen, seen, ["cat", "dog"])
     assert found["share_by_class"] == {"cat": 1 - dogs / 100, "dog": dogs / 100}
     lines = report(found)
     assert f"{dogs}.0% of dog" in lines[0]
-    assert [line.startswith("warning: filter.least_probability: ") for line in lines[1:]] == [True] * warned
+    assert [line.startswith("warning: filter.least_probability: ") for line in lines[2:]] == [True] * warned

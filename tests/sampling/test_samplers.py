@@ -1,14 +1,18 @@
 """The reverse process: its steps by hand, what it samples and what it shows the denoiser."""
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
+from ddpm.images.card import DataCard
+from ddpm.networks.checkpoint import ModelCard
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
 from tests.sampling.reverse import REFERENCE, assert_same_steps, fake_denoise, noise_from, normals, sampler
+from tests.small import unet_params
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -121,10 +125,38 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
     assert chosen == spaced(timesteps, None, spacing) == list(reversed(range(timesteps)))
 
 
+def model_card(shape: tuple[int, int, int] = (1, 28, 28), **facts: Any) -> ModelCard:
+    data = DataCard(name="kites", shape=shape, classes=("kite",))
+    network = unet_params(channels=(4, 8), patch_size=1, class_conditional=True)
+    return ModelCard(data=data, model=network, schedule=REFERENCE.params, class_counts=(9,), **facts)
+
+
 def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
-    assert sampler(spacing=None).for_images(1) == sampler(spacing="cubic")
-    assert sampler(spacing=None).for_images(3) == sampler(spacing="log_snr")
-    assert sampler(spacing="trailing").for_images(3) == sampler(spacing="trailing")
+    colour = model_card((3, 28, 28))
+    assert sampler(spacing=None).for_model(model_card()) == sampler(spacing="cubic")
+    assert sampler(spacing=None).for_model(colour) == sampler(spacing="log_snr")
+    assert sampler(spacing="trailing").for_model(colour) == sampler(spacing="trailing")
+
+
+@pytest.mark.parametrize(
+    ("facts", "scale"),
+    [
+        ({"guides": ("autoguidance",), "images_seen": 330_000}, 1.3),
+        ({"guides": ("autoguidance",), "images_seen": 10**7}, 1.3),
+        ({"guides": ("autoguidance",), "images_seen": 110_000}, 1.1),
+        ({"guides": ("autoguidance",), "images_seen": 1000}, 1),
+        ({"guides": ("autoguidance",)}, 1.3),
+        ({"images_seen": 330_000}, 1),
+    ],
+)
+def test_a_scale_that_is_not_set_follows_from_the_training(facts: dict[str, Any], scale: float) -> None:
+    assert sampler(guidance=None).for_model(model_card(**facts)).guidance == scale
+    assert sampler(guidance=2.5).for_model(model_card(**facts)).guidance == 2.5
+
+
+def test_classifier_free_guidance_has_a_scale_of_its_own() -> None:
+    both = model_card(guides=("autoguidance", "classifier_free"))
+    assert sampler(guidance=None, guide="classifier_free").for_model(both).guidance == 1.1
 
 
 def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:

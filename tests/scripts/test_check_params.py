@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0]), ("sample.population.steps", None)]
 PLAIN = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
 UNLABELLED = [("sample.gallery.guide", "classifier_free"), ("sample.population.guidance", 1)]
+GUIDED = [("sample.gallery.guidance", 1.3), ("sample.population.guidance", 1.3)]
 DISTILLED = [("sample.model", "models/distilled-4.safetensors"), ("distill.steps", [4])]
 ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", None)]
 
@@ -39,11 +40,12 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ([("data.set", "data/fashion_mnist")], ["data.set"]),
         ([("data.set", "data/mine")], []),
         ([("train.start", "models/ddpm.safetensors")], ["train.start"]),
-        ([("train.guide_share", 0)], ["sample.gallery.guidance", "sample.population.guidance"]),
+        ([("train.guide_share", 0)], []),
+        ([("train.guide_share", 0), *GUIDED], ["sample.gallery.guidance", "sample.population.guidance"]),
         ([("train.guide_share", 0), *PLAIN], []),
-        (UNLABELLED, ["sample.gallery.guidance"]),
-        ([*UNLABELLED, ("train.label_dropout", 0.1)], []),
-        ([("model.class_conditional", False), *UNLABELLED], ["sample.gallery.guidance"]),
+        ([*GUIDED, *UNLABELLED], ["sample.gallery.guidance"]),
+        ([*GUIDED, *UNLABELLED, ("train.label_dropout", 0.1)], []),
+        ([("model.class_conditional", False), *GUIDED, *UNLABELLED], ["sample.gallery.guidance"]),
         ([("model.class_conditional", False), ("train.label_dropout", 0.1)], ["train.label_dropout"]),
         ([("model.class_conditional", False), ("sample.gallery.classes", [7])], ["sample.gallery.classes"]),
         ([("train.classes", [1, 7]), ("sample.gallery.classes", [3, 7])], ["sample.gallery.classes"]),
@@ -51,10 +53,10 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ([("sample.model", "data/other.safetensors")], []),
         ([DISTILLED[0], *PLAIN], ["sample.model"]),
         ([*DISTILLED, *PLAIN], ["sample.population.sampler"]),
-        ([*DISTILLED, *ANCESTRAL], ["sample.gallery.guidance", "sample.population.guidance"]),
-        ([*DISTILLED, *ANCESTRAL, *PLAIN], []),
+        ([*DISTILLED, *ANCESTRAL, *GUIDED], ["sample.gallery.guidance", "sample.population.guidance"]),
+        ([*DISTILLED, *ANCESTRAL], []),
         (
-            [("data.set", "data/fashion_mnist"), ("sample.gallery.steps", 1001), ("train.guide_share", 0)],
+            [("data.set", "data/fashion_mnist"), ("sample.gallery.steps", 1001), ("train.guide_share", 0), *GUIDED],
             ["data.set", "sample.gallery.steps", "sample.gallery.guidance", "sample.population.guidance"],
         ),
     ],

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from ddpm.compute.randomness import generator
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import new_network
+from ddpm.networks.unet import UNet
 from ddpm.parallel.world import World
 from ddpm.training.loop import Training
+from ddpm.training.validation import BestWeights, Validation
 from tests.ranks import in_two_ranks
 from tests.small import CPU, DIGITS, resaved, unet_params
 from tests.training.trainings import (
@@ -238,3 +241,23 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
         before = weights(network(prediction="v"))
         moved = state["optimization"]["network"]
         assert all((moved[name] - before[name]).abs().max() > 1e-3 for name in before), "it has been trained"
+
+
+def test_a_training_whose_validation_loss_does_not_fall_ends_after_its_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validate = Validation.of
+
+    def of(self: Validation, denoiser: Denoiser, weights: UNet, step: int) -> Any:
+        """Let the loss have its minimum at step 100."""
+        before, found = self.best, validate(self, denoiser, weights, step)
+        self.best = before if step > 100 else BestWeights(1 / step, step, {})
+        return found
+
+    monkeypatch.setattr(Validation, "of", of)
+    changes: dict[str, Any] = {"count": 200, "epochs": 10, "held_out": 5, "patience": 0.3}  # 50 steps in each epoch
+    whole, again = finished(**changes), new_training(**changes)
+    assert (whole.step, whole.total_steps, whole.kept_step) == (300, 500, 100), "150 steps are not more than 0.3"
+    again.load_state_dict(resaved(stopped(275, **changes).state_dict()))
+    assert len(ends(again)) == 1
+    assert_equal_weights(again.network, whole.network)

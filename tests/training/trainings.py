@@ -37,6 +37,7 @@ RECIPE = {
     "flip": False,
     "start": "data/processed/train.safetensors",
     "validation": 0,
+    "patience": 1,
     "log_every": 1,
     "seed": 0,
 }

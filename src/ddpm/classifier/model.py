@@ -11,7 +11,7 @@ from ddpm.compute.device import to_device
 from ddpm.compute.weights import MAX_HEADER, rebuild
 from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_float
-from ddpm.images.splits import data_card
+from ddpm.images.splits import Processed, data_card, held_out_mask, held_out_share
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section, parse
@@ -78,6 +78,11 @@ def _level(in_channels: int, out_channels: int) -> nn.Sequential:
             nn.ReLU(),
         ]
     return nn.Sequential(*layers)
+
+
+def held_out(processed: Processed) -> Tensor:
+    """Return a mask, bool (N,), of the training images that no classifier of the pipeline is trained on."""
+    return held_out_mask(processed.split, processed.groups, held_out_share(len(processed.groups)), seed=0)
 
 
 @torch.inference_mode()

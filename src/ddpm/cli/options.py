@@ -13,7 +13,7 @@ from ddpm.pipeline.params import parse
 from ddpm.pretrained import models
 from ddpm.sampling.samplers import SamplerParams
 
-GUIDED = {"guidance": 1.3, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
+GUIDED: dict[str, Any] = {"guidance": None, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
 DISTILLED = {"sampler": "ddpm", "steps": None}  # in place of the defaults, for a distilled model
 DEFAULTS = {"sampler": "dpmpp_2m", "steps": 24, "spacing": None, **GUIDED}
 DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"}
@@ -21,7 +21,7 @@ HELP = {
     "sampler": "reverse process; a distilled model has its own",
     "steps": "network evaluations for each image; a distilled model has its own",
     "spacing": "spacing of the timesteps; by default cubic, for colour log_snr",
-    "guidance": "guidance scale; 1 is the model alone, and the default of a model without autoguidance",
+    "guidance": "guidance scale; 1 is the model alone; by default from the length of the training",
     "guide": "the model from early in its training, or the model without the class",
     "guidance_interval": "range of log SNR with guidance, such as --guidance-interval=-4,2",
     "eta": "noise of all samplers but ddpm, from 0 (deterministic) to 1",
@@ -89,8 +89,6 @@ def sampler_params(options: Options, card: ModelCard) -> SamplerParams:
         UserError: values do not fit together.
     """
     values, given = {name: getattr(options, name) for name in DEFAULTS}, options.model_fields_set
-    if not given & GUIDED.keys() and values["guide"] not in card.guides:
-        values["guidance"] = 1.0
     if card.timesteps:
         values |= {name: value for name, value in DISTILLED.items() if name not in given}
     if values["classes"] == ("all",):

@@ -16,6 +16,8 @@ from ddpm.pipeline.params import parse
 CHUNK = 10_000
 LEAST_TEST = 6  # test images; the scores need as many
 MOST_DROPPED = 0.05  # share of the images in the short last batch of an epoch
+HELD_OUT, MOST_HELD_OUT = 0.02, 0.1  # least and largest share of held-out images
+LEAST_IMAGES, MOST_IMAGES = 200, 1200  # held-out images: fewer miss the minimum of the loss, more only cost time
 
 
 class Split(NamedTuple):
@@ -146,12 +148,18 @@ def even_batch(count: int, most: int) -> int:
     return min(range(most, max(min(2, most), most // 2) - 1, -1), key=lambda size: count % size)
 
 
-def held_out_mask(images: Tensor, groups: Tensor, share: float, seed: int) -> Tensor:
-    """Return a mask, bool (N,), of the images to hold out: about `share` of each class.
+def held_out_share(count: int) -> float:
+    """Return the share of `count` training images to hold out: a smaller one of larger sets."""
+    return min(MOST_HELD_OUT, MOST_IMAGES / count, max(HELD_OUT, LEAST_IMAGES / count))
+
+
+def held_out_mask(split: Split, groups: Tensor, share: float, seed: int) -> Tensor:
+    """Return a mask, bool (N,), of the images to hold out: about `share` of each class, but never all of one.
 
     A share of 2 % holds out 1,200 +- 34 images of MNIST. Near-duplicates share the place of their group.
     """
-    return hashed_places(images, f"{seed}/held out")[groups] < share
+    mask = hashed_places(split.images, f"{seed}/held out")[groups] < share
+    return mask & torch.isin(split.labels, split.labels[~mask])
 
 
 def load_samples(path: Path) -> tuple[dict[str, Tensor], DataCard, dict[str, Any]]:

@@ -1,11 +1,13 @@
 """Keep the samples that a classifier assigns to the requested class.
 
-Razavi et al. 2019 reject samples by a classifier (arXiv:1906.00446, section 3.3); here the probability has a threshold.
-Without a requested class, the most probable one counts. With a single class, all samples are kept.
+Razavi et al. 2019 reject samples by a classifier (arXiv:1906.00446, section 3.3). Here the probability has a threshold,
+or the same share of each class is kept. Without a requested class, the most probable one counts. With a single class,
+all samples are kept.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -14,7 +16,7 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
-from ddpm.images.splits import LEAST_TEST
+from ddpm.images.splits import LEAST_TEST, Split
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
@@ -22,59 +24,96 @@ NEARLY_LOST = 0.5  # of the overall share that is kept: a class that keeps less 
 
 
 class FilterParams(Section):
-    """Params of the filter: the least probability that classifier a must give the class of an image."""
+    """The least probability that classifier a must give the class of an image; None: see `most_probable`."""
 
-    least_probability: Annotated[float, Field(ge=0, lt=1)]
+    least_probability: Annotated[float, Field(ge=0, lt=1)] | None
+
+
+class Recognition(NamedTuple):
+    """What a classifier says of images: the probability of their class (N,), and that class (N,)."""
+
+    probability: Tensor
+    labels: Tensor
+
+    @property
+    def recognised(self) -> float:
+        """Return the share of images whose class is more probable than all others together."""
+        return _share(self.probability >= 0.5)
 
 
 def filtered(
-    population: dict[str, Tensor], classifier: Classifier, classes: list[int], params: FilterParams, runtime: Runtime
+    population: dict[str, Tensor],
+    real: Split,
+    classifier: Classifier,
+    classes: list[int],
+    params: FilterParams,
+    runtime: Runtime,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Filter samples (see `images.splits.load_samples`); return them, and how many are kept in total and of each class.
 
     Args:
+        real: training images that the classifier has not seen.
         classes: labels of the sampled classes.
 
     Raises:
         UserError: too few samples are kept to be scored.
     """
     images, asked = population["images"], population.get("labels")
-    probability, labels = class_probability(classifier, images, asked, classes, runtime)
+    samples = recognise(classifier, images, asked, classes, runtime)
+    held_out = recognise(classifier, real.images, None if asked is None else real.labels, classes, runtime)
     least = params.least_probability
-    kept = probability >= least
+    kept = most_probable(samples, held_out) if least is None else samples.probability >= least
     if kept.sum() < LEAST_TEST and not kept.all():
-        few = f"classifier a gives only {int(kept.sum())} of {len(kept)} samples their class with at least {least:g}"
+        few = f"classifier a recognises too few of {len(kept)} samples: {int(kept.sum())} are kept"
         needed = f"but the scores need {LEAST_TEST}"
         raise UserError(f"filter.least_probability: {few}, {needed}; train longer, or set 0 to keep all")
-    samples = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
+    found = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
     if asked is not None:
-        samples["labels"] = asked[kept]
-    return samples, summary(kept, labels, classifier.data.classes)
+        found["labels"] = asked[kept]
+    return found, summary(kept, samples, held_out, classifier.data.classes)
 
 
-def class_probability(
+def most_probable(samples: Recognition, real: Recognition) -> Tensor:
+    """Return a mask (N,) that keeps the same share of each class, the most probable samples of each.
+
+    What is kept is recognised about as often as real images. Without real images, all samples are kept.
+    """
+    share = min(1.0, samples.recognised / real.recognised) if len(real.labels) and real.recognised else 1.0
+    kept = torch.zeros(len(samples.labels), dtype=torch.bool)
+    for label in samples.labels.unique():
+        of_class = (samples.labels == label).nonzero().flatten()
+        order = samples.probability[of_class].argsort(descending=True, stable=True)
+        kept[of_class[order[: math.ceil(share * len(order))]]] = True
+    return kept
+
+
+def recognise(
     classifier: Classifier, images: Tensor, asked: Tensor | None, classes: list[int], runtime: Runtime
-) -> tuple[Tensor, Tensor]:
-    """Return the probability (N,) of the requested class, or else of the likeliest of `classes`, and that class (N,).
+) -> Recognition:
+    """Judge images by the requested class, or else by the likeliest of `classes`.
 
     A classifier that knows a single class gives probability 1.
     """
-    if not classifier.knows_classes:
-        return torch.ones(len(images)), torch.zeros(len(images), dtype=torch.int64)
+    if not (classifier.knows_classes and len(images)):
+        return Recognition(torch.ones(len(images)), torch.zeros(len(images), dtype=torch.int64))
     logits = features_and_logits(classifier, images, runtime.device)[1]
     found = likeliest(logits, classes) if asked is None else asked
-    return logits.softmax(1).gather(1, found[:, None]).squeeze(1), found
+    return Recognition(logits.softmax(1).gather(1, found[:, None]).squeeze(1), found)
 
 
-def summary(kept: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Count the kept samples, booleans (N,), in total and for each sampled class, labels (N,)."""
-    by_class = {names[label]: _share(kept[labels == label]) for label in labels.unique().tolist()}
+def summary(kept: Tensor, samples: Recognition, real: Recognition, names: Sequence[str]) -> dict[str, Any]:
+    """Count the kept samples, booleans (N,), and the recognised ones, in total and for each sampled class."""
+    of_class = {names[label]: samples.labels == label for label in samples.labels.unique().tolist()}
+    shares = {name: _share(kept[mask]) for name, mask in of_class.items()}
     return {
         "sampled": len(kept),
         "kept": int(kept.sum()),
         "share": _share(kept),
-        "least_share": min(by_class.values()),
-        "share_by_class": by_class,
+        "least_share": min(shares.values()),
+        "share_by_class": shares,
+        "recognised": samples.recognised,
+        "recognised_real": real.recognised if len(real.labels) else None,
+        "recognised_by_class": {name: _share(samples.probability[mask] >= 0.5) for name, mask in of_class.items()},
     }
 
 
@@ -82,7 +121,10 @@ def report(found: dict[str, Any]) -> list[str]:
     """Describe a summary in lines of text: the shares, and a warning if classes are nearly lost."""
     by_class = found["share_by_class"]
     kept = f"kept {found['kept']:,} of {found['sampled']:,} samples, {found['share']:.1%}"
-    lines = [f"{kept}; by class: {_in_order(by_class)}"]
+    lines = [
+        f"{kept}; by class: {_in_order(by_class)}",
+        f"recognised before: {found['recognised']:.1%}; by class: {_in_order(found['recognised_by_class'])}",
+    ]
     lost = {name: share for name, share in by_class.items() if share < NEARLY_LOST * found["share"]}
     if lost:
         lines.append(

@@ -46,6 +46,7 @@ class ModelCard(Section):
     schedule: ScheduleParams
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
+    images_seen: Annotated[int, Field(ge=0)] | None = None  # in training, counting repeats; absent in older files
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
     @field_validator("class_counts")
@@ -102,6 +103,7 @@ def save_model(
     guide: dict[str, Tensor] | None = None,
     classifier_free: bool = False,
     timesteps: tuple[int, ...] = (),
+    images_seen: int | None = None,
     **facts: Any,
 ) -> None:
     """Write weights and card as safetensors.
@@ -111,6 +113,7 @@ def save_model(
         guide: weights from early in the training, for autoguidance.
         classifier_free: whether the network was also trained without labels, for classifier-free guidance.
         timesteps: of a distilled model, the timesteps that it samples at.
+        images_seen: images of the training until these weights, counting repeats.
         facts: other JSON-compatible metadata, such as the versions of the training.
     """
     known: tuple[tuple[Guide, bool], ...] = (("autoguidance", guide is not None), ("classifier_free", classifier_free))
@@ -121,6 +124,7 @@ def save_model(
         class_counts=class_counts,
         guides=tuple(guide for guide, there in known if there),
         timesteps=timesteps,
+        images_seen=images_seen,
     )
     weights = dict(network.state_dict()) | {GUIDE + name: weight for name, weight in (guide or {}).items()}
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})

@@ -29,7 +29,7 @@ def sample_batch(
         UserError: params do not fit the model, see `check_sampler`; or, after the last step, an image is not finite.
     """
     check_sampler(loaded, params)
-    params = params.for_images(loaded.card.data.shape[0])
+    params = params.for_model(loaded.card)
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = sample_labels(loaded.card, params, seed, indices)
     denoise = guided_denoiser(loaded, labels, params, runtime)
@@ -64,7 +64,7 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
         return denoise
 
     denoise = bound(loaded.network, labels)
-    if params.guidance == 1:
+    if params.guidance in {None, 1}:
         return denoise
     if params.guide == "autoguidance":
         guide = bound(loaded.guide or loaded.network, labels)
@@ -130,10 +130,10 @@ def check_sampler(loaded: LoadedModel, params: SamplerParams) -> int:
     if loaded.card.timesteps:
         check_distilled(len(loaded.card.timesteps), params)
         return len(loaded.card.timesteps)
-    if params.guidance != 1 and params.guide not in loaded.card.guides:
+    if params.needs_guide and params.guide not in loaded.card.guides:
         known = listed(loaded.card.guides) if loaded.card.guides else "none"
         raise UserError(
-            f"guidance: {params.guidance:g}, but this model has no guide {params.guide} (it has {known}); "
+            f"guidance: this model has no guide {params.guide} (it has {known}); "
             f"set guidance to 1, or train a model with train.{GUIDED_BY[params.guide]}"
         )
     try:
@@ -155,5 +155,5 @@ def check_distilled(steps: int, params: SamplerParams) -> None:
         raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set {steps}, or null")
     if params.spacing is not None:
         raise UserError(f"spacing: {params.spacing}, but a distilled model has its own timesteps; leave it out")
-    if params.guidance != 1:
-        raise UserError(f"guidance: {params.guidance:g}, but a distilled model has no guide; set 1")
+    if params.needs_guide:
+        raise UserError("guidance: a distilled model has no guide; set 1")

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.card import Classes
-from ddpm.networks.checkpoint import Guide
+from ddpm.networks.checkpoint import Guide, ModelCard
 from ddpm.pipeline.params import Section
-from ddpm.sampling.guidance import Denoise
+from ddpm.sampling.guidance import CLASSIFIER_FREE_SCALE, Denoise, autoguidance_scale
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
@@ -38,7 +38,7 @@ class SamplerParams(Section):
     variance: Literal["posterior", "beta"]
     eta: Annotated[float, Field(ge=0, le=1)]
     clip: bool
-    guidance: Annotated[float, Field(ge=0, le=1000)]
+    guidance: Annotated[float, Field(ge=0, le=1000)] | None
     guide: Guide
     guidance_interval: tuple[LogSNR, LogSNR]
     classes: Classes
@@ -50,10 +50,23 @@ class SamplerParams(Section):
             raise ValueError("must be from, to in ascending order")
         return interval
 
-    def for_images(self, channels: int) -> "SamplerParams":
-        """Return these params with an unset spacing chosen for grey or colour images."""
-        spacing = self.spacing or ("cubic" if channels == 1 else "log_snr")
-        return self.model_copy(update={"spacing": spacing})
+    @property
+    def needs_guide(self) -> bool:
+        """Tell whether the params ask for guidance; an unset scale of autoguidance is 1 for a model without guide."""
+        return self.guidance != 1 and (self.guidance is not None or self.guide != "autoguidance")
+
+    def chosen(self, card: ModelCard) -> dict[str, str | float]:
+        """Return suitable values of unset params: the spacing for grey or colour images, the scale of guidance."""
+        scale = CLASSIFIER_FREE_SCALE if self.guide == "classifier_free" else autoguidance_scale(card.images_seen)
+        suitable = {
+            "spacing": "cubic" if card.data.shape[0] == 1 else "log_snr",
+            "guidance": scale if self.guide in card.guides else 1.0,
+        }
+        return {key: value for key, value in suitable.items() if getattr(self, key) is None}
+
+    def for_model(self, card: ModelCard) -> "SamplerParams":
+        """Return these params with the unset ones chosen."""
+        return self.model_copy(update=self.chosen(card))
 
 
 class Step(NamedTuple):

@@ -6,7 +6,7 @@
 4    eps ~ N(0, I)                  GradientStep
 5    gradient step on |eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)|^2
                                     GradientStep; eq. 14 is DenoisingLoss in losses.py
-6  until converged                  Validation keeps the weights of the lowest loss
+6  until converged                  Training.ended; Validation keeps the weights of the lowest loss
 """
 
 import copy
@@ -121,6 +121,17 @@ class Training:
         return self.optimization.steps
 
     @property
+    def kept_step(self) -> int:
+        """Return the step whose weights `best` returns."""
+        return self.validation.best.step if self.validation.best else self.step
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether to begin no other epoch: all steps are done, or the validation loss has not fallen for long."""
+        done = self.epochs_done * self.steps_per_epoch
+        return done >= self.total_steps or done - self.kept_step > self.params.patience * self.total_steps
+
+    @property
     def guide_step(self) -> int:
         """Return the step after which the weights for autoguidance are kept; used if params.guide_share is set."""
         return max(1, round(self.params.guide_share * self.total_steps))
@@ -131,7 +142,8 @@ class Training:
         Yield None after every step, or a `LossPoint` every log_every steps; and an `EpochEnd` after every epoch.
         At every yield the state is complete: a new Training that loads it continues bit for bit.
         """
-        while (begun := self.epochs_done * self.steps_per_epoch) < self.total_steps:
+        while not self.ended:
+            begun = self.epochs_done * self.steps_per_epoch
             for batch in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
                 mine = batch[self.world.shard(len(batch))]
                 shard = self.train.batch(mine, self.runtime.device)  # line 2: x_0 ~ q(x_0)

@@ -5,10 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ddpm.images.card import Classes
+from ddpm.images.splits import held_out_share
 from ddpm.training.optim import OptimizationParams
-
-HELD_OUT, MOST_HELD_OUT = 0.02, 0.1  # least and largest share of held-out images
-LEAST_IMAGES, MOST_IMAGES = 200, 1200  # held-out images: fewer miss the minimum of the loss, more only cost time
 
 
 class TrainParams(OptimizationParams):
@@ -28,6 +26,7 @@ class TrainParams(OptimizationParams):
     flip: bool
     start: Annotated[str, Field(min_length=1)]
     validation: Annotated[float, Field(ge=0, le=0.5)] | None
+    patience: Annotated[float, Field(gt=0, le=1)]
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -40,6 +39,5 @@ class TrainParams(OptimizationParams):
     def for_images(self, count: int) -> "TrainParams":
         """Return these params with epochs and validation share for `count` images, held-out ones included."""
         epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
-        share = min(MOST_HELD_OUT, MOST_IMAGES / count, max(HELD_OUT, LEAST_IMAGES / count))
-        validation = share if self.validation is None else self.validation
+        validation = held_out_share(count) if self.validation is None else self.validation
         return self.model_copy(update={"epochs": epochs, "validation": validation})

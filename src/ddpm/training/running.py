@@ -43,6 +43,11 @@ def run_training(name: str, training: Training, curves: Curves, checkpoints: Che
                 bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
                 bar.update(event.step * size - bar.n)
             checkpoints.tick()
+    if training.step < training.total_steps and training.world.rank == 0:
+        print(
+            f"{name}: ended after {training.step} of {training.total_steps} steps, since the validation loss had its "
+            f"minimum at step {training.kept_step}"
+        )
 
 
 def environment_of(runtime: Runtime, world: World) -> dict[str, Any]:
@@ -53,13 +58,12 @@ def environment_of(runtime: Runtime, world: World) -> dict[str, Any]:
 
 def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[str, Any]) -> dict[str, Any]:
     """Summarise a finished training for metrics/train/summary.json."""
-    best = training.validation.best
     return {
         **curves.last,
-        "images_seen": training.total_steps * setup.train.batch_size,
+        "images_seen": training.step * setup.train.batch_size,
         "parameters": sum(weight.numel() for weight in training.network.parameters()),
         "steps": training.step,
-        "kept_step": best.step if best else training.step,
+        "kept_step": training.kept_step,
         "guide_step": training.guide_step if training.guide else None,
         "follows": follows,
     }
@@ -77,6 +81,7 @@ def save_trained(
         NoiseSchedule(schedule),
         setup.class_counts,
         guide=training.guide,
+        images_seen=training.kept_step * setup.train.batch_size,
         classifier_free=model.params.class_conditional and setup.train.label_dropout > 0,
         environment=environment,
     )

@@ -41,7 +41,7 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     """Select the images to train on, and resolve the params that depend on them.
 
     Raises:
-        UserError: a class has no images, or none to train on; or the network cannot take the shape of the images.
+        UserError: a class has no images; or the network cannot take the shape of the images.
     """
     card, split, groups, test_counts = processed
     labels = card.labels(train.classes, "train.classes")
@@ -51,12 +51,9 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
         raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
     train = train.for_images(sum(counts))
     chosen = torch.isin(split.labels, torch.tensor(labels))
-    mask = held_out_mask(split.images, groups, train.validation or 0.0, train.seed)
+    mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
     rows, held_out = (chosen & ~mask).nonzero().flatten(), split.take(chosen & mask)
     images = Subset(split, rows, split.labels[rows])
-    left = images.labels.bincount(minlength=len(card.classes)).tolist()
-    if lost := [card.classes[label] for label in labels if not left[label]]:
-        raise UserError(f"train.validation: {train.validation} holds out all images of {listed(lost)}; lower it")
     if (tested := sum(test_counts[label] for label in labels)) < LEAST_TEST:
         raise UserError(
             f"train.classes: these have {tested} test images, but the scores need {LEAST_TEST}; add classes or images"
