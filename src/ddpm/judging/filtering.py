@@ -20,6 +20,8 @@ from ddpm.images.splits import LEAST_TEST, Split
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
+CONFIDENT = 0.9  # an image whose class has this probability is recognised
+LEAST_KEPT = 0.5  # share of the samples
 NEARLY_LOST = 0.5  # of the overall share that is kept: a class that keeps less is nearly lost
 
 
@@ -37,8 +39,8 @@ class Recognition(NamedTuple):
 
     @property
     def recognised(self) -> float:
-        """Return the share of images whose class is more probable than all others together."""
-        return _share(self.probability >= 0.5)
+        """Return the share of images whose class has a probability of CONFIDENT or more."""
+        return _share(self.probability >= CONFIDENT)
 
 
 def filtered(
@@ -76,15 +78,21 @@ def filtered(
 def most_probable(samples: Recognition, real: Recognition) -> Tensor:
     """Return a mask (N,) that keeps the same share of each class, the most probable samples of each.
 
-    What is kept is recognised about as often as real images. Without real images, all samples are kept.
+    The share is the largest at which samples are recognised as often as real images, but at least LEAST_KEPT. Without
+    real images, all samples are kept.
     """
-    share = min(1.0, samples.recognised / real.recognised) if len(real.labels) and real.recognised else 1.0
-    kept = torch.zeros(len(samples.labels), dtype=torch.bool)
+    count = len(samples.labels)
+    rank = torch.zeros(count, dtype=torch.float64)  # of a sample in its class, from above 0 (most probable) to 1
     for label in samples.labels.unique():
         of_class = (samples.labels == label).nonzero().flatten()
         order = samples.probability[of_class].argsort(descending=True, stable=True)
-        kept[of_class[order[: math.ceil(share * len(order))]]] = True
-    return kept
+        rank[of_class[order]] = torch.arange(1, len(order) + 1, dtype=torch.float64) / len(order)
+    order = rank.argsort(stable=True)
+    recognised = (samples.probability[order] >= CONFIDENT).double().cumsum(0) / torch.arange(1, count + 1)
+    wanted = real.recognised if len(real.labels) else 0.0
+    as_real = (recognised >= wanted).nonzero().flatten() + 1  # numbers of samples to keep
+    most = max(int(as_real[-1]) if len(as_real) else 0, math.ceil(LEAST_KEPT * count))
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, order[:most], True)
 
 
 def recognise(
@@ -113,7 +121,9 @@ def summary(kept: Tensor, samples: Recognition, real: Recognition, names: Sequen
         "share_by_class": shares,
         "recognised": samples.recognised,
         "recognised_real": real.recognised if len(real.labels) else None,
-        "recognised_by_class": {name: _share(samples.probability[mask] >= 0.5) for name, mask in of_class.items()},
+        "recognised_by_class": {
+            name: _share(samples.probability[mask] >= CONFIDENT) for name, mask in of_class.items()
+        },
     }
 
 
