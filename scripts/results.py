@@ -150,14 +150,17 @@ def page_table() -> str:
 
 def configuration_table() -> str:
     """Return the table of the other configurations, each next to real images of its own set."""
-    lines = ["| configuration | command | Frechet distance, b | times real | shows class | real |", "| --- " * 6 + "|"]
+    head = ["configuration", "command", "Frechet distance, b", "times real", "told from real", "shows class", "real"]
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name, (folder, command) in CONFIGURATIONS.items():
         found = recorded(Path(folder))
         distance, real = (found[f"scores.b.{row}.frechet"] for row in ("samples", "test"))
-        shares = (cell(found, row, 3, ["scores.{row}.label_accuracy"]) for row in ("samples", "test"))
+        shares = [cell(found, row, 3, ["scores.{row}.label_accuracy"]) for row in ("samples", "test")]
+        told = cell(found, "samples", 3, ["scores.{row}.two_sample_accuracy"])
         linked = f"[{name}](../{folder}/params.yaml)" if folder else name
-        lines.append(f"| {linked} | `{command}` | {distance:.3f} | {distance / real:.1f} | {' | '.join(shares)} |")
-    return "\n".join(lines)
+        cells = [linked, f"`{command}`", f"{distance:.3f}", f"{distance / real:.1f}", told, *shares]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines).replace(" +- ", "\u00a0±\u00a0")
 
 
 def recorded(folder: Path) -> dict[str, float]:
