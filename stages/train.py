@@ -22,6 +22,7 @@ from ddpm.training.setup import new_training, prepare
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
+FEW_STEPS = 300
 
 
 class Params(Sections):
@@ -50,6 +51,8 @@ def main(stage: Stage) -> None:
     follows = setup.follows(params.model, params.train)
     for name, value in follows.items() if stage.main else ():
         print(f"{name}: {value}, chosen from the data")
+    if stage.main and training.total_steps < FEW_STEPS:
+        print(f"note: {training.total_steps} steps are few, expect noise; train.images and train.epochs set the length")
     key = stage.fingerprint(environment)
     with Checkpoints(stage.name, key, world, training=training, curves=curves) as checkpoints:
         run_training("train", training, curves, checkpoints)
