@@ -10,7 +10,7 @@ from tests.with_dvc.dvc_clone import Clone, ran, read_json, restored, table, wai
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 QUICK = {"distill.images": 2000, "distill.batch_size": 100, "distill.log_every": 5}
-OWN_WAY = {"sampler": "ddpm", "steps": "null", "guidance": "1"}
+OWN_WAY = {"sampler": "ddpm", "steps": "null"}
 
 
 def options(**settings: object) -> list[str]:
