@@ -7,7 +7,7 @@ from torch import Tensor
 from ddpm.diffusion.schedule import NoiseSchedule
 
 CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
-FULL_SCALE, FULL_IMAGES = 1.3, 330_000  # best for the default training, and its images, counting repeats
+FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
 Denoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> the estimate of x_0, like x_t
 
 
