@@ -69,7 +69,8 @@ def main() -> None:
                 row = {**key, "guidance": scale} | facts | scores | copies(images, labels, subset.split, judge.test)
                 rows = pd.concat([rows, pd.DataFrame([row])])
                 write_whole(table, rows.to_csv(index=False).encode())
-                print(*row.items(), sep="\n  ")
+                told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "two_sample_a")
+                print(*(f"{name} {row[name]}" for name in told), sep=", ")
                 if args.pictures:
                     picture = by_class_picture(images, labels, train.card.classes)
                     write_whole(OUT / f"{train.card.name}-{count}.png", picture)
