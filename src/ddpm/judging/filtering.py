@@ -42,6 +42,11 @@ class Recognition(NamedTuple):
         """Return the share of images whose class has a probability of CONFIDENT or more."""
         return _share(self.probability >= CONFIDENT)
 
+    @property
+    def standard_error(self) -> float:
+        """Return the standard error of `recognised`."""
+        return math.sqrt(self.recognised * (1 - self.recognised) / len(self.labels))
+
 
 def filtered(
     population: dict[str, Tensor],
@@ -78,8 +83,8 @@ def filtered(
 def most_probable(samples: Recognition, real: Recognition) -> Tensor:
     """Return a mask (N,) that keeps the same share of each class, the most probable samples of each.
 
-    The share is the largest at which samples are recognised as often as real images, but at least LEAST_KEPT. Without
-    real images, all samples are kept.
+    The share is the largest at which samples are recognised as often as real images, and a standard error of these
+    more often; but at least LEAST_KEPT. Without real images, all samples are kept.
     """
     count = len(samples.labels)
     rank = torch.zeros(count, dtype=torch.float64)  # of a sample in its class, from above 0 (most probable) to 1
@@ -89,7 +94,7 @@ def most_probable(samples: Recognition, real: Recognition) -> Tensor:
         rank[of_class[order]] = torch.arange(1, len(order) + 1, dtype=torch.float64) / len(order)
     order = rank.argsort(stable=True)
     recognised = (samples.probability[order] >= CONFIDENT).double().cumsum(0) / torch.arange(1, count + 1)
-    wanted = real.recognised if len(real.labels) else 0.0
+    wanted = min(1.0, real.recognised + real.standard_error) if len(real.labels) else 0.0
     as_real = (recognised >= wanted).nonzero().flatten() + 1  # numbers of samples to keep
     most = max(int(as_real[-1]) if len(as_real) else 0, math.ceil(LEAST_KEPT * count))
     return torch.zeros(count, dtype=torch.bool).index_fill(0, order[:most], True)
