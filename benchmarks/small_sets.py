@@ -9,6 +9,7 @@ samples with images of the whole set, near copies with the subset.
 """
 
 import argparse
+import csv
 import subprocess
 import tempfile
 import time
@@ -42,7 +43,6 @@ from stages.train import TRAIN, Params
 
 OUT = Path("studies/small_sets")
 SEED = 2  # of the samples
-KEY = ["src_tree", "set", "images", "seed", "changes", "guidance"]
 
 
 def main() -> None:
@@ -51,14 +51,14 @@ def main() -> None:
     runtime, train = start(), load_split(TRAIN)
     judge = Judge(runtime)
     table = OUT / "scores.csv"
-    rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=KEY)
+    rows: list[dict[str, Any]] = [*csv.DictReader(table.open())] if table.exists() else []
     tree = subprocess.run(["git", "rev-parse", "--short=12", "HEAD:src"], check=True, capture_output=True, text=True)
     for seed in range(args.seeds):
         for count in args.images or [len(train.split.labels)]:
             key = {"src_tree": tree.stdout.strip(), "set": train.card.name, "images": count, "seed": seed}
             key["changes"] = " ".join(args.changes)
-            known = (rows[[*key]].astype(str) == [str(each) for each in key.values()]).all(axis=1)
-            missing = [each for each in args.guidance if each not in {*rows[known]["guidance"].astype(str)}]
+            known = {row["guidance"] for row in rows if all(str(row[name]) == str(key[name]) for name in key)}
+            missing = [each for each in args.guidance if each not in known]
             if not missing:
                 continue
             subset = subset_of(train, count, seed)
@@ -67,8 +67,8 @@ def main() -> None:
                 images, labels = sampled(loaded, scale, args.count or min(count, 2000), runtime)
                 scores = judge.frechet(images) | judge.others(images, labels) | judge.two_sample(images)
                 row = {**key, "guidance": scale} | facts | scores | copies(images, labels, subset.split, judge.test)
-                rows = pd.concat([rows, pd.DataFrame([row])])
-                write_whole(table, rows.to_csv(index=False).encode())
+                rows.append(row)
+                write_whole(table, pd.DataFrame(rows).to_csv(index=False).encode())
                 told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "two_sample_a")
                 print(*(f"{name} {row[name]}" for name in told), sep=", ")
                 if args.pictures:
