@@ -139,3 +139,19 @@ def test_the_records_can_be_shown(folder: Path, monkeypatch: pytest.MonkeyPatch)
     run = open_run(f"results/{folder.parent.name}")
     assert tables.scores([run])
     assert len(run.commit) == 40
+
+
+@pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/run.json")))
+def test_records_of_any_age_have_a_page_and_a_card(record: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    run = open_run(f"results/{record}")
+    assert "None was selected by hand." in text(page.report([run], None))
+    assert page.card(run).startswith("---\n")
+
+
+def test_the_page_says_what_the_filter_found() -> None:
+    found = {"share": 0.951, "recognised": 0.9, "recognised_by_class": {"cat": 0.97, "dog": 0.8}}
+    files = whole_run().files | {"metrics/filter/summary.json": json.dumps(found).encode()}
+    read = text(page.report([Run("mine", files)], None))
+    assert "rejected 4.9 % of the samples" in read
+    assert "90.0 % were clear, and 80.0 % of the worst class, dog" in read
