@@ -11,7 +11,6 @@ samples with images of the whole set, near copies with the subset.
 import argparse
 import csv
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +23,12 @@ from torch import Tensor
 
 from benchmarks.arguments import at_least
 from benchmarks.samplers import Judge, channels_first
+from benchmarks.trainings import left_by
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split, load_split
-from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.networks.checkpoint import LoadedModel
 from ddpm.pictures.grids import by_class_picture
 from ddpm.pipeline.console import UserError, progress, run
 from ddpm.pipeline.files import write_whole
@@ -37,7 +37,6 @@ from ddpm.sampling.generation import sample_labels
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.copying import near_copies, nearness
 from ddpm.training.loop import EpochEnd, LossPoint
-from ddpm.training.running import save_trained
 from ddpm.training.setup import new_training, prepare
 from stages.train import TRAIN, Params
 
@@ -119,9 +118,7 @@ def trained(subset: Processed, params: Params, runtime: Runtime) -> tuple[Loaded
         "minutes": round((time.perf_counter() - began) / 60, 2),
         "threads": torch.get_num_threads(),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        save_trained(Path(folder, "model"), training, setup, params.schedule, {})
-        return load_model(Path(folder, "model"), runtime.device), facts
+    return left_by(training, setup, params.schedule), facts
 
 
 def sampled(loaded: LoadedModel, scale: str, count: int, runtime: Runtime) -> tuple[Tensor, Tensor]:

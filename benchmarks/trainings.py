@@ -10,9 +10,10 @@ from ddpm.compute.device import Runtime, to_device
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, new_network, save_model
+from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, new_network
 from ddpm.pipeline.params import parse, read_yaml
 from ddpm.training.loop import EpochEnd, Training
+from ddpm.training.running import save_trained
 from ddpm.training.setup import Setup, new_training
 from stages.train import Params
 
@@ -61,7 +62,5 @@ def left_by(training: Training, setup: Setup, schedule: ScheduleParams) -> Loade
     """Return the model that a training saves, with its guides, through a file as stage `train` writes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        classifier_free = setup.model.class_conditional and setup.train.label_dropout > 0
-        network, counts = training.best(), setup.class_counts
-        save_model(path, network, setup.card, NoiseSchedule(schedule), counts, training.guide, classifier_free)
+        save_trained(path, training, setup, schedule, {})
         return load_model(path, training.runtime.device)
