@@ -143,7 +143,8 @@ def test_a_checkpoint_is_saved_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_at_the_next_tick(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_SAVE_SECONDS", "1000")
-    before, counter = signal.getsignal(number), Counter()
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    counter = Counter()
     with Checkpoints("train", "cpu", ALONE, counter=counter) as at_work:
         counter.step = 7
         at_work.tick()
@@ -152,5 +153,8 @@ def test_a_signal_ends_the_run_at_the_next_tick(number: signal.Signals, monkeypa
         assert (signal.getsignal(number) is signal.SIG_DFL) == (number == signal.SIGINT)
         with pytest.raises(UserError, match=r"^train: interrupted"):
             at_work.tick()
-    assert signal.getsignal(number) is before
+    os.kill(os.getpid(), signal.SIGTERM)  # DVC has ended: the process must live until its message is printed
+    for each, handler in before.items():
+        signal.signal(each, handler)
     assert run_to(7) == 7
+    assert {each: signal.getsignal(each) for each in before} == before

@@ -80,8 +80,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        for each, handler in self._handlers.items():
-            signal.signal(each, handler)
+        if not self._stop:  # else the run ends, and the SIGTERM that follows DVC's end would cut off its last message
+            for each, handler in self._handlers.items():
+                signal.signal(each, handler)
 
     def tick(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.
