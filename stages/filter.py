@@ -39,7 +39,7 @@ def main(stage: Stage) -> None:
     train, classes = load_split(stage.input(TRAIN)), facts["classes"]
     real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(classes)))
     samples, summary = filtered(population, real, classifier, classes, params, runtime)
-    facts["recognised"] = summary["recognised_by_class"]
+    facts["clear"] = summary["clear_by_class"]
     save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)
     write_json(stage.output(METRICS / "summary.json"), summary)
     print("\n".join(report(summary)))

@@ -23,7 +23,7 @@ MEANINGS = {
     " samples (variety).",
     "density, coverage": "The same, less sensitive to single outliers.",
     "recognised": "The share that the classifier recognises with high confidence. Blurs between two classes lower it.",
-    "recognised as the class asked for": "The share that shows the class asked for, according to the classifier.",
+    "shows the class asked for": "The share that shows the class asked for, according to the classifier.",
     "class imbalance, chi-square": "How far the class shares are from the training images; 0 is equal.",
     "nearest in pixels, in features": "The median distance to the nearest training image. Far below the value of test"
     " images, the model copies.",

@@ -70,9 +70,9 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
         "share": round(len(rows) / 200, 4),
         "least_share": min(of_class.values()),
         "share_by_class": of_class,
-        "recognised": shares(own >= 0.9, labels)[""],
-        "recognised_real": None,
-        "recognised_by_class": {name: share for name, share in shares(own >= 0.9, labels).items() if name},
+        "clear": shares(own >= 0.9, labels)[""],
+        "clear_real": None,
+        "clear_by_class": {name: share for name, share in shares(own >= 0.9, labels).items() if name},
     }
 
 
@@ -97,16 +97,16 @@ def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
     assert said["share_by_class"] == {"kite": 1}
 
 
-def real_like(recognised: float) -> Split:
+def real_like(clear: float) -> Split:
     """The images, of which a share has the label that the classifier sees."""
-    other = torch.arange(200) < 200 * (1 - recognised)
+    other = torch.arange(200) < 200 * (1 - clear)
     return Split(IMAGES, torch.where(other, PROBABILITY.argmin(1), PROBABILITY.argmax(1)))
 
 
-def recognition(*recognised: int, of: int = 100) -> Recognition:
-    """Of classes with so many images, of which so many are recognised, the last ones best."""
-    rows = [torch.cat([torch.linspace(0, 0.89, of - n), torch.linspace(0.91, 1, n)]) for n in recognised]
-    return Recognition(torch.cat(rows), torch.arange(len(recognised)).repeat_interleave(of))
+def recognition(*clear: int, of: int = 100) -> Recognition:
+    """Of classes with so many images, of which so many are clear, the last ones best."""
+    rows = [torch.cat([torch.linspace(0, 0.89, of - n), torch.linspace(0.91, 1, n)]) for n in clear]
+    return Recognition(torch.cat(rows), torch.arange(len(clear)).repeat_interleave(of))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def recognition(*recognised: int, of: int = 100) -> Recognition:
         ((50, 50), (0, 0), 100),
     ],
 )
-def test_of_each_class_the_same_share_is_kept_so_that_they_are_recognised_like_real_ones(
+def test_of_each_class_the_same_share_is_kept_so_that_they_are_clear_like_real_ones(
     samples: tuple[int, int], real: tuple[int, int], each: int
 ) -> None:
     found = most_probable(recognition(*samples), recognition(*real))
@@ -138,7 +138,7 @@ def test_null_keeps_the_shares_of_the_classes() -> None:
         population(labels), real_like(0.9), CLASSIFIER, ALL, FilterParams(least_probability=None), CPU
     )
     share = said["share"]
-    assert said["recognised"] < said["recognised_real"]
+    assert said["clear"] < said["clear_real"]
     assert share < 1
     counts, left = (each.bincount(minlength=10) for each in (labels, found["labels"]))
     assert (left - share * counts).abs().max() < 2

@@ -150,7 +150,7 @@ def test_records_of_any_age_have_a_page_and_a_card(record: str, monkeypatch: pyt
 
 
 def test_the_page_says_what_the_filter_found() -> None:
-    found = {"share": 0.951, "recognised": 0.9, "recognised_by_class": {"cat": 0.97, "dog": 0.8}}
+    found = {"share": 0.951, "clear": 0.9, "clear_by_class": {"cat": 0.97, "dog": 0.8}}
     files = whole_run().files | {"metrics/filter/summary.json": json.dumps(found).encode()}
     read = text(page.report([Run("mine", files)], None))
     assert "rejected 4.9 % of the samples" in read

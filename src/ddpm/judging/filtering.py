@@ -20,7 +20,7 @@ from ddpm.images.splits import LEAST_TEST, Split
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
-CONFIDENT = 0.9  # an image whose class has this probability is recognised
+CONFIDENT = 0.9  # an image whose class has this probability is clear
 LEAST_KEPT = 0.5  # share of the samples
 NEARLY_LOST = 0.5  # of the overall share that is kept: a class that keeps less is nearly lost
 
@@ -38,14 +38,14 @@ class Recognition(NamedTuple):
     labels: Tensor
 
     @property
-    def recognised(self) -> float:
+    def clear(self) -> float:
         """Return the share of images whose class has a probability of CONFIDENT or more."""
         return _share(self.probability >= CONFIDENT)
 
     @property
     def standard_error(self) -> float:
-        """Return the standard error of `recognised`."""
-        return math.sqrt(self.recognised * (1 - self.recognised) / len(self.labels))
+        """Return the standard error of `clear`."""
+        return math.sqrt(self.clear * (1 - self.clear) / len(self.labels))
 
 
 def filtered(
@@ -83,7 +83,7 @@ def filtered(
 def most_probable(samples: Recognition, real: Recognition) -> Tensor:
     """Return a mask (N,) that keeps the same share of each class, the most probable samples of each.
 
-    The share is the largest at which samples are recognised as often as real images, and a standard error of these
+    The share is the largest at which samples are clear as often as real images, and a standard error of these
     more often; but at least LEAST_KEPT. Without real images, all samples are kept.
     """
     count = len(samples.labels)
@@ -93,9 +93,9 @@ def most_probable(samples: Recognition, real: Recognition) -> Tensor:
         order = samples.probability[of_class].argsort(descending=True, stable=True)
         rank[of_class[order]] = torch.arange(1, len(order) + 1, dtype=torch.float64) / len(order)
     order = rank.argsort(stable=True)
-    recognised = (samples.probability[order] >= CONFIDENT).double().cumsum(0) / torch.arange(1, count + 1)
-    wanted = min(1.0, real.recognised + real.standard_error) if len(real.labels) else 0.0
-    as_real = (recognised >= wanted).nonzero().flatten() + 1  # numbers of samples to keep
+    clear = (samples.probability[order] >= CONFIDENT).double().cumsum(0) / torch.arange(1, count + 1)
+    wanted = min(1.0, real.clear + real.standard_error) if len(real.labels) else 0.0
+    as_real = (clear >= wanted).nonzero().flatten() + 1  # numbers of samples to keep
     most = max(int(as_real[-1]) if len(as_real) else 0, math.ceil(LEAST_KEPT * count))
     return torch.zeros(count, dtype=torch.bool).index_fill(0, order[:most], True)
 
@@ -115,7 +115,7 @@ def recognise(
 
 
 def summary(kept: Tensor, samples: Recognition, real: Recognition, names: Sequence[str]) -> dict[str, Any]:
-    """Count the kept samples, booleans (N,), and the recognised ones, in total and for each sampled class."""
+    """Count the kept samples, booleans (N,), and the clear ones, in total and for each sampled class."""
     of_class = {names[label]: samples.labels == label for label in samples.labels.unique().tolist()}
     shares = {name: _share(kept[mask]) for name, mask in of_class.items()}
     return {
@@ -124,11 +124,9 @@ def summary(kept: Tensor, samples: Recognition, real: Recognition, names: Sequen
         "share": _share(kept),
         "least_share": min(shares.values()),
         "share_by_class": shares,
-        "recognised": samples.recognised,
-        "recognised_real": real.recognised if len(real.labels) else None,
-        "recognised_by_class": {
-            name: _share(samples.probability[mask] >= CONFIDENT) for name, mask in of_class.items()
-        },
+        "clear": samples.clear,
+        "clear_real": real.clear if len(real.labels) else None,
+        "clear_by_class": {name: _share(samples.probability[mask] >= CONFIDENT) for name, mask in of_class.items()},
     }
 
 
@@ -138,7 +136,7 @@ def report(found: dict[str, Any]) -> list[str]:
     kept = f"kept {found['kept']:,} of {found['sampled']:,} samples, {found['share']:.1%}"
     lines = [
         f"{kept}; by class: {_in_order(by_class)}",
-        f"recognised before: {found['recognised']:.1%}; by class: {_in_order(found['recognised_by_class'])}",
+        f"clear before: {found['clear']:.1%}; by class: {_in_order(found['clear_by_class'])}",
     ]
     lost = {name: share for name, share in by_class.items() if share < NEARLY_LOST * found["share"]}
     if lost:
