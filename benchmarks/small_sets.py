@@ -47,6 +47,8 @@ SEED = 2  # of the samples
 def main() -> None:
     """Train and score what the table does not have."""
     args = arguments()
+    for scale in args.guidance:
+        sampler_with(scale)
     runtime, train = start(), load_split(TRAIN)
     judge = Judge(runtime)
     table = OUT / "scores.csv"
@@ -91,8 +93,8 @@ def params_of(changes: Sequence[str], seed: int) -> Params:
     for change in changes:
         name, _, text = change.partition("=")
         section, _, key = name.partition(".")
-        if key not in values.get(section, {}):
-            raise UserError(f"--changes: params.yaml has no {name}; name another")
+        if section not in Params.model_fields or key not in values[section]:
+            raise UserError(f"--changes: model, schedule and train have no {name}; name another")
         values[section][key] = loads_yaml(text)
     values["train"]["seed"] = seed
     return parse(Params, {name: values[name] for name in Params.model_fields}, "params.yaml")
@@ -121,11 +123,16 @@ def trained(subset: Processed, params: Params, runtime: Runtime) -> tuple[Loaded
     return left_by(training, setup, params.schedule), facts
 
 
-def sampled(loaded: LoadedModel, scale: str, count: int, runtime: Runtime) -> tuple[Tensor, Tensor]:
-    """Sample images, uint8 (count, C, H, W), and labels as sample.population does, with this scale of guidance."""
+def sampler_with(scale: str) -> SamplerParams:
+    """Return the params of sample.population with this scale of guidance."""
     section = read_yaml(Path("params.yaml"))["sample"]["population"] | {"guidance": loads_yaml(scale)}
     known = {name: value for name, value in section.items() if name in SamplerParams.model_fields}
-    params = parse(SamplerParams, known, "params.yaml")
+    return parse(SamplerParams, known, "--guidance")
+
+
+def sampled(loaded: LoadedModel, scale: str, count: int, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Sample images, uint8 (count, C, H, W), and labels as sample.population does, with this scale of guidance."""
+    params = sampler_with(scale)
     batches = sample_images(loaded, params, SEED, range(count), runtime)
     labels = sample_labels(loaded.card, params, SEED, range(count))
     return channels_first(torch.cat([images for _, images in batches])), labels

@@ -87,6 +87,12 @@ def place(data: bytes) -> float:
     return int(hashlib.blake2b(data, digest_size=8, key=b"place").hexdigest(), 16) / 2**64
 
 
+def test_images_that_the_classifiers_cannot_halve_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^data\.image_size: 4 x 4 pixels are too few; set 10"):
+        target_of(looks((4, 4)), params())
+    assert target_of(looks((4, 4)), params(image_size=(8, 8)))[0].shape[1:] == (8, 8)
+
+
 def test_looks_are_counted(tmp_path: Path) -> None:
     given = pictures(tmp_path, images(3, FRUITS.shape))
     found = looks_of([*given, Picture(np.zeros((5, 7), np.uint8), 0)], WHITE)

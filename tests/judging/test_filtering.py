@@ -95,6 +95,8 @@ def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
     found, said = filtered(population(None), REAL, kite, [0], FilterParams(least_probability=0.9), CPU)
     assert torch.equal(found["images"], IMAGES)
     assert said["share_by_class"] == {"kite": 1}
+    assert said["clear"] is said["clear_real"] is None
+    assert not said["clear_by_class"]
 
 
 def real_like(clear: float) -> Split:
@@ -116,8 +118,9 @@ def recognition(*clear: int, of: int = 100) -> Recognition:
         ((90, 70), (100, 100), 70),  # until the worse one is as clear
         ((90, 70), (94, 94), 76),  # on average 94 % and a standard error of 1.7: all, and 70 of 76
         ((90, 70), (75, 75), 100),
-        ((4, 96), (90, 90), 50),  # never less than half
-        ((0, 0), (90, 90), 50),
+        ((4, 96), (100, 100), 50),  # never less than half
+        ((4, 96), (90, 90), 96),  # out of reach: 54 % at best, less a standard error of 2
+        ((0, 0), (90, 90), 100),
         ((50, 50), (0, 0), 100),
     ],
 )
@@ -129,6 +132,14 @@ def test_of_each_class_the_same_share_is_kept_so_that_they_are_clear_like_real_o
     assert found.view(2, 100)[:, 100 - each :].all()  # the most probable
     assert not found.view(2, 100)[:, : max(0, 99 - each)].any()
     assert most_probable(recognition(*samples), Recognition(torch.zeros(0), torch.zeros(0))).all()
+
+
+def test_the_only_sample_of_a_class_is_kept() -> None:
+    samples = recognition(60, 60)
+    alone = Recognition(torch.cat([samples.probability, torch.ones(1)]), torch.cat([samples.labels, torch.tensor([2])]))
+    found = most_probable(alone, recognition(100, 100))
+    assert found[-1]
+    assert 0.55 < found.double().mean() < 0.65
 
 
 def test_null_keeps_the_shares_of_the_classes() -> None:

@@ -261,3 +261,5 @@ def test_a_training_whose_validation_loss_does_not_fall_ends_after_its_patience(
     again.load_state_dict(resaved(stopped(275, **changes).state_dict()))
     assert len(ends(again)) == 1
     assert_equal_weights(again.network, whole.network)
+    short = finished(count=20, epochs=40, held_out=5, patience=0.05)  # 5 steps in each epoch, a validation every 50
+    assert (short.step, short.total_steps, short.kept_step) == (150, 200, 100)

@@ -16,6 +16,7 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
 OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
+LEAST_SIDE = 5  # pixels of the longer side: the classifiers halve three times
 MOST_FAULTS = 50
 TOGETHER = 1000  # images handed to the threads at once
 
@@ -83,7 +84,11 @@ def looks_of(pictures: Sequence[Picture], background: Colour) -> Counter[Look]:
 
 
 def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[str, str]]:
-    """Choose size and colour; return them, and a reason for each param that is null."""
+    """Choose size and colour; return them, and a reason for each param that is null.
+
+    Raises:
+        UserError: the images would be too small.
+    """
     why: dict[str, str] = {}
     sizes = {(each.height, each.width) for each in looks}
     if params.image_size:
@@ -99,6 +104,8 @@ def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[st
     if (outer := padded(*inner)) != inner:
         chosen = why.get("data.image_size", f"{inner[0]} x {inner[1]}")
         why["data.image_size"] = f"{chosen}, padded to {outer[0]} x {outer[1]}, which can be halved"
+    if max(outer) < LEAST_SIDE:
+        raise UserError(f"data.image_size: {outer[0]} x {outer[1]} pixels are too few; set {2 * LEAST_SIDE}, or more")
     coloured = sum(count for each, count in looks.items() if each.colour)
     colour = coloured > 0 if params.colour is None else params.colour
     if params.colour is None:

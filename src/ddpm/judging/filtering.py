@@ -71,32 +71,36 @@ def filtered(
     least = params.least_probability
     kept = most_probable(samples, held_out) if least is None else samples.probability >= least
     if kept.sum() < LEAST_TEST and not kept.all():
-        few = f"classifier a recognises too few of {len(kept)} samples: {int(kept.sum())} are kept"
-        needed = f"but the scores need {LEAST_TEST}"
-        raise UserError(f"filter.least_probability: {few}, {needed}; train longer, or set 0 to keep all")
+        few = f"{int(kept.sum())} of {len(kept)} samples are kept, but the scores need {LEAST_TEST}"
+        raise UserError(f"filter.least_probability: {few}; sample or train more, or set 0 to keep all")
     found = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
     if asked is not None:
         found["labels"] = asked[kept]
-    return found, summary(kept, samples, held_out, classifier.data.classes)
+    return found, summary(kept, samples, held_out, classifier.data.classes, classifier.knows_classes)
 
 
 def most_probable(samples: Recognition, real: Recognition) -> Tensor:
     """Return a mask (N,) that keeps the same share of each class, the most probable samples of each.
 
     The share is the largest at which samples are clear as often as real images, and a standard error of these
-    more often; but at least LEAST_KEPT. Without real images, all samples are kept.
+    more often; but at least LEAST_KEPT. If none is, it is the largest that comes within a standard error of the
+    clearest. Without real images, all samples are kept.
     """
+    if not len(real.labels):
+        return torch.ones(len(samples.labels), dtype=torch.bool)
     count = len(samples.labels)
-    rank = torch.zeros(count, dtype=torch.float64)  # of a sample in its class, from above 0 (most probable) to 1
+    rank = torch.zeros(count, dtype=torch.float64)  # of a sample in its class, from above 0 (most probable) to below 1
     for label in samples.labels.unique():
         of_class = (samples.labels == label).nonzero().flatten()
         order = samples.probability[of_class].argsort(descending=True, stable=True)
-        rank[of_class[order]] = torch.arange(1, len(order) + 1, dtype=torch.float64) / len(order)
+        rank[of_class[order]] = (torch.arange(len(order), dtype=torch.float64) + 0.5) / len(order)
     order = rank.argsort(stable=True)
     clear = (samples.probability[order] >= CONFIDENT).double().cumsum(0) / torch.arange(1, count + 1)
-    wanted = min(1.0, real.clear + real.standard_error) if len(real.labels) else 0.0
-    as_real = (clear >= wanted).nonzero().flatten() + 1  # numbers of samples to keep
-    most = max(int(as_real[-1]) if len(as_real) else 0, math.ceil(LEAST_KEPT * count))
+    wanted = min(1.0, real.clear + real.standard_error)
+    clearest = float(clear[math.ceil(LEAST_KEPT * count) - 1 :].max())
+    if clearest < wanted:
+        wanted = clearest - real.standard_error
+    most = max(int((clear >= wanted).nonzero()[-1]) + 1, math.ceil(LEAST_KEPT * count))
     return torch.zeros(count, dtype=torch.bool).index_fill(0, order[:most], True)
 
 
@@ -114,8 +118,13 @@ def recognise(
     return Recognition(logits.softmax(1).gather(1, found[:, None]).squeeze(1), found)
 
 
-def summary(kept: Tensor, samples: Recognition, real: Recognition, names: Sequence[str]) -> dict[str, Any]:
-    """Count the kept samples, booleans (N,), and the clear ones, in total and for each sampled class."""
+def summary(
+    kept: Tensor, samples: Recognition, real: Recognition, names: Sequence[str], knows_classes: bool = True
+) -> dict[str, Any]:
+    """Count the kept samples, booleans (N,), and the clear ones, in total and for each sampled class.
+
+    A classifier that knows a single class cannot tell which are clear.
+    """
     of_class = {names[label]: samples.labels == label for label in samples.labels.unique().tolist()}
     shares = {name: _share(kept[mask]) for name, mask in of_class.items()}
     return {
@@ -124,9 +133,11 @@ def summary(kept: Tensor, samples: Recognition, real: Recognition, names: Sequen
         "share": _share(kept),
         "least_share": min(shares.values()),
         "share_by_class": shares,
-        "clear": samples.clear,
-        "clear_real": real.clear if len(real.labels) else None,
-        "clear_by_class": {name: _share(samples.probability[mask] >= CONFIDENT) for name, mask in of_class.items()},
+        "clear": samples.clear if knows_classes else None,
+        "clear_real": real.clear if knows_classes and len(real.labels) else None,
+        "clear_by_class": {
+            name: _share(samples.probability[mask] >= CONFIDENT) for name, mask in of_class.items() if knows_classes
+        },
     }
 
 
@@ -134,10 +145,10 @@ def report(found: dict[str, Any]) -> list[str]:
     """Describe a summary in lines of text: the shares, and a warning if classes are nearly lost."""
     by_class = found["share_by_class"]
     kept = f"kept {found['kept']:,} of {found['sampled']:,} samples, {found['share']:.1%}"
-    lines = [
-        f"{kept}; by class: {_in_order(by_class)}",
-        f"clear before: {found['clear']:.1%}; by class: {_in_order(found['clear_by_class'])}",
-    ]
+    lines = [f"{kept}; by class: {_in_order(by_class)}"]
+    if found["clear_real"] is not None:
+        clear = f"{found['clear']:.1%}, held-out real images: {found['clear_real']:.1%}"
+        lines.append(f"clear before: {clear}; by class: {_in_order(found['clear_by_class'])}")
     lost = {name: share for name, share in by_class.items() if share < NEARLY_LOST * found["share"]}
     if lost:
         lines.append(

@@ -129,7 +129,9 @@ class Training:
     def ended(self) -> bool:
         """Tell whether to begin no other epoch: all steps are done, or the validation loss has not fallen for long."""
         done = self.epochs_done * self.steps_per_epoch
-        return done >= self.total_steps or done - self.kept_step > self.params.patience * self.total_steps
+        epochs = -(-(done // VALIDATION_STEPS * VALIDATION_STEPS) // self.steps_per_epoch)  # at the last validation
+        waited = epochs * self.steps_per_epoch - self.kept_step
+        return done >= self.total_steps or waited > self.params.patience * self.total_steps
 
     @property
     def guide_step(self) -> int:
