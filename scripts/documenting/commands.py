@@ -89,9 +89,9 @@ def target_table() -> str:
 
 
 def script_table() -> str:
-    """Return the table of the modules that `python -m` runs, with the first line of their docstrings."""
+    """Return the table of the benchmarks, with the first line of their docstrings."""
     rows = []
-    for path in [*sorted(Path("scripts").glob("*.py")), *sorted(Path("benchmarks").glob("*.py"))]:
+    for path in sorted(Path("benchmarks").glob("*.py")):
         text = path.read_text()
         if '__name__ == "__main__"' in text:
             first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
