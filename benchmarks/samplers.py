@@ -203,7 +203,7 @@ ENDS = {  # by how the process ends
     "20 trailing,\nto t = 49": Setting("dpmpp_2m", "eta 1.0", "trailing", True, 20, "autoguidance 1.3"),
     "24 cubic,\nto t = 0": Setting("dpmpp_2m", "eta 1.0", "cubic", True, 24, "autoguidance 1.3"),
 }
-FAINT = 16  # levels that are stretched over the scale
+FAINT = 4  # levels that are stretched, so that a veil is visible
 
 
 class Judge:
@@ -298,18 +298,14 @@ def tones(loaded: LoadedModel, judge: Judge, runtime: Runtime) -> bytes:
     """Draw four images of the same noise for each of ENDS, and real ones: plain, and with FAINT levels stretched."""
     rows = {title: sample(loaded, setting, 4, runtime) for title, setting in ENDS.items()}
     rows["real"] = judge.real("tones", 4)[0]
-    figure, axes = plt.subplots(2 * len(rows), figsize=(9, 4.6 * len(rows)), layout="constrained")
-    for row, (title, images) in enumerate(rows.items()):
-        for axis, most in zip(axes[2 * row : 2 * row + 2], (255, FAINT), strict=True):
-            axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=most)
-            axis.set_ylabel(title if most == 255 else f"levels 0 to {most}", rotation=0, va="center", ha="right")
-            axis.set(xticks=[], yticks=[])
-    return to_png(figure)
+    stretched = {title: images.clamp(max=FAINT).double() * 255 / FAINT for title, images in rows.items()}
+    return to_png(picture_rows({title: torch.cat([rows[title], stretched[title].byte()]) for title in rows}))
 
 
 def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
     """Draw a titled row for each set of grey images, uint8 (N, 1, H, W)."""
-    figure, axes = plt.subplots(len(rows), figsize=(9, 0.55 * len(rows)), layout="constrained", squeeze=False)
+    size = (9, 10 * len(rows) / len(next(iter(rows.values()))))
+    figure, axes = plt.subplots(len(rows), figsize=size, layout="constrained", squeeze=False)
     for (axis,), (title, images) in zip(axes, rows.items(), strict=True):
         axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
         axis.set_ylabel(title, rotation=0, va="center", ha="right")
