@@ -1,138 +1,188 @@
-"""Train a classifier on an imbalanced set by one of several methods."""
+"""Train a classifier on a long-tailed subset by one of several methods."""
 
-import random
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+import itertools
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_f1_score
+from torchvision.transforms import InterpolationMode, v2
 
-from ddpm.classifier.fit import background_of, watch
-from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits
-from ddpm.compute.device import Runtime, sent, to_device
-from ddpm.compute.randomness import generator
-from ddpm.images.card import DataCard
+from ddpm.compute.device import to_device
+from ddpm.compute.randomness import CPU, generator
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.pipeline.params import Section
-from studies.rare_class.augment import augmented
-from studies.rare_class.methods import Method, Sampled, shares
 
-MIXED = 0.2  # both parameters of the Beta distribution of mixup
+TOGETHER = 8  # images of a batch that one random augmentation is applied to, for speed
 
 
 class LearnParams(Section):
-    """Params of the study's classifiers, the same for every method: width and training."""
+    """Params of the compared classifiers: width and training."""
 
     channels: Annotated[int, Field(ge=1, le=1024)]
     steps: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Annotated[int, Field(ge=2, le=10_000)]
     lr: Annotated[float, Field(gt=0, le=1)]
+    check_every: Annotated[int, Field(ge=1, le=100_000)]
 
-    def classifier(self, seed: int) -> ClassifierParams:
-        """Return the params of a classifier with this seed."""
-        images = self.steps * self.batch_size
-        return ClassifierParams(
-            channels=self.channels, images=images, epochs=1, batch_size=self.batch_size, lr=self.lr, shift=0, seed=seed
-        )
+
+class Method(NamedTuple):
+    """How a classifier learns from a long-tailed subset.
+
+    balance: what makes up for the counts. nothing: images come as they are. oversample: each class is as frequent as
+        the others. weights: the loss is weighted by the inverse frequency. adjust: the log frequency is added to the
+        logits (Menon et al. 2021, arXiv:2007.07314). smote: means of neighbours fill up classes (arXiv:1106.1813).
+    augment: how images are varied. none; generic: crops, RandAugment (arXiv:1909.13719) and, where classes survive it,
+        mirroring; expert: what suits the set.
+    extra: what fills up the classes. none; generated: filtered samples; half: the same, but each class is learned half
+        from real images; real: as many further real images.
+    """
+
+    balance: str
+    augment: str
+    extra: str
+
+
+METHODS = [
+    *(Method(balance, "none", "none") for balance in ("nothing", "oversample", "weights", "adjust", "smote")),
+    *(
+        Method("oversample", augment, extra)
+        for augment in ("none", "generic", "expert")
+        for extra in ("none", "generated", "half", "real")
+        if (augment, extra) != ("none", "none")
+    ),
+]
+
+
+class Outcome(NamedTuple):
+    """What a classifier achieves: F1 of each class (classes,), its accuracy, and the step of the kept weights."""
+
+    f1: Tensor
+    accuracy: float
+    kept_step: int
 
 
 def learn(
-    name: str,
-    train: Split,
-    sampled: Sampled | None,
-    rare: Sequence[int],
+    real: Split,
+    extra: Split,
     method: Method,
-    data: DataCard,
+    data_set: str,
+    flips: bool,
+    pool: Split,
+    test: Split,
     params: LearnParams,
     seed: int,
-    runtime: Runtime,
-) -> Classifier:
-    """Train a new classifier by this method, under a progress bar called `name`.
+) -> Outcome:
+    """Train a classifier on the CPU, keep the weights with the lowest loss on the pool, and test them.
 
     Args:
-        rare: labels of the classes in which samples join the real images.
-
-    Raises:
-        UserError: the loss is not finite; or a class has too few images for the method.
+        extra: the images that join the real ones.
+        data_set: its name chooses the augmentation of an expert.
+        flips: whether classes survive mirroring.
     """
-    pool, share = shares(train, sampled, rare, method, seed)
+    split, share, weight, offset = learned_from(real, extra, method, seed)
+    change = augmentation(method.augment, data_set, split.images.shape[-1], flips)
     torch.manual_seed(seed)
-    model = Classifier(params.classifier(seed), data)
-    losses = _losses(model, pool, share, background_of(train.images), method, params, runtime)
-    watch(losses, name, params.steps, "learn.lr", params.lr)
-    return model
-
-
-def _losses(
-    model: Classifier,
-    pool: Split,
-    share: Tensor,
-    background: Tensor,
-    method: Method,
-    params: LearnParams,
-    runtime: Runtime,
-) -> Iterator[Tensor]:
-    """Train in place with one cycle of the learning rate; yield the loss of each step, (), on the device."""
-    to_device(model, runtime.device).train()
-    prior = pool.labels.bincount(share, len(model.data.classes))
-    weight, offset = (each.to(runtime.device) for each in by_class(prior, method))
-    pool, background, upto = pool.to(runtime.device), background.to(runtime.device), share.cumsum(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01)
-    # With 0.2, a cycle of five steps would divide zero by zero.
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=params.steps, pct_start=0.21)
-    for step in range(params.steps):
-        rng = generator(model.params.seed, "learning", step)
-        index = sent(_random_indices(upto, params.batch_size, rng), pool.images.device)
-        images, y = pool.batch(index, runtime.device)
-        x, mix = to_float(images), 1.0
-        if method.augment:
-            x = augmented(x, rng, background)
-        if method.mixup:
-            mix = random.Random(int(torch.randint(2**62, (), generator=rng))).betavariate(MIXED, MIXED)
-        with runtime.autocast():
-            loss = mixed_loss(model, x, y, mix, weight, offset)
+    network = to_device(classifier(split.images.shape[1], params.channels, len(weight)), CPU)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=params.lr, weight_decay=0.01)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=params.steps)
+    rng, best, kept, kept_step = generator(seed, "batches"), float("inf"), network.state_dict(), 0
+    for step in range(1, params.steps + 1):
+        rows = torch.multinomial(share, params.batch_size, replacement=True, generator=rng)
+        images, labels = split.take(rows)
+        x = to_float(torch.cat([change(part) for part in images.split(TOGETHER)]))
+        loss = F.cross_entropy(network(x) + offset, labels, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         cycle.step()
-        yield loss.detach()
-    model.eval()
+        if step % params.check_every == 0:
+            found = float(F.cross_entropy(logits_of(network, pool.images), pool.labels))
+            if found < best:
+                best, kept_step = found, step
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return tested(logits_of(network, test.images), test.labels, kept_step)
 
 
-def _random_indices(upto: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Sample indices (count,) with replacement, by shares with the cumulative sum `upto`."""
-    places = torch.rand(count, dtype=torch.float64, generator=rng) * upto[-1]
-    return torch.searchsorted(upto, places, right=True).clamp(max=len(upto) - 1)
+def learned_from(real: Split, extra: Split, method: Method, seed: int) -> tuple[Split, Tensor, Tensor, Tensor]:
+    """Return the images, the probability of each in a batch (N,), and each class's weight and offset of the logit."""
+    if method.balance == "smote":
+        real = smote(real, seed)
+    split = Split(torch.cat([real.images, extra.images]), torch.cat([real.labels, extra.labels]))
+    labels, counts = split.labels, split.labels.bincount().double()
+    share = torch.ones(len(labels), dtype=torch.float64)
+    if method.extra == "half":
+        kind = 2 * labels + (torch.arange(len(labels)) >= len(real.labels))
+        share = 1 / kind.bincount()[kind].double()
+    if method.balance == "oversample":
+        share /= labels.bincount(share)[labels]
+    prior, same = counts / counts.sum(), torch.ones_like(counts)
+    weight = same / (len(counts) * prior) if method.balance == "weights" else same
+    offset = prior.log() if method.balance == "adjust" else 0 * same
+    return split, share, weight.float(), offset.float()
 
 
-def by_class(prior: Tensor, method: Method) -> tuple[Tensor, Tensor]:
-    """Return how a method changes the loss: the weight of each class and the offset of its logit, (classes,) each.
+def smote(real: Split, seed: int) -> Split:
+    """Add means of neighbours within a class until all classes are as large as the largest."""
+    from imblearn.over_sampling import SMOTE  # heavy, and no other method needs it
 
-    A class without images has weight 0. It has no offset, so that the classifier can learn that it is absent.
-    """
-    there = prior > 0
-    one, none = torch.ones_like(prior), torch.zeros_like(prior)
-    weight = torch.where(there, 1 / (prior * there.sum()), none) if method.weights else one
-    offset = torch.where(there, prior.log(), none) if method.adjust else none
-    return weight.float(), offset.float()
-
-
-def mixed_loss(model: Classifier, x: Tensor, y: Tensor, mix: float, weight: Tensor, offset: Tensor) -> Tensor:
-    """Compute the cross-entropy of images with a share 1 - `mix` of the previous image; targets are mixed likewise.
-
-    Cross-entropy is linear in the target, so this is a mixture of two losses. A weighted loss is a weighted mean.
-    """
-    if mix == 1:
-        return F.cross_entropy(model(x) + offset, y, weight)
-    logits = model(torch.lerp(x.roll(1, 0), x, mix)) + offset
-    return mix * F.cross_entropy(logits, y, weight) + (1 - mix) * F.cross_entropy(logits, y.roll(1), weight)
+    neighbours = min(5, int(real.labels.bincount().min()) - 1)
+    method = SMOTE(k_neighbors=neighbours, random_state=seed)
+    fitted = method.fit_resample(real.images.flatten(1).float().numpy(), real.labels.numpy())
+    images, labels = (torch.from_numpy(each) for each in fitted)
+    return Split(images.round().to(torch.uint8).view(-1, *real.images.shape[1:]), labels)
 
 
-def confusion(model: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> Tensor:
-    """Count predictions, int64 (classes, classes): rows are true classes, columns are predicted ones."""
-    classes = len(model.data.classes)
-    found = features_and_logits(model, images, device)[1].argmax(1)
-    return (labels * classes + found).bincount(minlength=classes**2).view(classes, classes)
+def augmentation(name: str, data_set: str, side: int, flips: bool) -> v2.Transform:
+    """Return a random change of uint8 images (B, C, H, W), the same for all of them."""
+    crop = [v2.RandomCrop(side, padding=side // 8), *([v2.RandomHorizontalFlip()] if flips else [])]
+    bilinear = InterpolationMode.BILINEAR
+    by_name = {
+        "none": [v2.Identity()],
+        "generic": [*crop, v2.RandAugment(interpolation=bilinear)],
+        "expert": {
+            # Affine and elastic distortions: Simard et al. 2003, "Best practices for ... visual document analysis".
+            "mnist": [
+                v2.RandomAffine(15, (0.07, 0.07), (0.85, 1.15), 10, interpolation=bilinear),
+                v2.ElasticTransform(alpha=74.0, sigma=4.0),
+            ],
+            # Random erasing: Zhong et al. 2020, arXiv:1708.04896, on Fashion-MNIST.
+            "fashion_mnist": [*crop, v2.RandomErasing()],
+            # The policy that Cubuk et al. 2019, arXiv:1805.09501, found for CIFAR-10, and Cutout, arXiv:1708.04552.
+            "cifar10": [
+                *crop,
+                v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, interpolation=bilinear),
+                v2.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0)),
+            ],
+        }.get(data_set, crop),
+    }
+    return v2.Compose(by_name[name])
+
+
+def classifier(in_channels: int, channels: int, classes: int) -> nn.Sequential:
+    """Build three convolutions of stride 2, a mean over the pixels and a linear layer, (B, C, H, W) to (B, classes)."""
+    layers: list[nn.Module] = []
+    widths = (in_channels, channels, 2 * channels, 4 * channels)
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def logits_of(network: nn.Sequential, images: Tensor) -> Tensor:
+    """Return the logits (N, classes) of uint8 images (N, C, H, W); the network is in training mode afterwards."""
+    network.eval()
+    with torch.inference_mode():
+        found = torch.cat([network(to_float(part)) for part in images.split(500)])
+    network.train()
+    return found
+
+
+def tested(logits: Tensor, labels: Tensor, kept_step: int) -> Outcome:
+    """Compare logits (N, classes) with labels (N,)."""
+    found = logits.argmax(1)
+    f1 = multiclass_f1_score(found, labels, num_classes=logits.shape[1], average="none")
+    return Outcome(f1, float((found == labels).double().mean()), kept_step)

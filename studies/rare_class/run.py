@@ -1,98 +1,219 @@
-"""Run the study of rare classes: which methods help with few images of a class, and whether samples do.
+"""Run the study of rare classes on the workspace's set, and keep its rows in studies/rare_class/results/<set>/.
 
-    python -m studies.rare_class.run                # all three comparisons, hours
-    python -m studies.rare_class.run choosing
+    python -m studies.rare_class.run                                            # ten subsets, on the test images
+    python -m studies.rare_class.run --choose --changes train.class_balance=1   # two others, on the validation pool
 
-It reads data/processed, which `dvc repro preprocess` makes, the pipeline's params.yaml and the study's own.
-Intermediate results are kept in build/rare_class. A finished row is reused while params, code and inputs stay the same,
-and an interrupted run continues. A complete comparison replaces the one in studies/rare_class/results, and its table is
-printed.
+Run `dvc repro preprocess` on the set first. Each core has a process. Every model and every row is kept, so that an
+interrupted run continues. Rows of other code are dropped.
 """
 
 import argparse
+import functools
+import hashlib
+import itertools
 import json
-import subprocess
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
-from ddpm.compute.device import start
-from ddpm.images.splits import load_split
+import pandas as pd
+import psutil
+import torch
+from dvc.utils.serialize import loads_yaml
+from pydantic import Field
+from torch import Tensor
+
+from benchmarks.arguments import at_least
+from ddpm.compute.device import Runtime, start
+from ddpm.images.splits import Processed, Split, load_split
+from ddpm.pictures.grids import rare_picture
+from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.files import write_json, write_whole
-from studies.rare_class import tables
-from studies.rare_class.comparing import compare
-from studies.rare_class.dataset import processed_folder
-from studies.rare_class.keeping import RESULTS, Facts, file_key, kept, key, read_rows
-from studies.rare_class.params import NAMES, load
-from studies.rare_class.subset import Images, Row, Setting, Subset
+from ddpm.pipeline.params import Section, load_params
+from ddpm.pipeline.process import hash_code, sha256
+from studies.rare_class.generating import fill_up, read_recipe
+from studies.rare_class.learning import METHODS, LearnParams, Method, learn
+from studies.rare_class.subset import Subset, make_subset
 
-ORACLE = "nothing"  # method of the oracle
-
-
-def main(names: Sequence[str]) -> None:
-    """Run these comparisons one after the other, and print their tables."""
-    params, pipeline = load()
-    runtime = start()
-    for name in names:
-        folder = processed_folder(params.study(name).set, pipeline.data.set)
-        train, test = (folder / f"{split}.safetensors" for split in ("train", "test"))
-        images = Images(load_split(train), load_split(test), file_key(train), file_key(test))
-        compute(name, Setting(params, pipeline, params.study(name), images, runtime))
-        tables.main(RESULTS / name)
+HERE, SCRATCH, PROCESSED = Path("studies/rare_class"), Path("build/rare_class"), Path("data/processed")
+SUBSETS, CHOOSING, SEEDS = range(10), (100, 101), range(3)
 
 
-def compute(name: str, setting: Setting) -> None:
-    """Compute the missing rows, then write the results if they have changed."""
-    facts, path, study = about(name, setting), RESULTS / name / "rows.jsonl", setting.study
-    before = read_rows(path) if path.exists() else []
-    known = {row["key"]: row for row in before}
-    subsets = {each: Subset(setting, each) for each in study.subsets}
-    plan = [[*subset.rows()] for subset in subsets.values()] + [[*oracles(setting)]]
-    picture, rows = subsets[study.picture].picture, []
-    del subsets
-    with progress(desc=name, total=sum(map(len, plan)), unit="row") as bar:
-        while plan:
-            for row in plan.pop(0):  # a subset's images are freed with its rows
-                rows.append(known.get(row.key) or {**row.of, **kept(row.key, row.compute), "key": row.key})
-                bar.update()
-    if rows == before:
-        return
-    if picture.exists():
-        write_whole(path.parent / "samples.png", picture.read_bytes())
-    write_json(path.parent / "run.json", facts)
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())  # last: it completes the results
+class StudyParams(Section):
+    """Params of the study; studies/rare_class/params.yaml explains them."""
+
+    counts: tuple[Annotated[int, Field(ge=2)], ...]
+    target: Annotated[int, Field(ge=1)]
+    pool: Annotated[int, Field(ge=1)]
+    flips: tuple[str, ...]
+    changes: dict[str, Any]
+    learn: LearnParams
 
 
-def oracles(setting: Setting) -> Iterator[Row]:
-    """Yield the rows of classifiers that learn from all training images."""
-    (train, test, *keys), learn = setting.images, setting.params.learn
-    for seed in setting.study.oracle:
-        given = (train, None, (), test.split, ORACLE, seed, learn, setting.runtime)
-        of = {"of": "oracle", "method": ORACLE, "seed": seed}
-        yield Row(of, key(compare, *keys, ORACLE, seed, learn), partial(compare, f"oracle {seed}", *given))
+class Job(NamedTuple):
+    """A subset with the generated images that one setting gives; `key` is a hash of everything that determines them."""
+
+    number: int
+    changes: tuple[str, ...]
+    key: str
 
 
-def about(name: str, setting: Setting) -> Facts:
-    """Describe how the rows were made."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    common = {
-        each: setting.params.model_dump(mode="json")[each] for each in ("validation_pool", "train", "sample", "learn")
+def main() -> None:
+    """Compute what is missing: first the generated images, then the classifiers."""
+    args = arguments()
+    params, train = read_params(), load_split(PROCESSED / "train.safetensors")
+    changes, folder = tuple(args.changes), HERE / "results" / train.card.name
+    read_recipe(params.changes | parsed(changes))  # complain now
+    code = fingerprint()
+    jobs = [Job(number, changes, digest(code, number, changes)) for number in (CHOOSING if args.choose else SUBSETS)]
+    name = "choosing" if args.choose else "scores"
+    os.environ["DDPM_THREADS"] = "1"
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(args.processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:
+        generated = Table(folder / f"{name}_generated.csv", code)
+        for rows in progress(workers.imap_unordered(generate, jobs), desc="models and samples", total=len(jobs)):
+            generated.add(rows)
+        table, works = Table(folder / f"{name}.csv", code), itertools.product(jobs, METHODS, SEEDS, [args.choose])
+        missing = [each for each in works if not table.has(row_of(*each[:3]))]
+        for row in progress(workers.imap_unordered(classify, missing), desc="classifiers", total=len(missing)):
+            table.add([row])
+    if not args.choose:
+        write_whole(folder / "samples.png", picture(jobs[0]))
+        facts = {"command": "python -m studies.rare_class.run", "date": datetime.now(UTC).date().isoformat()}
+        write_json(
+            folder / "run.json", facts | {"code": code, **start().describe(), "params": params.model_dump(mode="json")}
+        )
+
+
+class Table:
+    """Rows in a csv file, written after every addition; rows of other code are dropped."""
+
+    def __init__(self, path: Path, code: str) -> None:
+        self.path, self.code = path, code
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame({"code": []})
+        known = rows[rows["code"] == code].to_dict("records")
+        self.rows = [{str(key): value for key, value in row.items()} for row in known]
+
+    def has(self, row: dict[str, Any]) -> bool:
+        """Tell whether a row has these values."""
+        return any(all(each[key] == str(value) for key, value in row.items()) for each in self.rows)
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add the rows that are not there, and write the file."""
+        self.rows += [{"code": self.code, **row} for row in rows if not self.has(row)]
+        write_whole(self.path, pd.DataFrame(self.rows).astype(str).to_csv(index=False).encode())
+
+
+def generate(job: Job) -> list[dict[str, Any]]:
+    """Train on a subset, and fill up its classes; return a row for each class."""
+    params, train, _, runtime = loaded()
+    path, subset = SCRATCH / f"{job.key}.safetensors", subset_of(job.number)
+    if not path.exists():
+        recipe = read_recipe(params.changes | parsed(job.changes))
+        images, tallies = fill_up(subset, params.target, recipe, job.number, runtime)
+        save_arrays(path, images._asdict(), {"tallies": [each._asdict() for each in tallies]})
+    _, facts = load_arrays(path)
+    described = zip(train.card.classes, subset.counts, facts["tallies"], strict=True)
+    of = {"changes": " ".join(job.changes), "subset": job.number}
+    return [{**of, "class": name, "images": count, **tally} for name, count, tally in described]
+
+
+def classify(work: tuple[Job, Method, int, bool]) -> dict[str, Any]:
+    """Train one classifier; return its row, with the mean F1 of the classes of each count."""
+    job, method, seed, choose = work
+    params, train, test, _ = loaded()
+    subset, generated = subset_of(job.number), generated_by(job)
+    extra = {"none": generated.take(slice(0)), "real": like(generated.labels, subset.spare)}.get(
+        method.extra, generated
+    )
+    flips, scored = train.card.name in params.flips, subset.pool if choose else test.split
+    data = (subset.kept.split, extra, method, train.card.name, flips, subset.pool, scored)
+    found = learn(*data, params.learn, seed)
+    counts = torch.tensor(subset.counts)
+    f1 = {f"f1_{count}": round(float(found.f1[counts == count].mean()), 5) for count in counts.unique().tolist()}
+    return {**row_of(job, method, seed), "accuracy": round(found.accuracy, 5), **f1, "kept_step": found.kept_step}
+
+
+def row_of(job: Job, method: Method, seed: int) -> dict[str, Any]:
+    """Return what identifies a row."""
+    return {"changes": " ".join(job.changes), "subset": job.number, **method._asdict(), "seed": seed}
+
+
+def like(labels: Tensor, spare: Split) -> Split:
+    """Take as many real images of each class as `labels` has."""
+    classes = range(int(spare.labels.max()) + 1)
+    rows = [(spare.labels == label).nonzero().flatten()[: int((labels == label).sum())] for label in classes]
+    return spare.take(torch.cat(rows))
+
+
+@functools.cache
+def loaded() -> tuple[StudyParams, Processed, Processed, Runtime]:
+    """Load params and images, once in each process, and let torch be deterministic."""
+    train, test = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
+    return read_params(), train, test, start()
+
+
+@functools.lru_cache(1)
+def subset_of(number: int) -> Subset:
+    """Return a subset of the training images."""
+    params, train, *_ = loaded()
+    return make_subset(train, params.counts, params.pool, params.target, number)
+
+
+@functools.lru_cache(1)
+def generated_by(job: Job) -> Split:
+    """Load the generated images."""
+    arrays, _ = load_arrays(SCRATCH / f"{job.key}.safetensors", {"images", "labels"})
+    return Split(**arrays)
+
+
+def picture(job: Job) -> bytes:
+    """Draw real images, generated ones and the real ones nearest to them, of a class of each count."""
+    subset, generated = subset_of(job.number), generated_by(job)
+    few = subset.kept.split
+    rows = {
+        label: (few.images[few.labels == label], generated.images[generated.labels == label])
+        for label in sorted(generated.labels.unique().tolist(), key=subset.counts.__getitem__)[::2]
     }
-    pipeline = setting.pipeline.model_dump(mode="json", exclude={"data"})
-    return {
-        "commit": commit or None,
-        "command": f"python -m studies.rare_class.run {name}",
-        "date": datetime.now(UTC).date().isoformat(),
-        **setting.runtime.describe(),
-        "params": {name: setting.study.model_dump(mode="json"), **common},
-        "pipeline": pipeline,
-    }
+    return rare_picture(rows, subset.kept.card.classes)
+
+
+def read_params() -> StudyParams:
+    """Read the params of the study."""
+    return load_params(StudyParams, path=HERE / "params.yaml")
+
+
+def parsed(changes: Sequence[str]) -> dict[str, Any]:
+    """Parse changes such as train.class_balance=1."""
+    return {name: loads_yaml(text) for name, _, text in (each.partition("=") for each in changes)}
+
+
+def fingerprint() -> str:
+    """Hash the code and params that rows depend on, and the images."""
+    own = [HERE / name for name in ("subset.py", "generating.py", "learning.py", "params.yaml")]
+    files = [*own, Path("params.yaml"), *(PROCESSED / f"{split}.safetensors" for split in ("train", "test"))]
+    return digest(hash_code(), [sha256(path) for path in files])
+
+
+def digest(*facts: object) -> str:
+    """Hash JSON-compatible facts."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--choose", action="store_true", help="score on the validation pool, with two other subsets")
+    parser.add_argument("--changes", nargs="+", default=[], help="of params, such as sampler.guidance=1")
+    cores = psutil.cpu_count(logical=False) or 1
+    parser.add_argument("--processes", type=at_least(1), default=cores, help="by default one for each core")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", choices=[*NAMES, "all"], default="all", help="by default all of them")
-    name = parser.parse_args().name
-    run(partial(main, NAMES if name == "all" else [name]))
+    run(main)

@@ -1,0 +1,100 @@
+"""Train a model and a filter on a subset, and fill up its classes, as the pipeline and `ddpm balance` do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.trainings import left_by
+from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
+from ddpm.classifier.fit import train_classifier
+from ddpm.classifier.model import Classifier, ClassifierParams, held_out
+from ddpm.compute.device import Runtime
+from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.images.splits import Processed, Split
+from ddpm.networks.checkpoint import LoadedModel
+from ddpm.networks.unet import UNetParams
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import Sections, parse, read_yaml
+from ddpm.sampling.samplers import SamplerParams
+from ddpm.training.recipe import TrainParams
+from ddpm.training.setup import new_training, prepare
+from studies.rare_class.subset import Subset
+
+TRIES = 20  # candidates for each image that is kept, as in `ddpm balance`
+
+
+class Recipe(Sections):
+    """The params of the pipeline that models and filters of the study follow."""
+
+    schedule: ScheduleParams
+    model: UNetParams
+    train: TrainParams
+    classifier: ClassifierParams
+    sampler: SamplerParams
+
+
+def read_recipe(changes: Mapping[str, Any]) -> Recipe:
+    """Read params.yaml, with changes such as {"train.images": 60000} or {"sampler.guidance": 1}.
+
+    Raises:
+        UserError: the pipeline has no such param, or a value is invalid.
+    """
+    values = read_yaml(Path("params.yaml"))
+    population = values["sample"]["population"]
+    values["sampler"] = {key: value for key, value in population.items() if key in SamplerParams.model_fields}
+    for name, value in changes.items():
+        section, _, key = name.partition(".")
+        if section not in Recipe.model_fields or key not in values[section]:
+            raise UserError(
+                f"{name}: models of the study have no such param; its sections are {', '.join(Recipe.model_fields)}"
+            )
+        values[section][key] = value
+    return parse(Recipe, {name: values[name] for name in Recipe.model_fields}, "params.yaml")
+
+
+def fill_up(subset: Subset, target: int, recipe: Recipe, seed: int, runtime: Runtime) -> tuple[Split, list[Tally]]:
+    """Sample images of each class up to `target`; return those that the filter takes, and a tally of each class.
+
+    Images of the pool stand for the test images that tell copies from samples.
+    """
+    loaded, judge = trained(subset.kept, recipe, seed, runtime), filter_of(subset.kept, recipe, seed, runtime)
+    sampler = recipe.sampler.for_model(loaded.card)
+    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0, TRIES)
+    images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
+    for label, count in enumerate(subset.counts):
+        tally = Tally()
+        for tally, accepted in fill(inputs, label, target - count) if count < target else ():
+            images.append(accepted.images)
+            labels.append(torch.full((len(accepted.images),), label))
+        tallies.append(tally)
+    return Split(torch.cat(images), torch.cat(labels)), tallies
+
+
+def trained(kept: Processed, recipe: Recipe, seed: int, runtime: Runtime) -> LoadedModel:
+    """Train a model with this seed, as stage train does."""
+    setup = prepare(kept, recipe.model, recipe.train.model_copy(update={"seed": seed}))
+    training = new_training(setup, recipe.schedule, None, runtime)
+    for _ in training.run():
+        pass
+    return left_by(training, setup, recipe.schedule)
+
+
+def filter_of(kept: Processed, recipe: Recipe, seed: int, runtime: Runtime) -> Classifier:
+    """Train a classifier with this seed, as stage classifier@a does."""
+    params = recipe.classifier.model_copy(update={"seed": seed})
+    torch.manual_seed(seed)
+    model = Classifier(params, kept.card)
+    for _ in train_classifier(model, kept.split.take(~held_out(kept)), params, runtime):
+        pass
+    return model
+
+
+def rows_of(subset: Subset, tallies: list[Tally]) -> list[dict[str, Any]]:
+    """Describe how each class was filled up."""
+    names = subset.kept.card.classes
+    return [
+        {"class": name, "images": count, **tally._asdict()}
+        for name, count, tally in zip(names, subset.counts, tallies, strict=True)
+    ]

@@ -1,0 +1,57 @@
+"""Long-tailed subsets: all classes are treated alike, and nothing that tests or validates is learned from."""
+
+import itertools
+
+import pytest
+import torch
+
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Processed, Split
+from ddpm.pipeline.console import UserError
+from studies.rare_class.subset import make_subset
+
+COUNTS = (2, 3, 5, 8)
+CARD = DataCard(name="levels", shape=(1, 1, 2), classes=("a", "b", "c", "d"))
+
+
+def numbered(of_class: int) -> Processed:
+    """Images that are all different; the last two of each class are near-duplicates."""
+    count = 4 * of_class
+    numbers = torch.arange(count)
+    groups = torch.where(numbers >= count - 4, numbers - 4, numbers)
+    images = torch.stack([numbers // 256, numbers % 256], dim=1).to(torch.uint8).view(count, 1, 1, 2)
+    return Processed(CARD, Split(images, numbers % 4), groups, (1,) * 4)
+
+
+def numbers_of(split: Split) -> list[int]:
+    return (split.images[..., 0].long() * 256 + split.images[..., 1]).flatten().tolist()
+
+
+def test_over_as_many_subsets_as_classes_each_class_has_each_count_once() -> None:
+    found = [make_subset(numbered(20), COUNTS, pool=4, target=8, number=number).counts for number in range(4)]
+    for of_class in zip(*found, strict=True):
+        assert sorted(of_class) == sorted(COUNTS)
+
+
+def test_parts_share_no_image_and_have_one_of_each_group_of_near_duplicates() -> None:
+    train = numbered(14)
+    subset = make_subset(train, COUNTS, pool=4, target=8, number=1)
+    kept, pool, spare = subset.kept.split, subset.pool, subset.spare
+    assert kept.labels.bincount().tolist() == subset.counts
+    assert pool.labels.bincount().tolist() == [4] * 4
+    assert (kept.labels.bincount() + spare.labels.bincount(minlength=4)).tolist() == [8] * 4
+    leaders = [train.groups[each].item() for part in (kept, pool, spare) for each in numbers_of(part)]
+    assert len({*leaders}) == len(leaders)
+    assert subset.kept.groups.tolist() == [*range(18)]
+
+
+def test_subsets_are_different_and_the_same_each_time() -> None:
+    found = [numbers_of(make_subset(numbered(20), COUNTS, 4, 8, number).kept.split) for number in (0, 1, 0)]
+    assert found[0] == found[2]
+    assert all(one != other for one, other in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(("counts", "named"), [((2, 3), "counts"), ((2, 3, 5, 17), "pool")])
+def test_what_a_set_does_not_have_is_named(counts: tuple[int, ...], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        make_subset(numbered(20), counts, 4, 8, 0)
