@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 
-from benchmarks.trainings import left_by
 from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
 from ddpm.classifier.fit import train_classifier
 from ddpm.classifier.model import Classifier, ClassifierParams, held_out
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.splits import Processed, Split
-from ddpm.networks.checkpoint import LoadedModel
+from ddpm.networks.checkpoint import load_model
 from ddpm.networks.unet import UNetParams
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Sections, parse, read_yaml
 from ddpm.sampling.samplers import SamplerParams
 from ddpm.training.recipe import TrainParams
+from ddpm.training.running import save_trained
 from ddpm.training.setup import new_training, prepare
 from studies.rare_class.subset import Subset
 
@@ -54,12 +54,19 @@ def read_recipe(changes: Mapping[str, Any]) -> Recipe:
     return parse(Recipe, {name: values[name] for name in Recipe.model_fields}, "params.yaml")
 
 
-def fill_up(subset: Subset, target: int, recipe: Recipe, seed: int, runtime: Runtime) -> tuple[Split, list[Tally]]:
+def fill_up(
+    subset: Subset, target: int, recipe: Recipe, seed: int, file: Path, runtime: Runtime
+) -> tuple[Split, list[Tally]]:
     """Sample images of each class up to `target`; return those that the filter takes, and a tally of each class.
 
     Images of the pool stand for the test images that tell copies from samples.
+
+    Args:
+        file: of the model; it is trained unless the file is there.
     """
-    loaded, judge = trained(subset.kept, recipe, seed, runtime), filter_of(subset.kept, recipe, seed, runtime)
+    if not file.exists():
+        train(subset.kept, recipe, seed, file, runtime)
+    loaded, judge = load_model(file, runtime.device), filter_of(subset.kept, recipe, seed, runtime)
     sampler = recipe.sampler.for_model(loaded.card)
     inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0, TRIES)
     images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
@@ -72,13 +79,14 @@ def fill_up(subset: Subset, target: int, recipe: Recipe, seed: int, runtime: Run
     return Split(torch.cat(images), torch.cat(labels)), tallies
 
 
-def trained(kept: Processed, recipe: Recipe, seed: int, runtime: Runtime) -> LoadedModel:
-    """Train a model with this seed, as stage train does."""
+def train(kept: Processed, recipe: Recipe, seed: int, file: Path, runtime: Runtime) -> None:
+    """Train a model with this seed, as stage train does, and write its file."""
     setup = prepare(kept, recipe.model, recipe.train.model_copy(update={"seed": seed}))
     training = new_training(setup, recipe.schedule, None, runtime)
     for _ in training.run():
         pass
-    return left_by(training, setup, recipe.schedule)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_trained(file, training, setup, recipe.schedule, {})
 
 
 def filter_of(kept: Processed, recipe: Recipe, seed: int, runtime: Runtime) -> Classifier:
@@ -89,12 +97,3 @@ def filter_of(kept: Processed, recipe: Recipe, seed: int, runtime: Runtime) -> C
     for _ in train_classifier(model, kept.split.take(~held_out(kept)), params, runtime):
         pass
     return model
-
-
-def rows_of(subset: Subset, tallies: list[Tally]) -> list[dict[str, Any]]:
-    """Describe how each class was filled up."""
-    names = subset.kept.card.classes
-    return [
-        {"class": name, "images": count, **tally._asdict()}
-        for name, count, tally in zip(names, subset.counts, tallies, strict=True)
-    ]

@@ -56,11 +56,16 @@ class StudyParams(Section):
 
 
 class Job(NamedTuple):
-    """A subset with the generated images that one setting gives; `key` is a hash of everything that determines them."""
+    """A subset with the generated images that one setting gives; `code` hashes all else that determines them."""
 
     number: int
     changes: tuple[str, ...]
-    key: str
+    code: str
+
+    @property
+    def path(self) -> Path:
+        """Return the file of the images."""
+        return SCRATCH / f"{digest(*self)}.safetensors"
 
 
 def main() -> None:
@@ -70,7 +75,7 @@ def main() -> None:
     changes, folder = tuple(args.changes), HERE / "results" / train.card.name
     read_recipe(params.changes | parsed(changes))  # complain now
     code = fingerprint()
-    jobs = [Job(number, changes, digest(code, number, changes)) for number in (CHOOSING if args.choose else SUBSETS)]
+    jobs = [Job(number, changes, code) for number in (CHOOSING if args.choose else SUBSETS)]
     name = "choosing" if args.choose else "scores"
     os.environ["DDPM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
@@ -112,12 +117,15 @@ class Table:
 def generate(job: Job) -> list[dict[str, Any]]:
     """Train on a subset, and fill up its classes; return a row for each class."""
     params, train, _, runtime = loaded()
-    path, subset = SCRATCH / f"{job.key}.safetensors", subset_of(job.number)
-    if not path.exists():
+    subset = subset_of(job.number)
+    if not job.path.exists():
         recipe = read_recipe(params.changes | parsed(job.changes))
-        images, tallies = fill_up(subset, params.target, recipe, job.number, runtime)
-        save_arrays(path, images._asdict(), {"tallies": [each._asdict() for each in tallies]})
-    _, facts = load_arrays(path)
+        model = (
+            SCRATCH / f"model-{digest(job.code, job.number, recipe.model_dump_json(exclude={'sampler'}))}.safetensors"
+        )
+        images, tallies = fill_up(subset, params.target, recipe, job.number, model, runtime)
+        save_arrays(job.path, images._asdict(), {"tallies": [each._asdict() for each in tallies]})
+    _, facts = load_arrays(job.path)
     described = zip(train.card.classes, subset.counts, facts["tallies"], strict=True)
     of = {"changes": " ".join(job.changes), "subset": job.number}
     return [{**of, "class": name, "images": count, **tally} for name, count, tally in described]
@@ -168,7 +176,7 @@ def subset_of(number: int) -> Subset:
 @functools.lru_cache(1)
 def generated_by(job: Job) -> Split:
     """Load the generated images."""
-    arrays, _ = load_arrays(SCRATCH / f"{job.key}.safetensors", {"images", "labels"})
+    arrays, _ = load_arrays(job.path, {"images", "labels"})
     return Split(**arrays)
 
 
