@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]  # this library, even if another one is installed
+sys.path.insert(0, str(ROOT / "src"))  # this library, even if another one is installed
 
 import matplotlib  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -25,6 +25,7 @@ from myst_nb import glue  # noqa: E402
 from PIL import Image as Picture  # noqa: E402
 from PIL import ImageDraw, ImageFont  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 
 from ddpm.classifier.fit import fit_classifier  # noqa: E402
 from ddpm.classifier.model import (  # noqa: E402
@@ -37,7 +38,7 @@ from ddpm.compute.device import start  # noqa: E402
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams  # noqa: E402
 from ddpm.distillation.moment_matching import Distillation, DistillParams  # noqa: E402
 from ddpm.images.card import DataCard  # noqa: E402
-from ddpm.images.pixels import to_float, to_uint8  # noqa: E402
+from ddpm.images.pixels import to_uint8  # noqa: E402
 from ddpm.images.splits import Processed, Split, load_split  # noqa: E402
 from ddpm.networks.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
 from ddpm.networks.unet import UNetParams  # noqa: E402
@@ -48,7 +49,6 @@ from ddpm.sampling.samplers import SamplerParams  # noqa: E402
 from ddpm.training.loop import Training  # noqa: E402
 from ddpm.training.recipe import TrainParams  # noqa: E402
 from ddpm.training.setup import Setup, new_training, prepare  # noqa: E402
-from studies.rare_class.augment import augmented  # noqa: E402
 
 runtime = start()
 PARAMS = ROOT / "params.yaml"
@@ -176,7 +176,7 @@ def show(figure: Figure) -> Image:
 
 
 def _digits_of_fonts(count: int, seed: int) -> Split:
-    """Draw digits with a few fonts, each rotated, shifted and bent at random."""
+    """Draw digits with a few fonts, each rotated, shifted, scaled and sheared at random."""
     faces = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
     fonts = [ImageFont.truetype(str(FONTS / f"{face}.ttf"), 22) for face in faces]
     drawn = []
@@ -186,10 +186,11 @@ def _digits_of_fonts(count: int, seed: int) -> Split:
             ImageDraw.Draw(picture).text((14, 14), digit, fill=255, font=font, anchor="mm")
             drawn.append(torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(DIGITS.shape))
     chosen = torch.arange(count) % len(drawn)
-    rng, background = torch.Generator().manual_seed(seed), torch.full((1, 1, 1, 1), -1.0)
-    moved = augmented(to_float(torch.stack(drawn))[chosen], rng, background)
-    order = torch.randperm(count, generator=rng)
-    return Split(to_uint8(moved)[order], (chosen % len(DIGITS.classes))[order])
+    move = v2.RandomAffine(15, (0.07, 0.07), (0.85, 1.15), 10, interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        moved, order = torch.stack([move(drawn[row]) for row in chosen.tolist()]), torch.randperm(count)
+    return Split(moved[order], (chosen % len(DIGITS.classes))[order])
 
 
 def rmse(one: Tensor, other: Tensor) -> float:

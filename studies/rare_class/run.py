@@ -42,6 +42,8 @@ from studies.rare_class.subset import Subset, make_subset
 
 HERE, SCRATCH, PROCESSED = Path("studies/rare_class"), Path("build/rare_class"), Path("data/processed")
 SUBSETS, CHOOSING, SEEDS = range(10), (100, 101), range(3)
+CHOSEN_BY = [Method("oversample", "none", extra) for extra in ("none", "generated")]
+CHOSEN_BY += [Method("oversample", "generic", extra) for extra in ("none", "generated", "half")]
 
 
 class StudyParams(Section):
@@ -56,11 +58,11 @@ class StudyParams(Section):
 
 
 class Job(NamedTuple):
-    """A subset with the generated images that one setting gives; `code` hashes all else that determines them."""
+    """A subset with the generated images that one setting gives; `origin` hashes all else that determines them."""
 
     number: int
     changes: tuple[str, ...]
-    code: str
+    origin: str
 
     @property
     def path(self) -> Path:
@@ -74,16 +76,18 @@ def main() -> None:
     params, train = read_params(), load_split(PROCESSED / "train.safetensors")
     changes, folder = tuple(args.changes), HERE / "results" / train.card.name
     read_recipe(params.changes | parsed(changes))  # complain now
-    code = fingerprint()
-    jobs = [Job(number, changes, code) for number in (CHOOSING if args.choose else SUBSETS)]
+    origin, code = fingerprints(params)
+    jobs = [Job(number, changes, origin) for number in (CHOOSING if args.choose else SUBSETS)]
     name = "choosing" if args.choose else "scores"
     os.environ["DDPM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would leave the processes running
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(args.processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:
-        generated = Table(folder / f"{name}_generated.csv", code)
+        generated = Table(folder / f"{name}_generated.csv", origin)
         for rows in progress(workers.imap_unordered(generate, jobs), desc="models and samples", total=len(jobs)):
             generated.add(rows)
-        table, works = Table(folder / f"{name}.csv", code), itertools.product(jobs, METHODS, SEEDS, [args.choose])
+        methods = [each for each in METHODS if not args.choose or each in CHOSEN_BY]
+        table, works = Table(folder / f"{name}.csv", code), itertools.product(jobs, methods, SEEDS, [args.choose])
         missing = [each for each in works if not table.has(row_of(*each[:3]))]
         for row in progress(workers.imap_unordered(classify, missing), desc="classifiers", total=len(missing)):
             table.add([row])
@@ -121,7 +125,7 @@ def generate(job: Job) -> list[dict[str, Any]]:
     if not job.path.exists():
         recipe = read_recipe(params.changes | parsed(job.changes))
         model = (
-            SCRATCH / f"model-{digest(job.code, job.number, recipe.model_dump_json(exclude={'sampler'}))}.safetensors"
+            SCRATCH / f"model-{digest(job.origin, job.number, recipe.model_dump_json(exclude={'sampler'}))}.safetensors"
         )
         images, tallies = fill_up(subset, params.target, recipe, job.number, model, runtime)
         save_arrays(job.path, images._asdict(), {"tallies": [each._asdict() for each in tallies]})
@@ -149,7 +153,8 @@ def classify(work: tuple[Job, Method, int, bool]) -> dict[str, Any]:
 
 def row_of(job: Job, method: Method, seed: int) -> dict[str, Any]:
     """Return what identifies a row."""
-    return {"changes": " ".join(job.changes), "subset": job.number, **method._asdict(), "seed": seed}
+    changes = job.changes if method.extra in ("generated", "half") else ()
+    return {"changes": " ".join(changes), "subset": job.number, **method._asdict(), "seed": seed}
 
 
 def like(labels: Tensor, spare: Split) -> Split:
@@ -201,11 +206,14 @@ def parsed(changes: Sequence[str]) -> dict[str, Any]:
     return {name: loads_yaml(text) for name, _, text in (each.partition("=") for each in changes)}
 
 
-def fingerprint() -> str:
-    """Hash the code and params that rows depend on, and the images."""
-    own = [HERE / name for name in ("subset.py", "generating.py", "learning.py", "params.yaml")]
-    files = [*own, Path("params.yaml"), *(PROCESSED / f"{split}.safetensors" for split in ("train", "test"))]
-    return digest(hash_code(), [sha256(path) for path in files])
+def fingerprints(params: StudyParams) -> tuple[str, str]:
+    """Hash what generated images depend on, and what the scores of classifiers depend on."""
+    files = [PROCESSED / f"{split}.safetensors" for split in ("train", "test")]
+    files += [Path("params.yaml"), HERE / "subset.py", HERE / "generating.py"]
+    made = params.model_dump(mode="json")
+    scored = {name: made.pop(name) for name in ("flips", "learn")}
+    origin = digest(hash_code(), [sha256(path) for path in files], made)
+    return origin, digest(origin, sha256(HERE / "learning.py"), scored)
 
 
 def digest(*facts: object) -> str:

@@ -18,22 +18,25 @@ from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_whole
 
 RESULTS = Path("studies/rare_class/results")
-WAYS = {"generated": "generated images", "half": "generated, half of each batch real", "real": "further real images"}
+WAYS = ("generated", "real")
 VARIED = {"none": "no augmentation", "generic": "RandAugment, crops", "expert": "an expert's augmentation"}
+NAMES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 LEVEL = 0.05
 
 
 def main() -> None:
     """Print the tables of each set, and draw the gains of all."""
-    files = sorted(RESULTS.glob("*/scores.csv"))
+    files = sorted(RESULTS.glob("*/scores.csv"), key=lambda path: [*NAMES, path.parent.name].index(path.parent.name))
     if not files:
         raise UserError(f"{RESULTS}: has no scores; run `python -m studies.rare_class.run`")
     gained = {}
     for path in files:
         scores, made = pd.read_csv(path), pd.read_csv(path.with_name("scores_generated.csv"))
         gained[path.parent.name] = gains(scores)
-        parts = [f"## {path.parent.name}", as_markdown(means(scores)), as_markdown(told(gained[path.parent.name]))]
-        print(*parts, as_markdown(filled(made)), sep="\n\n", end="\n\n")
+        tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
+        if (chosen := path.with_name("choosing.csv")).exists():
+            tables.append(means(pd.read_csv(chosen).fillna({"changes": ""}), "changes"))
+        print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
 
 
@@ -42,10 +45,10 @@ def counts_of(scores: pd.DataFrame) -> list[int]:
     return sorted(int(name.removeprefix("f1_")) for name in scores.columns if name.startswith("f1_"))[:-1]
 
 
-def means(scores: pd.DataFrame) -> pd.DataFrame:
+def means(scores: pd.DataFrame, *more: str) -> pd.DataFrame:
     """Return the mean F1 in percent of each method, over subsets and seeds, for classes of each number of images."""
     columns = {f"f1_{count}": str(count) for count in counts_of(scores)} | {"accuracy": "accuracy, all"}
-    found = scores.groupby(["balance", "augment", "extra"], sort=False)[[*columns]].mean() * 100
+    found = scores.groupby(["balance", "augment", "extra", *more], sort=False)[[*columns]].mean() * 100
     return found.rename(columns=columns).round(1).reset_index()
 
 
@@ -96,6 +99,12 @@ def filled(made: pd.DataFrame) -> pd.DataFrame:
     return shares.drop(columns="candidates").rename(columns=lambda name: f"{name}, %").reset_index()
 
 
+def copied(made: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of copies among the candidates of each class, in percent, by its number of images."""
+    sums = made[made["candidates"] > 0].groupby(["class", "images"])[["candidates", "copies"]].sum()
+    return (sums["copies"] / sums["candidates"] * 100).round(1).unstack().rename_axis("copies, %").reset_index()
+
+
 def as_markdown(table: pd.DataFrame) -> str:
     """Format a Markdown table."""
     rows = [[*map(str, table.columns)], ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
@@ -116,7 +125,7 @@ def figure(gained: dict[str, pd.DataFrame]) -> Figure:
                 bars = rows["interval"] if extra == "generated" else None
                 axis.errorbar(rows["images"], rows["gain"], bars, color=colour, linestyle=style, capsize=3, label=shown)
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.set(xscale="log", title=name, xlabel="real images of the class")
+        axis.set(xscale="log", title=NAMES.get(name, name), xlabel="real images of the class")
         axis.set_xticks(images, [*map(str, images)])
         axis.minorticks_off()
     panels[0].set_ylabel("F1 gained, percentage points")

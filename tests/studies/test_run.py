@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
-from studies.rare_class.learning import METHODS
+from studies.rare_class.run import CHOSEN_BY
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_rows_are_kept_until_the_code_changes(workspace: Path) -> None:
     results = workspace / "studies/rare_class/results/small"
     study(workspace, "--changes", *QUICK)
     rows = pd.read_csv(results / "choosing.csv")
-    assert len(rows) == 2 * 3 * len(METHODS)
+    assert len(rows) == 2 * 3 * len(CHOSEN_BY)
     assert rows["code"].nunique() == 1
     made = pd.read_csv(results / "choosing_generated.csv")
     assert sorted(made["images"]) == sorted(COUNTS * 2)
@@ -70,9 +70,10 @@ def test_rows_are_kept_until_the_code_changes(workspace: Path) -> None:
     assert pd.read_csv(results / "choosing.csv").equals(rows)
     assert files == {path: path.stat().st_mtime_ns for path in (workspace / "build/rare_class").iterdir()}
 
-    # Rows of other changes are added, rows of other params dropped.
+    # Rows with images of other changes are added, rows of other params dropped.
     study(workspace, "--changes", *QUICK, "train.class_balance=1")
-    assert len(pd.read_csv(results / "choosing.csv")) == 2 * len(rows)
+    generated = rows["extra"].isin(["generated", "half"])
+    assert len(pd.read_csv(results / "choosing.csv")) == len(rows) + sum(generated)
     edit(workspace, {"learn": LEARN | {"steps": 2}})
     study(workspace, "--changes", *QUICK)
     assert len(pd.read_csv(results / "choosing.csv")) == len(rows)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from studies.rare_class.learning import METHODS
-from studies.rare_class.tables import counts_of, filled, gains, holm, means, told
+from studies.rare_class.tables import copied, counts_of, filled, gains, holm, means, told
 
 
 def scores() -> pd.DataFrame:
@@ -44,6 +44,7 @@ def test_tables_have_a_row_for_each_method() -> None:
 def test_the_fate_of_candidates_is_in_percent() -> None:
     made = pd.DataFrame(
         {
+            "class": ["a", "b", "c"],
             "images": [10, 10, 250],
             "candidates": [60, 40, 0],
             "accepted": [50, 30, 0],
@@ -52,3 +53,7 @@ def test_the_fate_of_candidates_is_in_percent() -> None:
         }
     )
     assert filled(made).to_dict("records") == [{"images": 10, "accepted, %": 80, "filtered, %": 10, "copies, %": 10}]
+    assert copied(made).to_dict("records") == [
+        {"copies, %": "a", 10: 8.3},
+        {"copies, %": "b", 10: 12.5},
+    ]

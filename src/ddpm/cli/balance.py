@@ -39,6 +39,7 @@ class Job(NamedTuple):
 class Balance(Options):
     """Make a balanced folder from an imbalanced set.
 
+    Augment your images first: on MNIST, samples help only where augmentation does not; see docs/how-to/rare-class.md.
     train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
     its class, and is no copy of a training image. test/<class> has the test images alone. All are png of one size and
     format. manifest.csv describes each file, and gives the seed and index of each sample. `ddpm generate --classes
