@@ -86,7 +86,7 @@ def main() -> None:
         generated = Table(folder / f"{name}_generated.csv", origin)
         for rows in progress(workers.imap_unordered(generate, jobs), desc="models and samples", total=len(jobs)):
             generated.add(rows)
-        methods = [each for each in METHODS if not args.choose or each in CHOSEN_BY]
+        methods = CHOSEN_BY if args.choose else METHODS
         table, works = Table(folder / f"{name}.csv", code), itertools.product(jobs, methods, SEEDS, [args.choose])
         missing = [each for each in works if not table.has(row_of(*each[:3]))]
         for row in progress(workers.imap_unordered(classify, missing), desc="classifiers", total=len(missing)):
