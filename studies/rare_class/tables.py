@@ -47,8 +47,10 @@ def counts_of(scores: pd.DataFrame) -> list[int]:
 
 def means(scores: pd.DataFrame, *more: str) -> pd.DataFrame:
     """Return the mean F1 in percent of each method, over subsets and seeds, for classes of each number of images."""
-    columns = {f"f1_{count}": str(count) for count in counts_of(scores)} | {"accuracy": "accuracy, all"}
-    found = scores.groupby(["balance", "augment", "extra", *more], sort=False)[[*columns]].mean() * 100
+    columns = {f"f1_{count}": str(count) for count in counts_of(scores)}
+    method = scores["balance"] + (" + " + scores["augment"]).where(scores["augment"] != "none", "")
+    named = scores.assign(method=method).rename(columns={"extra": "filled up with"})
+    found = named.groupby(["method", "filled up with", *more], sort=False)[[*columns]].mean() * 100
     return found.rename(columns=columns).round(1).reset_index()
 
 
