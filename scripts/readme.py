@@ -85,9 +85,9 @@ def table(found: Run) -> str:
         lines.append(f"| {text} | {' | '.join(cell(values, form, path) for path in paths)} |")
     lines += [
         "",
-        f"{count:,} samples that the filter kept. "
+        f"{count:,} samples that the filter kept: a classifier rejects the least clear ones.",
         f"Trained on {made['threads']} threads of an {made['cpu'].split(',')[0]}.",
-        "± estimates how much another set of images would differ.",
+        "± is the standard error: how much other sets of as many images would differ.",
         "",
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 import psutil
@@ -41,7 +41,7 @@ from studies.rare_class.learning import METHODS, LearnParams, Method, learn
 from studies.rare_class.subset import Subset, make_subset
 
 HERE, SCRATCH, PROCESSED = Path("studies/rare_class"), Path("build/rare_class"), Path("data/processed")
-SUBSETS, CHOOSING, SEEDS = range(10), (100, 101), range(3)
+CHOOSING, SEEDS = (100, 101), range(3)
 CHOSEN_BY = [Method("oversample", "none", extra) for extra in ("none", "generated")]
 CHOSEN_BY += [Method("oversample", "generic", extra) for extra in ("none", "generated", "half")]
 
@@ -53,6 +53,7 @@ class StudyParams(Section):
     target: Annotated[int, Field(ge=1)]
     pool: Annotated[int, Field(ge=1)]
     flips: tuple[str, ...]
+    subsets: dict[str, Literal[5, 10]]
     changes: dict[str, Any]
     learn: LearnParams
 
@@ -77,7 +78,8 @@ def main() -> None:
     changes, folder = tuple(args.changes), HERE / "results" / train.card.name
     read_recipe(params.changes | parsed(changes))  # complain now
     origin, code = fingerprints(params)
-    jobs = [Job(number, changes, origin) for number in (CHOOSING if args.choose else SUBSETS)]
+    numbers = CHOOSING if args.choose else range(0, 10, 10 // params.subsets.get(train.card.name, 5))
+    jobs = [Job(number, changes, origin) for number in numbers]
     name = "choosing" if args.choose else "scores"
     os.environ["DDPM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would leave the processes running
@@ -212,6 +214,7 @@ def fingerprints(params: StudyParams) -> tuple[str, str]:
     files += [Path("params.yaml"), HERE / "subset.py", HERE / "generating.py"]
     made = params.model_dump(mode="json")
     scored = {name: made.pop(name) for name in ("flips", "learn")}
+    del made["subsets"]
     origin = digest(hash_code(), [sha256(path) for path in files], made)
     return origin, digest(origin, sha256(HERE / "learning.py"), scored)
 

@@ -28,7 +28,7 @@ from ddpm.sampling.samplers import SamplerParams
 
 @with_sampler
 class Generate(ModelOptions):
-    """Sample images from a trained model. Equal seeds give equal images, whatever the values of --count and --first.
+    """Sample images from a trained model. Equal seeds give equal images. Other values of --count and --first change an image by rounding only.
 
     Several processes can share the work: give each its own --first and --count. After Ctrl-C, finished images stay.
     """
