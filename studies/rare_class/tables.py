@@ -37,6 +37,7 @@ def main() -> None:
         if (chosen := path.with_name("choosing.csv")).exists():
             tables.append(means(pd.read_csv(chosen).fillna({"changes": ""}), "changes"))
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
+    print("## All sets", as_markdown(summary(gained)), sep="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
 
 
@@ -88,10 +89,21 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay gains out by method and number of images; those that are sure are bold."""
+    """Lay gains out by method and number of images."""
+    return in_words(table).pivot(index=["augment", "extra"], columns="images", values="text").reset_index()
+
+
+def summary(gained: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Lay out what generated images gain, by set, augmentation and number of images."""
+    named = [in_words(table).assign(set=NAMES.get(name, name)) for name, table in gained.items()]
+    table = pd.concat(named).query("extra == 'generated'").replace({"augment": VARIED})
+    return table.pivot_table("text", ["set", "augment"], "images", "first", sort=False).reset_index()
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Add each gain as text; gains that are sure are bold."""
     text = [f"{row.gain:+.1f} ± {row.interval:.1f}" for row in table.itertuples()]
-    table = table.assign(text=[f"**{each}**" if sure else each for each, sure in zip(text, table["sure"], strict=True)])
-    return table.pivot(index=["augment", "extra"], columns="images", values="text").reset_index()
+    return table.assign(text=[f"**{each}**" if sure else each for each, sure in zip(text, table["sure"], strict=True)])
 
 
 def filled(made: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from studies.rare_class.learning import METHODS
-from studies.rare_class.tables import copied, counts_of, filled, gains, holm, means, told
+from studies.rare_class.tables import copied, counts_of, filled, gains, holm, means, summary, told
 
 
 def scores() -> pd.DataFrame:
@@ -40,6 +40,9 @@ def test_tables_have_a_row_for_each_method() -> None:
     assert means(scores()).iloc[-1].tolist() == ["oversample + expert", "real", 55.0, 90.5]
     table = gains(scores()).assign(sure=lambda frame: frame["images"] == 10)
     assert told(table).set_index(["augment", "extra"]).loc[("none", "generated"), 10] == "**+5.0 ± 12.7**"
+    in_short = summary({"mnist": table, "mine": table})
+    assert in_short["set"].tolist() == ["MNIST"] * 3 + ["mine"] * 3
+    assert in_short.iloc[3][["augment", 10, 50]].tolist() == ["no augmentation", "**+5.0 ± 12.7**", "+0.0 ± 0.0"]
 
 
 def test_the_fate_of_candidates_is_in_percent() -> None:
