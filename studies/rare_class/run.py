@@ -4,7 +4,7 @@
     python -m studies.rare_class.run --choose --changes train.class_balance=1   # two others, on the validation pool
 
 Run `dvc repro preprocess` on the set first. Each core has a process. Every model and every row is kept, so that an
-interrupted run continues. Rows of other code are dropped.
+interrupted run continues. Rows of other code, params or images are dropped.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pandas as pd
 import psutil
 import torch
-from dvc.utils.serialize import loads_yaml
 from pydantic import Field
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from torch import Tensor
 
 from benchmarks.arguments import at_least
@@ -32,13 +34,14 @@ from ddpm.compute.device import Runtime, start
 from ddpm.images.splits import Processed, Split, load_split
 from ddpm.pictures.grids import rare_picture
 from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import progress, run
+from ddpm.pipeline.console import UserError, progress, run
 from ddpm.pipeline.files import write_json, write_whole
 from ddpm.pipeline.params import Section, load_params
-from ddpm.pipeline.process import hash_code, sha256
+from ddpm.pipeline.process import sha256
 from studies.rare_class.generating import fill_up, read_recipe
 from studies.rare_class.learning import METHODS, LearnParams, Method, learn
 from studies.rare_class.subset import Subset, make_subset
+from studies.rare_class.tables import read_rows
 
 HERE, SCRATCH, PROCESSED = Path("studies/rare_class"), Path("build/rare_class"), Path("data/processed")
 CHOOSING, SEEDS = (100, 101), range(3)
@@ -76,25 +79,28 @@ def main() -> None:
     args = arguments()
     params, train = read_params(), load_split(PROCESSED / "train.safetensors")
     changes, folder = tuple(args.changes), HERE / "results" / train.card.name
+    if changes and not args.choose:
+        raise UserError(f"--changes: needs --choose; to test them, put them under changes in {HERE / 'params.yaml'}")
     read_recipe(params.changes | parsed(changes))  # complain now
     origin, code = fingerprints(params)
     numbers = CHOOSING if args.choose else range(0, 10, 10 // params.subsets.get(train.card.name, 5))
     jobs = [Job(number, changes, origin) for number in numbers]
-    name = "choosing" if args.choose else "scores"
+    methods, name = (CHOSEN_BY, "choosing") if args.choose else (METHODS, "scores")
+    works = [(job, method, seed, args.choose) for seed, job, method in itertools.product(SEEDS, jobs, methods)]
+    generated, table = Table(folder / f"{name}_generated.csv", origin), Table(folder / f"{name}.csv", code)
+    missing = [each for each in works if not table.has(row_of(*each[:3]))]
+    needed = [job for job in jobs if not generated.has(of(job)) or any(work[0] == job for work in missing)]
     os.environ["DDPM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would leave the processes running
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(args.processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:
-        generated = Table(folder / f"{name}_generated.csv", origin)
-        for rows in progress(workers.imap_unordered(generate, jobs), desc="models and samples", total=len(jobs)):
+        for rows in progress(workers.imap_unordered(generate, needed), desc="models and samples", total=len(needed)):
             generated.add(rows)
-        methods = CHOSEN_BY if args.choose else METHODS
-        table, works = Table(folder / f"{name}.csv", code), itertools.product(jobs, methods, SEEDS, [args.choose])
-        missing = [each for each in works if not table.has(row_of(*each[:3]))]
         for row in progress(workers.imap_unordered(classify, missing), desc="classifiers", total=len(missing)):
             table.add([row])
-    if not args.choose:
-        write_whole(folder / "samples.png", picture(jobs[0]))
+    if needed and not args.choose:
+        if jobs[0].path.exists():
+            write_whole(folder / "samples.png", picture(jobs[0]))
         facts = {"command": "python -m studies.rare_class.run", "date": datetime.now(UTC).date().isoformat()}
         write_json(
             folder / "run.json", facts | {"code": code, **start().describe(), "params": params.model_dump(mode="json")}
@@ -106,9 +112,11 @@ class Table:
 
     def __init__(self, path: Path, code: str) -> None:
         self.path, self.code = path, code
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame({"code": []})
+        rows = read_rows(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame({"code": []})
         known = rows[rows["code"] == code].to_dict("records")
         self.rows = [{str(key): value for key, value in row.items()} for row in known]
+        if dropped := len(rows) - len(known):
+            print(f"note: {path}: {dropped} rows are of other code, params or images; they will be replaced")
 
     def has(self, row: dict[str, Any]) -> bool:
         """Tell whether a row has these values."""
@@ -133,8 +141,7 @@ def generate(job: Job) -> list[dict[str, Any]]:
         save_arrays(job.path, images._asdict(), {"tallies": [each._asdict() for each in tallies]})
     _, facts = load_arrays(job.path)
     described = zip(train.card.classes, subset.counts, facts["tallies"], strict=True)
-    of = {"changes": " ".join(job.changes), "subset": job.number}
-    return [{**of, "class": name, "images": count, **tally} for name, count, tally in described]
+    return [{**of(job), "class": name, "images": count, **tally} for name, count, tally in described]
 
 
 def classify(work: tuple[Job, Method, int, bool]) -> dict[str, Any]:
@@ -151,6 +158,11 @@ def classify(work: tuple[Job, Method, int, bool]) -> dict[str, Any]:
     counts = torch.tensor(subset.counts)
     f1 = {f"f1_{count}": round(float(found.f1[counts == count].mean()), 5) for count in counts.unique().tolist()}
     return {**row_of(job, method, seed), "accuracy": round(found.accuracy, 5), **f1, "kept_step": found.kept_step}
+
+
+def of(job: Job) -> dict[str, Any]:
+    """Return what identifies the rows of generated images."""
+    return {"changes": " ".join(job.changes), "subset": job.number}
 
 
 def row_of(job: Job, method: Method, seed: int) -> dict[str, Any]:
@@ -204,19 +216,37 @@ def read_params() -> StudyParams:
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:
-    """Parse changes such as train.class_balance=1."""
-    return {name: loads_yaml(text) for name, _, text in (each.partition("=") for each in changes)}
+    """Parse changes such as train.class_balance=1.
+
+    Raises:
+        UserError: a change has another form.
+    """
+    found = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        try:
+            found[name] = YAML(typ="safe").load(text)
+        except YAMLError:
+            text = ""
+        if not text:
+            raise UserError(f"--changes {change}: give a param and a value, such as train.class_balance=1")
+    return found
 
 
 def fingerprints(params: StudyParams) -> tuple[str, str]:
     """Hash what generated images depend on, and what the scores of classifiers depend on."""
     files = [PROCESSED / f"{split}.safetensors" for split in ("train", "test")]
-    files += [Path("params.yaml"), HERE / "subset.py", HERE / "generating.py"]
-    made = params.model_dump(mode="json")
-    scored = {name: made.pop(name) for name in ("flips", "learn")}
-    del made["subsets"]
-    origin = digest(hash_code(), [sha256(path) for path in files], made)
-    return origin, digest(origin, sha256(HERE / "learning.py"), scored)
+    files += [HERE / "subset.py", HERE / "generating.py", *library()]
+    recipe = read_recipe(params.changes).model_dump(mode="json")
+    origin = digest(recipe, params.counts, params.target, params.pool, [sha256(path) for path in files])
+    return origin, digest(origin, sha256(HERE / "learning.py"), params.flips, params.learn.model_dump(mode="json"))
+
+
+def library() -> list[Path]:
+    """Return the files of the library that the study imports and that can change its results."""
+    rest = ("ddpm.pictures", "ddpm.pipeline")
+    names = sorted(name for name in sys.modules if name.startswith("ddpm.") and not name.startswith(rest))
+    return [Path(file) for file in (sys.modules[name].__file__ for name in names) if file]
 
 
 def digest(*facts: object) -> str:

@@ -6,6 +6,7 @@ python -m studies.rare_class.tables
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,27 +32,55 @@ def main() -> None:
         raise UserError(f"{RESULTS}: has no scores; run `python -m studies.rare_class.run`")
     gained = {}
     for path in files:
-        scores, made = pd.read_csv(path), pd.read_csv(path.with_name("scores_generated.csv"))
+        scores, made = complete(path), read_rows(path.with_name("scores_generated.csv"))
         gained[path.parent.name] = gains(scores)
         tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
         if (chosen := path.with_name("choosing.csv")).exists():
-            tables.append(means(pd.read_csv(chosen).fillna({"changes": ""}), "changes"))
+            tables.append(means(read_rows(chosen).fillna({"changes": ""}), "changes"))
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
     print("## All sets", as_markdown(summary(gained)), sep="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
 
 
+def read_rows(path: Path, **options: Any) -> pd.DataFrame:
+    """Read the rows of a file of the study.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        rows = pd.read_csv(path, **options)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        rows = pd.DataFrame()
+    if "code" not in rows:
+        raise UserError(f"{path}: is damaged, or has a merge conflict; restore it with `git checkout`, or delete it")
+    return rows
+
+
+def complete(path: Path) -> pd.DataFrame:
+    """Read scores.
+
+    Raises:
+        UserError: not every method has every subset and seed.
+    """
+    scores = read_rows(path)
+    methods = scores.groupby(["balance", "augment", "extra"]).ngroups
+    if len(scores) < (total := methods * scores["subset"].nunique() * scores["seed"].nunique()):
+        raise UserError(f"{path}: has {len(scores)} of {total} rows; finish with `python -m studies.rare_class.run`")
+    return scores
+
+
 def counts_of(scores: pd.DataFrame) -> list[int]:
-    """Return the numbers of images that classes have, but for the largest, which nothing fills up."""
-    return sorted(int(name.removeprefix("f1_")) for name in scores.columns if name.startswith("f1_"))[:-1]
+    """Return the numbers of images that classes have."""
+    return sorted(int(name.removeprefix("f1_")) for name in scores.columns if name.startswith("f1_"))
 
 
 def means(scores: pd.DataFrame, *more: str) -> pd.DataFrame:
     """Return the mean F1 in percent of each method, over subsets and seeds, for classes of each number of images."""
     columns = {f"f1_{count}": str(count) for count in counts_of(scores)}
-    method = scores["balance"] + (" + " + scores["augment"]).where(scores["augment"] != "none", "")
-    named = scores.assign(method=method).rename(columns={"extra": "filled up with"})
-    found = named.groupby(["method", "filled up with", *more], sort=False)[[*columns]].mean() * 100
+    parts = [scores[name].where(scores[name] != "none") for name in ("balance", "augment", "extra")]
+    named = scores.assign(method=pd.concat(parts, axis=1).apply(lambda row: " + ".join(row.dropna()), axis=1))
+    found = named.groupby(["method", *more], sort=False)[[*columns]].mean() * 100
     return found.rename(columns=columns).round(1).reset_index()
 
 
@@ -90,14 +119,17 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
     """Lay gains out by method and number of images."""
-    return in_words(table).pivot(index=["augment", "extra"], columns="images", values="text").reset_index()
+    table = in_words(table).assign(method=table["augment"] + " + " + table["extra"])
+    return table.pivot(index="method", columns="images", values="text").reset_index()
 
 
 def summary(gained: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Lay out what generated images gain, by set, augmentation and number of images."""
-    named = [in_words(table).assign(set=NAMES.get(name, name)) for name, table in gained.items()]
-    table = pd.concat(named).query("extra == 'generated'").replace({"augment": VARIED})
-    return table.pivot_table("text", ["set", "augment"], "images", "first", sort=False).reset_index()
+    rows = []
+    for name, table in gained.items():
+        named = in_words(table).query("extra == 'generated'").replace({"augment": VARIED})
+        rows.append(named.assign(generated=NAMES.get(name, name) + ", " + named["augment"]))
+    return pd.concat(rows).pivot_table("text", "generated", "images", "first", sort=False).reset_index()
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -107,10 +139,11 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def filled(made: pd.DataFrame) -> pd.DataFrame:
-    """Return what happened to candidates, in percent, for classes of each number of images."""
-    sums = made[made["candidates"] > 0].groupby("images")[["candidates", "accepted", "filtered", "copies"]].sum()
-    shares = (sums.div(sums["candidates"], axis=0) * 100).round(1)
-    return shares.drop(columns="candidates").rename(columns=lambda name: f"{name}, %").reset_index()
+    """Return what happened to candidates, in percent, as the mean of classes of each number of images."""
+    filled_up = made[made["candidates"] > 0]
+    fates = filled_up[["accepted", "filtered", "copies"]]
+    shares = fates.div(filled_up["candidates"], axis=0).groupby(filled_up["images"]).mean() * 100
+    return shares.round(1).rename(columns=lambda name: f"{name}, %").reset_index()
 
 
 def copied(made: pd.DataFrame) -> pd.DataFrame:

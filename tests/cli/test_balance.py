@@ -210,10 +210,23 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_folders_and_test_images_that_are_in_use_are_refused(files: Files, tmp_path: Path) -> None:
+def test_folders_and_test_images_that_are_in_use_are_refused(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match="exists and is not an empty folder"):
         balance(files._replace(data=tmp_path / "none"), files.data.parent)
     with pytest.raises(UserError, match=r"^--data .*: a folder; give data/processed/train\.safetensors"):
         balance(files._replace(data=files.data.parent), tmp_path / "out")
     with pytest.raises(UserError, match="has the training images already"):
         balance(files._replace(test=files.data), tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--out \.: this folder cannot be replaced"):
+        balance(files, Path())
+
+
+def test_a_link_to_an_empty_folder_is_filled(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert counted(balance(files, tmp_path / "link", "--target", 5)) == REAL
+    assert (tmp_path / "real/manifest.csv").exists()
+    assert "warning: no sample is needed" in capsys.readouterr().err

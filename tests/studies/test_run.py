@@ -45,8 +45,9 @@ def edit(folder: Path, values: dict[str, Any]) -> None:
     YAML().dump(YAML().load(path) | values, path)
 
 
-def study(folder: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "studies.rare_class.run", "--choose", "--processes", "1", *options]
+def study(folder: Path, *options: str, choose: bool = True) -> str:
+    command = [sys.executable, "-m", "studies.rare_class.run", "--processes", "1", *options]
+    command += ["--choose"] * choose
     environment = {**os.environ, "DDPM_DEVICE": "cpu"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 or "Traceback" not in done.stderr, done.stderr
@@ -77,10 +78,12 @@ def test_rows_are_kept_until_the_code_changes(workspace: Path) -> None:
     edit(workspace, {"learn": LEARN | {"steps": 2}})
     study(workspace, "--changes", *QUICK)
     assert len(pd.read_csv(results / "choosing.csv")) == len(rows)
+    assert "needs --choose" in study(workspace, "--changes", *QUICK, choose=False)
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [("train.image=3", "train.image"), ("train.images=a", "train.images"), ("x=1", "x")]
+    ("change", "named"),
+    [("train.image=3", "train.image"), ("train.images=a", "train.images"), ("x=1", "x"), ("train.lr=[", "train.lr")],
 )
 def test_a_wrong_change_is_named(workspace: Path, change: str, named: str) -> None:
     assert named in study(workspace, "--changes", change)

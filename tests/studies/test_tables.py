@@ -1,11 +1,14 @@
 """Tables of the study: values that were worked out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from ddpm.pipeline.console import UserError
 from studies.rare_class.learning import METHODS
-from studies.rare_class.tables import copied, counts_of, filled, gains, holm, means, summary, told
+from studies.rare_class.tables import complete, copied, counts_of, filled, gains, holm, means, summary, told
 
 
 def scores() -> pd.DataFrame:
@@ -21,7 +24,7 @@ def scores() -> pd.DataFrame:
 
 
 def test_a_gain_is_the_mean_of_paired_differences_of_subsets_with_its_interval() -> None:
-    assert counts_of(scores()) == [10, 50]
+    assert counts_of(scores()) == [10, 50, 250]
     found = gains(scores()).set_index(["augment", "extra", "images"])
     row = found.loc[("generic", "generated", 10), :]
     assert row["gain"] == pytest.approx(5)
@@ -30,19 +33,32 @@ def test_a_gain_is_the_mean_of_paired_differences_of_subsets_with_its_interval()
     assert not found["sure"].any()
 
 
+def test_unfinished_and_damaged_rows_are_refused(tmp_path: Path) -> None:
+    path, rows = tmp_path / "scores.csv", scores().assign(code="a")
+    rows.to_csv(path, index=False)
+    assert len(complete(path)) == len(rows)
+    rows.iloc[:-1].to_csv(path, index=False)
+    with pytest.raises(UserError, match=f"{path}: has {len(rows) - 1} of {len(rows)} rows"):
+        complete(path)
+    for text in ("", "<<<<<<< HEAD\ncode\n"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"{path}: is damaged"):
+            complete(path)
+
+
 def test_holm() -> None:
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
 
 def test_tables_have_a_row_for_each_method() -> None:
     assert len(means(scores())) == len(METHODS)
-    assert means(scores()).iloc[0].tolist() == ["nothing", "none", 55.0, 90.5]
-    assert means(scores()).iloc[-1].tolist() == ["oversample + expert", "real", 55.0, 90.5]
+    assert means(scores()).iloc[0].tolist() == ["nothing", 55.0, 90.5, 95.0]
+    assert means(scores()).iloc[-1].tolist() == ["oversample + expert + real", 55.0, 90.5, 95.0]
     table = gains(scores()).assign(sure=lambda frame: frame["images"] == 10)
-    assert told(table).set_index(["augment", "extra"]).loc[("none", "generated"), 10] == "**+5.0 ± 12.7**"
+    assert told(table).set_index("method").loc["none + generated", 10] == "**+5.0 ± 12.7**"
     in_short = summary({"mnist": table, "mine": table})
-    assert in_short["set"].tolist() == ["MNIST"] * 3 + ["mine"] * 3
-    assert in_short.iloc[3][["augment", 10, 50]].tolist() == ["no augmentation", "**+5.0 ± 12.7**", "+0.0 ± 0.0"]
+    assert len(in_short) == 6
+    assert in_short.iloc[3].tolist() == ["mine, no augmentation", "**+5.0 ± 12.7**", "+0.0 ± 0.0", "+0.0 ± 0.0"]
 
 
 def test_the_fate_of_candidates_is_in_percent() -> None:
@@ -56,7 +72,9 @@ def test_the_fate_of_candidates_is_in_percent() -> None:
             "copies": 5,
         }
     )
-    assert filled(made).to_dict("records") == [{"images": 10, "accepted, %": 80, "filtered, %": 10, "copies, %": 10}]
+    assert filled(made).to_dict("records") == [
+        {"images": 10, "accepted, %": 79.2, "filtered, %": 10.4, "copies, %": 10.4}
+    ]
     assert copied(made).to_dict("records") == [
         {"copies, %": "a", 10: 8.3},
         {"copies, %": "b", 10: 12.5},

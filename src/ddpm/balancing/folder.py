@@ -43,7 +43,8 @@ def whole(out: Path) -> Iterator[Path]:
     Raises:
         OSError: folders cannot be made or written to there, or `out` is not empty.
     """
-    folder = out.resolve().with_name(f".{out.resolve().name}.partial")
+    out = out.resolve()
+    folder = out.with_name(f".{out.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     folder.mkdir(parents=True)
     try:

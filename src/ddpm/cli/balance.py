@@ -39,7 +39,7 @@ class Job(NamedTuple):
 class Balance(Options):
     """Make a balanced folder from an imbalanced set.
 
-    Augment your images first: on MNIST, samples help only where augmentation does not; see docs/how-to/rare-class.md.
+    Augment your images first: on MNIST, samples helped only without augmentation; see docs/how-to/rare-class.md.
     train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
     its class, and is no copy of a training image. test/<class> has the test images alone. All are png of one size and
     format. manifest.csv describes each file, and gives the seed and index of each sample. `ddpm generate --classes
@@ -73,6 +73,8 @@ class Balance(Options):
             UserError: files or options do not fit together.
         """
         check_free(self.out)
+        if self.out.is_mount() or self.out.resolve() == Path.cwd():
+            raise UserError(f"--out {self.out}: this folder cannot be replaced; name a new one inside it")
         job = self._prepared(start())
         with whole(self.out) as folder:
             accepted, tallies = _sample(job)
@@ -99,6 +101,8 @@ class Balance(Options):
         wanted = missing(train, self.target, train.card.labels(params.classes, "--classes"))
         check_sampler(loaded, params.model_copy(update={"classes": tuple(train.card.classes[each] for each in wanted)}))
         warn_of_set(train, test, loaded.card, wanted)
+        if not wanted:
+            warn("no sample is needed: all classes have as many images as the largest, or as --target")
         files = {"data": self.data, "test": test_file, "model": self.model, "classifier": self.classifier}
         settings: dict[str, Any] = {
             "sha256": {name: sha256(path) for name, path in files.items()},
@@ -131,6 +135,6 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
         tally = tallies.get(label, Tally())
         table.append([shown(name, 100), count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
         if tally.accepted < (wanted := job.wanted.get(label, 0)):
-            warn(f"class {shown(name, 100)}: only {tally.accepted} of {wanted} images; a better model may give more")
+            warn(f"class {shown(name, 100)}: only {tally.accepted} of {wanted} images; a model with a higher train.class_balance may give more")
     columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
