@@ -70,14 +70,15 @@ def complete(path: Path) -> pd.DataFrame:
     return scores
 
 
-def counts_of(scores: pd.DataFrame) -> list[int]:
-    """Return the numbers of images that classes have."""
-    return sorted(int(name.removeprefix("f1_")) for name in scores.columns if name.startswith("f1_"))
+def measures(scores: pd.DataFrame) -> dict[str, str]:
+    """Return the columns with F1 by their numbers of images, but for the largest, and the accuracy on all classes."""
+    counts = sorted(int(name[3:]) for name in map(str, scores) if name.startswith("f1_"))
+    return {**{f"f1_{count}": str(count) for count in counts[:-1]}, "accuracy": "all"}
 
 
 def means(scores: pd.DataFrame, *more: str) -> pd.DataFrame:
-    """Return the mean F1 in percent of each method, over subsets and seeds, for classes of each number of images."""
-    columns = {f"f1_{count}": str(count) for count in counts_of(scores)}
+    """Return the mean F1 and accuracy in percent of each method, over subsets and seeds."""
+    columns = measures(scores)
     parts = [scores[name].where(scores[name] != "none") for name in ("balance", "augment", "extra")]
     named = scores.assign(method=pd.concat(parts, axis=1).apply(lambda row: " + ".join(row.dropna()), axis=1))
     found = named.groupby(["method", *more], sort=False)[[*columns]].mean() * 100
@@ -85,7 +86,7 @@ def means(scores: pd.DataFrame, *more: str) -> pd.DataFrame:
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return what filling up gains over oversampling with equal augmentation, in percentage points of F1.
+    """Return what filling up gains over oversampling with equal augmentation, in percentage points.
 
     A subset is one sample. interval: half the width of the 95 % interval of the mean. sure: whether Holm's correction
     of t tests, for all comparisons of generated images, leaves it below LEVEL.
@@ -96,12 +97,12 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for augment in VARIED:
         for extra in WAYS:
-            for count in counts_of(scores):
-                f1 = by_subset[f"f1_{count}"] * 100
-                found = stats.ttest_1samp((f1[augment, extra] - f1[augment, "none"]).to_numpy(), 0)
-                mean = float((f1[augment, extra] - f1[augment, "none"]).mean())
+            for column, images in measures(scores).items():
+                percent = by_subset[column] * 100
+                found = stats.ttest_1samp((percent[augment, extra] - percent[augment, "none"]).to_numpy(), 0)
+                mean = float((percent[augment, extra] - percent[augment, "none"]).mean())
                 half = float(found.confidence_interval().high) - mean
-                rows.append((augment, extra, count, mean, half, float(found.pvalue)))
+                rows.append((augment, extra, images, mean, half, float(found.pvalue)))
     table = pd.DataFrame(rows, columns=["augment", "extra", "images", "gain", "interval", "p"])
     tested = table["extra"] != "real"
     table["sure"] = False
@@ -120,7 +121,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 def told(table: pd.DataFrame) -> pd.DataFrame:
     """Lay gains out by method and number of images."""
     table = in_words(table).assign(method=table["augment"] + " + " + table["extra"])
-    return table.pivot(index="method", columns="images", values="text").reset_index()
+    return table.pivot_table("text", "method", "images", "first", sort=False).reset_index()
 
 
 def summary(gained: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -163,6 +164,7 @@ def figure(gained: dict[str, pd.DataFrame]) -> Figure:
     drawing = Figure(figsize=(4 * len(gained), 3.6), layout="constrained")
     panels: Sequence[Axes] = drawing.subplots(1, len(gained), squeeze=False)[0]
     for axis, (name, table) in zip(panels, gained.items(), strict=True):
+        table = table[table["images"] != "all"].astype({"images": int})
         images = sorted(table["images"].unique())
         for colour, (augment, label) in zip(("tab:blue", "tab:orange", "tab:green"), VARIED.items(), strict=True):
             by_extra = table[table["augment"] == augment].set_index("extra")
