@@ -8,7 +8,7 @@ from ddpm.images.splits import Processed
 from ddpm.networks.checkpoint import ModelCard
 from ddpm.pipeline.console import UserError, shown
 
-MEMORISED_BELOW = 25  # images of a class; with 25, a seventh of the samples are copies (studies/rare_class)
+MEMORISED_BELOW = 25  # images of a class; with 25, an eighth of sampled digits are copies (studies/rare_class)
 
 
 def check_same(ours: DataCard, our_file: Path, theirs: DataCard, file: Path, *more: str) -> None:
