@@ -11,9 +11,9 @@ from ddpm.classifier.model import Classifier, ClassifierParams, features_and_log
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
 from ddpm.networks.checkpoint import load_model
-from tests.cli.generating import CPU, sampler, tiny_model
+from tests.cli.generating import sampler, tiny_model
 from tests.networks.random_weights import randomised
-from tests.small import FRUITS
+from tests.small import CPU, FRUITS
 
 COUNTS = (30, 5, 12)  # apples, figs, pears
 TESTED = (7, 6, 6)

@@ -1,5 +1,7 @@
 """The distance below which a sampled image is a copy."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -23,24 +25,20 @@ def test_of_a_hundred_fresh_images_the_first_percent_is_nearer(count: int) -> No
     assert UNIT * 50 <= expected < UNIT * 51
 
 
-def test_of_fewer_the_nearest_says_it() -> None:
-    assert threshold(flat(*range(50, 149)), flat(0)) == pytest.approx(UNIT * 50, rel=1e-5)
-    assert threshold(flat(90, 40), flat(0, 100)) == pytest.approx(UNIT * 10, rel=1e-5)
-
-
-def test_near_duplicates_of_training_images_do_not_count() -> None:
-    assert threshold(flat(0, 2, 50, 60, 70), flat(0)) == pytest.approx(UNIT * 50, rel=1e-5)
-
-
-@pytest.mark.parametrize("fresh", [(), (200,), (0, 40)], ids=str)
-def test_without_fresh_images_training_images_stand_in(fresh: tuple[int, ...]) -> None:
-    """Those that equal training images are near-duplicates, and none is left."""
-    train = flat(0, 40, 70, 200)
-    assert threshold(flat(*fresh), train) == pytest.approx(UNIT * 30, rel=1e-5)
-
-
-def test_training_images_that_are_near_duplicates_do_not_stand_in() -> None:
-    assert threshold(flat(), flat(0, 0, 40, 90, 150)) == pytest.approx(UNIT * 40, rel=1e-5)
+@pytest.mark.parametrize(
+    ("fresh", "train", "level"),
+    [
+        pytest.param(range(50, 149), (0,), 50, id="the nearest of fewer than a hundred"),
+        pytest.param((90, 40), (0, 100), 10, id="to the nearest"),
+        pytest.param((0, 2, 50, 60, 70), (0,), 50, id="but for near-duplicates"),
+        pytest.param((), (0, 40, 70, 200), 30, id="training images stand in for fresh ones"),
+        pytest.param((0, 40), (0, 40, 70, 200), 30, id="also where all are near-duplicates"),
+        pytest.param((), (0, 0, 40, 90, 150), 40, id="but for near-duplicates of others"),
+        pytest.param((), (9,), 0, id="of one image nothing is known"),
+    ],
+)
+def test_of_fewer_the_nearest_says_it(fresh: Sequence[int], train: Sequence[int], level: int) -> None:
+    assert threshold(flat(*fresh), flat(*train)) == pytest.approx(UNIT * level, rel=1e-5)
 
 
 def test_a_hundred_training_images_stand_in_by_their_first_percent() -> None:
@@ -49,7 +47,3 @@ def test_a_hundred_training_images_stand_in_by_their_first_percent() -> None:
     distances = (values[:, None] - values).square().mean(2).sqrt() + torch.diag(torch.full((120,), torch.inf))
     expected = np.quantile(distances.min(1).values.numpy(), 0.01, method="weibull")
     assert threshold(images[:0], images) == pytest.approx(expected, rel=1e-5)
-
-
-def test_of_one_training_image_alone_nothing_is_known() -> None:
-    assert threshold(flat(), flat(9)) == 0

@@ -10,7 +10,8 @@ from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import load_model
 from tests.balancing.small_set import COUNTS, TESTED, noise, split, written
-from tests.cli.generating import CPU, sampler
+from tests.cli.generating import sampler
+from tests.small import CPU
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,8 @@ def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted
         (Tally(10, 1, 0, 9), 10, False),
         (Tally(199, 199, 0, 0), 10, False),
         (Tally(200, 200, 0, 0), 10, True),
-        (Tally(199, 190, 0, 9), 10, False),
         (Tally(200, 191, 0, 9), 10, True),
         (Tally(499, 499, 0, 0), 1000, False),
-        (Tally(500, 500, 0, 0), 1000, True),
         (Tally(500, 476, 0, 24), 1000, True),
         (Tally(500, 475, 0, 25), 1000, False),
         (Tally(SPAN, 0, 0, SPAN - 1), SPAN, True),

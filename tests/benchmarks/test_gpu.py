@@ -9,8 +9,7 @@ from torch import Tensor
 from benchmarks import gpu
 from ddpm.compute.device import Runtime
 from stages.train import Params
-
-CPU = Runtime(torch.device("cpu"), torch.float32)
+from tests.small import CPU
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from ddpm.pipeline.console import UserError
 from ddpm.sampling.generation import guided_denoiser
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
 from scripts import demo
-from tests.cli.generating import CPU, sampler, tiny_model
+from tests.cli.generating import sampler, tiny_model
 from tests.networks.random_weights import randomised
-from tests.small import FRUITS, unet_params
+from tests.small import CPU, FRUITS, unet_params
 
 sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")

@@ -11,16 +11,15 @@ import pytest
 import torch
 
 from ddpm.cli import commands
-from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import new_network, save_model
 from ddpm.sampling.samplers import SamplerParams
 from tests.networks.random_weights import randomised
+from tests.sampling import reverse
 from tests.small import DIGITS, unet_params
 
 SOURCE = Path(commands.__file__).parents[2]
-CPU = Runtime(torch.device("cpu"), torch.float32)
 COUNTS = (0, 30, 0, 10, 0, 0, 0, 60, 0, 0)
 ENVIRONMENT = {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32"}
 
@@ -54,9 +53,7 @@ def tiny_model(
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `generate` mean, but for the changes."""
-    defaults = {"sampler": "dpmpp_2m", "steps": 5, "spacing": "cubic", "variance": "posterior", "eta": 1.0}
-    defaults |= {"guidance": 1.0, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
-    return SamplerParams.model_validate({**defaults, "clip": True, "classes": "all", **changes})
+    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "spacing": "cubic", "clip": True, **changes})
 
 
 def call(*words: object) -> None:

@@ -19,9 +19,9 @@ from ddpm.networks.unet import UNet
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.generation import guided_denoiser
 from ddpm.sampling.samplers import p_sample_loop
-from tests.cli.generating import CPU, call, sampler, tiny_model
+from tests.cli.generating import call, sampler, tiny_model
 from tests.networks.random_weights import randomised
-from tests.small import DIGITS, FRUITS, unet_params
+from tests.small import CPU, DIGITS, FRUITS, unet_params
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxscript")
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")

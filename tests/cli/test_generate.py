@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.cli.options import DEFAULTS, GUIDED
+from ddpm.cli.options import GUIDED
 from ddpm.compute.device import Runtime
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import sample_batch, sample_labels
-from ddpm.sampling.samplers import SAMPLERS
 from stages.sample import SampleParams
-from tests.cli.generating import CPU, ended, generate, sampler, started, tiny_model, wait_for
-from tests.small import FRUITS
+from tests.cli.generating import ended, generate, sampler, started, tiny_model, wait_for
+from tests.small import CPU, FRUITS
 
 Arrays = dict[str, np.ndarray]
 
@@ -133,7 +132,6 @@ def test_the_defaults_are_those_of_the_pipeline() -> None:
     ("kind", "options", "labels"),
     [
         ("none", [], {1, 3, 7}),
-        ("none", ["--classes", "all"], {1, 3, 7}),
         ("none", ["--classes", "7,1"], {7, 1}),
         ("fruits", ["--classes", "pear"], {2}),
         ("fruits", [], {0, 2}),
@@ -165,25 +163,12 @@ def test_classes_that_are_asked_for_are_sampled_and_named(
     ("kind", "options", "key"),
     [
         ("plain", "--count 0", "ddpm generate: --count: "),
-        ("plain", "--count 1e3", "ddpm generate: --count: "),
-        ("plain", "--seed 9223372036854775808", "ddpm generate: --seed: "),
-        ("plain", "--first=-1", "ddpm generate: --first: "),
-        ("plain", "--steps 0", "ddpm generate: --steps: "),
         ("plain", "--eta nan", "ddpm generate: --eta: "),
-        ("plain", "--guidance 1001", "ddpm generate: --guidance: "),
-        ("plain", "--sampler plms", "ddpm generate: --sampler: "),
         ("plain", "--guidance-interval 1,2,3", "ddpm generate: --guidance-interval: "),
         ("plain", "--guidance-interval=2,-4", "options: 1 invalid\n  guidance_interval: "),
         ("plain", "--nonsense 1", "unrecognized arguments: --nonsense"),
-        ("plain", "--steps 21", "steps: 21"),
-        ("plain", "--classes 1", "classes: this model is not class-conditional"),
         ("none", "--classes 7,2", "classes: the model has not seen 2"),
-        ("fruits", "--classes 0", "classes: no class is named 0"),
-        ("none", "--guidance 1.3", "guidance: this model has no guide autoguidance"),
-        ("autoguidance", "--guide classifier_free", "guidance: this model has no guide classifier_free"),
-        ("distilled", "--steps 4", "steps: 4"),
         ("distilled", "--steps 3 --sampler dpmpp_2m", "sampler: "),
-        ("distilled", "--steps 3 --guidance 1.5", "guidance: a distilled model"),
         ("missing", "", "missing.safetensors: no such file"),
     ],
 )
@@ -247,13 +232,7 @@ def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(r"error: interrupted after \d+ of 2000 images; continue with --first .*", line)
 
 
-def test_help_names_every_option_and_a_mistake_ends_with_one_line(models: dict[str, Path], tmp_path: Path) -> None:
-    output, _ = started("generate", "--help").communicate(timeout=100)
-    assert {*re.findall(r"^  --([a-z-]+)", output, flags=re.MULTILINE)} == {
-        *("model", "pretrained", "out", "count", "format", "seed", "first"),
-        *(name.replace("_", "-") for name in DEFAULTS),
-    }
-    assert f"{{{','.join(SAMPLERS)}}}" in output
+def test_a_mistake_ends_with_one_line(models: dict[str, Path], tmp_path: Path) -> None:
     process = started("generate", "--model", models["plain"], "--out", tmp_path / "out", "--steps", "much")
     code, line = ended(process)
     assert code == 1

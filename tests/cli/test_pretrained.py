@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm.cli import export
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError
-from ddpm.pretrained.models import unpacked
 from scripts import demo
 from tests.cli.generating import call, ended, started, tiny_model
 
@@ -37,14 +35,6 @@ def test_it_needs_no_repository_and_one_class_can_be_asked_for(tmp_path: Path, m
     assert (tmp_path / "sevens/labels.csv").read_text() == "image,label\n000000.png,7\n000001.png,7\n"
 
 
-def test_sampling_is_that_of_its_float32_file(tmp_path: Path) -> None:
-    options = ["--count", "2", "--steps", "2", "--format", "npz", "--out"]
-    call("generate", "--pretrained", "mnist", *options, tmp_path / "a")
-    with unpacked("mnist") as model:
-        call("generate", "--model", model, *options, tmp_path / "b")
-    assert (tmp_path / "a/images.npz").read_bytes() == (tmp_path / "b/images.npz").read_bytes()
-
-
 @pytest.mark.parametrize("command", ["generate", "export"])
 def test_model_and_pretrained_exclude_one_another(command: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path, class_conditional=False)
@@ -55,15 +45,6 @@ def test_model_and_pretrained_exclude_one_another(command: str, tmp_path: Path) 
     with pytest.raises(UserError, match=r"^--pretrained cifar: no such model; choose from mnist$"):
         call(command, "--pretrained", "cifar", "--out", out)
     assert not out.exists()
-
-
-def test_export_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(export, "to_onnx", lambda loaded, guide, half: asked.append((loaded, guide, half)) or b"onnx")
-    call("export", "--pretrained", "mnist", "--half", "--out", tmp_path / "mnist.onnx")
-    [(loaded, guide, half)] = asked
-    assert (loaded.card.data.name, guide, half) == ("mnist", None, True)
-    assert (tmp_path / "mnist.onnx").read_bytes() == b"onnx"
 
 
 def test_demo_has_it_where_no_model_is_trained(

@@ -38,10 +38,6 @@ def test_the_largest_draw_is_still_a_timestep(sampling: str, monkeypatch: pytest
     assert draw_timesteps(128, uniform(1000), sampling, generator(0, "test"))[-1] == 999
 
 
-def test_without_a_center_every_timestep_is_as_likely() -> None:
-    torch.testing.assert_close(timestep_cdf(REFERENCE, None), uniform(1000), rtol=1e-15, atol=0)
-
-
 @SCHEDULES
 def test_the_density_around_0_is_uniform_in_the_angle_whose_cosine_is_the_signal(schedule: NoiseSchedule) -> None:
     params, signal, angles = schedule.params, 1.0, []

@@ -9,7 +9,7 @@ from torch import distributed as dist
 
 from ddpm.parallel.world import ALONE, World, join
 from ddpm.pipeline.console import UserError
-from tests.parallel.two_processes import in_two_processes
+from tests.ranks import in_two_ranks
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -50,7 +50,7 @@ def operations(world: World) -> dict[str, Any]:
 
 
 def test_two_processes_sum_and_tell(tmp_path: Path) -> None:
-    for rank, found in enumerate(in_two_processes(operations, tmp_path)):
+    for rank, found in enumerate(in_two_ranks(operations, tmp_path)):
         assert found == {
             "world": (rank, 2),
             "sum": [[[3, 3, 3], [3, 3, 3]], 10, [], [[0, 9], [3, 12], [6, 15]]],
