@@ -105,11 +105,8 @@ def test_gaussian_data_is_sampled_with_its_mean_and_variance(variance: str) -> N
 def errors_half_way(name: str, steps: int) -> float:
     """How far x_t is from the exact solution of the probability-flow equation at t = 499, for Gaussian data."""
     mean, deviation = 0.3, 0.5
-    reverse = list(
-        p_sample_loop(
-            gaussian_denoiser(mean, deviation), REFERENCE, sampler(name, steps=steps, eta=0.0), noise_from(normals())
-        )
-    )
+    denoise, params = gaussian_denoiser(mean, deviation), sampler(name, steps=steps, eta=0.0)
+    reverse = list(p_sample_loop(denoise, REFERENCE, params, noise_from(normals())))
     assert reverse[steps // 2].t == 499
     x_t = next(normals())
 

@@ -11,7 +11,7 @@ from ddpm.compute.randomness import ImageNoise
 from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.pipeline.console import UserError
-from ddpm.sampling.generation import check_sampler, sample_batch, sample_labels, wanted_classes
+from ddpm.sampling.generation import check_sampler, sample_batch, sample_labels
 from ddpm.sampling.samplers import spaced_timesteps
 from tests.sampling.reverse import REFERENCE, sample, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params
@@ -66,11 +66,9 @@ def test_the_network_samples_in_evaluation_mode_and_leaves_no_mode_behind(loaded
         ({"data": FRUITS, "counts": (5, 0, 7)}, {"classes": ["fig"]}, "classes: .*fig; .* apple, pear"),
         ({"data": FRUITS}, {"classes": ["melon"]}, "classes: .*melon; .* apple, fig, pear"),
         ({"class_conditional": False}, {"classes": [7]}, "classes"),
-        ({}, {"guidance": 2.0}, "guidance: .* train.guide_share"),
         ({"classifier_free": True}, {"guidance": 0.0}, "guidance: .* train.guide_share"),
         ({"guide": True}, {"guidance": 2.0, "guide": "classifier_free"}, "guidance: .* train.label_dropout"),
         (DISTILLED, {"name": "dpmpp_2m"}, "sampler"),
-        (DISTILLED, {"variance": "beta"}, "sampler"),
         (DISTILLED, {"name": "ddim", "eta": 0.5}, "sampler"),
         (DISTILLED, {"steps": 4}, "steps"),
         (DISTILLED, {"spacing": "trailing"}, "spacing"),
@@ -85,15 +83,6 @@ def test_what_the_model_cannot_sample_is_refused_by_key(
     for refuses in (check_sampler, lambda *given: next(sample_batch(*given, 0, [0], CPU))):
         with pytest.raises(UserError, match=f"^{key}"):
             refuses(loaded, sampler(**{"spacing": None, **params}))
-
-
-@pytest.mark.parametrize(
-    ("names", "labels"), [(["pear"], [2]), (["pear", "apple", "pear"], [0, 2]), ("all", [0, 2])], ids=str
-)
-def test_classes_are_named(names: object, labels: list[int], tmp_path: Path) -> None:
-    loaded = tiny_model(tmp_path, FRUITS, (5, 0, 7))
-    assert wanted_classes(loaded.card, sampler(classes=names)) == labels
-    assert sample_labels(loaded.card, sampler(classes=names), 0, range(50)).unique().tolist() == labels
 
 
 @pytest.mark.parametrize(("data", "spacing"), [(DIGITS, "cubic"), (FRUITS, "log_snr")], ids=["grey", "colour"])

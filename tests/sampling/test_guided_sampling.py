@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm.compute.randomness import ImageNoise
 from ddpm.networks.checkpoint import LoadedModel
@@ -45,14 +45,6 @@ def by_hand(loaded: LoadedModel, params: SamplerParams, labels: Tensor) -> Denoi
     return denoise
 
 
-def calls_of(network: nn.Module | None) -> list[tuple[int, list[int]]]:
-    """A list that grows by (t, labels) with every call of the network."""
-    assert network
-    calls: list[tuple[int, list[int]]] = []
-    network.register_forward_pre_hook(lambda _, given: calls.append((int(given[1][0]), given[2].tolist())))
-    return calls
-
-
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.5])
 @pytest.mark.parametrize("sampling", [{"name": "ddpm"}, {"name": "dpmpp_2m", "steps": 6, "clip": True}], ids=str)
 @pytest.mark.parametrize(
@@ -80,25 +72,6 @@ def test_drawing_is_by_the_written_out_combination(
     scale = expected.x_prev.abs().max().item()
     torch.testing.assert_close(sampled, expected.x_prev, rtol=0, atol=1e-4 * scale)
     assert (sampled - sample(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * scale, "it is guided"
-
-
-@pytest.mark.parametrize(
-    ("guide", "strength"),
-    [("autoguidance", 1.0), ("classifier_free", 1.0), ("autoguidance", 2), ("classifier_free", 2)],
-)
-def test_the_guide_is_asked_within_the_interval_alone_and_with_a_guidance_of_1_never(
-    guide: str, strength: float, tmp_path: Path
-) -> None:
-    loaded, params = tiny_model(tmp_path, **BOTH), guidance(guide, strength)  # type: ignore[arg-type]
-    asked, of_early = calls_of(loaded.network), calls_of(loaded.guide)
-    sample(loaded, [5, 6], params)
-    labels = sample_labels(loaded.card, params, 0, [5, 6]).tolist()
-    inside, untold = INSIDE if strength != 1 else [], [NO_LABEL, NO_LABEL]
-    expected = [
-        [(t, labels), (t, untold)][: 1 + (guide == "classifier_free" and t in inside)] for t in range(9, -1, -1)
-    ]
-    assert asked == [call for calls in expected for call in calls]
-    assert of_early == [(t, labels) for t in reversed(inside) if guide == "autoguidance"]
 
 
 @pytest.mark.parametrize(("spoilt", "strength"), [("network", 1.0), ("network", 2.0), ("guide", 2.0)])

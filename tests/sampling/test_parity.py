@@ -114,9 +114,8 @@ def test_ddpm_with_variance_beta_steps_as_diffusers_fixed_large(steps: int | Non
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1000, 50, 4])
 def test_ddim_steps_as_diffusers(steps: int, eta: float, clip: bool) -> None:
-    ours = list(
-        p_sample_loop(fake_denoise, REFERENCE, sampler("ddim", steps=steps, eta=eta, clip=clip), noise_from(normals()))
-    )
+    params = sampler("ddim", steps=steps, eta=eta, clip=clip)
+    ours = list(p_sample_loop(fake_denoise, REFERENCE, params, noise_from(normals())))
     assert_same_steps(ours, list(diffusers_ddim(steps, eta, clip)))
 
 

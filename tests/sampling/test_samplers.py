@@ -1,4 +1,4 @@
-"""The reverse process: its steps by hand, what it samples and what it shows the denoiser."""
+"""The timesteps that are visited, what follows from the model, and schedules at their limits."""
 
 from fractions import Fraction
 from typing import Any
@@ -8,82 +8,10 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import ModelCard
-from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
-from tests.sampling.reverse import REFERENCE, assert_same_steps, fake_denoise, noise_from, normals, sampler
-from tests.small import unet_params
-
-
-@pytest.mark.parametrize("clip", [False, True])
-def test_clip_bounds_every_estimate_and_matters(clip: bool) -> None:
-    reverse = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=20, clip=clip), noise_from(normals())))
-    highest = max(step.pred_x_start.abs().max().item() for step in reverse)
-    assert highest == 1 if clip else highest > 1
-
-
-@pytest.mark.parametrize("clip", [False, True])
-@pytest.mark.parametrize("t", [1, 500, 999])
-def test_one_ancestral_step_is_the_posterior(t: int, clip: bool) -> None:
-    # Two timesteps, t and t - 1, from a schedule cut off after t: its first step is ours to check.
-    cut = NoiseSchedule(ScheduleParams(timesteps=t + 1, beta_start=1e-4, beta_end=REFERENCE.betas[t].item()))
-    draws = normals()
-    x_t, z = next(draws), next(draws)
-    first = next(p_sample_loop(fake_denoise, cut, sampler(clip=clip), noise_from(normals())))
-    index = torch.full((3,), t)
-    pred_x_start = fake_denoise(x_t, t)
-    pred_x_start = pred_x_start.clamp(-1, 1) if clip else pred_x_start
-    mean, variance = REFERENCE.q_posterior(pred_x_start, x_t, index)
-    assert first.t == t
-    torch.testing.assert_close(first.pred_x_start, pred_x_start, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(first.x_prev, mean + variance.sqrt() * z, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("clip", [False, True])
-@pytest.mark.parametrize("steps", [None, 30])
-def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(steps: int | None, clip: bool) -> None:
-    ddpm = list(p_sample_loop(fake_denoise, REFERENCE, sampler(steps=steps, clip=clip), noise_from(normals())))
-    ddim = list(p_sample_loop(fake_denoise, REFERENCE, sampler("ddim", steps=steps, clip=clip), noise_from(normals())))
-    assert_same_steps(ddim, ddpm)
-
-
-@pytest.mark.parametrize(
-    ("params", "draws"),
-    [
-        (sampler(steps=10), 10),
-        (sampler(steps=10, variance="beta"), 10),
-        (sampler("ddim", steps=10, eta=0.1), 10),
-        (sampler("ddim", steps=10, eta=0.0), 1),
-        (sampler("dpmpp_2m", steps=10, eta=1.0), 10),
-        (sampler("dpmpp_2m", steps=10, eta=0.0), 1),
-        (sampler(steps=1), 1),
-    ],
-)
-def test_noise_is_drawn_at_the_start_and_at_every_step_but_the_last(params: SamplerParams, draws: int) -> None:
-    source, drawn = normals(), 0
-
-    def noise() -> Tensor:
-        nonlocal drawn
-        drawn += 1
-        return next(source)
-
-    list(p_sample_loop(fake_denoise, REFERENCE, params, noise))
-    assert drawn == draws
-
-
-def test_the_denoiser_sees_x_t_and_t() -> None:
-    seen = []
-
-    def denoise(x_t: Tensor, t: int) -> Tensor:
-        seen.append((x_t, t))
-        return fake_denoise(x_t, t)
-
-    reverse = list(p_sample_loop(denoise, REFERENCE, sampler(steps=4), noise_from(normals())))
-    assert [t for _, t in seen] == [step.t for step in reverse] == [999, 749, 499, 249]
-    assert torch.equal(seen[0][0], next(normals()))
-    for step, (x_t, _) in zip(reverse[:-1], seen[1:], strict=True):
-        assert torch.equal(step.x_prev, x_t)
-    assert torch.equal(reverse[-1].x_prev, reverse[-1].pred_x_start)
+from ddpm.sampling.samplers import p_sample_loop, spaced_timesteps
+from tests.sampling.reverse import REFERENCE, noise_from, normals, sampler
+from tests.small import DIGITS, unet_params
 
 
 def spaced(timesteps: int, steps: int | None, spacing: str = "trailing") -> list[int]:
@@ -125,17 +53,9 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
     assert chosen == spaced(timesteps, None, spacing) == list(reversed(range(timesteps)))
 
 
-def model_card(shape: tuple[int, int, int] = (1, 28, 28), **facts: Any) -> ModelCard:
-    data = DataCard(name="kites", shape=shape, classes=("kite",))
-    network = unet_params(channels=(4, 8), patch_size=1, class_conditional=True)
-    return ModelCard(data=data, model=network, schedule=REFERENCE.params, class_counts=(9,), **facts)
-
-
-def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
-    colour = model_card((3, 28, 28))
-    assert sampler(spacing=None).for_model(model_card()) == sampler(spacing="cubic")
-    assert sampler(spacing=None).for_model(colour) == sampler(spacing="log_snr")
-    assert sampler(spacing="trailing").for_model(colour) == sampler(spacing="trailing")
+def model_card(**facts: Any) -> ModelCard:
+    network = unet_params(class_conditional=True)
+    return ModelCard(data=DIGITS, model=network, schedule=REFERENCE.params, class_counts=(9,) * 10, **facts)
 
 
 @pytest.mark.parametrize(
@@ -147,16 +67,14 @@ def test_a_spacing_that_is_not_set_is_that_which_suits_the_colours() -> None:
         ({"guides": ("autoguidance",), "images_seen": 1000}, 1),
         ({"guides": ("autoguidance",)}, 1.3),
         ({"images_seen": 323_520}, 1),
+        ({"guides": ("classifier_free",)}, 1),
     ],
 )
 def test_a_scale_that_is_not_set_follows_from_the_training(facts: dict[str, Any], scale: float) -> None:
     assert sampler(guidance=None).for_model(model_card(**facts)).guidance == scale
     assert sampler(guidance=2.5).for_model(model_card(**facts)).guidance == 2.5
-
-
-def test_classifier_free_guidance_has_a_scale_of_its_own() -> None:
-    both = model_card(guides=("autoguidance", "classifier_free"))
-    assert sampler(guidance=None, guide="classifier_free").for_model(both).guidance == 1.1
+    free = sampler(guidance=None, guide="classifier_free").for_model(model_card(**facts))
+    assert free.guidance == (1.1 if "classifier_free" in facts.get("guides", ()) else 1)
 
 
 def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:

@@ -102,21 +102,9 @@ def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
     assert (first, second, steps) == (20, 20, 40), "each samples every other of four batches"
 
 
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"steps": 11}, "steps"),
-        ({"guidance": 2.0}, "guidance"),
-        ({"classes": ["melon"]}, "classes"),
-        ({"count": 1001}, "count"),
-        ({"count": 1001, "keep_every": 0}, ""),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_sampled_is_refused_by_key(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+def test_what_cannot_be_sampled_is_refused_by_key(tmp_path: Path) -> None:
     loaded = tiny_model(tmp_path)
-    if not key:
-        assert Samples("gallery", loaded, sample_params(**changes)).done == 0
-        return
-    with pytest.raises(UserError, match=f"^sample.gallery.{key}"):
-        Samples("gallery", loaded, sample_params(**changes))
+    for key, value in {"steps": 11, "guidance": 2.0, "classes": ["melon"], "count": 1001}.items():
+        with pytest.raises(UserError, match=f"^sample.gallery.{key}"):
+            Samples("gallery", loaded, sample_params(**{key: value}))
+    assert Samples("gallery", loaded, sample_params(count=1001, keep_every=0)).done == 0
