@@ -13,7 +13,6 @@ from torch import Tensor
 from ddpm.parallel import checkpoints
 from ddpm.parallel.checkpoints import KEPT, Checkpoints
 from ddpm.parallel.world import ALONE
-from ddpm.pipeline import files
 from ddpm.pipeline.console import UserError
 
 
@@ -86,20 +85,6 @@ def test_a_damaged_checkpoint_is_not_used(capsys: pytest.CaptureFixture[str]) ->
     assert run_to(4) == 0
     assert "damaged; train" in capsys.readouterr().err
     assert run_to(5) == 4
-
-
-def test_a_full_disk_leaves_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_to(3)
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
-        with pytest.raises(OSError, match="No space left") as caught:
-            run_to(5)
-        assert caught.value.filename == str(saved())
-    assert run_to(5) == 3
 
 
 def test_a_finished_run_stays_until_dvc_has_recorded_its_outputs() -> None:

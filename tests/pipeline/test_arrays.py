@@ -35,7 +35,6 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
         "empty": torch.empty(2, 0, dtype=torch.uint8),
         "scalar": torch.tensor(7),
     }
-    # Halves of one piece of memory, as the stage `sample` writes them.
     written["left"], written["right"] = torch.arange(8).view(2, 4)
     save_arrays(tmp_path / "file", written, METADATA)
     loaded, metadata = load_arrays(tmp_path / "file", set(written))
@@ -59,32 +58,21 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     assert int.from_bytes(whole[:8], "little") % 8 == 0, "numbers of 8 bytes begin at a multiple of 8"
 
 
-@pytest.mark.parametrize("mapped", [False, True])
-def test_what_was_streamed_is_what_safetensors_reads(
-    tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mapped", [1 << 28, 0])
+def test_what_was_streamed_is_what_safetensors_reads_and_no_change_of_it_reaches_the_file(
+    tmp_path: Path, mapped: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if mapped:
-        monkeypatch.setattr(arrays, "MAPPED", 0)
-    streamed(tmp_path / "file", IMAGES.split(4))
-    read = safetensors.torch.load_file(tmp_path / "file")
-    found, metadata = load_arrays(tmp_path / "file", {"images", "labels", "groups"}, {"none"})
+    monkeypatch.setattr(arrays, "MAPPED", mapped)
+    path = tmp_path / "file"
+    before = streamed(path, IMAGES.split(4))
+    read, again = safetensors.torch.load_file(path), load_arrays(path)[0]
+    found, metadata = load_arrays(path, {"images", "labels", "groups"}, {"none"})
     assert metadata == METADATA
     assert found.keys() == read.keys() == {"images", *OTHERS}
     for name, array in {"images": IMAGES, **OTHERS}.items():
         assert torch.equal(read[name], array)
         assert torch.equal(found[name], array)
         assert found[name].dtype == array.dtype
-
-
-@pytest.mark.parametrize("mapped", [False, True])
-def test_loaded_arrays_and_their_file_do_not_change_each_other(
-    tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if mapped:
-        monkeypatch.setattr(arrays, "MAPPED", 0)
-    path = tmp_path / "file"
-    before = streamed(path, [IMAGES])
-    found, again = load_arrays(path)[0], load_arrays(path)[0]
     found["images"][:] = 7
     assert path.read_bytes() == before
     save_arrays(path, {"images": torch.zeros(1)})
@@ -118,18 +106,13 @@ def zip_file(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-1]), id="short"),
-        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:20]), id="header"),
         pytest.param(zip_file, id="zip"),
-        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
         pytest.param(lambda path: path.write_bytes(b"\xff" * 1000), id="bytes"),
-        pytest.param(lambda path: path.write_text("<html>not found</html>"), id="html"),
         pytest.param(lambda path: path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)})), id="no metadata"),
         pytest.param(
             lambda path: path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}, {"ddpm": "{"})), id="metadata"
         ),
         pytest.param(lambda path: torch.save({"a": torch.zeros(1)}, path), id="pickle"),
-        pytest.param(lambda path: path.rename(path.with_name("other")), id="gone"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), id="folder"),
     ],
 )
@@ -141,23 +124,9 @@ def test_files_that_are_none_of_ours_are_refused_by_name(tmp_path: Path, damage:
         load_arrays(path)
 
 
-@pytest.mark.parametrize(
-    ("names", "optional", "fits"),
-    [
-        ({"images", "labels"}, set(), True),
-        ({"images"}, {"labels", "more"}, True),
-        ({"images"}, set(), False),
-        ({"images", "labels", "more"}, set(), False),
-        ({"images"}, {"more"}, False),
-        ({"more"}, {"images", "labels"}, False),
-    ],
-)
-def test_names_are_those_wanted_and_perhaps_optional_ones(
-    tmp_path: Path, names: set[str], optional: set[str], fits: bool
-) -> None:
+def test_names_are_those_wanted_and_perhaps_optional_ones(tmp_path: Path) -> None:
     save_arrays(tmp_path / "file", {"images": torch.zeros(1), "labels": torch.zeros(1)})
-    if fits:
-        assert load_arrays(tmp_path / "file", names, optional)[0].keys() == {"images", "labels"}
-    else:
+    assert load_arrays(tmp_path / "file", {"images"}, {"labels", "more"})[0].keys() == {"images", "labels"}
+    for names, optional in (({"images"}, {"more"}), ({"more"}, {"images", "labels"})):
         with pytest.raises(UserError, match=r"file: holds \['images', 'labels'\]"):
             load_arrays(tmp_path / "file", names, optional)

@@ -18,15 +18,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_write_whole_creates_parents_and_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "file.bin"
-    write_whole(path, b"old, and longer")
-    assert path.read_bytes() == b"old, and longer"
-    write_whole(path, [b"ne", b"", b"w"])
-    assert path.read_bytes() == b"new"
-    assert names(path.parent) == ["file.bin"]
-
-
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("too few"), KeyboardInterrupt()])
 def test_parts_that_end_early_leave_the_old_file(tmp_path: Path, error: BaseException) -> None:
     def parts() -> Iterator[bytes]:

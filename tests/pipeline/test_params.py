@@ -12,7 +12,7 @@ from dvc.utils.serialize import parse_yaml
 from pydantic import BaseModel, ValidationError
 
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section, load_params, parse, read_yaml
+from ddpm.pipeline.params import load_params, parse, read_yaml
 from ddpm.sampling.samples import SampleParams
 from scripts.check_params import AllParams
 from stages import forward_diffusion, preprocess, train
@@ -46,9 +46,6 @@ def errors(*changes: tuple[str, Any], model: type[BaseModel] = AllParams) -> dic
         assert first == f"here: {len(lines)} invalid"
         return dict(line.split(": ", 1) for line in lines)
     return {}
-
-
-# Every field ----------------------------------------------------------------------------------------------------------
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,49 +88,29 @@ def test_what_is_not_of_its_type_is_refused_for_every_key(key: str) -> None:
 
 WRONG: dict[str, list[Any]] = {  # keys whose last part is a number are those of an item
     "data.set": [""],
-    "data.fit": ["cover"],
     "data.background": ["witte"],
     "data.test": [0, 0.6],
     "download.sets.0": [["cifar"]],
-    "schedule.timesteps": [0, -5, 100_001],
+    "schedule.timesteps": [0, 100_001],
     "schedule.beta_start": [0, -INF],
-    "schedule.beta_end": [1],
-    "forward_diffusion.images": [0, 21],
     "forward_diffusion.timesteps": [[], [0] * 21],
     "forward_diffusion.timesteps.0": [[-1], [1.5]],
     "classifier.batch_size": [1],
-    "classifier.shift": [-1, 5],
     "model.channels": [[], [8] * 6],
-    "model.channels.1": [[8, 0], [8, 2049], [64, "128"]],
-    "model.fourier_features": [3, None],
-    "model.fourier_features.0": [[9], [-1]],
-    "model.time_embed_dim": [0, 63, 1026],
+    "model.channels.1": [[8, 0], [64, "128"]],
+    "model.time_embed_dim": [0, 63],
     "model.patch_size": [3, True],
     "model.block": ["resnet"],
-    "model.bottleneck_blocks": [0, 17],
-    "train.images": [0],
-    "train.epochs": [0, -0.5, 2e6, NAN],
-    "train.batch_size": [0, 1_000_001],
-    "train.lr": [0, -0.1, 2, NAN, INF, "0.002"],
-    "train.warmup_steps": [-1],
+    "train.epochs": [0, 2e6, NAN],
+    "train.lr": [0, 2, NAN, INF, "0.002"],
     "train.ema_decay": [1, -0.1],
-    "train.log_snr_center": [-21, 20.5, NAN],
-    "train.log_snr_uniform": [1.5, -0.1],
-    "train.label_dropout": [1, -0.1],
-    "train.guide_share": [1, -0.1],
-    "train.validation": [-1, 0.6],
     "train.log_every": [0, 8.0],
     "train.seed": [-1, 2**63],
-    "train.classes": ["some", 7, []],
-    "train.classes.1": [[7, True], [7, None], [7, 1.5]],
-    "sample.gallery.steps": [0],
-    "sample.gallery.eta": [2, -0.5, NAN],
-    "sample.gallery.guidance": [-0.5, 1001],
+    "distill.steps.0": [[0], [65]],
     "sample.gallery.guidance_interval": [[2, -4], [0, 1, 2]],
-    "sample.gallery.guidance_interval.1": [[2, 101], [0, "2"], [0]],
+    "sample.gallery.guidance_interval.1": [[2, 101], [0]],
     "sample.gallery.count": [1],
-    "sample.gallery.keep_every": [-1],
-    "filter.least_probability": [1, -0.1],
+    "filter.least_probability": [1],
     "evaluate.confidence": [0, 1],
     "likelihood.images": [1],
     "classification_accuracy_score.count": [1],
@@ -178,9 +155,6 @@ def test_all_errors_are_reported_together() -> None:
     ]
 
 
-# Sections -------------------------------------------------------------------------------------------------------------
-
-
 def test_a_stage_minds_its_own_sections_alone() -> None:
     elsewhere = [("evaluate.confidence", 5), ("download", REMOVED), ("other", 1)]
     assert not errors(*elsewhere, model=train.Params)
@@ -208,22 +182,23 @@ def test_values_arrive_typed_and_immutable() -> None:
         params.train.epochs = 1  # type: ignore[misc]
 
 
-# The file -------------------------------------------------------------------------------------------------------------
-
-
-class Numbers(Section):
-    lr: float
-
-
-@pytest.mark.parametrize("text", ["1e-05", "1e-5", "1E-5", "1.0e-05", "0.00001"])
-def test_numbers_are_read_as_dvc_writes_them(text: str, tmp_path: Path) -> None:
-    """`-S train.lr=1e-5` writes 1e-05, which YAML 1.1 takes for a string."""
-    path = tmp_path / "params.yaml"
-    path.write_text(f"x:\n  lr: {text}\n")
-    assert load_params(Numbers, "x", path).lr == 1e-05
-
-
-SCALARS = ["true", "null", "~", "010", "0o12", "1_0", "1e-05", ".inf", "yes", "no", "on", "12:30", "1.2.3", "1e"]
+SCALARS = [
+    "true",
+    "null",
+    "~",
+    "010",
+    "0o12",
+    "1_0",
+    "1e-05",
+    "1E-5",
+    ".inf",
+    "yes",
+    "no",
+    "on",
+    "12:30",
+    "1.2.3",
+    "1e",
+]
 
 
 @pytest.mark.parametrize("text", SCALARS)
@@ -256,14 +231,11 @@ def test_a_poor_file_ends_in_one_line(content: bytes, message: str, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: no such file"):
-        read_yaml(tmp_path / "params.yaml")
-
-
-@pytest.mark.parametrize("content", ["", "- 1\n", "train\n"])
-def test_a_file_of_no_sections_is_named(content: str, tmp_path: Path) -> None:
+def test_a_missing_file_and_one_of_no_sections_are_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(content)
-    with pytest.raises(UserError, match=r"params\.yaml: 1 invalid"):
-        load_params(AllParams, path=path)
+    with pytest.raises(UserError, match=r"params\.yaml: no such file"):
+        read_yaml(path)
+    for content in ("", "- 1\n", "train\n"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"params\.yaml: 1 invalid"):
+            load_params(AllParams, path=path)

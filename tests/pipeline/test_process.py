@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.pipeline.process import rank, sha256
+from ddpm.pipeline.process import sha256
 
 ROOT = Path(__file__).parents[2]
 BEGIN = "import sys; sys.argv[0] = '-m'; sys.path.insert(0, '.'); import stages; import os, time\n"
@@ -67,14 +67,6 @@ subprocess.run([sys.executable, "-c", {launcher!r}], env=os.environ | {{"DDPM_PA
     process.kill()
     process.communicate(timeout=30)  # until the stage and the launcher, which have the pipe as well, have ended
     assert time.monotonic() - began < 15
-
-
-def test_the_rank_is_torchrun_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "3")  # of a scheduler, which may set it, too
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    assert rank() == 0
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-    assert rank() == 3
 
 
 def test_a_python_without_the_packages_says_what_to_type() -> None:

@@ -65,9 +65,8 @@ def edit(file: str, text: str) -> None:
 
 
 HARMLESS: dict[str, Callable[[], object]] = {
-    "nothing": lambda: None,
     "another section": lambda: edit("params.yaml", TEXT.replace("other: 1", "other: 2")),
-    "a comment, and another spelling": lambda: edit("params.yaml", TEXT.replace("0.001", "1e-3  # slow")),
+    "a comment": lambda: edit("params.yaml", TEXT.replace("0.001", "1e-3  # slow")),
     "the same bytes in a new file": lambda: edit("input", "images"),
     "code of another package": lambda: edit(CODE[1], "x = 2"),
     "a leftover of an editor": lambda: Path("src/ddpm/training/.#loop.py").symlink_to("nothing"),
@@ -79,7 +78,6 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "the script": (lambda: Path(CODE[2]).unlink(), CODE[2]),
     "new code": (lambda: Path("src/ddpm/training/new.py").touch(), "src/ddpm/training/new.py"),
     "an input": (lambda: edit("input", "others"), "input"),
-    "no input": (lambda: Path("input").unlink(), "input"),
     "a picture added": (lambda: Path("pictures/cat/3.png").touch(), "pictures"),
     "a picture replaced": (lambda: edit(PICTURE, "pictures/cat/9.png"), "pictures"),
     "no folder": (lambda: shutil.rmtree("pictures"), "pictures"),

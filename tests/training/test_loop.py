@@ -183,14 +183,6 @@ def test_a_fraction_of_an_epoch_is_its_first_steps(epochs: float, expected: list
     assert_equal_weights(training.model, stopped(training.step, epochs=2).model)
 
 
-def test_the_order_of_the_images_hangs_on_seed_and_epoch_alone() -> None:
-    order = torch.cat(new_training(count=40, seed=3)._batches(1)).tolist()
-    assert sorted(order) == list(range(40))
-    assert torch.cat(new_training(count=40, seed=3, batch_size=8)._batches(1)).tolist() == order
-    assert torch.cat(new_training(count=40, seed=4)._batches(1)).tolist() != order
-    assert torch.cat(new_training(count=40, seed=3)._batches(2)).tolist() != order
-
-
 @pytest.mark.parametrize(
     ("share", "step", "changes"),
     [

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddpm.networks.checkpoint import load_model
-from ddpm.parallel.world import ALONE
+from ddpm.parallel.world import ALONE, World
 from ddpm.pipeline.console import UserError
 from ddpm.training.curves import Curves
 from ddpm.training.loop import Training
@@ -87,10 +87,9 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
 
 
 def test_the_environment_names_what_changes_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = environment_of(CPU, ALONE)
-    assert plain == CPU.describe() | {"processes": 1}
+    assert environment_of(CPU, World(1, 2)) == CPU.describe() | {"processes": 2}
     monkeypatch.setenv("DDPM_ACCUMULATE", "4")
-    assert environment_of(CPU, ALONE) == plain | {"accumulation_steps": 4}
+    assert environment_of(CPU, ALONE) == CPU.describe() | {"processes": 1, "accumulation_steps": 4}
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

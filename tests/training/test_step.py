@@ -68,14 +68,11 @@ def test_neither_changes_order_or_noise_nor_what_is_held_out() -> None:
 
 def test_without_a_label_the_network_sees_the_time_alone_and_learns_of_no_class() -> None:
     model = network().eval()
-    assert model.label
     x_t, t = torch.randn(3, 1, 28, 28), torch.tensor([3, 9, 15])
     predicted = model(x_t, t, torch.tensor([4, NO_LABEL, NO_LABEL]))
     predicted.square().mean().backward()
-    assert model.label.weight.grad is not None
     assert model.label.weight.grad.any(1).nonzero().flatten().tolist() == [4]
     with torch.no_grad():
-        assert torch.equal(predicted[0], model(x_t, t, torch.tensor([4, 4, 4]))[0])
         model.label.weight.zero_()
         assert torch.equal(predicted[1:], model(x_t, t, torch.tensor([4, 4, 4]))[1:])
 

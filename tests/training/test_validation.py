@@ -69,17 +69,6 @@ def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: flo
     torch.testing.assert_close(buckets, validation().of(denoiser(model), model, 0), equal_nan=True)
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [2, 1, 0], [1, 0, 2]])
-def test_the_lowest_of_all_is_kept_whenever_it_came(order: list[int]) -> None:
-    found, networks = validation(), models(3)
-    losses = [trained_loss(each, split(8, seed=1), "noise") for each in networks]
-    lowest = losses.index(min(losses))
-    for step, index in enumerate(order):
-        found.of(denoiser(networks[index]), networks[index], step)
-    assert best(found).step == order.index(lowest)
-    assert_equal(best(found).weights, weights(networks[lowest]))
-
-
 def test_a_loss_that_is_not_finite_is_never_kept() -> None:
     for order, step in (((0, 1), 1), ((1, 0), 0)):
         found, networks = validation(), models(2, spoilt=0)
