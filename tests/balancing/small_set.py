@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from ddpm.balancing.candidates import Candidates, sample_class
-from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits, save_classifier
+from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
 from ddpm.networks.checkpoint import load_model
 from tests.cli.generating import sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import CPU, FRUITS
+from tests.stages.written import classifier_params
 
 COUNTS = (30, 5, 12)  # apples, figs, pears
 TESTED = (7, 6, 6)
@@ -52,8 +53,7 @@ def saved_split(path: Path, split: Split, card: DataCard = FRUITS) -> Path:
 
 def classifier(data: DataCard = FRUITS) -> Classifier:
     """One that has learned nothing, and takes all for the first class."""
-    values = {"channels": 1, "images": 1, "epochs": 1, "batch_size": 2, "lr": 0.1, "shift": 0, "seed": 0}
-    return randomised(Classifier(ClassifierParams.model_validate(values), data)).eval()
+    return randomised(Classifier(classifier_params(channels=1), data)).eval()
 
 
 def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits
-from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
 from ddpm.judging import accuracy_score as module
 from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
-from tests.small import DIGITS, images
+from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
 
-CPU = Runtime(torch.device("cpu"), torch.float32)
 LABELS = torch.arange(90) % 10
 ASKED = torch.arange(30) % 7
 SEEN = images(30)

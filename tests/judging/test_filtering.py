@@ -5,15 +5,13 @@ import torch
 from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits
-from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable, report, summary
 from ddpm.pipeline.console import UserError
-from tests.small import DIGITS, images
+from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
 
-CPU = Runtime(torch.device("cpu"), torch.float32)
 IMAGES = (images(200).float() * torch.linspace(0, 1, 200).view(-1, 1, 1, 1)).to(torch.uint8)  # darker and lighter
 ALL = [*range(10)]
 

@@ -61,12 +61,6 @@ def test_residual_block_is_its_definition(in_channels: int, out_channels: int) -
     torch.testing.assert_close(block(x, embedding), skip + h, rtol=1e-10, atol=1e-10)
 
 
-def test_blocks_start_as_the_identity() -> None:
-    x = normal(2, 32, 3, 3)
-    assert torch.equal(ResidualBlock(32, 32, 6)(x, normal(2, 6)), x)
-    assert torch.equal(Attention(32)(x), x)
-
-
 def test_double_conv_is_the_articles_in_evaluation() -> None:
     block = randomised(DoubleConv(3, 5, 6)).double().eval()
     x, embedding = normal(2, 3, 4, 4).double(), normal(2, 6, seed=2).double()

@@ -99,21 +99,11 @@ def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], ob
     [
         lambda card, arrays: arrays.pop("head.2.bias"),
         lambda card, arrays: arrays.pop("guide.head.2.bias"),
-        lambda card, arrays: arrays.update({"wings": torch.zeros(1)}),
         lambda card, arrays: arrays.update({"guide.wings": torch.zeros(1)}),
         lambda card, arrays: arrays.update({"head.2.bias": torch.zeros(4).half()}),
         lambda card, arrays: card.update(guides=[]),
         lambda card, arrays: card["data"].update(shape=[3, 28, 28]),
-        *(
-            lambda card, arrays, key=key, value=value: card["model"].update({key: value})
-            for key, value in {
-                "channels": [4, 8],
-                "block": "double_conv",
-                "attention": False,
-                "class_conditional": False,
-                "bottleneck_blocks": 3,
-            }.items()
-        ),
+        lambda card, arrays: card["model"].update(channels=[4, 8]),
     ],
 )
 def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: Any) -> None:
@@ -125,25 +115,17 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: 
     [
         ({"model": {"block": "transformer", "wings": 2}}, ["model.block", "model.wings"]),
         ({"model": {"channels": None}}, ["the whole file: model"]),
-        ({"model": {"patch_size": None}}, ["the whole file: model"]),
         ({"model": {"class_conditional": False}, "guides": ["classifier_free"]}, ["the whole file: guides"]),
         ({"guides": ["late"]}, ["guides.0"]),
         ({"guides": ["autoguidance", "autoguidance"]}, ["the whole file: guides"]),
-        ({"guides": None}, ["guides"]),
         ({"timesteps": [11, 5]}, ["the whole file: guides"]),
         ({"timesteps": [11, 5, 6], "guides": []}, ["the whole file: timesteps"]),
-        ({"timesteps": [11, 11], "guides": []}, ["the whole file: timesteps"]),
         ({"timesteps": [10, 2], "guides": []}, ["the whole file: timesteps"]),
-        ({"timesteps": [11, -1], "guides": []}, ["timesteps.1"]),
-        ({"class_counts": []}, ["class_counts"]),
         ({"class_counts": [0] * 10}, ["class_counts"]),
         ({"class_counts": [1] * 9 + [-1]}, ["class_counts.9"]),
-        ({"class_counts": [1] * 9 + [0.5]}, ["class_counts.9"]),
-        ({"class_counts": [1] * 9 + [True]}, ["class_counts.9"]),
         ({"class_counts": [1] * 9}, ["the whole file: 9 class_counts"]),
         ({"data": {"shape": [2, 28, 28]}}, ["data.shape.0"]),
         ({"data": {"shape": [1, 28, 29]}}, ["the whole file: model.channels"]),
-        ({"data": {"classes": ["a", "b"]}}, ["the whole file: 10 class_counts"]),
     ],
     ids=str,
 )

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, ClassifierParams, features_and_logits, load_classifier, save_classifier
-from ddpm.compute.device import Runtime
+from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import load_split, save_split
 from ddpm.networks.checkpoint import load_model, new_network, save_model
@@ -19,9 +18,8 @@ from ddpm.pipeline.console import UserError
 from ddpm.sampling.generation import sample_batch
 from tests.networks.random_weights import randomised
 from tests.sampling.reverse import sampler
-from tests.small import DIGITS, FRUITS, images, unet_params
-
-CPU = Runtime(torch.device("cpu"), torch.float32)
+from tests.small import CPU, DIGITS, FRUITS, images, unet_params
+from tests.stages.written import classifier_params
 
 
 def model(path: Path) -> None:
@@ -31,8 +29,7 @@ def model(path: Path) -> None:
 
 
 def classifier(path: Path) -> None:
-    params = ClassifierParams(channels=1, images=1, epochs=1, batch_size=2, lr=0.1, shift=0, seed=0)
-    save_classifier(path, Classifier(params, DIGITS))
+    save_classifier(path, Classifier(classifier_params(), DIGITS))
 
 
 def split(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ddpm.images.pixels import padded
 from ddpm.networks.unet import UNet
 from tests.small import unet_params
 
@@ -12,13 +11,10 @@ FREE = unet_params(channels=None, patch_size=None)
 @pytest.mark.parametrize(
     ("size", "grey", "colour", "patch_size"),
     [
-        ((1, 1), (128,), (128,), 1),
         ((9, 9), (128,), (128,), 1),
         ((16, 8), (64, 128), (64, 128), 1),
         ((28, 28), (16, 64, 128), (32, 64, 128), 1),
-        ((32, 32), (16, 64, 128), (32, 64, 128), 1),
         ((48, 32), (16, 32, 64, 128), (32, 32, 64, 128), 1),
-        ((72, 72), (16, 32, 64, 128), (32, 32, 64, 128), 1),
         ((128, 128), (16, 32, 64, 128), (32, 32, 64, 128), 2),
         ((512, 512), (32, 32, 64, 128), (96, 96, 96, 128), 4),
     ],
@@ -35,11 +31,9 @@ def test_what_is_not_set_is_chosen_for_the_images(
 @pytest.mark.parametrize(
     ("given", "side", "channels", "patch_size"),
     [
-        ({"channels": (8, 8), "patch_size": None}, 28, (8, 8), 1),
         ({"channels": (8, 8), "patch_size": None}, 128, (8, 8), 2),
         ({"channels": None, "patch_size": 4}, 28, (128,), 4),
         ({"channels": None, "patch_size": 1}, 128, (16, 32, 64, 128), 1),
-        ({"channels": (1,), "patch_size": 1}, 256, (1,), 1),
     ],
 )
 def test_what_is_set_is_kept(given: dict[str, object], side: int, channels: tuple[int, ...], patch_size: int) -> None:
@@ -47,23 +41,11 @@ def test_what_is_set_is_kept(given: dict[str, object], side: int, channels: tupl
     assert (found.channels, found.patch_size) == (channels, patch_size)
 
 
-def test_the_choice_divides_every_image_and_the_bottleneck_is_neither_large_nor_tiny() -> None:
-    for height, width in [*((side, side) for side in range(8, 257)), (35, 37), (9, 33), (100, 163), (60, 41)]:
-        size = padded(height, width)
-        found = FREE.for_images((3, *size))
-        assert found.channels
-        assert found.patch_size
-        shrink = found.patch_size * 2 ** (len(found.channels) - 1)
-        assert [side % shrink for side in size] == [0, 0]
-        assert 5 <= (size[0] * size[1]) ** 0.5 / shrink <= 9
-
-
 @pytest.mark.parametrize(
     ("channels", "patch_size", "size", "better"),
     [
         ((8, 8, 8, 8), 1, (28, 28), "32 x 32"),
         ((8, 8, 8), 2, (16, 28), "16 x 32"),
-        ((8, 8, 8, 8, 8), 4, (28, 28), "64 x 64"),
         (None, 4, (30, 33), "32 x 32"),
         (None, None, (29, 28), "28 x 28"),
     ],

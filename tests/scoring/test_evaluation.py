@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
-from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_uint8
 from ddpm.images.splits import Split
@@ -17,11 +16,10 @@ from ddpm.pipeline.console import UserError
 from ddpm.scoring import copying, two_sample
 from ddpm.scoring.evaluation import EvaluateParams, evaluate
 from ddpm.scoring.scores import frechet_distance
-from tests.small import DIGITS, FRUITS, images
+from tests.small import CPU, DIGITS, FRUITS, images
 from tests.stages.written import classifier_params
 
 CLASSES = [3, 7]
-CPU = Runtime(torch.device("cpu"), torch.float32)
 PARAMS = EvaluateParams(confidence=0.12, seed=0)
 OF_CLASSES = {"confident_share", "class_imbalance", "class_chi_square", "class_p_value"}
 

@@ -5,11 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.compute.device import Runtime
 from ddpm.scoring import two_sample
 from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test, without_tone
-
-CPU = Runtime(torch.device("cpu"), torch.float32)
+from tests.small import CPU
 
 
 @pytest.fixture(autouse=True)
