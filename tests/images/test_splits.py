@@ -11,12 +11,11 @@ from ddpm.images.splits import Split, Subset, even_batch, held_out_mask, load_sa
 from ddpm.pipeline import arrays as arrays_module
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
-from tests.small import DIGITS, FRUITS, images
+from tests.small import CPU, DIGITS, FRUITS, images
 
 LABELS = torch.tensor([2, 1, 2, 0, 2])
 GROUPS = torch.tensor([0, 1, 0, 3, 3])
 TESTED = (4, 0, 7)
-CPU = torch.device("cpu")
 
 
 def saved(path: Path, pieces: tuple[int, ...] = (5,), card: DataCard = FRUITS) -> Path:
@@ -57,61 +56,48 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
 
 def test_a_subset_gives_the_batches_of_a_copy_and_copies_nothing() -> None:
     split, rows = Split(images(5, FRUITS.shape), LABELS), torch.tensor([0, 2, 3])
-    subset = Subset(split, rows, LABELS[rows]).to(CPU)
+    subset = Subset(split, rows, LABELS[rows]).to(CPU.device)
     copy = split.take(rows)
     for index in (torch.tensor([2, 0]), torch.tensor([1])):
-        torch.testing.assert_close(subset.batch(index, CPU), copy.batch(index, CPU), rtol=0, atol=0)
+        torch.testing.assert_close(subset.batch(index, CPU.device), copy.batch(index, CPU.device), rtol=0, atol=0)
     assert torch.equal(subset.labels, copy.labels)
     assert isinstance(subset, Subset)
     assert subset.split.images is split.images
 
 
-WRONG: list[dict[str, Tensor | None]] = [
-    {"images": images(5, FRUITS.shape).float()},
-    {"images": images(4, FRUITS.shape)},
-    {"images": images(5, (3, 8, 16))},
-    {"images": torch.tensor(3, dtype=torch.uint8)},
-    {"labels": LABELS.to(torch.uint8)},
-    {"labels": LABELS[:4]},
-    {"labels": LABELS.view(5, 1)},
-    {"labels": torch.tensor([2, 1, 3, 0, 2])},
-    {"labels": torch.tensor([2, 1, -1, 0, 2])},
-    {"groups": GROUPS.int()},
-    {"groups": torch.tensor([0, 1, 0, 5, 3])},
-    {"groups": torch.tensor([0, 1, 0, -1, 3])},
-    {"groups": None},
-    {"more": LABELS},
-    {"images": images(0, FRUITS.shape), "labels": LABELS[:0], "groups": GROUPS[:0]},
-]
-
-
-@pytest.mark.parametrize("changes", WRONG, ids=" ".join)
-def test_arrays_that_are_not_those_of_a_split_are_refused(changes: dict[str, Tensor | None], tmp_path: Path) -> None:
-    path = saved(tmp_path / "split")
-    arrays, facts = load_arrays(path)
-    save_arrays(path, {name: array for name, array in (arrays | changes).items() if array is not None}, facts)
-    with pytest.raises(UserError, match=rf"^{path}: "):
-        load_split(path)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
+        {"images": images(5, FRUITS.shape).float()},
+        {"images": images(5, (3, 8, 16))},
+        {"images": torch.tensor(3, dtype=torch.uint8)},
+        {"labels": LABELS.to(torch.uint8)},
+        {"labels": LABELS[:4]},
+        {"labels": torch.tensor([2, 1, 3, 0, 2])},
+        {"groups": torch.tensor([0, 1, 0, -1, 3])},
+        {"groups": None},
+        {"more": LABELS},
+        {"images": images(0, FRUITS.shape), "labels": LABELS[:0], "groups": GROUPS[:0]},
         {"data": None},
-        {"data": []},
         {"data": FRUITS.model_dump(mode="json") | {"shape": [2, 16, 8]}},
-        {"data": FRUITS.model_dump(mode="json") | {"shape": [3, 8, 16]}},
         {"data": FRUITS.model_dump(mode="json") | {"classes": ["apple", "fig"]}},
         *[{"test_counts": each} for each in (None, [4, 0], [4, 0, -1], [4, True, 7], {"pear": 1}, [4, 0, 2**62])],
     ],
     ids=" ".join,
 )
-def test_a_wrong_card_and_wrong_counts_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+def test_what_is_no_split_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
     path = saved(tmp_path / "split")
     arrays, facts = load_arrays(path)
-    save_arrays(path, arrays, {name: fact for name, fact in (facts | changes).items() if fact is not None})
+    resave(path, {**arrays, **facts, **changes})
     with pytest.raises(UserError, match=rf"^{path}: "):
         load_split(path)
+
+
+def resave(path: Path, content: dict[str, object]) -> None:
+    """Write arrays and facts, but for those that are None."""
+    arrays = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    facts = {name: value for name, value in content.items() if name not in arrays and value is not None}
+    save_arrays(path, arrays, facts)
 
 
 FRAMES = torch.arange(2 * 2 * 3 * 16 * 8).view(2, 2, 3, 16, 8).to(torch.uint8)
@@ -122,12 +108,8 @@ FACTS = {"data": FRUITS.model_dump(mode="json"), "classes": [0, 2], "kept_t": [1
 @pytest.mark.parametrize(
     ("changes", "kept_t"),
     [
-        pytest.param({}, [19, 0], id="without labels"),
         pytest.param({"labels": torch.tensor([2, 0])}, [19, 0], id="with labels"),
-        pytest.param({"x_t": FRAMES[:0], "pred_x_start": FRAMES[:0]}, [], id="no frames"),
-        pytest.param(
-            {"images": images(0, FRUITS.shape), "x_t": FRAMES[:, :0], "pred_x_start": FRAMES[:, :0]}, [19, 0], id="none"
-        ),
+        pytest.param({"x_t": FRAMES[:0], "pred_x_start": FRAMES[:0]}, [], id="without labels and frames"),
     ],
 )
 def test_samples_come_back_as_they_were_saved(changes: dict[str, Tensor], kept_t: list[int], tmp_path: Path) -> None:
@@ -143,28 +125,21 @@ def test_samples_come_back_as_they_were_saved(changes: dict[str, Tensor], kept_t
         {"images": images(3, FRUITS.shape)},
         {"images": SAMPLES["images"].float()},
         {"images": torch.tensor(3, dtype=torch.uint8)},
-        {"x_t": FRAMES[:1]},
         {"x_t": None},
         {"pred_x_start": FRAMES[:, :1]},
         {"labels": torch.tensor([2, 3])},
-        {"labels": torch.tensor([2])},
         {"labels": torch.tensor([2, 0], dtype=torch.uint8)},
         {"more": FRAMES + 1},
         {"data": None},
-        {"classes": None},
         {"classes": []},
         {"classes": [3]},
-        {"classes": [True]},
         {"kept_t": [19]},
         {"kept_t": [19, -1]},
     ],
     ids=" ".join,
 )
 def test_what_is_no_set_of_samples_is_refused(change: dict[str, object], tmp_path: Path) -> None:
-    whole = {**SAMPLES, **FACTS, **change}
-    arrays = {name: value for name, value in whole.items() if isinstance(value, Tensor)}
-    facts = {name: value for name, value in whole.items() if name in FACTS and value is not None}
-    save_arrays(tmp_path / "samples", arrays, facts)
+    resave(tmp_path / "samples", {**SAMPLES, **FACTS, **change})
     with pytest.raises(UserError, match=rf"^{tmp_path}/samples: "):
         load_samples(tmp_path / "samples")
 
@@ -172,13 +147,9 @@ def test_what_is_no_set_of_samples_is_refused(change: dict[str, object], tmp_pat
 @pytest.mark.parametrize(
     ("count", "most", "size"),
     [
-        (60_000, 64, 64),
         (134, 64, 64),  # 6 of 134 are 4.5 %
         (135, 64, 45),  # 7 of 135 are 5.2 %
-        (127, 64, 63),
-        (64, 64, 64),
         (1, 64, 1),
-        (13, 2, 2),
         (19, 5, 3),
         (5, 1, 1),
     ],

@@ -68,10 +68,6 @@ def test_train_and_test_have_the_same_classes(tmp_path: Path) -> None:
     assert folder.pictures == [*folder.train, *(folder.test or [])]
 
 
-def test_train_alone_leaves_test_open(tmp_path: Path) -> None:
-    assert read_folder(made(tmp_path, *two("train/a", "train/b"))).test is None
-
-
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
     tmp_path: Path, split: str, monkeypatch: pytest.MonkeyPatch
@@ -95,24 +91,23 @@ def test_what_is_no_picture_is_listed_and_what_is_hidden_is_not(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("names", "fault"),
+    ("names", "before", "after"),
     [
-        ([*two("dog"), "cat/1.heic", "cat/2.heic"], "class cat: 0 training images (CAT); at least 2 are needed"),
-        ([*two("train/dog"), "train/cat/1.heic", "test/cat/a.png"], "class cat: 0 training images (TRAIN) and 1 test"),
-        (["train/cat/1.heic", "test/cat/a.png"], "train: no images (TRAIN)"),
-        (["cat/1.heic", "cat/2.heic"], "no images (CAT)"),
+        (two("dog"), "class cat: 0 training images (", "); at least 2 are needed"),
+        ([*two("train/dog"), "test/cat/a.png"], "class cat: 0 training images (", ") and 1 test"),
+        (["test/cat/a.png"], "train: no images (", ")"),
+        ([], "no images (", ")"),
     ],
     ids=["class", "class in train", "train", "all"],
 )
 def test_formats_that_are_not_read_are_named_where_images_are_missing(
-    tmp_path: Path, names: list[str], fault: str
+    tmp_path: Path, names: list[str], before: str, after: str
 ) -> None:
-    ignored = "ignored, not png, jpg, jpeg, webp, bmp or gif: "
-    expected = fault.replace("CAT", f"{ignored}2 files, such as cat/1.heic")
-    expected = expected.replace("TRAIN", f"{ignored}1 file, such as train/cat/1.heic")
+    unread = "train/cat/1.heic" if "test/cat/a.png" in names else "cat/1.heic"
     with pytest.raises(UserError) as caught:
-        read_folder(made(tmp_path, *names))
-    assert f"\n  {expected}" in str(caught.value)
+        read_folder(made(tmp_path, *names, unread))
+    ignored = f"ignored, not png, jpg, jpeg, webp, bmp or gif: 1 file, such as {unread}"
+    assert f"\n  {before}{ignored}{after}" in str(caught.value)
 
 
 def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_does_not(tmp_path: Path) -> None:
@@ -128,7 +123,6 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
     ("names", "places"),
     [
         pytest.param([], ["no images (png, jpg, jpeg, webp, bmp or gif)"], id="nothing"),
-        pytest.param(["train/a/x.txt"], ["train"], id="nothing in train"),
         pytest.param([*two("a"), "b/1.png", "c/x.txt"], ["class b", "class c"], id="a class of fewer than two"),
         pytest.param([*two("train/a", "test/b")], ["class b"], id="a class of test pictures alone"),
         pytest.param([*two("train/a", "VAL/a")], ["VAL"], id="another name for test"),
@@ -163,10 +157,6 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
 def test_what_is_wrong_with_a_folder_is_told_by_its_place(tmp_path: Path, names: list[str], places: list[str]) -> None:
     (tmp_path / "root").mkdir()
     assert faults(made(tmp_path / "root", *names)) == places
-
-
-def test_valid_is_a_class_among_others(tmp_path: Path) -> None:
-    assert read_folder(made(tmp_path, *two("valid", "invalid"))).classes == ("invalid", "valid")
 
 
 def test_what_cannot_be_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

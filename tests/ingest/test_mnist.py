@@ -48,13 +48,6 @@ def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyP
     assert [check_class_name(name) for names in CLASSES.values() for name in names] == [""] * 20
 
 
-def test_any_of_the_files_makes_it_such_a_folder(folder: Path) -> None:
-    for name in FILES:
-        assert is_mnist(folder)
-        (folder / name).unlink()
-    assert not is_mnist(folder)
-
-
 def test_images_may_have_any_size(tmp_path: Path) -> None:
     (tmp_path / "images").write_bytes(idx(2, 2, 3, values=bytes(range(12))))
     assert read_idx(tmp_path / "images", 3).tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
@@ -65,14 +58,11 @@ def test_images_may_have_any_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"<html>404</html>", id="a web page"),
         pytest.param(b"\x1f\x8b\x08\0" + bytes(20), id="still gzipped"),
         pytest.param(idx(1, 28, 28, values=bytes(784), dtype=9), id="signed bytes"),
         pytest.param(idx(784, values=bytes(784)), id="one dimension"),
         pytest.param(idx(1, 28, 28)[:-1], id="cut in its header"),
         pytest.param(idx(2, 28, 28, values=bytes(1567)), id="a byte less"),
-        pytest.param(idx(2, 28, 28, values=bytes(1569)), id="a byte more"),
         pytest.param(idx(0, 28, 28), id="no images"),
         pytest.param(idx(*[2**32 - 1] * 3, values=bytes(9)), id="sizes beyond any file"),
     ],

@@ -78,12 +78,6 @@ def test_the_distance_that_decides_is_that_of_the_thumbnails_beside_their_deviat
         assert len(together(near_duplicate_groups(tables + level, places(3)).tolist())) == groups
 
 
-def test_images_of_equal_means_that_differ_are_no_near_duplicates() -> None:
-    levels = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
-    levels.view(64, 64).fill_diagonal_(255)  # one white pixel, each elsewhere
-    assert groups_of(levels) == alone(64)
-
-
 def test_neither_order_nor_an_added_image_changes_the_groups_of_others() -> None:
     images = blots(40, FRUITS.shape)
     nearly = images.clone()

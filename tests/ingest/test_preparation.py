@@ -5,7 +5,6 @@ import io
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -91,12 +90,6 @@ def test_images_that_the_classifiers_cannot_halve_are_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.image_size: 4 x 4 pixels are too few; set 10"):
         target_of(looks((4, 4)), params())
     assert target_of(looks((4, 4)), params(image_size=(8, 8)))[0].shape[1:] == (8, 8)
-
-
-def test_looks_are_counted(tmp_path: Path) -> None:
-    given = pictures(tmp_path, images(3, FRUITS.shape))
-    found = looks_of([*given, Picture(np.zeros((5, 7), np.uint8), 0)], WHITE)
-    assert found == {Look(16, 8, True): 3, Look(5, 7, False): 1}
 
 
 def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) -> None:
