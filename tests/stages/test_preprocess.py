@@ -258,6 +258,22 @@ def test_unreadable_pictures_leave_what_was_there() -> None:
     assert outputs() == before
 
 
+def test_a_folder_that_changes_while_it_runs_leaves_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_many(30, "train")
+    draw_many(9, "test", first=30)
+
+    def changing(*given: Any) -> Any:
+        draw("train/fig/another.png", 1000)
+        return target_of(*given)
+
+    monkeypatch.setattr(preprocess, "target_of", changing)
+    Path("params.yaml").write_text(json.dumps({"data": DATA}))
+    Path("dvc.yaml").write_text("stages: {preprocess: {deps: []}}")
+    with pytest.raises(UserError, match=f"changed while it ran: {MINE};"), Stage("preprocess") as stage:
+        preprocess.main(stage)
+    assert not outputs()
+
+
 def test_a_picture_that_breaks_while_it_runs_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(30, "train")
     draw_many(9, "test", first=30)

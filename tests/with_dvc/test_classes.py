@@ -61,12 +61,6 @@ def test_the_classes_that_are_asked_for_are_sampled_and_scored(two_classes: Clon
     assert 0 <= scores(two_classes)["samples"]["label_accuracy"] <= 1
 
 
-def test_other_classes_sample_the_population_alone_again(changed: Clone) -> None:
-    changed.edit_params({"sample.population.classes": [3]})
-    assert ran(changed.dvc("repro")) == POPULATION
-    assert samples(changed, "population")[0]["labels"].tolist() == [3] * 64
-
-
 def test_without_classes_there_are_no_labels(changed: Clone) -> None:
     changed.edit_params({"model.class_conditional": False, "sample.population.classes": "all"})
     assert ran(changed.dvc("repro")) == {"train", *BEHIND_TRAIN}

@@ -37,11 +37,6 @@ def test_a_distilled_model_is_made_sampled_from_and_scored(clone: Clone) -> None
     assert not (clone.path / "other").exists()
 
 
-@pytest.mark.parametrize("steps", ["[0]", "[65]"])
-def test_what_is_no_number_of_evaluations_is_refused(clone: Clone, steps: str) -> None:
-    assert "distill.steps" in clone.dvc("exp", "run", "--temp", *options(**{"distill.steps": steps}), code=255)
-
-
 def test_an_interrupted_distillation_continues_to_the_same_bytes(clone: Clone) -> None:
     clone.edit_params({**QUICK, "distill.steps": [2]})
     model = clone.path / "models/distilled-2.safetensors"

@@ -1,14 +1,12 @@
 """Experiments with real dvc: what they run, what they are compared with, in a temporary copy and in the queue."""
 
-import csv
-import json
 import re
 import time
 
 import pytest
 from ruamel.yaml import YAML
 
-from tests.with_dvc.dvc_clone import SECONDS, STAGES, Built, Clone, ran, read_json, restored
+from tests.with_dvc.dvc_clone import SECONDS, STAGES, Built, Clone, ran, restored
 
 pytestmark = pytest.mark.pipeline
 
@@ -22,18 +20,6 @@ def experiment_file(clone: Clone, name: str, file: str) -> str:
 def test_an_experiment_runs_train_and_what_is_behind_it(experiment: Built) -> None:
     behind = {*STAGES[STAGES.index("train") :]}
     assert (ran(experiment.output), restored(experiment.output)) == (behind, set()), experiment.output
-
-
-def test_an_experiment_is_compared_with_its_parent(tried: Clone) -> None:
-    rows = csv.DictReader(tried.dvc("exp", "show", "--csv").splitlines())
-    rates = {row["Experiment"] or row["rev"]: float(row["train.lr"]) for row in rows}
-    assert rates == {"workspace": 0.0005, "main": 0.001, "slower": 0.0005}
-    params = json.loads(tried.dvc("params", "diff", "--json"))
-    assert params == {"params.yaml": {"train.lr": {"old": 0.001, "new": 0.0005, "diff": -0.0005}}}
-    before = json.loads(tried.git("show", "HEAD:metrics/train/summary.json"))["train_loss"]
-    after = read_json(tried.path / "metrics/train/summary.json")["train_loss"]
-    metrics = json.loads(tried.dvc("metrics", "diff", "--json"))["metrics/train/summary.json"]
-    assert metrics["train_loss"] == {"old": before, "new": after, "diff": pytest.approx(after - before)}
 
 
 def test_a_temporary_experiment_with_a_learning_rate_in_exponent_form(clone: Clone) -> None:

@@ -1,10 +1,8 @@
 """Each edit reruns exactly the stages that it can change, and what comes out equal stops the chain."""
 
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -15,14 +13,6 @@ SAMPLES = {"sample@gallery", "sample@population"}
 CLASSIFIERS = {"classifier@a", "classifier@b"}
 SCORES = {"filter", "evaluate", "likelihood", "classification_accuracy_score"}
 UP_TO_DATE = "Data and pipelines are up to date."
-
-
-@pytest.fixture(scope="module")
-def growing(pipeline: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """A clone whose edits pile up: each is new, so each test sees the effect of its own one alone."""
-    folder = tmp_path_factory.mktemp("growing")
-    yield copy_clone(pipeline.clone, folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -39,27 +29,10 @@ def unchanged(own: Clone) -> Iterator[Clone]:
     own.git("clean", "-fdq", "src", "stages")
 
 
-# The section `train` is in test_experiments.py, by way of `dvc exp run`.
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("name", "value", "stages"),
-    [
-        ("schedule.beta_end", 0.019, {"forward_diffusion", "train", *SAMPLES, *SCORES}),
-        ("classifier.lr", 0.003, {*CLASSIFIERS, "filter", "evaluate", "classification_accuracy_score"}),
-    ],
-)
-def test_a_param_reruns_the_stages_that_read_it_and_those_behind(
-    growing: Clone, name: str, value: Any, stages: set[str]
-) -> None:
-    growing.edit_params({name: value})
-    output = growing.dvc("repro")
-    assert (ran(output), restored(output)) == (stages, set()), output
-
-
-@pytest.mark.long
-def test_a_comment_reruns_the_stages_of_the_package_and_none_behind(growing: Clone) -> None:
-    growing.append("src/ddpm/networks/unet.py", "# a comment, which changes no output")
-    output = growing.dvc("repro")
+def test_a_comment_reruns_the_stages_of_the_package_and_none_behind(clone: Clone) -> None:
+    clone.append("src/ddpm/networks/unet.py", "# a comment, which changes no output")
+    output = clone.dvc("repro")
     assert (ran(output), restored(output)) == ({"train", *SAMPLES, "likelihood"}, set()), output
 
 

@@ -1,7 +1,6 @@
 """Pictures of one's own with real dvc: `dvc add`, one experiment, and all that the pipeline makes is of them."""
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,12 +86,6 @@ def scores(clone: Clone) -> dict[str, Any]:
     return read_json(clone.path / "metrics/evaluate/scores.json")
 
 
-def test_what_was_added_leaves_git_the_records_alone(bare: Clone) -> None:
-    assert {*bare.git("ls-files", "data").split("\n")} >= {"data/.gitignore", "data/mine.dvc", "data/my kites.dvc"}
-    assert not [name for name in bare.git("ls-files", "data").split("\n") if name.endswith(".png")]
-    assert bare.git("status", "--porcelain") == ""
-
-
 def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> None:
     wishes = {"sample__gallery__classes": "[red apple,no,010]", "sample__population__classes": "[no,010]"}
     network = {"model__channels": "null", "model__patch_size": "null"}
@@ -120,13 +113,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
     assert found["count"] >= 6
     for row in ("samples", "test"):
         assert 0 <= found[row]["label_accuracy"] <= 1
-        assert 0 <= found[row]["class_p_value"] <= 1
-    accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
-    assert accuracy["count"] > 6
-    # Shares of the test images of the two classes that were sampled, to six digits.
-    tested = sum(summary["test"]["label_counts"][name] for name in CLASSES[:2])
-    hits = [tested * accuracy[source]["accuracy"] for source in ("samples", "real")]
-    assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-3)
+    assert read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")["count"] > 6
     assert "red apple" in clone.dvc("metrics", "show", "metrics/preprocess/summary.json")
 
     options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "sampled"), "--count", "4", "--steps", "5"]
@@ -166,55 +153,12 @@ def test_a_flat_folder_is_one_class_that_no_score_of_classes_is_of(clone: Clone)
     assert (card.shape, card.classes) == ((1, 28, 28), ("my kites",))
     found = scores(clone)
     for row in ("samples", "test"):
-        assert {name for name, value in found[row].items() if value is None} >= {
-            "confident_share",
-            "label_accuracy",
-            "class_imbalance",
-            "class_chi_square",
-            "class_p_value",
-        }
-        assert found[row]["nearest_train_pixels"] > 0
+        assert found[row]["label_accuracy"] is None
         assert 0 <= found[row]["precision"] <= 1
-        assert found["b"][row]["frechet"] is not None
     assert [read_json(clone.path / f"metrics/classifier/{name}.json")["test_accuracy"] for name in "ab"] == [None, None]
     accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
     assert accuracy == {"count": 0, "samples": None, "real": None}
     assert "| classification accuracy score |  |  |  |" in clone.run("python", "-m", "scripts.results", "")
-
-
-WAITING = """
-_groups = near_duplicate_groups
-def near_duplicate_groups(*given):
-    import pathlib, time
-    waiting = pathlib.Path("waiting")
-    waiting.touch()
-    while waiting.exists():
-        time.sleep(0.05)
-    return _groups(*given)
-"""
-
-
-@pytest.mark.parametrize("change", ["edited", "added", "removed"])
-def test_a_folder_that_changes_while_the_stage_runs_is_not_recorded(clone: Clone, change: str) -> None:
-    clone.edit_params({"data.set": "data/mine"})
-    clone.append("src/ddpm/ingest/near_duplicates.py", WAITING)
-    process = clone.start("dvc", "repro", "preprocess")
-    waiting, deadline = clone.path / "waiting", time.monotonic() + 120
-    while not waiting.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    if change == "removed":
-        (clone.path / "data/mine/no/1.png").unlink()
-    else:
-        draw(clone.path / f"data/mine/no/{1 if change == 'edited' else 1000}.png", 1000, 16, 8, 3)
-    waiting.unlink()
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 255, printed
-    assert "changed while it ran: data/mine;" in printed, printed
-    assert "Traceback" not in printed, printed
-    assert not (clone.path / "dvc.lock").exists()
-    assert not {*clone.bytes_under("data/processed"), *clone.bytes_under("metrics")}
 
 
 SPECIAL = '$(touch hit) `touch hit`; touch hit | $HOME ${data.fit} {b} it\'s "b" a\\b é'

@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddpm.classifier.model import load_classifier
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.arrays import load_arrays
 from tests.with_dvc.dvc_clone import PICTURES, STAGES, Built, Clone, git_clone, ran, read_json, restored, table
 
 pytestmark = pytest.mark.pipeline
@@ -61,18 +58,6 @@ def test_scores_are_those_of_noise(pipeline: Built) -> None:
         assert min(parts) > 0
     accuracy = read_json(metrics / "classification_accuracy_score/accuracy.json")
     assert accuracy == {"count": 0, "samples": None, "real": None}  # of the one class that the model was trained on
-
-
-def test_models_and_arrays_load(pipeline: Built) -> None:
-    loaded = load_model(pipeline.clone.path / "models/ddpm.safetensors")
-    assert loaded.card.classes == (7,)
-    assert loaded.network.params.channels == (8, 16)
-    assert loaded.schedule.timesteps == 1000
-    assert load_classifier(pipeline.clone.path / "models/classifier-b.safetensors").num_features == 4
-    counts = {"processed/test": 10_000, "processed/train": 60_000}
-    counts |= {"samples/filtered": 64, "samples/gallery": 8, "samples/population": 64}
-    for name, count in counts.items():
-        assert len(load_arrays(pipeline.clone.path / f"data/{name}.safetensors")[0]["images"]) == count
 
 
 def test_the_second_run_runs_nothing(clone: Clone) -> None:

@@ -73,11 +73,3 @@ def test_without_validation_images_no_cell_is_empty(clone: Clone) -> None:
     assert {name for name, filled in rows.items() if filled} == {"loss.csv", "loss_by_timestep.csv"}
     shown = [curve.title for curve in declared_curves(clone) if any(table(clone.path / file) for file in curve.y)]
     assert titles(plots_page(clone, "show")) == sorted(shown), "an empty file leaves its plot out and harms no other"
-
-
-def test_an_experiment_is_drawn_beside_its_parent(tried: Clone) -> None:
-    page = plots_page(tried, "diff", "HEAD", "workspace")
-    assert titles(page) == sorted(curve.title for curve in declared_curves(tried))
-    assert '"domain": ["workspace", "HEAD"]' in page
-    for revision in ("HEAD", "workspace"):
-        assert f"static/{revision}_metrics_evaluate_samples.png" in page
