@@ -1,6 +1,7 @@
 """Whatever ends a stage before its time, the next run leaves the bytes of an undisturbed one, and nothing else."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -12,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAMLError
 
-from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, ran, wait_for
+from ddpm.pipeline.arrays import load_arrays
+from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, ran, table, wait_for
 
 pytestmark = pytest.mark.pipeline
 MODEL, POPULATION = "models/ddpm.safetensors", "data/samples/population.safetensors"
@@ -178,6 +181,25 @@ def test_what_changes_during_a_run_leaves_no_output(clone: Clone) -> None:
     assert not (clone.path / MODEL).exists()
     (clone.path / "params.yaml").write_bytes(before)
     assert "train: continues" in clone.run(*TRAIN)  # its work was kept
+
+
+@pytest.mark.long
+def test_two_processes_train_what_one_trains(clone: Clone) -> None:
+    clone.edit_params({"train.optimizer": "adam", "train.warmup_steps": 0})  # muon makes much of small differences
+    weights, curves, environments = [], [], []
+    for launcher in ("python", *TWO.values()):
+        clone.run(*launcher.split(), "-m", "stages.train")
+        weights.append(load_arrays(clone.path / MODEL)[0])
+        rows = [row for path in sorted((clone.path / "metrics/train").glob("*.csv")) for row in table(path)]
+        curves.append([float(cell) for row in rows for cell in row.values()])
+        environments.append(json.loads((clone.path / "metrics/train/environment.json").read_text()))
+    # Only the order in which float32 adds differs. Of a gradient that is all rounding Adam makes a step of lr, 0.001.
+    apart = torch.cat([(weights[1][name] - weights[0][name]).flatten().abs() for name in weights[0]])
+    assert (apart > 1e-4).double().mean() < 1e-3
+    assert apart.max() < 0.005
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5, abs=1e-6)
+    assert [each.pop("processes") for each in environments] == [1, 2]
+    assert environments[0] == environments[1]
 
 
 @pytest.mark.long
