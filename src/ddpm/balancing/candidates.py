@@ -1,6 +1,5 @@
 """Sample candidates for a class, and classify them."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,13 +41,11 @@ def sample_class(
     first: int,
     count: int,
     runtime: Runtime,
-    after_step: Callable[[int], None] = lambda images: None,
 ) -> Candidates:
     """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
 
     Args:
         params: how to sample; their classes are ignored.
-        after_step: called after each step of each batch with the size of the batch.
 
     Raises:
         UserError: the model cannot sample the class, or not with these params; see `check_sampler`.
@@ -57,7 +54,7 @@ def sample_class(
     candidates = []
     for numbers in batches(label * SPAN + first, count, sample_batch_size(loaded, runtime)):
         for step in sample_batch(loaded, params, seed, numbers, runtime):
-            after_step(len(numbers))
+            pass
         images = to_uint8(step.x_prev).cpu()
         _, logits = features_and_logits(classifier, images, runtime.device)
         probability = logits.softmax(1)[:, label]
