@@ -36,7 +36,7 @@ def main() -> None:
         gained[path.parent.name] = gains(scores)
         tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
         if (chosen := path.with_name("choosing.csv")).exists():
-            tables.append(means(read_rows(chosen).fillna({"changes": ""}), "changes"))
+            tables.append(means(read_rows(chosen, keep_default_na=False), "changes"))
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
     print("## All sets", as_markdown(summary(gained)), sep="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
