@@ -135,6 +135,7 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
         tally = tallies.get(label, Tally())
         table.append([shown(name, 100), count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
         if tally.accepted < (wanted := job.wanted.get(label, 0)):
-            warn(f"class {shown(name, 100)}: only {tally.accepted} of {wanted} images; a model with a higher train.class_balance may give more")
+            found = f"only {tally.accepted} of {wanted} images"
+            warn(f"class {shown(name, 100)}: {found}; a model with a higher train.class_balance may give more")
     columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))

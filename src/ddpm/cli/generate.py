@@ -28,9 +28,10 @@ from ddpm.sampling.samplers import SamplerParams
 
 @with_sampler
 class Generate(ModelOptions):
-    """Sample images from a trained model. Equal seeds give equal images. Other values of --count and --first change an image by rounding only.
+    """Sample images from a trained model. Equal seeds give equal images.
 
-    Several processes can share the work: give each its own --first and --count. After Ctrl-C, finished images stay.
+    Other values of --count and --first change an image by rounding only. Several processes can share the
+    work: give each its own --first and --count. After Ctrl-C, finished images stay.
     """
 
     out: Path
