@@ -37,6 +37,8 @@ def main() -> None:
         tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
         if (chosen := path.with_name("choosing.csv")).exists():
             tables.append(means(read_rows(chosen, keep_default_na=False), "changes"))
+            made = read_rows(path.with_name("choosing_generated.csv"), keep_default_na=False)
+            tables.append(filled(made, "changes"))
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
     print("## All sets", as_markdown(summary(gained)), sep="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
@@ -139,11 +141,12 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(text=[f"**{each}**" if sure else each for each, sure in zip(text, table["sure"], strict=True)])
 
 
-def filled(made: pd.DataFrame) -> pd.DataFrame:
+def filled(made: pd.DataFrame, *more: str) -> pd.DataFrame:
     """Return what happened to candidates, in percent, as the mean of classes of each number of images."""
     filled_up = made[made["candidates"] > 0]
     fates = filled_up[["accepted", "filtered", "copies"]]
-    shares = fates.div(filled_up["candidates"], axis=0).groupby(filled_up["images"]).mean() * 100
+    by = [filled_up[name] for name in (*more, "images")]
+    shares = fates.div(filled_up["candidates"], axis=0).groupby(by).mean() * 100
     return shares.round(1).rename(columns=lambda name: f"{name}, %").reset_index()
 
 

@@ -136,6 +136,6 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
         table.append([shown(name, 100), count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
         if tally.accepted < (wanted := job.wanted.get(label, 0)):
             found = f"only {tally.accepted} of {wanted} images"
-            warn(f"class {shown(name, 100)}: {found}; a model with a higher train.class_balance may give more")
+            warn(f"class {shown(name, 100)}: {found}; a longer training may give more")
     columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
