@@ -63,11 +63,11 @@ def complete(path: Path) -> pd.DataFrame:
     """Read scores.
 
     Raises:
-        UserError: not every method has every subset and seed.
+        UserError: not every method has every subset and seed once, as after a merge conflict.
     """
     scores = read_rows(path)
     methods = scores.groupby(["balance", "augment", "extra"]).ngroups
-    if len(scores) < (total := methods * scores["subset"].nunique() * scores["seed"].nunique()):
+    if len(scores) != (total := methods * scores["subset"].nunique() * scores["seed"].nunique()):
         raise UserError(f"{path}: has {len(scores)} of {total} rows; finish with `python -m studies.rare_class.run`")
     return scores
 

@@ -40,6 +40,10 @@ def test_unfinished_and_damaged_rows_are_refused(tmp_path: Path) -> None:
     rows.iloc[:-1].to_csv(path, index=False)
     with pytest.raises(UserError, match=f"{path}: has {len(rows) - 1} of {len(rows)} rows"):
         complete(path)
+    rows.to_csv(path, index=False)
+    path.write_text(path.read_text() + "<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=f"{path}: has {len(rows) + 1} of"):
+        complete(path)
     for text in ("", "<<<<<<< HEAD\ncode\n"):
         path.write_text(text)
         with pytest.raises(UserError, match=f"{path}: is damaged"):
