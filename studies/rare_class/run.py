@@ -1,7 +1,7 @@
 """Run the study of rare classes on the workspace's set, and keep its rows in studies/rare_class/results/<set>/.
 
-    python -m studies.rare_class.run                                            # ten subsets, on the test images
-    python -m studies.rare_class.run --choose --changes train.class_balance=1   # two others, on the validation pool
+    python -m studies.rare_class.run                                         # ten subsets, on the test images
+    python -m studies.rare_class.run --choose --changes sampler.guidance=2   # two others, on the validation pool
 
 Run `dvc repro preprocess` on the set first. Each core has a process. Every model and every row is kept, so that an
 interrupted run continues. Rows of other code, params or images are dropped.
@@ -57,7 +57,6 @@ class StudyParams(Section):
     pool: Annotated[int, Field(ge=1)]
     flips: tuple[str, ...]
     subsets: dict[str, Literal[5, 10]]
-    changes: dict[str, Any]
     learn: LearnParams
 
 
@@ -80,8 +79,8 @@ def main() -> None:
     params, train = read_params(), load_split(PROCESSED / "train.safetensors")
     changes, folder = tuple(args.changes), HERE / "results" / train.card.name
     if changes and not args.choose:
-        raise UserError(f"--changes: needs --choose; to test them, put them under changes in {HERE / 'params.yaml'}")
-    read_recipe(params.changes | parsed(changes))  # complain now
+        raise UserError("--changes: needs --choose; to test them, edit params.yaml")
+    read_recipe(parsed(changes))  # complain now
     origin, code = fingerprints(params)
     numbers = CHOOSING if args.choose else range(0, 10, 10 // params.subsets.get(train.card.name, 5))
     jobs = [Job(number, changes, origin) for number in numbers]
@@ -133,7 +132,7 @@ def generate(job: Job) -> list[dict[str, Any]]:
     params, train, _, runtime = loaded()
     subset = subset_of(job.number)
     if not job.path.exists():
-        recipe = read_recipe(params.changes | parsed(job.changes))
+        recipe = read_recipe(parsed(job.changes))
         model = (
             SCRATCH / f"model-{digest(job.origin, job.number, recipe.model_dump_json(exclude={'sampler'}))}.safetensors"
         )
@@ -216,7 +215,7 @@ def read_params() -> StudyParams:
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:
-    """Parse changes such as train.class_balance=1.
+    """Parse changes such as sampler.guidance=2.
 
     Raises:
         UserError: a change has another form.
@@ -229,7 +228,7 @@ def parsed(changes: Sequence[str]) -> dict[str, Any]:
         except YAMLError:
             text = ""
         if not text:
-            raise UserError(f"--changes {change}: give a param and a value, such as train.class_balance=1")
+            raise UserError(f"--changes {change}: give a param and a value, such as sampler.guidance=2")
     return found
 
 
@@ -237,7 +236,7 @@ def fingerprints(params: StudyParams) -> tuple[str, str]:
     """Hash what generated images depend on, and what the scores of classifiers depend on."""
     files = [PROCESSED / f"{split}.safetensors" for split in ("train", "test")]
     files += [HERE / "subset.py", HERE / "generating.py", *library()]
-    recipe = read_recipe(params.changes).model_dump(mode="json")
+    recipe = read_recipe({}).model_dump(mode="json")
     origin = digest(recipe, params.counts, params.target, params.pool, [sha256(path) for path in files])
     return origin, digest(origin, sha256(HERE / "learning.py"), params.flips, params.learn.model_dump(mode="json"))
 
@@ -258,7 +257,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--choose", action="store_true", help="score on the validation pool, with two other subsets")
-    parser.add_argument("--changes", nargs="+", default=[], help="of params, such as sampler.guidance=1")
+    parser.add_argument("--changes", nargs="+", default=[], help="of params, such as sampler.guidance=2")
     cores = psutil.cpu_count(logical=False) or 1
     parser.add_argument("--processes", type=at_least(1), default=cores, help="by default one for each core")
     return parser.parse_args()

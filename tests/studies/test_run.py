@@ -20,9 +20,9 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 CARD = DataCard(name="small", shape=(1, 8, 8), classes=("a", "b", "c"))
 COUNTS = [5, 8, 12]
-SMALL = {"counts": COUNTS, "target": 12, "pool": 10, "changes": {"train.images": 2000}}
+SMALL = {"counts": COUNTS, "target": 12, "pool": 10}
 LEARN = {"channels": 2, "steps": 4, "batch_size": 4, "lr": 0.003, "check_every": 2}
-QUICK = ("classifier.images=500", "sampler.steps=2", "model.channels=[4]")
+QUICK = ("train.images=2000", "classifier.images=500", "sampler.steps=2", "model.channels=[4]")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_rows_are_kept_until_the_code_changes(workspace: Path) -> None:
     assert files == {path: path.stat().st_mtime_ns for path in (workspace / "build/rare_class").iterdir()}
 
     # Rows with images of other changes are added, rows of other params dropped.
-    study(workspace, "--changes", *QUICK, "train.class_balance=1")
+    study(workspace, "--changes", *QUICK, "sampler.guidance=2")
     generated = rows["extra"].isin(["generated", "half"])
     assert len(pd.read_csv(results / "choosing.csv")) == len(rows) + sum(generated)
     edit(workspace, {"learn": LEARN | {"steps": 2}})

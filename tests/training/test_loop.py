@@ -153,7 +153,7 @@ def test_a_run_that_is_cut_off_after_every_step_goes_on_bit_for_bit(changes: dic
         state = resaved(again.state_dict())
         assert_equal(state, whole.state_dict())
         count += 1
-    assert count == whole.step + 2, "the ends of two epochs"
+    assert count == whole.step + 2 + (whole.step % 3 > 0), "the ends of two epochs, and perhaps a last mean loss"
     last = new_training(**changes)
     last.load_state_dict(state)
     assert list(last.run()) == []

@@ -38,7 +38,9 @@ def ran(folder: Path, **changes: Any) -> tuple[Training, Setup, Curves]:
     training = new_training(setup, SCHEDULE.params, None, CPU)
     curves, ticks = curves_in(folder), Ticks()
     run_training("train", training, curves, ticks)  # type: ignore[arg-type]
-    assert ticks.count == training.step + 2, "after every step, and at the ends of both epochs"
+    assert ticks.count == training.step + 3, (
+        "after every step, at the ends of both epochs, and after the last mean loss"
+    )
     return training, setup, curves
 
 

@@ -31,7 +31,6 @@ RECIPE = {
     "log_snr_center": None,
     "log_snr_uniform": 0.0,
     "classes": "all",
-    "class_balance": 0.0,
     "label_dropout": 0.0,
     "guide_share": 0.0,
     "flip": False,

@@ -25,7 +25,6 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, Subset
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import ALONE, World
-from ddpm.training.class_balance import balanced_order
 from ddpm.training.losses import DenoisingLoss
 from ddpm.training.optim import Optimization
 from ddpm.training.recipe import TrainParams
@@ -141,7 +140,8 @@ class Training:
     def run(self) -> Iterator[LossPoint | EpochEnd | None]:
         """Train to the end (algorithm 1).
 
-        Yield None after every step, or a `LossPoint` every log_every steps; and an `EpochEnd` after every epoch.
+        Yield None after every step, or a `LossPoint` every log_every steps; an `EpochEnd` after every epoch; and a
+        `LossPoint` of the steps since the last one, at the end.
         At every yield the state is complete: a new Training that loads it continues bit for bit.
         """
         while not self.ended:
@@ -155,8 +155,7 @@ class Training:
                 self.since_log += 1
                 if self.params.guide_share and self.step == self.guide_step:
                     self.guide = {name: weight.clone() for name, weight in self.model.state_dict().items()}
-                due = self.step % self.params.log_every == 0 or self.step == self.total_steps
-                yield self._log() if due else None
+                yield self._log() if self.step % self.params.log_every == 0 else None
             means = self.buckets.mean()
             self.buckets.clear()
             self.epochs_done += 1
@@ -164,6 +163,8 @@ class Training:
             validation = self.validation.of(self.ema_denoiser, self.model.eval(), self.step) if due else None
             self.network.train()
             yield EpochEnd(self.epochs_done, self.step, means, validation)
+        if self.since_log:
+            yield self._log()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during the training."""
@@ -194,9 +195,6 @@ class Training:
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """Return the indices of every full batch of the epoch, shuffled."""
-        rng = generator(self.params.seed, "shuffle", epoch)
-        order = torch.randperm(len(self.train.labels), generator=rng)
-        if self.params.class_balance:
-            order = balanced_order(order, self.train.labels.cpu(), self.params.class_balance, rng)
+        order = torch.randperm(len(self.train.labels), generator=generator(self.params.seed, "shuffle", epoch))
         used = order[: self.steps_per_epoch * self.params.batch_size].to(self.train.labels.device)
         return torch.split(used, self.params.batch_size)

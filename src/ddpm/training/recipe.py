@@ -20,7 +20,6 @@ class TrainParams(OptimizationParams):
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
     log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
     classes: Classes
-    class_balance: Annotated[float, Field(ge=0, le=1)]
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
     guide_share: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
