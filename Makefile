@@ -65,7 +65,7 @@ distilled: env ## distil the model to few evaluations, and keep its results: mak
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.keep_every=1 sample.population.sampler=ddpm sample.population.steps=null
 
-rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in studies/rare_class/results: 2 hours
+rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in studies/rare_class/results: 1 to 2 hours
 	dvc repro preprocess
 	python -m studies.rare_class.run
 	python -m studies.rare_class.tables

@@ -23,9 +23,9 @@ ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
 
 
 def article_params() -> Params:
-    """Return the params of `make article`, without a guide; params added since have their default."""
+    """Return the params of `make article`, without a guide; those added since have their default."""
     now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
-    sections = {section: now[section] | then[section] for section in Params.model_fields}
+    sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
     sections["train"] |= {"images": None, "guide_share": 0}
     return parse(Params, sections, str(ARTICLE))
 
