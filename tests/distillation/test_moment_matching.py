@@ -28,6 +28,7 @@ RECIPE = {
     "warmup_steps": 0,
     "ema_decay": 0.0,
     "log_snr_center": 0.0,
+    "log_snr_uniform": 0.0,
     "log_every": 1,
     "seed": 0,
 }
@@ -162,10 +163,12 @@ def test_a_batch_smaller_than_the_evaluations_still_reaches_every_timestep(batch
     assert (counts - share).abs().max() < 5 * share**0.5
 
 
-def test_a_likely_s_is_sampled_as_often_as_the_density_has_it() -> None:
-    found = new_distillation(1, batch_size=30)
+@pytest.mark.parametrize("uniform", [0.0, 0.5])
+def test_a_likely_s_is_sampled_as_often_as_the_density_has_it(uniform: float) -> None:
+    found = new_distillation(1, batch_size=30, log_snr_uniform=uniform)
+    assert found.timesteps == (19,)
     seen = torch.cat([found._batch(torch.Generator().manual_seed(seed)).s for seed in range(400)])
-    cdf = timestep_cdf(SCHEDULE, 0.0)
+    cdf = timestep_cdf(SCHEDULE, 0.0, uniform)
     expected = cdf.diff(prepend=cdf.new_zeros(1))[:19] / cdf[18] * len(seen)
     assert ((seen.bincount(minlength=19) - expected).square() / expected).sum() < 18 + 5 * 36**0.5
 

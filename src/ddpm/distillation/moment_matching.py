@@ -35,6 +35,7 @@ class DistillParams(OptimizationParams):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     auxiliary_lr: Annotated[float, Field(gt=0, le=1)]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)]
+    log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -73,8 +74,8 @@ class Distillation:
         device = runtime.device
         self.params = params
         self.runtime = runtime
-        cdf = timestep_cdf(teacher.schedule, params.log_snr_center)
-        self.timesteps = quantile_timesteps(evaluations, cdf)
+        self.timesteps = quantile_timesteps(evaluations, timestep_cdf(teacher.schedule, params.log_snr_center))
+        cdf = timestep_cdf(teacher.schedule, params.log_snr_center, params.log_snr_uniform)  # of s, see `_batch`
         self.schedule = teacher.schedule.to(device)
         self.images = images.to(device)
         network = teacher.network.requires_grad_(False)
@@ -175,7 +176,8 @@ class Distillation:
     def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.
 
-        The target s is between t and the student's next timestep, sampled from the density of t.
+        The target s is between t and the student's next timestep, sampled from the density of t with a share that is
+        uniform in the log SNR: only an s of little noise shows the student faint noise that it leaves.
         """
         count, device = self.params.batch_size, self.runtime.device
         chosen = torch.randint(len(self.images.images), (count,), generator=rng, device=device)
