@@ -21,6 +21,8 @@ from ddpm.pipeline.console import UserError, progress, shown
 from ddpm.pipeline.process import sha256
 from ddpm.sampling.generation import check_sampler
 
+MOST_FILTERED = 1 / 3  # of the candidates; beyond it, filling up harmed classifiers in studies/rare_class
+
 
 class Job(NamedTuple):
     """The work of one command.
@@ -129,7 +131,7 @@ def _sample(job: Job) -> tuple[Accepted, dict[int, Tally]]:
 
 
 def _report(job: Job, tallies: dict[int, Tally]) -> None:
-    """Print a table of the classes, and warn of each that still lacks images."""
+    """Print a table of the classes, and warn of each that still lacks images, or that the model hardly samples."""
     table = []
     for label, (name, count) in enumerate(zip(job.train.card.classes, counts_of(job.train), strict=True)):
         tally = tallies.get(label, Tally())
@@ -137,5 +139,8 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
         if tally.accepted < (wanted := job.wanted.get(label, 0)):
             found = f"only {tally.accepted} of {wanted} images"
             warn(f"class {shown(name, 100)}: {found}; a longer training may give more")
+        if tally.filtered > MOST_FILTERED * tally.candidates:
+            found = f"the filter took {tally.filtered} of {tally.candidates} candidates for other classes"
+            warn(f"class {shown(name, 100)}: {found}; samples of so weak a model may harm a classifier")
     columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
