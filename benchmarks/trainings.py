@@ -23,7 +23,7 @@ ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
 
 
 def article_params() -> Params:
-    """Return the params of `make article`, without a guide; those added since have their default."""
+    """Return the params of `make article`, but no guide or removed params; added ones have their default."""
     now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
     sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
     sections["train"] |= {"images": None, "guide_share": 0}
