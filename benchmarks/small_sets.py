@@ -54,6 +54,12 @@ def main() -> None:
     table = OUT / "scores.csv"
     rows: list[dict[str, Any]] = [*csv.DictReader(table.open())] if table.exists() else []
     tree = subprocess.run(["git", "rev-parse", "--short=12", "HEAD:src"], check=True, capture_output=True, text=True)
+    for number in range(args.real):
+        key = {"src_tree": tree.stdout.strip(), "set": train.card.name, "seed": number, "changes": "real test images"}
+        images, labels = judge.real(f"subset {number}", args.count or 2000)
+        rows.append({**key, "images": len(images)} | judge.frechet(images) | judge.others(images, labels))
+        rows[-1] |= judge.two_sample(images)
+        save(table, rows)
     for seed in range(args.seeds):
         for count in args.images or [len(train.split.labels)]:
             key = {"src_tree": tree.stdout.strip(), "set": train.card.name, "images": count, "seed": seed}
@@ -69,12 +75,17 @@ def main() -> None:
                 scores = judge.frechet(images) | judge.others(images, labels) | judge.two_sample(images)
                 row = {**key, "guidance": scale} | facts | scores | copies(images, labels, subset.split, judge.test)
                 rows.append(row)
-                write_whole(table, pd.DataFrame(rows).to_csv(index=False).encode())
+                save(table, rows)
                 told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "two_sample_a")
                 print(*(f"{name} {row[name]}" for name in told), sep=", ")
                 if args.pictures:
                     picture = by_class_picture(images, labels, train.card.classes)
                     write_whole(OUT / f"{train.card.name}-{count}.png", picture)
+
+
+def save(table: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the table."""
+    write_whole(table, pd.DataFrame(rows).to_csv(index=False).encode())
 
 
 def subset_of(train: Processed, count: int, seed: int) -> Processed:
@@ -150,6 +161,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=at_least(20), nargs="+", help="images of each subset; by default all")
     parser.add_argument("--seeds", type=at_least(1), default=1, help="number of subsets and trainings")
     parser.add_argument("--changes", nargs="+", default=[], help="params of the sections model, schedule and train")
+    parser.add_argument("--real", type=at_least(0), default=0, help="random subsets of test images to score as well")
     parser.add_argument("--guidance", nargs="+", default=["null"], help="scales; null chooses one")
     parser.add_argument("--count", type=at_least(100), help="samples; by default as many as images, at most 2,000")
     parser.add_argument("--pictures", action="store_true", help="also draw samples by class")

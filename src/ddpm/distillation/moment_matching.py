@@ -35,7 +35,6 @@ class DistillParams(OptimizationParams):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     auxiliary_lr: Annotated[float, Field(gt=0, le=1)]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)]
-    log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -74,8 +73,8 @@ class Distillation:
         device = runtime.device
         self.params = params
         self.runtime = runtime
-        self.timesteps = quantile_timesteps(evaluations, timestep_cdf(teacher.schedule, params.log_snr_center))
-        cdf = timestep_cdf(teacher.schedule, params.log_snr_center, params.log_snr_uniform)  # of s, see `_batch`
+        cdf = timestep_cdf(teacher.schedule, params.log_snr_center)
+        self.timesteps = quantile_timesteps(evaluations, cdf)
         self.schedule = teacher.schedule.to(device)
         self.images = images.to(device)
         network = teacher.network.requires_grad_(False)
@@ -176,8 +175,7 @@ class Distillation:
     def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.
 
-        The target s is between t and the student's next timestep, sampled from the density of t with a share that is
-        uniform in the log SNR: only an s of little noise shows the student faint noise that it leaves.
+        The target s is between t and the student's next timestep, sampled from the density that spaces the timesteps.
         """
         count, device = self.params.batch_size, self.runtime.device
         chosen = torch.randint(len(self.images.images), (count,), generator=rng, device=device)
@@ -193,8 +191,12 @@ class Distillation:
         return Batch(x_t, labels, t, s)
 
     def _student_sample(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the student's estimate of x_0, and x_s ~ q(x_s | x_t, x_0) given that estimate."""
+        """Return the student's estimate of x_0, and x_s ~ q(x_s | x_t, x_0) given that estimate.
+
+        The estimate is clipped to [-1, 1], as in sampling. Its gradient ignores the clipping.
+        """
         x_start = self.student(batch.x_t, batch.t, batch.labels).x_start
+        x_start = x_start + (x_start.clamp(-1, 1) - x_start).detach()
         return x_start, self.schedule.q_between(x_start, batch.x_t, batch.s, batch.t, self._normal(rng))
 
     def _normal(self, rng: torch.Generator) -> Tensor:
