@@ -61,7 +61,7 @@ fashion: env ## run the default on Fashion-MNIST, and keep its results in result
 	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
 		sample.population.spacing=log_snr sample.population.steps=30 'sample.population.guidance_interval=[-4.0,6.0]'
 
-distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, half an hour or more
+distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, a quarter of an hour or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.keep_every=1 sample.population.sampler=ddpm sample.population.steps=null
 

@@ -5,7 +5,8 @@
 
 Run `dvc repro` on the set first: images and classifiers come from the workspace. Every row is saved at once, and rows
 that studies/small_sets/scores.csv has are not computed again. Frechet distances and the two-sample test compare the
-samples with images of the whole set, near copies with the subset.
+samples with images of the whole set, near copies with the subset. A model that repeats the subset's images has the
+distance frechet_b_of_subset.
 """
 
 import argparse
@@ -70,6 +71,7 @@ def main() -> None:
                 continue
             subset = subset_of(train, count, seed)
             loaded, facts = trained(subset, params_of(args.changes, seed), runtime)
+            facts["frechet_b_of_subset"] = judge.frechet(subset.split.images)["frechet_b"]
             for scale in missing:
                 images, labels = sampled(loaded, scale, args.count or min(count, 2000), runtime)
                 scores = judge.frechet(images) | judge.others(images, labels) | judge.two_sample(images)
