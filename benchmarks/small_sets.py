@@ -3,10 +3,10 @@
     python -m benchmarks.small_sets --images 100 500 2000 --seeds 2
     python -m benchmarks.small_sets --changes model.channels=[32,64,128] train.epochs=85 --guidance 1 null
 
-Run `dvc repro` on the set first: images and classifiers come from the workspace. Every row is saved at once, and rows
-that studies/small_sets/scores.csv has are not computed again. Frechet distances and the two-sample test compare the
-samples with images of the whole set, near copies with the subset. A model that repeats the subset's images has the
-distance frechet_b_of_subset.
+Run `dvc repro` on the set first: images and classifiers come from the workspace. Every row is saved at once. A row of
+the same code, set, subset, changes and guidance is not computed again; rows of --real are. Frechet distances and the
+two-sample test compare the samples with images of the whole set, near copies with the subset. A model that repeats the
+subset's images has the distance frechet_b_of_subset.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=at_least(20), nargs="+", help="images of each subset; by default all")
-    parser.add_argument("--seeds", type=at_least(1), default=1, help="number of subsets and trainings")
+    parser.add_argument("--seeds", type=at_least(1), default=1, help="number of subsets and training seeds")
     parser.add_argument("--changes", nargs="+", default=[], help="params of the sections model, schedule and train")
     parser.add_argument("--real", type=at_least(0), default=0, help="random subsets of test images to score as well")
     parser.add_argument("--guidance", nargs="+", default=["null"], help="scales; null chooses one")

@@ -3,7 +3,7 @@
 Salimans et al. 2024, "Multistep Distillation of Diffusion Models via Moment Matching" (arXiv:2406.04103, algorithm 2).
 The student's estimate takes the place of x_0: from x_t, the student samples x_s ~ q(x_s | x_t, x_0). An auxiliary
 model learns to denoise these x_s. If the student's samples were distributed like the data, the best denoiser would be
-the teacher. So the student moves along the difference of auxiliary model and teacher, until none is left.
+the teacher. So the student moves along the difference of auxiliary model and teacher.
 """
 
 import copy
