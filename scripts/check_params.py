@@ -85,7 +85,7 @@ def _errors(params: AllParams) -> Iterator[str]:
     if params.train.label_dropout and not params.model.class_conditional:
         yield "train.label_dropout: no labels to drop, since model.class_conditional is false; set 0"
     if params.sample.model.startswith("models/") and params.sample.model not in made:
-        yield f"sample.model: {params.sample.model} no stage makes it; choose from {', '.join(sorted(made))}"
+        yield f"sample.model: no stage makes {params.sample.model}; choose from {', '.join(sorted(made))}"
     if not params.sample.gallery.keep_every:
         yield "sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more"
     if params.sample.population.count <= NEIGHBOURS:
@@ -125,7 +125,7 @@ def environment_note(recorded: Path) -> str:
     """Describe how this environment differs from the recorded training's; DVC does not track it.
 
     Raises:
-        UserError: an environment variable asks for something that this machine lacks, or the file is damaged.
+        UserError: an environment variable asks for something that this machine lacks.
     """
     here = start().describe()
     before = here | (read_yaml(recorded) if recorded.exists() else {})

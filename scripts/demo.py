@@ -8,7 +8,6 @@ demo`.
 """
 
 import argparse
-import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -64,8 +63,7 @@ def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
         return
     with server(out, port) as listening:
         print(f"http://127.0.0.1:{listening.server_port}/ (Ctrl-C ends it)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            listening.serve_forever()
+        listening.serve_forever()
 
 
 def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
@@ -183,8 +181,10 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
     """
     try:
         return Server(("127.0.0.1", port), partial(Handler, directory=str(folder)))
-    except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; name another, or 0 for any free one") from None
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--port {port}: {getattr(error, 'strerror', None) or error}; name another, or 0 for any free one"
+        ) from None
 
 
 def parsed() -> argparse.Namespace:

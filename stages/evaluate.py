@@ -36,13 +36,11 @@ def main(stage: Stage) -> None:
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
     scores, seen = evaluate((images, population.get("labels")), test, train, classes, classifiers, params, runtime)
-    clear = facts["clear"]
-    names = [f"{name}: {clear[name]:.0%} clear" if name in clear else name for name in card.classes]
     pictures = {
         **gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], kept["kept_t"]),
         "neighbours.png": neighbours_picture(images, train.images),
         "classes.png": classes_picture(seen.samples.labels, seen.train.labels, card.classes),
-        "by_class.png": by_class_picture(images, seen.samples.given_or_seen(classes), names),
+        "by_class.png": by_class_picture(images, seen.samples.given_or_seen(classes), card.classes, facts["clear"]),
     }
     for name, picture in pictures.items():
         write_whole(stage.output(METRICS / name), picture)

@@ -85,13 +85,14 @@ def distillation(runs: Sequence[Run]) -> list[Chart]:
     }
     return [
         Chart(
-            f"Distillation to {path.split('/')[2]} evaluations",
+            f"Distillation to {steps} evaluation{'s' if steps != '1' else ''}",
             {"difference": (path.removeprefix("metrics/"), "moments")},
             *STEP,
             "difference of student and data",
             log=True,
         )
         for path in sorted(files)
+        for steps in [path.split("/")[2]]
     ]
 
 

@@ -62,11 +62,12 @@ def card(run: Run) -> str:
 def facts(run: Run) -> dict[str, Any]:
     """Collect what both documents say about data, training and params."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
-    sampled = (run.mapping(f"metrics/sample/{name}.json") for name in ("gallery", "population"))
-    follows = [each.get("follows", {}) for each in (prepared, trained, *sampled)]
+    gallery, sampled = (run.mapping(f"metrics/sample/{name}.json") for name in ("gallery", "population"))
+    follows = [each.get("follows", {}) for each in (prepared, trained, gallery, sampled)]
     return {
         "prepared": prepared,
         "trained": trained,
+        "sampled": sampled,
         "follows": {name: value for each in follows for name, value in each.items()},
         "filtered": run.mapping("metrics/filter/summary.json"),
         "settings": run.flat("params.yaml"),

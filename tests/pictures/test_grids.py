@@ -67,8 +67,9 @@ def test_gallery_pictures_have_all_images_but_an_animation_of_large_ones(
 @pytest.mark.parametrize("channels", [1, 3])
 def test_by_class_has_a_named_row_for_each_class_filled_with_white(channels: int) -> None:
     sampled, labels = images(15, channels, 28, 28), torch.tensor([2] * 12 + [0] * 3)
-    picture = pixels(by_class_picture(sampled, labels, ["猫", "dog", "a bird with a long tail"]))
-    rows = rows_of(picture, ["class 0", "a bird with a long…"])
+    names = ["猫", "dog", "a bird with a long tail"]
+    picture = pixels(by_class_picture(sampled, labels, names, {"猫": 0.5, names[2]: 0.63}))
+    rows = rows_of(picture, ["class 0: 50% clear", "a bird with a long…: 63% clear"])
     assert torch.equal(rows[1], sampled[:10])
     assert torch.equal(rows[0, :3], sampled[12:])
     assert (rows[0, 3:] == 255).all()

@@ -48,6 +48,22 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
     assert same.count("<img ") == 6, "equal pictures are shown once"
 
 
+@pytest.mark.parametrize(
+    ("sampled", "sentence"),
+    [
+        ({"evaluations": 1, "follows": {}}, "Each takes 1 step of the sampler ddpm."),
+        (
+            {"evaluations": 24, "follows": {"sample.population.guidance": 1.25}},
+            "Each takes 24 steps of the sampler ddpm, with a guidance of 1.25: each step moves away",
+        ),
+    ],
+)
+def test_a_page_says_how_samples_were_made(sampled: dict[str, Any], sentence: str) -> None:
+    run = whole_run(**{"params.yaml": PARAMS + "sample: {population: {sampler: ddpm, guidance: null}}\n"})
+    run.files["metrics/sample/population.json"] = json.dumps(sampled).encode()
+    assert sentence in text(page.report([run], None))
+
+
 def test_a_run_of_nothing_but_params_says_what_is_missing() -> None:
     html = page.report([Run("bare", {"params.yaml": b""}, stale={"train": "train.lr"})], None)
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS

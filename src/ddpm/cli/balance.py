@@ -41,7 +41,9 @@ class Job(NamedTuple):
 class Balance(Options):
     """Make a balanced folder from an imbalanced set.
 
-    Augment your images first: on MNIST, samples helped only without augmentation; see docs/how-to/rare-class.md.
+    Try augmentation before: on MNIST, samples helped a classifier trained without it, and none trained with it; see
+    docs/how-to/rare-class.md.
+
     train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
     its class, and is no copy of a training image. test/<class> has the test images alone. All are png of one size and
     format. manifest.csv describes each file, and gives the seed and index of each sample. `ddpm generate --classes

@@ -35,12 +35,16 @@ class Report(Options):
         """Write the page as `make report` does.
 
         Raises:
-            UserError: this is not the repository, or there is no such run.
+            UserError: this is not the repository, there is no such run, or a package is missing.
         """
         if not Path("scripts/report.py").exists():
             raise UserError("ddpm report: scripts/report.py: not here; run this at the top of the repository")
         sys.path.insert(0, str(Path.cwd()))
-        import_module("scripts.report").main(self.rev, self.against)
+        try:
+            script = import_module("scripts.report")
+        except ModuleNotFoundError as error:
+            raise UserError(f"ddpm report: needs {error.name}; `make report` installs it") from None
+        script.main(self.rev, self.against)
 
 
 class Ddpm(BaseSettings):

@@ -59,15 +59,22 @@ def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str]) -> byt
     return to_png(class_histogram(shares, "Classes as classifier b sees them", names))
 
 
-def by_class_picture(images: Tensor, labels: Tensor, names: Sequence[str]) -> bytes:
+def by_class_picture(
+    images: Tensor, labels: Tensor, names: Sequence[str], clear: Mapping[str, float] | None = None
+) -> bytes:
     """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name.
 
     Only the first MOST_CLASSES classes are shown; a last line counts the others.
+
+    Args:
+        clear: share of clear samples by class, to write after its name.
     """
     classes = labels.unique().tolist()
     shown = classes[:MOST_CLASSES]
     rows = [images[labels == label][:EACH_CLASS] for label in shown]
-    picture = _named_rows(rows, [class_label(names, label) for label in shown])
+    shares = [f": {clear[names[label]]:.0%} clear" if clear and names[label] in clear else "" for label in shown]
+    titles = [class_label(names, label) + share for label, share in zip(shown, shares, strict=True)]
+    picture = _named_rows(rows, titles)
     if len(classes) > len(shown):
         below = text_rows([f"and {len(classes) - len(shown)} more"], 2 * FONT)
         room = picture.shape[2] - below.shape[2]
