@@ -1,4 +1,4 @@
-"""Keep the samples of the population that classifier a assigns to the class they were conditioned on."""
+"""Keep the samples of the population that show their class best, by classifier a."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ from tests.training.trainings import (
 
 def validation(count: int = 8, loss: str = "noise", log_snr_center: float | None = None) -> Validation:
     of_noise_or_v = DenoisingLoss(SCHEDULE, (1, 28, 28), loss, CPU)
-    return Validation(split(count, seed=1), of_noise_or_v, log_snr_center, 0, ALONE)
+    return Validation(split(count, seed=1), of_noise_or_v, of_noise_or_v.cdf(log_snr_center), 0, ALONE)
 
 
 def models(count: int, spoilt: int | None = None) -> list[UNet]:

@@ -8,7 +8,7 @@ from ddpm.images.splits import Processed
 from ddpm.networks.checkpoint import ModelCard
 from ddpm.pipeline.console import UserError, shown
 
-MEMORISED_BELOW = 25  # images of a class; with 25, an eighth of sampled digits are copies (studies/rare_class)
+MEMORISED_BELOW = 25  # images of a class; of 10 images, up to 16 % of the samples are copies (studies/rare_class)
 
 
 def check_same(ours: DataCard, our_file: Path, theirs: DataCard, file: Path, *more: str) -> None:
@@ -58,7 +58,7 @@ def warn_of_set(train: Processed, test: Processed, card: ModelCard, wanted: dict
         if seen != counts[label]:
             warn(f"{name}: the model has seen {seen} training images, not {counts[label]}; copies of others may stay")
         if counts[label] < MEMORISED_BELOW:
-            warn(f"{name}: with only {counts[label]} training images, many samples may be copies, which are dropped")
+            warn(f"{name}: with only {counts[label]} training images, some samples may be copies, which are dropped")
 
 
 def warn(text: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.classifier.model import FLIPS, Classifier, ClassifierParams
-from ddpm.compute.device import Runtime, sent, to_device
+from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_float
@@ -78,7 +78,7 @@ def train_classifier(model: Classifier, train: Split, params: ClassifierParams, 
             x = to_float(images)
             dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=rng).tolist()
             if not model.knows_classes:
-                y = sent(torch.randint(FLIPS, (size,), generator=rng), runtime.device)
+                y = torch.randint(FLIPS, (size,), generator=rng).to(runtime.device)
                 x = flipped(x, y)
             with runtime.autocast():
                 loss = F.cross_entropy(model(shifted(x, dx, dy, background)), y)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
-from torch import Tensor, nn
 from torch import distributed as dist
+from torch import nn
 
 from ddpm.compute.environment import number
 from ddpm.pipeline.console import UserError
@@ -111,11 +111,6 @@ def _compiler() -> str:
     if backend and backend not in (known := torch.compiler.list_backends(exclude_tags=())):
         raise UserError(f"DDPM_COMPILE={given[:40]}: unknown backend; set 1, 0, or one of {', '.join(known)}")
     return backend
-
-
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device, asynchronously to a GPU."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _keep_memory() -> None:

@@ -69,12 +69,12 @@ class NoiseSchedule:
         self.posterior_mean_coef1 = self.alphas_cumprod_prev.sqrt() * self.betas / (1 - self.alphas_cumprod)
         self.posterior_mean_coef2 = self.alphas.sqrt() * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
-    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
-        """Return a copy with its tables on `device`, rounded once from float64."""
+    def to(self, device: torch.device) -> Self:
+        """Return a copy with its tables on `device`, rounded once from float64 to float32."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                setattr(moved, name, value.to(dtype).to(device))
+                setattr(moved, name, value.float().to(device))
         return moved
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:

@@ -22,13 +22,8 @@ def new_distillation(
     """Set up a distillation to a number of evaluations.
 
     Raises:
-        UserError: the teacher is itself distilled, or has too few timesteps.
+        UserError: the teacher has too few timesteps.
     """
-    if teacher.card.timesteps:
-        raise UserError(
-            f"distill: the model is already distilled, to {len(teacher.card.timesteps)} evaluations; "
-            "name one that is not"
-        )
     try:
         return Distillation(teacher, images, evaluations, params, runtime)
     except ValueError:

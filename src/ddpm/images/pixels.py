@@ -19,7 +19,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def halvings(height: int, width: int) -> int:
-    """Return how often a network halves images of this size; its bottleneck then has 5 to 9 pixels a side."""
+    """Return how often to halve images of this size, down to 5 to 9 pixels a side."""
     return max(0, math.ceil(math.log2(math.sqrt(height * width) / MOST_BOTTLENECK)))
 
 

@@ -20,8 +20,8 @@ def thumbnails(images: Tensor) -> Tensor:
 def near_duplicate_groups(thumbnails: Tensor, places: Tensor) -> Tensor:
     """Group near-duplicates by their thumbnails (N, D).
 
-    Return, for each image, the index of the image of its group with the smallest of `places` (N,); it decides for all,
-    (N,). Each image, in order of mean brightness, joins the nearest earlier one if that is near enough. Only images of
+    Return the index of each image's representative (N,): the image of its group with the smallest of `places` (N,).
+    Each image, in order of mean brightness, joins the nearest earlier one if that is near enough. Only images of
     similar brightness are compared. Equal images are always grouped, chains of near-duplicates mostly.
     """
     means, order = thumbnails.mean(1).sort()

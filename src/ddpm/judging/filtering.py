@@ -1,4 +1,4 @@
-"""Keep the samples that a classifier assigns to the requested class.
+"""Keep the samples to which a classifier gives the requested class with high probability.
 
 Razavi et al. 2019 reject samples by a classifier (arXiv:1906.00446, section 3.3). Here the probability has a threshold,
 or the same share of each class is kept. Without a requested class, the most probable one counts. With a single class,
@@ -82,8 +82,8 @@ def filtered(
 def most_probable(samples: Recognition, real: Recognition) -> Tensor:
     """Return a mask (N,) that keeps the same share of each class, the most probable samples of each.
 
-    The share is the largest at which samples are clear as often as real images, and a standard error of these
-    more often; but at least LEAST_KEPT. If none is, it is the largest that comes within a standard error of the
+    The share is the largest at which samples are clear more often than real images, by one standard error of the
+    latter, but at least LEAST_KEPT. If there is none, it is the largest that comes within a standard error of the
     clearest. Without real images, all samples are kept.
     """
     if not len(real.labels):

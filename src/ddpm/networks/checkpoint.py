@@ -140,10 +140,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "card" not in metadata:
         raise UserError(f"{path}: not a model file of this project; name another")
-    card = metadata["card"]
-    if {"early", "unlabelled"} & {*map(str, (isinstance(card, dict) and card.get("guides")) or ())}:  # former names
-        raise UserError(f"{path}: a model file of an older version; train the model again")
-    card = parse(ModelCard, card, str(path))
+    card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
 
     def network(weights: dict[str, Tensor]) -> UNet:

@@ -24,7 +24,7 @@ from ddpm.networks.blocks import (
 from ddpm.pipeline.params import Section
 
 WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # default channels, by the number of halvings
-COLOUR = 32  # least width of the first level for coloured images
+COLOUR = 32  # least width of the first level for coloured images; 16 channels leave more noise (studies/small_sets)
 NO_LABEL = -1  # hides the class of an image from the network
 MOST_HALVINGS = 3  # larger images enter as patches
 Channels = Annotated[int, Field(ge=1, le=2048)]
@@ -54,8 +54,8 @@ class UNetParams(Section):
     def for_images(self, shape: Shape) -> "UNetParams":
         """Return these params with unset ones chosen for images of shape (C, H, W).
 
-        The bottleneck has about 5 to 9 pixels a side. Large images enter as patches. The first level is at least twice
-        as wide as its input, and has at least COLOUR channels for coloured images: narrower ones leave noise.
+        The bottleneck has about 5 to 9 pixels a side, and more for images above 288. Large images enter as patches. The
+        first level is at least twice as wide as its input, and has at least COLOUR channels for coloured images.
 
         Raises:
             ValueError: the levels do not divide the images.

@@ -115,10 +115,6 @@ class Checkpoints:
             self._outputs = [_md5(path) for path in outputs]
             self.save()
 
-    def drop(self) -> None:
-        """Delete the checkpoint; the result is saved elsewhere."""
-        self.path.unlink(missing_ok=True)
-
     def _load(self) -> dict[str, Any] | None:
         """Return the saved states, or None if there are none or DVC has recorded the result."""
         if not self.path.is_file():
@@ -134,7 +130,7 @@ class Checkpoints:
         lock = Path("dvc.lock")
         recorded = lock.read_text() if lock.is_file() else ""
         if outputs and all(each in recorded for each in outputs):
-            self.drop()  # DVC runs a recorded stage only when the user forces it: start again
+            self.path.unlink(missing_ok=True)  # DVC runs a recorded stage only when the user forces it: start again
             return None
         return states
 

@@ -25,7 +25,7 @@ from torchvision.utils import make_grid
 
 DPI = 150
 CELL = 0.75  # inches
-NARROWEST, LOWEST = 0.56, 0.2  # room for a column's title, and the table's over ten; matplotlib needs the height
+NARROWEST, LOWEST = 0.56, 0.2  # inches of a cell; a column's title fits, and the table's over ten columns
 FINEST = 96  # pixels per side that a cell can show
 MOST_NAMES = 100
 LONGEST = 20

@@ -13,7 +13,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ddpm.pipeline.console import UserError, shown
 
 DEFAULTS = "params.yaml in the repository's history has the default"
-FORMER = {"data.size": "data.image_size", "train.early": "train.guide_share"}  # old names and their replacements
 
 
 class Section(BaseModel):
@@ -100,8 +99,6 @@ def _describe(prefix: list[str], detail: ErrorDetails) -> str:
     match detail["type"]:
         case "missing":
             return f"{where}: missing; add it ({DEFAULTS})"
-        case "extra_forbidden" if where in FORMER:
-            return f"{where}: renamed to {FORMER[where]}; use the new name"
         case "extra_forbidden":
             return f"{where}: unknown key; remove it or correct its spelling"
         case "value_error":

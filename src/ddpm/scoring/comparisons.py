@@ -24,8 +24,7 @@ Rows = dict[str, dict[str, float | None]]
 class Draws(NamedTuple):
     """Random subsets as indices: DRAWS references of training images (T,), each with a baseline of the other ones (N,).
 
-    test: subsets of test images (N,). There is only one if N exceeds half of them, because further ones would overlap
-    it.
+    test: subsets of test images (N,), which may overlap. There is only one if N exceeds half of them.
     """
 
     references: list[Tensor]

@@ -24,18 +24,18 @@ class Components(NamedTuple):
         return torch.cat([(to_float(part).flatten(1) - self.mean) @ self.directions for part in parts])
 
 
-def principal_components(images: Tensor, count: int = COMPONENTS, seed: int = 0) -> Components:
+def principal_components(images: Tensor, count: int = COMPONENTS) -> Components:
     """Compute the first `count` principal components of uint8 images (N, C, H, W) in [-1, 1], or as many as there are.
 
-    Uses the randomised algorithm 5.1 of Halko et al. 2011 (arXiv:0909.4061) with a seed. Images have far more pixels
-    than components are needed.
+    Uses the randomised algorithm 5.1 of Halko et al. 2011 (arXiv:0909.4061) with a fixed seed. Images have far more
+    pixels than components are needed.
     """
     most = min(len(images), MOST_IMAGES, _rows(images))
     pixels = to_float(images[torch.arange(most) * len(images) // most]).flatten(1)  # evenly among all
     mean = pixels.mean(0)
     pixels -= mean
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         rank = min(count, *pixels.shape)
         _, _, directions = torch.pca_lowrank(pixels, q=min(2 * rank, *pixels.shape), center=False, niter=4)
     return Components(mean, directions[:, :rank])

@@ -23,7 +23,7 @@ COLUMNS = {
 class Curves:
     """Losses over the steps, and over t in the last epoch."""
 
-    def __init__(self, timesteps: int, write: Callable[[str, bytes], None] | None = None) -> None:
+    def __init__(self, timesteps: int, write: Callable[[str, bytes], None]) -> None:
         """Begin with empty curves.
 
         Args:
@@ -55,8 +55,6 @@ class Curves:
 
     def write(self) -> None:
         """Write all csv files."""
-        if not self._write:
-            return
         for name, columns in COLUMNS.items():
             table = pd.DataFrame(self.rows[name], columns=columns).to_csv(index=False, float_format="%.6f")
             self._write(f"{name}.csv", table.encode())

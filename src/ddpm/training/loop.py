@@ -71,17 +71,10 @@ class Training:
         """Move everything to the device.
 
         Args:
-            train: training images.
+            train: training images, at least batch_size.
             validation: held-out images, perhaps none.
             world: the processes that train together. One process gives the same result, up to rounding.
-
-        Raises:
-            ValueError: there are fewer images than batch_size.
         """
-        if len(train.labels) < params.batch_size:
-            raise ValueError(
-                f"batch_size: {params.batch_size} is more than the {len(train.labels)} training images; lower it"
-            )
         self.params = params
         self.runtime = runtime
         self.world = world
@@ -95,7 +88,7 @@ class Training:
         denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
         self.gradient_step = GradientStep(self.optimization, denoiser, loss, params, world)
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
-        self.validation = Validation(validation, loss, params.log_snr_center, params.seed, world)
+        self.validation = Validation(validation, loss, self.gradient_step.cdf, params.seed, world)
         self.epochs_done = 0
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
         self.since_log = 0  # steps whose losses are in loss_sum

@@ -37,9 +37,7 @@ class Muon(torch.optim.Optimizer):
                 updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
             for weight, update in zip(group["params"], orthogonalise(updates), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
-                weight.addcmul_(
-                    update.view(weight.shape), torch.tensor(group["lr"] * scale, dtype=torch.float64), value=-1
-                )
+                weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[weight]

@@ -27,12 +27,11 @@ class BestWeights(NamedTuple):
 class Validation:
     """The loss on held-out images, perhaps none, with the same t and noise every time."""
 
-    def __init__(
-        self, held_out: Split, loss: DenoisingLoss, log_snr_center: float | None, seed: int, world: World
-    ) -> None:
+    def __init__(self, held_out: Split, loss: DenoisingLoss, cdf: Tensor, seed: int, world: World) -> None:
+        """Take the images, and the density of t of the training, see `DenoisingLoss.cdf`."""
         self.held_out = held_out.to(loss.runtime.device)
         self.loss = loss
-        self.log_snr_center = log_snr_center
+        self.cdf = cdf
         self.seed = seed
         self.world = world
         self.best: BestWeights | None = None
@@ -46,8 +45,8 @@ class Validation:
         count, device = len(self.held_out.images), self.loss.runtime.device
         if not count:
             return None
-        uniform, trained = self.loss.cdf(None), self.loss.cdf(self.log_snr_center)
-        density = torch.diff(trained, prepend=trained.new_zeros(1)).float() * len(trained)
+        uniform = self.loss.cdf(None)
+        density = torch.diff(self.cdf, prepend=self.cdf.new_zeros(1)).float() * len(self.cdf)
         size = max(1, BATCH // self.held_out.images[0, 0].numel())
         buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
         for index in range(self.world.rank, -(-count // size), self.world.size):
