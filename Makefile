@@ -58,8 +58,7 @@ unlabelled: env ## run the default without class labels, and keep its results in
 	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5
 
 fashion: env ## run the default on Fashion-MNIST, and keep its results in results/fashion: as long as repro
-	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
-		sample.population.spacing=log_snr sample.population.steps=30 'sample.population.guidance_interval=[-4.0,6.0]'
+	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]'
 
 distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, a quarter of an hour or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
