@@ -279,6 +279,7 @@ def plot(rows: pd.DataFrame, count: int) -> bytes:
     for axes in (left, right):
         axes.set_xlabel("evaluations of the network for each image")
         axes.minorticks_off()
+        axes.tick_params("x", labelsize=7)
     figure.legend(*left.get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=2)
     return to_png(figure)
 
