@@ -43,7 +43,7 @@ ROWS = {
         "scores.samples.two_sample_accuracy",
         "scores.baseline.two_sample_accuracy",
     ),
-    "Nearer to a training image than 99 % of test images": (PERCENT, "scores.samples.near_copies_pixels", ""),
+    "Nearer to a training image than 99 % of test images, pixels": (PERCENT, "scores.samples.near_copies_pixels", ""),
 }
 
 SCALE, GAP = 3, 2  # the enlargement, and pixels between images before it
