@@ -29,6 +29,9 @@ def test_report_is_that_of_the_repository_at_hand(tmp_path: Path, monkeypatch: p
         call("report", "fast")
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/report.py").touch()
+    monkeypatch.setitem(sys.modules, "scripts.report", None)  # as if it or a package were missing
+    with pytest.raises(UserError, match=r"^ddpm report: needs .*`make report` installs it"):
+        call("report", "fast")
     asked: list[tuple[str, str]] = []
     script = ModuleType("scripts.report")
     monkeypatch.setattr(script, "main", lambda rev, against: asked.append((rev, against)), raising=False)

@@ -92,6 +92,11 @@ def test_the_density_decides_the_timesteps_of_training_and_not_those_of_validati
         assert torch.equal(t, draw_timesteps(4, cdf, "stratified", generator(0, "train", 0)))
 
 
+def test_weights_are_chosen_at_the_density_of_the_training() -> None:
+    training = new_training(held_out=40, log_snr_center=0.0, log_snr_uniform=0.5)
+    assert torch.equal(training.validation.cdf, timestep_cdf(SCHEDULE, 0.0, 0.5))
+
+
 def test_training_overfits_one_image() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
