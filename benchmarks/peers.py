@@ -1,7 +1,7 @@
 """Provide other projects' networks, training loops and samplers, as their documentation shows, for square images.
 
 Networks have about as many parameters as the default. All run in float32, as in their documentation. `make env` lacks
-two of the packages: pip install --constraint constraints.txt '.[peers]'.
+their packages: make .venv/.with-peers.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -91,7 +91,7 @@ def smalldiffusion(device: torch.device, pictures: Tensor) -> Peer:
     loader = torch.utils.data.DataLoader[Any](pictures.cpu(), batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
 
     def steps() -> Iterator[Any]:
-        for state in training_loop(loader, network, schedule, accelerator, epochs=TIMESTEPS, lr=7e-4):
+        for state in training_loop(loader, network, schedule, accelerator, epochs=10**9, lr=7e-4):
             yield state.loss.item()
 
     def sample(count: int) -> Tensor:
@@ -142,4 +142,4 @@ def peers(device: torch.device, pictures: Tensor, names: Iterable[str] = PEERS) 
         try:
             yield PEERS[name](device, pictures.to(device))
         except ImportError as error:
-            print(f"{name}: left out, {error}; pip install --constraint constraints.txt '.[peers]'")
+            print(f"{name}: left out, {error}; make .venv/.with-peers")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.arguments import at_least
 from benchmarks.peers import EVALUATIONS, PEERS, Peer, peers
 from benchmarks.recipe import images_per_second
-from benchmarks.samplers import SEED, Judge, channels_first, picture_rows
+from benchmarks.scoring import SEED, Scorer, channels_first, picture_rows
 from benchmarks.trainings import WITHOUT_END, left_by
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
@@ -56,15 +56,15 @@ def main() -> None:
     """Train and sample with each contestant, and print the table."""
     args = arguments()
     runtime = start()
-    judge, train = Judge(runtime), load_split(TRAIN)
+    scorer, train = Scorer(runtime), load_split(TRAIN)
     print("| | parameters | minutes | images seen | evaluations | Frechet distance, a | b |\n" + "| --- " * 7 + "|")
-    real = pd.DataFrame([judge.frechet(judge.real(f"quality {index}", args.count)[0]) for index in range(SUBSETS)])
+    real = pd.DataFrame([scorer.frechet(scorer.real(f"quality {index}", args.count)[0]) for index in range(SUBSETS)])
     scores = " | ".join(f"{mean:.3f} +- {spread:.3f}" for mean, spread in zip(real.mean(), real.std(), strict=True))
     print(f"| real test images | | | | | {scores} |", flush=True)
     strips = {}
     for learned, images in contestants(train, args.minutes, args.only, args.count, runtime):
         name, parameters, minutes, seen, evaluations = learned
-        scores = " | ".join(f"{distance:.2f}" for distance in judge.frechet(images).values())
+        scores = " | ".join(f"{distance:.2f}" for distance in scorer.frechet(images).values())
         print(f"| {name} | {parameters} | {minutes:g} | {seen} | {evaluations} | {scores} |", flush=True)
         strips[f"{name}\n{minutes:g} minutes"] = images[:SHOWN]
         if args.pictures is not None:

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from ruamel.yaml import YAML
 
 from benchmarks.arguments import at_least
-from benchmarks.samplers import Judge
+from benchmarks.scoring import Scorer
 from benchmarks.trainings import on_noise
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
@@ -119,9 +119,9 @@ def main() -> None:
     if new:
         start_workers(args.jobs)
     if waiting:
-        judge = Judge(runtime)
+        scorer = Scorer(runtime)
         for trial, reference in finished(waiting):
-            rows = pd.concat([rows, pd.DataFrame([trial._asdict() | result(reference, args.minutes, judge)])])
+            rows = pd.concat([rows, pd.DataFrame([trial._asdict() | result(reference, args.minutes, scorer)])])
             write_whole(TABLE, rows.to_csv(index=False).encode())
     rows = rows[(rows[[*Trial._fields[2:]]] == base).all(axis=1)]
     print_table(rows)
@@ -205,7 +205,7 @@ def experiment(trial: Trial) -> str | None:
     return next(iter(output("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{trial.name}").split()), None)
 
 
-def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
+def result(reference: str, minutes: float, scorer: Scorer) -> dict[str, Any]:
     """Return the results of an experiment; its speed is the one that its length was computed from."""
     summary = json.loads(output("git", "show", f"{reference}:metrics/train/summary.json"))
     epochs = YAML(typ="safe", pure=True).load(output("git", "show", f"{reference}:params.yaml"))["train"]["epochs"]
@@ -217,8 +217,8 @@ def result(reference: str, minutes: float, judge: Judge) -> dict[str, Any]:
         "images_per_second": round(epochs * images_of_an_epoch()[1] / minutes / 60, 1),
         "images_seen": summary["images_seen"],
         "parameters": summary["parameters"],
-        **judge.frechet(images),
-        **judge.two_sample(images),
+        **scorer.frechet(images),
+        **scorer.two_sample(images),
     }
 
 

@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,33 +19,28 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from diffusers import HeunDiscreteScheduler, UniPCMultistepScheduler
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.arguments import at_least
-from ddpm.classifier.model import NAMES, Classifier, features_and_logits, load_classifier
+from benchmarks.scoring import MODELS, SEED, Scorer, channels_first, picture_rows
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
-from ddpm.compute.randomness import ImageNoise, generator
+from ddpm.compute.randomness import ImageNoise
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.pixels import to_uint8
-from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.pictures.figures import tile, to_png
+from ddpm.pictures.figures import to_png
 from ddpm.pipeline.console import run
 from ddpm.pipeline.files import write_whole
 from ddpm.sampling.generation import batches, guided_denoiser, sample_batch_size, sample_labels
 from ddpm.sampling.samplers import SamplerParams
-from ddpm.scoring.components import principal_components
-from ddpm.scoring.scores import frechet_distance
-from ddpm.scoring.two_sample import MOST_IMAGES, two_sample_test, without_tone
 
-MODELS = Path("models")
 MODEL = MODELS / "ddpm.safetensors"
-CODE = [Path("src/ddpm/sampling/samplers.py"), Path("src/ddpm/sampling/generation.py")]
-PROCESSED = Path("data/processed")
+CODE = [  # decides the images
+    *(Path("src/ddpm/sampling", name) for name in ("samplers.py", "generation.py", "guidance.py")),
+    *(Path("src/ddpm/diffusion", name) for name in ("denoiser.py", "schedule.py")),
+]
 OUT = Path("studies/samplers")
-SEED = 2  # differs from the gallery's and the population's
 NOISES = {
     "ddpm": ["variance posterior", "variance beta"],
     "ddim": ["eta 0.0", "eta 1.0"],
@@ -87,7 +82,7 @@ def main() -> None:
     args = arguments()
     runtime = start()
     loaded = load_model(MODEL, runtime.device)
-    judge = Judge(runtime, loaded.card.classes)
+    scorer = Scorer(runtime, loaded.card.classes)
     table = OUT / "scores.csv"
     rows = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=KEY)
     models = {
@@ -95,28 +90,28 @@ def main() -> None:
         **{ours(steps): distilled(steps) for steps in args.distilled},
     }
     for setting, model in models.items():
-        files = sha256(model, *judge.paths.values(), *CODE)
+        files = sha256(model, *scorer.paths.values(), *CODE)
         key = [files, *setting, args.count]
         if (rows[KEY].fillna("").astype(str) == [str(each) for each in key]).all(axis=1).any():
             continue
         began = time.perf_counter()
         if setting in REAL:
-            images, labels = judge.real(setting.noise, args.count)
+            images, labels = scorer.real(setting.noise, args.count)
         else:
             sampled = load_model(model, runtime.device)
             images = sample(sampled, setting, args.count, runtime)
             labels = sample_labels(sampled.card, setting.params(), SEED, range(args.count))
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
-        row = dict(zip(KEY, key, strict=True)) | judge.frechet(images) | judge.others(images, labels)
-        row |= ({} if setting in REAL else judge.two_sample(images)) | cost
+        row = dict(zip(KEY, key, strict=True)) | scorer.frechet(images) | scorer.others(images, labels)
+        row |= ({} if setting in REAL else scorer.two_sample(images)) | cost
         rows = pd.concat([rows, pd.DataFrame([row])])
         write_whole(table, rows.to_csv(index=False).encode())
         print(
             *setting, f"frechet a {row['frechet_a']:.3f}, two-sample {row.get('two_sample_a', '-')}, {row['seconds']} s"
         )
-    current = {sha256(model, *judge.paths.values(), *CODE) for model in models.values()}
+    current = {sha256(model, *scorer.paths.values(), *CODE) for model in models.values()}
     write_whole(OUT / "frechet.png", plot(rows[rows["files_sha256"].isin(current)], args.count))
-    write_whole(OUT / "tones.png", tones(loaded, judge, runtime))
+    write_whole(OUT / "tones.png", tones(loaded, scorer, runtime))
     if args.pictures:
         write_whole(OUT / "pictures.png", pictures(loaded, args.distilled, runtime))
 
@@ -147,11 +142,6 @@ def sample(loaded: LoadedModel, setting: Setting, count: int, runtime: Runtime) 
         return torch.cat([*sample_by_diffusers(loaded, setting, range(count), runtime)])
     batches_of = sample_images(loaded, setting.params(), SEED, range(count), runtime)
     return channels_first(torch.cat([images for _, images in batches_of]))
-
-
-def channels_first(images: Tensor) -> Tensor:
-    """Turn images (N, H, W) or (N, H, W, 3) of `sample_images` into (N, C, H, W)."""
-    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
 def sample_by_diffusers(loaded: LoadedModel, setting: Setting, numbers: range, runtime: Runtime) -> Iterator[Tensor]:
@@ -206,58 +196,6 @@ ENDS = {  # by how the process ends
 FAINT = 4  # levels that are stretched, so that a veil is visible
 
 
-class Judge:
-    """The two classifiers, and their features of the training images."""
-
-    def __init__(self, runtime: Runtime, labels: Sequence[int] | None = None) -> None:
-        """Compute the features of the images of these classes, by default of all."""
-        self.runtime = runtime
-        self.paths = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
-        self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
-        both = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
-        train, self.test = ((each.split if labels is None else each.of(labels)) for each in both)
-        self.images = train.images
-        self.train = {name: self._features(name, train.images) for name in NAMES}
-        self.components = principal_components(train.images)
-        self.train_pixels = self.components(train.images)
-
-    def real(self, subset: str, count: int) -> tuple[Tensor, Tensor]:
-        """Return `count` test images, uint8 (count, C, H, W), and their labels; names give other random subsets."""
-        order = torch.randperm(len(self.test.images), generator=generator(SEED, subset))
-        return self.test.take(order[:count])
-
-    def others(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return the distance on principal components of pixels, and the share that classifier a labels as `labels`."""
-        return {
-            "frechet_pixels": round(frechet_distance(self.train_pixels, self.components(images)), 4),
-            "as_asked": round(as_asked(self.classifiers["a"], images, labels, self.runtime), 4),
-        }
-
-    def frechet(self, images: Tensor) -> dict[str, float]:
-        """Return the distance of uint8 images (N, C, H, W) from the training images, by features of each classifier."""
-        return {
-            f"frechet_{name}": round(frechet_distance(self.train[name], self._features(name, images)), 4)
-            for name in NAMES
-        }
-
-    def two_sample(self, images: Tensor) -> dict[str, float]:
-        """Return how well judge a tells images from as many random training images, and so without tone."""
-        order = torch.randperm(len(self.images), generator=generator(SEED, "two-sample real images"))
-        count = min(len(images), len(self.images), MOST_IMAGES)
-        both = images[:count], self.images[order[:count]]
-        found = {"two_sample_a": both, "two_sample_a_without_tone": (without_tone(both[0]), without_tone(both[1]))}
-        return {name: round(two_sample_test(*each, "a", SEED, self.runtime)[0], 4) for name, each in found.items()}
-
-    def _features(self, name: str, images: Tensor) -> Tensor:
-        return features_and_logits(self.classifiers[name], images, self.runtime.device)[0]
-
-
-def as_asked(classifier: Classifier, images: Tensor, labels: Tensor, runtime: Runtime) -> float:
-    """Return the share of uint8 images (N, C, H, W) that the classifier assigns to these classes (N,)."""
-    seen = features_and_logits(classifier, images, runtime.device)[1].argmax(1)
-    return (seen == labels).double().mean().item()
-
-
 def sha256(*paths: Path) -> str:
     """Hash the contents of these files."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
@@ -295,23 +233,12 @@ def pictures(loaded: LoadedModel, few: Sequence[int], runtime: Runtime) -> bytes
     return to_png(picture_rows(rows))
 
 
-def tones(loaded: LoadedModel, judge: Judge, runtime: Runtime) -> bytes:
+def tones(loaded: LoadedModel, scorer: Scorer, runtime: Runtime) -> bytes:
     """Draw four images of the same noise for each of ENDS, and real ones: plain, and with FAINT levels stretched."""
     rows = {title: sample(loaded, setting, 4, runtime) for title, setting in ENDS.items()}
-    rows["real"] = judge.real("tones", 4)[0]
+    rows["real"] = scorer.real("tones", 4)[0]
     stretched = {title: images.clamp(max=FAINT).double() * 255 / FAINT for title, images in rows.items()}
     return to_png(picture_rows({title: torch.cat([rows[title], stretched[title].byte()]) for title in rows}))
-
-
-def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
-    """Draw a titled row for each set of grey images, uint8 (N, 1, H, W)."""
-    size = (9, 10 * len(rows) / len(next(iter(rows.values()))))
-    figure, axes = plt.subplots(len(rows), figsize=size, layout="constrained", squeeze=False)
-    for (axis,), (title, images) in zip(axes, rows.items(), strict=True):
-        axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-        axis.set_ylabel(title, rotation=0, va="center", ha="right")
-        axis.set(xticks=[], yticks=[])
-    return figure
 
 
 def arguments() -> argparse.Namespace:

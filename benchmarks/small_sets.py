@@ -23,7 +23,7 @@ from dvc.utils.serialize import loads_yaml
 from torch import Tensor
 
 from benchmarks.arguments import at_least
-from benchmarks.samplers import Judge, channels_first
+from benchmarks.scoring import Scorer, channels_first
 from benchmarks.trainings import left_by
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
@@ -51,15 +51,16 @@ def main() -> None:
     for scale in args.guidance:
         sampler_with(scale)
     runtime, train = start(), load_split(TRAIN)
-    judge = Judge(runtime)
+    scorer = Scorer(runtime)
     table = OUT / "scores.csv"
     rows: list[dict[str, Any]] = [*csv.DictReader(table.open())] if table.exists() else []
     tree = subprocess.run(["git", "rev-parse", "--short=12", "HEAD:src"], check=True, capture_output=True, text=True)
     for number in range(args.real):
         key = {"src_tree": tree.stdout.strip(), "set": train.card.name, "seed": number, "changes": "real test images"}
-        images, labels = judge.real(f"subset {number}", args.count or 2000)
-        rows.append({**key, "images": len(images)} | judge.frechet(images) | judge.others(images, labels))
-        rows[-1] |= judge.two_sample(images)
+        images, labels = scorer.real(f"subset {number}", args.count or 2000)
+        key |= {"images": len(images)}
+        rows = [row for row in rows if any(str(row[name]) != str(key[name]) for name in key)]
+        rows.append(key | scorer.frechet(images) | scorer.others(images, labels) | scorer.two_sample(images))
         save(table, rows)
     for seed in range(args.seeds):
         for count in args.images or [len(train.split.labels)]:
@@ -71,11 +72,11 @@ def main() -> None:
                 continue
             subset = subset_of(train, count, seed)
             loaded, facts = trained(subset, params_of(args.changes, seed), runtime)
-            facts["frechet_b_of_subset"] = judge.frechet(subset.split.images)["frechet_b"]
+            facts["frechet_b_of_subset"] = scorer.frechet(subset.split.images)["frechet_b"]
             for scale in missing:
                 images, labels = sampled(loaded, scale, args.count or min(count, 2000), runtime)
-                scores = judge.frechet(images) | judge.others(images, labels) | judge.two_sample(images)
-                row = {**key, "guidance": scale} | facts | scores | copies(images, labels, subset.split, judge.test)
+                scores = scorer.frechet(images) | scorer.others(images, labels) | scorer.two_sample(images)
+                row = {**key, "guidance": scale} | facts | scores | copies(images, labels, subset.split, scorer.test)
                 rows.append(row)
                 save(table, rows)
                 told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "two_sample_a")

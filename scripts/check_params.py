@@ -93,6 +93,8 @@ def _errors(params: AllParams) -> Iterator[str]:
 
 
 def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
+    if params.sample.model not in {MODEL, *_distilled(params)}:
+        return  # a model of the user's own; the stage checks it
     timesteps, distilled = params.schedule.timesteps, _distilled(params).get(params.sample.model)
     labelled, learned = params.model.class_conditional, {*map(str, params.train.classes)}
     if sampler.steps and sampler.steps > timesteps:

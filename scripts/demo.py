@@ -25,7 +25,7 @@ from ddpm.cli import export
 from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_json, write_whole
-from ddpm.pipeline.process import sha256
+from ddpm.pipeline.process import hash_code, sha256
 from ddpm.pretrained.models import unpacked
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     """
     loaded = load_model(model)
     card = loaded.card
-    parts = [sha256(model), sha256(Path(export.__file__)), torch.__version__]
+    parts = [sha256(model), *hash_code().values(), torch.__version__]
     made_of = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
     names: list[tuple[str | None, str]] = [(None, f"{model.stem}-{made_of}.onnx")]
     if loaded.guide:

@@ -59,7 +59,8 @@ def main() -> None:
 def pack(model: Path, packed: Path) -> None:
     """Write a model file again with float16 weights; the model card and other metadata stay."""
     weights, metadata = load_arrays(model)
-    save_arrays(packed, {name: weight.half() for name, weight in weights.items()}, metadata)
+    halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
+    save_arrays(packed, halved, metadata)
 
 
 def up_to_date(found: Run) -> Run:

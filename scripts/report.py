@@ -46,7 +46,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("rev", nargs="?", default="", help="revision, experiment or record; by default the workspace")
     parser.add_argument("against", nargs="?", default="", help="run to compare with; by default main if it differs")
     parser.add_argument("--card", action="store_true", help=f"write a model card instead, to {CARD}")
-    parser.add_argument("--out", type=Path, help=f"file to write; by default {REPORT}")
+    parser.add_argument("--out", type=Path, help=f"file to write; by default {REPORT}, with --card {CARD}")
     return parser.parse_args()
 
 

@@ -18,7 +18,6 @@ from dvc.utils.flatten import flatten
 from ddpm.pipeline.console import run
 from scripts.reporting.runs import Run, open_run
 
-COLUMNS = {"default": [""], "without classes": ["results/unlabelled"], "reference": ["results/article"]}
 FILES = {
     "scores": "evaluate/scores.json",
     "filter": "filter/summary.json",
@@ -75,6 +74,7 @@ CONFIGURATIONS = {
     "distilled, 1 evaluation": ("results/distilled-1", "make distilled STEPS=1"),
     "Fashion-MNIST": ("results/fashion", "make fashion"),
 }
+COLUMNS = {name: [CONFIGURATIONS[name][0]] for name in ("default", "without classes", "reference")}
 
 
 def main(columns: Mapping[str, Sequence[str]]) -> None:

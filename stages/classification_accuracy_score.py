@@ -26,11 +26,11 @@ def main(stage: Stage) -> None:
     """Write the accuracies."""
     params = stage.params(Params).classification_accuracy_score
     runtime = start()
-    judge = load_classifier(stage.input(CLASSIFIER))
+    classifier_b = load_classifier(stage.input(CLASSIFIER))
     population, _, facts = load_samples(stage.input(FILTERED))
     train, test = (load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test"))
     samples = population["images"], population.get("labels")
-    scores = accuracy_score(samples, facts["classes"], train, test, judge, params, runtime)
+    scores = accuracy_score(samples, facts["classes"], train, test, classifier_b, params, runtime)
     write_json(stage.output(METRICS / "accuracy.json"), scores)
 
 

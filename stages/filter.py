@@ -34,7 +34,8 @@ def main(stage: Stage) -> None:
     population, card, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
     if (card.shape, card.classes) != (classifier.data.shape, classifier.data.classes):
         raise UserError(
-            f"sample.model: it samples {card.name}, but the classifiers know {classifier.data.name}; train both again"
+            f"sample.model: it samples {card.name} of shape {card.shape}, but the classifiers know "
+            f"{classifier.data.name} of shape {classifier.data.shape}; name a model of the same images and classes"
         )
     train, classes = load_split(stage.input(TRAIN)), facts["classes"]
     real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(classes)))

@@ -1,1 +1,1 @@
-import stages  # noqa: F401  (puts the library beside dvc.yaml on the path, and arms signals)
+import stages  # noqa: F401  (puts the library of this repository on the path; Ctrl-C prints no traceback)

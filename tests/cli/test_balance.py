@@ -66,7 +66,7 @@ def test_each_class_has_as_many_as_the_most_frequent(
     assert [line[:3] for line in table[2:]] == [["fig", "5", "25"], ["pear", "12", "18"]]
     for name, _, kept, candidates, filtered, copies in table[1:]:
         assert int(candidates) == int(kept) + int(filtered) + int(copies)
-        told = f"class {name}: the filter took {filtered} of {candidates} candidates for other classes"
+        told = f"class {name}: the filter rejected {filtered} of {candidates} candidates"
         assert (told in errors) == (int(filtered) > int(candidates) / 3)
     assert re.findall("warning: class ([a-z]+): with only ([0-9]+) training", errors) == [("fig", "5"), ("pear", "12")]
 
@@ -99,7 +99,7 @@ def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
     output, errors = capsys.readouterr()
     assert output.splitlines()[1].split() == ["apple", "30", "0", "12", "12", "0"]
     assert "warning: class apple: only 0 of 3 images" in errors
-    assert "warning: class apple: the filter took 12 of 12 candidates for other classes" in errors
+    assert "warning: class apple: the filter rejected 12 of 12 candidates" in errors
 
 
 def test_settings_stand_beside_the_table(files: Files, tmp_path: Path) -> None:

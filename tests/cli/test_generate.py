@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.cli.options import GUIDED
+from ddpm.cli.options import DEFAULTS, GUIDED
 from ddpm.compute.device import Runtime
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import load_model
@@ -125,7 +125,8 @@ def test_options_reach_the_sampler(
 def test_the_defaults_are_those_of_the_pipeline() -> None:
     for name in ("gallery", "population"):
         params = load_params(SampleParams, f"sample.{name}", Path("params.yaml"))
-        assert {key: getattr(params, key) for key in GUIDED} == GUIDED
+        same = GUIDED if name == "gallery" else DEFAULTS | {"classes": ()}
+        assert {key: getattr(params, key) for key in same} == same
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ddpm.likelihood.bound import (
     bits_per_dimension,
     discretised_log_likelihood,
     prior_term,
+    ranges,
     step_term,
     variational_bound,
 )
@@ -83,6 +84,20 @@ def test_all_steps_are_the_sum_of_all_terms_and_fewer_are_right_on_average() -> 
     few = variational_bound(denoise, SCHEDULE, x_start.expand(4000, -1, -1, -1), 2, noises(4000)).steps
     assert few.std() > 0
     assert few.mean().item() == pytest.approx(exact.item(), abs=3 * few.std().item() / 4000**0.5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 25, 998, 999])
+def test_ranges_hold_each_timestep_once_and_share_the_fall_of_the_log_snr(count: int) -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-5, beta_end=0.02))
+    found = ranges(schedule, count)
+    assert [t for each in found for t in each] == (list(range(1, 1000)) if count else [])
+    assert all(found)
+    assert len(found) == count
+    if count == 25:
+        log_snr = schedule.alphas_cumprod.logit()
+        falls = [(log_snr[each.start - 1] - log_snr[each.stop - 1]).item() for each in found]
+        assert max(falls[4:]) < 1.2 * min(falls[4:])
+        assert [len(each) for each in found[:3]] == [1, 1, 1]
 
 
 def test_an_image_s_bound_does_not_depend_on_its_batch() -> None:

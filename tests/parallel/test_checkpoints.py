@@ -40,7 +40,7 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setenv("DDPM_SAVE_SECONDS", "0")
-    monkeypatch.setattr(checkpoints, "SHARE", 0)
+    monkeypatch.setattr(checkpoints, "WORK_PER_SAVE", 0)
 
 
 def run_to(step: int, environment: str = "cpu", stage: str = "train") -> int:

@@ -42,7 +42,7 @@ def rows_of(picture: Tensor, names: list[str]) -> Tensor:
 
 @pytest.mark.parametrize(
     ("shape", "scale", "gap", "animated"),
-    [((1, 28, 28), 4, 2, (8, 8)), ((1, 12, 40), 3, 3, (8, 8)), ((3, 128, 96), 1, 9, (4, 4))],
+    [((1, 28, 28), 4, 2, (8, 8)), ((1, 12, 40), 3, 3, (6, 6)), ((3, 128, 96), 1, 9, (2, 2))],
     ids=str,
 )
 def test_gallery_pictures_have_all_images_but_an_animation_of_large_ones(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.arrays import load_arrays
+from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.pretrained import models
 from scripts import pretrained
@@ -28,10 +28,6 @@ def test_facts_and_weights_agree(name: str) -> None:
     loaded = models.load_pretrained(name)
     assert (loaded.card.data.name, loaded.card.guides) == (name, ("autoguidance",))
     assert len(data) < 2.1 * sum(each.numel() for each in [*loaded.network.parameters()]) * 2
-
-
-def test_mnist_is_there() -> None:
-    assert models.names() == ["mnist"]
 
 
 def test_weights_are_rounded_to_float16_and_come_back_as_float32(
@@ -54,6 +50,18 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
         assert first.name == second.name == "mine.safetensors"
         assert first.read_bytes() == second.read_bytes()
     assert not first.exists()
+
+
+def test_counts_of_batches_stay_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchNorm has such counts."""
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    save_arrays(tmp_path / "model", {"weight": torch.ones(2), "count": torch.tensor([3])}, {})
+    pretrained.pack(tmp_path / "model", tmp_path / "mine.safetensors")
+    with models.unpacked("mine") as path:
+        assert {name: each.dtype for name, each in load_arrays(path)[0].items()} == {
+            "weight": torch.float32,
+            "count": torch.int64,
+        }
 
 
 @pytest.mark.parametrize("name", ["fashion", "", "../pretrained/mnist", "mnist.safetensors"])

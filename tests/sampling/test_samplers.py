@@ -77,6 +77,12 @@ def test_a_scale_that_is_not_set_follows_from_the_training(facts: dict[str, Any]
     assert free.guidance == (1.1 if "classifier_free" in facts.get("guides", ()) else 1)
 
 
+def test_a_spacing_is_chosen_by_colour_unless_all_timesteps_are_taken() -> None:
+    card = model_card()
+    assert sampler(steps=24, spacing=None).chosen(card)["spacing"] == "cubic"
+    assert "spacing" not in sampler(steps=None, spacing=None).chosen(card)
+
+
 def sampled(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> Tensor:
     params = sampler(name, steps=steps, spacing=spacing, clip=True)
     *_, last = p_sample_loop(lambda x_t, _: 0.9 * x_t, schedule, params, noise_from(normals()))

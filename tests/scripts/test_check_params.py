@@ -50,7 +50,7 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ([("model.class_conditional", False), ("sample.gallery.classes", [7])], ["sample.gallery.classes"]),
         ([("train.classes", [1, 7]), ("sample.gallery.classes", [3, 7])], ["sample.gallery.classes"]),
         ([("train.classes", ["7"]), ("sample.gallery.classes", [7])], []),
-        ([("sample.model", "data/other.safetensors")], []),
+        ([("sample.model", "data/other.safetensors"), ("train.guide_share", 0), *GUIDED], []),
         ([DISTILLED[0], *PLAIN], ["sample.model"]),
         ([*DISTILLED, *PLAIN], ["sample.population.sampler"]),
         ([*DISTILLED, *ANCESTRAL, *GUIDED], ["sample.gallery.guidance", "sample.population.guidance"]),

@@ -54,7 +54,7 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
         ({"evaluations": 1, "follows": {}}, "Each takes 1 step of the sampler ddpm."),
         (
             {"evaluations": 24, "follows": {"sample.population.guidance": 1.25}},
-            "Each takes 24 steps of the sampler ddpm, with a guidance of 1.25: each step moves away",
+            "Each takes 24 steps of the sampler ddpm, with a guidance of 1.25: steps at middle noise levels move away",
         ),
     ],
 )

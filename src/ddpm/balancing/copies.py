@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.images.pixels import to_float
-from ddpm.scoring.copying import CHUNK, LEAST, NEAR, Nearness, near_duplicates, nearest_neighbours
+from ddpm.scoring.copying import CHUNK, LEAST, NEAR, near_duplicates, nearest_neighbours
 
 
 def threshold(fresh: Tensor, train: Tensor) -> float:
@@ -20,7 +20,7 @@ def threshold(fresh: Tensor, train: Tensor) -> float:
     """
     for distance in (_to_nearest(fresh, train), _to_each_other(train)):
         labels = torch.zeros(len(distance), dtype=torch.long)
-        single = distance[~near_duplicates(Nearness(distance, distance, labels))].double().numpy()
+        single = distance[~near_duplicates(distance, labels)].double().numpy()
         if len(single) >= LEAST:
             return float(np.quantile(single, NEAR, method="weibull"))
         if len(single):

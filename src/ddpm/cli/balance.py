@@ -41,7 +41,7 @@ class Job(NamedTuple):
 class Balance(Options):
     """Make a balanced folder from an imbalanced set.
 
-    Try augmentation before: on MNIST, samples helped a classifier trained without it, and none trained with it; see
+    Try augmentation first. On MNIST, samples helped only classifiers that were trained without it; see
     docs/how-to/rare-class.md.
 
     train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
@@ -142,7 +142,7 @@ def _report(job: Job, tallies: dict[int, Tally]) -> None:
             found = f"only {tally.accepted} of {wanted} images"
             warn(f"class {shown(name, 100)}: {found}; a longer training may give more")
         if tally.filtered > MOST_FILTERED * tally.candidates:
-            found = f"the filter took {tally.filtered} of {tally.candidates} candidates for other classes"
+            found = f"the filter rejected {tally.filtered} of {tally.candidates} candidates"
             warn(f"class {shown(name, 100)}: {found}; samples of so weak a model may harm a classifier")
     columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))

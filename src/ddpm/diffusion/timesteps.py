@@ -50,7 +50,7 @@ def quantile_timesteps(count: int, cdf: Tensor) -> tuple[int, ...]:
         ValueError: a timestep would repeat.
     """
     shares = torch.arange(count, 0, -1, dtype=cdf.dtype) / count
-    below_the_last = torch.searchsorted(cdf, shares[1:] * cdf[-1]).clamp(max=len(cdf) - 1)
+    below_the_last = torch.searchsorted(cdf, shares[1:] * cdf[-1])
     timesteps = (len(cdf) - 1, *below_the_last.tolist())
     if len({*timesteps}) < count:
         raise ValueError(f"{count} of {len(cdf)} timesteps in equal shares would repeat one; ask for fewer")

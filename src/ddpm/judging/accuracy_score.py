@@ -33,7 +33,7 @@ def accuracy_score(
     classes: list[int],
     train: Processed,
     test: Processed,
-    judge: Classifier,
+    classifier_b: Classifier,
     params: ClassificationAccuracyScoreParams,
     runtime: Runtime,
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def accuracy_score(
     Args:
         samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
         classes: labels of the sampled classes. With a single class there is no score.
-        judge: classifier b; the new classifiers use its params.
+        classifier_b: the new classifiers use its params; it gives samples without a requested class their label.
     """
     if len(classes) == 1:
         return {"count": 0, "samples": None, "real": None}
@@ -51,10 +51,10 @@ def accuracy_score(
     count = min(params.count, len(images), len(real.images))
     images = images[:count]
     if asked is None:
-        labels = likeliest(features_and_logits(judge, images, runtime.device)[1], classes)
+        labels = likeliest(features_and_logits(classifier_b, images, runtime.device)[1], classes)
     else:
         labels = asked[:count]
-    recipe = new_recipe(judge.params, judge.params.epochs_of(len(train.split.labels)), count)
+    recipe = new_recipe(classifier_b.params, classifier_b.params.epochs_of(len(train.split.labels)), count)
     found: dict[str, list[float]] = {"samples": [], "real": []}
     for number in range(params.classifiers):
         new = recipe.model_copy(update={"seed": (recipe.seed + number) % 2**63})
@@ -62,7 +62,7 @@ def accuracy_score(
         subset = real.take(torch.randperm(len(real.images), generator=rng)[:count])
         for name, split in (("samples", Split(images, labels)), ("real", subset)):
             title = f"learn from {name}, {number + 1} of {params.classifiers}"
-            learned = fit_classifier(title, split, judge.data, new, runtime)
+            learned = fit_classifier(title, split, classifier_b.data, new, runtime)
             found[name].append(accuracy(learned, *tested, runtime.device))
     rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in found.items()}
     rows["samples"]["labels"] = "classifier b" if asked is None else "asked for"
@@ -77,6 +77,6 @@ def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
     return row
 
 
-def new_recipe(judge: ClassifierParams, epochs: int, count: int) -> ClassifierParams:
+def new_recipe(params: ClassifierParams, epochs: int, count: int) -> ClassifierParams:
     """Return the params of classifier b for `epochs` epochs of `count` images, with another seed."""
-    return judge.model_copy(update={"seed": (judge.seed + 1) % 2**63, "epochs": epochs, "images": epochs * count})
+    return params.model_copy(update={"seed": (params.seed + 1) % 2**63, "epochs": epochs, "images": epochs * count})

@@ -131,7 +131,6 @@ def summary(
         "sampled": len(kept),
         "kept": int(kept.sum()),
         "share": _share(kept),
-        "least_share": min(shares.values()),
         "share_by_class": shares,
         "clear": samples.clear if knows_classes else None,
         "clear_real": real.clear if knows_classes and len(real.labels) else None,

@@ -97,8 +97,7 @@ def variational_bound(
     """Estimate the bound of images (B, C, H, W) without bias; pixels have 256 values in [-1, 1].
 
     Args:
-        terms: how many of L_1..L_{T-1} are evaluated for each image. Each comes from its own range of t, all equally
-            wide, because neighbouring terms are alike.
+        terms: how many of L_1..L_{T-1} are evaluated for each image, one from each of `ranges`.
         generators: one for each image, for its timesteps and noise.
 
     Raises:
@@ -107,17 +106,31 @@ def variational_bound(
     inner = schedule.timesteps - 1
     if not min(1, inner) <= terms <= inner:
         raise ValueError(f"terms: {terms} must be from {min(1, inner)} to {inner}, the terms between prior and decoder")
-    total = torch.zeros(len(x_start), dtype=torch.float64)
-    for stratum in range(terms):
-        place = (
-            stratum + torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in generators])
-        ) / terms
-        t = 1 + (place * inner).long().clamp(max=inner - 1)
-        total += step_term(denoise, schedule, x_start, t, _normal(x_start, generators))
+    steps = torch.zeros(len(x_start), dtype=torch.float64)
+    for every in ranges(schedule, terms):
+        place = torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in generators])
+        t = every.start + (place * len(every)).long().clamp(max=len(every) - 1)
+        steps += len(every) * step_term(denoise, schedule, x_start, t, _normal(x_start, generators))
     prior = prior_term(schedule, x_start)
-    steps = inner * total / max(terms, 1)
     decoder = decoder_term(denoise, schedule, x_start, _normal(x_start, generators))
     return Bound(prior + steps + decoder, prior, steps, decoder)
+
+
+def ranges(schedule: NoiseSchedule, count: int) -> list[range]:
+    """Split 1..T-1 into `count` ranges, over which the log SNR falls alike, as far as whole timesteps allow.
+
+    A term is half the fall of the SNR times the error of the estimate (Kingma et al. 2021, arXiv:2107.00630, eq. 13).
+    So the terms of faint noise are much larger than the others, and differ more between timesteps.
+    """
+    log_snr = schedule.alphas_cumprod.logit()
+    fall = log_snr[0] - log_snr
+    found, end = [], 1
+    for number in range(1, count + 1):
+        start, after = end, count - number  # each later range needs a timestep
+        wanted = int(torch.searchsorted(fall, fall[-1] * number / count)) + 1
+        end = min(max(wanted, start + 1), schedule.timesteps - after)
+        found.append(range(start, end))
+    return found
 
 
 def prior_term(schedule: NoiseSchedule, x_start: Tensor) -> Tensor:

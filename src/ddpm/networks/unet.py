@@ -24,7 +24,7 @@ from ddpm.networks.blocks import (
 from ddpm.pipeline.params import Section
 
 WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # default channels, by the number of halvings
-COLOUR = 32  # least width of the first level for coloured images; 16 channels leave more noise (studies/small_sets)
+COLOUR_WIDTH = 32  # least width of the first level for colour; 16 channels leave more noise (studies/small_sets)
 NO_LABEL = -1  # hides the class of an image from the network
 MOST_HALVINGS = 3  # larger images enter as patches
 Channels = Annotated[int, Field(ge=1, le=2048)]
@@ -55,7 +55,7 @@ class UNetParams(Section):
         """Return these params with unset ones chosen for images of shape (C, H, W).
 
         The bottleneck has about 5 to 9 pixels a side, and more for images above 288. Large images enter as patches. The
-        first level is at least twice as wide as its input, and has at least COLOUR channels for coloured images.
+        first level is at least twice as wide as its input, and has at least COLOUR_WIDTH channels for coloured images.
 
         Raises:
             ValueError: the levels do not divide the images.
@@ -65,7 +65,7 @@ class UNetParams(Section):
         channels = self.channels
         if channels is None:
             levels = max(0, halved - int(math.log2(patch)))
-            least = max(-(-2 * shape[0] * patch**2 // 16) * 16, COLOUR if shape[0] > 1 else 1)
+            least = max(-(-2 * shape[0] * patch**2 // 16) * 16, COLOUR_WIDTH if shape[0] > 1 else 1)
             channels = tuple(max(width, least) for width in WIDTHS[min(levels, MOST_HALVINGS)])
         shrink = patch * 2 ** (len(channels) - 1)
         if any(side % shrink for side in shape[1:]):

@@ -28,7 +28,7 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_whole
 
 KEPT = 4  # checkpoints of each stage, so that several experiments can continue
-SHARE = 20  # the least ratio of working time to saving time
+WORK_PER_SAVE = 20  # the least ratio of working time to saving time
 
 
 class Stateful(Protocol):
@@ -107,7 +107,7 @@ class Checkpoints:
         write_whole(self.path, buffer.getvalue())
         for old in sorted(self.path.parent.glob(f"{self.name}-*.pt"), key=_modified)[:-KEPT]:
             old.unlink(missing_ok=True)
-        self._due = time.monotonic() + max(self._seconds, SHARE * (time.monotonic() - began))
+        self._due = time.monotonic() + max(self._seconds, WORK_PER_SAVE * (time.monotonic() - began))
 
     def finish(self, outputs: Sequence[Path]) -> None:
         """Save the final state and the hashes of the outputs, in case DVC is killed before it records them."""

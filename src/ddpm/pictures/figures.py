@@ -91,7 +91,7 @@ def image_png(image: Tensor, scale: int) -> bytes:
 
 
 def image_gif(frames: Sequence[Tensor], scale: int, milliseconds: int = 200, hold: int = 2000) -> bytes:
-    """Encode frames (C, H, W), enlarged likewise, as an endless GIF; the last frame stays for `hold` milliseconds."""
+    """Encode frames (C, H, W) as an endless GIF, each pixel enlarged to scale x scale; the last stays `hold` ms."""
     first, *others = [_paletted(_picture(enlarged(frame, scale))) for frame in frames]
     durations = [milliseconds] * len(others) + [hold]
     buffer = io.BytesIO()

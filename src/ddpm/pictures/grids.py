@@ -23,7 +23,7 @@ from ddpm.scoring.scores import class_shares
 
 GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
 STILL, MOVING = 112, 28  # about the pixels of an image's longer side, in a still and in an animation
-MOVING_COLUMNS, MOVING_WIDTH = 8, 512  # images in a row, and its pixels without gaps
+MOVING_COLUMNS, MOVING_WIDTH = 8, 256  # images in a row, and its pixels without gaps
 MOST_CLASSES = 20
 
 
@@ -108,7 +108,7 @@ def spacing(images: Tensor) -> int:
 
 
 def _reverse(x_t: Tensor, pred_x_start: Tensor) -> bytes:
-    """Animate frames (frames, N, C, H, W) side by side; few of large images, because the file would have tens of MB."""
+    """Animate frames (frames, N, C, H, W) side by side; few of large images, because the file goes into git."""
     columns = max(1, min(MOVING_COLUMNS, MOVING_WIDTH // max(x_t.shape[-2:])))
     count = x_t.shape[1] if columns == MOVING_COLUMNS else columns**2
     frames = [

@@ -42,7 +42,8 @@ def unpacked(name: str) -> Iterator[Path]:
         weights, metadata = load_arrays(packed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name + SUFFIX)
-        save_arrays(path, {key: weight.float() for key, weight in weights.items()}, metadata)
+        whole = {key: each.float() if each.is_floating_point() else each for key, each in weights.items()}
+        save_arrays(path, whole, metadata)
         yield path
 
 

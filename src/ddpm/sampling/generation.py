@@ -14,7 +14,10 @@ from ddpm.pipeline.console import UserError, shown
 from ddpm.sampling.guidance import Denoise, guided
 from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_timesteps
 
-GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # what of `train` a guide comes from
+GUIDED_BY = {
+    "autoguidance": "guide_share",
+    "classifier_free": "label_dropout",
+}  # the param of `train` that makes it
 
 
 def sample_batch(
@@ -67,7 +70,8 @@ def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, 
     if params.guidance in {None, 1}:
         return denoise
     if params.guide == "autoguidance":
-        guide = bound(loaded.guide or loaded.network, labels)
+        assert loaded.guide
+        guide = bound(loaded.guide, labels)
     else:
         guide = bound(loaded.network, torch.full_like(labels, NO_LABEL))
     return guided(denoise, guide, loaded.schedule, params.guidance, params.guidance_interval)
@@ -107,10 +111,10 @@ def wanted_classes(card: ModelCard, params: SamplerParams) -> list[int]:
 def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
     """Return how many images to sample in one batch on this runtime."""
     channels, height, width = loaded.card.data.shape
-    first = (loaded.card.model.channels or (1,))[0]
-    return runtime.sample_batch_size(
-        height * width, 4 * height * width * (channels + 8 * first)
-    )  # float32, eight tensors
+    assert loaded.card.model.channels
+    first = loaded.card.model.channels[0]
+    float32_bytes = 4 * height * width * (channels + 8 * first)  # of eight tensors
+    return runtime.sample_batch_size(height * width, float32_bytes)
 
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:

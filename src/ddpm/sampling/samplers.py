@@ -56,12 +56,14 @@ class SamplerParams(Section):
         return self.guidance != 1 and (self.guidance is not None or self.guide != "autoguidance")
 
     def chosen(self, card: ModelCard) -> dict[str, str | float]:
-        """Return suitable values of unset params: the spacing for grey or colour images, the scale of guidance."""
+        """Return suitable values of unset params: the spacing for grey or colour images, the scale of guidance.
+
+        With all timesteps there is nothing to space.
+        """
         scale = CLASSIFIER_FREE_SCALE if self.guide == "classifier_free" else autoguidance_scale(card.images_seen)
-        suitable = {
-            "spacing": "cubic" if card.data.shape[0] == 1 else "log_snr",
-            "guidance": scale if self.guide in card.guides else 1.0,
-        }
+        suitable: dict[str, str | float] = {"guidance": scale if self.guide in card.guides else 1.0}
+        if self.steps is not None:
+            suitable["spacing"] = "cubic" if card.data.shape[0] == 1 else "log_snr"
         return {key: value for key, value in suitable.items() if getattr(self, key) is None}
 
     def for_model(self, card: ModelCard) -> "SamplerParams":

@@ -101,6 +101,7 @@ class Samples:
                 mine = together[world.rank] if world.rank < len(together) else range(0)
                 for batch in world.gather(self._batch(mine, runtime, checkpoints, bar)):
                     self._add(*batch)
+                bar.update(self.done * self.steps - bar.n)  # images of other processes
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays of the file, with labels if the model is class-conditional."""

@@ -46,9 +46,9 @@ def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
 def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     """Compute Frechet and kernel distances from the reference; there are as many samples as images in each subset.
 
-    The Frechet distance is the mean over the references, and its deviation is taken over the subsets. A single set
-    would vary only by the references. There the jackknife estimates how far another set of its size would be. The
-    kernel distance uses the first reference alone, at equal count, and has its own error.
+    The Frechet distance is the mean over the references. Its deviation is the standard deviation over the subsets; for
+    a single set it is the jackknife estimate, since only the references would vary. The kernel distance uses the first
+    reference alone, at equal count, and has its own error.
     """
     distances = [FrechetDistance(train[chosen]) for chosen in draws.references]
     kernel_distances = KernelDistances(train[draws.references[0][: len(samples)]])

@@ -159,7 +159,7 @@ class NearCopies(NamedTuple):
 
 def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
     """Count near copies among samples (N,), compared with fresh images (M,)."""
-    single = ~near_duplicates(fresh)
+    single = ~near_duplicates(fresh.distance, fresh.labels)
     thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
         thresholds[samples.labels == label] = _threshold(fresh.distance[single & (fresh.labels == label)])
@@ -173,14 +173,13 @@ def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
     )
 
 
-def near_duplicates(fresh: Nearness) -> Tensor:
-    """Tell which images (M,) are near-duplicates of training images; see `NearCopies`."""
-    found = fresh.distance == 0
-    for label in fresh.labels.unique():
-        chosen = (fresh.labels == label) & ~found
-        distance = fresh.distance[chosen]
-        if len(distance):
-            found[chosen] = distance < NEAR_DUPLICATE * distance.median()
+def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
+    """Tell which images (M,) are near-duplicates of training images, by `distance` to the nearest; see `NearCopies`."""
+    found = distance == 0
+    for label in labels.unique():
+        chosen = (labels == label) & ~found
+        if chosen.any():
+            found[chosen] = distance[chosen] < NEAR_DUPLICATE * distance[chosen].median()
     return found
 
 

@@ -35,7 +35,7 @@ class EvaluateParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Seen(NamedTuple):
+class Classified(NamedTuple):
     """A set of images with one classifier's features and logits; the logits are all zero if there is a single class."""
 
     images: Tensor  # uint8 (N, C, H, W)
@@ -56,9 +56,9 @@ class Seen(NamedTuple):
 class Sets(NamedTuple):
     """Samples, and real images of the trained classes; validation images count as training images."""
 
-    samples: Seen
-    test: Seen
-    train: Seen
+    samples: Classified
+    test: Classified
+    train: Classified
 
     def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the features of the first `count` samples, which are independent, and of all real images."""
@@ -99,7 +99,7 @@ def evaluate(
     with progress(desc="evaluate", total=steps, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
-            sets = Sets(*(look(classifier, *each, runtime) for each in (samples, test, train)))
+            sets = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
             bar.update()
@@ -114,12 +114,12 @@ def evaluate(
     return scores, sets
 
 
-def look(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Seen:
+def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Classified:
     """Apply a classifier to uint8 images (N, C, H, W) with the given classes (N,)."""
     place = runtime.device if runtime.device.type == "cuda" else torch.device("cpu")
     features, logits = features_and_logits(classifier, images, runtime.device)
     logits = logits if classifier.knows_classes else torch.zeros(len(logits), 1)
-    return Seen(images, given, features.to(place), logits)
+    return Classified(images, given, features.to(place), logits)
 
 
 def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
@@ -146,7 +146,7 @@ def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams
     return rows
 
 
-def recognition(seen: Seen, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:
+def recognition(seen: Classified, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:
     """Score how confident and how right the classifier is, and compare the class shares with training images (M,).
 
     Args:

@@ -32,7 +32,7 @@ class TrainParams(OptimizationParams):
     @model_validator(mode="after")
     def _centered(self) -> Self:
         if self.log_snr_uniform and self.log_snr_center is None:
-            raise ValueError("log_snr_uniform needs a log_snr_center; set it to 0")
+            raise ValueError("log_snr_uniform needs a log_snr_center; set log_snr_uniform to 0, or name a center")
         return self
 
     def for_images(self, count: int) -> "TrainParams":

@@ -7,7 +7,6 @@ from typing import Any
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import save_model
-from ddpm.networks.unet import UNet
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import World
 from ddpm.pipeline.console import UserError, progress
@@ -71,8 +70,8 @@ def summary_of(training: Training, curves: Curves, setup: Setup, follows: dict[s
 
 def save_trained(
     path: Path, training: Training, setup: Setup, schedule: ScheduleParams, environment: dict[str, Any]
-) -> UNet:
-    """Write the model file, and return its model."""
+) -> None:
+    """Write the model file."""
     model = training.best()
     save_model(
         path,
@@ -85,4 +84,3 @@ def save_trained(
         classifier_free=model.params.class_conditional and setup.train.label_dropout > 0,
         environment=environment,
     )
-    return model
