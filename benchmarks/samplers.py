@@ -36,7 +36,7 @@ from ddpm.sampling.generation import batches, guided_denoiser, sample_batch_size
 from ddpm.sampling.samplers import SamplerParams
 
 MODEL = MODELS / "ddpm.safetensors"
-CODE = [  # decides the images
+CODE = [  # what decides the images, besides the model
     *(Path("src/ddpm/sampling", name) for name in ("samplers.py", "generation.py", "guidance.py")),
     *(Path("src/ddpm/diffusion", name) for name in ("denoiser.py", "schedule.py")),
 ]

@@ -23,7 +23,7 @@ from dvc.utils.serialize import loads_yaml
 from torch import Tensor
 
 from benchmarks.arguments import at_least
-from benchmarks.scoring import Scorer, channels_first
+from benchmarks.scoring import SEED, Scorer, channels_first
 from benchmarks.trainings import left_by
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
@@ -42,7 +42,6 @@ from ddpm.training.setup import new_training, prepare
 from stages.train import TRAIN, Params
 
 OUT = Path("studies/small_sets")
-SEED = 2  # of the samples
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ ROWS = {
     "Show the class asked for": (PERCENT, "scores.samples.label_accuracy", "scores.test.label_accuracy"),
     "Accuracy of a classifier trained on them": (PERCENT, "accuracy.samples.accuracy", "accuracy.real.accuracy"),
     "A network tells them from training images (chance: 50 %)": (
-        PERCENT,
+        "{:.0%}",
         "scores.samples.two_sample_accuracy",
         "scores.baseline.two_sample_accuracy",
     ),

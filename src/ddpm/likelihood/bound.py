@@ -107,10 +107,10 @@ def variational_bound(
     if not min(1, inner) <= terms <= inner:
         raise ValueError(f"terms: {terms} must be from {min(1, inner)} to {inner}, the terms between prior and decoder")
     steps = torch.zeros(len(x_start), dtype=torch.float64)
-    for every in ranges(schedule, terms):
+    for part in ranges(schedule, terms):
         place = torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in generators])
-        t = every.start + (place * len(every)).long().clamp(max=len(every) - 1)
-        steps += len(every) * step_term(denoise, schedule, x_start, t, _normal(x_start, generators))
+        t = part.start + (place * len(part)).long().clamp(max=len(part) - 1)
+        steps += len(part) * step_term(denoise, schedule, x_start, t, _normal(x_start, generators))
     prior = prior_term(schedule, x_start)
     decoder = decoder_term(denoise, schedule, x_start, _normal(x_start, generators))
     return Bound(prior + steps + decoder, prior, steps, decoder)
@@ -119,7 +119,7 @@ def variational_bound(
 def ranges(schedule: NoiseSchedule, count: int) -> list[range]:
     """Split 1..T-1 into `count` ranges, over which the log SNR falls alike, as far as whole timesteps allow.
 
-    A term is half the fall of the SNR times the error of the estimate (Kingma et al. 2021, arXiv:2107.00630, eq. 13).
+    A term is half the fall of the SNR times the error of the estimate (Kingma et al. 2021, arXiv:2107.00630, eq. 12).
     So the terms of faint noise are much larger than the others, and differ more between timesteps.
     """
     log_snr = schedule.alphas_cumprod.logit()
