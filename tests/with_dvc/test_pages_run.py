@@ -35,6 +35,7 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("../README", "ddpm balance", "ddpm balance --help", "how-to/rare-class runs it"),
     ("tutorial/first-run", "git clone URL ddpm && cd ddpm", ":", CLONE),
     ("tutorial/first-run", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
+    ("tutorial/first-run", "origin ADDRESS", 'origin "$NEAR/origin"', FOLDER),
     ("how-to/compare", "model.attention=true", "model.attention=true preprocess", MORE),
     ("how-to/compare", "dvc queue start", ":", "another test runs the queue"),
     ("how-to/own-images", "'download.sets=[]'", "'download.sets=[]' preprocess", MORE),
