@@ -51,8 +51,8 @@ article: env ## run the reference configuration, and keep its results in results
 		model.block=double_conv model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
-		train.log_snr_center=null train.log_snr_uniform=0 train.guide_share=0 train.validation=0 train.log_every=1 \
-		sample.gallery.clip=false filter.least_probability=0
+		train.log_snr_center=null train.log_snr_uniform=0 train.target_images=0 train.guide_share=0 train.validation=0 \
+		train.log_every=1 sample.gallery.clip=false filter.least_probability=0
 
 unlabelled: env ## run the default without class labels, and keep its results in results/unlabelled: as long as repro
 	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5 \

@@ -64,6 +64,7 @@ CHANGES = {
     "no Fourier features of the input": ["model.fourier_features=[]"],
     "no share of t uniform in log SNR": ["train.log_snr_uniform=0"],
     "neither of the two": ["model.fourier_features=[]", "train.log_snr_uniform=0"],
+    "no stable target": ["train.target_images=0"],
     "t uniform": ["train.log_snr_center=null", "train.log_snr_uniform=0"],
     "log-SNR centered at 0": ["train.log_snr_center=0.0"],
     "log-SNR centered at -2": ["train.log_snr_center=-2.0"],

@@ -212,7 +212,7 @@ def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
 
 CASES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon", "held_out": 1003, "guide_share": 0.5},  # three chunks of 500
-    "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3},
+    "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8},
     "one image each": {"optimizer": "muon", "batch_size": 2, "loss": "noise"},
 }
 

@@ -41,7 +41,7 @@ def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone(
         given = recorded(training.gradient_step.loss, "mse", monkeypatch)
         for _ in range(20):
             training.gradient_step(batch)
-        return torch.stack([touched(each, batch, "flip" in changes) for (_, each, _, _), _ in given])
+        return torch.stack([touched(each, batch, "flip" in changes) for (_, each, *_), _ in given])
 
     found, count = seen(), 20 * 64
     assert int(found.sum()) == pytest.approx(share * count, abs=4 * (share * (1 - share) * count) ** 0.5)
@@ -79,9 +79,9 @@ def test_without_a_label_the_network_sees_the_time_alone_and_learns_of_no_class(
 
 @pytest.mark.parametrize(("steps", "sizes"), [("2", [2, 2]), ("3", [2, 2]), ("1000", [1, 1, 1, 1])])
 def test_micro_batches_are_the_same_batch(monkeypatch: pytest.MonkeyPatch, steps: str, sizes: list[int]) -> None:
-    whole, share = new_training(loss="v"), split(4, seed=2)
+    whole, share = new_training(loss="v", target_images=8), split(4, seed=2)
     monkeypatch.setenv("DDPM_ACCUMULATE", steps)
-    parted = new_training(loss="v")
+    parted = new_training(loss="v", target_images=8)
     seen: list[int] = []
     parted.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     (t, losses), (expected_t, expected) = (training.gradient_step(share) for training in (parted, whole))

@@ -14,10 +14,7 @@ from ddpm.pipeline.console import UserError, shown
 from ddpm.sampling.guidance import Denoise, guided
 from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_timesteps
 
-GUIDED_BY = {
-    "autoguidance": "guide_share",
-    "classifier_free": "label_dropout",
-}  # the param of `train` that makes it
+GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 
 
 def sample_batch(

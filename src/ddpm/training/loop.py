@@ -86,7 +86,7 @@ class Training:
         loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
         prediction = network.params.prediction
         denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
-        self.gradient_step = GradientStep(self.optimization, denoiser, loss, params, world)
+        self.gradient_step = GradientStep(self.optimization, denoiser, loss, self.train, params, world)
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
         self.validation = Validation(validation, loss, self.gradient_step.cdf, params.seed, world)
         self.epochs_done = 0

@@ -19,6 +19,7 @@ class TrainParams(OptimizationParams):
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
     log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
+    target_images: Annotated[int, Field(ge=0, le=1_000_000)]
     classes: Classes
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
     guide_share: Annotated[float, Field(ge=0, lt=1)]

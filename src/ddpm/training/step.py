@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.compute.environment import number
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, Subset
 from ddpm.networks.unet import NO_LABEL
 from ddpm.parallel.world import World
 from ddpm.training.losses import DenoisingLoss
@@ -25,12 +25,20 @@ class GradientStep:
     """The gradient step of a training. It never waits for a GPU."""
 
     def __init__(
-        self, optimization: Optimization, denoiser: Denoiser, loss: DenoisingLoss, params: TrainParams, world: World
+        self,
+        optimization: Optimization,
+        denoiser: Denoiser,
+        loss: DenoisingLoss,
+        images: Split | Subset,
+        params: TrainParams,
+        world: World,
     ) -> None:
+        """Take the training images, from which each step draws params.target_images for its stable target."""
         self.optimization = optimization
         self.network = optimization.network
         self.denoiser = denoiser
         self.loss = loss
+        self.images = images
         self.params = params
         self.world = world
         self.accumulation_steps = accumulation_steps()
@@ -49,20 +57,20 @@ class GradientStep:
         rng = generator(self.params.seed, "train", self.optimization.steps, self.device)
         t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, rng)  # lines 3 and 4
         mine = self.world.shard(count)
-        images, labels = self._without_some_labels(self._mirrored(shard, mine), mine)
+        batch = self._without_some_labels(self._mirrored(shard, mine), mine)
         self.network.zero_grad(set_to_none=True)
         losses = torch.zeros(count, device=t.device)
-        losses[mine] = self._backward(images, labels, t[mine], noise[mine])  # line 5: the gradient
+        losses[mine] = self._backward(batch, t[mine], noise[mine])  # line 5: the gradient
         self.world.sum([losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
         self.optimization.step()  # line 5: the step
         return t, losses
 
-    def _backward(self, images: Tensor, labels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def _backward(self, batch: Split, t: Tensor, noise: Tensor) -> Tensor:
         """Accumulate the gradients of the shard's part of the mean loss; return the loss of every image, (B,)."""
-        found = []
+        found, others = [], self._others()
         size = -(-len(t) // self.accumulation_steps)
         for part in (slice(start, start + size) for start in range(0, len(t), size)):
-            mse = self.loss.mse(self.denoiser, Split(images[part], labels[part]), t[part], noise[part])
+            mse = self.loss.mse(self.denoiser, batch.take(part), t[part], noise[part], others)
             (self.loss.weighted(mse, t[part]).sum() / self.params.batch_size).backward()
             found.append(mse.detach())
         return torch.cat(found)
@@ -76,11 +84,29 @@ class GradientStep:
         return Split(images, shard.labels)
 
     def _without_some_labels(self, shard: Split, mine: slice) -> Split:
-        """Hide the labels of a random share of the images, params.label_dropout (arXiv:2207.12598)."""
+        """Hide the labels of a random share of the images, params.label_dropout (arXiv:2207.12598).
+
+        A network that is not class-conditional sees no label.
+        """
+        if not self.network.params.class_conditional:
+            return Split(shard.images, torch.full_like(shard.labels, NO_LABEL))
         if not self.params.label_dropout:
             return shard
         dropped = self._uniform("label dropout")[mine] < self.params.label_dropout
         return Split(shard.images, shard.labels.masked_fill(dropped, NO_LABEL))
+
+    def _others(self) -> Split | None:
+        """Draw params.target_images training images, the same in every process; half are mirrored if asked for."""
+        if not self.params.target_images:
+            return None
+        rng = generator(self.params.seed, "target images", self.optimization.steps, self.device)
+        order = torch.randperm(len(self.images.labels), generator=rng, device=self.device)
+        index = order[: self.params.target_images].to(self.images.labels.device)
+        images, labels = self.images.batch(index, self.device)
+        if self.params.flip:
+            images = torch.cat([images[::2], images[1::2].flip(3)])
+            labels = torch.cat([labels[::2], labels[1::2]])
+        return Split(images, labels)
 
     def _uniform(self, purpose: str) -> Tensor:
         """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""

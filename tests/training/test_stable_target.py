@@ -1,0 +1,91 @@
+"""The stable target: what a step learns from other images than its own."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.images.pixels import to_float
+from ddpm.images.splits import Split
+from ddpm.networks.unet import NO_LABEL
+from ddpm.training.losses import stable_start
+from tests.training.trainings import (
+    SCHEDULE,
+    denoiser,
+    network,
+    new_training,
+    recorded,
+    split,
+)
+
+TIMES = torch.tensor([19, 19, 12, 0])  # little but noise, twice; between; little noise
+LABELS = torch.tensor([3, NO_LABEL, 3, NO_LABEL])
+
+
+def means(x_t: Tensor, own: Tensor, others: Split) -> Tensor:
+    """The mean of x_0 given x_t, summed image by image in float64."""
+    found = []
+    for row, image, t, label in zip(x_t, own, TIMES, LABELS, strict=True):
+        fits = (others.labels == label) | (label == NO_LABEL)
+        images = torch.cat([image[None], to_float(others.images[fits])]).double()
+        abar = SCHEDULE.alphas_cumprod[t]
+        chance = torch.distributions.Normal(abar.sqrt() * images, (1 - abar).sqrt()).log_prob(row.double())
+        found.append((chance.sum(dim=(1, 2, 3)).softmax(0).view(-1, 1, 1, 1) * images).sum(0))
+    return torch.stack(found).float()
+
+
+def similar(count: int, seed: int) -> Split:
+    """Images that differ little, so that noise can hide which is which."""
+    images, labels = split(count, seed)
+    return Split(images // 16 + 100, labels % 5)
+
+
+def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
+    own, others = to_float(similar(4, 1).images), similar(40, 2)
+    x_t = SCHEDULE.q_sample(own, TIMES, torch.randn(own.shape, generator=torch.Generator().manual_seed(0)))
+    abar = SCHEDULE.alphas_cumprod[TIMES].view(-1, 1, 1, 1)
+    found = stable_start(x_t.float(), own, LABELS, abar.float(), others)
+    torch.testing.assert_close(found, means(x_t, own, others), rtol=0, atol=1e-4)
+    changed = (found - own).flatten(1).norm(dim=1) / (others.images.float().std() / 127.5 * 28)
+    assert changed[0] > 0.5, "strong noise: the mean of the class"
+    assert changed[1] > 0.5, "strong noise and no label: the mean of all"
+    assert changed[3] < 1e-4, "faint noise: the image"
+    alone = others.take(others.labels != 3)
+    torch.testing.assert_close(stable_start(x_t.float(), own, LABELS, abar.float(), alone)[0], own[0])
+
+
+def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
+    loss, model = new_training(loss="v").gradient_step.loss, network(prediction="v")
+    batch, others = similar(4, 1), similar(40, 2)
+    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
+    plain = loss.mse(denoiser(model), batch, TIMES, noise)
+    stable = loss.mse(denoiser(model), batch, TIMES, noise, others)
+    torch.testing.assert_close(stable, plain)
+    found = torch.autograd.grad(stable.sum(), model.head[-1].weight)[0]
+    x_t = SCHEDULE.q_sample(to_float(batch.images), TIMES, noise).float()
+    abar = SCHEDULE.alphas_cumprod[TIMES].view(-1, 1, 1, 1).float()
+    start = stable_start(x_t, to_float(batch.images), batch.labels, abar, others)
+    target = (x_t - abar.sqrt() * start) / (1 - abar).sqrt()
+    error = (denoiser(model)(x_t, TIMES, batch.labels).noise - target).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(found, torch.autograd.grad(error.sum(), model.head[-1].weight)[0])
+
+
+@pytest.mark.parametrize(("flip", "count", "drawn"), [(False, 8, 8), (False, 99, 16), (True, 16, 16)])
+def test_a_step_draws_training_images_of_its_own(
+    flip: bool, count: int, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = new_training(model=network(class_conditional=False), target_images=count, flip=flip)
+    given = recorded(training.gradient_step.loss, "mse", monkeypatch)
+    for seed in (2, 3):
+        training.gradient_step(split(4, seed))
+    drawn_by_step = [arguments[-1] for arguments, _ in given]
+    assert not torch.equal(drawn_by_step[0].images, drawn_by_step[1].images)
+    for found in drawn_by_step:
+        assert len(found.images) == drawn
+        rows = [(training.train.images == each).flatten(1).all(1) for each in found.images]
+        mirrored = [(training.train.images == each.flip(2)).flatten(1).all(1) for each in found.images]
+        assert all((one | other).sum() == 1 for one, other in zip(rows, mirrored, strict=True))
+        assert sum(bool(each.any()) for each in mirrored) == (drawn // 2 if flip else 0)
+        places = torch.stack(rows) | torch.stack(mirrored)
+        assert torch.equal(training.train.labels[places.int().argmax(1)], found.labels)
+        assert places.any(0).sum() == drawn, "none twice"
+    assert all((arguments[1].labels == NO_LABEL).all() for arguments, _ in given), "it sees no label"
