@@ -26,7 +26,7 @@ def article_params() -> Params:
     """Return the params of `make article`, but no guide or removed params; added ones have their default."""
     now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
     sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
-    sections["train"] |= {"images": None, "guide_share": 0}
+    sections["train"] |= {"images": None, "guide_share": 0, "target_images": 0}
     return parse(Params, sections, str(ARTICLE))
 
 
@@ -37,6 +37,7 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     )
     counts = tuple(images.labels.bincount(minlength=len(data.classes)).tolist())
     train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
+    train = train.for_images(count, data.shape)
     setup = Setup(data, images, images.take(slice(0)), counts, params.model.for_images(data.shape), train)
     return new_training(setup, params.schedule, None, runtime)
 

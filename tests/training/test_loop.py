@@ -139,7 +139,7 @@ def test_neither_logging_nor_validating_changes_the_training(changes: dict[str, 
     "changes",
     [
         {"optimizer": "muon", "guide_share": 0.4, "label_dropout": 0.5},
-        {"optimizer": "adam", "ema_decay": 0, "epochs": 1.5, "flip": True},
+        {"optimizer": "adam", "ema_decay": 0, "epochs": 1.5, "flip": True, "target_images": 8},
         {"optimizer": "adam", "block": "double_conv"},
     ],
     ids=str,

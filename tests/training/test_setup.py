@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddpm.compute.device import Runtime
-from ddpm.images.card import DataCard
+from ddpm.images.card import DataCard, Shape
 from ddpm.images.splits import Processed, Split, Subset, held_out_mask
 from ddpm.networks.checkpoint import new_network, save_model
 from ddpm.parallel.world import ALONE, World
@@ -78,7 +78,7 @@ def test_the_length_is_in_images_up_to_a_number_of_epochs() -> None:
         (330_000, 3, 60_000, 3),
         (None, 200, 12, 200),
     ):
-        assert recipe(images=seen, epochs=epochs).for_images(count).epochs == expected
+        assert recipe(images=seen, epochs=epochs).for_images(count, (1, 28, 28)).epochs == expected
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,21 @@ def test_the_length_is_in_images_up_to_a_number_of_epochs() -> None:
 def test_the_share_held_out_is_some_200_images_within_bounds_or_what_is_set(
     given: float | None, count: int, share: float
 ) -> None:
-    assert recipe(validation=given).for_images(count).validation == share
+    assert recipe(validation=given).for_images(count, (1, 28, 28)).validation == share
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "count"),
+    [
+        (None, (1, 28, 28), 2048),
+        (None, (3, 64, 64), 130),
+        (None, (3, 1024, 1024), 0),
+        (0, (1, 28, 28), 0),
+        (9, (3, 1024, 1024), 9),
+    ],
+)
+def test_large_images_have_fewer_target_images(given: int | None, shape: Shape, count: int) -> None:
+    assert recipe(target_images=given).for_images(60_000, shape).target_images == count
 
 
 @pytest.mark.parametrize(("count", "most", "size"), [(90, 64, 45), (90, 44, 44), (9, 64, 9)])

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.networks.unet import NO_LABEL
-from ddpm.training.losses import stable_start
+from ddpm.training.losses import DenoisingLoss, stable_start
+from tests.small import CPU, DIGITS
 from tests.training.trainings import (
     SCHEDULE,
     denoiser,
@@ -33,6 +36,12 @@ def means(x_t: Tensor, own: Tensor, others: Split) -> Tensor:
     return torch.stack(found).float()
 
 
+def levels() -> tuple[Tensor, Tensor]:
+    """Signal and spread at the times."""
+    abar = SCHEDULE.alphas_cumprod[TIMES].view(-1, 1, 1, 1)
+    return abar.sqrt().float(), (1 - abar).sqrt().float()
+
+
 def similar(count: int, seed: int) -> Split:
     """Images that differ little, so that noise can hide which is which."""
     images, labels = split(count, seed)
@@ -42,15 +51,14 @@ def similar(count: int, seed: int) -> Split:
 def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
     own, others = to_float(similar(4, 1).images), similar(40, 2)
     x_t = SCHEDULE.q_sample(own, TIMES, torch.randn(own.shape, generator=torch.Generator().manual_seed(0)))
-    abar = SCHEDULE.alphas_cumprod[TIMES].view(-1, 1, 1, 1)
-    found = stable_start(x_t.float(), own, LABELS, abar.float(), others)
+    found = stable_start(x_t.float(), own, LABELS, *levels(), others)
     torch.testing.assert_close(found, means(x_t, own, others), rtol=0, atol=1e-4)
     changed = (found - own).flatten(1).norm(dim=1) / (others.images.float().std() / 127.5 * 28)
     assert changed[0] > 0.5, "strong noise: the mean of the class"
     assert changed[1] > 0.5, "strong noise and no label: the mean of all"
     assert changed[3] < 1e-4, "faint noise: the image"
     alone = others.take(others.labels != 3)
-    torch.testing.assert_close(stable_start(x_t.float(), own, LABELS, abar.float(), alone)[0], own[0])
+    torch.testing.assert_close(stable_start(x_t.float(), own, LABELS, *levels(), alone)[0], own[0])
 
 
 def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
@@ -60,16 +68,33 @@ def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
     plain = loss.mse(denoiser(model), batch, TIMES, noise)
     stable = loss.mse(denoiser(model), batch, TIMES, noise, others)
     torch.testing.assert_close(stable, plain)
-    found = torch.autograd.grad(stable.sum(), model.head[-1].weight)[0]
+    found = torch.autograd.grad(loss.weighted(stable, TIMES).sum(), model.head[-1].weight)[0]
     x_t = SCHEDULE.q_sample(to_float(batch.images), TIMES, noise).float()
-    abar = SCHEDULE.alphas_cumprod[TIMES].view(-1, 1, 1, 1).float()
-    start = stable_start(x_t, to_float(batch.images), batch.labels, abar, others)
-    target = (x_t - abar.sqrt() * start) / (1 - abar).sqrt()
+    signal, spread = levels()
+    start = stable_start(x_t, to_float(batch.images), batch.labels, signal, spread, others)
+    target = (x_t - signal * start) / spread
     error = (denoiser(model)(x_t, TIMES, batch.labels).noise - target).square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(found, torch.autograd.grad(error.sum(), model.head[-1].weight)[0])
+    expected = torch.autograd.grad(loss.weighted(error, TIMES).sum(), model.head[-1].weight)[0]
+    torch.testing.assert_close(found, expected)
+    unchanged = torch.autograd.grad(loss.weighted(plain, TIMES).sum(), model.head[-1].weight)[0]
+    assert not torch.allclose(found, unchanged, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("flip", "count", "drawn"), [(False, 8, 8), (False, 99, 16), (True, 16, 16)])
+def test_next_to_no_noise_the_target_is_the_noise() -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=1e-10, beta_end=0.5))
+    loss, model = DenoisingLoss(schedule, DIGITS.shape, "v", CPU), network(prediction="v")
+    denoise = Denoiser(model, schedule, "v", CPU)
+    batch, t = similar(4, 1), torch.zeros(4, dtype=torch.int64)
+    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
+    gradients = [
+        torch.autograd.grad(loss.mse(denoise, batch, t, noise, others).sum(), model.stem.weight)[0]
+        for others in (None, similar(40, 2))
+    ]
+    assert gradients[0].any()
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize(("flip", "count", "drawn"), [(False, 8, 8), (False, 99, 16), (True, 15, 15)])
 def test_a_step_draws_training_images_of_its_own(
     flip: bool, count: int, drawn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

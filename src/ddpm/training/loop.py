@@ -5,7 +5,8 @@
 3    t ~ Uniform({1, ..., T})       GradientStep in step.py; other densities of t are possible
 4    eps ~ N(0, I)                  GradientStep
 5    gradient step on |eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)|^2
-                                    GradientStep; eq. 14 is DenoisingLoss in losses.py
+                                    GradientStep; eq. 14 is DenoisingLoss in losses.py, where
+                                    params.target_images can replace eps by its mean given x_t
 6  until converged                  Training.ended; Validation keeps the weights of the lowest loss
 """
 

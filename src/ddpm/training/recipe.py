@@ -1,12 +1,15 @@
 """The training recipe, and its choices that depend on the number of images."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ddpm.images.card import Classes
+from ddpm.images.card import Classes, Shape
 from ddpm.images.splits import held_out_share
 from ddpm.training.optim import OptimizationParams
+
+MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
 
 
 class TrainParams(OptimizationParams):
@@ -19,7 +22,7 @@ class TrainParams(OptimizationParams):
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
     log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
-    target_images: Annotated[int, Field(ge=0, le=1_000_000)]
+    target_images: Annotated[int, Field(ge=0, le=1_000_000)] | None
     classes: Classes
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
     guide_share: Annotated[float, Field(ge=0, lt=1)]
@@ -36,8 +39,15 @@ class TrainParams(OptimizationParams):
             raise ValueError("log_snr_uniform needs a log_snr_center; set log_snr_uniform to 0, or name a center")
         return self
 
-    def for_images(self, count: int) -> "TrainParams":
-        """Return these params with epochs and validation share for `count` images, held-out ones included."""
+    def for_images(self, count: int, shape: Shape) -> "TrainParams":
+        """Return these params with epochs, validation share and target images for `count` images of shape (C, H, W).
+
+        The count includes held-out images. The target images have at most MOST_TARGET_VALUES levels, so that large ones
+        cost no more than small ones.
+        """
         epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
         validation = held_out_share(count) if self.validation is None else self.validation
-        return self.model_copy(update={"epochs": epochs, "validation": validation})
+        target_images = self.target_images
+        if target_images is None:
+            target_images = MOST_TARGET_VALUES // math.prod(shape)
+        return self.model_copy(update={"epochs": epochs, "validation": validation, "target_images": target_images})

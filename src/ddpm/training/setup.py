@@ -49,7 +49,7 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     counts = tuple(count if label in labels else 0 for label, count in enumerate(found))
     if missing := [card.classes[label] for label in labels if not counts[label]]:
         raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
-    train = train.for_images(sum(counts))
+    train = train.for_images(sum(counts), card.shape)
     chosen = torch.isin(split.labels, torch.tensor(labels))
     mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
     rows, held_out = (chosen & ~mask).nonzero().flatten(), split.take(chosen & mask)

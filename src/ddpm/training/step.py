@@ -33,7 +33,7 @@ class GradientStep:
         params: TrainParams,
         world: World,
     ) -> None:
-        """Take the training images, from which each step draws params.target_images for its stable target."""
+        """Take the training images too: each step draws params.target_images of them, see `stable_start`."""
         self.optimization = optimization
         self.network = optimization.network
         self.denoiser = denoiser
@@ -57,7 +57,7 @@ class GradientStep:
         rng = generator(self.params.seed, "train", self.optimization.steps, self.device)
         t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, rng)  # lines 3 and 4
         mine = self.world.shard(count)
-        batch = self._without_some_labels(self._mirrored(shard, mine), mine)
+        batch = self._with_visible_labels(self._mirrored(shard, mine), mine)
         self.network.zero_grad(set_to_none=True)
         losses = torch.zeros(count, device=t.device)
         losses[mine] = self._backward(batch, t[mine], noise[mine])  # line 5: the gradient
@@ -83,10 +83,10 @@ class GradientStep:
         images = torch.where(mirrored.view(-1, 1, 1, 1), shard.images.flip(3), shard.images)
         return Split(images, shard.labels)
 
-    def _without_some_labels(self, shard: Split, mine: slice) -> Split:
-        """Hide the labels of a random share of the images, params.label_dropout (arXiv:2207.12598).
+    def _with_visible_labels(self, shard: Split, mine: slice) -> Split:
+        """Hide the labels that the network does not see.
 
-        A network that is not class-conditional sees no label.
+        These are all labels, or those of a random share of the images, params.label_dropout (arXiv:2207.12598).
         """
         if not self.network.params.class_conditional:
             return Split(shard.images, torch.full_like(shard.labels, NO_LABEL))
@@ -99,10 +99,9 @@ class GradientStep:
         """Draw params.target_images training images, the same in every process; half are mirrored if asked for."""
         if not self.params.target_images:
             return None
-        rng = generator(self.params.seed, "target images", self.optimization.steps, self.device)
-        order = torch.randperm(len(self.images.labels), generator=rng, device=self.device)
-        index = order[: self.params.target_images].to(self.images.labels.device)
-        images, labels = self.images.batch(index, self.device)
+        rng = generator(self.params.seed, "target images", self.optimization.steps)
+        index = torch.randperm(len(self.images.labels), generator=rng)[: self.params.target_images]
+        images, labels = self.images.batch(index.to(self.images.labels.device), self.device)
         if self.params.flip:
             images = torch.cat([images[::2], images[1::2].flip(3)])
             labels = torch.cat([labels[::2], labels[1::2]])
