@@ -197,7 +197,7 @@ def test_two_processes_train_what_one_trains(clone: Clone) -> None:
     apart = torch.cat([(weights[1][name] - weights[0][name]).flatten().abs() for name in weights[0]])
     assert (apart > 1e-4).double().mean() < 1e-3
     assert apart.max() < 0.005
-    assert curves[1] == pytest.approx(curves[0], rel=1e-5, abs=1e-6)
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5, abs=1.5e-6)  # a unit of the last printed digit
     assert [each.pop("processes") for each in environments] == [1, 2]
     assert environments[0] == environments[1]
 
