@@ -108,7 +108,7 @@ def samples(images: Tensor, labels: Tensor) -> bytes:
 
 
 def denoising(gallery: Mapping[str, Tensor], kept_t: list[int]) -> bytes:
-    """Animate the reverse process of a sample of each of some classes: x_t above, the estimate of x_0 below."""
+    """Animate the reverse process of samples of some classes: what each step leaves, and its estimate of x_0."""
     labels = gallery["labels"].tolist()
     shown = sorted(labels.index(label) for label in set(labels))[:MOVING]
     return image_gif(

@@ -17,7 +17,7 @@ def keys(values: dict[str, Any]) -> Iterator[str]:
 
 
 def test_dvc_leaves_out_size_and_nfiles_and_no_param_has_these_names() -> None:
-    """When the first of these fails, docs/reference/parameters.md has a paragraph too many."""
+    """When the first of these fails, a sentence of CONTRIBUTING.md can go."""
     entries = [{"cmd": "x", "params": {"params.yaml": {"data": {"size": size, "nfiles": size}}}} for size in (28, 14)]
     assert _get_cache_hash(entries[0]) == _get_cache_hash(entries[1])
     assert not {"size", "nfiles"} & {*keys(YAML(typ="safe", pure=True).load(PARAMS))}

@@ -75,11 +75,11 @@ def _sets(fields: dict[str, Any], schemas: dict[str, Any], said: Comments) -> st
 
 
 def _meaning(path: str, said: Comments) -> str:
-    """Return the comment of a key, or that of the same key of train."""
+    """Return the comment of a key."""
     key, own = path.rpartition(".")[2], said.values[path]
     if key == "seed":
         return f"random seed {own}".strip()
-    return own or said.values.get(f"train.{key}", "")
+    return own
 
 
 def _shown(value: Any) -> str:

@@ -30,7 +30,7 @@ MOST_CLASSES = 20
 def gallery_pictures(images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: list[int]) -> dict[str, bytes]:
     """Draw, by file name: a grid of samples, one sample's strip from noise to image, and the reverse process as a GIF.
 
-    Shapes: images (N, C, H, W), x_t and pred_x_start (frames, N, C, H, W).
+    Shapes: images (N, C, H, W), x_t and pred_x_start (frames, N, C, H, W). A frame is what the step at t leaves.
     """
     last = slice(-STRIP_FRAMES, None)
     strip = torch.stack([x_t[last, 0], pred_x_start[last, 0]])
@@ -38,7 +38,9 @@ def gallery_pictures(images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: 
     grid = tile(images[: GRID_ROWS * GRID_COLUMNS], GRID_COLUMNS, spacing(images))
     return {
         "samples.png": image_png(grid, enlargement(images, STILL)),
-        "denoising.png": to_png(image_table(strip, titles, "One sample: x_t above, the estimate of x_0 below")),
+        "denoising.png": to_png(
+            image_table(strip, titles, "One sample after the step at t, and the estimate of x_0 below")
+        ),
         "reverse.gif": _reverse(x_t, pred_x_start),
     }
 

@@ -72,11 +72,11 @@ class KernelDistance(NamedTuple):
 class KernelDistances:
     """Kernel distances, KID, of several sets from the same real features (N, D).
 
-    The unbiased squared MMD, with kernel (x . y / D + 1)^3 (Binkowski et al. 2018, eq. 4). arXiv:1801.01401 averages
-    over random subsets, which estimates the same number from fewer pairs. Its error only tells how exact this mean is
-    for the given images. Here all pairs are taken, and the error tells how far other images would be. It is the error
-    of a U-statistic, from what each feature adds (Sutherland et al. 2017, arXiv:1611.04488). For equal distributions,
-    where only pairs add anything, it is up to 1.4 times too large.
+    The unbiased squared MMD, with kernel (x . y / D + 1)^3 (Binkowski et al. 2018, arXiv:1801.01401, eq. 4). The paper
+    averages over random subsets, which estimates the same number from fewer pairs. The error of that mean only tells
+    how exact it is for the given images. Here all pairs are taken, and the error tells how far other images would be.
+    It is the error of a U-statistic, from what each feature adds (Sutherland et al. 2017, arXiv:1611.04488). For equal
+    distributions, where only pairs add anything, it is up to 1.4 times too large.
     """
 
     def __init__(self, real: Tensor) -> None:
