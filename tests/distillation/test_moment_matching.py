@@ -125,16 +125,24 @@ def test_an_estimate_beyond_the_scale_counts_as_its_end_and_still_learns() -> No
     assert (wrong.student.network.offset[19] - before[19]) > 0
 
 
-def test_the_auxiliary_model_learns_by_the_error_of_v() -> None:
+def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teacher() -> None:
     found = gaussian(0.2, 0.3, 2)
+    with torch.no_grad():
+        found.auxiliary.network.offset += 0.3
     rng = found._rng("auxiliary")
     batch = found._batch(rng)
     with torch.no_grad():
         x_start, x_s = found._student_sample(batch, rng)
-        estimate = found.auxiliary(x_s, batch.s, batch.labels).x_start
+    estimate, teacher = (each(x_s, batch.s, batch.labels).x_start for each in (found.auxiliary, found.teacher))
     signal = SCHEDULE.alphas_cumprod[batch.s].float().view(-1, 1, 1, 1)
-    v, pred_v = ((signal.sqrt() * x_s - each) / (1 - signal).sqrt() for each in (x_start, estimate))
-    torch.testing.assert_close(found._step_of_auxiliary(), (pred_v - v).square().mean(), rtol=1e-4, atol=1e-6)
+    v, pred_v, v_of_teacher = (
+        (signal.sqrt() * x_s - each) / (1 - signal).sqrt() for each in (x_start, estimate, teacher)
+    )
+    error = (pred_v - v).square().mean()
+    weight = found.auxiliary.network.offset
+    expected = torch.autograd.grad(error + (pred_v - v_of_teacher).square().mean(), weight)[0]
+    torch.testing.assert_close(found._step_of_auxiliary(), error.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])

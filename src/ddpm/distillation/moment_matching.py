@@ -2,8 +2,8 @@
 
 Salimans et al. 2024, "Multistep Distillation of Diffusion Models via Moment Matching" (arXiv:2406.04103, algorithm 2).
 The student's estimate takes the place of x_0: from x_t, the student samples x_s ~ q(x_s | x_t, x_0). An auxiliary
-model learns to denoise these x_s. If the student's samples were distributed like the data, the best denoiser would be
-the teacher. So the student moves along the difference of auxiliary model and teacher.
+model learns to denoise these x_s, and is held near the teacher. If the student's samples were distributed like the
+data, the best denoiser would be the teacher. So the student moves along the difference of auxiliary model and teacher.
 """
 
 import copy
@@ -139,16 +139,23 @@ class Distillation:
         return DistillationPoint(self.step, auxiliary, moments)
 
     def _step_of_auxiliary(self) -> Tensor:
-        """Train the auxiliary model to denoise the student's samples; return its loss, the error of v."""
+        """Train the auxiliary model to denoise the student's samples; return the error of its v.
+
+        Its estimate is also pulled to the teacher's, so that it cannot run ahead of the student.
+        """
         rng = self._rng("auxiliary")
         batch = self._batch(rng)
         with torch.no_grad():
             x_start, x_s = self._student_sample(batch, rng)
+            teacher = self.teacher(x_s, batch.s, batch.labels).x_start
         estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
         # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
         weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
-        loss = ((estimate - x_start).square().mean(dim=(1, 2, 3)) * weights).mean()
-        return self._descend(self.of_auxiliary, loss)
+        error, distance = (
+            ((estimate - wanted).square().mean(dim=(1, 2, 3)) * weights).mean() for wanted in (x_start, teacher)
+        )
+        self._descend(self.of_auxiliary, error + distance)
+        return error.detach()
 
     def _step_of_student(self) -> Tensor:
         """Take one student step; return the mean squared difference of auxiliary model and teacher.
