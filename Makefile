@@ -62,7 +62,7 @@ fashion: env ## run on Fashion-MNIST with twice the training, and keep the resul
 	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
 		train.images=660000 'sample.population.guidance_interval=[-4,6]' filter.least_probability=0
 
-distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, a quarter of an hour or more
+distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, ten minutes or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.gallery.keep_every=1 sample.population.sampler=ddpm sample.population.steps=null
 
