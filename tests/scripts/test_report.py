@@ -64,6 +64,26 @@ def test_a_page_says_how_samples_were_made(sampled: dict[str, Any], sentence: st
     assert sentence in text(page.report([run], None))
 
 
+def test_facts_are_those_of_the_sampled_model() -> None:
+    run = whole_run(
+        **{"params.yaml": PARAMS + "sample: {model: models/own.safetensors, population: {sampler: ddpm}}\n"}
+    )
+    facts = {"data": "mine", "images": 777, "images_seen": 4242, "class_conditional": False, "parameters": 333}
+    run.files["metrics/sample/population.json"] = json.dumps({"model": facts}).encode()
+    read, card = text(page.report([run], None)), page.card(run)
+    assert "models/own.safetensors , with 333 parameters" in read
+    assert "models/ddpm.safetensors , has 54,321 parameters" in read
+    assert "for a given class" not in read
+    assert "bits per dimension" not in read + card
+    assert "mine: 777 training images" in card
+    assert re.findall("[0-9,]+ (?:parameters|images, counting repeats)", card) == [
+        "333 parameters",
+        "4,242 images, counting repeats",
+    ]
+    run.files["metrics/sample/population.json"] = json.dumps({"model": facts | {"data": "others"}}).encode()
+    assert "The images are not described" in page.card(run)
+
+
 def test_a_run_of_nothing_but_params_says_what_is_missing() -> None:
     html = page.report([Run("bare", {"params.yaml": b""}, stale={"train": "train.lr"})], None)
     assert re.findall(r'<section id="(\w+)"', html) == SECTIONS

@@ -153,3 +153,15 @@ class Samples:
         if len(images):
             self.frames[:, :, self.done : end] = frames
         self.done = end
+
+
+def model_facts(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what reports say of the sampled model, which need not be the trained one."""
+    card = loaded.card
+    return {
+        "data": card.data.name,
+        "images": sum(card.class_counts),
+        "images_seen": card.images_seen,
+        "class_conditional": card.model.class_conditional,
+        "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
+    }
