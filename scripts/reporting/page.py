@@ -73,6 +73,7 @@ def facts(run: Run) -> dict[str, Any]:
         "prepared": prepared,
         "trained": trained,
         "model": sampled.get("model", own if run.model == TRAINED else {}),
+        "gallery": gallery,
         "sampled": sampled,
         "follows": {name: value for each in follows for name, value in each.items()},
         "filtered": run.mapping("metrics/filter/summary.json"),

@@ -61,6 +61,7 @@ def test_images_labels_and_frames_are_those_of_the_sampler(tmp_path: Path) -> No
     facts = found.facts()
     assert [step.t for step in kept] == facts["kept_t"]
     assert facts["classes"] == [*range(10)]
+    assert facts["made"] == {"set": "gallery", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
     assert torch.equal(tensors["labels"], sample_labels(loaded.card, params, 3, range(COUNT)))
     expected = {
         "images": to_uint8(steps[-1].x_prev),

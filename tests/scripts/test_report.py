@@ -17,6 +17,7 @@ from tests.browser.runs import PARAMS, PREPARED, whole_run
 ROOT = Path(__file__).parents[2]
 SECTIONS = ["data", "forward", "training", "samples", "reverse", "scores", "copies", "bits", "params", "hashes"]
 SECTIONS += ["environment"]
+SAMPLERS = "sample: {population: {sampler: ddpm, guidance: null}, gallery: {sampler: ddim}}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +60,12 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
     ],
 )
 def test_a_page_says_how_samples_were_made(sampled: dict[str, Any], sentence: str) -> None:
-    run = whole_run(**{"params.yaml": PARAMS + "sample: {population: {sampler: ddpm, guidance: null}}\n"})
+    run = whole_run(**{"params.yaml": PARAMS + SAMPLERS})
     run.files["metrics/sample/population.json"] = json.dumps(sampled).encode()
-    assert sentence in text(page.report([run], None))
+    run.files["metrics/sample/gallery.json"] = json.dumps({"evaluations": 50}).encode()
+    read = text(page.report([run], None))
+    assert sentence in read
+    assert "not filtered. Each takes 50 steps of the sampler ddim." in read
 
 
 def test_facts_are_those_of_the_sampled_model() -> None:

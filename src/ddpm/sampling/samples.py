@@ -114,7 +114,9 @@ class Samples:
         """Return the metadata of the file."""
         card = self.loaded.card
         data, classes = card.data.model_dump(mode="json"), wanted_classes(card, self.params)
-        return {"data": data, "classes": classes, "kept_t": self.kept_t}
+        params = self.params.for_model(card)
+        made = {"sampler": params.sampler, "evaluations": self.steps, "guidance": params.guidance}
+        return {"data": data, "classes": classes, "kept_t": self.kept_t, "made": {"set": self.name, **made}}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the images and frames sampled so far."""
