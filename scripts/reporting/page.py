@@ -13,6 +13,7 @@ from scripts.reporting import charts, tables
 from scripts.reporting.runs import TRAINED, Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
+WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
 LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public data sets; MNIST's files state none
 
 
@@ -60,6 +61,17 @@ def card(run: Run) -> str:
         index=tables.indexed(run),
         hashes=tables.hashes(run),
     )
+
+
+def renewed(card: str, earlier: str) -> str:
+    """Return the earlier card with its written parts replaced by those of the new one; the user's lines stay.
+
+    Raises:
+        ValueError: the earlier card lacks the comments around a part.
+    """
+    new, old = ([part.group() for part in WRITTEN.finditer(text)] for text in (card, earlier))
+    parts = dict(zip(old, new, strict=True))
+    return WRITTEN.sub(lambda part: parts[part.group()], earlier)
 
 
 def facts(run: Run) -> dict[str, Any]:

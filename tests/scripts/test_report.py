@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,22 @@ def test_card_has_the_front_matter_of_the_hub() -> None:
     assert "- models/ddpm.safetensors: e1" in card
     own = page.card(whole_run())
     assert "license" not in own
-    assert "This card does not know the rights" in own
+    assert "check them before you share the model" in own
+
+
+def test_a_card_that_is_made_anew_keeps_the_lines_of_the_user() -> None:
+    first = page.card(whole_run(**{"train/summary": {"parameters": 1}}))
+    edited = first.replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + "By permission of <!-- all -->.\n"
+    new = page.card(whole_run(**{"train/summary": {"parameters": 22}}))
+    assert page.renewed(new, edited) == new.replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + (
+        "By permission of <!-- all -->.\n"
+    )
+    assert "22 parameters" in new
+    assert YAML(typ="safe").load(page.renewed(new, edited).split("---\n")[1])["license"] == "cc-by-4.0"
+    with pytest.raises(ValueError, match="zip"):
+        page.renewed(new, first.replace("# end:", "#"))
+    ignored = ["git", "check-ignore", "--no-index", "models/README.md", "models/ddpm.safetensors"]
+    assert subprocess.run(ignored, cwd=ROOT, capture_output=True, text=True).stdout == "models/ddpm.safetensors\n"
 
 
 @pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/run.json")))
