@@ -16,7 +16,7 @@ from statistics import mean, stdev
 from dvc.utils.flatten import flatten
 
 from ddpm.pipeline.console import run
-from scripts.reporting.runs import Run, open_run
+from scripts.reporting.runs import TRAINED, Run, open_run
 
 FILES = {
     "scores": "evaluate/scores.json",
@@ -96,8 +96,9 @@ def main(columns: Mapping[str, Sequence[str]]) -> None:
 
 
 def numbers(run: Run) -> dict[str, float]:
-    """Return all scores of one run by their dotted paths."""
-    return _numbers({name: run.flat(f"metrics/{file}") for name, file in FILES.items()})
+    """Return all scores of one run by their dotted paths; bits only where the trained model is the sampled one."""
+    files = {name: file for name, file in FILES.items() if name != "bits" or run.model == TRAINED}
+    return _numbers({name: run.flat(f"metrics/{file}") for name, file in files.items()})
 
 
 def _numbers(read: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
