@@ -81,13 +81,13 @@ def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
     assert read_folder(Path(".")).classes == ("faces",)
 
 
-def test_what_is_no_picture_is_listed_and_what_is_hidden_is_not(tmp_path: Path) -> None:
-    hidden = [".DS_Store", ".git/a.png", "a/.b.png", "a/Thumbs.db", "thumbs.DB", "a/.cache/c.png"]
-    ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README"]
-    root = made(tmp_path, *two("a"), *hidden, *ignored)
+def test_what_is_no_picture_is_listed_and_so_is_what_is_hidden(tmp_path: Path) -> None:
+    of_systems = [".DS_Store", "a/Thumbs.db", "thumbs.DB"]
+    ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README", "a/.b.png"]
+    root = made(tmp_path, *two("a", ".net", "a/.cache"), *of_systems, *ignored)
     folder = read_folder(root)
     assert (folder.classes, len(folder.train)) == (("a",), 2)
-    assert folder.ignored == sorted(map(Path, ignored))
+    assert folder.ignored == sorted(map(Path, [*ignored, ".net", "a/.cache"]))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_formats_that_are_not_read_are_named_where_images_are_missing(
     unread = "train/cat/1.heic" if "test/cat/a.png" in names else "cat/1.heic"
     with pytest.raises(UserError) as caught:
         read_folder(made(tmp_path, *names, unread))
-    ignored = f"ignored, not png, jpg, jpeg, webp, bmp or gif: 1 file, such as {unread}"
+    ignored = f"ignored, hidden or not png, jpg, jpeg, webp, bmp or gif: 1 file, such as {unread}"
     assert f"\n  {before}{ignored}{after}" in str(caught.value)
 
 

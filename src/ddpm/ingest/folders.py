@@ -19,6 +19,7 @@ from ddpm.pipeline.console import UserError, shown
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 READ = "png, jpg, jpeg, webp, bmp or gif"
+OF_SYSTEMS = (".ds_store", "thumbs.db")  # in any folder, and not worth a word
 FAULTS = 50  # faults in one message
 TRAIN = {"train", "training"}
 TEST = {"test", "testing", "val", "valid", "validation"}
@@ -36,7 +37,7 @@ class Folder(NamedTuple):
 
     classes: the class names in natural order: digits by value, other characters by code point; "010" before "10".
     train, test: images in natural order of file names, then by path; test is None if there is no test folder.
-    ignored: files with other suffixes than SUFFIXES, relative to the folder.
+    ignored: hidden files and folders, and files with other suffixes than SUFFIXES, relative to the folder.
     """
 
     classes: tuple[str, ...]
@@ -51,7 +52,7 @@ class Folder(NamedTuple):
 
 
 def read_folder(root: Path) -> Folder:
-    """List the images below `root`, without hidden files and Thumbs.db.
+    """List the images below `root`, except hidden ones.
 
     Raises:
         UserError: the folder has faults; the message has one line for each.
@@ -74,7 +75,7 @@ def read_folder(root: Path) -> Folder:
 def of_ignored(files: list[Path]) -> str:
     """Describe ignored files in one line; empty if there are none."""
     such = f"{_count(len(files), 'file')}, such as {shown(min(files).as_posix())}" if files else ""
-    return such and f"ignored, not {READ}: {such}"
+    return such and f"ignored, hidden or not {READ}: {such}"
 
 
 class _Scan:
@@ -154,7 +155,10 @@ class _Scan:
             self.fault(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}")
             self.unread.update(folder.relative_to(self.root).parts)
             return [], []
-        for path in (folder / name for name in names if not (name.startswith(".") or name.casefold() == "thumbs.db")):
+        for path in (folder / name for name in names if name.casefold() not in OF_SYSTEMS):
+            if path.name.startswith("."):
+                self.ignored.append(path.relative_to(self.root))
+                continue
             try:
                 mode, reason = path.stat().st_mode, "not a file"
             except OSError as error:
