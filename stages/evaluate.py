@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ddpm.classifier.model import NAMES
 from ddpm.compute.device import start
+from ddpm.images.card import listed
 from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.grids import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
 from ddpm.pipeline.console import UserError
@@ -36,6 +37,8 @@ def main(stage: Stage) -> None:
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
     scores, seen = evaluate((images, population.get("labels")), test, train, classes, classifiers, params, runtime)
+    if none := scores.get("left_out"):
+        print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     pictures = {
         **gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], kept["kept_t"]),
         "neighbours.png": neighbours_picture(images, train.images),
