@@ -58,6 +58,13 @@ def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     assert read_folder(made(tmp_path, *two(*sorted(ordered)))).classes == ordered
 
 
+def test_names_are_composed_and_their_order_is_that_of_composed_names(tmp_path: Path) -> None:
+    root = made(tmp_path, *two("f", unicodedata.normalize("NFD", "\u00e9"), "e"))
+    folder = read_folder(root)
+    assert folder.classes == ("e", "f", "\u00e9")
+    assert [label for _, label in folder.train] == [0, 2, 1] * 2
+
+
 def test_train_and_test_have_the_same_classes(tmp_path: Path) -> None:
     root = made(tmp_path, *two("train/a", "train/b", "train/c"), "test/c/9.png", "test/a/deep/1.png", "test/b/x.txt")
     folder = read_folder(root)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm.images.card import MAX_CLASSES, check_class_name
+from ddpm.images.card import MAX_CLASSES, check_class_name, composed
 from ddpm.ingest.decoding import Levels
 from ddpm.pipeline.console import UserError, shown
 
@@ -67,9 +67,9 @@ def read_folder(root: Path) -> Folder:
         more = [f"and {len(scan.faults) - FAULTS} more"] if len(scan.faults) > FAULTS else []
         first = f"{shown(str(root))}: {_count(len(scan.faults), 'fault')}"
         raise UserError("\n  ".join([first, *scan.faults[:FAULTS], *more]))
-    classes = tuple(sorted(train, key=_natural))
-    tested = None if test is None else _listed(root, classes, test)
-    return Folder(classes, _listed(root, classes, train), tested, sorted(scan.ignored))
+    names = sorted(train, key=_natural)
+    tested = None if test is None else _listed(root, names, test)
+    return Folder(tuple(map(composed, names)), _listed(root, names, train), tested, sorted(scan.ignored))
 
 
 def of_ignored(files: list[Path]) -> str:
@@ -193,14 +193,14 @@ def _class_faults(train: Classes, test: Classes, scan: _Scan) -> list[str]:
     return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
 
 
-def _listed(root: Path, classes: tuple[str, ...], split: Classes) -> list[Picture]:
-    labelled = [(path, label) for label, name in enumerate(classes) for path in split.get(name, [])]
+def _listed(root: Path, names: list[str], split: Classes) -> list[Picture]:
+    labelled = [(path, label) for label, name in enumerate(names) for path in split.get(name, [])]
     labelled.sort(key=lambda each: (_natural(each[0].name), each[0].relative_to(root).as_posix()))
     return [Picture(*each) for each in labelled]
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", name)  # text and digits alternate, so both sides compare equal types
+    parts = re.split("([0-9]+)", composed(name))  # text and digits alternate, so both sides compare equal types
     return [int(each) if index % 2 else each for index, each in enumerate(parts)], name
 
 
