@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ddpm.classifier.model import NAMES
 from ddpm.compute.device import start
+from ddpm.images.card import listed
 from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.grids import by_class_picture, caption_of, classes_picture, gallery_pictures, neighbours_picture
 from ddpm.pipeline.console import UserError
@@ -38,6 +39,8 @@ def main(stage: Stage) -> None:
     scores, seen = evaluate((images, population.get("labels")), test, train, classes, classifiers, params, runtime)
     arrays, caption = (gallery["images"], gallery["x_t"], gallery["pred_x_start"]), caption_of(facts["made"])
     labels = seen.samples.given_or_seen(classes)
+    if none := scores.get("left_out"):
+        print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     pictures = {
         **gallery_pictures(*arrays, kept["kept_t"], caption_of(kept["made"])),
         "neighbours.png": neighbours_picture(images, train.images, caption),

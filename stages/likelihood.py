@@ -6,6 +6,7 @@ from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from ddpm.likelihood.bound import LikelihoodParams, bits_per_dimension
 from ddpm.networks.checkpoint import load_model
+from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_json
 from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
@@ -22,12 +23,15 @@ class Params(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Bound both splits by equally many images of the model's classes."""
+    """Bound both splits by equally many images of those of the model's classes that have test images."""
     params = stage.params(Params).likelihood
     runtime = start()
     loaded = load_model(stage.input(MODEL), runtime.device)
-    paths = {name: stage.input(PROCESSED / f"{name}.safetensors") for name in ("test", "train")}
-    splits = {name: load_split(path).of(loaded.card.classes) for name, path in paths.items()}
+    test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("test", "train"))
+    classes = [label for label in loaded.card.classes if label in test.split.labels]
+    if not classes:
+        raise UserError("train.classes, data.test: no test images of these classes; add some, or train others")
+    splits = {"test": test.of(classes), "train": train.of(classes)}
     write_json(stage.output(METRICS / "bits.json"), bits_per_dimension(loaded, splits, params, runtime.device))
 
 

@@ -11,6 +11,7 @@ from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import DataParams, looks_of, target_of
 from ddpm.ingest.splitting import check_counts, split_images
 from ddpm.ingest.summary import repetitions, report, write_split
+from ddpm.ingest.tracking import check_tracked
 from ddpm.pipeline.console import shown
 from ddpm.pipeline.files import write_json
 from ddpm.pipeline.params import Sections
@@ -31,6 +32,7 @@ def main(stage: Stage) -> None:
     params = stage.params(Params).data
     root = stage.input(Path(params.set))
     folder = read_mnist(root) if is_mnist(root) else read_folder(root)
+    check_tracked(root, folder)
     target, why = target_of(looks_of(folder.pictures, params.background_colour), params)
     card = DataCard(name=shown(root.resolve().name) or "images", shape=target.shape, classes=folder.classes)
     PROCESSED.mkdir(parents=True, exist_ok=True)

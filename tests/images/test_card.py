@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ddpm.images.card import Classes, DataCard, check_class_name, listed
 from ddpm.pipeline.console import UserError
@@ -48,6 +49,16 @@ def test_names_are_found_as_yaml_gives_them(names: str, labels: tuple[int, ...] 
     else:
         chosen = load_params(Chosen, path=path).classes
         assert card("cat", "7", "010", "no", "on", "1e3", "yes").labels(chosen, "train.classes") == labels
+
+
+def test_a_name_is_one_in_all_ways_that_unicode_writes_it() -> None:
+    ways = ("caf\u00e9", "cafe\u0301")
+    for name in ways:
+        for asked in ways:
+            chosen = parse(Chosen, {"classes": [asked]}, "params.yaml").classes
+            assert card("bar", name).labels(chosen, "classes") == (1,)
+    with pytest.raises(ValidationError, match="twice"):
+        card(*ways)
 
 
 def test_labels_are_in_order_and_each_is_there_once() -> None:

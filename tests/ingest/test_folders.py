@@ -58,6 +58,13 @@ def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     assert read_folder(made(tmp_path, *two(*sorted(ordered)))).classes == ordered
 
 
+def test_names_are_composed_and_their_order_is_that_of_composed_names(tmp_path: Path) -> None:
+    root = made(tmp_path, *two("f", unicodedata.normalize("NFD", "\u00e9"), "e"))
+    folder = read_folder(root)
+    assert folder.classes == ("e", "f", "\u00e9")
+    assert [label for _, label in folder.train] == [0, 2, 1] * 2
+
+
 def test_train_and_test_have_the_same_classes(tmp_path: Path) -> None:
     root = made(tmp_path, *two("train/a", "train/b", "train/c"), "test/c/9.png", "test/a/deep/1.png", "test/b/x.txt")
     folder = read_folder(root)
@@ -81,13 +88,13 @@ def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
     assert read_folder(Path(".")).classes == ("faces",)
 
 
-def test_what_is_no_picture_is_listed_and_what_is_hidden_is_not(tmp_path: Path) -> None:
-    hidden = [".DS_Store", ".git/a.png", "a/.b.png", "a/Thumbs.db", "thumbs.DB", "a/.cache/c.png"]
-    ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README"]
-    root = made(tmp_path, *two("a"), *hidden, *ignored)
+def test_what_is_no_picture_is_listed_and_so_is_what_is_hidden(tmp_path: Path) -> None:
+    of_systems = [".DS_Store", "a/Thumbs.db", "thumbs.DB"]
+    ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README", "a/.b.png"]
+    root = made(tmp_path, *two("a", ".net", "a/.cache"), *of_systems, *ignored)
     folder = read_folder(root)
     assert (folder.classes, len(folder.train)) == (("a",), 2)
-    assert folder.ignored == sorted(map(Path, ignored))
+    assert folder.ignored == sorted(map(Path, [*ignored, ".net", "a/.cache"]))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_formats_that_are_not_read_are_named_where_images_are_missing(
     unread = "train/cat/1.heic" if "test/cat/a.png" in names else "cat/1.heic"
     with pytest.raises(UserError) as caught:
         read_folder(made(tmp_path, *names, unread))
-    ignored = f"ignored, not png, jpg, jpeg, webp, bmp or gif: 1 file, such as {unread}"
+    ignored = f"ignored, hidden or not png, jpg, jpeg, webp, bmp or gif: 1 file, such as {unread}"
     assert f"\n  {before}{ignored}{after}" in str(caught.value)
 
 

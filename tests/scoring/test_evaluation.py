@@ -14,7 +14,7 @@ from ddpm.images.pixels import to_uint8
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError
 from ddpm.scoring import copying, two_sample
-from ddpm.scoring.evaluation import EvaluateParams, evaluate
+from ddpm.scoring.evaluation import Classified, EvaluateParams, Sets, evaluate
 from ddpm.scoring.scores import frechet_distance
 from tests.small import CPU, DIGITS, FRUITS, images
 from tests.stages.written import classifier_params
@@ -88,6 +88,24 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
     assert frechet_distance(train, first) > 10 * rows["test"]["frechet"]
     assert found["baseline"].keys() >= {"precision", "recall_deviation"}
     assert scores(classifiers, COPIER) == found
+
+
+def test_only_classes_that_have_test_images_are_compared(classifiers: dict[str, Path]) -> None:
+    """Of sevens, which look otherwise, there are none: the test images would be far from the training images."""
+    samples, test, train = (split.take(split.labels == 3) for split in (HONEST, FRESH, TRAIN))
+    found = scores(classifiers, HONEST, test)
+    assert found.pop("left_out") == {"7": "no test images"}
+    assert found == scores(classifiers, samples, test, train)
+
+
+def test_samples_without_labels_are_compared_if_they_are_seen_as_a_class_that_is() -> None:
+    logits = torch.zeros(4, 10)
+    logits[:, 0], logits[[0, 2], 7] = 2, 1  # zeros are not among the classes
+    samples = Classified(HONEST.images[:4], None, torch.arange(4), logits)
+    real = samples._replace(given=torch.tensor([3, 3, 7, 7]))
+    found = Sets(samples, real, real).of(torch.tensor([3]), CLASSES)
+    assert [each.features.tolist() for each in found] == [[1, 3], [0, 1], [0, 1]]
+    assert [len(each.images) for each in found] == [len(each.logits) for each in found] == [2, 2, 2]
 
 
 def test_of_large_sets_random_subsets_tell_of_copies(

@@ -69,6 +69,18 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     assert None not in [found[row][name] for row in ("samples", "test") for name in of_classes]
 
 
+def test_classes_without_test_images_are_named_and_still_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    filter.main(Stage("filter"))
+    evaluate.main(Stage("evaluate"))
+    drawn = Path("metrics/evaluate/by_class.png").read_bytes()
+    rows = 200 + (LABELS[200:240] != 1).nonzero().squeeze(1)
+    write_split("test", CARD, IMAGES[rows], LABELS[rows])
+    evaluate.main(Stage("evaluate"))
+    assert json.loads(Path("metrics/evaluate/scores.json").read_text())["left_out"] == {"猫": "no test images"}
+    assert capsys.readouterr().out.endswith(": 猫\n")
+    assert Path("metrics/evaluate/by_class.png").read_bytes() == drawn
+
+
 @pytest.mark.parametrize(
     "other", [{"shape": (1, 16, 8)}, {"classes": ("a", "b")}, {"classes": (*map(str, range(12)),)}]
 )

@@ -1,6 +1,7 @@
 """Describe a set of labelled images by a data card, which every file made from the set contains."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -45,7 +46,12 @@ def check_class_name(name: str) -> str:
 def _folder_name(name: str) -> str:
     if reason := check_class_name(name):
         raise ValueError(f"{reason}; no class name may")
-    return name
+    return composed(name)
+
+
+def composed(name: str) -> str:
+    """Return a name in one of the ways that Unicode can write it, NFC; systems and keyboards differ."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _all_or_some(value: object) -> object:
@@ -58,7 +64,7 @@ def _all_or_some(value: object) -> object:
 
 def _name(value: object) -> object:
     if isinstance(value, str | int) and not isinstance(value, bool):
-        return value
+        return composed(value) if isinstance(value, str) else value
     raise ValueError("is not a name in YAML; put it in quotes")
 
 
@@ -79,7 +85,7 @@ class DataCard(Section):
 
     name: the name of the set.
     shape: (C, H, W) of every image; C is 1 (grey) or 3 (colour).
-    classes: the class names; label i means classes[i].
+    classes: the class names, see `composed`; label i means classes[i].
     value_range: the network's values for the levels 0 and 255, see `pixels.to_float`.
     """
 

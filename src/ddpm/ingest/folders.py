@@ -12,13 +12,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm.images.card import MAX_CLASSES, check_class_name
+from ddpm.images.card import MAX_CLASSES, check_class_name, composed
 from ddpm.ingest.decoding import Levels
 from ddpm.pipeline.console import UserError, shown
 
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 READ = "png, jpg, jpeg, webp, bmp or gif"
+OF_SYSTEMS = (".ds_store", "thumbs.db")  # in any folder, and not worth a word
 FAULTS = 50  # faults in one message
 TRAIN = {"train", "training"}
 TEST = {"test", "testing", "val", "valid", "validation"}
@@ -36,7 +37,7 @@ class Folder(NamedTuple):
 
     classes: the class names in natural order: digits by value, other characters by code point; "010" before "10".
     train, test: images in natural order of file names, then by path; test is None if there is no test folder.
-    ignored: files with other suffixes than SUFFIXES, relative to the folder.
+    ignored: hidden files and folders, and files with other suffixes than SUFFIXES, relative to the folder.
     """
 
     classes: tuple[str, ...]
@@ -51,7 +52,7 @@ class Folder(NamedTuple):
 
 
 def read_folder(root: Path) -> Folder:
-    """List the images below `root`, without hidden files and Thumbs.db.
+    """List the images below `root`, except hidden ones.
 
     Raises:
         UserError: the folder has faults; the message has one line for each.
@@ -66,15 +67,15 @@ def read_folder(root: Path) -> Folder:
         more = [f"and {len(scan.faults) - FAULTS} more"] if len(scan.faults) > FAULTS else []
         first = f"{shown(str(root))}: {_count(len(scan.faults), 'fault')}"
         raise UserError("\n  ".join([first, *scan.faults[:FAULTS], *more]))
-    classes = tuple(sorted(train, key=_natural))
-    tested = None if test is None else _listed(root, classes, test)
-    return Folder(classes, _listed(root, classes, train), tested, sorted(scan.ignored))
+    names = sorted(train, key=_natural)
+    tested = None if test is None else _listed(root, names, test)
+    return Folder(tuple(map(composed, names)), _listed(root, names, train), tested, sorted(scan.ignored))
 
 
 def of_ignored(files: list[Path]) -> str:
     """Describe ignored files in one line; empty if there are none."""
     such = f"{_count(len(files), 'file')}, such as {shown(min(files).as_posix())}" if files else ""
-    return such and f"ignored, not {READ}: {such}"
+    return such and f"ignored, hidden or not {READ}: {such}"
 
 
 class _Scan:
@@ -154,7 +155,10 @@ class _Scan:
             self.fault(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}")
             self.unread.update(folder.relative_to(self.root).parts)
             return [], []
-        for path in (folder / name for name in names if not (name.startswith(".") or name.casefold() == "thumbs.db")):
+        for path in (folder / name for name in names if name.casefold() not in OF_SYSTEMS):
+            if path.name.startswith("."):
+                self.ignored.append(path.relative_to(self.root))
+                continue
             try:
                 mode, reason = path.stat().st_mode, "not a file"
             except OSError as error:
@@ -189,14 +193,14 @@ def _class_faults(train: Classes, test: Classes, scan: _Scan) -> list[str]:
     return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
 
 
-def _listed(root: Path, classes: tuple[str, ...], split: Classes) -> list[Picture]:
-    labelled = [(path, label) for label, name in enumerate(classes) for path in split.get(name, [])]
+def _listed(root: Path, names: list[str], split: Classes) -> list[Picture]:
+    labelled = [(path, label) for label, name in enumerate(names) for path in split.get(name, [])]
     labelled.sort(key=lambda each: (_natural(each[0].name), each[0].relative_to(root).as_posix()))
     return [Picture(*each) for each in labelled]
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", name)  # text and digits alternate, so both sides compare equal types
+    parts = re.split("([0-9]+)", composed(name))  # text and digits alternate, so both sides compare equal types
     return [int(each) if index % 2 else each for index, each in enumerate(parts)], name
 
 

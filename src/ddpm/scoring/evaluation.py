@@ -7,7 +7,7 @@ is only for reporting. Nothing is selected by the pixels.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -52,6 +52,11 @@ class Classified(NamedTuple):
         """Return the given classes, or else the most probable of `classes`."""
         return likeliest(self.logits, classes) if self.given is None else self.given
 
+    def take(self, chosen: Tensor) -> "Classified":
+        """Select images by a mask (N,)."""
+        given = None if self.given is None else self.given[chosen]
+        return Classified(self.images[chosen], given, self.features[chosen], self.logits[chosen])
+
 
 class Sets(NamedTuple):
     """Samples, and real images of the trained classes; validation images count as training images."""
@@ -59,6 +64,12 @@ class Sets(NamedTuple):
     samples: Classified
     test: Classified
     train: Classified
+
+    def of(self, there: Tensor, classes: list[int]) -> "Sets":
+        """Return the images of the classes `there`, given or seen among `classes`; copy nothing if these are all."""
+        if len(there) == len(classes):
+            return self
+        return Sets(*(each.take(torch.isin(each.given_or_seen(classes), there)) for each in self))
 
     def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the features of the first `count` samples, which are independent, and of all real images."""
@@ -73,8 +84,11 @@ def evaluate(
     classifiers: Mapping[str, Path],
     params: EvaluateParams,
     runtime: Runtime,
-) -> tuple[dict[str, object], Sets]:
+) -> tuple[dict[str, Any], Sets]:
     """Compute all scores; return them with what the last classifier sees.
+
+    Classes without test images are left out of all three sets. Otherwise test images would differ from training images
+    by more than chance, and samples would look good beside them.
 
     Args:
         samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
@@ -86,20 +100,16 @@ def evaluate(
     Raises:
         UserError: there are too few images.
     """
-    count = min(len(samples[0]), len(test.images), len(train.images) // 2, MOST_COMPARED)
-    if count <= NEIGHBOURS:
-        found = f"{len(samples[0])} samples, {len(test.images)} test images and {len(train.images)} training images"
-        raise UserError(
-            f"sample.population.count, data.test: the scores need more than {NEIGHBOURS} samples and test images, "
-            f"and twice as many training images, of the sampled classes; there are {found}"
-        )
-    draws = draw_subsets(len(test.images), len(train.images), count, params.seed)
-    scores: dict[str, object] = {"count": count}
+    there = test.labels.unique()
+    scores: dict[str, Any] = {}
     steps = len(classifiers) + 2 + 3 * FOLDS * SEEDS
     with progress(desc="evaluate", total=steps, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
-            sets = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+            seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+            sets = seen.of(there, classes)
+            count = comparable(*(len(each.images) for each in sets))
+            draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, params.seed)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
             bar.update()
@@ -107,11 +117,29 @@ def evaluate(
         bar.update()
         rows = examine(sets, draws, classes, params)
         bar.update()
-        told = two_sample_scores(samples[0], train.images, "b", params.seed, runtime, bar.update)
+        told = two_sample_scores(sets.samples.images, sets.train.images, "b", params.seed, runtime, bar.update)
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = {**tone_shares(test.images)}
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
-    return scores, sets
+    none = [classifier.data.classes[label] for label in classes if label not in there]
+    left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
+    return {"count": count, **left_out, **scores}, seen
+
+
+def comparable(samples: int, test: int, train: int) -> int:
+    """Return how many images of each set to compare.
+
+    Raises:
+        UserError: there are too few.
+    """
+    count = min(samples, test, train // 2, MOST_COMPARED)
+    if count <= NEIGHBOURS:
+        raise UserError(
+            f"sample.population.count, data.test: the scores need more than {NEIGHBOURS} samples and test images, "
+            "and twice as many training images, of the sampled classes that have test images; "
+            f"there are {samples} samples, {test} test images and {train} training images"
+        )
+    return count
 
 
 def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Classified:
