@@ -155,11 +155,12 @@ def configuration_table() -> str:
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name, (folder, command) in CONFIGURATIONS.items():
         found = recorded(Path(folder))
-        distance, real = (found[f"scores.b.{row}.frechet"] for row in ("samples", "test"))
+        distance, real = (found.get(f"scores.b.{row}.frechet") for row in ("samples", "test"))
+        distances = [f"{distance:.3f}", f"{distance / real:.1f}"] if distance and real else ["", ""]
         shares = [cell(found, row, 3, ["scores.{row}.label_accuracy"]) for row in ("samples", "test")]
         told = cell(found, "samples", 3, ["scores.{row}.two_sample_accuracy"])
         linked = f"[{name}](../{folder}/params.yaml)" if folder else name
-        cells = [linked, f"`{command}`", f"{distance:.3f}", f"{distance / real:.1f}", told, *shares]
+        cells = [linked, f"`{command}`", *distances, told, *shares]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace(" +- ", "\u00a0±\u00a0")
 
