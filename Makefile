@@ -23,7 +23,7 @@ help: ## show this list
 ##@ The pipeline
 
 repro: env ## run the stages that are out of date: at first all, 11 to 35 minutes on two CPU cores
-	@python -m scripts.check_params
+	@python -m scripts.readable
 	dvc repro
 
 ##@ Look

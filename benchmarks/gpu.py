@@ -31,7 +31,7 @@ from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.training.loop import LossPoint
 from ddpm.training.losses import DenoisingLoss
-from scripts.check_params import AllParams
+from stages.check import AllParams
 from stages.train import Params
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)

@@ -33,7 +33,7 @@ from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.files import write_whole
 from ddpm.pipeline.params import load_params
 from ddpm.training.setup import new_training, prepare
-from scripts.check_params import AllParams
+from stages.check import AllParams
 from stages.train import TRAIN
 
 TOGETHER = 250  # images in a batch of a peer's sampler

@@ -25,7 +25,7 @@ from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import sample_batch, sample_batch_size
-from scripts.check_params import AllParams
+from stages.check import AllParams
 from stages.train import Params
 
 SIDE = 2048  # of the square matrices

@@ -26,7 +26,7 @@ from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_json, write_whole
 from ddpm.pipeline.process import hash_code, sha256
-from ddpm.pretrained.models import unpacked
+from ddpm.pretrained.models import packed
 
 ROOT = Path(__file__).parents[1]
 PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")
@@ -56,7 +56,7 @@ def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
         build(out, found)
     else:
         print(f"{MODEL}: not trained yet; the page has the pretrained model {PRETRAINED}", flush=True)
-        with unpacked(PRETRAINED) as model:
+        with packed(PRETRAINED) as model:
             build(out, [model])
     if not serve:
         print(f"{out}: a static page, for any host")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from pydantic import BaseModel
@@ -113,8 +114,10 @@ def test_params_are_the_sections_that_the_script_reads(
     monkeypatch.chdir(project)
     for item, stage in items(stages, name).items():
         declared = [section for dep in stage.deps for section in getattr(dep, "params", [])]
-        if name == "download":
+        if name in ("download", "check"):
             assert not declared
+            whole = [dep.def_path for dep in stage.deps if isinstance(dep, ParamsDependency)]
+            assert whole == (["params.yaml"] if name == "check" else []), "check depends on all params"
             continue
         listener = Listener(item)
         with pytest.raises(EOFError):
@@ -124,7 +127,7 @@ def test_params_are_the_sections_that_the_script_reads(
 
 
 def test_params_yaml_holds_what_the_stages_read_and_no_more() -> None:
-    assert {*YAML(typ="safe").load(ROOT / "params.yaml")} <= {*NAMES, *SHARED_SECTIONS}
+    assert {*YAML(typ="safe").load(ROOT / "params.yaml")} == {*NAMES, *SHARED_SECTIONS} - {"check", "preprocess"}
 
 
 @every_stage

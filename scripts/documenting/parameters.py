@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ddpm.images.card import MAX_SIDE
 from ddpm.pipeline.params import read_yaml
-from scripts.check_params import AllParams
+from stages.check import AllParams
 
 PARAMS = Path("params.yaml")
 CLASSES = "`all`, or a list of names"

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params, parse, read_yaml
 from ddpm.sampling.samples import SampleParams
-from scripts.check_params import AllParams
 from stages import forward_diffusion, preprocess, train
+from stages.check import AllParams
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 VALUES = read_yaml(PARAMS)

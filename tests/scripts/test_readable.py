@@ -1,12 +1,13 @@
 """What a merge conflict or a kill leaves of params.yaml and dvc.lock is told with what mends it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from ddpm.compute.device import start
 from ddpm.pipeline.console import UserError
-from scripts.check_params import main
-from scripts.readable import SETTLE, check_readable
+from scripts.readable import SETTLE, check_readable, environment_note, main
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "dvc.lock").read_text()
@@ -50,9 +51,21 @@ def test_what_is_whole_or_absent_passes() -> None:
     check_readable()
 
 
-def test_make_repro_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_repro_begins_with_it() -> None:
+    assert "@python -m scripts.readable\n\tdvc repro" in (ROOT / "Makefile").read_text()
     Path("dvc.lock").write_text(CONFLICT)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
-    monkeypatch.setattr("sys.argv", ["check_params"])
     with pytest.raises(UserError, match=r"^dvc\.lock: a merge conflict"):
         main()
+
+
+def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_DEVICE", "cpu")
+    monkeypatch.setenv("DDPM_THREADS", "1")
+    recorded = tmp_path / "environment.json"
+    assert environment_note(recorded) == ""
+    here = start().describe()
+    recorded.write_text(json.dumps({**here, "processes": 1}))
+    assert environment_note(recorded) == ""
+    recorded.write_text(json.dumps({**here, "torch": "2.9.0", "threads": 8}))
+    assert f"torch 2.9.0 (here {here['torch']}), threads 8 (here 1)" in environment_note(recorded)

@@ -16,7 +16,7 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 
 OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
-LEAST_SIDE = 5  # pixels of the longer side: the classifiers halve three times
+LEAST_SIDE = 5  # pixels: the classifiers halve three times, and in bfloat16 smaller images give NaN
 MOST_FAULTS = 50
 TOGETHER = 1000  # images handed to the threads at once
 
@@ -104,7 +104,7 @@ def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[st
     if (outer := padded(*inner)) != inner:
         chosen = why.get("data.image_size", f"{inner[0]} x {inner[1]}")
         why["data.image_size"] = f"{chosen}, padded to {outer[0]} x {outer[1]}, which can be halved"
-    if max(outer) < LEAST_SIDE:
+    if min(outer) < LEAST_SIDE:
         raise UserError(f"data.image_size: {outer[0]} x {outer[1]} pixels are too few; set {2 * LEAST_SIDE}, or more")
     coloured = sum(count for each, count in looks.items() if each.colour)
     colour = coloured > 0 if params.colour is None else params.colour

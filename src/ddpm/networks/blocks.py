@@ -25,7 +25,7 @@ def with_fourier_features(x: Tensor, octaves: tuple[int, ...]) -> Tensor:
     """Append sin(2^n pi x) and cos(2^n pi x) for each octave n to images x (B, C, H, W), along the channels.
 
     They magnify small differences (Kingma et al. 2021, arXiv:2107.00630, appendix C). In an almost clean image, the
-    noise is a hundredth of the image, and bfloat16 hardly resolves it.
+    noise is a few thousandths of the image, and bfloat16, which has eight bits, hardly resolves it.
     """
     angles = [2**n * math.pi * x for n in octaves]
     return torch.cat([x, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)

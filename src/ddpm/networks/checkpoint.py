@@ -131,13 +131,14 @@ def save_model(
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
-    """Load network, schedule and card from a model file.
+    """Load network, schedule and card from a model file. Weights may be float16, as in the pretrained models.
 
     Raises:
         UserError: the file is missing, damaged, or not a model; or a weight is NaN or infinite.
     """
     path = Path(path)
-    weights, metadata = load_arrays(path, max_header=MAX_HEADER)
+    stored, metadata = load_arrays(path, max_header=MAX_HEADER)
+    weights = {name: each.float() if each.dtype is torch.float16 else each for name, each in stored.items()}
     if "card" not in metadata:
         raise UserError(f"{path}: not a model file of this project; name another")
     card = parse(ModelCard, metadata["card"], str(path))

@@ -1,15 +1,12 @@
 """Trained models that come with the package: float16 weights, and facts about them in a JSON file of the same name."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
 import torch
 
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError, shown
 
 FOLDER = resources.files("ddpm.pretrained")
@@ -27,24 +24,17 @@ def load_pretrained(name: str, device: torch.device | str = "cpu") -> LoadedMode
     Raises:
         UserError: there is no such model, or its file is damaged.
     """
-    with unpacked(name) as path:
+    with packed(name) as path:
         return load_model(path, device)
 
 
-@contextmanager
-def unpacked(name: str) -> Iterator[Path]:
-    """Write a model to a temporary float32 model file, and yield its path; equal weights give equal bytes.
+def packed(name: str) -> AbstractContextManager[Path]:
+    """Return a context with the path of a model's file.
 
     Raises:
-        UserError: there is no such model, or its file is damaged.
+        UserError: there is no such model.
     """
-    with resources.as_file(FOLDER.joinpath(_known(name) + SUFFIX)) as packed:
-        weights, metadata = load_arrays(packed)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name + SUFFIX)
-        whole = {key: each.float() if each.is_floating_point() else each for key, each in weights.items()}
-        save_arrays(path, whole, metadata)
-        yield path
+    return resources.as_file(FOLDER.joinpath(_known(name) + SUFFIX))
 
 
 def _known(name: str) -> str:

@@ -16,7 +16,7 @@ ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum: all singular values of an update are near 1.
+    """Orthogonalised Nesterov momentum: the singular values of an update are near 1, see `orthogonalise`.
 
     Updates are scaled to the root mean square of Adam's, 0.2, so one learning rate serves both (Liu et al. 2025,
     arXiv:2502.16982, section 2.2).
@@ -49,8 +49,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Return nearly U V^T for the singular value decomposition U S V^T of each matrix.
 
-    The singular values of the result are between 0.7 and 1.2. The iteration runs on x x^T, the smaller matrix, and x
-    is multiplied once, at the end. Matrices of equal size are iterated together: the GPU is launch-bound here.
+    The singular values of the result are between 0.68 and 1.2, but for those that were nearly 0: five iterations
+    enlarge them at most 485 times. The iteration runs on x x^T, the smaller matrix, and x is multiplied once, at the end.
+    Matrices of equal size are iterated together: the GPU is launch-bound here.
     """
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
     wide = [x / (x.norm() + 1e-7) for x in wide]  # now no singular value exceeds 1

@@ -1,4 +1,4 @@
-"""What `make repro` says before it begins: whatever is wrong between sections, and how this machine differs."""
+"""What is said before anything runs: whatever is wrong in params.yaml, between sections, too."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 import pytest
 
-from ddpm.compute.device import start
 from ddpm.ingest.fetching import CHECKSUMS
 from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import parse
-from scripts.check_params import AllParams, KnownSet, environment_note, main, spanning_errors
+from ddpm.pipeline.params import load_params, parse
+from ddpm.pipeline.stage import Stage
+from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
 from tests.pipeline.test_params import changed
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +24,7 @@ ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", 
 
 def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.argv", ["check_params"])
-    main()
+    assert spanning_errors(load_params(AllParams)) == []
 
 
 @pytest.mark.parametrize(
@@ -66,24 +65,20 @@ def test_what_sections_contradict_is_named(changes: list[tuple[str, Any]], keys:
     assert [error.partition(": ")[0] for error in spanning_errors(params)] == keys
 
 
-def test_errors_end_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "params.yaml").write_text(json.dumps(changed(("sample.gallery.keep_every", 0))))
-    monkeypatch.setattr("sys.argv", ["check_params", str(tmp_path / "params.yaml")])
-    with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.gallery\.keep_every: "):
-        main()
+@pytest.mark.parametrize(("kept", "written"), [(0, False), (100, True)])
+def test_errors_end_the_stage_without_an_output(
+    kept: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps(changed(("sample.gallery.keep_every", kept))))
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    if written:
+        main(Stage("check"))
+    else:
+        with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.gallery\.keep_every: "):
+            main(Stage("check"))
+    assert CHECKED.exists() == written
 
 
 def test_every_known_set_can_be_downloaded() -> None:
     assert {*get_args(KnownSet)} == CHECKSUMS.keys()
-
-
-def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DDPM_DEVICE", "cpu")
-    monkeypatch.setenv("DDPM_THREADS", "1")
-    recorded = tmp_path / "environment.json"
-    assert environment_note(recorded) == ""
-    here = start().describe()
-    recorded.write_text(json.dumps({**here, "processes": 1}))
-    assert environment_note(recorded) == ""
-    recorded.write_text(json.dumps({**here, "torch": "2.9.0", "threads": 8}))
-    assert f"torch 2.9.0 (here {here['torch']}), threads 8 (here 1)" in environment_note(recorded)

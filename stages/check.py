@@ -1,6 +1,5 @@
-"""Check params.yaml, including rules between sections, and dvc.lock; `make repro` runs this first."""
+"""Check all of params.yaml, rules between sections included, before any other stage runs."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -8,7 +7,6 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from ddpm.classifier.model import ClassifierParams
-from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.distillation.moment_matching import DistillParams
 from ddpm.ingest.preparation import DataParams
@@ -17,16 +15,16 @@ from ddpm.judging.filtering import FilterParams
 from ddpm.likelihood.bound import LikelihoodParams
 from ddpm.networks.unet import UNetParams
 from ddpm.pictures.forward import ForwardDiffusionParams
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.params import Section, load_params, read_yaml
+from ddpm.pipeline.console import UserError
+from ddpm.pipeline.params import Section
+from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.sampling.generation import check_distilled
 from ddpm.sampling.samples import SampleParams
 from ddpm.scoring.evaluation import EvaluateParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.recipe import TrainParams
-from scripts.readable import check_readable
-from stages.sample import SETS
 
+CHECKED = Path("data/checked.txt")
 MODEL = "models/ddpm.safetensors"
 KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.fetching
 
@@ -66,7 +64,7 @@ class AllParams(Section):
 def spanning_errors(params: AllParams) -> list[str]:
     """Return the errors between sections, one line each."""
     errors = [*_errors(params)]
-    for name in SETS:
+    for name in ("gallery", "population"):
         errors += [f"sample.{name}.{error}" for error in _sample_errors(params, getattr(params.sample, name))]
     return errors
 
@@ -123,27 +121,12 @@ def _distilled(params: AllParams) -> dict[str, int]:
     return {f"models/distilled-{steps}.safetensors": steps for steps in params.distill.steps}
 
 
-def environment_note(recorded: Path) -> str:
-    """Describe how this environment differs from the recorded training's; DVC does not track it.
-
-    Raises:
-        UserError: an environment variable asks for something that this machine lacks.
-    """
-    here = start().describe()
-    before = here | (read_yaml(recorded) if recorded.exists() else {})
-    other = ", ".join(f"{name} {before[name]} (here {here[name]})" for name in here if before[name] != here[name])
-    return other and f"note: {recorded} has {other}: results from this machine may differ by rounding"
-
-
-def main() -> None:
-    """Check dvc.lock and the file on the command line, by default params.yaml; print how the environment differs."""
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml")
-    if errors := spanning_errors(load_params(AllParams, path=path)):
-        raise UserError("\n  ".join([f"{path}: {len(errors)} invalid", *errors]))
-    check_readable()
-    if note := environment_note(Path("metrics/train/environment.json")):
-        print(note, file=sys.stderr)
+def main(stage: Stage) -> None:
+    """Check all params; write a text that never changes, so that a legal edit makes no other stage stale."""
+    if errors := spanning_errors(stage.params(AllParams)):
+        raise UserError("\n  ".join([f"params.yaml: {len(errors)} invalid", *errors]))
+    stage.write(CHECKED, b"params.yaml is valid\n")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("check", main)
