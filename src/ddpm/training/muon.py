@@ -50,8 +50,8 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Return nearly U V^T for the singular value decomposition U S V^T of each matrix.
 
     The singular values of the result are between 0.68 and 1.2, but for those that were nearly 0: five iterations
-    enlarge them at most 485 times. The iteration runs on x x^T, the smaller matrix, and x is multiplied once, at the end.
-    Matrices of equal size are iterated together: the GPU is launch-bound here.
+    enlarge them at most 485 times. The iteration runs on x x^T, the smaller matrix, and x is multiplied once, at the
+    end. Matrices of equal size are iterated together: the GPU is launch-bound here.
     """
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
     wide = [x / (x.norm() + 1e-7) for x in wide]  # now no singular value exceeds 1
