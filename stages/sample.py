@@ -46,7 +46,12 @@ def main(stage: Stage) -> None:
             save_arrays(path, samples.tensors(), samples.facts())
             stage.write_json(
                 METRICS / f"{name}.json",
-                {"evaluations": samples.steps, "model": model_facts(loaded), "follows": follows},
+                {
+                    "evaluations": samples.steps,
+                    "batch": samples.batch_size,
+                    "model": model_facts(loaded),
+                    "follows": follows,
+                },
             )
         checkpoints.finish([SAMPLES / f"{name}.safetensors"])
 

@@ -79,6 +79,7 @@ class Samples:
         self.frames = torch.empty(2, params.frames(self.steps), *shape, dtype=torch.uint8)
         self.kept_t: list[int] = []
         self.done = 0
+        self.batch_size = 0  # of each process; with the same one, a device gives equal bytes
 
     def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
         """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all.
@@ -86,7 +87,8 @@ class Samples:
         Raises:
             UserError: the run was interrupted.
         """
-        count, size = self.params.count, min(world.gather(sample_batch_size(self.loaded, runtime)))
+        count = self.params.count
+        self.batch_size = size = min(world.gather(sample_batch_size(self.loaded, runtime)))
         bar = progress(
             desc=f"sample {self.name}",
             total=count * self.steps,
