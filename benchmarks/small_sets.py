@@ -81,7 +81,8 @@ def main() -> None:
                 told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "two_sample_a")
                 print(*(f"{name} {row[name]}" for name in told), sep=", ")
                 if args.pictures:
-                    picture = by_class_picture(images, labels, train.card.classes)
+                    caption = f"{count:,} training images, guidance: {scale}"
+                    picture = by_class_picture(images, labels, train.card.classes, caption)
                     write_whole(OUT / f"{train.card.name}-{count}.png", picture)
 
 

@@ -94,9 +94,11 @@ def table(found: Run) -> str:
 
 
 def cell(values: Mapping[str, float], form: str, path: str) -> str:
-    """Format the value at this path; a distance with its spread by chance. Without a path it is 1 %, by definition."""
+    """Format the value at this path; a distance with its spread. A dash for none; without a path 1 %."""
     if not path:
         return "1 %"
+    if path not in values:
+        return "-"
     text = form.format(values[path]).replace("%", " %")
     return f"{text} ± {form.format(values[spread_of(path)])}" if path.endswith("frechet") else text
 

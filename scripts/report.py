@@ -11,7 +11,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ddpm.pipeline.console import run
+from ddpm.pipeline.console import UserError, run
 from ddpm.pipeline.files import write_whole
 from scripts.reporting import page
 from scripts.reporting.runs import main_run, open_run
@@ -24,7 +24,15 @@ def main(rev: str, against: str, card: bool = False, out: Path | None = None) ->
     this = open_run(rev)
     if card:
         runs, out = [this], out or CARD
-        write_whole(out, page.card(this).encode())
+        text = page.card(this)
+        try:
+            text = page.renewed(text, out.read_text()) if out.exists() else text
+        except ValueError:
+            reason = "lacks the comments around what make card writes"
+            raise UserError(
+                f"{out}: {reason}; move it away, run make card, and copy your lines into the new one"
+            ) from None
+        write_whole(out, text.encode())
         print(f"{out}: the model card of {this.name}")
     else:
         default = main_run()

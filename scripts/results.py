@@ -16,7 +16,7 @@ from statistics import mean, stdev
 from dvc.utils.flatten import flatten
 
 from ddpm.pipeline.console import run
-from scripts.reporting.runs import Run, open_run
+from scripts.reporting.runs import TRAINED, Run, open_run
 
 FILES = {
     "scores": "evaluate/scores.json",
@@ -96,8 +96,9 @@ def main(columns: Mapping[str, Sequence[str]]) -> None:
 
 
 def numbers(run: Run) -> dict[str, float]:
-    """Return all scores of one run by their dotted paths."""
-    return _numbers({name: run.flat(f"metrics/{file}") for name, file in FILES.items()})
+    """Return all scores of one run by their dotted paths; bits only where the trained model is the sampled one."""
+    files = {name: file for name, file in FILES.items() if name != "bits" or run.model == TRAINED}
+    return _numbers({name: run.flat(f"metrics/{file}") for name, file in files.items()})
 
 
 def _numbers(read: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
@@ -154,11 +155,12 @@ def configuration_table() -> str:
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name, (folder, command) in CONFIGURATIONS.items():
         found = recorded(Path(folder))
-        distance, real = (found[f"scores.b.{row}.frechet"] for row in ("samples", "test"))
+        distance, real = (found.get(f"scores.b.{row}.frechet") for row in ("samples", "test"))
+        distances = [f"{distance:.3f}", f"{distance / real:.1f}"] if distance and real else ["", ""]
         shares = [cell(found, row, 3, ["scores.{row}.label_accuracy"]) for row in ("samples", "test")]
         told = cell(found, "samples", 3, ["scores.{row}.two_sample_accuracy"])
         linked = f"[{name}](../{folder}/params.yaml)" if folder else name
-        cells = [linked, f"`{command}`", f"{distance:.3f}", f"{distance / real:.1f}", told, *shares]
+        cells = [linked, f"`{command}`", *distances, told, *shares]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace(" +- ", "\u00a0±\u00a0")
 

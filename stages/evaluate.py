@@ -6,7 +6,7 @@ from ddpm.classifier.model import NAMES
 from ddpm.compute.device import start
 from ddpm.images.card import listed
 from ddpm.images.splits import load_samples, load_split
-from ddpm.pictures.grids import by_class_picture, classes_picture, gallery_pictures, neighbours_picture
+from ddpm.pictures.grids import by_class_picture, caption_of, classes_picture, gallery_pictures, neighbours_picture
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_json, write_whole
 from ddpm.pipeline.params import Sections
@@ -37,13 +37,15 @@ def main(stage: Stage) -> None:
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
     scores, seen = evaluate((images, population.get("labels")), test, train, classes, classifiers, params, runtime)
+    arrays, caption = (gallery["images"], gallery["x_t"], gallery["pred_x_start"]), caption_of(facts["made"])
+    labels = seen.samples.given_or_seen(classes)
     if none := scores.get("left_out"):
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     pictures = {
-        **gallery_pictures(gallery["images"], gallery["x_t"], gallery["pred_x_start"], kept["kept_t"]),
-        "neighbours.png": neighbours_picture(images, train.images),
-        "classes.png": classes_picture(seen.samples.labels, seen.train.labels, card.classes),
-        "by_class.png": by_class_picture(images, seen.samples.given_or_seen(classes), card.classes, facts["clear"]),
+        **gallery_pictures(*arrays, kept["kept_t"], caption_of(kept["made"])),
+        "neighbours.png": neighbours_picture(images, train.images, caption),
+        "classes.png": classes_picture(seen.samples.labels, seen.train.labels, card.classes, caption),
+        "by_class.png": by_class_picture(images, labels, card.classes, caption, facts["clear"]),
     }
     for name, picture in pictures.items():
         write_whole(stage.output(METRICS / name), picture)

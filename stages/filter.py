@@ -41,6 +41,7 @@ def main(stage: Stage) -> None:
     real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(classes)))
     samples, summary = filtered(population, real, classifier, classes, params, runtime)
     facts["clear"] = summary["clear_by_class"]
+    facts["made"]["kept"] = summary["share"]
     save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)
     write_json(stage.output(METRICS / "summary.json"), summary)
     print("\n".join(report(summary)))

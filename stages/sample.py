@@ -13,7 +13,7 @@ from ddpm.parallel.world import join
 from ddpm.pipeline.arrays import save_arrays
 from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.sampling.samples import SampleParams, Samples
+from ddpm.sampling.samples import SampleParams, Samples, model_facts
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
@@ -44,7 +44,10 @@ def main(stage: Stage) -> None:
         if stage.main:
             path = stage.output(SAMPLES / f"{name}.safetensors")
             save_arrays(path, samples.tensors(), samples.facts())
-            stage.write_json(METRICS / f"{name}.json", {"evaluations": samples.steps, "follows": follows})
+            stage.write_json(
+                METRICS / f"{name}.json",
+                {"evaluations": samples.steps, "model": model_facts(loaded), "follows": follows},
+            )
         checkpoints.finish([SAMPLES / f"{name}.safetensors"])
 
 

@@ -7,12 +7,13 @@ from pydantic import model_validator
 
 from ddpm.compute.device import start
 from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import join
-from ddpm.pipeline.params import Sections
+from ddpm.pipeline.params import Sections, load_params
 from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.training.curves import Curves
 from ddpm.training.recipe import TrainParams
@@ -38,10 +39,21 @@ class Params(Sections):
         return self
 
 
+class Population(Sections):
+    """The classes of the samples that will be scored."""
+
+    classes: Classes
+
+
 def main(stage: Stage) -> None:
     """Train, or continue an interrupted run; then write the model, its curves and a summary."""
     params = stage.params(Params)
-    setup = prepare(load_split(stage.input(TRAIN)), params.model, params.train)
+    processed = load_split(stage.input(TRAIN))
+    processed.check_tested(params.train.classes, "train.classes")
+    # No dependency of this stage: it decides only whether to begin a training whose samples could not be scored.
+    sampled = load_params(Population, "sample.population").classes
+    processed.check_tested(sampled, "sample.population.classes")
+    setup = prepare(processed, params.model, params.train)
     start_from = stage.input(Path(params.train.start))  # TRAIN means none: a DVC dependency cannot be null
     runtime = start()
     world = join(runtime.device)

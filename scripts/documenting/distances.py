@@ -1,5 +1,6 @@
 """A plot of the configurations: the Frechet distance of each, as a multiple of that of real test images."""
 
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,9 +15,9 @@ def distance_plot() -> bytes:
     axis = figure.subplots()
     for row, (folder, _) in enumerate(CONFIGURATIONS.values()):
         found = recorded(Path(folder))
-        real = found["scores.b.test.frechet"]
-        distance, spread = (found[f"scores.b.samples.{key}"] / real for key in ("frechet", "frechet_deviation"))
-        axis.errorbar(distance, row, xerr=spread, fmt="o", color="C0")
+        keys = ("test.frechet", "samples.frechet", "samples.frechet_deviation")
+        real, distance, spread = (found.get(f"scores.b.{key}", math.nan) for key in keys)  # a null has no dot
+        axis.errorbar(distance / real, row, xerr=spread / real, fmt="o", color="C0")
     axis.axvline(1, color="grey", linewidth=0.8)
     axis.set(xscale="log", xlabel="Frechet distance, classifier b, divided by that of real test images")
     axis.set_xticks((1, 10, 100), ("1", "10", "100"))

@@ -10,9 +10,10 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from scripts.reporting import charts, tables
-from scripts.reporting.runs import Run
+from scripts.reporting.runs import TRAINED, Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
+WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
 LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public data sets; MNIST's files state none
 
 
@@ -49,8 +50,11 @@ def report(runs: Sequence[Run], default: Run | None) -> str:
 
 def card(run: Run) -> str:
     """Render a README.md with the front matter that the Hugging Face Hub reads."""
+    known = facts(run)
+    if known["model"].get("data", name := known["prepared"].get("data", {}).get("name")) != name:
+        known["prepared"] = {}  # of other images than the model's
     return _template("card.md.j2", html=False).render(
-        **facts(run),
+        **known,
         run=run,
         licences=LICENCES,
         scores=tables.scores([run]),
@@ -59,18 +63,33 @@ def card(run: Run) -> str:
     )
 
 
+def renewed(card: str, earlier: str) -> str:
+    """Return the earlier card with its written parts replaced by those of the new one; the user's lines stay.
+
+    Raises:
+        ValueError: the earlier card lacks the comments around a part.
+    """
+    new, old = ([part.group() for part in WRITTEN.finditer(text)] for text in (card, earlier))
+    parts = dict(zip(old, new, strict=True))
+    return WRITTEN.sub(lambda part: parts[part.group()], earlier)
+
+
 def facts(run: Run) -> dict[str, Any]:
-    """Collect what both documents say about data, training and params."""
+    """Collect what both documents say about data, model and params."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
     gallery, sampled = (run.mapping(f"metrics/sample/{name}.json") for name in ("gallery", "population"))
     follows = [each.get("follows", {}) for each in (prepared, trained, gallery, sampled)]
+    settings = run.flat("params.yaml")
+    own = {"parameters": trained.get("parameters"), "class_conditional": settings.get("model.class_conditional")}
     return {
         "prepared": prepared,
         "trained": trained,
+        "model": sampled.get("model", own if run.model == TRAINED else {}),
+        "gallery": gallery,
         "sampled": sampled,
         "follows": {name: value for each in follows for name, value in each.items()},
         "filtered": run.mapping("metrics/filter/summary.json"),
-        "settings": run.flat("params.yaml"),
+        "settings": settings,
     }
 
 

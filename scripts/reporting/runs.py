@@ -22,6 +22,7 @@ from scripts.reporting.staleness import pipeline, stale
 
 TYPES = {".png": "image/png", ".gif": "image/gif"}
 MAIN = ("main", "origin/main")
+TRAINED = "models/ddpm.safetensors"  # by the stage train
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Run:
     commit: str = ""  # of the revision, or the one that the workspace is based on
     stale: dict[str, str] = field(default_factory=dict)  # stages that are not up to date, and why
     hashes: dict[str, str] = field(default_factory=dict)  # MD5 of everything that up-to-date stages read and wrote
+
+    @property
+    def model(self) -> str:
+        """Return the model file that is sampled."""
+        return str(self.flat("params.yaml").get("sample.model", TRAINED))
 
     @property
     def left_out(self) -> str:

@@ -170,6 +170,9 @@ def test_classes_that_are_asked_for_are_sampled_and_named(
         ("plain", "--nonsense 1", "unrecognized arguments: --nonsense"),
         ("none", "--classes 7,2", "classes: the model has not seen 2"),
         ("distilled", "--steps 3 --sampler dpmpp_2m", "sampler: "),
+        ("distilled", "--steps 3 --eta 0.5", "eta: "),
+        ("distilled", "--steps 3 --guidance-interval=-1,1", "guidance_interval: "),
+        ("distilled", "--steps 3 --guide autoguidance", "guide: "),
         ("missing", "", "missing.safetensors: no such file"),
     ],
 )

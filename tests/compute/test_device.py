@@ -30,25 +30,28 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def has(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, mps: bool = False, bfloat16: str = "") -> None:
-    """What this machine is made to look like; `bfloat16` names the kind of device that computes it natively."""
+    """What this machine is made to look like; `bfloat16` says what computes it: cuda, amx, or the maker of the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 == "cuda")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16 == "cpu")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16 in ("AMD", "Intel"))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bfloat16 == "amx")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": f"{bfloat16} CPU"})
 
 
 @pytest.mark.parametrize(
     ("machine_has", "environment", "chosen"),
     [
         ({}, {}, ("cpu", torch.float32)),
-        ({"mps": True, "bfloat16": "cpu"}, {}, ("mps", torch.float32)),
+        ({"mps": True, "bfloat16": "AMD"}, {}, ("mps", torch.float32)),
         ({"cuda": True, "mps": True}, {}, ("cuda", torch.float32)),
         ({"cuda": True, "bfloat16": "cuda"}, {}, ("cuda", torch.bfloat16)),
-        ({"cuda": True, "bfloat16": "cpu"}, {}, ("cuda", torch.float32)),
-        ({"cuda": True, "bfloat16": "cpu"}, {"DDPM_DEVICE": "cpu"}, ("cpu", torch.bfloat16)),
+        ({"cuda": True, "bfloat16": "AMD"}, {}, ("cuda", torch.float32)),
+        ({"cuda": True, "bfloat16": "AMD"}, {"DDPM_DEVICE": "cpu"}, ("cpu", torch.bfloat16)),
         ({"bfloat16": "amx"}, {}, ("cpu", torch.bfloat16)),
-        ({"bfloat16": "cpu"}, {"DDPM_PRECISION": "float32"}, ("cpu", torch.float32)),
+        ({"bfloat16": "AMD"}, {"DDPM_PRECISION": "float32"}, ("cpu", torch.float32)),
+        ({"bfloat16": "Intel"}, {}, ("cpu", torch.float32)),
+        ({"bfloat16": "Intel"}, {"DDPM_PRECISION": "bfloat16"}, ("cpu", torch.bfloat16)),
     ],
 )
 def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default(
@@ -95,13 +98,13 @@ def test_what_a_result_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "free", "on_cpu", "on_gpu"),
+    ("side", "memory", "on_cpu", "on_gpu"),
     [(28, 10**12, 128, 2500), (56, 10**12, 32, 625), (1024, 10**12, 1, 1), (28, 2_000_000, 128, 100), (28, 0, 128, 1)],
 )
 def test_images_sampled_side_by_side_fit_caches_and_memory(
-    monkeypatch: pytest.MonkeyPatch, side: int, free: int, on_cpu: int, on_gpu: int
+    monkeypatch: pytest.MonkeyPatch, side: int, memory: int, on_cpu: int, on_gpu: int
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**12))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, memory))  # the free memory has no say
     assert CPU.sample_batch_size(side**2, 10_000) == on_cpu
     assert Runtime(torch.device("cuda"), torch.float32).sample_batch_size(side**2, 10_000) == on_gpu
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
+from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams, posterior
 
 REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
 SCHEDULE = NoiseSchedule(REFERENCE)
@@ -60,7 +60,7 @@ def test_one_step_of_noise_after_another_is_the_closed_form() -> None:
 
 
 @pytest.mark.parametrize("t", [1, 2, 10, 500, 999])
-def test_q_posterior_is_bayes_rule(t: int) -> None:
+def test_the_posterior_is_bayes_rule(t: int) -> None:
     x_start, x_t = normal(1, 1, 2, 2, seed=3), normal(1, 1, 2, 2, seed=4)
     # q(x_{t-1} | x_t, x_0) ~ q(x_t | x_{t-1}) q(x_{t-1} | x_0). As functions of x_{t-1} these are Gaussians:
     # precisions add, and the mean is the average weighted by them.
@@ -70,26 +70,16 @@ def test_q_posterior_is_bayes_rule(t: int) -> None:
     expected_variance = 1 / (step_precision + prior_precision)
     expected_mean = expected_variance * (step_precision * step_mean + prior_precision * prior_mean)
 
-    mean, variance = SCHEDULE.q_posterior(x_start, x_t, torch.tensor([t]))
-    assert variance.shape == (1, 1, 1, 1)
-    assert variance.item() == pytest.approx(expected_variance, rel=1e-10)
-    torch.testing.assert_close(mean, expected_mean, rtol=1e-10, atol=1e-11)
+    coef1, coef2, variance = posterior(alpha_bar(t), alpha_bar(t - 1))
+    assert variance == pytest.approx(expected_variance, rel=1e-10)
+    torch.testing.assert_close(coef1 * x_start + coef2 * x_t, expected_mean, rtol=1e-10, atol=1e-11)
+    tables = SCHEDULE.posterior_mean_coef1, SCHEDULE.posterior_mean_coef2, SCHEDULE.posterior_variance
+    assert [table[t].item() for table in tables] == pytest.approx([coef1, coef2, variance], rel=1e-9)
 
 
-def test_q_posterior_at_the_first_timestep_is_x_start_for_certain() -> None:
-    x_start, x_t = normal(1, 1, 2, 2, seed=5), normal(1, 1, 2, 2, seed=6)
-    mean, variance = SCHEDULE.q_posterior(x_start, x_t, torch.tensor([0]))
-    assert variance.item() == 0
-    torch.testing.assert_close(mean, x_start, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("t", [1, 2, 250, 999])
-def test_between_neighbours_it_is_the_posterior(t: int) -> None:
-    x_start, x_t, noise = (normal(3, 1, 2, 2, seed=seed) for seed in range(3))
-    times = torch.full((3,), t)
-    mean, variance = SCHEDULE.q_posterior(x_start, x_t, times)
-    found = SCHEDULE.q_between(x_start, x_t, times - 1, times, noise)
-    torch.testing.assert_close(found, mean + variance.sqrt() * noise, rtol=1e-8, atol=1e-8)
+def test_the_ends_of_the_posterior_are_certain() -> None:
+    assert posterior(0.5, 1.0) == (1, 0, 0)
+    assert posterior(0.5, 0.5) == (0, 1, 0)
 
 
 def test_what_lies_between_has_the_marginals_of_q() -> None:
@@ -99,8 +89,11 @@ def test_what_lies_between_has_the_marginals_of_q() -> None:
     signal = torch.tensor([alpha_bar(each) for each in s.tolist()], dtype=torch.float64).view(4, 1, 1, 1)
     zero, one = torch.zeros_like(x_start), torch.ones_like(x_start)
 
+    before = torch.tensor([alpha_bar(each) for each in t.tolist()], dtype=torch.float64).view(4, 1, 1, 1)
+
     def x_s(first: Tensor, second: Tensor) -> Tensor:
-        return SCHEDULE.q_between(x_start, SCHEDULE.q_sample(x_start, t, first), s, t, second)
+        coef1, coef2, variance = posterior(before, signal)
+        return coef1 * x_start + coef2 * SCHEDULE.q_sample(x_start, t, first) + variance.sqrt() * second
 
     mean = x_s(zero, zero)
     torch.testing.assert_close(mean, signal.sqrt() * x_start, rtol=0, atol=1e-9)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams, posterior
 from ddpm.diffusion.timesteps import timestep_cdf
 from ddpm.distillation.moment_matching import Distillation, DistillParams
 from ddpm.images.pixels import to_uint8
@@ -77,15 +77,15 @@ def sampled(found: Distillation, count: int = 4000) -> Tensor:
     """What the student samples, by the ancestral process over its timesteps."""
     rng = torch.Generator().manual_seed(1)
     x_t = torch.randn(count, 1, 4, 4, generator=rng)
-    schedule = SCHEDULE.to(CPU.device)
+    abar = SCHEDULE.alphas_cumprod.tolist()
     with torch.inference_mode():
         for t, s in zip(found.timesteps, [*found.timesteps[1:], None], strict=True):
             times = torch.full((count,), t)
             estimate = found.student(x_t, times, times).x_start
             if s is None:
                 return estimate
-            noise = torch.randn(x_t.shape, generator=rng)
-            x_t = schedule.q_between(estimate, x_t, torch.full((count,), s), times, noise)
+            coef1, coef2, variance = posterior(abar[t], abar[s])
+            x_t = coef1 * estimate + coef2 * x_t + variance**0.5 * torch.randn(x_t.shape, generator=rng)
     raise AssertionError
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm.pipeline.params import read_yaml
 from scripts import readme
 from scripts.reporting.runs import Run
 
@@ -29,6 +30,19 @@ def test_the_table_has_the_scores_of_metrics() -> None:
     cells = [line.split("|")[2] for line in text.partition(readme.BEGIN)[2].splitlines()[2:4]]
     assert float(cells[0].split("±")[0]) == pytest.approx(score("b", "samples", "frechet"), abs=5e-4)
     assert float(cells[1].strip(" %")) / 100 == pytest.approx(score("samples", "label_accuracy"), abs=5e-4)
+
+
+def test_the_samplers_of_the_pictures_are_named() -> None:
+    first, _, plotted = (ROOT / "README.md").read_text().partition("## A first sample")
+    params = read_yaml(ROOT / "params.yaml")
+    gallery, population = (params["sample"][name] for name in ("gallery", "population"))
+    assert (gallery["sampler"], gallery["steps"], population["sampler"]) == ("ddpm", None, "dpmpp_2m")
+    assert f"{params['schedule']['timesteps']:,} ancestral steps" in first
+    assert f"{population['steps']} steps of\nDPM-Solver++" in first
+    for record in ("article", *(f"speedrun-{seed}" for seed in range(5))):
+        of_plot = read_yaml(ROOT / f"results/{record}/params.yaml")["sample"]["population"]
+        assert of_plot["sampler"] == "dpmpp_2m"
+        assert f"{of_plot['steps']} of DPM-Solver++" in plotted
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:

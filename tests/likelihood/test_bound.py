@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams, posterior
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
 from ddpm.likelihood.bound import (
@@ -68,8 +68,9 @@ def test_prior_and_steps_are_divergences_of_normal_distributions() -> None:
     for t in (1, 11):
         draw, steps = torch.randn(x_start.shape, generator=noises(1)[0]), torch.full((3,), t)
         x_t = SCHEDULE.q_sample(x_start, steps, draw).double()
-        (true, variance), (guess, _) = (SCHEDULE.q_posterior(x.double(), x_t, steps) for x in (x_start, estimate))
-        expected = bits(kl_divergence(Normal(true, variance.sqrt()), Normal(guess, variance.sqrt())))
+        coef1, coef2, variance = posterior(*SCHEDULE.alphas_cumprod[[t, t - 1]].tolist())
+        true, guess = (Normal(coef1 * x.double() + coef2 * x_t, variance**0.5) for x in (x_start, estimate))
+        expected = bits(kl_divergence(true, guess))
         found = step_term(denoiser(estimate), SCHEDULE, x_start, steps, draw)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 

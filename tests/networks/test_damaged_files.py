@@ -1,6 +1,6 @@
 """A file that is damaged, of another kind or of another network is refused in one line that names it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.images.splits import load_split, save_split
+from ddpm.images.splits import load_samples, load_split, save_split
 from ddpm.networks.checkpoint import load_model, new_network, save_model
 from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
@@ -25,7 +25,7 @@ from tests.stages.written import classifier_params
 def model(path: Path) -> None:
     schedule = ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5)
     network = randomised(new_network(unet_params(), DIGITS, schedule))
-    save_model(path, network, DIGITS, NoiseSchedule(schedule), (0, 5, *[0] * 8))
+    save_model(path, network, DIGITS, NoiseSchedule(schedule), (0, 5, *[0] * 8), timesteps=(9, 4), images_seen=320)
 
 
 def classifier(path: Path) -> None:
@@ -37,10 +37,17 @@ def split(path: Path) -> None:
     save_split(path, FRUITS, labels, groups, (6, 0, 2), [images(4, FRUITS.shape)])
 
 
+def samples(path: Path) -> None:
+    frames = {name: images(6).view(2, 3, *DIGITS.shape) for name in ("x_t", "pred_x_start")}
+    facts = {"data": DIGITS.model_dump(mode="json"), "classes": [3, 7], "kept_t": [4, 0]}
+    save_arrays(path, {"images": images(3), "labels": torch.tensor([7, 3, 7]), **frames}, facts)
+
+
 KINDS: dict[Callable[[Path], None], Callable[[Path], Any]] = {
     model: load_model,
     classifier: load_classifier,
     split: load_split,
+    samples: load_samples,
 }
 WEIGHTS: dict[Callable[[Path], None], str] = {model: "bottleneck.0.conv1.weight", classifier: "levels.0.0.weight"}
 
@@ -94,6 +101,29 @@ def test_a_file_of_another_kind_is_refused(kind: Callable[[Path], None], tmp_pat
     assert "no such file" in refusal(KINDS[kind], path)
 
 
+def numbers(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every number in JSON-compatible values, as a container and the key or index in it."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(each, dict | list):
+            yield from numbers(each)
+        elif isinstance(each, int | float) and not isinstance(each, bool):
+            yield value, key
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["large", "small"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_of_the_metadata_has_bounds(kind: Callable[[Path], None], number: int, tmp_path: Path) -> None:
+    kind(tmp_path / "file")
+    arrays, metadata = load_arrays(tmp_path / "file")
+    places = [*numbers(metadata)]
+    assert len(places) > 5
+    for container, key in places:
+        before, container[key] = container[key], number
+        save_arrays(tmp_path / "file", arrays, metadata)
+        refusal(KINDS[kind], tmp_path / "file")
+        container[key] = before
+
+
 def change(path: Path, changes: Callable[[Tensor], Tensor], *names: str) -> None:
     arrays, metadata = load_arrays(path)
     save_arrays(path, arrays | {name: changes(arrays[name].clone()) for name in names}, metadata)
@@ -122,7 +152,7 @@ def test_predictions_and_features_that_are_not_finite_end_in_one_line(tmp_path: 
     model(tmp_path / "model")
     change(tmp_path / "model", lambda weight: torch.full_like(weight, 3e38), "head.2.weight", "head.0.bias")
     with pytest.raises(UserError, match=r"^image 7: the model's predictions are not finite"):
-        list(sample_batch(load_model(tmp_path / "model"), sampler("ddim", steps=4), 0, range(7, 9), CPU))
+        list(sample_batch(load_model(tmp_path / "model"), sampler(steps=2, spacing=None), 0, range(7, 9), CPU))
     classifier(tmp_path / "classifier")
     names = "levels.2.1.weight", "levels.2.4.weight"
     change(tmp_path / "classifier", lambda weight: torch.full_like(weight, 3e38), *names)

@@ -38,6 +38,10 @@ def test_image_table_shows_each_image_unscaled_at_its_place(channels: int) -> No
         assert (shown.norm.vmin, shown.norm.vmax) == (0, 255)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "", "", "", ""]
     assert figure.get_suptitle() == "all of them"
+    title = "a title longer than one column is wide"
+    for table in (image_table(images[:, :1], ["a"], title), image_table(images, ["a"], f"{title}\n{title}")):
+        extent = table.texts[0].get_window_extent()
+        assert 0 < extent.x0 < extent.x1 < table.bbox.width
 
 
 def test_class_histogram_draws_percentages_side_by_side() -> None:

@@ -9,11 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.pictures.figures import FONT, text_rows
-from ddpm.pictures.grids import (
-    by_class_picture,
-    gallery_pictures,
-    rare_picture,
-)
+from ddpm.pictures.grids import by_class_picture, caption_of, gallery_pictures, rare_picture
+
+CAPTION = 2 * FONT  # the pixels of its height
 
 
 def images(*shape: int) -> Tensor:
@@ -29,6 +27,13 @@ def pixels(data: bytes) -> Tensor:
     picture = opened(data)
     array = np.array(picture).reshape(picture.height, picture.width, -1)
     return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def under(picture: Tensor, caption: str) -> Tensor:
+    """What stands above the caption of a picture (C, H, W), which is checked."""
+    text = text_rows([caption], CAPTION)
+    assert torch.equal(picture[:, -CAPTION:, : text.shape[2]], text.expand(len(picture), -1, -1))
+    return picture[:, :-CAPTION]
 
 
 def rows_of(picture: Tensor, names: list[str]) -> Tensor:
@@ -49,13 +54,13 @@ def test_gallery_pictures_have_all_images_but_an_animation_of_large_ones(
     shape: tuple[int, int, int], scale: int, gap: int, animated: tuple[int, int]
 ) -> None:
     sampled, frames = images(64, *shape), images(3, 64, *shape)
-    pictures = gallery_pictures(sampled, frames, frames.flip(0), [20, 10, 0])
+    pictures = gallery_pictures(sampled, frames, frames.flip(0), [20, 10, 0], "ddpm")
     assert sorted(pictures) == ["denoising.png", "reverse.gif", "samples.png"]
     channels, height, width = shape
     animation = opened(pictures["reverse.gif"])
-    assert animation.size == (2 * (animated[0] * (width + gap) + gap), animated[1] * (height + gap) + gap)
+    assert animation.size == (2 * (animated[0] * (width + gap) + gap), animated[1] * (height + gap) + gap + CAPTION)
     assert animation.n_frames == 3
-    grid = pixels(pictures["samples.png"])
+    grid = under(pixels(pictures["samples.png"]), "ddpm")
     down, across = scale * (height + gap), scale * (width + gap)
     assert grid.shape == (channels, 6 * down + scale * gap, 7 * across + scale * gap)
     for index in (0, 6, 7, 41):
@@ -68,7 +73,7 @@ def test_gallery_pictures_have_all_images_but_an_animation_of_large_ones(
 def test_by_class_has_a_named_row_for_each_class_filled_with_white(channels: int) -> None:
     sampled, labels = images(15, channels, 28, 28), torch.tensor([2] * 12 + [0] * 3)
     names = ["猫", "dog", "a bird with a long tail"]
-    picture = pixels(by_class_picture(sampled, labels, names, {"猫": 0.5, names[2]: 0.63}))
+    picture = under(pixels(by_class_picture(sampled, labels, names, "ddpm", {"猫": 0.5, names[2]: 0.63})), "ddpm")
     rows = rows_of(picture, ["class 0: 50% clear", "a bird with a long…: 63% clear"])
     assert torch.equal(rows[1], sampled[:10])
     assert torch.equal(rows[0, :3], sampled[12:])
@@ -78,13 +83,22 @@ def test_by_class_has_a_named_row_for_each_class_filled_with_white(channels: int
 def test_by_class_has_rows_for_at_most_twenty_classes() -> None:
     names = [f"class {label}" for label in range(100)]
     sampled = images(200, 1, 8, 8)
-    picture = pixels(by_class_picture(sampled, torch.arange(200) % 100, names))
-    twenty = pixels(by_class_picture(sampled[:20], torch.arange(20), names))
-    text = text_rows(["and 80 more"], 2 * FONT)
-    assert picture.shape == (1, twenty.shape[1] + 32, twenty.shape[2])
-    assert torch.equal(picture[:, -32:, : text.shape[2]], text)
-    narrow = pixels(by_class_picture(images(22, 1, 128, 8), torch.arange(22), [*"abcdefghijklmnopqrstuv"]))
-    assert narrow.shape == (1, 20 * 137 + 9 + 32, 10 * 17 + 9 + text_rows([*"abcdefghijklmnopqrst"], 137).shape[2])
+    picture = pixels(by_class_picture(sampled, torch.arange(200) % 100, names, "ddpm"))
+    twenty = pixels(by_class_picture(sampled[:20], torch.arange(20), names, "ddpm"))
+    assert under(under(picture, "ddpm"), "and 80 more").shape == under(twenty, "ddpm").shape
+    narrow = pixels(by_class_picture(images(22, 1, 128, 8), torch.arange(22), [*"abcdefghijklmnopqrstuv"], "ddpm"))
+    width = 10 * 17 + 9 + text_rows([*"abcdefghijklmnopqrst"], 137).shape[2]
+    assert narrow.shape == (1, 20 * 137 + 9 + 2 * CAPTION, width)
+    long = "a caption wider than its picture"
+    picture = pixels(by_class_picture(images(1, 1, 128, 8), torch.arange(1), ["a"], long))
+    assert picture.shape[2] == text_rows([long], CAPTION).shape[2] > 10 * 17 + 9 + text_rows(["a"], 137).shape[2]
+
+
+def test_a_caption_says_how_samples_were_made() -> None:
+    made = {"set": "gallery", "sampler": "ddpm", "evaluations": 1000, "guidance": 1.0}
+    assert caption_of(made) == "gallery: ddpm, 1,000 evaluations, no guidance, unfiltered"
+    made = {"set": "population", "sampler": "dpmpp_2m", "evaluations": 1, "guidance": 1.25, "kept": 0.98}
+    assert caption_of(made) == "population: dpmpp_2m, 1 evaluation, guidance 1.25, filtered: 98.0% kept"
 
 
 def test_rare_classes_have_rows_of_real_images_sampled_ones_and_their_nearest() -> None:

@@ -1,5 +1,6 @@
 """The samplers take the steps of diffusers."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -89,6 +90,38 @@ def diffusers_dpmpp_2m(chosen: list[int], stochastic: bool, clip: bool, seed: in
         x_prev = scheduler.step(pred_noise, t, x_t, variance_noise=drawn).prev_sample
         yield Step(int(t), x_prev, scheduler.model_outputs[-1])
         x_t = x_prev
+
+
+def k_diffusion_dpmpp_2m(chosen: list[int], eta: float, clip: bool, seed: int = 0) -> Iterator[Step]:
+    """The update of k-diffusion's sample_dpmpp_2m_sde, solver "midpoint", which works on x / sqrt(abar)."""
+    alpha_bar = REFERENCE.alphas_cumprod
+    sigmas = [((1 - alpha_bar[t]) / alpha_bar[t]).sqrt().item() for t in chosen]
+    draws = normals(seed)
+    x_t, before, h_before = next(draws), None, 0.0
+    x = x_t / alpha_bar[chosen[0]].sqrt()
+    for place, (t, sigma) in enumerate(zip(chosen, sigmas, strict=True)):
+        denoised = fake_denoise(x * alpha_bar[t].sqrt(), t)
+        denoised = denoised.clamp(-1, 1) if clip else denoised
+        if place == len(chosen) - 1:
+            yield Step(t, denoised, denoised)
+            return
+        h = math.log(sigma / sigmas[place + 1])
+        drift = -math.expm1(-h - eta * h)
+        x = sigmas[place + 1] / sigma * math.exp(-eta * h) * x + drift * denoised
+        if before is not None:
+            x = x + 0.5 * drift * h / h_before * (denoised - before)
+        x = x + (sigmas[place + 1] * math.sqrt(-math.expm1(-2 * eta * h)) * next(draws) if eta else 0)
+        yield Step(t, x * alpha_bar[chosen[place + 1]].sqrt(), denoised)
+        before, h_before = denoised, h
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 0.25, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("steps", [50, 5, 1])
+def test_dpmpp_2m_adds_the_noise_of_k_diffusion(steps: int, eta: float, clip: bool) -> None:
+    params = sampler("dpmpp_2m", steps=steps, spacing="log_snr", eta=eta, clip=clip)
+    ours = list(p_sample_loop(fake_denoise, REFERENCE, params, noise_from(normals())))
+    assert_same_steps(ours, list(k_diffusion_dpmpp_2m([step.t for step in ours], eta, clip)))
 
 
 @pytest.mark.parametrize("clip", [False, True])

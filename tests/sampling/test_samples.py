@@ -11,10 +11,11 @@ from torch import Tensor
 from ddpm.images.pixels import to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.parallel.world import ALONE, World
+from ddpm.pipeline.arrays import load_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.sampling import samples
 from ddpm.sampling.generation import sample_batch, sample_labels
-from ddpm.sampling.samples import SampleParams, Samples
+from ddpm.sampling.samples import SampleParams, Samples, model_facts
 from tests.ranks import in_two_ranks
 from tests.sampling.reverse import sampler, tiny_model
 from tests.small import CPU, resaved
@@ -60,6 +61,7 @@ def test_images_labels_and_frames_are_those_of_the_sampler(tmp_path: Path) -> No
     facts = found.facts()
     assert [step.t for step in kept] == facts["kept_t"]
     assert facts["classes"] == [*range(10)]
+    assert facts["made"] == {"set": "gallery", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
     assert torch.equal(tensors["labels"], sample_labels(loaded.card, params, 3, range(COUNT)))
     expected = {
         "images": to_uint8(steps[-1].x_prev),
@@ -100,6 +102,19 @@ def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
     torch.testing.assert_close(of_first, tensors, rtol=0, atol=0)
     assert its_facts == facts
     assert (first, second, steps) == (20, 20, 40), "each samples every other of four batches"
+
+
+def test_facts_of_a_model_are_those_of_its_file(tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path)
+    card = loaded.card.model_copy(update={"class_counts": (3, 4, *[0] * 8), "images_seen": 99})
+    weights = load_arrays(tmp_path / "model.safetensors")[0]
+    assert model_facts(loaded._replace(card=card)) == {
+        "data": card.data.name,
+        "images": 7,
+        "images_seen": 99,
+        "class_conditional": True,
+        "parameters": sum(weight.numel() for name, weight in weights.items() if not name.startswith("guide.")),
+    }
 
 
 def test_what_cannot_be_sampled_is_refused_by_key(tmp_path: Path) -> None:

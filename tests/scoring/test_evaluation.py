@@ -12,6 +12,7 @@ from ddpm.classifier.model import Classifier, features_and_logits, load_classifi
 from ddpm.images.card import DataCard
 from ddpm.images.pixels import to_uint8
 from ddpm.images.splits import Split
+from ddpm.pipeline.arrays import load_arrays, save_arrays
 from ddpm.pipeline.console import UserError
 from ddpm.scoring import copying, two_sample
 from ddpm.scoring.evaluation import Classified, EvaluateParams, Sets, evaluate
@@ -163,3 +164,20 @@ def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(tmp_pa
     assert 0 <= found["samples"]["precision"] <= 1
     assert found["b"]["samples"]["frechet"] > 0
     assert "label_accuracy" not in scores(written(tmp_path, card), (samples.images, None), test, train)["samples"]
+
+
+def test_of_features_that_do_not_vary_there_is_no_score_and_the_reason_is_given(
+    classifiers: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = scores(classifiers, HONEST)
+    arrays, metadata = load_arrays(classifiers["b"])
+    arrays["levels.2.4.weight"], arrays["levels.2.4.bias"] = torch.zeros(8), torch.full((8,), 0.3)
+    save_arrays(classifiers["b"], arrays, metadata)  # collapsed: each feature is the same for all images
+    found = scores(classifiers, HONEST)
+    assert {name: found[name] for name in ("a", "pixels")} == {name: whole[name] for name in ("a", "pixels")}
+    assert "are alike" in found["b"]["why_null"]
+    assert "warning: b: " in capsys.readouterr().out
+    for row in ("samples", "test", "baseline"):
+        assert found["b"][row] == dict.fromkeys(whole["b"][row])
+        of_images = {name for name in whole[row] if name.endswith("pixels") or name.startswith(("level", "two_sample"))}
+        assert found[row] == {name: whole[row][name] if name in of_images else None for name in whole[row]}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.browser.runs import PARAMS, PREPARED, whole_run
 ROOT = Path(__file__).parents[2]
 SECTIONS = ["data", "forward", "training", "samples", "reverse", "scores", "copies", "bits", "params", "hashes"]
 SECTIONS += ["environment"]
+SAMPLERS = "sample: {population: {sampler: ddpm, guidance: null}, gallery: {sampler: ddim}}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +61,32 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
     ],
 )
 def test_a_page_says_how_samples_were_made(sampled: dict[str, Any], sentence: str) -> None:
-    run = whole_run(**{"params.yaml": PARAMS + "sample: {population: {sampler: ddpm, guidance: null}}\n"})
+    run = whole_run(**{"params.yaml": PARAMS + SAMPLERS})
     run.files["metrics/sample/population.json"] = json.dumps(sampled).encode()
-    assert sentence in text(page.report([run], None))
+    run.files["metrics/sample/gallery.json"] = json.dumps({"evaluations": 50}).encode()
+    read = text(page.report([run], None))
+    assert sentence in read
+    assert "not filtered. Each takes 50 steps of the sampler ddim." in read
+
+
+def test_facts_are_those_of_the_sampled_model() -> None:
+    run = whole_run(
+        **{"params.yaml": PARAMS + "sample: {model: models/own.safetensors, population: {sampler: ddpm}}\n"}
+    )
+    facts = {"data": "mine", "images": 777, "images_seen": 4242, "class_conditional": False, "parameters": 333}
+    run.files["metrics/sample/population.json"] = json.dumps({"model": facts}).encode()
+    read, card = text(page.report([run], None)), page.card(run)
+    assert "models/own.safetensors , with 333 parameters" in read
+    assert "models/ddpm.safetensors , has 54,321 parameters" in read
+    assert "for a given class" not in read
+    assert "bits per dimension" not in read + card
+    assert "mine: 777 training images" in card
+    assert re.findall("[0-9,]+ (?:parameters|images, counting repeats)", card) == [
+        "333 parameters",
+        "4,242 images, counting repeats",
+    ]
+    run.files["metrics/sample/population.json"] = json.dumps({"model": facts | {"data": "others"}}).encode()
+    assert "The images are not described" in page.card(run)
 
 
 def test_a_run_of_nothing_but_params_says_what_is_missing() -> None:
@@ -146,7 +171,22 @@ def test_card_has_the_front_matter_of_the_hub() -> None:
     assert "- models/ddpm.safetensors: e1" in card
     own = page.card(whole_run())
     assert "license" not in own
-    assert "This card does not know the rights" in own
+    assert "check them before you share the model" in own
+
+
+def test_a_card_that_is_made_anew_keeps_the_lines_of_the_user() -> None:
+    first = page.card(whole_run(**{"train/summary": {"parameters": 1}}))
+    edited = first.replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + "By permission of <!-- all -->.\n"
+    new = page.card(whole_run(**{"train/summary": {"parameters": 22}}))
+    assert page.renewed(new, edited) == new.replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + (
+        "By permission of <!-- all -->.\n"
+    )
+    assert "22 parameters" in new
+    assert YAML(typ="safe").load(page.renewed(new, edited).split("---\n")[1])["license"] == "cc-by-4.0"
+    with pytest.raises(ValueError, match="zip"):
+        page.renewed(new, first.replace("# end:", "#"))
+    ignored = ["git", "check-ignore", "--no-index", "models/README.md", "models/ddpm.safetensors"]
+    assert subprocess.run(ignored, cwd=ROOT, capture_output=True, text=True).stdout == "models/ddpm.safetensors\n"
 
 
 @pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/run.json")))

@@ -171,6 +171,14 @@ def test_of_an_experiment_and_of_one_that_failed(clone: Clone, capsys: pytest.Ca
     assert "It has 7 parameters" in text
     assert "likelihood (models/ddpm.bin)" in text
     assert "bits per dimension" not in text
+    card = Path("models/README.md")
+    card.write_text(text + "mine\n")
+    report.main("first", "", card=True)
+    assert card.read_text() == page.card(open_run("first")) + "mine\n"
+    card.write_text("mine\n")
+    with pytest.raises(UserError, match=r"^models/README\.md: "):
+        report.main("", "", card=True)
+    assert card.read_text() == "mine\n"
 
 
 def test_main_stands_beside_what_differs(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import results
+from scripts import readme, results
+from scripts.documenting import distances
 
 SCORES = {
     "b": {
@@ -79,3 +80,13 @@ def test_of_several_runs_the_mean_and_the_spread_between_them(capsys: pytest.Cap
     assert rows["Frechet distance, classifier b"] == ["3.0000 +- 2.6458", "0.5000 +- 9.0000", ""]
     assert rows["KID, classifier b"] == ["0.00200 +- 0.00100", "", ""]
     assert rows["precision, recall"] == ["0.500 +- 0.000", "", ""]  # one has no recall: there is no mean of all
+
+
+def test_a_null_leaves_its_place_empty_in_tables_and_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    null = {"frechet": None, "frechet_deviation": None}
+    folder = record("null", scores={"b": {"why_null": "alike", "samples": null, "test": null}})
+    for module in (results, distances):
+        monkeypatch.setattr(module, "CONFIGURATIONS", {"null": (folder, "make null")})
+    assert table(results.configuration_table())[f"[null](../{folder}/params.yaml)"] == ["`make null`", *[""] * 5]
+    assert distances.distance_plot()
+    assert readme.cell(results.recorded(Path(folder)), "{:.3f}", "scores.b.samples.frechet") == "-"

@@ -5,10 +5,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddpm.classifier.model import Classifier, save_classifier
+from ddpm.images.splits import load_samples
+from ddpm.pictures.figures import FONT, text_rows
+from ddpm.pictures.grids import caption_of
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.stage import Stage
 from stages import evaluate, filter
@@ -49,6 +54,12 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         evaluate.main(Stage("evaluate"))
+    made = {"set": "population", "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
+    assert load_samples(Path("data/samples/filtered.safetensors"))[2]["made"] == made | {"kept": 1.0}
+    for name, caption in (("samples", made | {"set": "gallery"}), ("by_class", made)):
+        with Image.open(f"metrics/evaluate/{name}.png") as picture:
+            text = text_rows([caption_of(caption)], 2 * FONT)[0].numpy()
+            assert np.array_equal(np.array(picture.convert("L"))[-len(text) :, : text.shape[1]], text)
     pictures = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
     assert {path.name for path in Path("metrics/evaluate").iterdir()} == pictures | {"scores.json"}
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())

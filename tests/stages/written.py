@@ -24,7 +24,8 @@ def write_samples(
     """A file of data/samples, of images uint8 (N, C, H, W), the first `kept` of which stand for the frames as well."""
     given = {} if labels is None else {"labels": labels}
     frames = {each: images[:kept, None].repeat(1, len(images), 1, 1, 1) for each in ("x_t", "pred_x_start")}
-    facts = {"data": card.model_dump(mode="json"), "classes": classes, "kept_t": [*range(kept)]}
+    made = {"set": name, "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
+    facts = {"data": card.model_dump(mode="json"), "classes": classes, "kept_t": [*range(kept)], "made": made}
     save_arrays(Path(f"data/samples/{name}.safetensors"), {"images": images.clone(), **frames, **given}, facts)
 
 

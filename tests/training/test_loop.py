@@ -66,7 +66,7 @@ def test_one_step_is_adam_on_the_mean_squared_error(
     pred_velocity, velocity = (pred_noise - spread * x_t) / signal, signal * noise - spread * x_start
     (expected if loss == "noise" else (pred_velocity - velocity).square()).mean().backward()
 
-    t, found = training.gradient_step(share)
+    t, found = training.gradient_step(share, torch.arange(4))
     assert torch.equal(t, expected_t)
     # What is told is the error of the noise, whichever loss is minimised.
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
@@ -87,7 +87,7 @@ def test_the_density_decides_the_timesteps_of_training_and_not_those_of_validati
     plain, cosine = (new_training(held_out=40, log_snr_center=center) for center in (None, 0.0))
     assert_equal(validated(plain), validated(cosine))
     for training, center in ((plain, None), (cosine, 0.0)):
-        t, _ = training.gradient_step(split(4, seed=2))
+        t, _ = training.gradient_step(split(4, seed=2), torch.arange(4))
         cdf = timestep_cdf(SCHEDULE, center)
         assert torch.equal(t, draw_timesteps(4, cdf, "stratified", generator(0, "train", 0)))
 
@@ -173,8 +173,8 @@ def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> Non
     steps = recorded(training, "gradient_step", monkeypatch)
     assert [end.step for end in ends(training)] == [2, 4, 6, 8, 10]
     assert len({tuple(t.tolist()) for _, (t, _) in steps}) == 10, "each step has its own timesteps"
-    numbers = torch.stack([share.images[:, 0, 0, 0] for (share,), _ in steps]).long()
-    assert torch.equal(torch.stack([share.labels for (share,), _ in steps]), numbers), "images keep their labels"
+    numbers = torch.stack([share.images[:, 0, 0, 0] for (share, _), _ in steps]).long()
+    assert torch.equal(torch.stack([share.labels for (share, _), _ in steps]), numbers), "images keep their labels"
     epochs = numbers.view(5, 8).tolist()
     assert [len(set(epoch)) for epoch in epochs] == [8] * 5
     assert len({tuple(epoch) for epoch in epochs}) == 5

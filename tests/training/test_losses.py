@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps
 from ddpm.images.pixels import to_float
-from ddpm.training.loop import LossPoint
+from ddpm.training.loop import EpochEnd, LossPoint
 from tests.training.trainings import (
     SCHEDULE,
     denoiser,
@@ -32,7 +32,7 @@ def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
     # More than one chunk of 500, and BatchNorm, whose mode shows in the values.
     training = new_training(held_out=503, block="double_conv")
     for seed in (2, 3, 4):
-        training.gradient_step(split(4, seed))
+        training.gradient_step(split(4, seed), torch.arange(4))
     timesteps, losses = [], []
     held_out = split(503, seed=1)
     for chunk, (levels, labels) in enumerate(zip(*(each.split(500) for each in held_out), strict=True)):
@@ -89,3 +89,21 @@ def test_epochs_end_with_their_own_losses_by_bucket(monkeypatch: pytest.MonkeyPa
     for end, two in zip(found, [steps[:2], steps[2:]], strict=True):
         expected = by_bucket(*(torch.cat(each) for each in zip(*(step for _, step in two), strict=True)))
         torch.testing.assert_close(end.training, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_logged_losses_are_over_uniform_t_whatever_density_is_trained() -> None:
+    """The loss is a function of t alone here, so that its means over t, and over each tenth of t, are known."""
+    training = new_training(count=64, batch_size=64, epochs=400, log_every=400, log_snr_center=1.0, log_snr_uniform=0.1)
+    of_t, cdf = torch.linspace(1, 20, 20).sqrt(), training.gradient_step.cdf
+
+    def step(*_: object) -> tuple[Tensor, Tensor]:
+        t = draw_timesteps(64, cdf, "uniform", generator(0, "test", training.step))
+        training.optimization.steps += 1
+        return t, of_t[t]
+
+    training.gradient_step = step  # type: ignore[assignment]
+    events = [*training.run()]
+    (logged,) = [event.loss for event in events if isinstance(event, LossPoint)]
+    assert logged == pytest.approx(of_t.mean().item(), rel=0.03)
+    by_epoch = torch.stack([event.training for event in events if isinstance(event, EpochEnd)])
+    torch.testing.assert_close(by_epoch.nanmean(0), of_t.view(10, 2).mean(1), rtol=0.03, atol=0)

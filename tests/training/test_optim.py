@@ -36,7 +36,7 @@ def test_the_learning_rate_warms_up_and_falls_by_half_a_cosine(
 def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
     training = new_training(optimizer=optimizer, lr=0.02, lr_decay="cosine", warmup_steps=2)
     for step in range(3):
-        training.gradient_step(split(4, seed=step))
+        training.gradient_step(split(4, seed=step), torch.arange(4))
         rates = {group["lr"] for each in training.optimization.optimizers for group in each.param_groups}
         assert rates == {training.optimization.learning_rate(step)}
 
@@ -44,7 +44,7 @@ def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
 def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others() -> None:
     training = new_training(optimizer="muon")
     before = weights(training.network)
-    training.gradient_step(split(4, seed=2))
+    training.gradient_step(split(4, seed=2), torch.arange(4))
     for name, weight in training.network.named_parameters():
         assert weight.grad is not None
         if name in {"bottleneck.0.conv1.weight", "bottleneck.0.conv2.weight"}:

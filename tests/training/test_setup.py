@@ -118,7 +118,6 @@ def test_batches_leave_few_images_out(count: int, most: int, size: int) -> None:
     [
         (fruits(), MODEL, {"classes": ["fig", "melon"]}, "train.classes"),
         (fruits(card=MORE), MODEL, {}, "train.classes: .* leek, plum"),
-        (fruits()._replace(test_counts=(3, 5, 0)), MODEL, {"classes": ["fig"]}, "train.classes: .* 5 test images"),
         (fruits(), unet_params(channels=(4, 4, 4)), {}, "model.channels"),
     ],
 )
@@ -127,6 +126,15 @@ def test_what_cannot_be_trained_is_refused_by_its_key(
 ) -> None:
     with pytest.raises(UserError, match=f"^{key}"):
         prepare(processed, model, recipe(**changes))
+
+
+def test_classes_with_too_few_test_images_are_refused_by_their_key() -> None:
+    processed = fruits()._replace(test_counts=(3, 5, 6))
+    names = processed.card.classes
+    with pytest.raises(UserError, match=r"^sample\.population\.classes: .* 5 test images"):
+        processed.check_tested([names[1]], "sample.population.classes")
+    for enough in ([names[2]], names[:2], []):
+        processed.check_tested(enough, "train.classes")
 
 
 @pytest.mark.parametrize(

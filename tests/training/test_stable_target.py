@@ -51,14 +51,16 @@ def similar(count: int, seed: int) -> Split:
 def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
     own, others = to_float(similar(4, 1).images), similar(40, 2)
     x_t = SCHEDULE.q_sample(own, TIMES, torch.randn(own.shape, generator=torch.Generator().manual_seed(0)))
-    found = stable_start(x_t.float(), own, LABELS, *levels(), others)
+    nowhere = torch.zeros(4, 40, dtype=torch.bool)
+    found = stable_start(x_t.float(), own, LABELS, *levels(), others, nowhere)
     torch.testing.assert_close(found, means(x_t, own, others), rtol=0, atol=1e-4)
     changed = (found - own).flatten(1).norm(dim=1) / (others.images.float().std() / 127.5 * 28)
     assert changed[0] > 0.5, "strong noise: the mean of the class"
     assert changed[1] > 0.5, "strong noise and no label: the mean of all"
     assert changed[3] < 1e-4, "faint noise: the image"
     alone = others.take(others.labels != 3)
-    torch.testing.assert_close(stable_start(x_t.float(), own, LABELS, *levels(), alone)[0], own[0])
+    nowhere = torch.zeros(4, len(alone.labels), dtype=torch.bool)
+    torch.testing.assert_close(stable_start(x_t.float(), own, LABELS, *levels(), alone, nowhere)[0], own[0])
 
 
 def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
@@ -66,12 +68,13 @@ def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
     batch, others = similar(4, 1), similar(40, 2)
     noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
     plain = loss.mse(denoiser(model), batch, TIMES, noise)
-    stable = loss.mse(denoiser(model), batch, TIMES, noise, others)
+    nowhere = torch.zeros(4, 40, dtype=torch.bool)
+    stable = loss.mse(denoiser(model), batch, TIMES, noise, (others, nowhere))
     torch.testing.assert_close(stable, plain)
     found = torch.autograd.grad(loss.weighted(stable, TIMES).sum(), model.head[-1].weight)[0]
     x_t = SCHEDULE.q_sample(to_float(batch.images), TIMES, noise).float()
     signal, spread = levels()
-    start = stable_start(x_t, to_float(batch.images), batch.labels, signal, spread, others)
+    start = stable_start(x_t, to_float(batch.images), batch.labels, signal, spread, others, nowhere)
     target = (x_t - signal * start) / spread
     error = (denoiser(model)(x_t, TIMES, batch.labels).noise - target).square().mean(dim=(1, 2, 3))
     expected = torch.autograd.grad(loss.weighted(error, TIMES).sum(), model.head[-1].weight)[0]
@@ -88,7 +91,7 @@ def test_next_to_no_noise_the_target_is_the_noise() -> None:
     noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
     gradients = [
         torch.autograd.grad(loss.mse(denoise, batch, t, noise, others).sum(), model.stem.weight)[0]
-        for others in (None, similar(40, 2))
+        for others in (None, (similar(40, 2), torch.zeros(4, 40, dtype=torch.bool)))
     ]
     assert gradients[0].any()
     torch.testing.assert_close(gradients[1], gradients[0])
@@ -101,8 +104,8 @@ def test_a_step_draws_training_images_of_its_own(
     training = new_training(model=network(class_conditional=False), target_images=count, flip=flip)
     given = recorded(training.gradient_step.loss, "mse", monkeypatch)
     for seed in (2, 3):
-        training.gradient_step(split(4, seed))
-    drawn_by_step = [arguments[-1] for arguments, _ in given]
+        training.gradient_step(split(4, seed), torch.arange(4))
+    drawn_by_step = [arguments[-1][0] for arguments, _ in given]
     assert not torch.equal(drawn_by_step[0].images, drawn_by_step[1].images)
     for found in drawn_by_step:
         assert len(found.images) == drawn
@@ -114,3 +117,35 @@ def test_a_step_draws_training_images_of_its_own(
         assert torch.equal(training.train.labels[places.int().argmax(1)], found.labels)
         assert places.any(0).sum() == drawn, "none twice"
     assert all((arguments[1].labels == NO_LABEL).all() for arguments, _ in given), "it sees no label"
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_image_is_left_out_of_its_own_target_images_and_its_mirror_image_is_not(
+    flip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All images are target images, so each meets itself. Counted once, the target is the exact mean."""
+    training = new_training(target_images=99, flip=flip)
+    given = recorded(training.gradient_step.loss, "mse", monkeypatch)
+    rows = torch.tensor([7, 2, 11, 0])
+    for _ in range(4):
+        training.gradient_step(training.train.take(rows), rows)
+    met = 0
+    for (_, batch, _, _, (others, itself)), _ in given:
+        same = (batch.images[:, None] == others.images).flatten(2).all(2)
+        assert torch.equal(itself, same)
+        met += int(same.sum())
+        assert flip or (same.sum(1) == 1).all()
+    assert met == 16 or (flip and 0 < met < 16)
+
+
+def test_with_all_images_the_target_is_the_mean_over_the_set_each_counted_once() -> None:
+    """Of points on a line, by Bayes' rule in float64: the target's slope on the true mean is 1."""
+    points = torch.arange(10, dtype=torch.uint8) * 25
+    images = Split(points.view(10, 1, 1, 1).expand(10, 1, 2, 2), torch.zeros(10, dtype=torch.int64))
+    own, rng = to_float(images.images), torch.Generator().manual_seed(0)
+    x_t = 0.05**0.5 * own + 0.95**0.5 * torch.randn(own.shape, generator=rng)
+    level = torch.full((10, 1, 1, 1), 0.05).sqrt(), torch.full((10, 1, 1, 1), 0.95).sqrt()
+    found = stable_start(x_t, own, images.labels, *level, images, torch.eye(10, dtype=torch.bool))
+    distances = (x_t[:, None] - 0.05**0.5 * own).double().square().flatten(2).sum(2)
+    expected = (-distances / (2 * 0.95)).softmax(1) @ own.flatten(1).double()
+    torch.testing.assert_close(found.flatten(1).double(), expected, rtol=0, atol=1e-6)

@@ -40,7 +40,7 @@ def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone(
         training = new_training(count=64, batch_size=64, **changes, **others)
         given = recorded(training.gradient_step.loss, "mse", monkeypatch)
         for _ in range(20):
-            training.gradient_step(batch)
+            training.gradient_step(batch, torch.arange(64))
         return torch.stack([touched(each, batch, "flip" in changes) for (_, each, *_), _ in given])
 
     found, count = seen(), 20 * 64
@@ -84,7 +84,9 @@ def test_micro_batches_are_the_same_batch(monkeypatch: pytest.MonkeyPatch, steps
     parted = new_training(loss="v", target_images=8)
     seen: list[int] = []
     parted.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    (t, losses), (expected_t, expected) = (training.gradient_step(share) for training in (parted, whole))
+    (t, losses), (expected_t, expected) = (
+        training.gradient_step(share, torch.arange(4)) for training in (parted, whole)
+    )
     assert seen == sizes
     assert torch.equal(t, expected_t)
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)

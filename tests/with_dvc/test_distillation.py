@@ -28,6 +28,8 @@ def test_a_distilled_model_is_made_sampled_from_and_scored(clone: Clone) -> None
     summary = read_json(clone.path / "metrics/distill/2/summary.json")
     assert (summary["steps"], len(summary["timesteps"])) == (20, 2)
     assert [row["step"] for row in table(clone.path / "metrics/distill/2/loss.csv")] == ["5", "10", "15", "20"]
+    sampled = read_json(clone.path / "metrics/sample/population.json")
+    assert (sampled["evaluations"], sampled["model"]["images_seen"]) == (2, None), "the student's card has none"
     # generate takes the file as any other, and refuses another way by name.
     call = ["python", "-m", "ddpm", "generate", "--model", "models/distilled-2.safetensors", "--count", "3"]
     clone.run(*call, "--format", "npz", "--out", "sampled", PYTHONPATH="src")

@@ -86,10 +86,12 @@ def sampler_params(options: Options, card: ModelCard) -> SamplerParams:
     """Return the sampler's params that the options give; unset ones get defaults that suit the model.
 
     Raises:
-        UserError: values do not fit together.
+        UserError: values do not fit together, or are of a guide that a distilled model lacks.
     """
     values, given = {name: getattr(options, name) for name in DEFAULTS}, options.model_fields_set
     if card.timesteps:
+        if unused := sorted(given & {"guide", "guidance_interval"}):  # params.yaml has both for every model
+            raise UserError(f"{unused[0]}: a distilled model has no guide; leave it out")
         values |= {name: value for name, value in DISTILLED.items() if name not in given}
     if values["classes"] == ("all",):
         values["classes"] = "all"

@@ -2,7 +2,7 @@
 
 Environment:
     DDPM_DEVICE     cpu, cuda or mps; by default the fastest available.
-    DDPM_PRECISION  float32 or bfloat16; by default bfloat16 where the hardware supports it natively.
+    DDPM_PRECISION  float32 or bfloat16; by default the faster one, where the hardware has both.
     DDPM_THREADS    CPU threads; by default torch's choice: the physical cores, or 1 under torchrun.
     DDPM_COMPILE    1, or the name of a backend, compiles the networks by torch.compile; by default 0.
 """
@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -45,13 +46,14 @@ class Runtime:
 
         Args:
             pixels: the pixels of an image.
-            bytes_each: the memory of an image in the network; a batch takes at most half of a GPU's free memory.
+            bytes_each: the memory of an image in the network; a batch takes at most half of a GPU's memory. It must not
+                follow the free memory, since the batch decides the rounding.
         """
         if self.device.type == "cpu":
             return max(1, min(128, SAMPLED_ON_CPU // pixels))
         batch = SAMPLED_ON_GPU // pixels
         if self.device.type == "cuda":
-            batch = min(batch, torch.cuda.mem_get_info(self.device)[0] // (2 * bytes_each))
+            batch = min(batch, torch.cuda.mem_get_info(self.device)[1] // (2 * bytes_each))
         return max(1, batch)
 
     def describe(self) -> dict[str, str | int]:
@@ -74,11 +76,11 @@ def start() -> Runtime:
     Raises:
         UserError: an environment variable asks for something that this machine does not have.
     """
-    device = _choose("DDPM_DEVICE", {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True})
+    there = {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True}
+    device = _choose("DDPM_DEVICE", [name for name, available in there.items() if available])
     if device == "cuda" and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    native = _has_native_bfloat16(device)
-    precision = _choose("DDPM_PRECISION", {"bfloat16": native, "float32": True})
+    precision = _choose("DDPM_PRECISION", _precisions(device))
     torch.set_num_threads(number("DDPM_THREADS", torch.get_num_threads(), 1, MOST_THREADS, "threads"))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")  # some have no such version on GPUs
@@ -131,9 +133,8 @@ def _processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _choose(variable: str, available: dict[str, bool]) -> str:
-    """Return the choice named by an environment variable, or the first available one."""
-    choices = [name for name, there in available.items() if there]
+def _choose(variable: str, choices: Sequence[str]) -> str:
+    """Return the choice named by an environment variable, or the first one."""
     name = os.environ.get(variable) or choices[0]
     if name not in choices:
         raise UserError(f"{variable}={name}: not available on this machine; choose from {', '.join(choices)}")
@@ -144,10 +145,14 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _has_native_bfloat16(device: str) -> bool:
-    """Return whether the device has bfloat16 instructions; emulated, bfloat16 is slower than float32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
+def _precisions(device: str) -> list[str]:
+    """List the precisions of a device, the fastest first; emulated, bfloat16 is always slower than float32.
+
+    CPUs of Intel multiply fast in bfloat16 by AMX, but slower than in float32 by AVX512 (studies/speedrun/README.md).
+    """
+    cpu, name = torch.cpu, torch.cpu.get_capabilities().get("cpu_name", "")
+    if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return ["bfloat16", "float32"]
+    if device == "cpu" and (cpu._is_amx_tile_supported() or (cpu._is_avx512_bf16_supported() and "AMD" in name)):
+        return ["bfloat16", "float32"]
+    return ["float32", "bfloat16"] if device == "cpu" and cpu._is_avx512_bf16_supported() else ["float32"]

@@ -5,7 +5,7 @@ Equation numbers without a name are that paper's. Its t counts from 1, here t co
 
 import copy
 import math
-from typing import Annotated, Self
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +15,7 @@ from ddpm.pipeline.params import Section
 
 LEAST_SIGNAL = 1e-10  # alphas_cumprod at the last timestep; 4e-5 in Ho et al. 2020
 LEAST_NOISE = 1e-10  # beta at the first timestep; 1e-4 in Ho et al. 2020
+Value = TypeVar("Value", float, Tensor)
 
 
 class ScheduleParams(Section):
@@ -49,6 +50,34 @@ def linear_betas(params: ScheduleParams) -> Tensor:
     return torch.linspace(params.beta_start, params.beta_end, params.timesteps, dtype=torch.float64)
 
 
+class Posterior(NamedTuple):
+    """The Gaussian q(x_s | x_t, x_0): its mean is coef1 x_0 + coef2 x_t. Numbers, or tensors of one shape."""
+
+    coef1: Any
+    coef2: Any
+    variance: Any
+
+
+def posterior(abar_t: Value, abar_s: Value, renewed: Value | None = None) -> Posterior:
+    """Return q(x_s | x_t, x_0) for a step of any length to less noise: abar_s >= abar_t, both in float64.
+
+    The mean is sqrt(abar_s) x_0 + sqrt(1 - abar_s - variance) eps, where eps is the noise in x_t that x_0 implies (Song
+    et al. 2021, arXiv:2010.02502, eq. 12). Between neighbours this is Ho et al. 2020, eqs. 6 and 7. The result is
+    certain at both ends: x_t where abar_s = abar_t, and x_0 where abar_s = 1.
+
+    Args:
+        renewed: the share of the variance of the noise in x_s that is new; by default `renewed_share`.
+    """
+    share = renewed_share(abar_t, abar_s) if renewed is None else renewed
+    coef2 = ((1 - abar_s) * (1 - share) / (1 - abar_t)) ** 0.5
+    return Posterior(abar_s**0.5 - coef2 * abar_t**0.5, coef2, (1 - abar_s) * share)
+
+
+def renewed_share(abar_t: Value, abar_s: Value) -> Value:
+    """Return the share of new noise, from 0 to 1, at which the reverse step undoes q: 1 - SNR_t / SNR_s."""
+    return (1 - abar_t / abar_s) / (1 - abar_t)
+
+
 class NoiseSchedule:
     """Tables over t = 0..T-1, each (T,), computed in float64.
 
@@ -65,9 +94,9 @@ class NoiseSchedule:
         self.sqrt_alphas_cumprod = self.alphas_cumprod.sqrt()
         self.sqrt_one_minus_alphas_cumprod = (1 - self.alphas_cumprod).sqrt()
         # q(x_{t-1} | x_t, x_0), eqs. 6 and 7.
-        self.posterior_variance = self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
-        self.posterior_mean_coef1 = self.alphas_cumprod_prev.sqrt() * self.betas / (1 - self.alphas_cumprod)
-        self.posterior_mean_coef2 = self.alphas.sqrt() * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+        self.posterior_mean_coef1, self.posterior_mean_coef2, self.posterior_variance = posterior(
+            self.alphas_cumprod, self.alphas_cumprod_prev
+        )
 
     def to(self, device: torch.device) -> Self:
         """Return a copy with its tables on `device`, rounded once from float64 to float32."""
@@ -86,25 +115,10 @@ class NoiseSchedule:
         spread = _over_images(self.sqrt_one_minus_alphas_cumprod, t, x_start)
         return signal * x_start + spread * noise
 
-    def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean, like x_t, and variance, (B, 1, 1, 1), of q(x_{t-1} | x_t, x_0) (eqs. 6 and 7)."""
-        coef1 = _over_images(self.posterior_mean_coef1, t, x_t)
-        coef2 = _over_images(self.posterior_mean_coef2, t, x_t)
-        return coef1 * x_start + coef2 * x_t, _over_images(self.posterior_variance, t, x_t)
 
-    def q_between(self, x_start: Tensor, x_t: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Sample x_s ~ q(x_s | x_t, x_0) for any s < t, with `noise` ~ N(0, I).
-
-        x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s - variance) eps + sqrt(variance) noise, where eps is the noise in x_t
-        that x_0 implies, and variance = (1 - abar_t / abar_s) (1 - abar_s) / (1 - abar_t).
-        Source: Song et al. 2021, arXiv:2010.02502, eqs. 12 and 16.
-
-        Shapes: x_start, x_t and noise (B, C, H, W), s and t (B,), integers in 0..T-1; the result is like x_t.
-        """
-        after, before = _over_images(self.alphas_cumprod, s, x_t), _over_images(self.alphas_cumprod, t, x_t)
-        variance = (1 - before / after) * (1 - after) / (1 - before)
-        eps = (x_t - before.sqrt() * x_start) / (1 - before).sqrt()
-        return after.sqrt() * x_start + (1 - after - variance).clamp(min=0).sqrt() * eps + variance.sqrt() * noise
+def exact(table: Tensor, device: torch.device) -> Tensor:
+    """Move a float64 table to a device, in float32 to MPS, which lacks float64."""
+    return table.to(torch.float32 if device.type == "mps" else torch.float64).to(device)
 
 
 def _over_images(table: Tensor, t: Tensor, like: Tensor) -> Tensor:

@@ -43,6 +43,11 @@ def draw_timesteps(count: int, cdf: Tensor, sampling: str, rng: torch.Generator)
     return torch.searchsorted(cdf, u.to(cdf.dtype), right=True).clamp(max=len(cdf) - 1)
 
 
+def relative_density(cdf: Tensor) -> Tensor:
+    """Return T p(t) of what `draw_timesteps` samples, (T,): 1 where t is as likely as if it were uniform."""
+    return torch.diff(cdf[:-1], prepend=cdf.new_zeros(1), append=cdf.new_ones(1)) * len(cdf)
+
+
 def quantile_timesteps(count: int, cdf: Tensor) -> tuple[int, ...]:
     """Return `count` timesteps, descending from the last, that split a distribution into equal shares.
 
@@ -63,19 +68,19 @@ class Buckets:
     def __init__(self, timesteps: int, device: torch.device) -> None:
         self.timesteps = timesteps
         self.sums = torch.zeros(TIMESTEP_BUCKETS, device=device)
-        self.counts = torch.zeros(TIMESTEP_BUCKETS, device=device)
+        self.weights = torch.zeros(TIMESTEP_BUCKETS, device=device)
 
-    def add(self, t: Tensor, losses: Tensor) -> None:
-        """Add the losses (B,) at timesteps t (B,)."""
+    def add(self, t: Tensor, losses: Tensor, weights: Tensor) -> None:
+        """Add the losses (B,) at timesteps t (B,), which count by their weights (B,)."""
         bucket = t * TIMESTEP_BUCKETS // self.timesteps
-        self.sums.index_add_(0, bucket, losses)
-        self.counts.index_add_(0, bucket, torch.ones_like(losses))
+        self.sums.index_add_(0, bucket, losses * weights)
+        self.weights.index_add_(0, bucket, weights)
 
     def clear(self) -> None:
         """Forget all losses."""
         self.sums.zero_()
-        self.counts.zero_()
+        self.weights.zero_()
 
     def mean(self) -> Tensor:
         """Return the mean per bucket, (TIMESTEP_BUCKETS,), on the CPU; NaN for empty buckets."""
-        return (self.sums / self.counts).cpu()
+        return (self.sums / self.weights).cpu()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
+from ddpm.diffusion.schedule import exact, posterior
 from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
 from ddpm.images.pixels import to_float
 from ddpm.images.splits import Split
@@ -76,6 +77,7 @@ class Distillation:
         cdf = timestep_cdf(teacher.schedule, params.log_snr_center)
         self.timesteps = quantile_timesteps(evaluations, cdf)
         self.schedule = teacher.schedule.to(device)
+        self.alphas_cumprod = exact(teacher.schedule.alphas_cumprod, device)
         self.images = images.to(device)
         network = teacher.network.requires_grad_(False)
         student, auxiliary = (copy.deepcopy(network).requires_grad_() for _ in range(2))
@@ -204,7 +206,9 @@ class Distillation:
         """
         x_start = self.student(batch.x_t, batch.t, batch.labels).x_start
         x_start = x_start + (x_start.clamp(-1, 1) - x_start).detach()
-        return x_start, self.schedule.q_between(x_start, batch.x_t, batch.s, batch.t, self._normal(rng))
+        abar_t, abar_s = (self.alphas_cumprod[each].view(-1, 1, 1, 1) for each in (batch.t, batch.s))
+        coef1, coef2, variance = (each.float() for each in posterior(abar_t, abar_s))
+        return x_start, coef1 * x_start + coef2 * batch.x_t + variance.sqrt() * self._normal(rng)
 
     def _normal(self, rng: torch.Generator) -> Tensor:
         shape = (self.params.batch_size, *self.shape)

@@ -81,6 +81,17 @@ class Processed(NamedTuple):
         chosen = torch.isin(self.split.labels, torch.tensor([*labels]))
         return self.split if chosen.all() else self.split.take(chosen)
 
+    def check_tested(self, names: Sequence[str | int], where: str) -> None:
+        """Check that the named classes, all if none is, have enough test images for the scores.
+
+        Raises:
+            UserError: they have too few, or a name is unknown; the message begins with `where`.
+        """
+        if (tested := sum(self.test_counts[label] for label in self.card.labels(names, where))) < LEAST_TEST:
+            raise UserError(
+                f"{where}: these have {tested} test images, but the scores need {LEAST_TEST}; add classes or images"
+            )
+
 
 def save_split(
     path: Path, card: DataCard, labels: Tensor, groups: Tensor, test_counts: Sequence[int], images: Iterable[Tensor]

@@ -20,7 +20,7 @@ from ddpm.pipeline.params import Section, parse
 LABELS = "label.weight"  # the class embedding
 GUIDE = "guide."  # prefix of the weights from early in the training
 MAX_TIMES = 1 << 22  # numbers in the time embedding table, which is rebuilt in memory
-MAX_COUNT = 1 << 40  # images of a class; float64 sums a thousand such counts exactly
+MAX_COUNT = 1 << 40  # images of a class, or of a training; float64 sums a thousand such counts exactly
 Guide = Literal["autoguidance", "classifier_free"]  # by weights from early in training, or by the model without labels
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
@@ -46,7 +46,7 @@ class ModelCard(Section):
     schedule: ScheduleParams
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
-    images_seen: Annotated[int, Field(ge=0)] | None = None  # in training, counting repeats; absent in older files
+    images_seen: Count | None = None  # in training, counting repeats; absent in older files
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
     @field_validator("class_counts")

@@ -21,11 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 DPI = 150
 CELL = 0.75  # inches
-NARROWEST, LOWEST = 0.56, 0.2  # inches of a cell; a column's title fits, and the table's over ten columns
+NARROWEST, LOWEST = 0.56, 0.2  # inches of a cell; a column's title fits
+LETTER, LINE = 0.07, 0.16  # inches of a title's letter and line
 FINEST = 96  # pixels per side that a cell can show
 MOST_NAMES = 100
 LONGEST = 20
@@ -41,7 +43,9 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
     rows, columns, _, height, width = images.shape
     longer = max(height, width)
     across, down = max(CELL * width / longer, NARROWEST), max(CELL * height / longer, LOWEST)
-    figure = Figure(figsize=(across * columns, down * rows + 0.5))
+    lines = title.split("\n")
+    wide = max(across * columns, LETTER * max(map(len, lines)))
+    figure = Figure(figsize=(wide, down * rows + 0.34 + LINE * len(lines)))
     axes = figure.subplots(rows, columns, squeeze=False)
     for row in range(rows):
         for column in range(columns):
@@ -67,7 +71,8 @@ def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Se
         places = [label + (index - (len(shares) - 1) / 2) * width for label in range(classes)]
         axis.bar(places, [100 * value for value in values], width, label=name)
     ticks = range(0, classes, math.ceil(classes / MOST_NAMES))
-    axis.set(title=title, xlabel="class", ylabel="share of the images in %", xticks=ticks)
+    axis.set_title(title, fontsize=9)
+    axis.set(xlabel="class", ylabel="share of the images in %", xticks=ticks)
     _name_ticks(figure, axis, [class_label(names, tick) for tick in ticks])
     axis.margins(y=0.25)  # room for the legend
     axis.legend(loc="upper center", ncols=len(shares), frameon=False)
@@ -118,6 +123,13 @@ def text_rows(lines: Sequence[str], height: int) -> Tensor:
     for index, line in enumerate(lines):
         draw.text((width - MARGIN, (index + 0.5) * height), line, fill=0, font=font, anchor="rm")
     return torch.from_numpy(np.array(picture)).unsqueeze(0)
+
+
+def captioned(picture: Tensor, caption: str) -> Tensor:
+    """Write a caption in black on white below an image (C, H, W), which becomes as wide as the caption."""
+    text = text_rows([caption], 2 * FONT).expand(len(picture), -1, -1)
+    width = max(picture.shape[2], text.shape[2])
+    return torch.cat([F.pad(each, (0, width - each.shape[2]), value=255) for each in (picture, text)], dim=1)
 
 
 def class_label(names: Sequence[str], label: int) -> str:

@@ -1,13 +1,14 @@
 """Draw and encode the figures of a set of samples; images are uint8."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.pictures.figures import (
-    FONT,
+    captioned,
     class_histogram,
     class_label,
     enlarged,
@@ -27,7 +28,19 @@ MOVING_COLUMNS, MOVING_WIDTH = 8, 256  # images in a row, and its pixels without
 MOST_CLASSES = 20
 
 
-def gallery_pictures(images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: list[int]) -> dict[str, bytes]:
+def caption_of(made: Mapping[str, Any]) -> str:
+    """Say how a set of samples was made, by the facts in its file, in one line."""
+    evaluations, guidance, kept = made["evaluations"], made["guidance"], made.get("kept", 1)
+    return (
+        f"{made['set']}: {made['sampler']}, {evaluations:,} evaluation{'s' if evaluations > 1 else ''}, "
+        + (f"guidance {guidance:g}, " if guidance != 1 else "no guidance, ")
+        + (f"filtered: {kept:.1%} kept" if kept < 1 else "unfiltered")
+    )
+
+
+def gallery_pictures(
+    images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: list[int], caption: str
+) -> dict[str, bytes]:
     """Draw, by file name: a grid of samples, one sample's strip from noise to image, and the reverse process as a GIF.
 
     Shapes: images (N, C, H, W), x_t and pred_x_start (frames, N, C, H, W). A frame is what the step at t leaves.
@@ -37,36 +50,36 @@ def gallery_pictures(images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: 
     titles = [f"t = {t}" for t in kept_t[last]]
     grid = tile(images[: GRID_ROWS * GRID_COLUMNS], GRID_COLUMNS, spacing(images))
     return {
-        "samples.png": image_png(grid, enlargement(images, STILL)),
+        "samples.png": image_png(captioned(enlarged(grid, enlargement(images, STILL)), caption), scale=1),
         "denoising.png": to_png(
-            image_table(strip, titles, "One sample after the step at t, and the estimate of x_0 below")
+            image_table(strip, titles, f"One sample after the step at t, and the estimate of x_0 below\n{caption}")
         ),
-        "reverse.gif": _reverse(x_t, pred_x_start),
+        "reverse.gif": _reverse(x_t, pred_x_start, caption),
     }
 
 
-def neighbours_picture(samples: Tensor, train: Tensor) -> bytes:
+def neighbours_picture(samples: Tensor, train: Tensor, caption: str) -> bytes:
     """Draw the first samples above, and the training image nearest to each below; both (N, C, H, W)."""
     shown = samples[:PAIRS]
     nearest = nearest_neighbours(shown, train)
     table = torch.stack([shown, train[nearest.nearest]])
     titles = [f"{distance:.3f}" for distance in nearest.distance.tolist()]
-    title = "Samples above, their nearest training images below (root-mean-square difference)"
+    title = f"Samples above, their nearest training images below (root-mean-square difference)\n{caption}"
     return to_png(image_table(table, titles, title))
 
 
-def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str]) -> bytes:
+def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str], caption: str) -> bytes:
     """Plot how often each class is recognised among samples and among training images, labels (N,)."""
     shares = {"samples": class_shares(samples, len(names)), "training images": class_shares(train, len(names))}
-    return to_png(class_histogram(shares, "Classes as classifier b sees them", names))
+    return to_png(class_histogram(shares, f"Classes as classifier b sees them\n{caption}", names))
 
 
 def by_class_picture(
-    images: Tensor, labels: Tensor, names: Sequence[str], clear: Mapping[str, float] | None = None
+    images: Tensor, labels: Tensor, names: Sequence[str], caption: str, clear: Mapping[str, float] | None = None
 ) -> bytes:
     """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name.
 
-    Only the first MOST_CLASSES classes are shown; a last line counts the others.
+    Only the first MOST_CLASSES classes are shown; a line below counts the others.
 
     Args:
         clear: share of clear samples by class, to write after its name.
@@ -78,10 +91,8 @@ def by_class_picture(
     titles = [class_label(names, label) + share for label, share in zip(shown, shares, strict=True)]
     picture = _named_rows(rows, titles)
     if len(classes) > len(shown):
-        below = text_rows([f"and {len(classes) - len(shown)} more"], 2 * FONT)
-        room = picture.shape[2] - below.shape[2]
-        picture = torch.cat([picture, _white(below, picture, (0, room))], dim=1)
-    return image_png(picture, scale=1)
+        picture = captioned(picture, f"and {len(classes) - len(shown)} more")
+    return image_png(captioned(picture, caption), scale=1)
 
 
 def rare_picture(rows: Mapping[int, tuple[Tensor, Tensor]], names: Sequence[str]) -> bytes:
@@ -109,7 +120,7 @@ def spacing(images: Tensor) -> int:
     return max(1, round(max(images.shape[-2:]) / 14))
 
 
-def _reverse(x_t: Tensor, pred_x_start: Tensor) -> bytes:
+def _reverse(x_t: Tensor, pred_x_start: Tensor, caption: str) -> bytes:
     """Animate frames (frames, N, C, H, W) side by side; few of large images, because the file goes into git."""
     columns = max(1, min(MOVING_COLUMNS, MOVING_WIDTH // max(x_t.shape[-2:])))
     count = x_t.shape[1] if columns == MOVING_COLUMNS else columns**2
@@ -117,7 +128,8 @@ def _reverse(x_t: Tensor, pred_x_start: Tensor) -> bytes:
         torch.cat([tile(side[:count], columns, spacing(x_t)) for side in pair], dim=2)
         for pair in zip(x_t, pred_x_start, strict=True)
     ]
-    return image_gif(frames, enlargement(x_t, MOVING))
+    scale = enlargement(x_t, MOVING)
+    return image_gif([captioned(enlarged(frame, scale), caption) for frame in frames], scale=1)
 
 
 def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:

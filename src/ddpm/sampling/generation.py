@@ -149,12 +149,16 @@ def check_distilled(steps: int, params: SamplerParams) -> None:
     Raises:
         UserError: a param differs; the message begins with it.
     """
-    same = params.variance == "posterior" if params.sampler == "ddpm" else params.sampler == "ddim" and params.eta == 1
-    if not same:
-        raise UserError("sampler: a distilled model needs ddpm with variance posterior; set these")
-    if params.steps not in {None, steps}:
-        raise UserError(f"steps: {params.steps}, but this model is distilled to {steps}; set {steps}, or null")
-    if params.spacing is not None:
-        raise UserError(f"spacing: {params.spacing}, but a distilled model has its own timesteps; leave it out")
+    for key, fitting in (
+        ("sampler", ("ddpm", "ddim")),
+        ("variance", ("posterior",)),
+        ("eta", (1,)),
+        ("steps", (None, steps)),
+        ("spacing", (None,)),
+    ):
+        if (value := getattr(params, key)) not in fitting:
+            own = "null" if fitting[0] is None else fitting[0]
+            distilled = f"a model distilled to {steps} evaluations needs {own}"
+            raise UserError(f"{key}: {value}, but {distilled}; set that, or leave it out")
     if params.needs_guide:
         raise UserError("guidance: a distilled model has no guide; set 1")

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.diffusion.schedule import NoiseSchedule, posterior, renewed_share
 from ddpm.images.card import Classes
 from ddpm.networks.checkpoint import Guide, ModelCard
 from ddpm.pipeline.params import Section
@@ -166,9 +166,9 @@ class DDPM:
         Without clipping this mean is line 4 of the algorithm, (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t)
         (eq. 11).
         """
-        posterior = posterior_variance(abar, abar_prev)
-        mean = mean_of_x_prev(x_t, pred_x_start, abar, abar_prev, posterior)
-        return mean, posterior if self.variance == "posterior" else 1 - abar / abar_prev
+        coef1, coef2, variance = posterior(abar, abar_prev)
+        mean = coef1 * pred_x_start + coef2 * x_t
+        return mean, variance if self.variance == "posterior" else 1 - abar / abar_prev
 
 
 class DDIM:
@@ -178,9 +178,13 @@ class DDIM:
         self.eta = params.eta
 
     def p_sample(self, x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float) -> tuple[Tensor, float]:
-        """Return the mean (eq. 12), and the variance: eta^2 times the posterior variance (eq. 16)."""
-        variance = self.eta**2 * posterior_variance(abar, abar_prev)
-        return mean_of_x_prev(x_t, pred_x_start, abar, abar_prev, variance), variance
+        """Return the mean (eq. 12), and the variance."""
+        coef1, coef2, variance = posterior(abar, abar_prev, self.renewed(renewed_share(abar, abar_prev)))
+        return coef1 * pred_x_start + coef2 * x_t, variance
+
+    def renewed(self, share: float) -> float:
+        """Return the share of new noise from that of the posterior: the variance is eta^2 times as large (eq. 16)."""
+        return self.eta**2 * share
 
 
 class DPMpp2M(DDIM):
@@ -202,24 +206,12 @@ class DPMpp2M(DDIM):
         self.before = now, pred_x_start
         return super().p_sample(x_t, target, abar, abar_prev)
 
+    def renewed(self, share: float) -> float:
+        """Return 1 - exp(-2 eta h), where h is half the step's rise of log SNR, as in k-diffusion."""
+        return 1 - (1 - share) ** self.eta
+
 
 SAMPLERS: dict[str, Callable[[SamplerParams], Sampler]] = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": DPMpp2M}
-
-
-def mean_of_x_prev(x_t: Tensor, pred_x_start: Tensor, abar: float, abar_prev: float, variance: float) -> Tensor:
-    """Return sqrt(abar_prev) x_0 + sqrt(1 - abar_prev - variance) eps (Song et al. 2021, eq. 12).
-
-    x_0 is the estimate, and eps the noise in x_t that it implies. With the posterior variance this is the mean of
-    q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7).
-    """
-    pred_noise = (x_t - math.sqrt(abar) * pred_x_start) / math.sqrt(1 - abar)
-    rest = max(1 - abar_prev - variance, 0)  # rounding may make it negative
-    return math.sqrt(abar_prev) * pred_x_start + math.sqrt(rest) * pred_noise
-
-
-def posterior_variance(abar: float, abar_prev: float) -> float:
-    """Return the variance of q(x_prev | x_t, x_0), for a step of any length (Ho et al. 2020, eq. 7)."""
-    return (1 - abar / abar_prev) * (1 - abar_prev) / (1 - abar)
 
 
 def log_snr_of(abar: float) -> float:

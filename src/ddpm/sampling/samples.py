@@ -114,7 +114,9 @@ class Samples:
         """Return the metadata of the file."""
         card = self.loaded.card
         data, classes = card.data.model_dump(mode="json"), wanted_classes(card, self.params)
-        return {"data": data, "classes": classes, "kept_t": self.kept_t}
+        params = self.params.for_model(card)
+        made = {"sampler": params.sampler, "evaluations": self.steps, "guidance": params.guidance}
+        return {"data": data, "classes": classes, "kept_t": self.kept_t, "made": {"set": self.name, **made}}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the images and frames sampled so far."""
@@ -153,3 +155,15 @@ class Samples:
         if len(images):
             self.frames[:, :, self.done : end] = frames
         self.done = end
+
+
+def model_facts(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what reports say of the sampled model, which need not be the trained one."""
+    card = loaded.card
+    return {
+        "data": card.data.name,
+        "images": sum(card.class_counts),
+        "images_seen": card.images_seen,
+        "class_conditional": card.model.class_conditional,
+        "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
+    }

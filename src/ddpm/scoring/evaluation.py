@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits, likeliest, load_classifier
 from ddpm.compute.device import Runtime
+from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.pipeline.console import UserError, progress
 from ddpm.pipeline.params import Section
@@ -22,9 +23,10 @@ from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share
+from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share, varies
 from ddpm.scoring.two_sample import FOLDS, SEEDS, tone_shares, two_sample_scores
 
+ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair
 
 
@@ -111,9 +113,9 @@ def evaluate(
             count = comparable(*(len(each.images) for each in sets))
             draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, params.seed)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            scores[name] = {"classifier_sha256": digest, **rounded(compare(*sets.features(count), draws), 5)}
+            scores[name] = {"classifier_sha256": digest, **distances(*sets.features(count), draws)}
             bar.update()
-        scores["pixels"] = rounded(compare_pixels(sets, count, draws), 5)
+        scores["pixels"] = compare_pixels(sets, count, draws)
         bar.update()
         rows = examine(sets, draws, classes, params)
         bar.update()
@@ -121,6 +123,8 @@ def evaluate(
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = {**tone_shares(test.images)}
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
+    if alike := [name for name, row in scores.items() if isinstance(row, dict) and "why_null" in row]:
+        print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
     return {"count": count, **left_out, **scores}, seen
@@ -150,19 +154,27 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
+def distances(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> dict[str, object]:
+    """Compute the distances of `compare`, rounded; or None of features that do not vary, and `why_null`."""
+    rows = compare(samples, test, train, draws)
+    if varies(train):
+        return {**rounded(rows, 5)}
+    return {"why_null": ALIKE, **{name: dict.fromkeys(row) for name, row in rows.items()}}
+
+
+def compare_pixels(sets: Sets, count: int, draws: Draws) -> dict[str, object]:
     """Compute the distances on principal components of the training images."""
     place = sets.samples.features.device
     pixels = Components(*(each.to(place) for each in principal_components(sets.train.images)))
     samples, test, train = (pixels(each.images) for each in sets)
-    return compare(samples[:count], test, train, draws)
+    return distances(samples[:count], test, train, draws)
 
 
 def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams) -> Rows:
     """Score variety, recognition, class balance and copying of samples and test images; of the baseline, only variety.
 
     Scores that depend on the size of a set use equal counts; shares do not, and use all images. With a single class,
-    there is no recognition.
+    there is no recognition. Of features that do not vary, and of predictions from them, there is no score.
     """
     count, several = len(draws.test[0]), sets.train.logits.shape[1] > 1
     rows = variety(*sets.features(count), draws)
@@ -171,7 +183,9 @@ def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams
         rows[name] |= row if several else dict.fromkeys(row)
     for name, row in copies(sets, classes, draws.test[0], params.seed).items():
         rows[name] |= row
-    return rows
+    if varies(sets.train.features):
+        return rows
+    return {name: {key: row[key] if key.endswith("pixels") else None for key in row} for name, row in rows.items()}
 
 
 def recognition(seen: Classified, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:

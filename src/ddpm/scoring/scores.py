@@ -10,8 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+ROUNDING = 1e-5  # of a feature's value; float32 rounds a sum by less
 GROUPS = 10
 CHUNK = 100
+
+
+def varies(features: Tensor) -> bool:
+    """Tell whether features (N, D) differ by more than rounding; else distances between them mean nothing."""
+    spread = features.amax(0) - features.amin(0)
+    return bool((spread > ROUNDING * features.abs().amax(0)).any())
 
 
 class _Features(nn.Module):

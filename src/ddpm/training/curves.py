@@ -35,15 +35,15 @@ class Curves:
             f"{(bucket + 0.5) * width:g}" for bucket in range(TIMESTEP_BUCKETS)
         ]  # centres of the ranges of t
         self.rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
-        self.last: dict[str, float] = {}  # the last value of each curve, for the summary
+        self.last: dict[str, float] = {}  # mean losses of the last epoch and of the last validation, for the summary
         self._written = time.monotonic()
 
     def add(self, event: LossPoint | EpochEnd) -> None:
         """Append the event to its curve; write the files if SECONDS_BETWEEN_WRITES have passed."""
         if isinstance(event, LossPoint):
-            self.last["train_loss"] = round(event.loss, 6)
             self.rows["loss"].append([event.step, event.loss])
         else:
+            self.last["train_loss"] = round(event.training.nanmean().item(), 6)
             self.rows["loss_by_timestep"] = self._by_timestep(event.training)
             if event.validation is not None:
                 mean = event.validation.nanmean().item()

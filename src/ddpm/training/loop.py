@@ -21,7 +21,7 @@ from ddpm.compute.device import Runtime, compiled, to_device
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.timesteps import Buckets
+from ddpm.diffusion.timesteps import Buckets, relative_density
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, Subset
 from ddpm.networks.unet import UNet
@@ -36,7 +36,10 @@ VALIDATION_STEPS = 50  # at least, from one validation to the next
 
 
 class LossPoint(NamedTuple):
-    """The mean training loss since the last `LossPoint`, up to and including step `step` (the first is 1)."""
+    """The mean training loss since the last `LossPoint`, up to and including step `step` (the first is 1).
+
+    It is the mean over uniform t, like the losses of `EpochEnd`, whatever density of t is trained.
+    """
 
     step: int
     loss: float
@@ -87,9 +90,11 @@ class Training:
         loss = DenoisingLoss(schedule, card.shape, params.loss, runtime)
         prediction = network.params.prediction
         denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
-        self.gradient_step = GradientStep(self.optimization, denoiser, loss, self.train, params, world)
         self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
-        self.validation = Validation(validation, loss, self.gradient_step.cdf, params.seed, world)
+        cdf = loss.cdf(params.log_snr_center, params.log_snr_uniform)
+        self.importance = 1 / relative_density(cdf).float()  # of the loss at t in a mean over uniform t, (T,)
+        self.gradient_step = GradientStep(self.optimization, denoiser, loss, cdf, self.train, params, world)
+        self.validation = Validation(validation, loss, cdf, params.seed, world)
         self.epochs_done = 0
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
         self.since_log = 0  # steps whose losses are in loss_sum
@@ -143,9 +148,9 @@ class Training:
             for batch in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
                 mine = batch[self.world.shard(len(batch))]
                 shard = self.train.batch(mine, self.runtime.device)  # line 2: x_0 ~ q(x_0)
-                t, losses = self.gradient_step(shard)  # lines 3 to 5
-                self.buckets.add(t, losses)
-                self.loss_sum += losses.mean()
+                t, losses = self.gradient_step(shard, mine)  # lines 3 to 5
+                self.buckets.add(t, losses, self.importance[t])
+                self.loss_sum += (losses * self.importance[t]).mean()
                 self.since_log += 1
                 if self.params.guide_share and self.step == self.guide_step:
                     self.guide = {name: weight.clone() for name, weight in self.model.state_dict().items()}
@@ -168,7 +173,7 @@ class Training:
             "epochs_done": self.epochs_done,
             "since_log": self.since_log,
             "loss_sum": self.loss_sum,
-            "buckets": [self.buckets.sums, self.buckets.counts],
+            "buckets": [self.buckets.sums, self.buckets.weights],
             "guide": self.guide,
         }
 
@@ -179,7 +184,7 @@ class Training:
         self.epochs_done, self.since_log, self.guide = state["epochs_done"], state["since_log"], state["guide"]
         self.loss_sum.copy_(state["loss_sum"])
         self.buckets.sums.copy_(state["buckets"][0])
-        self.buckets.counts.copy_(state["buckets"][1])
+        self.buckets.weights.copy_(state["buckets"][1])
 
     def _log(self) -> LossPoint:
         logged = LossPoint(self.step, float(self.loss_sum) / self.since_log)  # synchronises with the GPU

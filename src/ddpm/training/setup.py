@@ -8,7 +8,7 @@ import torch
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard, listed
-from ddpm.images.splits import LEAST_TEST, Processed, Split, Subset, even_batch, held_out_mask
+from ddpm.images.splits import Processed, Split, Subset, even_batch, held_out_mask
 from ddpm.networks.checkpoint import begin_from, new_network
 from ddpm.networks.unet import UNetParams
 from ddpm.parallel.world import ALONE, World
@@ -43,7 +43,7 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images.
     """
-    card, split, groups, test_counts = processed
+    card, split, groups, _ = processed
     labels = card.labels(train.classes, "train.classes")
     found = split.labels.bincount(minlength=len(card.classes)).tolist()
     counts = tuple(count if label in labels else 0 for label, count in enumerate(found))
@@ -54,10 +54,6 @@ def prepare(processed: Processed, model: UNetParams, train: TrainParams) -> Setu
     mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
     rows, held_out = (chosen & ~mask).nonzero().flatten(), split.take(chosen & mask)
     images = Subset(split, rows, split.labels[rows])
-    if (tested := sum(test_counts[label] for label in labels)) < LEAST_TEST:
-        raise UserError(
-            f"train.classes: these have {tested} test images, but the scores need {LEAST_TEST}; add classes or images"
-        )
     train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
     try:
         model = model.for_images(card.shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.environment import number
-from ddpm.compute.randomness import generator
+from ddpm.compute.randomness import distinct, generator
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.images.splits import Split, Subset
 from ddpm.networks.unet import NO_LABEL
@@ -29,59 +29,59 @@ class GradientStep:
         optimization: Optimization,
         denoiser: Denoiser,
         loss: DenoisingLoss,
+        cdf: Tensor,
         images: Split | Subset,
         params: TrainParams,
         world: World,
     ) -> None:
-        """Take the training images too: each step draws params.target_images of them, see `stable_start`."""
+        """Take the density of t, see `DenoisingLoss.cdf`, and the training images.
+
+        Each step draws params.target_images of them, see `stable_start`.
+        """
         self.optimization = optimization
         self.network = optimization.network
         self.denoiser = denoiser
         self.loss = loss
+        self.cdf = cdf
         self.images = images
         self.params = params
         self.world = world
         self.accumulation_steps = accumulation_steps()
         self.device = loss.runtime.device
-        self.cdf = loss.cdf(params.log_snr_center, params.log_snr_uniform)
 
-    def __call__(self, shard: Split) -> tuple[Tensor, Tensor]:
+    def __call__(self, shard: Split, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step, and return t and the detached loss of every image of the whole batch, each (batch_size,).
 
         The returned loss is always the error of the noise (eq. 14), whatever is minimised, so that curves compare.
 
         Args:
             shard: this process's shard of the batch, on the device.
+            rows: the indices of its images among the training images.
         """
         count = self.params.batch_size
         rng = generator(self.params.seed, "train", self.optimization.steps, self.device)
         t, noise = self.loss.draw(count, self.cdf, self.params.timestep_sampling, rng)  # lines 3 and 4
         mine = self.world.shard(count)
-        batch = self._with_visible_labels(self._mirrored(shard, mine), mine)
+        mirrored = self._uniform("flip")[mine] < 0.5 if self.params.flip else None
+        batch = self._with_visible_labels(in_orientation(shard, mirrored), mine)
+        others = self._others(self._names(rows, mirrored)) if self.params.target_images else None
         self.network.zero_grad(set_to_none=True)
         losses = torch.zeros(count, device=t.device)
-        losses[mine] = self._backward(batch, t[mine], noise[mine])  # line 5: the gradient
+        losses[mine] = self._backward(batch, t[mine], noise[mine], others)  # line 5: the gradient
         self.world.sum([losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
         self.optimization.step()  # line 5: the step
         return t, losses
 
-    def _backward(self, batch: Split, t: Tensor, noise: Tensor) -> Tensor:
+    def _backward(self, batch: Split, t: Tensor, noise: Tensor, others: tuple[Split, Tensor] | None) -> Tensor:
         """Accumulate the gradients of the shard's part of the mean loss; return the loss of every image, (B,)."""
-        found, others = [], self._others()
+        found = []
         size = -(-len(t) // self.accumulation_steps)
         for part in (slice(start, start + size) for start in range(0, len(t), size)):
-            mse = self.loss.mse(self.denoiser, batch.take(part), t[part], noise[part], others)
+            targets = (others[0], others[1][part]) if others else None
+            mse = self.loss.mse(self.denoiser, batch.take(part), t[part], noise[part], targets)
             (self.loss.weighted(mse, t[part]).sum() / self.params.batch_size).backward()
             found.append(mse.detach())
         return torch.cat(found)
-
-    def _mirrored(self, shard: Split, mine: slice) -> Split:
-        """Mirror half of the images left to right, at random, if params.flip is set."""
-        if not self.params.flip:
-            return shard
-        mirrored = self._uniform("flip")[mine] < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), shard.images.flip(3), shard.images)
-        return Split(images, shard.labels)
 
     def _with_visible_labels(self, shard: Split, mine: slice) -> Split:
         """Hide the labels that the network does not see.
@@ -95,22 +95,34 @@ class GradientStep:
         dropped = self._uniform("label dropout")[mine] < self.params.label_dropout
         return Split(shard.images, shard.labels.masked_fill(dropped, NO_LABEL))
 
-    def _others(self) -> Split | None:
-        """Draw params.target_images training images, the same in every process; half are mirrored if asked for."""
-        if not self.params.target_images:
-            return None
-        rng = generator(self.params.seed, "target images", self.optimization.steps)
-        index = torch.randperm(len(self.images.labels), generator=rng)[: self.params.target_images]
-        images, labels = self.images.batch(index.to(self.images.labels.device), self.device)
-        if self.params.flip:
-            images = torch.cat([images[::2], images[1::2].flip(3)])
-            labels = torch.cat([labels[::2], labels[1::2]])
-        return Split(images, labels)
+    def _others(self, batch: Tensor) -> tuple[Split, Tensor]:
+        """Draw K target images, the same in every process; half are mirrored if images are.
+
+        Return them, and which of them are the images of the batch, given by their names, (B, K); see `stable_start`.
+        """
+        params, count = self.params, len(self.images.labels)
+        rows = distinct(params.target_images or 0, count, params.seed, "target images", self.optimization.steps)
+        rows = rows.to(self.images.labels.device)
+        mirrored = torch.arange(len(rows), device=self.device) % 2 == 1 if params.flip else None
+        others = in_orientation(self.images.batch(rows, self.device), mirrored)
+        return others, batch[:, None] == self._names(rows, mirrored)
+
+    def _names(self, rows: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Return a number for each training image and orientation, (B,): an image and its mirror image differ."""
+        names = 2 * rows.to(self.device)
+        return names if mirrored is None else names + mirrored
 
     def _uniform(self, purpose: str) -> Tensor:
         """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""
         rng = generator(self.params.seed, purpose, self.optimization.steps, self.device)
         return torch.rand(self.params.batch_size, generator=rng, device=self.device)
+
+
+def in_orientation(split: Split, mirrored: Tensor | None) -> Split:
+    """Mirror images (B, C, H, W) left to right where `mirrored` (B,) is true."""
+    if mirrored is None:
+        return split
+    return Split(torch.where(mirrored.view(-1, 1, 1, 1), split.images.flip(3), split.images), split.labels)
 
 
 def accumulation_steps() -> int:

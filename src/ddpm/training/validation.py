@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.timesteps import Buckets
+from ddpm.diffusion.timesteps import Buckets, relative_density
 from ddpm.images.splits import Split
 from ddpm.parallel.world import World
 from ddpm.training.losses import DenoisingLoss
@@ -46,7 +46,7 @@ class Validation:
         if not count:
             return None
         uniform = self.loss.cdf(None)
-        density = torch.diff(self.cdf, prepend=self.cdf.new_zeros(1)).float() * len(self.cdf)
+        density = relative_density(self.cdf).float()
         size = max(1, BATCH // self.held_out.images[0, 0].numel())
         buckets, total = Buckets(len(uniform), device), torch.zeros((), device=device)
         for index in range(self.world.rank, -(-count // size), self.world.size):
@@ -54,9 +54,9 @@ class Validation:
             rng = generator(self.seed, "validation", index, device)
             t, noise = self.loss.draw(len(batch.images), uniform, "stratified", rng)
             mse = self.loss.mse(denoiser, batch, t, noise)
-            buckets.add(t, mse)
+            buckets.add(t, mse, torch.ones_like(mse))
             total += (self.loss.weighted(mse, t) * density[t]).sum()
-        self.world.sum([buckets.sums, buckets.counts, total])
+        self.world.sum([buckets.sums, buckets.weights, total])
         if (loss := float(total) / count) < (self.best.loss if self.best else math.inf):
             self.best = BestWeights(loss, step, {name: each.clone() for name, each in weights.state_dict().items()})
         return buckets.mean()
