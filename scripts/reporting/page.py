@@ -14,7 +14,10 @@ from scripts.reporting.runs import TRAINED, Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
-LICENCES = {"mnist": "", "fashion_mnist": "mit"}  # of public data sets; MNIST's files state none
+PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MNIST's files state no licence
+    "d0193be11ab497254ec667a4864050d9.dir": ("mnist", ""),
+    "5f974fc07a228533b94e96f0786e9bcc.dir": ("fashion_mnist", "mit"),
+}
 
 
 def report(runs: Sequence[Run], default: Run | None) -> str:
@@ -53,10 +56,13 @@ def card(run: Run) -> str:
     known = facts(run)
     if known["model"].get("data", name := known["prepared"].get("data", {}).get("name")) != name:
         known["prepared"] = {}  # of other images than the model's
+    folder = run.hashes.get(known["settings"].get("data.set", ""), "") if known["prepared"] else ""
+    public, licence = PUBLIC.get(folder, ("", ""))
     return _template("card.md.j2", html=False).render(
         **known,
         run=run,
-        licences=LICENCES,
+        public=public,
+        licence=licence,
         scores=tables.scores([run]),
         index=tables.indexed(run),
         hashes=tables.hashes(run),

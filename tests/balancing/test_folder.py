@@ -139,10 +139,17 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial/train/fig").mkdir(parents=True)
-    (tmp_path / ".out.partial/train/fig/000000.png").touch()
-    (tmp_path / ".out.partial/manifest.csv").touch()
+def test_nothing_beside_it_is_touched_and_all_may_read_it(tmp_path: Path) -> None:
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial/mine.png").touch()
+    (tmp_path / "other").mkdir()
     with whole(tmp_path / "out") as folder:
         (folder / "file").touch()
-    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["out", "out/file"]
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
+        ".out.partial",
+        ".out.partial/mine.png",
+        "other",
+        "out",
+        "out/file",
+    ]
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -2,14 +2,16 @@
 
 import io
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from ddpm.ingest.decoding import Colour, Look, Target, decode, look
+from ddpm.ingest.decoding import BYTES, Colour, Look, Target, decode, look
 
 WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (255, 0, 0)
 GREY_TYPE, RGB_TYPE, PALETTE_TYPE, GREY_ALPHA_TYPE = 0, 2, 3, 4
@@ -226,3 +228,38 @@ def test_a_bad_file_is_refused_in_a_line(tmp_path: Path, data: bytes | None) -> 
         with pytest.raises(ValueError, match=r"^.{4,120}$") as caught:
             attempt()
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("room", "most"), [(4.9, 2), (1.9, 1)])
+def test_threads_decode_at_once_what_fits_into_half_of_the_memory_or_one_image(
+    room: float, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(noise(30, 40, 3)))
+    there = [decode(path, target(30, 40)), look(path, WHITE)]
+    decoding, found = list[int](), list[int]()
+    fit = ImageOps.exif_transpose
+
+    def slow(image: Image.Image) -> Image.Image:
+        decoding.append(1)
+        found.append(len(decoding))
+        time.sleep(0.02)
+        decoding.pop()
+        return fit(image)
+
+    monkeypatch.setattr("ddpm.ingest.decoding.MEMORY", room * BYTES * 30 * 40)
+    monkeypatch.setattr("ddpm.ingest.decoding.ImageOps.exif_transpose", slow)
+    with ThreadPoolExecutor(8) as pool:
+        levels = [*pool.map(lambda _: decode(path, target(30, 40)), range(8))]
+        looks = [*pool.map(lambda _: look(path, WHITE), range(8))]
+    assert max(found) == most
+    assert all(np.array_equal(each, there[0]) for each in levels)
+    assert looks == [there[1]] * 8
+
+
+def test_an_image_that_does_not_fit_into_memory_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpm.ingest.decoding.MEMORY", BYTES * 30 * 40 - 1)
+    with pytest.raises(ValueError, match=r"^40 x 30 pixels need [^\n]*$"):
+        decoded(tmp_path, encoded(noise(30, 40, 3)), target(30, 40))

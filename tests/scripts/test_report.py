@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +160,27 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
 
 
 def test_card_has_the_front_matter_of_the_hub() -> None:
-    prepared = PREPARED | {"data": PREPARED["data"] | {"name": "mnist"}}
-    card = page.card(whole_run(**{"preprocess/summary": prepared}))
+    card = page.card(whole_run())
     front = YAML(typ="safe").load(card.split("---\n")[1])
-    assert "license" not in front  # nobody says what that of MNIST is
-    assert front["datasets"] == ["mnist"]
     assert front["pipeline_tag"] == "unconditional-image-generation"
     values = {each["type"]: each["value"] for each in front["model-index"][0]["results"][0]["metrics"]}
     assert (values["precision"], values["bits per dimension"]) == (0.25, 2.5)
     assert "| Frechet distance, classifier b | 2.0000 +- 0.5000 | 1.0000 | 0.5000 |" in card
     assert "- models/ddpm.safetensors: e1" in card
-    own = page.card(whole_run())
-    assert "license" not in own
-    assert "check them before you share the model" in own
+    assert front["model-index"][0]["results"][0]["dataset"] == {"name": "mine", "type": "imagefolder"}
+
+
+def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_that_name() -> None:
+    lock = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]["preprocess"]["deps"]
+    mnist = {dep["path"]: dep["md5"] for dep in lock}["data/mnist"]
+    clothes = next(md5 for md5, (name, _) in page.PUBLIC.items() if name == "fashion_mnist")
+    for md5, datasets, licence in (("d1", None, None), (mnist, ["mnist"], None), (clothes, ["fashion_mnist"], "mit")):
+        prepared = PREPARED | {"data": PREPARED["data"] | {"name": "fashion_mnist"}}
+        run = whole_run(**{"preprocess/summary": prepared, "params.yaml": "data: {set: data/fashion_mnist}\n"})
+        card = page.card(replace(run, hashes={"data/fashion_mnist": md5}))
+        front = YAML(typ="safe").load(card.split("---\n")[1])
+        assert (front.get("datasets"), front.get("license")) == (datasets, licence)
+        assert ("check them before you share the model" in card) == (licence is None)
 
 
 def test_a_card_that_is_made_anew_keeps_the_lines_of_the_user() -> None:

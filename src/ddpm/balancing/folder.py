@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,21 +38,18 @@ class Contents(NamedTuple):
 
 @contextlib.contextmanager
 def whole(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to `out`; it takes this name if the block succeeds, and is removed otherwise.
+    """Yield a new folder in a temporary one next to `out`; it moves to `out` if the block succeeds.
 
     Raises:
         OSError: folders cannot be made or written to there, or `out` is not empty.
     """
     out = out.resolve()
-    folder = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
-    folder.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch, out.name)  # the temporary one itself is closed to other users
+        folder.mkdir()
         yield folder
         folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def write_folder(folder: Path, contents: Contents) -> Iterator[None]:

@@ -4,10 +4,14 @@ An animation gives its first frame. Colour profiles are ignored. Pillow reduces 
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from threading import Condition
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from ddpm.pipeline.console import shown
@@ -16,10 +20,16 @@ Colour = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 COLOUR = 16  # levels; a JPEG of a grey image may have channels that differ by as much
+BYTES = 21  # of memory for a pixel while its image is decoded; WebP and 16 bits need most
+MEMORY = psutil.virtual_memory().available
 
 # For the whole process, since catch_warnings is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
 Image.MAX_IMAGE_PIXELS = 50 * 10**6  # Pillow refuses images with twice as many pixels
+# A large image is to be one block of memory. Of several, each thread would keep half a gigabyte when it is freed.
+Image.core.set_block_size(1 << 30)  # type: ignore[attr-defined]
+_taken: list[int] = []  # bytes of memory for each image that a thread decodes
+_changed = Condition()
 
 
 class Look(NamedTuple):
@@ -57,12 +67,12 @@ def look(source: Path | Levels, background: Colour) -> Look:
     """
     if isinstance(source, np.ndarray):
         return Look(source.shape[0], source.shape[1], False)
-    image = _picture(source, background)
-    red, green, blue = image.split()
-    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    counts = ImageChops.difference(highest, lowest).histogram()
-    return Look(image.height, image.width, any(counts[COLOUR + 1 :]))
+    with _picture(source, background) as image:
+        red, green, blue = image.split()
+        highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+        lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+        counts = ImageChops.difference(highest, lowest).histogram()
+        return Look(image.height, image.width, any(counts[COLOUR + 1 :]))
 
 
 def decode(source: Path | Levels, target: Target) -> Levels:
@@ -75,7 +85,8 @@ def decode(source: Path | Levels, target: Target) -> Levels:
     if isinstance(source, np.ndarray) and source.shape == target.inner and channels == 1:
         levels = source
     else:
-        image = _fitted(_picture(source, target.background), target)
+        with _picture(source, target.background) as picture:
+            image = _fitted(picture, target)
         levels = np.asarray(image.convert("L") if channels == 1 else image)
     levels = levels.reshape(*target.inner, channels)
     rows, columns = height - target.inner[0], width - target.inner[1]
@@ -94,14 +105,27 @@ def _fitted(image: Image.Image, target: Target) -> Image.Image:
             return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def _picture(source: Path | Levels, background: Colour) -> Image.Image:
-    """Decode an image to RGB, upright, on `background`."""
+@contextmanager
+def _picture(source: Path | Levels, background: Colour) -> Iterator[Image.Image]:
+    """Decode an image to RGB, upright, on `background`, once there is memory for it.
+
+    Raises:
+        ValueError: the file cannot be decoded.
+    """
     if isinstance(source, np.ndarray):
-        return Image.fromarray(source).convert("RGB")
+        yield Image.fromarray(source).convert("RGB")
+        return
     try:
         with source.open("rb") as file:
-            image, depth = _opened(file)
-            return _opaque(_upright(image), depth, background)
+            head = file.read(25)
+            with Image.open(file, formats=FORMATS) as whole:
+                whole.verify()  # a PNG's checksums, which load() skips
+            image: Image.Image = Image.open(file, formats=FORMATS)
+            with _memory(*image.size):
+                image.load()
+                depth = head[24] if image.format == "PNG" else 8  # bits for each level in the file
+                image = _opaque(_upright(image), depth, background)
+                yield image
     except UnidentifiedImageError:
         raise ValueError("not a readable PNG, JPEG, WebP, BMP or GIF file") from None
     except Exception as error:  # Pillow raises many types for damaged files
@@ -109,14 +133,26 @@ def _picture(source: Path | Levels, background: Colour) -> Image.Image:
         raise ValueError(shown(reason, 100)) from None
 
 
-def _opened(file: BinaryIO) -> tuple[Image.Image, int]:
-    """Load an image, and return it with its bits per level in the file."""
-    head = file.read(25)
-    with Image.open(file, formats=FORMATS) as image:
-        image.verify()  # a PNG's checksums, which load() skips
-    image = Image.open(file, formats=FORMATS)
-    image.load()
-    return image, head[24] if image.format == "PNG" else 8
+@contextmanager
+def _memory(width: int, height: int) -> Iterator[None]:
+    """Wait until an image of this size may be decoded: beside others in half of the memory, or alone.
+
+    Raises:
+        ValueError: not even alone does it fit.
+    """
+    need = BYTES * width * height
+    if need > MEMORY:
+        free = f"{need / 1e9:.1f} GB of memory, where {MEMORY / 1e9:.1f} were free"
+        raise ValueError(f"{width} x {height} pixels need {free}; make it smaller")
+    with _changed:
+        _changed.wait_for(lambda: not _taken or sum(_taken) + need <= MEMORY / 2)
+        _taken.append(need)
+    try:
+        yield
+    finally:
+        with _changed:
+            _taken.remove(need)
+            _changed.notify_all()
 
 
 def _upright(image: Image.Image) -> Image.Image:
