@@ -69,23 +69,52 @@ def test_report_can_be_read(browser: Any, written: Path, width: int, scheme: str
     found.close()
 
 
-@pytest.mark.long
-def test_dvc_plots_work_offline(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def call(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def dvc(*arguments: str) -> None:
+    call(sys.executable, "-m", "dvc", *arguments)
+
+
+@pytest.fixture
+def plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository with a curve and a picture, and the template for DVC's plots."""
     monkeypatch.chdir(tmp_path)
-
-    def dvc(*arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True)
-
-    subprocess.run(["git", "init", "--quiet"], check=True)
+    call("git", "init", "--quiet")
     dvc("init", "--quiet")
     dvc("config", "core.analytics", "false")
     Path("loss.csv").write_text("step,loss\n0,1\n10,0.5\n20,0.25\n")
-    Path("dvc.yaml").write_text("plots: [{loss.csv: {x: step, y: loss}}]\n")
+    Image.new("L", (8, 8)).save("picture.png")
+    Path("dvc.yaml").write_text("plots: [{loss.csv: {x: step, y: loss}}, picture.png: {}]\n")
     plots_page.main()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("plotted")
+def test_dvc_plots_work_offline(browser: Any, tmp_path: Path) -> None:
     dvc("plots", "show", "--html-template", str(plots_page.PAGE))
     said: list[str] = []
     found = opened(browser, tmp_path / "dvc_plots/index.html", said)
     svg = found.wait_for_selector(".vega-embed svg.marks")
     assert pixels(svg, "#945dd6") > 200, "the first colour of DVC's own templates"
     assert said == []
+    found.close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("plotted")
+@pytest.mark.parametrize("end", ["</script>", "</script></template>"])
+def test_the_name_of_a_branch_is_no_script_of_dvc_plots(browser: Any, tmp_path: Path, end: str) -> None:
+    name = f"{end}<script>taken=1</script>"
+    call("git", "add", "--all")
+    call("git", "-c", "user.name=a", "-c", "user.email=a", "commit", "--quiet", "-m", "a")
+    call("git", "branch", name)
+    Path("loss.csv").write_text("step,loss\n0,1\n10,0.75\n")
+    dvc("plots", "diff", name, "--html-template", str(plots_page.PAGE))
+    assert f"<p>{name}</p>" in Path("dvc_plots/index.html").read_text()
+    found = browser.new_page()
+    found.goto((tmp_path / "dvc_plots/index.html").as_uri())
+    found.wait_for_selector("body > div")
+    assert found.evaluate("typeof taken") == "undefined"
     found.close()

@@ -1,5 +1,6 @@
 """What `ddpm generate` samples, and the files that it leaves."""
 
+import errno
 import os
 import re
 import signal
@@ -46,10 +47,19 @@ def sampled(models: dict[str, Path], tmp_path: Path) -> Callable[..., Arrays]:
 
     def sampled(kind: str, *options: object) -> Arrays:
         out = tmp_path / str(len([*tmp_path.iterdir()]))
-        with np.load(generate(models[kind], out, "--format", "npz", *options) / "images.npz") as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        (found,) = archives(generate(models[kind], out, "--format", "npz", *options))
+        return found
 
     return sampled
+
+
+def archives(folder: Path) -> list[Arrays]:
+    """The arrays of all archives in a folder, by their names."""
+    found = []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as arrays:
+            found.append(dict(arrays))
+    return found
 
 
 def expected(model: Path, seed: int, numbers: range, **changes: object) -> np.ndarray:
@@ -222,8 +232,66 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
     if image_format == "png":
         assert all(path.read_bytes() == whole[name].read_bytes() for name, path in found.items())
     else:
-        with np.load(found["images.npz"]) as ours, np.load(whole["images.npz"]) as others:
-            assert all(np.array_equal(ours[name], others[name]) for name in ("images", "labels", "classes"))
+        np.testing.assert_equal(archives(tmp_path / "out"), archives(tmp_path / "whole"))
+
+
+def joined(batches: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in ("images", "labels")}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
+def test_what_is_sampled_stays_until_the_archive_is_whole(
+    error: BaseException, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
+    options = ["--format", "npz", "--count", 8, "--first", 100]
+    generate(models["none"], tmp_path / "whole", *options)
+    monkeypatch.setattr(os, "replace", raised(error, for_name="whole"))
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=rf"^{out}/images-000100\.npz: not written, .*{out}/images-000100\.parts has"):
+        generate(models["none"], out, *options)
+    (whole,) = archives(tmp_path / "whole")
+    np.testing.assert_equal(joined(archives(out / "images-000100.parts")), joined([whole]))
+    assert [path.name for path in out.iterdir()] == ["images-000100.parts"]
+
+
+def test_a_full_disk_while_sampling_is_named_and_what_is_finished_stays(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
+    monkeypatch.setattr(os, "replace", raised(OSError(errno.ENOSPC, "full"), for_name=".0000000000003.npz.partial"))
+    full = (
+        f"{tmp_path}/out/images.parts/0000000000003.npz: full after 3 of 8 images; continue with --first 3 --count 5 "
+    )
+    with pytest.raises(UserError, match=f"^{full}"):
+        generate(models["none"], tmp_path / "out", "--format", "npz", "--count", 8)
+    assert [len(each["images"]) for each in archives(tmp_path / "out")] == [3]
+
+
+def raised(error: BaseException, for_name: str) -> Callable[[Path, Path], None]:
+    """`os.replace`, but for a file of this name."""
+    replace = os.replace
+
+    def replaced(source: Path, target: Path) -> None:
+        if Path(source).name == for_name:
+            raise error
+        replace(source, target)
+
+    return replaced
+
+
+def test_processes_may_share_a_folder_and_all_images_stay(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 2)
+    (whole,) = archives(generate(models["none"], tmp_path / "whole", "--format", "npz", "--count", 10))
+    monkeypatch.setattr("ddpm.cli.generate.check_free", lambda _: None)  # all began when the folder was empty
+    for first, count in ((0, 4), (4, 6)):
+        generate(models["none"], tmp_path / "out", "--format", "npz", "--first", first, "--count", count)
+    with pytest.raises(UserError, match=r"/images\.npz: another process writes it"):
+        generate(models["none"], tmp_path / "out", "--format", "npz", "--seed", 1)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images-000004.npz", "images.npz"]
+    np.testing.assert_equal(joined(archives(tmp_path / "out")[::-1]), joined([whole]))
 
 
 def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:

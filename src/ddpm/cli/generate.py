@@ -3,14 +3,14 @@
 import csv
 import io
 import os
-import tempfile
+import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
@@ -31,7 +31,7 @@ class Generate(ModelOptions):
     """Sample images from a trained model. Equal seeds give equal images.
 
     Other values of --count and --first change an image by rounding only. Several processes can share the
-    work: give each its own --first and --count. After Ctrl-C, finished images stay.
+    work and the folder: give each its own --first and --count. After Ctrl-C, finished images stay.
     """
 
     out: Path
@@ -49,8 +49,8 @@ class Generate(ModelOptions):
         """Sample the images, and write each batch when it is finished.
 
         Raises:
-            UserError: the model cannot sample with these options, the folder is not empty, or Ctrl-C interrupts the
-                work.
+            UserError: the model cannot sample with these options, the folder is not empty, the disk is full, or Ctrl-C
+                interrupts the work.
         """
         check_free(self.out)
         runtime = start()
@@ -59,7 +59,8 @@ class Generate(ModelOptions):
         check_sampler(loaded, params)
         self.out.mkdir(parents=True, exist_ok=True)
         numbers, done = range(self.first, self.first + self.count), 0
-        writer = (Pictures if self.format == "png" else Arrays)(self.out, loaded.card.data)
+        data = loaded.card.data
+        writer = Pictures(self.out, data) if self.format == "png" else Arrays(self.out, data, self.first)
         with closing(writer):
             try:
                 for first, images in sample_images(loaded, params, self.seed, numbers, runtime):
@@ -68,9 +69,9 @@ class Generate(ModelOptions):
                     labels = sample_labels(loaded.card, params, self.seed, indices) if told else None
                     writer.add(indices, images, labels)
                     done += len(images)
-            except KeyboardInterrupt:
+            except (OSError, KeyboardInterrupt) as error:
                 left = f"--first {self.first + done} --count {self.count - done} and another --out"
-                raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}") from None
+                raise UserError(f"{_reason(error)} after {done} of {self.count} images; continue with {left}") from None
 
 
 def check_free(folder: Path) -> None:
@@ -128,38 +129,74 @@ class Pictures:
 
 
 class Arrays:
-    """A writer of images.npz: `images` (N, H, W) or (N, H, W, 3), `labels` (N,) if any, and all names in `classes`.
+    """A writer of an npz file: `images` (N, H, W) or (N, H, W, 3), `labels` (N,) if any, and all names in `classes`.
 
-    Images wait in an unnamed file. Closing writes the finished ones to the npz file, also after an error.
+    It is images.npz or, if the first number is not 0, images-FIRST.npz, so that processes can share a folder. Each
+    batch is written as such a file of its own. Closing joins them, also after an error.
     """
 
-    def __init__(self, folder: Path, data: DataCard) -> None:
-        """Open the unnamed file."""
-        self.folder, self.classes = folder, data.classes
-        self.pixels = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self.shape: tuple[int, ...] = (0,)
-        self.labels: list[Tensor] = []
+    def __init__(self, folder: Path, data: DataCard, first: int) -> None:
+        """Make the folder of the batches.
+
+        Raises:
+            UserError: another process writes this file.
+        """
+        self.path = folder / (f"images-{first:06d}.npz" if first else "images.npz")
+        self.parts = self.path.with_suffix(".parts")
+        if self.parts.exists() or self.path.exists():
+            raise UserError(f"{self.path}: another process writes it; give each its own --first or --out")
+        self.parts.mkdir()
+        self.classes = np.array(data.classes)
+        self.written: list[Path] = []
+        self.last: dict[str, Any] = {}
+        self.count = 0
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
-        """Append a batch."""
-        self.pixels.write(images.numpy().tobytes())
-        self.shape = (self.shape[0] + len(images), *images.shape[1:])
-        self.labels += [] if labels is None else [labels]
+        """Write a batch."""
+        arrays = {"images": images.contiguous()} | ({} if labels is None else {"labels": labels})
+        self.last = {name: array.numpy() for name, array in arrays.items()}
+        buffer, part = io.BytesIO(), self.parts / f"{numbers.start:013d}.npz"
+        np.savez(buffer, classes=self.classes, **self.last)
+        write_whole(part, buffer.getvalue())
+        self.written.append(part)
+        self.count += len(images)
 
     def close(self) -> None:
-        """Write images.npz, unless there are no images."""
-        with self.pixels:
-            if not self.shape[0]:
-                return
-            self.pixels.flush()
-            images = np.memmap(self.pixels, np.uint8, "r", shape=self.shape)
-            arrays: dict[str, Any] = {"images": images, "classes": np.array(self.classes)}
-            if self.labels:
-                arrays["labels"] = torch.cat(self.labels).numpy()
-            partial = self.folder / ".images.npz.partial"
-            try:
-                with partial.open("wb") as file:
-                    np.savez_compressed(file, **arrays)
-                os.replace(partial, self.folder / "images.npz")
-            finally:
-                partial.unlink(missing_ok=True)
+        """Replace the batches by one file, unless there are none.
+
+        Raises:
+            UserError: the disk is full, or Ctrl-C interrupts; the batches stay.
+        """
+        whole = self.parts / "whole"
+        try:
+            if self.written:
+                self._join(whole)
+                os.replace(whole, self.path)
+        except (OSError, KeyboardInterrupt) as error:
+            whole.unlink(missing_ok=True)
+            kept = f"each file in {self.parts} has a batch of the {self.count} images"
+            raise UserError(f"{self.path}: not written, {_reason(error)}; {kept}") from None
+        shutil.rmtree(self.parts)
+
+    def _join(self, path: Path) -> None:
+        """Write all batches to one npz file, with one of them in memory at a time."""
+        with path.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, array in self.last.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        header = np.lib.format.header_data_from_array_1_0(array)
+                        header["shape"] = (self.count, *array.shape[1:])
+                        np.lib.format.write_array_header_1_0(member, header)
+                        for part in self.written:
+                            with np.load(part) as batch:
+                                member.write(batch[name].tobytes())
+                with archive.open("classes.npy", "w") as member:
+                    np.lib.format.write_array(member, self.classes)
+            os.fsync(file.fileno())
+
+
+def _reason(error: OSError | KeyboardInterrupt) -> str:
+    """Say why the work ends, and name the file if the error does."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
