@@ -11,8 +11,12 @@ from dvc_data.hashfile.tree import Tree
 
 
 def pipeline(repo: Repo) -> dict[str, PipelineStage]:
-    """Return the stages of dvc.yaml by name, with their entries in dvc.lock; the files *.dvc are left out."""
-    return {stage.name: stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
+    """Return the stages of dvc.yaml by name, with their entries in dvc.lock.
+
+    The files *.dvc are left out, and `check`, whose output never changes.
+    """
+    stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+    return {stage.name: stage for stage in stages if stage.name != "check"}
 
 
 def stale(repo: Repo) -> dict[str, str]:
@@ -33,7 +37,7 @@ def stale(repo: Repo) -> dict[str, str]:
 
     def changed(dep: Output) -> bool:
         maker, out = makers.get(dep.fs_path, (None, dep))
-        if isinstance(maker, PipelineStage):
+        if isinstance(maker, PipelineStage) and maker.name in stages:
             return bool(cause(maker.name)) or out.hash_info != dep.hash_info
         return (on_disk(dep.fs_path) or out.hash_info) != dep.hash_info
 

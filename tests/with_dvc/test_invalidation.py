@@ -37,9 +37,11 @@ def test_a_comment_reruns_the_stages_of_the_package_and_none_behind(clone: Clone
 
 
 def changed(clone: Clone) -> dict[str, set[str]]:
-    """The stages that each changed section or dependency reaches itself, not by way of other stages."""
+    """The stages but `check` that each changed section or dependency reaches itself, not by way of other stages."""
     found: dict[str, set[str]] = defaultdict(set)
-    for stage, entries in json.loads(clone.dvc("status", "--json")).items():
+    stages = json.loads(clone.dvc("status", "--json"))
+    stages.pop("check", None)
+    for stage, entries in stages.items():
         for entry in entries:
             deps = entry.get("changed deps", {})
             for name in [*deps.pop("params.yaml", {}), *deps]:

@@ -16,7 +16,7 @@ UP_TO_DATE = "Data and pipelines are up to date."
 
 def test_the_first_run_runs_every_stage_and_makes_every_output(pipeline: Built) -> None:
     lock = pipeline.clone.lock()
-    assert ran(pipeline.output) == set(lock) == set(STAGES)
+    assert ran(pipeline.output) == set(lock) - {"check"} == set(STAGES)
     outputs = {out["path"] for stage in lock.values() for out in stage["outs"]}
     made = {*pipeline.clone.bytes_under("data", "models", "metrics")} - {"data/README.md"}
     assert {path if not path.startswith("data/mnist/") else "data/mnist" for path in made} == outputs
