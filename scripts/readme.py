@@ -86,7 +86,7 @@ def table(found: Run) -> str:
     lines += [
         "",
         f"{count:,} samples that the filter kept: a classifier rejects the least clear ones.",
-        f"Trained on {made['threads']} threads of an {made['cpu'].split(',')[0]}.",
+        f"Trained on {made['threads']} thread{'s' if made['threads'] > 1 else ''} of an {made['cpu'].split(',')[0]}.",
         "± is the standard error: how much other sets of as many images would differ.",
         "",
     ]
