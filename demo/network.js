@@ -18,7 +18,7 @@ export async function listModels() {
 // Fetch a file of weights, once. Resolves to ONNX Runtime's session.
 export function load(file) {
   if (!sessions.has(file)) {
-    const url = new URL(`./models/${file}`, import.meta.url).href;
+    const url = new URL(`./models/${encodeURIComponent(file)}`, import.meta.url).href;
     const loading = ort.InferenceSession.create(url, { executionProviders: ["wasm"] });
     loading.catch(() => sessions.delete(file)); // so that the next attempt fetches it again
     sessions.set(file, loading);

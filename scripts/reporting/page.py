@@ -14,6 +14,7 @@ from scripts.reporting.runs import TRAINED, Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
+NO_START = "data/processed/train.safetensors"  # train.start cannot be null
 PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MNIST's files state no licence
     "d0193be11ab497254ec667a4864050d9.dir": ("mnist", ""),
     "5f974fc07a228533b94e96f0786e9bcc.dir": ("fashion_mnist", "mit"),
@@ -86,11 +87,13 @@ def facts(run: Run) -> dict[str, Any]:
     gallery, sampled = (run.mapping(f"metrics/sample/{name}.json") for name in ("gallery", "population"))
     follows = [each.get("follows", {}) for each in (prepared, trained, gallery, sampled)]
     settings = run.flat("params.yaml")
+    start = settings.get("train.start", NO_START)
     own = {"parameters": trained.get("parameters"), "class_conditional": settings.get("model.class_conditional")}
     return {
         "prepared": prepared,
         "trained": trained,
         "model": sampled.get("model", own if run.model == TRAINED else {}),
+        "began_from": start if start != NO_START and run.model == TRAINED else "",
         "gallery": gallery,
         "sampled": sampled,
         "follows": {name: value for each in follows for name, value in each.items()},

@@ -85,7 +85,7 @@ def learn(
         flips: whether classes survive mirroring.
     """
     split, share, weight, offset = learned_from(real, extra, method, seed)
-    change = augmentation(method.augment, data_set, split.images.shape[-1], flips)
+    change = augmentation(method.augment, data_set, tuple(split.images.shape[2:]), flips)
     torch.manual_seed(seed)
     network = to_device(classifier(tuple(split.images.shape[1:]), params.channels, len(weight)), CPU)
     optimizer = torch.optim.AdamW(network.parameters(), lr=params.lr, weight_decay=0.01)
@@ -138,9 +138,9 @@ def smote(real: Split, seed: int) -> Split:
     return Split(images.round().to(torch.uint8).view(-1, *real.images.shape[1:]), labels)
 
 
-def augmentation(name: str, data_set: str, side: int, flips: bool) -> v2.Transform:
+def augmentation(name: str, data_set: str, sides: tuple[int, ...], flips: bool) -> v2.Transform:
     """Return a random change of uint8 images (B, C, H, W), the same for all of them."""
-    crop = [v2.RandomCrop(side, padding=side // 8), *([v2.RandomHorizontalFlip()] if flips else [])]
+    crop = [v2.RandomCrop(sides, padding=min(sides) // 8), *([v2.RandomHorizontalFlip()] if flips else [])]
     bilinear = InterpolationMode.BILINEAR
     by_name = {
         "none": [v2.Identity()],

@@ -183,6 +183,12 @@ def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_t
         assert ("check them before you share the model" in card) == (licence is None)
 
 
+@pytest.mark.parametrize("start", ["data/base.safetensors", page.NO_START])
+def test_a_card_names_the_model_that_the_training_began_with(start: str) -> None:
+    card = page.card(whole_run(**{"params.yaml": f"train: {{start: {start}}}\n", "train/summary": {"parameters": 1}}))
+    assert (start in card) == (start != page.NO_START)
+
+
 def test_a_card_that_is_made_anew_keeps_the_lines_of_the_user() -> None:
     first = page.card(whole_run(**{"train/summary": {"parameters": 1}}))
     edited = first.replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + "By permission of <!-- all -->.\n"
