@@ -100,7 +100,7 @@ def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], ob
         lambda card, arrays: arrays.pop("head.2.bias"),
         lambda card, arrays: arrays.pop("guide.head.2.bias"),
         lambda card, arrays: arrays.update({"guide.wings": torch.zeros(1)}),
-        lambda card, arrays: arrays.update({"head.2.bias": torch.zeros(4).half()}),
+        lambda card, arrays: arrays.update({"head.2.bias": torch.zeros(4).double()}),
         lambda card, arrays: card.update(guides=[]),
         lambda card, arrays: card["data"].update(shape=[3, 28, 28]),
         lambda card, arrays: card["model"].update(channels=[4, 8]),
