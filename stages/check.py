@@ -4,25 +4,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ddpm.classifier.model import ClassifierParams
-from ddpm.diffusion.schedule import ScheduleParams
-from ddpm.distillation.moment_matching import DistillParams
+from ddpm.distill import DistillParams
+from ddpm.images.card import DataCard
 from ddpm.ingest.preparation import DataParams
 from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams
 from ddpm.judging.filtering import FilterParams
-from ddpm.likelihood.bound import LikelihoodParams
-from ddpm.networks.unet import UNetParams
-from ddpm.pictures.forward import ForwardDiffusionParams
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section
-from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.sampling.generation import check_distilled
-from ddpm.sampling.samples import SampleParams
-from ddpm.scoring.evaluation import EvaluateParams
+from ddpm.likelihood import LikelihoodParams
+from ddpm.model import Guide, ModelCard
+from ddpm.sample import SetParams, SharedParams, fitted_set
+from ddpm.schedule import ScheduleParams
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.training.recipe import TrainParams
+from ddpm.train import TrainParams
+from ddpm.unet import UNetParams
+from exact_stages.console import UserError
+from exact_stages.params import Section
+from exact_stages.stage import Stage, run_stage
 
 CHECKED = Path("data/checked.txt")
 MODEL = "models/ddpm.safetensors"
@@ -35,12 +34,14 @@ class DownloadParams(Section):
     sets: tuple[KnownSet, ...]
 
 
-class SamplePair(Section):
-    """Both sets of samples, and the model that samples them."""
+class SampleSection(SharedParams):
+    """Both sets of samples, what they share, and the model that samples them."""
+
+    model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1)]
-    gallery: SampleParams
-    population: SampleParams
+    gallery: SetParams
+    population: SetParams
 
 
 class AllParams(Section):
@@ -49,30 +50,23 @@ class AllParams(Section):
     data: DataParams
     download: DownloadParams
     schedule: ScheduleParams
-    forward_diffusion: ForwardDiffusionParams
     classifier: ClassifierParams
     model: UNetParams
     train: TrainParams
     distill: DistillParams
-    sample: SamplePair
+    sample: SampleSection
     filter: FilterParams
-    evaluate: EvaluateParams
     likelihood: LikelihoodParams
     classification_accuracy_score: ClassificationAccuracyScoreParams
 
 
 def spanning_errors(params: AllParams) -> list[str]:
     """Return the errors between sections, one line each."""
-    errors = [*_errors(params)]
-    for name in ("gallery", "population"):
-        errors += [f"sample.{name}.{error}" for error in _sample_errors(params, getattr(params.sample, name))]
-    return errors
+    return [*dict.fromkeys([*_errors(params), *_sample_errors(params)])]
 
 
 def _errors(params: AllParams) -> Iterator[str]:
     timesteps, made = params.schedule.timesteps, {MODEL, *_distilled(params)}
-    if max(params.forward_diffusion.timesteps) >= timesteps:
-        yield f"forward_diffusion.timesteps: must be below schedule.timesteps, {timesteps}"
     if any(steps > timesteps for steps in params.distill.steps):
         yield f"distill.steps: must be at most schedule.timesteps, {timesteps}"
     folder, _, name = params.data.set.rpartition("/")
@@ -90,30 +84,29 @@ def _errors(params: AllParams) -> Iterator[str]:
         yield f"sample.population.count: the scores need more than {NEIGHBOURS} images; increase it"
 
 
-def _sample_errors(params: AllParams, sampler: SampleParams) -> Iterator[str]:
+def _sample_errors(params: AllParams) -> Iterator[str]:
+    """Check both sets against the card that the model will have, as far as the params decide it."""
     if params.sample.model not in {MODEL, *_distilled(params)}:
         return  # a model of the user's own; the stage checks it
-    timesteps, distilled = params.schedule.timesteps, _distilled(params).get(params.sample.model)
-    labelled, learned = params.model.class_conditional, {*map(str, params.train.classes)}
-    if sampler.steps and sampler.steps > timesteps:
-        yield f"steps: {sampler.steps} must be at most schedule.timesteps, {timesteps}"
-    if excess := sampler.excess(sampler.steps or distilled or timesteps):
-        yield excess
-    if distilled:
+    learned = params.train.classes or params.sample.classes or ("0",)  # all may be any
+    guides: dict[Guide, object] = {
+        "autoguidance": params.train.guide_share,
+        "classifier_free": params.train.label_dropout and params.model.class_conditional,
+    }
+    distilled = _distilled(params).get(params.sample.model, 0)
+    card = ModelCard.model_construct(
+        data=DataCard.model_construct(shape=(1, 1, 1), classes=tuple(dict.fromkeys(map(str, learned)))),
+        model=params.model,
+        schedule=params.schedule,
+        class_counts=(1,) * len(learned),
+        guides=() if distilled else tuple(guide for guide, share in guides.items() if share),
+        timesteps=(0,) * distilled,
+    )
+    for name in ("gallery", "population"):
         try:
-            check_distilled(distilled, sampler)
+            fitted_set(name, params.sample, getattr(params.sample, name), card)
         except UserError as error:
             yield str(error)
-    elif sampler.needs_guide:
-        if sampler.guide == "autoguidance" and not params.train.guide_share:
-            yield "guidance: training keeps no guide autoguidance, since train.guide_share is 0; set guidance to 1"
-        if sampler.guide == "classifier_free" and not (labelled and params.train.label_dropout):
-            why = "train.label_dropout is 0" if labelled else "model.class_conditional is false"
-            yield f"guidance: training keeps no guide classifier_free, since {why}; set guidance to 1"
-    if sampler.classes and not labelled:
-        yield "classes: must be all, since model.class_conditional is false"
-    elif learned and (unknown := [each for each in sampler.classes if str(each) not in learned]):
-        yield f"classes: {unknown} must be among train.classes, {list(params.train.classes)}"
 
 
 def _distilled(params: AllParams) -> dict[str, int]:

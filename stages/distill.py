@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from ddpm.compute.device import start
-from ddpm.distillation.moment_matching import DistillParams
-from ddpm.distillation.running import curve_of, new_distillation, run_distillation, save_distilled, summary_of
+from ddpm.distill import Distillation, DistillParams
 from ddpm.images.splits import load_split
-from ddpm.networks.checkpoint import load_model
+from ddpm.model import load_model
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import ALONE
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.console import UserError
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 TEACHER = Path("models/ddpm.safetensors")
@@ -33,14 +32,14 @@ def main(stage: Stage) -> None:
     runtime = start()
     teacher = load_model(stage.input(TEACHER), runtime.device)
     images = load_split(stage.input(TRAIN)).of(teacher.card.classes)
-    distillation = new_distillation(teacher, images, int(stage.item), params, runtime)
+    distillation = Distillation(teacher, images, int(stage.item), params, runtime)
     environment = runtime.describe()
     folder, path = METRICS / stage.item, MODELS / f"distilled-{stage.item}.safetensors"
     with Checkpoints(stage.name, stage.fingerprint(environment), ALONE, distillation=distillation) as checkpoints:
-        run_distillation(f"distill {stage.item}", distillation, checkpoints)
-        stage.write(folder / "loss.csv", curve_of(distillation))
-        stage.write_json(folder / "summary.json", summary_of(distillation))
-        save_distilled(stage.output(path), distillation, teacher, environment)
+        checkpoints.run(f"distill {stage.item}", distillation)
+        stage.write(folder / "loss.csv", distillation.csv())
+        stage.write_json(folder / "summary.json", distillation.summary())
+        distillation.save(stage.output(path), environment=environment)
         checkpoints.finish([path])
 
 

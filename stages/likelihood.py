@@ -4,12 +4,12 @@ from pathlib import Path
 
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
-from ddpm.likelihood.bound import LikelihoodParams, bits_per_dimension
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.likelihood import LikelihoodParams, bits_per_dimension
+from ddpm.model import load_model
+from exact_stages.console import UserError
+from exact_stages.files import write_json
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/ddpm.safetensors")
@@ -32,7 +32,7 @@ def main(stage: Stage) -> None:
     if not classes:
         raise UserError("train.classes, data.test: no test images of these classes; add some, or train others")
     splits = {"test": test.of(classes), "train": train.of(classes)}
-    write_json(stage.output(METRICS / "bits.json"), bits_per_dimension(loaded, splits, params, runtime.device))
+    write_json(stage.output(METRICS / "bits.json"), bits_per_dimension(loaded, splits, params.images, runtime.device))
 
 
 if __name__ == "__main__":

@@ -7,21 +7,20 @@ from typing import Annotated
 from pydantic import Field
 
 from ddpm.compute.device import start
-from ddpm.networks.checkpoint import load_model
+from ddpm.images.splits import save_samples
+from ddpm.model import load_model
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import join
-from ddpm.pipeline.arrays import save_arrays
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.sampling.samples import SampleParams, Samples, model_facts
+from ddpm.parallel.world import join, role
+from ddpm.sample import Sampling, SetParams, SharedParams, fitted_set
+from exact_stages.stage import Stage, run_stage
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
 SETS = ("gallery", "population")
 
 
-class ModelFile(Sections):
-    """The model file to sample from."""
+class Params(SharedParams):
+    """The keys of `sample` that both sets share."""
 
     model: Annotated[str, Field(min_length=1)]
 
@@ -29,32 +28,30 @@ class ModelFile(Sections):
 def main(stage: Stage) -> None:
     """Sample, or continue an interrupted run; then write images, labels, frames, and the params that were chosen."""
     name = stage.item
-    params = stage.params(SampleParams, f"sample.{name}")
-    model = stage.input(Path(stage.params(ModelFile, "sample").model))
+    shared, own = stage.params(Params, "sample"), stage.params(SetParams, f"sample.{name}")
     runtime = start()
     world = join(runtime.device)
-    loaded = load_model(model, runtime.device)
-    samples = Samples(name, loaded, params)
-    chosen = {} if loaded.card.timesteps else params.chosen(loaded.card)
-    follows = {f"sample.{name}.{key}": value for key, value in chosen.items()}
-    for key, value in follows.items() if stage.main else ():
+    loaded = load_model(stage.input(Path(shared.model)), runtime.device)
+    card = loaded.card
+    params, follows = fitted_set(name, shared, own, card)
+    for key, value in follows.items() if stage.writes else ():
         print(f"{key}: {value}, chosen for the model", file=sys.stderr)
-    with Checkpoints(stage.name, stage.fingerprint(runtime.describe()), world, samples=samples) as checkpoints:
-        samples.run(runtime, world, checkpoints)
-        if stage.main:
-            path = stage.output(SAMPLES / f"{name}.safetensors")
-            save_arrays(path, samples.tensors(), samples.facts())
-            stage.write_json(
-                METRICS / f"{name}.json",
-                {
-                    "evaluations": samples.steps,
-                    "batch": samples.batch_size,
-                    "model": model_facts(loaded),
-                    "follows": follows,
-                },
-            )
+    sampling = Sampling(name, loaded, params, own)
+    with Checkpoints(stage.name, stage.fingerprint(runtime.describe()), world, samples=sampling) as checkpoints:
+        sampling.run(runtime, world, checkpoints)
+        if stage.writes:
+            save_samples(stage.output(SAMPLES / f"{name}.safetensors"), sampling.samples())
+        model = {
+            "data": card.data.name,
+            "images": sum(card.class_counts),
+            "images_seen": card.images_seen,
+            "class_conditional": card.model.class_conditional,
+            "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
+        }
+        facts = {"evaluations": len(sampling.timesteps), "batch": sampling.batch_size, "model": model}
+        stage.write_json(METRICS / f"{name}.json", {**facts, "follows": follows})
         checkpoints.finish([SAMPLES / f"{name}.safetensors"])
 
 
 if __name__ == "__main__":
-    run_stage("sample", main, SETS)
+    run_stage("sample", main, SETS, role=role())

@@ -6,19 +6,16 @@ from typing import Self
 from pydantic import model_validator
 
 from ddpm.compute.device import start
-from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
-from ddpm.networks.checkpoint import check_times
-from ddpm.networks.unet import UNetParams
+from ddpm.model import check_times
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import join
-from ddpm.pipeline.params import Sections, load_params
-from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.training.curves import Curves
-from ddpm.training.recipe import TrainParams
-from ddpm.training.running import environment_of, run_training, save_trained, summary_of
-from ddpm.training.setup import new_training, prepare
+from ddpm.parallel.world import join, role
+from ddpm.schedule import ScheduleParams
+from ddpm.train import TrainParams, new_training
+from ddpm.unet import UNetParams
+from exact_stages.params import Sections, load_params
+from exact_stages.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
@@ -39,7 +36,7 @@ class Params(Sections):
         return self
 
 
-class Population(Sections):
+class Sampled(Sections):
     """The classes of the samples that will be scored."""
 
     classes: Classes
@@ -51,30 +48,40 @@ def main(stage: Stage) -> None:
     processed = load_split(stage.input(TRAIN))
     processed.check_tested(params.train.classes, "train.classes")
     # No dependency of this stage: it decides only whether to begin a training whose samples could not be scored.
-    sampled = load_params(Population, "sample.population").classes
-    processed.check_tested(sampled, "sample.population.classes")
-    setup = prepare(processed, params.model, params.train)
+    processed.check_tested(load_params(Sampled, "sample").classes, "sample.classes")
     start_from = stage.input(Path(params.train.start))  # TRAIN means none: a DVC dependency cannot be null
     runtime = start()
     world = join(runtime.device)
-    training = new_training(setup, params.schedule, None if start_from == TRAIN else start_from, runtime, world)
-    curves = Curves(params.schedule.timesteps, lambda name, data: stage.write(METRICS / name, data))
-    environment = environment_of(runtime, world)
-    follows = setup.follows(params.model, params.train)
-    for name, value in follows.items() if stage.main else ():
-        print(f"{name}: {value}, chosen from the data")
-    if stage.main and training.total_steps < FEW_STEPS:
-        print(f"note: {training.total_steps} steps are few, expect noise; train.images and train.epochs set the length")
-    key = stage.fingerprint(environment)
-    with Checkpoints(stage.name, key, world, training=training, curves=curves) as checkpoints:
-        run_training("train", training, curves, checkpoints)
-        curves.write()
-        if stage.main:
-            save_trained(stage.output(MODEL), training, setup, params.schedule, environment)
-        stage.write_json(METRICS / "summary.json", summary_of(training, curves, setup, follows))
+    given = params.schedule, params.model, params.train
+    training = new_training(processed, *given, None if start_from == TRAIN else start_from, runtime, world)
+    environment = {**runtime.describe(), "processes": world.size}
+    if training.accumulation_steps > 1:
+        environment["accumulation_steps"] = training.accumulation_steps
+    follows = training.follows(params.model, params.train)
+    if stage.writes:
+        for name, value in follows.items():
+            print(f"{name}: {value}, chosen from the data")
+        if training.total_steps < FEW_STEPS:
+            print(f"note: {training.total_steps} steps are few, expect noise; train.images and train.epochs set the length")
+
+    def write_curves() -> None:
+        for name, table in training.csv().items():
+            stage.write(METRICS / name, table)
+
+    with Checkpoints(stage.name, stage.fingerprint(environment), world, training=training) as checkpoints:
+        checkpoints.run("train", training, write_curves)
+        if stage.writes and training.step < training.total_steps:
+            print(
+                f"train: ended after {training.step} of {training.total_steps} steps, since the validation loss had "
+                f"its minimum at step {training.kept_step}"
+            )
+        write_curves()
+        if stage.writes:
+            training.save(stage.output(MODEL), environment=environment)
+        stage.write_json(METRICS / "summary.json", {**training.summary(), "follows": follows})
         stage.write_json(METRICS / "environment.json", environment)
         checkpoints.finish([MODEL])
 
 
 if __name__ == "__main__":
-    run_stage("train", main)
+    run_stage("train", main, role=role())

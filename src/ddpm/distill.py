@@ -7,48 +7,42 @@ data, the best denoiser would be the teacher. So the student moves along the dif
 """
 
 import copy
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import pandas as pd
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.schedule import exact, posterior
-from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.networks.unet import UNet
-from ddpm.training.optim import Optimization, OptimizationParams
+from ddpm.images.splits import Split, to_float
+from ddpm.model import LoadedModel, ModelCard, save_model
+from ddpm.optim import Optimization, OptimizationParams
+from ddpm.schedule import exact, posterior, quantile_timesteps, timestep_cdf
+from ddpm.unet import UNet
+from exact_stages.console import UserError
+from exact_stages.params import Section
 
+STUDENT = OptimizationParams(optimizer="muon", lr=0.0003, lr_decay="cosine", warmup_steps=20, ema_decay=0.99)
+AUXILIARY = STUDENT.model_copy(update={"lr": 0.001, "ema_decay": 0.0})
+LOG_SNR_CENTER = -1.0  # of the density of the timesteps and of the noise to match
+LOG_EVERY = 20  # steps
 LEAST_ERROR = 0.01  # of the student against the teacher: bounds the weight of images without error
 MOST_EVALUATIONS = 64
+COLUMNS = ["step", "auxiliary", "moments"]
 
 
-class DistillParams(OptimizationParams):
-    """The distillation recipe; params.yaml explains each choice."""
+class DistillParams(Section):
+    """The numbers of evaluations, and the length of the distillation; params.yaml explains each choice."""
 
     steps: tuple[Annotated[int, Field(ge=1, le=MOST_EVALUATIONS)], ...]
     images: Annotated[int, Field(ge=1, le=10**12)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
-    auxiliary_lr: Annotated[float, Field(gt=0, le=1)]
-    log_snr_center: Annotated[float, Field(ge=-20, le=20)]
-    log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class DistillationPoint(NamedTuple):
-    """Mean squared errors per pixel, averaged since the last `DistillationPoint`, up to and including step `step`.
-
-    auxiliary: the error of the auxiliary model's v. moments: auxiliary model against teacher, in the estimate of x_0.
-    """
-
-    step: int
-    auxiliary: float
-    moments: float
 
 
 class Batch(NamedTuple):
@@ -69,13 +63,17 @@ class Distillation:
         """Move everything to the device of the teacher.
 
         Raises:
-            ValueError: the teacher has too few timesteps for the number of evaluations.
+            UserError: the teacher has too few timesteps for the number of evaluations.
         """
         device = runtime.device
         self.params = params
         self.runtime = runtime
-        cdf = timestep_cdf(teacher.schedule, params.log_snr_center)
-        self.timesteps = quantile_timesteps(evaluations, cdf)
+        self.card = teacher.card
+        cdf = timestep_cdf(teacher.schedule, LOG_SNR_CENTER)
+        try:
+            self.timesteps = quantile_timesteps(evaluations, cdf)
+        except ValueError as error:
+            raise UserError(f"distill.steps: {error}") from None
         self.schedule = teacher.schedule.to(device)
         self.alphas_cumprod = exact(teacher.schedule.alphas_cumprod, device)
         self.images = images.to(device)
@@ -84,14 +82,12 @@ class Distillation:
         self.teacher, self.student, self.auxiliary = (
             teacher.denoiser(runtime, each) for each in (network, student, auxiliary)
         )
-        self.shape = teacher.card.data.shape
         self.total_steps = max(1, round(params.images / params.batch_size))
-        others = params.model_copy(update={"lr": params.auxiliary_lr, "ema_decay": 0.0})
-        self.of_student = Optimization(student, params, self.total_steps)
-        self.of_auxiliary = Optimization(auxiliary, others, self.total_steps)
+        self.of_student = Optimization(student, STUDENT, self.total_steps)
+        self.of_auxiliary = Optimization(auxiliary, AUXILIARY, self.total_steps)
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
-        self.rows: list[list[float]] = []  # one for each DistillationPoint
+        self.rows: list[list[float]] = []  # see COLUMNS
         self._below = torch.cat([cdf.new_zeros(1), cdf]).float().to(device)  # probability of timesteps before t
         self._starts = torch.tensor(self.timesteps, device=device)
         self._ends = torch.tensor([*self.timesteps[1:], 0], device=device)
@@ -106,15 +102,42 @@ class Distillation:
         """Return the number of steps taken, each of auxiliary model and student."""
         return self.of_student.steps
 
-    def run(self) -> Iterator[DistillationPoint | None]:
-        """Distil to the end. Yield None after every step, or a `DistillationPoint` every log_every steps."""
+    def run(self) -> Iterator[float | None]:
+        """Distil to the end. Yield None after every step, or the difference of the moments every LOG_EVERY steps.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
         while self.step < self.total_steps:
             auxiliary = self._step_of_auxiliary()
             moments = self._step_of_student()
             self.sums += torch.stack([auxiliary, moments])
             self.since_log += 1
-            due = self.step % self.params.log_every == 0 or self.step == self.total_steps
-            yield self._log() if due else None
+            yield self._log() if self.step % LOG_EVERY == 0 or self.step == self.total_steps else None
+
+    def summary(self) -> dict[str, Any]:
+        """Summarise the distillation: mean squared errors per pixel, averaged over the last steps.
+
+        auxiliary: the error of the auxiliary model's v. moments: auxiliary model against teacher, in the estimate of
+        x_0.
+        """
+        _, auxiliary, moments = self.rows[-1]
+        return {
+            "timesteps": list(self.timesteps),
+            "steps": self.step,
+            "images_seen": self.step * self.params.batch_size,
+            "auxiliary": round(auxiliary, 6),
+            "moments": round(moments, 6),
+        }
+
+    def csv(self) -> bytes:
+        """Return the losses as csv."""
+        return pd.DataFrame(self.rows, columns=COLUMNS).to_csv(index=False, float_format="%.6f").encode()
+
+    def save(self, path: Path, **facts: Any) -> None:
+        """Write the model file of the student, with the timesteps that it samples at; see `save_model` for the facts."""
+        known = {"data": self.card.data, "schedule": self.card.schedule, "class_counts": self.card.class_counts}
+        save_model(path, self.model, ModelCard(model=self.model.params, timesteps=self.timesteps, **known), **facts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during the distillation."""
@@ -133,12 +156,14 @@ class Distillation:
         self.sums.copy_(state["sums"])
         self.since_log, self.rows = state["since_log"], state["rows"]
 
-    def _log(self) -> DistillationPoint:
+    def _log(self) -> float:
         auxiliary, moments = (self.sums / self.since_log).tolist()
+        if not math.isfinite(moments + auxiliary):
+            raise UserError(f"distill: the losses are {moments} and {auxiliary} at step {self.step}; train the model again")
         self.sums.zero_()
         self.since_log = 0
         self.rows.append([self.step, auxiliary, moments])
-        return DistillationPoint(self.step, auxiliary, moments)
+        return moments
 
     def _step_of_auxiliary(self) -> Tensor:
         """Train the auxiliary model to denoise the student's samples; return the error of its v.
@@ -175,11 +200,10 @@ class Distillation:
         self._descend(self.of_student, (x_start * (auxiliary - teacher) / error).sum() / len(x_start))
         return (both[0] - both[1]).square().mean()
 
-    def _descend(self, optimization: Optimization, loss: Tensor) -> Tensor:
+    def _descend(self, optimization: Optimization, loss: Tensor) -> None:
         optimization.network.zero_grad(set_to_none=True)
         loss.backward()
         optimization.step()
-        return loss.detach()
 
     def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.
@@ -211,7 +235,7 @@ class Distillation:
         return x_start, coef1 * x_start + coef2 * batch.x_t + variance.sqrt() * self._normal(rng)
 
     def _normal(self, rng: torch.Generator) -> Tensor:
-        shape = (self.params.batch_size, *self.shape)
+        shape = (self.params.batch_size, *self.card.data.shape)
         return torch.randn(shape, generator=rng, device=self.runtime.device)
 
     def _rng(self, of: str) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The denoiser: converts the prediction of a network into x_0, noise and v.
+"""The denoiser: converts the prediction of a network, noise or v, into x_0 and noise.
 
 Training, sampling, guidance, likelihood and distillation all call the network through it. The network predicts eps,
 the noise in x_t, or v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022, arXiv:2202.00512, appendix D).
@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from ddpm.compute.device import Runtime
-from ddpm.diffusion.schedule import NoiseSchedule
+from ddpm.schedule import NoiseSchedule
 
 PredictionKind = Literal["noise", "v"]
 
 
 class Prediction(NamedTuple):
-    """The estimates x_start, noise and v at x_t, each float32, (B, C, H, W), unclipped.
+    """The estimates x_start and noise at x_t, each float32, (B, C, H, W), unclipped.
 
     Each is computed from the network's output directly. From v, x_start needs no division by the signal, which would
     amplify rounding errors.
@@ -40,11 +40,6 @@ class Prediction(NamedTuple):
     def noise(self) -> Tensor:
         """Return the estimate of eps."""
         return self.spread * self.x_t + self.signal * self.output if self.kind == "v" else self.output
-
-    @property
-    def v(self) -> Tensor:
-        """Return the estimate of v."""
-        return self.output if self.kind == "v" else (self.output - self.spread * self.x_t) / self.signal
 
 
 class Denoiser:

@@ -16,24 +16,23 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.pipeline.console import UserError, progress
-from ddpm.pipeline.params import Section
+from ddpm.schedule import NoiseSchedule
+from ddpm.images.splits import Split, to_float
+from ddpm.model import LoadedModel
+from exact_stages.console import UserError, progress
+from exact_stages.params import Section
 
 BATCH = 100
+TERMS = 25  # timesteps evaluated for each image
+SEED = 0  # of images, timesteps and noise
 PIXEL_STEPS = 255  # intervals between the values of a pixel, in 0..255 or -1..1
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t
 
 
 class LikelihoodParams(Section):
-    """The number of images, and the number of terms evaluated for each."""
+    """The number of images."""
 
     images: Annotated[int, Field(ge=2, le=10**9)]
-    terms: Annotated[int, Field(ge=1, le=100_000)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Bound(NamedTuple):
@@ -46,16 +45,18 @@ class Bound(NamedTuple):
 
 
 def bits_per_dimension(
-    loaded: LoadedModel, splits: Mapping[str, Split], params: LikelihoodParams, device: torch.device
+    loaded: LoadedModel, splits: Mapping[str, Split], most: int, device: torch.device
 ) -> dict[str, object]:
-    """Bound equally many random images of each split. The network runs in float32 and gets their labels.
+    """Bound equally many random images of each split, at most `most`.
+
+    The network runs in float32, and gets their labels.
 
     Raises:
         UserError: a prediction of the model is not finite.
     """
     denoiser = loaded.denoiser(Runtime(device, torch.float32))
-    terms = min(params.terms, loaded.schedule.timesteps - 1)
-    count = min(params.images, *(len(split.images) for split in splits.values()))
+    terms = min(TERMS, loaded.schedule.timesteps - 1)
+    count = min(most, *(len(split.images) for split in splits.values()))
 
     @torch.inference_mode()
     def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -67,10 +68,10 @@ def bits_per_dimension(
     scores: dict[str, object] = {"images": count, "terms": terms}
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
         for name, split in splits.items():
-            order = torch.randperm(len(split.images), generator=generator(params.seed, f"likelihood {name}"))
+            order = torch.randperm(len(split.images), generator=generator(SEED, f"likelihood {name}"))
             bounds = []
             for batch in order[:count].split(BATCH):
-                noise = [generator(params.seed, f"likelihood {name} image", index) for index in batch.tolist()]
+                noise = [generator(SEED, f"likelihood {name} image", index) for index in batch.tolist()]
                 images, labels = split.take(batch)
                 bounds.append(
                     variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)

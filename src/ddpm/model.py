@@ -1,4 +1,7 @@
-"""The model file: weights, and a card from which network and noise schedule are rebuilt."""
+"""The model file: write it, load it, start a training from it.
+
+It has weights, and a card from which network and noise schedule are rebuilt.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -7,15 +10,14 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, compiled, to_device
-from ddpm.compute.weights import MAX_HEADER, rebuild
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.compute.device import MAX_HEADER, Runtime, compiled, rebuild, to_device
+from ddpm.denoiser import Denoiser
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import MAX_CLASSES, DataCard
-from ddpm.networks.unet import UNet, UNetParams
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section, parse
+from ddpm.unet import UNet, UNetParams
+from ddpm.images.arrays import load_arrays, save_arrays
+from exact_stages.console import UserError
+from exact_stages.params import Section, parse
 
 LABELS = "label.weight"  # the class embedding
 GUIDE = "guide."  # prefix of the weights from early in the training
@@ -44,7 +46,7 @@ class ModelCard(Section):
     data: DataCard
     model: UNetParams
     schedule: ScheduleParams
-    class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]  # in training
     guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
     images_seen: Count | None = None  # in training, counting repeats; absent in older files
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
@@ -95,37 +97,14 @@ class LoadedModel(NamedTuple):
 
 
 def save_model(
-    path: Path,
-    network: UNet,
-    data: DataCard,
-    schedule: NoiseSchedule,
-    class_counts: tuple[int, ...],
-    guide: dict[str, Tensor] | None = None,
-    classifier_free: bool = False,
-    timesteps: tuple[int, ...] = (),
-    images_seen: int | None = None,
-    **facts: Any,
+    path: Path, network: UNet, card: ModelCard, guide: dict[str, Tensor] | None = None, **facts: Any
 ) -> None:
     """Write weights and card as safetensors.
 
     Args:
-        class_counts: number of training images of each class, held-out ones included.
-        guide: weights from early in the training, for autoguidance.
-        classifier_free: whether the network was also trained without labels, for classifier-free guidance.
-        timesteps: of a distilled model, the timesteps that it samples at.
-        images_seen: images of the training until these weights, counting repeats.
+        guide: weights from early in the training; the card's guides have "autoguidance" with them.
         facts: other JSON-compatible metadata, such as the versions of the training.
     """
-    known: tuple[tuple[Guide, bool], ...] = (("autoguidance", guide is not None), ("classifier_free", classifier_free))
-    card = ModelCard(
-        data=data,
-        model=network.params,
-        schedule=schedule.params,
-        class_counts=class_counts,
-        guides=tuple(guide for guide, there in known if there),
-        timesteps=timesteps,
-        images_seen=images_seen,
-    )
     weights = dict(network.state_dict()) | {GUIDE + name: weight for name, weight in (guide or {}).items()}
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
@@ -159,7 +138,7 @@ def new_network(params: UNetParams, data: DataCard, schedule: ScheduleParams) ->
     return UNet(params, data.shape, len(data.classes), schedule.timesteps)
 
 
-def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedule) -> None:
+def begin_from(path: Path, network: UNet, data: DataCard, schedule: ScheduleParams) -> None:
     """Initialise a network with the weights of a model file; the classes may differ.
 
     Classes are matched by name. A class that the file lacks starts with the mean of the file's class embeddings.
@@ -175,7 +154,7 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: NoiseSchedul
     facts = {
         "data.image_size and colour": (before.data.shape, data.shape),
         **{f"model.{key}": (value, getattr(after, key)) for key, value in before.model if key != "class_conditional"},
-        **{f"schedule.{key}": (value, getattr(schedule.params, key)) for key, value in before.schedule},
+        **{f"schedule.{key}": (value, getattr(schedule, key)) for key, value in before.schedule},
     }
     for name, (theirs, ours) in facts.items():
         if theirs != ours:

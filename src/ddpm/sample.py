@@ -1,0 +1,519 @@
+"""Sampling: algorithm 2 of Ho et al. 2020 (arXiv:2006.11239), with a choice of the reverse step, and guidance.
+
+    1  x_T ~ N(0, I)                    p_sample_loop
+    2  for t = T, ..., 1                p_sample_loop, over the timesteps of spaced_timesteps
+    3    z ~ N(0, I), 0 in the last     p_sample_loop
+    4    x_{t-1} = mean + sigma_t z     p_sample returns the mean (eqs. 7 and 11) and sigma_t^2
+    6  return x_0                       x_prev of the last Step
+
+ddpm is the ancestral sampler of that paper. ddim generalises it (Song et al. 2021, arXiv:2010.02502). dpmpp_2m is the
+second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095). With eta 0 it solves the ordinary differential
+equation, with eta 1 the stochastic one.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from ddpm.compute.device import Runtime, start, to_device
+from ddpm.compute.randomness import ImageNoise, generator
+from ddpm.images.card import Classes, listed
+from ddpm.images.splits import Samples, Split, to_uint8
+from ddpm.model import Guide, LoadedModel, ModelCard
+from ddpm.parallel.checkpoints import Checkpoints
+from ddpm.parallel.world import World
+from ddpm.schedule import NoiseSchedule, posterior, renewed_share
+from ddpm.unet import NO_LABEL, UNet
+from exact_stages.console import UserError, progress, shown
+from exact_stages.params import Section, Sections, parse
+
+CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
+FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
+GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
+MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
+LogSNR = Annotated[float, Field(ge=-100, le=100)]
+Denoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> the estimate of x_0, like x_t
+Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
+
+
+class SharedParams(Sections):
+    """Guidance, classes and variance, which gallery and population share; params.yaml explains each choice."""
+
+    variance: Literal["posterior", "beta"] = "posterior"
+    guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
+    guide: Guide = "autoguidance"
+    guidance_interval: tuple[LogSNR, LogSNR] = (-4.0, 2.0)
+    classes: Classes = ()
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError("must be from, to in ascending order")
+        return interval
+
+
+class StepParams(Section):
+    """The sampler and its timesteps; params.yaml explains each choice."""
+
+    sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
+    steps: Annotated[int, Field(ge=1, le=100_000)] | None = 24
+    spacing: Literal["trailing", "cubic", "log_snr"] | None = None
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    clip: bool = True
+
+
+class SamplerParams(SharedParams, StepParams):
+    """All that a sampler needs, with the defaults of the population."""
+
+
+class SetParams(StepParams):
+    """The params of one set of samples: its sampler, the number of images, their seed, and the frames to keep."""
+
+    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
+    keep_every: Annotated[int, Field(ge=0, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    def check_frames(self, steps: int) -> None:
+        """Check the number of frames, which are held in memory, for so many steps.
+
+        Raises:
+            UserError: there are too many; the message begins with the param.
+        """
+        frames = -(-steps // self.keep_every) if self.keep_every else 0
+        if frames and self.count > MOST_KEPT:
+            raise UserError(
+                f"count: {self.count} must be at most {MOST_KEPT} if frames are kept; lower it, or set keep_every to 0"
+            )
+        if frames > MOST_FRAMES:
+            raise UserError(f"keep_every: {self.keep_every} keeps {frames} frames, more than {MOST_FRAMES}; raise it")
+
+
+class Step(NamedTuple):
+    """One step of the reverse process: its t, the new `x_prev`, and the estimate of x_0."""
+
+    t: int
+    x_prev: Tensor
+    pred_x_start: Tensor
+
+
+def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
+    """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
+
+    Args:
+        loaded: from `load_model` or `load_pretrained`.
+        params: fields of `SamplerParams`; the others have its defaults, a distilled model its own.
+
+    Raises:
+        UserError: params are wrong, or do not fit the model; the message names the param.
+    """
+    runtime = start()
+    for network in filter(None, (loaded.network, loaded.guide)):
+        to_device(network, runtime.device)
+    fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
+    found = []
+    with progress(desc="sample", total=count, unit="img") as bar:
+        for batch in batches(0, count, sample_batch_size(loaded, runtime)):
+            *_, last = sample_batch(loaded, fitted_params, seed, batch, runtime)
+            found.append(to_uint8(last.x_prev).cpu())
+            bar.update(len(batch))
+    return Split(torch.cat(found), sample_labels(loaded.card, fitted_params, seed, range(count)))
+
+
+def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
+    """Return these params with the unset ones chosen for a model; tell here alone whether they fit it.
+
+    A distilled model needs the ancestral process over its own timesteps: params that were not given follow it.
+
+    Raises:
+        UserError: params ask for more steps than the model has timesteps, or for classes or guidance that it lacks; or
+            they do not fit a distilled model. The message begins with the param.
+    """
+    wanted_classes(card, params)
+    if few := len(card.timesteps):
+        own: dict[str, tuple[Any, ...]] = {
+            "sampler": ("ddpm", "ddim"),
+            "variance": ("posterior",),
+            "eta": (1,),
+            "steps": (None, few),
+            "spacing": (None,),
+        }
+        given = params.model_fields_set
+        params = params.model_copy(update={key: fits[0] for key, fits in own.items() if key not in given})
+        for key, fits in own.items():
+            if (value := getattr(params, key)) not in fits:
+                needs = f"a model distilled to {few} evaluations needs {'null' if fits[0] is None else fits[0]}"
+                raise UserError(f"{key}: {value}, but {needs}; set that, or leave it out")
+    elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
+        raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
+    scale = params.guidance
+    if scale is None and params.guide == "autoguidance" and params.guide not in card.guides:
+        scale = 1.0
+    if scale != 1 and params.guide not in card.guides:
+        known = f"it has {listed(card.guides) if card.guides else 'none'}"
+        other = "" if few else f", or train a model with train.{GUIDED_BY[params.guide]}"
+        raise UserError(f"guidance: this model has no guide {params.guide} ({known}); set guidance to 1{other}")
+    if scale is None:
+        scale = CLASSIFIER_FREE_SCALE if params.guide == "classifier_free" else autoguidance_scale(card.images_seen)
+    spacing = params.spacing
+    if spacing is None and params.steps is not None:  # with all timesteps there is nothing to space
+        spacing = "cubic" if card.data.shape[0] == 1 else "log_snr"
+    return params.model_copy(update={"guidance": scale, "spacing": spacing})
+
+
+def fitted_set(
+    name: str, shared: SharedParams, own: SetParams, card: ModelCard
+) -> tuple[SamplerParams, dict[str, Any]]:
+    """Return the params of the set `name`, `fitted` to a model, and those of them that were chosen, by dotted name.
+
+    Raises:
+        UserError: see `fitted` and `check_frames`; the message begins with the dotted name.
+    """
+    of = {key: own if key in SetParams.model_fields else shared for key in SamplerParams.model_fields}
+    given = SamplerParams.model_construct(**{key: getattr(section, key) for key, section in of.items()})
+    prefix = {key: f"sample.{name}" if key in SetParams.model_fields else "sample" for key in [*of, *SetParams.model_fields]}
+    try:
+        params = fitted(given, card)
+        own.check_frames(len(card.timesteps) or params.steps or card.schedule.timesteps)
+    except UserError as error:
+        raise UserError(f"{prefix[str(error).partition(':')[0]]}.{error}") from None
+    unset = [key for key in ("guidance", "spacing") if getattr(given, key) is None and not card.timesteps]
+    chosen = {f"{prefix[key]}.{key}": getattr(params, key) for key in unset}
+    return params, {key: value for key, value in chosen.items() if value is not None}
+
+
+def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
+    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model.
+
+    Raises:
+        UserError: the model cannot sample one of the classes.
+    """
+    if not params.classes:
+        return list(card.classes)
+    if not card.model.class_conditional:
+        raise UserError("classes: this model is not class-conditional; set all, or train one on only these classes")
+    labels = card.data.labels(params.classes, "classes")
+    if unknown := sorted(set(labels) - set(card.classes)):
+        seen = listed(card.data.classes[label] for label in card.classes)
+        raise UserError(f"classes: the model has not seen {shown(card.data.classes[unknown[0]])}; choose from {seen}")
+    return list(labels)
+
+
+def autoguidance_scale(images_seen: int | None) -> float:
+    """Return a scale for a model that was trained on `images_seen` images, counting repeats; None: on many.
+
+    The guide of a short training has hardly learned, so its errors say little about those of the model.
+    """
+    share = 1 if images_seen is None else min(1, images_seen / FULL_IMAGES)
+    return round(1 + (FULL_SCALE - 1) * share, 2)
+
+
+def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
+    """Return the timesteps at which a model is evaluated, descending, with params that are `fitted` to it."""
+    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
+
+
+def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
+    """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
+
+    trailing, or None: equal steps down from T-1.
+    log_snr: equal steps of the log SNR, from T-1 to 0.
+    cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
+    log_snr and cubic take the nearest timestep that is free.
+    """
+    timesteps = schedule.timesteps
+    steps = steps or timesteps
+    match spacing:
+        case "trailing" | None:
+            return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
+        case "cubic":
+            roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
+            return _each_once((roots**3).round().int().tolist(), timesteps)
+        case _:
+            log_snr = schedule.alphas_cumprod.logit()
+            grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
+            return _each_once([int((log_snr - wanted).abs().argmin()) for wanted in grid], timesteps)
+
+
+def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
+    """Return the wanted timesteps of 0..timesteps-1, descending; move repeated ones to the next free timestep."""
+    found, free = [], timesteps - 1
+    for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
+        found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
+        free = found[-1] - 1
+    return found
+
+
+@torch.inference_mode()
+def sample_batch(
+    loaded: LoadedModel, params: SamplerParams, seed: int, indices: Sequence[int], runtime: Runtime
+) -> Iterator[Step]:
+    """Sample the images `indices`, and yield the steps of the reverse process.
+
+    Image i depends on (seed, i), not on the batch. The last step's `x_prev` holds the images, (len(indices), C, H, W),
+    on the runtime's device. `sample_labels` returns their labels.
+
+    Args:
+        params: `fitted` to the model.
+
+    Raises:
+        UserError: after the last step, an image is not finite.
+    """
+    noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
+    labels = sample_labels(loaded.card, params, seed, indices)
+    denoise = guided_denoiser(loaded, labels, params, runtime)
+    for step in p_sample_loop(denoise, loaded.schedule, params, noise, visited(loaded, params)):
+        yield step
+    if not (finite := step.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises
+        image = indices[int(finite.int().argmin())]
+        raise UserError(f"image {image}: the model's predictions are not finite; fetch the model again, or retrain it")
+
+
+def p_sample_loop(
+    denoise: Denoise, schedule: NoiseSchedule, params: SamplerParams, noise: Noise, timesteps: Sequence[int]
+) -> Iterator[Step]:
+    """Run the reverse process (Ho et al. 2020, algorithm 2), and yield a `Step` for each call of `denoise`.
+
+    Args:
+        noise: called once for x_T, then once for every step that adds noise.
+        timesteps: the timesteps to visit, descending.
+    """
+    alphas_cumprod: list[float] = schedule.alphas_cumprod.tolist()
+    x_t = noise()  # line 1: x_T ~ N(0, I)
+    before: tuple[float, Tensor] | None = None
+    for t, t_prev in zip(timesteps, [*timesteps[1:], None], strict=True):  # line 2
+        pred_x_start = denoise(x_t, t)  # x_0 from eps_theta(x_t, t) (eq. 15)
+        if params.clip:
+            pred_x_start = pred_x_start.clamp(-1, 1)
+        abar, abar_prev = alphas_cumprod[t], 1.0 if t_prev is None else alphas_cumprod[t_prev]
+        target = pred_x_start
+        if params.sampler == "dpmpp_2m":
+            target = extrapolated(pred_x_start, abar, abar_prev, before)
+            before = log_snr_of(abar), pred_x_start
+        x_prev, variance = p_sample(params, x_t, target, abar, abar_prev)  # line 4: mean and sigma_t^2
+        if t_prev is not None and variance > 0:  # line 3: z = 0 in the last step
+            x_prev = x_prev + math.sqrt(variance) * noise()  # line 4: + sigma_t z
+        yield Step(t, x_prev, pred_x_start)
+        x_t = x_prev
+
+
+def p_sample(
+    params: SamplerParams, x_t: Tensor, x_start: Tensor, abar: float, abar_prev: float
+) -> tuple[Tensor, float]:
+    """Return the mean of x_prev, and the variance of the noise to add; abar is alphas_cumprod.
+
+    ddpm: the posterior q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7), or its mean with the variance beta (section 3.2).
+        Without clipping this mean is line 4 of the algorithm, (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t)
+        (eq. 11).
+    ddim: deterministic with eta 0, the posterior with eta 1 (Song et al. 2021, eqs. 12 and 16).
+    dpmpp_2m: the same, but new noise is 1 - exp(-2 eta h), where h is half the step's rise of log SNR, as in
+        k-diffusion.
+    """
+    share = renewed_share(abar, abar_prev)
+    if params.sampler == "ddim":
+        share = params.eta**2 * share
+    elif params.sampler == "dpmpp_2m":
+        share = 1 - (1 - share) ** params.eta
+    coef1, coef2, variance = posterior(abar, abar_prev, share)
+    if params.sampler == "ddpm" and params.variance == "beta":
+        variance = 1 - abar / abar_prev
+    return coef1 * x_start + coef2 * x_t, variance
+
+
+def extrapolated(
+    pred_x_start: Tensor, abar: float, abar_prev: float, before: tuple[float, Tensor] | None
+) -> Tensor:
+    """Return x_0 extrapolated from the last two estimates (DPM-Solver++(2M): Lu et al. 2022, algorithm 2).
+
+    The extrapolation is linear in log SNR, to the middle of the step. In the first and the last step there is none.
+
+    Args:
+        before: log SNR and estimate of the step before.
+    """
+    if not before or abar_prev == 1:
+        return pred_x_start
+    now = log_snr_of(abar)
+    reach = (log_snr_of(abar_prev) - now) / 2 / (now - before[0])
+    return pred_x_start + reach * (pred_x_start - before[1])
+
+
+def log_snr_of(abar: float) -> float:
+    """Return the log signal-to-noise ratio, log(abar / (1 - abar))."""
+    return math.log(abar / (1 - abar))
+
+
+def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
+    """Return the function that a sampler calls: the model with the labels (B,), guided as `fitted` params say.
+
+    Estimates that are not finite become NaN: clipping would turn infinities into black or white pixels.
+    """
+    labels = labels.to(runtime.device)
+
+    def bound(network: UNet, labels: Tensor) -> Denoise:
+        denoiser = loaded.denoiser(runtime, network)
+
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            pred_x_start = denoiser(x_t, torch.full_like(labels, t), labels).x_start
+            return pred_x_start.masked_fill(~pred_x_start.isfinite(), torch.nan)
+
+        return denoise
+
+    denoise = bound(loaded.network, labels)
+    if params.guidance == 1:
+        return denoise
+    assert params.guidance is not None, "params must be fitted"
+    if params.guide == "autoguidance":
+        assert loaded.guide
+        guide = bound(loaded.guide, labels)
+    else:
+        guide = bound(loaded.network, torch.full_like(labels, NO_LABEL))
+    return guided(denoise, guide, loaded.schedule, params.guidance, params.guidance_interval)
+
+
+def guided(
+    denoise: Denoise, guide: Denoise, schedule: NoiseSchedule, scale: float, interval: tuple[float, float]
+) -> Denoise:
+    """Guide a model by a worse one: D_guide + scale (D - D_guide), where log SNR is in the interval (arXiv:2404.07724).
+
+    Classifier-free guidance: the guide is the same model without the class (Ho and Salimans 2022, arXiv:2207.12598).
+    Autoguidance: the guide is the model from early in its training (Karras et al. 2024, arXiv:2406.02507).
+    Outside the interval the model is not guided.
+    """
+    log_snr = schedule.alphas_cumprod.logit().tolist()
+
+    def denoise_guided(x_t: Tensor, t: int) -> Tensor:
+        pred_x_start = denoise(x_t, t)
+        if not interval[0] <= log_snr[t] <= interval[1]:
+            return pred_x_start
+        guide_x_start = guide(x_t, t)
+        return guide_x_start + scale * (pred_x_start - guide_x_start)
+
+    return denoise_guided
+
+
+def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
+    """Sample the labels of the images `indices`, (len(indices),), as frequent as among the training images.
+
+    Only class-conditional models use them.
+
+    Raises:
+        UserError: the model cannot sample one of the classes.
+    """
+    wanted = wanted_classes(card, params)
+    places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
+    shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
+    return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
+
+
+def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
+    """Return how many images to sample in one batch on this runtime."""
+    channels, height, width = loaded.card.data.shape
+    assert loaded.card.model.channels
+    first = loaded.card.model.channels[0]
+    float32_bytes = 4 * height * width * (channels + 8 * first)  # of eight tensors
+    return runtime.sample_batch_size(height * width, float32_bytes)
+
+
+def batches(first: int, count: int, size: int) -> Iterator[range]:
+    """Split `count` indices, from `first` on, into ranges of at most `size`."""
+    for start in range(first, first + count, size):
+        yield range(start, min(start + size, first + count))
+
+
+class Sampling:
+    """The sampling of one set of images, which grows by whole batches.
+
+    images: uint8 (count, C, H, W).
+    frames: x_t and pred_x_start at the timesteps `kept_t`, uint8 (2, frames, count, C, H, W).
+    done: number of images sampled so far.
+    """
+
+    def __init__(self, name: str, loaded: LoadedModel, params: SamplerParams, own: SetParams) -> None:
+        """Begin without images.
+
+        Args:
+            name: name of the set, for messages.
+            params: `fitted` to the model. own: count, seed and frames.
+        """
+        self.name = name
+        self.loaded = loaded
+        self.params = params
+        self.own = own
+        self.timesteps = visited(loaded, params)
+        self.kept_t = [*self.timesteps[::-1][:: own.keep_every]][::-1] if own.keep_every else []
+        shape = (own.count, *loaded.card.data.shape)
+        self.images = torch.empty(shape, dtype=torch.uint8)
+        self.frames = torch.empty(2, len(self.kept_t), *shape, dtype=torch.uint8)
+        self.done = 0
+        self.batch_size = 0  # of each process; with the same one, a device gives equal bytes
+
+    def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
+        """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all.
+
+        Raises:
+            UserError: the run was interrupted.
+        """
+        count, steps = self.own.count, len(self.timesteps)
+        self.batch_size = size = min(world.gather(sample_batch_size(self.loaded, runtime)))
+        bar = progress(
+            desc=f"sample {self.name}",
+            total=count * steps,
+            initial=self.done * steps,
+            unit="eval",
+            unit_scale=True,
+            disable=world.rank > 0,
+        )
+        with bar:
+            while self.done < count:
+                together = [*batches(self.done, min(size * world.size, count - self.done), size)]
+                mine = together[world.rank : world.rank + 1]
+                found = [self._batch(indices, runtime, checkpoints, bar) for indices in mine]
+                for images, frames in (batch for each in world.gather(found) for batch in each):
+                    self._add(images, frames)
+                bar.update(self.done * steps - bar.n)  # images of other processes
+
+    def samples(self) -> Samples:
+        """Return the set, with labels if the model is class-conditional."""
+        card, params = self.loaded.card, self.params
+        labels = sample_labels(card, params, self.own.seed, range(self.own.count))
+        return Samples(
+            self.images,
+            labels if card.model.class_conditional else None,
+            *self.frames,
+            card.data,
+            wanted_classes(card, params),
+            self.kept_t,
+            {
+                "set": self.name,
+                "sampler": params.sampler,
+                "evaluations": len(self.timesteps),
+                "guidance": params.guidance,
+            },
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images and frames sampled so far."""
+        return {"images": self.images[: self.done].clone(), "frames": self.frames[:, :, : self.done].clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the state of another sampling with the same arguments."""
+        self._add(state["images"], state["frames"])
+
+    def _batch(self, indices: range, runtime: Runtime, checkpoints: Checkpoints, bar: Any) -> tuple[Tensor, Tensor]:
+        """Sample the images `indices`; return them and their frames."""
+        frames = torch.empty(2, len(self.kept_t), len(indices), *self.images.shape[1:], dtype=torch.uint8)
+        for step in sample_batch(self.loaded, self.params, self.own.seed, indices, runtime):
+            if step.t in self.kept_t:
+                frames[:, self.kept_t.index(step.t)] = to_uint8(torch.stack([step.x_prev, step.pred_x_start]))
+            bar.update(len(indices))
+            checkpoints.tick()
+        return to_uint8(step.x_prev).cpu(), frames
+
+    def _add(self, images: Tensor, frames: Tensor) -> None:
+        end = self.done + len(images)
+        self.images[self.done : end], self.frames[:, :, self.done : end] = images, frames
+        self.done = end

@@ -1,0 +1,564 @@
+"""Training: algorithm 1 of Ho et al. 2020 (arXiv:2006.11239).
+
+1  repeat                           Training.run, for params.epochs
+2    x_0 ~ q(x_0)                   Training._batches: shuffled training images
+3    t ~ Uniform({1, ..., T})       Training.gradient_step; other densities of t are possible
+4    eps ~ N(0, I)                  Training.gradient_step
+5    gradient step on |eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)|^2
+                                    Training.gradient_step; eq. 14 is noise_errors, where
+                                    params.target_images can replace eps by its mean given x_t
+6  until converged                  Training.ended; validation keeps the weights of the lowest loss
+
+Each process computes the gradients of its shard of the batch; their sum is the gradient of the whole batch.
+
+Environment:
+    DDPM_ACCUMULATE  micro-batches of a shard, for batches that do not fit into memory; by default 1. Gradients
+                     accumulate; results may differ by rounding.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import pandas as pd
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.compute.device import Runtime, compiled, number, to_device
+from ddpm.compute.randomness import distinct, generator
+from ddpm.denoiser import Denoiser
+from ddpm.images.card import Classes, DataCard, Shape, listed
+from ddpm.images.splits import Processed, Split, even_batch, held_out_mask, held_out_share, to_float
+from ddpm.model import Guide, ModelCard, begin_from, new_network, save_model
+from ddpm.optim import Optimization, OptimizationParams
+from ddpm.parallel.world import ALONE, World
+from ddpm.schedule import NoiseSchedule, ScheduleParams, draw_timesteps, exact, relative_density, timestep_cdf
+from ddpm.unet import NO_LABEL, UNet, UNetParams
+from exact_stages.console import UserError
+
+MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
+PATIENCE = 0.2  # share of the training to wait for a lower validation loss
+VALIDATION_STEPS = 50  # at least, from one validation to the next
+VALIDATION_BATCH = 392_000  # pixels
+TIMESTEP_BUCKETS = 10
+CURVES = {
+    "loss": ["step", "train_loss"],
+    "validation": ["step", "validation_loss"],
+    "loss_by_timestep": ["t", "train_loss"],
+    "validation_by_timestep": ["t", "validation_loss"],
+}
+
+
+class TrainParams(OptimizationParams):
+    """The training recipe; params.yaml explains each choice."""
+
+    images: Annotated[int, Field(ge=1, le=10**12)] | None
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    loss: Literal["noise", "v"]
+    timestep_sampling: Literal["uniform", "stratified"]
+    log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
+    log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
+    target_images: Annotated[int, Field(ge=0, le=1_000_000)] | None
+    classes: Classes
+    label_dropout: Annotated[float, Field(ge=0, lt=1)]
+    guide_share: Annotated[float, Field(ge=0, lt=1)]
+    flip: bool
+    start: Annotated[str, Field(min_length=1)]
+    validation: Annotated[float, Field(ge=0, le=0.5)] | None
+    log_every: Annotated[int, Field(ge=1, le=10**9)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _centered(self) -> Self:
+        if self.log_snr_uniform and self.log_snr_center is None:
+            raise ValueError("log_snr_uniform needs a log_snr_center; set log_snr_uniform to 0, or name a center")
+        return self
+
+    def for_images(self, count: int, shape: Shape) -> "TrainParams":
+        """Return these params with epochs, validation share and target images for `count` images of shape (C, H, W).
+
+        The count includes held-out images. The target images have at most MOST_TARGET_VALUES levels, so that large ones
+        cost no more than small ones.
+        """
+        epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
+        validation = held_out_share(count) if self.validation is None else self.validation
+        target_images = self.target_images
+        if target_images is None:
+            target_images = MOST_TARGET_VALUES // math.prod(shape)
+        return self.model_copy(update={"epochs": epochs, "validation": validation, "target_images": target_images})
+
+
+class Best(NamedTuple):
+    """The weights with the lowest validation loss so far, their loss as training minimises it, and their step."""
+
+    loss: float
+    step: int
+    weights: dict[str, Tensor]
+
+
+class Training:
+    """One training run. The generator `run` is its loop; `model` has the weights to keep, at any time.
+
+    curves: the rows of each of CURVES: losses over the steps, and over t in the last epoch. All are means over uniform
+    t, whatever density of t is trained. Validation is of the EMA weights, on held-out images, if there are any.
+    """
+
+    def __init__(
+        self,
+        network: UNet,
+        card: DataCard,
+        schedule: NoiseSchedule,
+        images: Split,
+        rows: Tensor,
+        held_out: Tensor,
+        params: TrainParams,
+        runtime: Runtime,
+        world: World = ALONE,
+    ) -> None:
+        """Move everything to the device.
+
+        Args:
+            images: a split; a memory-mapped file stays on disk.
+            rows: the indices of the images to train on, at least batch_size. held_out: those of the validation.
+            world: the processes that train together. One process gives the same result, up to rounding.
+        """
+        device = runtime.device
+        self.card = card
+        self.params = params
+        self.runtime = runtime
+        self.world = world
+        self.accumulation_steps = accumulation_steps()
+        self.network = to_device(network, device).train()
+        self.images = images.to(device)
+        self.rows = rows.to(self.images.labels.device)
+        self.held_out = images.take(held_out).to(device)
+        self.class_counts = images.labels[torch.cat([rows, held_out])].bincount(minlength=len(card.classes)).tolist()
+        self.steps_per_epoch = len(self.rows) // params.batch_size  # drops a short last batch
+        self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
+        self.optimization = Optimization(self.network, params, self.total_steps)
+        self.schedule = schedule
+        prediction = network.params.prediction
+        self.denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
+        self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
+        self.uniform = exact(timestep_cdf(schedule, None), device)
+        self.cdf = exact(timestep_cdf(schedule, params.log_snr_center, params.log_snr_uniform), device)
+        self.density = relative_density(self.cdf).float()  # of t, relative to uniform t, (T,)
+        self.importance = 1 / self.density  # of the loss at t in a mean over uniform t, (T,)
+        self.epochs_done = 0
+        self.best: Best | None = None
+        self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
+        self.since_log = 0  # steps whose losses are in loss_sum
+        self.loss_sum = torch.zeros((), device=device)
+        self.buckets = Buckets(schedule.timesteps, device)
+        self.curves: dict[str, list[list[Any]]] = {name: [] for name in CURVES}
+        self.last: dict[str, float] = {}  # mean losses of the last epoch and of the last validation
+
+    @property
+    def model(self) -> UNet:
+        """Return the network with EMA weights, or the trained network itself without EMA."""
+        return self.optimization.model
+
+    @property
+    def step(self) -> int:
+        """Return the number of gradient steps taken."""
+        return self.optimization.steps
+
+    @property
+    def kept_step(self) -> int:
+        """Return the step whose weights `kept_model` returns."""
+        return self.best.step if self.best else self.step
+
+    @property
+    def guide_step(self) -> int:
+        """Return the step after which the weights for autoguidance are kept; used if params.guide_share is set."""
+        return max(1, round(self.params.guide_share * self.total_steps))
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether to begin no other epoch: all steps are done, or the validation loss has not fallen for long."""
+        done = self.epochs_done * self.steps_per_epoch
+        epochs = -(-(done // VALIDATION_STEPS * VALIDATION_STEPS) // self.steps_per_epoch)  # at the last validation
+        waited = epochs * self.steps_per_epoch - self.kept_step
+        return done >= self.total_steps or waited > PATIENCE * self.total_steps
+
+    def run(self) -> Iterator[float | None]:
+        """Train to the end (algorithm 1).
+
+        Yield after every step and every epoch: the mean loss since the last one, every log_every steps and at the end,
+        or None. At every yield the state is complete: a new Training that loads it continues bit for bit.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        while not self.ended:
+            begun = self.epochs_done * self.steps_per_epoch
+            for rows in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
+                t, losses = self.gradient_step(rows)  # lines 2 to 5
+                self.buckets.add(t, losses, self.importance[t])
+                self.loss_sum += (losses * self.importance[t]).mean()
+                self.since_log += 1
+                if self.params.guide_share and self.step == self.guide_step:
+                    self.guide = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+                yield self._log() if self.step % self.params.log_every == 0 else None
+            self.epochs_done += 1
+            self._add("train_loss", "loss_by_timestep", self.buckets.mean())
+            self.buckets.clear()
+            if self.step // VALIDATION_STEPS > begun // VALIDATION_STEPS or self.step == self.total_steps:
+                self.validate()
+            yield None
+        if self.since_log:
+            yield self._log()
+
+    def gradient_step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one step on the batch of these rows, (batch_size,); it never waits for a GPU.
+
+        Return t and the detached loss of every image, each (batch_size,). The returned loss is always the error of the
+        noise (eq. 14), whatever is minimised, so that curves compare.
+        """
+        count, mine = len(rows), self.world.shard(len(rows))
+        shard = self.images.batch(rows[mine], self.runtime.device)  # line 2: x_0 ~ q(x_0)
+        t, noise = self._draw(count, self.cdf, self.params.timestep_sampling, self._generator("train"))  # lines 3 and 4
+        mirrored = self._uniform("flip")[mine] < 0.5 if self.params.flip else None
+        batch = self._with_visible_labels(in_orientation(shard, mirrored), mine)
+        others = self._others(self._names(rows[mine], mirrored)) if self.params.target_images else None
+        self.network.zero_grad(set_to_none=True)
+        losses = torch.zeros(count, device=t.device)
+        losses[mine] = self._backward(batch, t[mine], noise[mine], others)  # line 5: the gradient
+        self.world.sum([losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
+        self.optimization.step()  # line 5: the step
+        return t, losses
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Add the loss on the held-out images to the curves, with the same t and noise every time.
+
+        Keep the weights with the lowest loss, at the weighting and the density of t of the training.
+        """
+        count, device = len(self.held_out.images), self.runtime.device
+        if not count:
+            return
+        self.model.eval()
+        size = max(1, VALIDATION_BATCH // math.prod(self.card.shape[1:]))
+        buckets, total = Buckets(self.schedule.timesteps, device), torch.zeros((), device=device)
+        for index in range(self.world.rank, -(-count // size), self.world.size):
+            batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
+            rng = generator(self.params.seed, "validation", index, device)
+            t, noise = self._draw(len(batch.images), self.uniform, "stratified", rng)
+            errors = noise_errors(self.ema_denoiser, batch, t, noise)
+            buckets.add(t, errors, torch.ones_like(errors))
+            total += (self._weighted(errors, t) * self.density[t]).sum()
+        self.world.sum([buckets.sums, buckets.weights, total])
+        self.network.train()
+        if (loss := float(total) / count) < (self.best.loss if self.best else math.inf):
+            weights = {name: each.clone() for name, each in self.model.state_dict().items()}
+            self.best = Best(loss, self.step, weights)
+        mean = self._add("validation_loss", "validation_by_timestep", buckets.mean())
+        self.curves["validation"].append([self.step, mean])
+
+    def kept_model(self) -> UNet:
+        """Return the model with the lowest validation loss, or the current one without held-out images."""
+        model = copy.deepcopy(self.model)
+        if self.best:
+            model.load_state_dict(self.best.weights)
+        return model
+
+    def follows(self, model: UNetParams, train: TrainParams) -> dict[str, Any]:
+        """Return the params that were chosen from the data, by name; `model` and `train` are the given ones."""
+        chosen: dict[str, Any] = {}
+        for section, given, now in (("model", model, self.network.params), ("train", train, self.params)):
+            before, after = given.model_dump(mode="json"), now.model_dump(mode="json")
+            chosen |= {f"{section}.{key}": value for key, value in after.items() if value != before[key]}
+        return chosen
+
+    def summary(self) -> dict[str, Any]:
+        """Summarise the training for metrics/train/summary.json."""
+        return {
+            **self.last,
+            "images_seen": self.step * self.params.batch_size,
+            "parameters": sum(weight.numel() for weight in self.network.parameters()),
+            "steps": self.step,
+            "kept_step": self.kept_step,
+            "guide_step": self.guide_step if self.guide else None,
+        }
+
+    def csv(self) -> dict[str, bytes]:
+        """Return the curves as csv, by the name of the file."""
+        tables = {name: pd.DataFrame(self.curves[name], columns=columns) for name, columns in CURVES.items()}
+        return {f"{name}.csv": table.to_csv(index=False, float_format="%.6f").encode() for name, table in tables.items()}
+
+    def save(self, path: Path, **facts: Any) -> None:
+        """Write the model file; see `save_model` for the facts."""
+        model = self.kept_model()
+        classifier_free = model.params.class_conditional and self.params.label_dropout > 0
+        there: dict[Guide, bool] = {"autoguidance": self.guide is not None, "classifier_free": classifier_free}
+        card = ModelCard(
+            data=self.card,
+            model=model.params,
+            schedule=self.schedule.params,
+            class_counts=tuple(self.class_counts),
+            guides=tuple(guide for guide, known in there.items() if known),
+            images_seen=self.kept_step * self.params.batch_size,
+        )
+        save_model(path, model, card, self.guide, **facts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes during the training."""
+        return {
+            "optimization": self.optimization.state_dict(),
+            "best": self.best._asdict() if self.best else None,
+            "epochs_done": self.epochs_done,
+            "since_log": self.since_log,
+            "loss_sum": self.loss_sum,
+            "buckets": [self.buckets.sums, self.buckets.weights],
+            "guide": self.guide,
+            "curves": self.curves,
+            "last": self.last,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the state of another Training with the same arguments."""
+        self.optimization.load_state_dict(state["optimization"])
+        self.best = Best(**state["best"]) if state["best"] else None
+        self.epochs_done, self.since_log, self.guide = state["epochs_done"], state["since_log"], state["guide"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self.buckets.sums.copy_(state["buckets"][0])
+        self.buckets.weights.copy_(state["buckets"][1])
+        self.curves, self.last = state["curves"], state["last"]
+
+    def _batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """Return the rows of every full batch of the epoch, shuffled."""
+        order = torch.randperm(len(self.rows), generator=generator(self.params.seed, "shuffle", epoch))
+        used = order[: self.steps_per_epoch * self.params.batch_size].to(self.rows.device)
+        return torch.split(self.rows[used], self.params.batch_size)
+
+    def _draw(self, count: int, cdf: Tensor, sampling: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Sample timesteps (count,) and noise (count, C, H, W): lines 3 and 4 of algorithm 1."""
+        t = draw_timesteps(count, cdf, sampling, rng)
+        return t, torch.randn(count, *self.card.shape, generator=rng, device=self.runtime.device)
+
+    def _weighted(self, errors: Tensor, t: Tensor) -> Tensor:
+        """Return the loss to minimise, (B,), from the mean squared errors of the noise, (B,), at t (B,).
+
+        The error of v is the error of the noise divided by alphas_cumprod (Salimans and Ho 2022, arXiv:2202.00512,
+        section 4). It gives more weight to noisy images, which decide the shapes.
+        """
+        return errors / self.denoiser.schedule.alphas_cumprod[t] if self.params.loss == "v" else errors
+
+    def _backward(self, batch: Split, t: Tensor, noise: Tensor, others: tuple[Split, Tensor] | None) -> Tensor:
+        """Accumulate the gradients of the shard's part of the mean loss; return the loss of every image, (B,)."""
+        found = []
+        size = -(-len(t) // self.accumulation_steps)
+        for part in (slice(start, start + size) for start in range(0, len(t), size)):
+            targets = (others[0], others[1][part]) if others else None
+            errors = noise_errors(self.denoiser, batch.take(part), t[part], noise[part], targets)
+            (self._weighted(errors, t[part]).sum() / self.params.batch_size).backward()
+            found.append(errors.detach())
+        return torch.cat(found)
+
+    def _with_visible_labels(self, shard: Split, mine: slice) -> Split:
+        """Hide the labels that the network does not see.
+
+        These are all labels, or those of a random share of the images, params.label_dropout (arXiv:2207.12598).
+        """
+        if not self.network.params.class_conditional:
+            return Split(shard.images, torch.full_like(shard.labels, NO_LABEL))
+        if not self.params.label_dropout:
+            return shard
+        dropped = self._uniform("label dropout")[mine] < self.params.label_dropout
+        return Split(shard.images, shard.labels.masked_fill(dropped, NO_LABEL))
+
+    def _others(self, batch: Tensor) -> tuple[Split, Tensor]:
+        """Draw K target images, the same in every process; half are mirrored if images are.
+
+        Return them, and which of them are the images of the batch, given by their names, (B, K); see `stable_start`.
+        """
+        params, count = self.params, len(self.rows)
+        drawn = distinct(params.target_images or 0, count, params.seed, "target images", self.step)
+        rows = self.rows[drawn.to(self.rows.device)]
+        mirrored = torch.arange(len(rows), device=self.runtime.device) % 2 == 1 if params.flip else None
+        others = in_orientation(self.images.batch(rows, self.runtime.device), mirrored)
+        return others, batch[:, None] == self._names(rows, mirrored)
+
+    def _names(self, rows: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Return a number for each training image and orientation, (B,): an image and its mirror image differ."""
+        names = 2 * rows.to(self.runtime.device)
+        return names if mirrored is None else names + mirrored
+
+    def _uniform(self, purpose: str) -> Tensor:
+        """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""
+        return torch.rand(self.params.batch_size, generator=self._generator(purpose), device=self.runtime.device)
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        """Return a generator of this step."""
+        return generator(self.params.seed, purpose, self.step, self.runtime.device)
+
+    def _log(self) -> float:
+        loss = float(self.loss_sum) / self.since_log  # synchronises with the GPU
+        if not math.isfinite(loss):
+            raise UserError(f"train.lr: the loss is {loss} at step {self.step}; try less than {self.params.lr}")
+        self.curves["loss"].append([self.step, loss])
+        self.loss_sum.zero_()
+        self.since_log = 0
+        return loss
+
+    def _add(self, name: str, curve: str, losses: Tensor) -> float:
+        """Replace a curve over t by losses per bucket, (TIMESTEP_BUCKETS,), NaN without images; return their mean."""
+        mean = losses.nanmean().item()
+        self.last[name] = round(mean, 6)
+        width = self.schedule.timesteps / TIMESTEP_BUCKETS
+        middles = [f"{(bucket + 0.5) * width:g}" for bucket in range(TIMESTEP_BUCKETS)]
+        pairs = zip(middles, losses.tolist(), strict=True)
+        self.curves[curve] = [[middle, loss] for middle, loss in pairs if not math.isnan(loss)]
+        return mean
+
+
+def new_training(
+    processed: Processed,
+    schedule: ScheduleParams,
+    model: UNetParams,
+    train: TrainParams,
+    start: Path | None,
+    runtime: Runtime,
+    world: World = ALONE,
+) -> Training:
+    """Choose the images to train on, resolve the params that depend on them, and build the training.
+
+    Args:
+        start: a model file whose weights the network takes; None begins with fresh ones.
+
+    Raises:
+        UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
+            see `begin_from`; or the processes cannot share a batch, see `check_world`.
+    """
+    card, split, groups, _ = processed
+    labels = card.labels(train.classes, "train.classes")
+    counts = split.labels.bincount(minlength=len(card.classes))[list(labels)].tolist()
+    if missing := [card.classes[label] for label, count in zip(labels, counts, strict=True) if not count]:
+        raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
+    train = train.for_images(sum(counts), card.shape)
+    chosen = torch.isin(split.labels, torch.tensor(labels))
+    mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
+    rows, held_out = (chosen & ~mask).nonzero().flatten(), (chosen & mask).nonzero().flatten()
+    train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
+    try:
+        model = model.for_images(card.shape)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    check_world(model, train.batch_size, runtime, world)
+    torch.manual_seed(train.seed)
+    network = new_network(model, card, schedule)
+    if start:
+        begin_from(start, network, card, schedule)
+    return Training(network, card, NoiseSchedule(schedule), split, rows, held_out, train, runtime, world)
+
+
+def check_world(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> None:
+    """Refuse processes and micro-batches that cannot share a batch.
+
+    Raises:
+        UserError: processes outnumber the images of a batch; or BatchNorm would see parts of a batch; or the device
+            is MPS.
+    """
+    if model.block == "double_conv" and (world.size > 1 or accumulation_steps() > 1):
+        raise UserError(
+            "model.block: double_conv has BatchNorm, which needs whole batches; train in one process without "
+            "DDPM_ACCUMULATE"
+        )
+    if world.size > batch_size:
+        raise UserError(f"train.batch_size: {batch_size} images are too few for {world.size} processes; raise it")
+    if world.size > 1 and runtime.device.type == "mps":  # torch has no all_reduce there
+        raise UserError("DDPM_LAUNCH: MPS trains in one process; set DDPM_DEVICE=cpu for several")
+
+
+def accumulation_steps() -> int:
+    """Return the number of micro-batches from DDPM_ACCUMULATE.
+
+    Raises:
+        UserError: the variable is not a number from 1 to a million.
+    """
+    return number("DDPM_ACCUMULATE", 1, 1, 1_000_000, "micro-batches")
+
+
+def noise_errors(
+    denoiser: Denoiser, split: Split, t: Tensor, noise: Tensor, others: tuple[Split, Tensor] | None = None
+) -> Tensor:
+    """Return L_simple of every image, (B,): the mean squared error of the predicted noise (eq. 14).
+
+    With `others` the gradient is that of the error from a stable target: the noise if the image were `stable_start`,
+    which takes these others. It has nearly the same mean, and varies less. The value stays the error of the noise.
+    """
+    x_start, schedule = to_float(split.images), denoiser.schedule
+    x_t = schedule.q_sample(x_start, t, noise)  # sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4)
+    pred_noise = denoiser(x_t, t, split.labels).noise  # eps_theta(x_t, t)
+    errors = F.mse_loss(pred_noise, noise, reduction="none").mean(dim=(1, 2, 3))
+    if others is None:
+        return errors
+    signal = schedule.sqrt_alphas_cumprod[t].view(-1, 1, 1, 1)
+    spread = schedule.sqrt_one_minus_alphas_cumprod[t].view(-1, 1, 1, 1)
+    start = stable_start(x_t, x_start, split.labels, signal, spread, *others)
+    target = noise + signal / spread * (x_start - start)
+    stable = F.mse_loss(pred_noise, target, reduction="none").mean(dim=(1, 2, 3))
+    return stable + (errors - stable).detach()  # the value of errors, the gradient of stable
+
+
+def stable_start(
+    x_t: Tensor, x_start: Tensor, labels: Tensor, signal: Tensor, spread: Tensor, others: Split, itself: Tensor
+) -> Tensor:
+    """Return the mean of x_0 given x_t, (B, C, H, W), over x_start and the other images of its class.
+
+    This is the stable target field of Xu et al. 2023 (arXiv:2302.00670). Where noise is strong, many images may have
+    become x_t: their mean is what the network has to learn, and x_start is a noisy sample of it. Where noise is weak,
+    the mean is x_start.
+
+    Args:
+        x_t: (B, C, H, W), noisy x_start.
+        signal, spread: sqrt(abar) and sqrt(1 - abar) at each t, (B, 1, 1, 1).
+        labels: (B,); NO_LABEL takes others of all classes.
+        others: K images and their labels.
+        itself: where an image is among the others, (B, K), so that it does not count twice.
+    """
+    x, own, signal, spread = (each.flatten(1) for each in (x_t, x_start, signal, spread))
+    images = others.images.flatten(1).float().div_(127.5).sub_(1)  # to_float in place, several times faster
+    # The logarithm of N(x_t; signal x_0, spread^2 I) times spread^2, up to a constant of each x_t.
+    of_own = signal * (x * own).sum(1, keepdim=True) - signal.square() * own.square().sum(1, keepdim=True) / 2
+    of_others = signal * (x @ images.T) - signal.square() * images.square().sum(1) / 2
+    labels = labels.view(-1, 1)
+    of_others.masked_fill_(itself | (labels != NO_LABEL) & (labels != others.labels), -torch.inf)
+    weights = (torch.cat([of_own, of_others], dim=1) / spread.square()).softmax(dim=1)
+    return (weights[:, :1] * own + weights[:, 1:] @ images).view_as(x_t)
+
+
+def in_orientation(split: Split, mirrored: Tensor | None) -> Split:
+    """Mirror images (B, C, H, W) left to right where `mirrored` (B,) is true."""
+    if mirrored is None:
+        return split
+    return Split(torch.where(mirrored.view(-1, 1, 1, 1), split.images.flip(3), split.images), split.labels)
+
+
+class Buckets:
+    """Mean losses in TIMESTEP_BUCKETS equal ranges of t, summed on the device."""
+
+    def __init__(self, timesteps: int, device: torch.device) -> None:
+        self.timesteps = timesteps
+        self.sums = torch.zeros(TIMESTEP_BUCKETS, device=device)
+        self.weights = torch.zeros(TIMESTEP_BUCKETS, device=device)
+
+    def add(self, t: Tensor, losses: Tensor, weights: Tensor) -> None:
+        """Add the losses (B,) at timesteps t (B,), which count by their weights (B,)."""
+        bucket = t * TIMESTEP_BUCKETS // self.timesteps
+        self.sums.index_add_(0, bucket, losses * weights)
+        self.weights.index_add_(0, bucket, weights)
+
+    def clear(self) -> None:
+        """Forget all losses."""
+        self.sums.zero_()
+        self.weights.zero_()
+
+    def mean(self) -> Tensor:
+        """Return the mean per bucket, (TIMESTEP_BUCKETS,), on the CPU; NaN for empty buckets."""
+        return (self.sums / self.weights).cpu()
