@@ -23,14 +23,13 @@ from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise
 from ddpm.compute.device import Runtime, compiled, start, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.images.pixels import to_uint8
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_uint8
 from ddpm.networks.checkpoint import new_network
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.training.loop import LossPoint
 from ddpm.training.losses import DenoisingLoss
+from exact_stages.console import UserError, run
+from exact_stages.params import load_params
 from stages.check import AllParams
 from stages.train import Params
 

@@ -15,14 +15,14 @@ from ddpm.judging.filtering import FilterParams
 from ddpm.likelihood.bound import LikelihoodParams
 from ddpm.networks.unet import UNetParams
 from ddpm.pictures.forward import ForwardDiffusionParams
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section
-from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.sampling.generation import check_distilled
 from ddpm.sampling.samples import SampleParams
 from ddpm.scoring.evaluation import EvaluateParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.recipe import TrainParams
+from exact_stages.console import UserError
+from exact_stages.params import Section
+from exact_stages.stage import Stage, run_stage
 
 CHECKED = Path("data/checked.txt")
 MODEL = "models/ddpm.safetensors"

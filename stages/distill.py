@@ -9,9 +9,9 @@ from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import load_model
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import ALONE
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.console import UserError
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 TEACHER = Path("models/ddpm.safetensors")

@@ -6,10 +6,10 @@ from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from ddpm.likelihood.bound import LikelihoodParams, bits_per_dimension
 from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.console import UserError
+from exact_stages.files import write_json
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 MODEL = Path("models/ddpm.safetensors")

@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from ddpm.compute.device import start
+from ddpm.images.arrays import save_arrays
 from ddpm.networks.checkpoint import load_model
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import join
-from ddpm.pipeline.arrays import save_arrays
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.parallel.world import join, role
 from ddpm.sampling.samples import SampleParams, Samples, model_facts
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
@@ -37,11 +37,11 @@ def main(stage: Stage) -> None:
     samples = Samples(name, loaded, params)
     chosen = {} if loaded.card.timesteps else params.chosen(loaded.card)
     follows = {f"sample.{name}.{key}": value for key, value in chosen.items()}
-    for key, value in follows.items() if stage.main else ():
+    for key, value in follows.items() if stage.writes else ():
         print(f"{key}: {value}, chosen for the model", file=sys.stderr)
     with Checkpoints(stage.name, stage.fingerprint(runtime.describe()), world, samples=samples) as checkpoints:
         samples.run(runtime, world, checkpoints)
-        if stage.main:
+        if stage.writes:
             path = stage.output(SAMPLES / f"{name}.safetensors")
             save_arrays(path, samples.tensors(), samples.facts())
             stage.write_json(
@@ -57,4 +57,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("sample", main, SETS)
+    run_stage("sample", main, SETS, role=role())

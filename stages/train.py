@@ -12,13 +12,13 @@ from ddpm.images.splits import load_split
 from ddpm.networks.checkpoint import check_times
 from ddpm.networks.unet import UNetParams
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import join
-from ddpm.pipeline.params import Sections, load_params
-from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.parallel.world import join, role
 from ddpm.training.curves import Curves
 from ddpm.training.recipe import TrainParams
 from ddpm.training.running import environment_of, run_training, save_trained, summary_of
 from ddpm.training.setup import new_training, prepare
+from exact_stages.params import Sections, load_params
+from exact_stages.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
@@ -61,15 +61,15 @@ def main(stage: Stage) -> None:
     curves = Curves(params.schedule.timesteps, lambda name, data: stage.write(METRICS / name, data))
     environment = environment_of(runtime, world)
     follows = setup.follows(params.model, params.train)
-    for name, value in follows.items() if stage.main else ():
+    for name, value in follows.items() if stage.writes else ():
         print(f"{name}: {value}, chosen from the data")
-    if stage.main and training.total_steps < FEW_STEPS:
+    if stage.writes and training.total_steps < FEW_STEPS:
         print(f"note: {training.total_steps} steps are few, expect noise; train.images and train.epochs set the length")
     key = stage.fingerprint(environment)
     with Checkpoints(stage.name, key, world, training=training, curves=curves) as checkpoints:
         run_training("train", training, curves, checkpoints)
         curves.write()
-        if stage.main:
+        if stage.writes:
             save_trained(stage.output(MODEL), training, setup, params.schedule, environment)
         stage.write_json(METRICS / "summary.json", summary_of(training, curves, setup, follows))
         stage.write_json(METRICS / "environment.json", environment)
@@ -77,4 +77,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", main)
+    run_stage("train", main, role=role())

@@ -7,7 +7,7 @@ import torch
 
 from ddpm.balancing.candidates import SPAN, Candidates, sample_class
 from ddpm.classifier.model import Classifier
-from ddpm.images.pixels import to_float, to_uint8
+from ddpm.images.splits import to_float, to_uint8
 from ddpm.networks.checkpoint import LoadedModel, load_model
 from ddpm.sampling.generation import sample_batch
 from tests.balancing.small_set import classifier, halving

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from scripts import demo
 from tests.cli.generating import call, ended, started, tiny_model
 

@@ -8,7 +8,7 @@ import torch
 from ddpm.distillation import running
 from ddpm.distillation.moment_matching import DistillParams
 from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.distillation.test_moment_matching import CARD, RECIPE, SCHEDULE, new_distillation
 from tests.small import CPU
 from tests.training.test_running import Ticks

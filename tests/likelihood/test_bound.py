@@ -9,8 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams, posterior
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_float
 from ddpm.likelihood.bound import (
     Denoise,
     LikelihoodParams,
@@ -22,7 +21,7 @@ from ddpm.likelihood.bound import (
     variational_bound,
 )
 from ddpm.networks.checkpoint import LoadedModel, ModelCard, new_network
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests import small
 from tests.networks.random_weights import randomised
 

@@ -10,8 +10,7 @@ import torch
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_float
 from ddpm.networks.checkpoint import new_network
 from ddpm.networks.unet import UNet
 from ddpm.parallel.world import World

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps
-from ddpm.images.pixels import to_float
+from ddpm.images.splits import to_float
 from ddpm.training.loop import EpochEnd, LossPoint
 from tests.training.trainings import (
     SCHEDULE,

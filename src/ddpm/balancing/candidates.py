@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
-from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import to_uint8
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.sampling.samplers import SamplerParams

@@ -17,9 +17,9 @@ from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
 from ddpm.compute.device import Runtime, start
 from ddpm.images.splits import Processed, load_split
 from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError, progress, shown
-from ddpm.pipeline.process import sha256
 from ddpm.sampling.generation import check_sampler
+from exact_stages.console import UserError, progress, shown
+from exact_stages.files import sha256
 
 MOST_FILTERED = 1 / 3  # of the candidates; beyond it, filling up harmed classifiers in studies/rare_class
 

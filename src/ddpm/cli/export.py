@@ -18,8 +18,8 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.images.card import Shape
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import UNet
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError
+from exact_stages.files import write_whole
 
 if TYPE_CHECKING:
     import onnx

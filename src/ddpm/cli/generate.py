@@ -18,12 +18,12 @@ from torch import Tensor
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
-from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import to_uint8
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.pipeline.console import UserError, progress
-from ddpm.pipeline.files import write_whole
 from ddpm.sampling.generation import batches, check_sampler, sample_batch, sample_batch_size, sample_labels
 from ddpm.sampling.samplers import SamplerParams
+from exact_stages.console import UserError, progress
+from exact_stages.files import write_whole
 
 
 @with_sampler

@@ -8,10 +8,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import parse
 from ddpm.pretrained import models
 from ddpm.sampling.samplers import SamplerParams
+from exact_stages.console import UserError
+from exact_stages.params import parse
 
 GUIDED: dict[str, Any] = {"guidance": None, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
 DISTILLED = {"sampler": "ddpm", "steps": None}  # in place of the defaults, for a distilled model

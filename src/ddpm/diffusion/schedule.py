@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.pipeline.params import Section
+from exact_stages.params import Section
 
 LEAST_SIGNAL = 1e-10  # alphas_cumprod at the last timestep; 4e-5 in Ho et al. 2020
 LEAST_NOISE = 1e-10  # beta at the first timestep; 1e-4 in Ho et al. 2020

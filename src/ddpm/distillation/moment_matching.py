@@ -18,8 +18,7 @@ from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import exact, posterior
 from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_float
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.networks.unet import UNet
 from ddpm.training.optim import Optimization, OptimizationParams

@@ -11,7 +11,7 @@ from ddpm.distillation.moment_matching import Distillation, DistillParams
 from ddpm.images.splits import Split
 from ddpm.networks.checkpoint import LoadedModel, save_model
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.pipeline.console import UserError, progress
+from exact_stages.console import UserError, progress
 
 COLUMNS = ["step", "auxiliary", "moments"]
 

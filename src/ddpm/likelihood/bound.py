@@ -17,11 +17,10 @@ from torch import Tensor
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_float
 from ddpm.networks.checkpoint import LoadedModel
-from ddpm.pipeline.console import UserError, progress
-from ddpm.pipeline.params import Section
+from exact_stages.console import UserError, progress
+from exact_stages.params import Section
 
 BATCH = 100
 PIXEL_STEPS = 255  # intervals between the values of a pixel, in 0..255 or -1..1

@@ -7,15 +7,14 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, compiled, to_device
-from ddpm.compute.weights import MAX_HEADER, rebuild
+from ddpm.compute.device import MAX_HEADER, Runtime, compiled, rebuild, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import MAX_CLASSES, DataCard
 from ddpm.networks.unet import UNet, UNetParams
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section, parse
+from exact_stages.console import UserError
+from exact_stages.params import Section, parse
 
 LABELS = "label.weight"  # the class embedding
 GUIDE = "guide."  # prefix of the weights from early in the training

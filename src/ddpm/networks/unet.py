@@ -11,8 +11,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.images.card import Shape
-from ddpm.images.pixels import halvings
+from ddpm.images.card import Shape, halvings
 from ddpm.networks.blocks import (
     Attention,
     DoubleConv,
@@ -21,7 +20,7 @@ from ddpm.networks.blocks import (
     with_fourier_features,
     zeroed,
 )
-from ddpm.pipeline.params import Section
+from exact_stages.params import Section
 
 WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # default channels, by the number of halvings
 COLOUR_WIDTH = 32  # least width of the first level for colour; 16 channels leave more noise (studies/small_sets)

@@ -10,9 +10,9 @@ from ddpm.compute.randomness import ImageNoise, generator
 from ddpm.images.card import listed
 from ddpm.networks.checkpoint import LoadedModel, ModelCard
 from ddpm.networks.unet import NO_LABEL, UNet
-from ddpm.pipeline.console import UserError, shown
 from ddpm.sampling.guidance import Denoise, guided
 from ddpm.sampling.samplers import SamplerParams, Step, p_sample_loop, spaced_timesteps
+from exact_stages.console import UserError, shown
 
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from ddpm.diffusion.schedule import NoiseSchedule, posterior, renewed_share
 from ddpm.images.card import Classes
 from ddpm.networks.checkpoint import Guide, ModelCard
-from ddpm.pipeline.params import Section
 from ddpm.sampling.guidance import CLASSIFIER_FREE_SCALE, Denoise, autoguidance_scale
+from exact_stages.params import Section
 
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t

@@ -7,11 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.compute.device import Runtime
-from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import to_uint8
 from ddpm.networks.checkpoint import LoadedModel
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import World
-from ddpm.pipeline.console import UserError, progress
 from ddpm.sampling.generation import (
     batches,
     check_sampler,
@@ -21,6 +20,7 @@ from ddpm.sampling.generation import (
     wanted_classes,
 )
 from ddpm.sampling.samplers import SamplerParams
+from exact_stages.console import UserError, progress
 
 MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
 

@@ -9,8 +9,7 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, exact
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
 from ddpm.images.card import Shape
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_float
 from ddpm.networks.unet import NO_LABEL
 
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 
 from ddpm.networks.unet import UNet
-from ddpm.pipeline.params import Section
 from ddpm.training.muon import Muon
+from exact_stages.params import Section
 
 
 class OptimizationParams(Section):

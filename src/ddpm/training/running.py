@@ -9,11 +9,11 @@ from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.networks.checkpoint import save_model
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import World
-from ddpm.pipeline.console import UserError, progress
 from ddpm.training.curves import Curves
 from ddpm.training.loop import LossPoint, Training
 from ddpm.training.setup import Setup
 from ddpm.training.step import accumulation_steps
+from exact_stages.console import UserError, progress
 
 
 def run_training(name: str, training: Training, curves: Curves, checkpoints: Checkpoints) -> None:

@@ -12,10 +12,10 @@ from ddpm.images.splits import Processed, Split, Subset, even_batch, held_out_ma
 from ddpm.networks.checkpoint import begin_from, new_network
 from ddpm.networks.unet import UNetParams
 from ddpm.parallel.world import ALONE, World
-from ddpm.pipeline.console import UserError
 from ddpm.training.loop import Training
 from ddpm.training.recipe import TrainParams
 from ddpm.training.step import accumulation_steps
+from exact_stages.console import UserError
 
 
 class Setup(NamedTuple):

@@ -10,7 +10,7 @@ Environment:
 import torch
 from torch import Tensor
 
-from ddpm.compute.environment import number
+from ddpm.compute.device import number
 from ddpm.compute.randomness import distinct, generator
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.images.splits import Split, Subset
