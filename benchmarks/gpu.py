@@ -21,16 +21,15 @@ from torch import Tensor
 
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.compute.device import Runtime, compiled, start, to_device
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.images.pixels import to_uint8
-from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import new_network
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.params import load_params
-from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
-from ddpm.training.loop import LossPoint
-from ddpm.training.losses import DenoisingLoss
+from ddpm.denoiser import Denoiser
+from ddpm.schedule import NoiseSchedule
+from ddpm.images.splits import Split, to_uint8
+from ddpm.model import new_network
+from ddpm.sample import batches, sample_batch, sample_batch_size
+from ddpm.train import LossPoint
+from ddpm.train import DenoisingLoss
+from exact_stages.console import UserError, run
+from exact_stages.params import load_params
 from stages.check import AllParams
 from stages.train import Params
 

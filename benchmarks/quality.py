@@ -26,13 +26,12 @@ from benchmarks.scoring import SEED, Scorer, channels_first, picture_rows
 from benchmarks.trainings import WITHOUT_END, left_by
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
-from ddpm.images.pixels import to_float, to_uint8
-from ddpm.images.splits import Processed, load_split
+from ddpm.images.splits import Processed, load_split, to_float, to_uint8
 from ddpm.pictures.figures import to_png
-from ddpm.pipeline.console import progress, run
-from ddpm.pipeline.files import write_whole
-from ddpm.pipeline.params import load_params
-from ddpm.training.setup import new_training, prepare
+from ddpm.train import new_training, prepare
+from exact_stages.console import progress, run
+from exact_stages.files import write_whole
+from exact_stages.params import load_params
 from stages.check import AllParams
 from stages.train import TRAIN
 

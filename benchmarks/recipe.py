@@ -35,10 +35,10 @@ from ddpm.compute.device import Runtime, start
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.figures import to_png
-from ddpm.pipeline.console import UserError, progress, run
-from ddpm.pipeline.files import write_whole
-from ddpm.pipeline.params import load_params, parse, read_yaml
-from ddpm.training.setup import prepare
+from ddpm.train import prepare
+from exact_stages.console import UserError, progress, run
+from exact_stages.files import write_whole
+from exact_stages.params import load_params, parse, read_yaml
 from stages.train import TRAIN, Params
 
 TABLE = Path("studies/recipe/trials.csv")
@@ -213,7 +213,7 @@ def result(reference: str, minutes: float, scorer: Scorer) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder, "samples")
         DVCFileSystem(rev=reference).get_file("data/samples/population.safetensors", str(samples))
-        images = load_samples(samples)[0]["images"]
+        images = load_samples(samples).images
     return {
         "images_per_second": round(epochs * images_of_an_epoch()[1] / minutes / 60, 1),
         "images_seen": summary["images_seen"],

@@ -26,14 +26,14 @@ from benchmarks.scoring import MODELS, SEED, Scorer, channels_first, picture_row
 from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import ImageNoise
-from ddpm.diffusion.schedule import ScheduleParams
-from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.schedule import ScheduleParams
+from ddpm.images.splits import to_uint8
+from ddpm.model import LoadedModel, load_model
 from ddpm.pictures.figures import to_png
-from ddpm.pipeline.console import run
-from ddpm.pipeline.files import write_whole
-from ddpm.sampling.generation import batches, guided_denoiser, sample_batch_size, sample_labels
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.sample import batches, guided_denoiser, sample_batch_size, sample_labels
+from ddpm.sample import SamplerParams
+from exact_stages.console import run
+from exact_stages.files import write_whole
 
 MODEL = MODELS / "ddpm.safetensors"
 CODE = [  # what decides the images, besides the model

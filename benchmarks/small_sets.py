@@ -29,16 +29,16 @@ from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split, load_split
-from ddpm.networks.checkpoint import LoadedModel
+from ddpm.model import LoadedModel
 from ddpm.pictures.grids import by_class_picture
-from ddpm.pipeline.console import UserError, progress, run
-from ddpm.pipeline.files import write_whole
-from ddpm.pipeline.params import parse, read_yaml
-from ddpm.sampling.generation import sample_labels
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.sample import sample_labels
+from ddpm.sample import SamplerParams
 from ddpm.scoring.copying import near_copies, nearness
-from ddpm.training.loop import EpochEnd, LossPoint
-from ddpm.training.setup import new_training, prepare
+from ddpm.train import EpochEnd, LossPoint
+from ddpm.train import new_training, prepare
+from exact_stages.console import UserError, progress, run
+from exact_stages.files import write_whole
+from exact_stages.params import parse, read_yaml
 from stages.train import TRAIN, Params
 
 OUT = Path("studies/small_sets")

@@ -21,10 +21,10 @@ from benchmarks.arguments import at_least
 from benchmarks.peers import BATCH, peers, plain_loop
 from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.compute.device import Runtime, start
-from ddpm.networks.checkpoint import new_network
-from ddpm.pipeline.console import progress, run
-from ddpm.pipeline.params import load_params
-from ddpm.sampling.generation import sample_batch, sample_batch_size
+from ddpm.model import new_network
+from ddpm.sample import sample_batch, sample_batch_size
+from exact_stages.console import progress, run
+from exact_stages.params import load_params
 from stages.check import AllParams
 from stages.train import Params
 

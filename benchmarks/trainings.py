@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from ddpm.compute.device import Runtime, to_device
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model, new_network
-from ddpm.pipeline.params import parse, read_yaml
-from ddpm.training.loop import EpochEnd, Training
-from ddpm.training.running import save_trained
-from ddpm.training.setup import Setup, new_training
+from ddpm.model import LoadedModel, ModelCard, load_model, new_network
+from ddpm.train import EpochEnd, Training
+from ddpm.train import save_trained
+from ddpm.train import Setup, new_training
+from exact_stages.params import parse, read_yaml
 from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape

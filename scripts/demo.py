@@ -22,11 +22,10 @@ from typing import Any
 import torch
 
 from ddpm.cli import export
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_json, write_whole
-from ddpm.pipeline.process import hash_code, sha256
+from ddpm.model import load_model
 from ddpm.pretrained.models import packed
+from exact_stages.console import UserError, run
+from exact_stages.files import sha256, write_json, write_whole
 
 ROOT = Path(__file__).parents[1]
 PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")
@@ -95,7 +94,7 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     """
     loaded = load_model(model)
     card = loaded.card
-    parts = [sha256(model), *hash_code().values(), torch.__version__]
+    parts = [sha256(model), *map(sha256, sorted(Path("src").rglob("[!.]*.py"))), torch.__version__]
     made_of = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
     names: list[tuple[str | None, str]] = [(None, f"{model.stem}-{made_of}.onnx")]
     if loaded.guide:

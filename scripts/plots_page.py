@@ -10,8 +10,8 @@ from pathlib import Path
 
 import vl_convert
 
-from ddpm.pipeline.console import run
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import run
+from exact_stages.files import write_whole
 
 PAGE = Path("build/plots.html")
 VEGA_LITE = "5.21"  # DVC's plots use version 5

@@ -11,10 +11,9 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.process import sha256
+from ddpm.images.arrays import load_arrays, save_arrays
+from exact_stages.console import UserError, run
+from exact_stages.files import sha256, write_json
 from scripts.reporting.runs import Run, open_run
 
 NAME, MODEL, PACKED = "mnist", Path("models/ddpm.safetensors"), Path("src/ddpm/pretrained")

@@ -12,8 +12,8 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
 
 from ddpm.compute.device import start
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.params import read_yaml
+from exact_stages.console import UserError, run
+from exact_stages.params import read_yaml
 
 PARAMS, LOCK = Path("params.yaml"), Path("dvc.lock")
 ENVIRONMENT = Path("metrics/train/environment.json")

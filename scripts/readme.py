@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.images.splits import load_samples
+from ddpm.images.splits import Samples, load_samples
 from ddpm.pictures.figures import enlarged, image_gif, image_png, text_rows, tile, to_png
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, run
+from exact_stages.files import write_whole
 from scripts.reporting.runs import Run, open_run
 from scripts.results import numbers, spread_of
 
@@ -64,10 +64,9 @@ def main() -> None:
         raise UserError(f"{found.left_out}; README.md is unchanged")
     write_whole(README, filled(README.read_text(), table(found)).encode())
     write_whole(PICTURES / "quality.png", quality(pd.read_csv(MEASURED)))
-    population, _, _ = load_samples(SAMPLES / "filtered.safetensors")
-    write_whole(PICTURES / "samples.png", samples(population["images"], population["labels"]))
-    gallery, _, facts = load_samples(SAMPLES / "gallery.safetensors")
-    write_whole(PICTURES / "denoising.gif", denoising(gallery, facts["kept_t"]))
+    population, gallery = (load_samples(SAMPLES / f"{name}.safetensors") for name in ("filtered", "gallery"))
+    write_whole(PICTURES / "samples.png", samples(population))
+    write_whole(PICTURES / "denoising.gif", denoising(gallery))
     print(f"{README}: the table; {PICTURES}: quality.png, samples.png, denoising.gif")
 
 
@@ -103,20 +102,23 @@ def cell(values: Mapping[str, float], form: str, path: str) -> str:
     return f"{text} ± {form.format(values[spread_of(path)])}" if path.endswith("frechet") else text
 
 
-def samples(images: Tensor, labels: Tensor) -> bytes:
-    """Draw the first samples (N, C, H, W) of each class, labels (N,), in a column."""
+def samples(population: Samples) -> bytes:
+    """Draw the first samples of each class in a column."""
+    images, labels = population.images, population.labels
+    assert labels is not None, "the default model is class-conditional"
     columns = torch.stack([images[labels == label][:OF_A_CLASS] for label in labels.unique()], dim=1)
     return image_png(tile(columns.flatten(0, 1), columns.shape[1], GAP), SCALE)
 
 
-def denoising(gallery: Mapping[str, Tensor], kept_t: list[int]) -> bytes:
+def denoising(gallery: Samples) -> bytes:
     """Animate the reverse process of samples of some classes: what each step leaves, and its estimate of x_0."""
-    labels = gallery["labels"].tolist()
+    assert gallery.labels is not None, "the default model is class-conditional"
+    labels = gallery.labels.tolist()
     shown = sorted(labels.index(label) for label in set(labels))[:MOVING]
     return image_gif(
         [
             _named(torch.cat([x_t[shown], pred_x_start[shown]]), [f"t = {t}", "estimate"])
-            for x_t, pred_x_start, t in zip(gallery["x_t"], gallery["pred_x_start"], kept_t, strict=True)
+            for x_t, pred_x_start, t in zip(gallery.x_t, gallery.pred_x_start, gallery.kept_t, strict=True)
         ],
         scale=1,
         milliseconds=400,

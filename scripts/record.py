@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_json
+from exact_stages.console import UserError, run
+from exact_stages.files import write_json
 from scripts.reporting.runs import Run, open_run
 
 RESULTS = Path("results")

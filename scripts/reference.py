@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ddpm.pipeline.console import run
+from exact_stages.console import run
 from scripts.documenting.commands import command_tables, script_table, target_table
 from scripts.documenting.distances import distance_plot
 from scripts.documenting.parameters import parameter_tables

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ddpm.pipeline.console import UserError, run, shown
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, run, shown
+from exact_stages.files import write_whole
 
 CONFIG = Path(".dvc/config")
 NAME = "storage"

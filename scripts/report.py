@@ -11,8 +11,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, run
+from exact_stages.files import write_whole
 from scripts.reporting import page
 from scripts.reporting.runs import main_run, open_run
 

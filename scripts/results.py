@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 from dvc.utils.flatten import flatten
 
-from ddpm.pipeline.console import run
+from exact_stages.console import run
 from scripts.reporting.runs import TRAINED, Run, open_run
 
 FILES = {

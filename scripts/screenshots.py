@@ -13,8 +13,8 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, run
+from exact_stages.files import write_whole
 from scripts import demo
 from scripts.report import REPORT
 from scripts.reporting import page

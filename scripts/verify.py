@@ -14,7 +14,7 @@ from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
 
-from ddpm.pipeline.console import UserError, progress, run
+from exact_stages.console import UserError, progress, run
 from scripts.readable import check_readable
 
 MEND = (

@@ -1,3 +1,4 @@
+import os
 import sys
 
 sys.path.insert(0, f"{__path__[0]}/../src")  # the library of this repository, not an installed one
@@ -5,7 +6,7 @@ try:
     import psutil  # noqa: F401
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks the project's packages; `source .venv/bin/activate` first, or `make repro`")
-from ddpm.pipeline.process import begin_stage
+from exact_stages.stage import begin
 
 if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this package
-    begin_stage()
+    begin(int(parent) if (parent := os.environ.get("DDPM_PARENT")) else None)  # the process id of DVC, by dvc.yaml

@@ -6,9 +6,9 @@ from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_samples, load_split
 from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.files import write_json
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 FILTERED = Path("data/samples/filtered.safetensors")
@@ -27,10 +27,10 @@ def main(stage: Stage) -> None:
     params = stage.params(Params).classification_accuracy_score
     runtime = start()
     classifier_b = load_classifier(stage.input(CLASSIFIER))
-    population, _, facts = load_samples(stage.input(FILTERED))
+    population = load_samples(stage.input(FILTERED))
     train, test = (load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test"))
-    samples = population["images"], population.get("labels")
-    scores = accuracy_score(samples, facts["classes"], train, test, classifier_b, params, runtime)
+    samples = population.images, population.labels
+    scores = accuracy_score(samples, population.classes, train, test, classifier_b, params, runtime)
     write_json(stage.output(METRICS / "accuracy.json"), scores)
 
 

@@ -6,9 +6,9 @@ from ddpm.classifier.fit import fit_classifier
 from ddpm.classifier.model import NAMES, ClassifierParams, accuracy, held_out, save_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.files import write_json
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ddpm.ingest.fetching import CHECKSUMS, fetch
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.stage import Stage, run_stage
 
 
 def main(stage: Stage) -> None:

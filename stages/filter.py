@@ -6,13 +6,12 @@ import torch
 
 from ddpm.classifier.model import held_out, load_classifier
 from ddpm.compute.device import start
-from ddpm.images.splits import load_samples, load_split
+from ddpm.images.splits import load_samples, load_split, save_samples
 from ddpm.judging.filtering import FilterParams, filtered, report
-from ddpm.pipeline.arrays import save_arrays
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.console import UserError
+from exact_stages.files import write_json
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 SAMPLES = Path("data/samples")
 TRAIN = Path("data/processed/train.safetensors")
@@ -31,18 +30,17 @@ def main(stage: Stage) -> None:
     params = stage.params(Params).filter
     runtime = start()
     classifier = load_classifier(stage.input(CLASSIFIER))
-    population, card, facts = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    population = load_samples(stage.input(SAMPLES / "population.safetensors"))
+    card = population.card
     if (card.shape, card.classes) != (classifier.data.shape, classifier.data.classes):
         raise UserError(
             f"sample.model: it samples {card.name} of shape {card.shape}, but the classifiers know "
             f"{classifier.data.name} of shape {classifier.data.shape}; name a model of the same images and classes"
         )
-    train, classes = load_split(stage.input(TRAIN)), facts["classes"]
-    real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(classes)))
-    samples, summary = filtered(population, real, classifier, classes, params, runtime)
-    facts["clear"] = summary["clear_by_class"]
-    facts["made"]["kept"] = summary["share"]
-    save_arrays(stage.output(SAMPLES / "filtered.safetensors"), samples, facts)
+    train = load_split(stage.input(TRAIN))
+    real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(population.classes)))
+    samples, summary = filtered(population, real, classifier, params, runtime)
+    save_samples(stage.output(SAMPLES / "filtered.safetensors"), samples)
     write_json(stage.output(METRICS / "summary.json"), summary)
     print("\n".join(report(summary)))
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import load_split
 from ddpm.pictures.forward import ForwardDiffusionParams, forward_strip, schedule_table
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_whole
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from exact_stages.console import UserError
+from exact_stages.files import write_whole
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 TRAIN = Path("data/processed/train.safetensors")
 METRICS = Path("metrics/forward_diffusion")

@@ -12,10 +12,10 @@ from ddpm.ingest.preparation import DataParams, looks_of, target_of
 from ddpm.ingest.splitting import check_counts, split_images
 from ddpm.ingest.summary import repetitions, report, write_split
 from ddpm.ingest.tracking import check_tracked
-from ddpm.pipeline.console import shown
-from ddpm.pipeline.files import write_json
-from ddpm.pipeline.params import Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages.console import shown
+from exact_stages.files import write_json
+from exact_stages.params import Sections
+from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 METRICS = Path("metrics/preprocess")

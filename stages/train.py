@@ -62,7 +62,8 @@ def main(stage: Stage) -> None:
         for name, value in follows.items():
             print(f"{name}: {value}, chosen from the data")
         if training.total_steps < FEW_STEPS:
-            print(f"note: {training.total_steps} steps are few, expect noise; train.images and train.epochs set the length")
+            few = f"{training.total_steps} steps are few, expect noise"
+            print(f"note: {few}; train.images and train.epochs set the length")
 
     def write_curves() -> None:
         for name, table in training.csv().items():

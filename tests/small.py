@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
-from ddpm.networks.unet import UNetParams
+from ddpm.unet import UNetParams
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))

@@ -16,7 +16,7 @@ from dvc.stage import PipelineStage
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from ddpm.pipeline.params import Sections, load_params
+from exact_stages.params import Sections, load_params
 
 ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")

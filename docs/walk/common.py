@@ -35,20 +35,24 @@ from ddpm.classifier.model import (  # noqa: E402
     save_classifier,
 )
 from ddpm.compute.device import start  # noqa: E402
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams  # noqa: E402
-from ddpm.distillation.moment_matching import Distillation, DistillParams  # noqa: E402
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.distill import Distillation, DistillParams
 from ddpm.images.card import DataCard  # noqa: E402
-from ddpm.images.pixels import to_uint8  # noqa: E402
-from ddpm.images.splits import Processed, Split, load_split  # noqa: E402
-from ddpm.networks.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
-from ddpm.networks.unet import UNetParams  # noqa: E402
+from ddpm.images.splits import (  # noqa: E402
+    Processed,
+    Split,
+    load_split,
+    to_uint8,
+)
+from ddpm.model import LoadedModel, load_model, save_model
+from ddpm.unet import UNetParams
 from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
-from ddpm.pipeline.console import UserError  # noqa: E402
-from ddpm.pipeline.params import load_params, parse, read_yaml  # noqa: E402
-from ddpm.sampling.samplers import SamplerParams  # noqa: E402
-from ddpm.training.loop import Training  # noqa: E402
-from ddpm.training.recipe import TrainParams  # noqa: E402
-from ddpm.training.setup import Setup, new_training, prepare  # noqa: E402
+from ddpm.sample import SamplerParams
+from ddpm.train import Training
+from ddpm.train import TrainParams
+from ddpm.train import Setup, new_training, prepare
+from exact_stages.console import UserError  # noqa: E402
+from exact_stages.params import load_params, parse, read_yaml  # noqa: E402
 
 runtime = start()
 PARAMS = ROOT / "params.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.images.card import MAX_SIDE
-from ddpm.pipeline.params import read_yaml
+from exact_stages.params import read_yaml
 from stages.check import AllParams
 
 PARAMS = Path("params.yaml")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ddpm.pipeline.params import read_yaml
+from exact_stages.params import read_yaml
 from scripts.documenting.parameters import table
 
 

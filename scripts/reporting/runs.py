@@ -16,7 +16,7 @@ from dvc.scm import SCM, resolve_rev
 from dvc.utils.flatten import flatten
 from dvc.utils.serialize import parse_yaml
 
-from ddpm.pipeline.console import UserError, shown
+from exact_stages.console import UserError, shown
 from scripts.readable import check_readable
 from scripts.reporting.staleness import pipeline, stale
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, to_float
-from ddpm.model import LoadedModel, ModelCard, save_model
+from ddpm.model import LoadedModel, save_model
 from ddpm.optim import Optimization, OptimizationParams
 from ddpm.schedule import exact, posterior, quantile_timesteps, timestep_cdf
 from ddpm.unet import UNet
@@ -132,12 +132,13 @@ class Distillation:
 
     def csv(self) -> bytes:
         """Return the losses as csv."""
-        return pd.DataFrame(self.rows, columns=COLUMNS).to_csv(index=False, float_format="%.6f").encode()
+        table: str = pd.DataFrame(self.rows, columns=COLUMNS).to_csv(index=False, float_format="%.6f")
+        return table.encode()
 
     def save(self, path: Path, **facts: Any) -> None:
-        """Write the model file of the student, with the timesteps that it samples at; see `save_model` for the facts."""
-        known = {"data": self.card.data, "schedule": self.card.schedule, "class_counts": self.card.class_counts}
-        save_model(path, self.model, ModelCard(model=self.model.params, timesteps=self.timesteps, **known), **facts)
+        """Write the model file of the student, with its timesteps; see `save_model` for the facts."""
+        kept = {"guides": (), "images_seen": None, "timesteps": self.timesteps}
+        save_model(path, self.model, self.card.model_copy(update=kept), **facts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during the distillation."""
@@ -159,7 +160,9 @@ class Distillation:
     def _log(self) -> float:
         auxiliary, moments = (self.sums / self.since_log).tolist()
         if not math.isfinite(moments + auxiliary):
-            raise UserError(f"distill: the losses are {moments} and {auxiliary} at step {self.step}; train the model again")
+            raise UserError(
+                f"distill: the losses are {moments} and {auxiliary} at step {self.step}; train the model again"
+            )
         self.sums.zero_()
         self.since_log = 0
         self.rows.append([self.step, auxiliary, moments])

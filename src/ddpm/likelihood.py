@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
-from ddpm.schedule import NoiseSchedule
 from ddpm.images.splits import Split, to_float
 from ddpm.model import LoadedModel
+from ddpm.schedule import NoiseSchedule
 from exact_stages.console import UserError, progress
 from exact_stages.params import Section
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ddpm.compute.device import MAX_HEADER, Runtime, compiled, rebuild, to_device
 from ddpm.denoiser import Denoiser
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.images.card import MAX_CLASSES, DataCard
-from ddpm.unet import UNet, UNetParams
 from ddpm.images.arrays import load_arrays, save_arrays
+from ddpm.images.card import MAX_CLASSES, DataCard
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.unet import UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.params import Section, parse
 

@@ -115,13 +115,8 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
     for network in filter(None, (loaded.network, loaded.guide)):
         to_device(network, runtime.device)
     fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
-    found = []
-    with progress(desc="sample", total=count, unit="img") as bar:
-        for batch in batches(0, count, sample_batch_size(loaded, runtime)):
-            *_, last = sample_batch(loaded, fitted_params, seed, batch, runtime)
-            found.append(to_uint8(last.x_prev).cpu())
-            bar.update(len(batch))
-    return Split(torch.cat(found), sample_labels(loaded.card, fitted_params, seed, range(count)))
+    images = [batch for _, batch in sample_images(loaded, fitted_params, seed, range(count), runtime, "sample")]
+    return Split(torch.cat(images), sample_labels(loaded.card, fitted_params, seed, range(count)))
 
 
 def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
@@ -175,7 +170,9 @@ def fitted_set(
     """
     of = {key: own if key in SetParams.model_fields else shared for key in SamplerParams.model_fields}
     given = SamplerParams.model_construct(**{key: getattr(section, key) for key, section in of.items()})
-    prefix = {key: f"sample.{name}" if key in SetParams.model_fields else "sample" for key in [*of, *SetParams.model_fields]}
+    prefix = {
+        key: f"sample.{name}" if key in SetParams.model_fields else "sample" for key in [*of, *SetParams.model_fields]
+    }
     try:
         params = fitted(given, card)
         own.check_frames(len(card.timesteps) or params.steps or card.schedule.timesteps)
@@ -246,6 +243,23 @@ def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
         found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
         free = found[-1] - 1
     return found
+
+
+def sample_images(
+    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime, label: str = ""
+) -> Iterator[tuple[range, Tensor]]:
+    """Sample the images `numbers`, and yield each finished batch: its numbers and images, uint8 (B, C, H, W).
+
+    Args:
+        params: `fitted` to the model.
+        label: name of the progress bar; without one there is none.
+    """
+    total = len(visited(loaded, params)) * len(numbers)
+    with progress(desc=label, total=total, unit="eval", unit_scale=True, disable=not label) as bar:
+        for indices in batches(numbers.start, len(numbers), sample_batch_size(loaded, runtime)):
+            for step in sample_batch(loaded, params, seed, indices, runtime):
+                bar.update(len(indices))
+            yield indices, to_uint8(step.x_prev).cpu()
 
 
 @torch.inference_mode()
@@ -324,9 +338,7 @@ def p_sample(
     return coef1 * x_start + coef2 * x_t, variance
 
 
-def extrapolated(
-    pred_x_start: Tensor, abar: float, abar_prev: float, before: tuple[float, Tensor] | None
-) -> Tensor:
+def extrapolated(pred_x_start: Tensor, abar: float, abar_prev: float, before: tuple[float, Tensor] | None) -> Tensor:
     """Return x_0 extrapolated from the last two estimates (DPM-Solver++(2M): Lu et al. 2022, algorithm 2).
 
     The extrapolation is linear in log SNR, to the middle of the step. In the first and the last step there is none.
@@ -420,8 +432,8 @@ def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
 
 def batches(first: int, count: int, size: int) -> Iterator[range]:
     """Split `count` indices, from `first` on, into ranges of at most `size`."""
-    for start in range(first, first + count, size):
-        yield range(start, min(start + size, first + count))
+    for begin in range(first, first + count, size):
+        yield range(begin, min(begin + size, first + count))
 
 
 class Sampling:
@@ -480,19 +492,16 @@ class Sampling:
         """Return the set, with labels if the model is class-conditional."""
         card, params = self.loaded.card, self.params
         labels = sample_labels(card, params, self.own.seed, range(self.own.count))
+        made = {"set": self.name, "sampler": params.sampler, "evaluations": len(self.timesteps)}
         return Samples(
-            self.images,
-            labels if card.model.class_conditional else None,
-            *self.frames,
-            card.data,
-            wanted_classes(card, params),
-            self.kept_t,
-            {
-                "set": self.name,
-                "sampler": params.sampler,
-                "evaluations": len(self.timesteps),
-                "guidance": params.guidance,
-            },
+            images=self.images,
+            labels=labels if card.model.class_conditional else None,
+            x_t=self.frames[0],
+            pred_x_start=self.frames[1],
+            card=card.data,
+            classes=wanted_classes(card, params),
+            kept_t=self.kept_t,
+            made=made | {"guidance": params.guidance},
         )
 
     def state_dict(self) -> dict[str, Any]:

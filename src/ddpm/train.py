@@ -289,7 +289,9 @@ class Training:
     def csv(self) -> dict[str, bytes]:
         """Return the curves as csv, by the name of the file."""
         tables = {name: pd.DataFrame(self.curves[name], columns=columns) for name, columns in CURVES.items()}
-        return {f"{name}.csv": table.to_csv(index=False, float_format="%.6f").encode() for name, table in tables.items()}
+        return {
+            f"{name}.csv": table.to_csv(index=False, float_format="%.6f").encode() for name, table in tables.items()
+        }
 
     def save(self, path: Path, **facts: Any) -> None:
         """Write the model file; see `save_model` for the facts."""

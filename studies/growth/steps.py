@@ -18,9 +18,9 @@ from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import distinct, generator
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
-from ddpm.pipeline.console import run
-from ddpm.pipeline.params import load_params
-from ddpm.training.setup import new_training, prepare
+from ddpm.train import new_training, prepare
+from exact_stages.console import run
+from exact_stages.params import load_params
 from stages.train import Params
 
 TARGETS, TURNS, STEPS, BATCH = 2048, 5, 12, 64

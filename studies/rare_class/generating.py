@@ -10,16 +10,16 @@ from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
 from ddpm.classifier.fit import train_classifier
 from ddpm.classifier.model import Classifier, ClassifierParams, held_out
 from ddpm.compute.device import Runtime
-from ddpm.diffusion.schedule import ScheduleParams
+from ddpm.schedule import ScheduleParams
 from ddpm.images.splits import Processed, Split
-from ddpm.networks.checkpoint import load_model
-from ddpm.networks.unet import UNetParams
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Sections, parse, read_yaml
-from ddpm.sampling.samplers import SamplerParams
-from ddpm.training.recipe import TrainParams
-from ddpm.training.running import save_trained
-from ddpm.training.setup import new_training, prepare
+from ddpm.model import load_model
+from ddpm.unet import UNetParams
+from ddpm.sample import SamplerParams
+from ddpm.train import TrainParams
+from ddpm.train import save_trained
+from ddpm.train import new_training, prepare
+from exact_stages.console import UserError
+from exact_stages.params import Sections, parse, read_yaml
 from studies.rare_class.subset import Subset
 
 TRIES = 20  # candidates for each image that is kept, as in `ddpm balance`

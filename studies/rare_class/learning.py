@@ -13,9 +13,8 @@ from torchvision.transforms import InterpolationMode, v2
 
 from ddpm.compute.device import to_device
 from ddpm.compute.randomness import CPU, generator
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
-from ddpm.pipeline.params import Section
+from ddpm.images.splits import Split, to_float
+from exact_stages.params import Section
 
 TOGETHER = 8  # images of a batch that one random augmentation is applied to, for speed
 

@@ -31,13 +31,12 @@ from torch import Tensor
 
 from benchmarks.arguments import at_least
 from ddpm.compute.device import Runtime, start
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Processed, Split, load_split
 from ddpm.pictures.grids import rare_picture
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError, progress, run
-from ddpm.pipeline.files import write_json, write_whole
-from ddpm.pipeline.params import Section, load_params
-from ddpm.pipeline.process import sha256
+from exact_stages.console import UserError, progress, run
+from exact_stages.files import sha256, write_json, write_whole
+from exact_stages.params import Section, load_params
 from studies.rare_class.generating import fill_up, read_recipe
 from studies.rare_class.learning import METHODS, LearnParams, Method, learn
 from studies.rare_class.subset import Subset, make_subset
@@ -243,8 +242,7 @@ def fingerprints(params: StudyParams) -> tuple[str, str]:
 
 def library() -> list[Path]:
     """Return the files of the library that the study imports and that can change its results."""
-    rest = ("ddpm.pictures", "ddpm.pipeline")
-    names = sorted(name for name in sys.modules if name.startswith("ddpm.") and not name.startswith(rest))
+    names = sorted(name for name in sys.modules if name.startswith("ddpm.") and not name.startswith("ddpm.pictures"))
     return [Path(file) for file in (sys.modules[name].__file__ for name in names) if file]
 
 

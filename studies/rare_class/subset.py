@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 
 
 class Subset(NamedTuple):

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ddpm.pictures.figures import to_png
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, run
+from exact_stages.files import write_whole
 
 RESULTS = Path("studies/rare_class/results")
 WAYS = ("generated", "real")

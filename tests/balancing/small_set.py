@@ -10,7 +10,7 @@ from ddpm.balancing.candidates import Candidates, sample_class
 from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
-from ddpm.networks.checkpoint import load_model
+from ddpm.model import load_model
 from tests.cli.generating import sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import CPU, FRUITS

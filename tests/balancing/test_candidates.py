@@ -7,9 +7,9 @@ import torch
 
 from ddpm.balancing.candidates import SPAN, Candidates, sample_class
 from ddpm.classifier.model import Classifier
-from ddpm.images.pixels import to_float, to_uint8
-from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.sampling.generation import sample_batch
+from ddpm.images.splits import to_float, to_uint8
+from ddpm.model import LoadedModel, load_model
+from ddpm.sample import sample_batch
 from tests.balancing.small_set import classifier, halving
 from tests.cli.generating import sampler, tiny_model
 from tests.small import CPU, FRUITS

@@ -8,7 +8,7 @@ from ddpm.balancing.filling import Accepted, FillInputs, Tally, chosen, fill
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import load_model
+from ddpm.model import load_model
 from tests.balancing.small_set import COUNTS, TESTED, noise, split, written
 from tests.cli.generating import sampler
 from tests.small import CPU

@@ -16,7 +16,7 @@ from ddpm.balancing.folder import COLUMNS, Contents, whole, write_folder
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from ddpm.ingest.folders import read_folder
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.balancing.small_set import labels_of, noise
 from tests.small import DIGITS, FRUITS
 

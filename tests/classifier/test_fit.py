@@ -17,7 +17,7 @@ from ddpm.classifier.fit import (
 from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.small import DIGITS, FRUITS, images
 
 CPU = torch.device("cpu")

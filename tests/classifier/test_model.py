@@ -15,10 +15,10 @@ from ddpm.classifier.model import (
     save_classifier,
 )
 from ddpm.compute.device import to_device
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.pixels import to_float
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
+from ddpm.images.splits import to_float
+from exact_stages.console import UserError
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, FRUITS, images
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ddpm.cli import commands
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import new_network, save_model
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.model import new_network, save_model
+from ddpm.sample import SamplerParams
 from tests.networks.random_weights import randomised
 from tests.sampling import reverse
 from tests.small import DIGITS, unet_params

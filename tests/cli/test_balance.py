@@ -11,8 +11,8 @@ import pytest
 from ddpm.balancing.candidates import SPAN
 from ddpm.classifier.model import save_classifier
 from ddpm.compute.device import Runtime
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.process import sha256
+from exact_stages.console import UserError
+from exact_stages.files import sha256
 from tests.balancing.small_set import COUNTS, TESTED, Files, classifier, saved_split, split, written
 from tests.cli.generating import call, ended, generate, started, tiny_model, wait_for
 from tests.small import FRUITS

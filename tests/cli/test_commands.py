@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.cli.generating import call
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ddpm.cli import export
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
-from ddpm.networks.unet import UNet
-from ddpm.pipeline.console import UserError
-from ddpm.sampling.generation import guided_denoiser
-from ddpm.sampling.samplers import p_sample_loop
+from ddpm.model import LoadedModel, load_model, new_network, save_model
+from ddpm.unet import UNet
+from ddpm.sample import guided_denoiser
+from ddpm.sample import p_sample_loop
+from exact_stages.console import UserError
 from tests.cli.generating import call, sampler, tiny_model
 from tests.networks.random_weights import randomised
 from tests.small import CPU, DIGITS, FRUITS, unet_params

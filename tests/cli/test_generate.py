@@ -14,11 +14,11 @@ from PIL import Image
 
 from ddpm.cli.options import DEFAULTS, GUIDED
 from ddpm.compute.device import Runtime
-from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import load_params
-from ddpm.sampling.generation import sample_batch, sample_labels
+from ddpm.images.splits import to_uint8
+from ddpm.model import load_model
+from ddpm.sample import sample_batch, sample_labels
+from exact_stages.console import UserError
+from exact_stages.params import load_params
 from stages.sample import SampleParams
 from tests.cli.generating import ended, generate, sampler, started, tiny_model, wait_for
 from tests.small import CPU, FRUITS

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError
+from ddpm.model import load_model
+from exact_stages.console import UserError
 from scripts import demo
 from tests.cli.generating import call, ended, started, tiny_model
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from ddpm.compute.device import compiled
-from ddpm.networks.checkpoint import load_model, save_model
-from ddpm.pipeline.console import UserError
-from ddpm.sampling.generation import sample_batch
+from ddpm.model import load_model, save_model
+from ddpm.sample import sample_batch
+from exact_stages.console import UserError
 from tests.distillation.test_moment_matching import new_distillation
 from tests.networks.random_weights import randomised
 from tests.sampling.reverse import sampler

@@ -8,7 +8,7 @@ import torch
 
 from ddpm.compute import device
 from ddpm.compute.device import Runtime, start
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.small import CPU
 
 VARIABLES = ("DDPM_DEVICE", "DDPM_PRECISION", "DDPM_THREADS", "CUBLAS_WORKSPACE_CONFIG")

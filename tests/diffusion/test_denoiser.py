@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.compute.device import Runtime
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
+from ddpm.denoiser import Denoiser
+from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from tests.small import CPU
 
 BFLOAT16 = Runtime(CPU.device, torch.bfloat16)

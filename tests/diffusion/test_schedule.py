@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ddpm.diffusion.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams, posterior
+from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams, posterior
 
 REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
 SCHEDULE = NoiseSchedule(REFERENCE)

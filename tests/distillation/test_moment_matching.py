@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams, posterior
-from ddpm.diffusion.timesteps import timestep_cdf
-from ddpm.distillation.moment_matching import Distillation, DistillParams
-from ddpm.images.pixels import to_uint8
-from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
+from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
+from ddpm.schedule import timestep_cdf
+from ddpm.distill import Distillation, DistillParams
+from ddpm.images.splits import Split, to_uint8
+from ddpm.model import LoadedModel, ModelCard
 from tests.small import CPU, DIGITS, resaved, unet_params
 from tests.training.trainings import network, split
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ddpm.distillation import running
-from ddpm.distillation.moment_matching import DistillParams
-from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.pipeline.console import UserError
+from ddpm.distill import DistillParams
+from ddpm.model import LoadedModel, load_model
+from exact_stages.console import UserError
 from tests.distillation.test_moment_matching import CARD, RECIPE, SCHEDULE, new_distillation
 from tests.small import CPU
 from tests.training.test_running import Ticks

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.pipeline.params import read_yaml
+from exact_stages.params import read_yaml
 from scripts import readme
 from scripts.reporting.runs import Run
 

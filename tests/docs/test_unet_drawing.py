@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from ddpm.networks.unet import UNet, UNetParams
-from ddpm.pipeline.params import load_params
+from ddpm.unet import UNet, UNetParams
+from exact_stages.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = re.findall(r"<text[^>]*>([^<]+)</text>", (ROOT / "docs/walk/unet.svg").read_text())

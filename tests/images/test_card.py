@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from ddpm.images.card import Classes, DataCard, check_class_name, listed
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section, load_params, parse
+from exact_stages.console import UserError
+from exact_stages.params import Section, load_params, parse
 from tests.small import DIGITS, FRUITS
 
 

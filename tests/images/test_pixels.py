@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ddpm.images.pixels import halvings, padded, to_float, to_uint8
+from ddpm.images.card import halvings, padded
+from ddpm.images.splits import to_float, to_uint8
 
 
 def test_every_byte_survives_the_way_to_float_and_back() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.images import arrays as arrays_module
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, Subset, even_batch, held_out_mask, load_samples, load_split, save_split
-from ddpm.pipeline import arrays as arrays_module
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, FRUITS, images
 
 LABELS = torch.tensor([2, 1, 2, 0, 2])

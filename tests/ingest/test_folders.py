@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.ingest.folders import FAULTS, Picture, read_folder
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 
 
 def made(root: Path, *names: str) -> Path:

@@ -12,7 +12,7 @@ from ddpm.images.card import check_class_name
 from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from ddpm.ingest.mnist import CLASSES, is_mnist, read_idx
 from ddpm.ingest.mnist import read_mnist as read
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 
 PIXELS = bytes(index % 251 for index in range(3 * 28 * 28))
 

@@ -17,8 +17,8 @@ from ddpm.ingest.decoding import Look, Target
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
 from ddpm.ingest.preparation import MOST_FAULTS, DataParams, looks_of, target_of
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import parse
+from exact_stages.console import UserError
+from exact_stages.params import parse
 from tests.small import FRUITS, images
 
 WHITE = (255, 255, 255)

@@ -8,7 +8,7 @@ from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable, report, summary
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import begin_from, new_network, save_model
-from ddpm.networks.unet import UNet
-from ddpm.pipeline.console import UserError
+from ddpm.model import begin_from, new_network, save_model
+from ddpm.unet import UNet
+from exact_stages.console import UserError
 from tests.networks.random_weights import randomised
 from tests.small import DIGITS, FRUITS, unet_params
 

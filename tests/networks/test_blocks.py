@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embedding
+from ddpm.unet import Attention, DoubleConv, ResidualBlock, time_embedding
 from tests.networks.random_weights import normal, randomised
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import load_model, new_network, save_model
-from ddpm.networks.unet import UNet
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
+from ddpm.model import load_model, new_network, save_model
+from ddpm.unet import UNet
+from exact_stages.console import UserError
 from tests.networks.random_weights import normal, randomised
 from tests.small import CPU, DIGITS, FRUITS, unet_params
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import load_samples, load_split, save_split
-from ddpm.networks.checkpoint import load_model, new_network, save_model
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
-from ddpm.sampling.generation import sample_batch
+from ddpm.model import load_model, new_network, save_model
+from ddpm.sample import sample_batch
+from exact_stages.console import UserError
 from tests.networks.random_weights import randomised
 from tests.sampling.reverse import sampler
 from tests.small import CPU, DIGITS, FRUITS, images, unet_params

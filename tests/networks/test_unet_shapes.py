@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpm.networks.unet import UNet
+from ddpm.unet import UNet
 from tests.small import unet_params
 
 FREE = unet_params(channels=None, patch_size=None)

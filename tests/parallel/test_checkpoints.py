@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.parallel import checkpoints
 from ddpm.parallel.checkpoints import KEPT, Checkpoints
 from ddpm.parallel.world import ALONE
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 
 
 class Counter:

@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from ddpm.parallel.world import ALONE, World, join
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from tests.ranks import in_two_ranks
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.arrays import load_arrays
-from ddpm.pipeline.console import UserError
+from ddpm.images.arrays import load_arrays
+from ddpm.model import load_model
 from ddpm.pretrained import models
+from exact_stages.console import UserError
 from scripts import pretrained
 from scripts.reporting.runs import Run
 from tests.cli.generating import tiny_model

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import LoadedModel, load_model, new_network, save_model
-from ddpm.sampling.generation import sample_batch
-from ddpm.sampling.samplers import SamplerParams, Step
+from ddpm.model import LoadedModel, load_model, new_network, save_model
+from ddpm.sample import sample_batch
+from ddpm.sample import SamplerParams, Step
 from tests.networks.random_weights import randomised
 from tests.small import CPU, DIGITS, unet_params
 

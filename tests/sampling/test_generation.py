@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from ddpm.compute.randomness import ImageNoise
-from ddpm.diffusion.schedule import posterior
+from ddpm.schedule import posterior
 from ddpm.images.card import DataCard
-from ddpm.networks.checkpoint import LoadedModel, ModelCard
-from ddpm.pipeline.console import UserError
-from ddpm.sampling.generation import check_sampler, sample_batch, sample_labels
-from ddpm.sampling.samplers import spaced_timesteps
+from ddpm.model import LoadedModel, ModelCard
+from ddpm.sample import check_sampler, sample_batch, sample_labels
+from ddpm.sample import spaced_timesteps
+from exact_stages.console import UserError
 from tests.sampling.reverse import REFERENCE, sample, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.sampling.guidance import guided
+from ddpm.sample import guided
 from tests.sampling.reverse import REFERENCE
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import ImageNoise
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.networks.unet import NO_LABEL
-from ddpm.pipeline.console import UserError
-from ddpm.sampling.generation import sample_labels
-from ddpm.sampling.guidance import Denoise
-from ddpm.sampling.samplers import SamplerParams, p_sample_loop
+from ddpm.model import LoadedModel
+from ddpm.unet import NO_LABEL
+from ddpm.sample import sample_labels
+from ddpm.sample import Denoise
+from ddpm.sample import SamplerParams, p_sample_loop
+from exact_stages.console import UserError
 from tests.sampling.reverse import TEN, sample, sampler, tiny_model
 from tests.small import CPU, FRUITS
 

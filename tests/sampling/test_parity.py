@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from ddpm.sampling.samplers import Step, p_sample_loop
+from ddpm.sample import Step, p_sample_loop
 from tests.sampling.reverse import (
     REFERENCE,
     SHAPE,

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import LoadedModel, load_model
+from ddpm.images.arrays import load_arrays
+from ddpm.images.splits import to_uint8
+from ddpm.model import LoadedModel, load_model
 from ddpm.parallel.world import ALONE, World
-from ddpm.pipeline.arrays import load_arrays
-from ddpm.pipeline.console import UserError
 from ddpm.sampling import samples
-from ddpm.sampling.generation import sample_batch, sample_labels
-from ddpm.sampling.samples import SampleParams, Samples, model_facts
+from ddpm.sample import sample_batch, sample_labels
+from ddpm.sample import SampleParams, Samples, model_facts
+from exact_stages.console import UserError
 from tests.ranks import in_two_ranks
 from tests.sampling.reverse import sampler, tiny_model
 from tests.small import CPU, resaved

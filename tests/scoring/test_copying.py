@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.images.pixels import to_float
+from ddpm.images.splits import to_float
 from ddpm.scoring import copying
 from ddpm.scoring.copying import copying_z, nearest_neighbours, nearness
 from tests.small import FRUITS

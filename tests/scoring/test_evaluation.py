@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.pixels import to_uint8
-from ddpm.images.splits import Split
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
+from ddpm.images.splits import Split, to_uint8
 from ddpm.scoring import copying, two_sample
 from ddpm.scoring.evaluation import Classified, EvaluateParams, Sets, evaluate
 from ddpm.scoring.scores import frechet_distance
+from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, FRUITS, images
 from tests.stages.written import classifier_params
 

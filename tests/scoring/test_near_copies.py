@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.images.pixels import to_uint8
+from ddpm.images.splits import to_uint8
 from ddpm.scoring.copying import NEAR, Nearness, near_copies, nearness
 
 SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.compute.device import start
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from scripts.readable import SETTLE, check_readable, environment_note, main
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from scripts.reporting import charts, page, tables
 from scripts.reporting.runs import Run, open_run
 from scripts.results import ROWS

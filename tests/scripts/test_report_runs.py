@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from scripts import record, report
 from scripts.reporting import page
 from scripts.reporting.runs import main_run, open_run

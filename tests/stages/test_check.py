@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from tests.pipeline.test_params import changed
 
 from ddpm.ingest.fetching import CHECKSUMS
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import load_params, parse
-from ddpm.pipeline.stage import Stage
+from exact_stages.console import UserError
+from exact_stages.params import load_params, parse
+from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
-from tests.pipeline.test_params import changed
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0]), ("sample.population.steps", None)]

@@ -14,8 +14,8 @@ from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.images.splits import load_samples
 from ddpm.pictures.figures import FONT, text_rows
 from ddpm.pictures.grids import caption_of
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.stage import Stage
+from exact_stages.console import UserError
+from exact_stages.stage import Stage
 from stages import evaluate, filter
 from tests.small import FRUITS, images
 from tests.stages.written import classifier_params, write_samples, write_split

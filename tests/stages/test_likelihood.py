@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.stage import Stage
+from exact_stages.console import UserError
+from exact_stages.stage import Stage
 from stages import likelihood
 from tests.cli.generating import tiny_model
 from tests.small import DIGITS, images

@@ -14,8 +14,8 @@ from torch import Tensor
 from ddpm.images.splits import Processed, hashed_places, load_split
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import target_of
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.stage import Stage
+from exact_stages.console import UserError
+from exact_stages.stage import Stage
 from stages import preprocess
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ddpm.classifier.model import ClassifierParams
+from ddpm.images.arrays import save_arrays
 from ddpm.images.card import DataCard
 from ddpm.images.splits import save_split
-from ddpm.pipeline.arrays import save_arrays
 
 
 def write_split(name: str, card: DataCard, images: Tensor, labels: Tensor) -> None:

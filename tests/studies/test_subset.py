@@ -7,7 +7,7 @@ import torch
 
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from studies.rare_class.subset import make_subset
 
 COUNTS = (2, 3, 5, 8)

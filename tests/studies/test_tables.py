@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 from studies.rare_class.learning import METHODS
 from studies.rare_class.tables import OVER_ADJUST, complete, copied, filled, gains, holm, means, measures, summary, told
 

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import new_network
-from ddpm.networks.unet import UNet
+from ddpm.denoiser import Denoiser
+from ddpm.schedule import draw_timesteps, timestep_cdf
+from ddpm.images.splits import Split, to_float
+from ddpm.model import new_network
+from ddpm.unet import UNet
 from ddpm.parallel.world import World
-from ddpm.training.loop import Training
-from ddpm.training.validation import BestWeights, Validation
+from ddpm.train import Training
+from ddpm.train import BestWeights, Validation
 from tests.ranks import in_two_ranks
 from tests.small import CPU, DIGITS, resaved, unet_params
 from tests.training.trainings import (

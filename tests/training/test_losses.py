@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.timesteps import draw_timesteps
-from ddpm.images.pixels import to_float
-from ddpm.training.loop import EpochEnd, LossPoint
+from ddpm.schedule import draw_timesteps
+from ddpm.images.splits import to_float
+from ddpm.train import EpochEnd, LossPoint
 from tests.training.trainings import (
     SCHEDULE,
     denoiser,

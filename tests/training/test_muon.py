@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.training.muon import ITERATIONS, NEWTON_SCHULZ, Muon, orthogonalise
+from ddpm.optim import ITERATIONS, NEWTON_SCHULZ, Muon, orthogonalise
 from tests.networks.random_weights import normal
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.training.loop import EpochEnd
-from ddpm.training.muon import orthogonalise
+from ddpm.train import EpochEnd
+from ddpm.optim import orthogonalise
 from tests.training.trainings import finished, new_training, split, weights
 
 HALF = 0.5**0.5

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ddpm.networks.checkpoint import load_model
+from ddpm.model import load_model
 from ddpm.parallel.world import ALONE, World
-from ddpm.pipeline.console import UserError
-from ddpm.training.curves import Curves
-from ddpm.training.loop import Training
-from ddpm.training.running import environment_of, run_training, save_trained, summary_of
-from ddpm.training.setup import Setup, new_training
+from ddpm.train import Curves
+from ddpm.train import Training
+from ddpm.train import environment_of, run_training, save_trained, summary_of
+from ddpm.train import Setup, new_training
+from exact_stages.console import UserError
 from tests.small import CPU, resaved
 from tests.training.test_setup import setup_of
 from tests.training.trainings import SCHEDULE, assert_equal

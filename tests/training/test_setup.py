@@ -9,10 +9,10 @@ import torch
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard, Shape
 from ddpm.images.splits import Processed, Split, Subset, held_out_mask
-from ddpm.networks.checkpoint import new_network, save_model
+from ddpm.model import new_network, save_model
 from ddpm.parallel.world import ALONE, World
-from ddpm.pipeline.console import UserError
-from ddpm.training.setup import Setup, check_world, new_training, prepare
+from ddpm.train import Setup, check_world, new_training, prepare
+from exact_stages.console import UserError
 from tests.networks.random_weights import randomised
 from tests.small import CPU, FRUITS, images, unet_params
 from tests.training.trainings import SCHEDULE, assert_equal_weights, recipe

@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split
-from ddpm.networks.unet import NO_LABEL
-from ddpm.training.losses import DenoisingLoss, stable_start
+from ddpm.denoiser import Denoiser
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.images.splits import Split, to_float
+from ddpm.unet import NO_LABEL
+from ddpm.train import DenoisingLoss, stable_start
 from tests.small import CPU, DIGITS
 from tests.training.trainings import (
     SCHEDULE,

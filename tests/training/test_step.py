@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm.images.splits import Split
-from ddpm.networks.unet import NO_LABEL
+from ddpm.unet import NO_LABEL
 from tests.training.trainings import (
     assert_equal,
     assert_equal_weights,

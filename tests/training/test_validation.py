@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.timesteps import draw_timesteps
-from ddpm.networks.unet import UNet
+from ddpm.schedule import draw_timesteps
+from ddpm.unet import UNet
 from ddpm.parallel.world import ALONE
-from ddpm.training.losses import DenoisingLoss
-from ddpm.training.validation import BestWeights, Validation
+from ddpm.train import DenoisingLoss
+from ddpm.train import BestWeights, Validation
 from tests.small import CPU
 from tests.training.trainings import (
     SCHEDULE,

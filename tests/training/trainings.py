@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
+from ddpm.denoiser import Denoiser
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import new_network
-from ddpm.networks.unet import UNet
+from ddpm.model import new_network
+from ddpm.unet import UNet
 from ddpm.parallel.world import ALONE, World
-from ddpm.training.loop import EpochEnd, LossPoint, Training
-from ddpm.training.recipe import TrainParams
+from ddpm.train import EpochEnd, LossPoint, Training
+from ddpm.train import TrainParams
 from tests.small import CPU, DIGITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.arrays import load_arrays
+from ddpm.images.arrays import load_arrays
+from ddpm.model import load_model
 from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, ran, read_json
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from ruamel.yaml import YAMLError
 
-from ddpm.pipeline.arrays import load_arrays
+from ddpm.images.arrays import load_arrays
 from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, ran, table, wait_for
 
 pytestmark = pytest.mark.pipeline

@@ -68,7 +68,7 @@ def test_an_edit_reaches_the_stages_of_its_package(unchanged: Clone) -> None:
     unchanged.append("params.yaml", "# a comment")
     found = changed(unchanged)
     assert found.pop("stages/classifier.py") == CLASSIFIERS
-    assert found["src/ddpm/pipeline"] == {*STAGES}
+    assert found["src/exact_stages"] == {*STAGES}
     assert found["src/ddpm/training"] == {"train"}
     assert found["src/ddpm/parallel"] == {"train", *SAMPLES}
     assert found["src/ddpm/sampling"] == SAMPLES

@@ -11,9 +11,9 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from ddpm.classifier.model import load_classifier
+from ddpm.images.arrays import load_arrays
 from ddpm.images.splits import load_split
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.arrays import load_arrays
+from ddpm.model import load_model
 from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_clone, ran, read_json, restored, table
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]

@@ -7,10 +7,8 @@ from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
-from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.model import LoadedModel
+from ddpm.sample import SamplerParams, sample_images
 
 SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j
 
@@ -45,17 +43,15 @@ def sample_class(
     """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
 
     Args:
-        params: how to sample; their classes are ignored.
+        params: how to sample, `fitted` to the model; their classes are ignored.
 
     Raises:
-        UserError: the model cannot sample the class, or not with these params; see `check_sampler`.
+        UserError: the model cannot sample the class.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
     candidates = []
-    for numbers in batches(label * SPAN + first, count, sample_batch_size(loaded, runtime)):
-        for step in sample_batch(loaded, params, seed, numbers, runtime):
-            pass
-        images = to_uint8(step.x_prev).cpu()
+    begin = label * SPAN + first
+    for numbers, images in sample_images(loaded, params, seed, range(begin, begin + count), runtime):
         _, logits = features_and_logits(classifier, images, runtime.device)
         probability = logits.softmax(1)[:, label]
         candidates.append(Candidates(images, torch.tensor([*numbers]), probability, logits.argmax(1)))

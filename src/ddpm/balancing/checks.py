@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import Processed
-from ddpm.networks.checkpoint import ModelCard
-from ddpm.pipeline.console import UserError, shown
+from ddpm.model import ModelCard
+from exact_stages.console import UserError, shown
 
 MEMORISED_BELOW = 25  # images of a class; of 10 images, up to 16 % of the samples are copies (studies/rare_class)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.images.pixels import to_float
+from ddpm.images.splits import to_float
 from ddpm.scoring.copying import CHUNK, LEAST, NEAR, near_duplicates, nearest_neighbours
 
 

@@ -11,9 +11,8 @@ from ddpm.balancing.copies import threshold
 from ddpm.classifier.model import Classifier
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.sampling.generation import sample_batch_size
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.model import LoadedModel
+from ddpm.sample import SamplerParams, sample_batch_size
 from ddpm.scoring.copying import nearest_neighbours
 
 HOPELESS = 500  # candidates after which a class may be given up; fewer if fewer images are wanted

@@ -16,7 +16,7 @@ from ddpm.balancing.filling import Accepted
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
-from ddpm.pipeline.files import write_json
+from exact_stages.files import write_json
 
 COLUMNS = ("file", "class", "origin", "seed", "index", "probability", "nearest", "distance", "model")
 Row = tuple[Tensor, tuple[str | int, ...]]  # an image, uint8 (C, H, W), and its row of the table

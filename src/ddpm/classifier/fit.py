@@ -11,9 +11,8 @@ from ddpm.classifier.model import FLIPS, Classifier, ClassifierParams
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Split, even_batch
-from ddpm.pipeline.console import UserError, progress
+from ddpm.images.splits import Split, even_batch, to_float
+from exact_stages.console import UserError, progress
 
 READ_EVERY = 50  # steps
 

@@ -7,14 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ddpm.compute.device import to_device
-from ddpm.compute.weights import MAX_HEADER, rebuild
+from ddpm.compute.device import MAX_HEADER, rebuild, to_device
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import Processed, data_card, held_out_mask, held_out_share
-from ddpm.pipeline.arrays import load_arrays, save_arrays
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section, parse
+from ddpm.images.splits import Processed, data_card, held_out_mask, held_out_share, to_float
+from exact_stages.console import UserError
+from exact_stages.params import Section, parse
 
 FLIPS = 4  # none, across, upside down, both
 SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels in a batch: fits a CPU's caches; fills a GPU

@@ -16,10 +16,10 @@ from ddpm.cli.generate import check_free
 from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
 from ddpm.compute.device import Runtime, start
 from ddpm.images.splits import Processed, load_split
-from ddpm.networks.checkpoint import load_model
-from ddpm.pipeline.console import UserError, progress, shown
-from ddpm.pipeline.process import sha256
-from ddpm.sampling.generation import check_sampler
+from ddpm.model import load_model
+from ddpm.sample import wanted_classes
+from exact_stages.console import UserError, progress, shown
+from exact_stages.files import sha256
 
 MOST_FILTERED = 1 / 3  # of the candidates; beyond it, filling up harmed classifiers in studies/rare_class
 
@@ -103,7 +103,8 @@ class Balance(Options):
         check_same(train.card, self.data, classifier.data, self.classifier)
         params = sampler_params(self, loaded.card)
         wanted = missing(train, self.target, train.card.labels(params.classes, "--classes"))
-        check_sampler(loaded, params.model_copy(update={"classes": tuple(train.card.classes[each] for each in wanted)}))
+        lacking = tuple(train.card.classes[each] for each in wanted)
+        wanted_classes(loaded.card, params.model_copy(update={"classes": lacking}))
         warn_of_set(train, test, loaded.card, wanted)
         if not wanted:
             warn("no sample is needed: all classes have as many images as the largest, or as --target")

@@ -20,7 +20,7 @@ from ddpm.cli.balance import Balance
 from ddpm.cli.export import Export
 from ddpm.cli.generate import Generate
 from ddpm.cli.options import Options
-from ddpm.pipeline.console import UserError, shown
+from exact_stages.console import UserError, shown
 
 
 class Report(Options):

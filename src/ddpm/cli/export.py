@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ddpm.cli.options import ModelOptions
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import CPU
-from ddpm.diffusion.denoiser import Denoiser
+from ddpm.denoiser import Denoiser
 from ddpm.images.card import Shape
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.networks.unet import UNet
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_whole
+from ddpm.model import LoadedModel
+from ddpm.unet import UNet
+from exact_stages.console import UserError
+from exact_stages.files import write_whole
 
 if TYPE_CHECKING:
     import onnx

@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,14 +15,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
-from ddpm.compute.device import Runtime, start
+from ddpm.compute.device import start
 from ddpm.images.card import DataCard
-from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import LoadedModel
-from ddpm.pipeline.console import UserError, progress
-from ddpm.pipeline.files import write_whole
-from ddpm.sampling.generation import batches, check_sampler, sample_batch, sample_batch_size, sample_labels
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.sample import sample_images, sample_labels
+from exact_stages.console import UserError
+from exact_stages.files import write_whole
 
 
 @with_sampler
@@ -56,18 +52,16 @@ class Generate(ModelOptions):
         runtime = start()
         loaded = self.load(runtime.device)
         params = sampler_params(self, loaded.card)
-        check_sampler(loaded, params)
         self.out.mkdir(parents=True, exist_ok=True)
         numbers, done = range(self.first, self.first + self.count), 0
         data = loaded.card.data
         writer = Pictures(self.out, data) if self.format == "png" else Arrays(self.out, data, self.first)
         with closing(writer):
             try:
-                for first, images in sample_images(loaded, params, self.seed, numbers, runtime):
-                    indices = range(first, first + len(images))
+                for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
                     told = loaded.card.model.class_conditional
                     labels = sample_labels(loaded.card, params, self.seed, indices) if told else None
-                    writer.add(indices, images, labels)
+                    writer.add(indices, images.permute(0, 2, 3, 1).squeeze(3), labels)  # (B, H, W) or (B, H, W, 3)
                     done += len(images)
             except (OSError, KeyboardInterrupt) as error:
                 left = f"--first {self.first + done} --count {self.count - done} and another --out"
@@ -82,22 +76,6 @@ def check_free(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; nothing was written")
-
-
-def sample_images(
-    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield batches of finished images, uint8 (B, H, W) or (B, H, W, 3), each with the number of its first image.
-
-    Raises:
-        UserError: params do not fit the model; see `check_sampler`.
-    """
-    total = check_sampler(loaded, params) * len(numbers)
-    with progress(desc="generate", total=total, unit="eval", unit_scale=True) as bar:
-        for indices in batches(numbers.start, len(numbers), sample_batch_size(loaded, runtime)):
-            for step in sample_batch(loaded, params, seed, indices, runtime):
-                bar.update(len(indices))
-            yield indices.start, to_uint8(step.x_prev).permute(0, 2, 3, 1).squeeze(3).cpu()
 
 
 class Pictures:

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from ddpm.pipeline.console import run
+from exact_stages.console import run
 
 
 def main() -> None:

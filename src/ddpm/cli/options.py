@@ -7,16 +7,12 @@ from typing import Annotated, Any, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ddpm.networks.checkpoint import LoadedModel, ModelCard, load_model
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import parse
+from ddpm.model import LoadedModel, ModelCard, load_model
 from ddpm.pretrained import models
-from ddpm.sampling.samplers import SamplerParams
+from ddpm.sample import SamplerParams, fitted
+from exact_stages.console import UserError
+from exact_stages.params import parse
 
-GUIDED: dict[str, Any] = {"guidance": None, "guide": "autoguidance", "guidance_interval": (-4.0, 2.0)}
-DISTILLED = {"sampler": "ddpm", "steps": None}  # in place of the defaults, for a distilled model
-DEFAULTS = {"sampler": "dpmpp_2m", "steps": 24, "spacing": None, **GUIDED}
-DEFAULTS |= {"eta": 1.0, "variance": "posterior", "clip": True, "classes": "all"}
 HELP = {
     "sampler": "reverse process; a distilled model has its own",
     "steps": "network evaluations for each image; a distilled model has its own",
@@ -75,24 +71,23 @@ C = TypeVar("C", bound=Options)
 
 def with_sampler(command: type[C]) -> type[C]:
     """Add the sampler's params to a subcommand's options, with defaults."""
-    fields: dict[str, Any] = {
-        name: (SamplerParams.model_fields[name].rebuild_annotation(), Field(default, description=HELP[name]))
-        for name, default in DEFAULTS.items()
-    }
+    fields: dict[str, Any] = {}
+    for name, text in HELP.items():
+        field = SamplerParams.model_fields[name]
+        default = "all" if name == "classes" else field.default
+        fields[name] = field.rebuild_annotation(), Field(default, description=text)
     return create_model(command.__name__, __base__=command, __doc__=command.__doc__, **fields)
 
 
 def sampler_params(options: Options, card: ModelCard) -> SamplerParams:
-    """Return the sampler's params that the options give; unset ones get defaults that suit the model.
+    """Return the sampler's params that the options give, `fitted` to the model.
 
     Raises:
-        UserError: values do not fit together, or are of a guide that a distilled model lacks.
+        UserError: values do not fit together or to the model, or are of a guide that a distilled model lacks.
     """
-    values, given = {name: getattr(options, name) for name in DEFAULTS}, options.model_fields_set
-    if card.timesteps:
-        if unused := sorted(given & {"guide", "guidance_interval"}):  # params.yaml has both for every model
-            raise UserError(f"{unused[0]}: a distilled model has no guide; leave it out")
-        values |= {name: value for name, value in DISTILLED.items() if name not in given}
-    if values["classes"] == ("all",):
+    values = {name: getattr(options, name) for name in HELP if name in options.model_fields_set}
+    if card.timesteps and (unused := sorted(values.keys() & {"guide", "guidance_interval"})):
+        raise UserError(f"{unused[0]}: a distilled model has no guide; leave it out")  # params.yaml always has both
+    if values.get("classes") == ("all",):
         values["classes"] = "all"
-    return parse(SamplerParams, values, "options")
+    return fitted(parse(SamplerParams, values, "options"), card)

@@ -11,22 +11,25 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
-from ddpm.compute.environment import number
-from ddpm.pipeline.console import UserError
+from exact_stages.console import EXPLAINED, UserError, shown
 
 Module = TypeVar("Module", bound=nn.Module)
+Number = TypeVar("Number", int, float)
+MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata in a file of weights; the default model has 6,000
 SAMPLED_ON_CPU, SAMPLED_ON_GPU = 100_352, 1_960_000  # pixels in a batch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD = -1, -3, 32 << 20  # malloc.h
 MOST_THREADS = 256  # some libraries crash silently with 100,000
+EXPLAINED[torch.OutOfMemoryError] = "out of GPU memory; see docs/how-to/gpu.md for what to set, or set DDPM_DEVICE=cpu"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,46 @@ def start() -> Runtime:
     return Runtime(torch.device(device), getattr(torch, precision))
 
 
+def number(variable: str, default: Number, least: Number, most: Number, unit: str) -> Number:
+    """Return a variable's number of `unit`, or the default if it is not set.
+
+    Raises:
+        UserError: it is not a number from `least` to `most`, or not an integer although the default is one.
+    """
+    given = os.environ.get(variable)
+    if not given:
+        return default
+    try:
+        found = type(default)(given)
+    except ValueError:
+        found = least - 1
+    if not least <= found <= most:
+        raise UserError(f"{variable}={given[:40]}: set a number of {unit}, {least} to {most}")
+    return found
+
+
+def rebuild(path: Path, build: Callable[[], Module], weights: dict[str, Tensor]) -> Module:
+    """Build a network and load its weights; names, shapes and types are compared before memory is allocated.
+
+    Raises:
+        UserError: weights have other names, shapes or types than the network, or are NaN or infinite.
+    """
+    with torch.device("meta"):
+        expected = build().state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        wanted, given = _described(expected.get(name)), _described(weights.get(name))
+        if wanted != given:
+            raise UserError(
+                f"{path}: the weights do not fit the network that the file describes: "
+                f"{shown(name, 100)} is {given}, not {wanted}; fetch or train the model again"
+            )
+        if not weights[name].isfinite().all():
+            raise UserError(f"{path}: {name} is not finite everywhere; fetch or train the model again")
+    network = build()
+    network.load_state_dict(weights)
+    return network
+
+
 def to_device(module: Module, device: torch.device) -> Module:
     """Move a network to a device, in channels-last format, the fastest for convolutions."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -113,6 +156,10 @@ def _compiler() -> str:
     if backend and backend not in (known := torch.compiler.list_backends(exclude_tags=())):
         raise UserError(f"DDPM_COMPILE={given[:40]}: unknown backend; set 1, 0, or one of {', '.join(known)}")
     return backend
+
+
+def _described(weight: Tensor | None) -> str:
+    return "absent" if weight is None else f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
 
 
 def _keep_memory() -> None:

@@ -1,5 +1,9 @@
-"""Describe a set of labelled images by a data card, which every file made from the set contains."""
+"""Describe a set of labelled images by a data card, which every file made from the set contains.
 
+Names of classes and sizes of images are checked here, and sizes are padded for the U-Net.
+"""
+
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -7,11 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ddpm.pipeline.console import UserError, shown
-from ddpm.pipeline.params import Section
+from exact_stages.console import UserError, shown
+from exact_stages.params import Section
 
 MAX_SIDE = 1024
 MAX_CLASSES = 1000
+MOST_BOTTLENECK = 9  # pixels a side: enough to locate objects, few enough to be cheap
 MOST_NAMED = 20  # names in one message
 FORBIDDEN = r'\/:*?"<>|'
 DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
@@ -86,7 +91,7 @@ class DataCard(Section):
     name: the name of the set.
     shape: (C, H, W) of every image; C is 1 (grey) or 3 (colour).
     classes: the class names, see `composed`; label i means classes[i].
-    value_range: the network's values for the levels 0 and 255, see `pixels.to_float`.
+    value_range: the network's values for the levels 0 and 255, see `splits.to_float`.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
@@ -120,3 +125,15 @@ def listed(names: Iterable[Any]) -> str:
     texts = [shown(str(name), 100) for name in names]
     more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
+
+
+def halvings(height: int, width: int) -> int:
+    """Return how often to halve images of this size, down to 5 to 9 pixels a side."""
+    return max(0, math.ceil(math.log2(math.sqrt(height * width) / MOST_BOTTLENECK)))
+
+
+def padded(height: int, width: int) -> tuple[int, int]:
+    """Return the smallest size that contains this one and can be halved as often as `halvings` says."""
+    unit = 2 ** halvings(height, width)
+    outer = -(-height // unit) * unit, -(-width // unit) * unit
+    return outer if outer == (height, width) else padded(*outer)  # a larger size may need one more halving

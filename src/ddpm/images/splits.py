@@ -1,4 +1,7 @@
-"""Read and write the image files that stages pass on: train and test splits, and sets of samples."""
+"""Read and write the image files that stages pass on: train and test splits, and sets of samples.
+
+Images are uint8 in files and float32 in [-1, 1] in the network.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -8,16 +11,26 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
+from ddpm.images.arrays import load_arrays, save_arrays, save_streamed
 from ddpm.images.card import DataCard
-from ddpm.pipeline.arrays import load_arrays, save_streamed
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import parse
+from exact_stages.console import UserError
+from exact_stages.params import parse
 
 CHUNK = 10_000
 LEAST_TEST = 6  # test images; the scores need as many
 MOST_DROPPED = 0.05  # share of the images in the short last batch of an epoch
 HELD_OUT, MOST_HELD_OUT = 0.02, 0.1  # least and largest share of held-out images
 LEAST_IMAGES, MOST_IMAGES = 200, 1200  # held-out images: fewer miss the minimum of the loss, more only cost time
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Convert uint8 levels to float32 in [-1, 1]."""
+    return (images.to(torch.float32) / 255 - 0.5) / 0.5
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Convert floats in [-1, 1] to uint8 levels: clip, then round to the nearest."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 class Split(NamedTuple):
@@ -40,27 +53,6 @@ class Split(NamedTuple):
         if device.type != "cuda" or found.images.is_cuda:
             return found
         return Split(*(each.pin_memory().to(device, non_blocking=True) for each in found))
-
-
-class Subset(NamedTuple):
-    """Chosen images of a split, copied batch by batch; a memory-mapped file stays on disk.
-
-    rows: the indices in the split, (N,). labels: int64 (N,).
-    """
-
-    split: Split
-    rows: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Split | Subset":
-        """Copy only these images to a GPU, see `Split.to`."""
-        if device.type == "cpu" or not _fits(len(self.rows) * self.split.images[:1].nbytes, device):
-            return self
-        return self.split.take(self.rows).to(device)
-
-    def batch(self, index: Tensor, device: torch.device) -> Split:
-        """Copy a batch to a device, see `Split.batch`."""
-        return self.split.batch(self.rows[index], device)
 
 
 class Processed(NamedTuple):
@@ -173,21 +165,58 @@ def held_out_mask(split: Split, groups: Tensor, share: float, seed: int) -> Tens
     return mask & torch.isin(split.labels, split.labels[~mask])
 
 
-def load_samples(path: Path) -> tuple[dict[str, Tensor], DataCard, dict[str, Any]]:
-    """Read a set of samples: its arrays, its data card and its metadata.
+class Samples(NamedTuple):
+    """A set of samples.
 
-    The arrays are uint8 `images` (N, C, H, W) and the kept frames `x_t` and `pred_x_start`. Samples of a
-    class-conditional model also have `labels` (N,), the classes that they were conditioned on.
+    images: uint8 (N, C, H, W).
+    labels: the classes that a class-conditional model was asked for, int64 (N,); None for another model.
+    x_t, pred_x_start: the frames kept at the timesteps `kept_t`, uint8 (frames, N, C, H, W).
+    classes: the labels of the sampled classes.
+    made: how they were made, for captions.
+    clear: the share of clear samples by the name of their class, before they were filtered; None if they are not.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    x_t: Tensor
+    pred_x_start: Tensor
+    card: DataCard
+    classes: list[int]
+    kept_t: list[int]
+    made: dict[str, Any]
+    clear: dict[str, float] | None = None
+
+
+def save_samples(path: Path, samples: Samples) -> None:
+    """Write a set of samples."""
+    arrays = {"images": samples.images, "x_t": samples.x_t, "pred_x_start": samples.pred_x_start}
+    facts = {name: getattr(samples, name) for name in ("classes", "kept_t", "made")}
+    save_arrays(
+        path,
+        arrays | ({} if samples.labels is None else {"labels": samples.labels}),
+        {"data": samples.card.model_dump(mode="json"), **facts}
+        | ({} if samples.clear is None else {"clear": samples.clear}),
+    )
+
+
+def load_samples(path: Path) -> Samples:
+    """Read a set of samples that `save_samples` wrote.
 
     Raises:
         UserError: the file is missing, damaged, or not a set of samples.
     """
     arrays, metadata = load_arrays(path, {"images", "x_t", "pred_x_start"}, {"labels"})
-    card, classes, kept_t = data_card(path, metadata), metadata.get("classes"), metadata.get("kept_t")
-    facts = _are_indices(classes, len(card.classes)) and classes
-    if not (facts and _are_indices(kept_t, 2**62) and _are_samples(arrays, card, len(kept_t))):
+    card = data_card(path, metadata)
+    classes, kept_t, made, clear = (metadata.get(name) for name in ("classes", "kept_t", "made", "clear"))
+    if not (
+        (_are_indices(classes, len(card.classes)) and classes)
+        and (_are_indices(kept_t, 2**62) and _are_samples(arrays, card, len(kept_t)))
+        and isinstance(made, dict)
+        and (clear is None or _are_shares(clear, card.classes))
+    ):
         raise UserError(f"{path}: not a valid set of samples; `dvc repro` makes it again")
-    return arrays, card, metadata
+    labels = arrays.pop("labels", None)
+    return Samples(labels=labels, card=card, classes=classes, kept_t=kept_t, made=made, clear=clear, **arrays)
 
 
 def _fits(size: int, device: torch.device) -> bool:
@@ -206,6 +235,13 @@ def _are_samples(arrays: dict[str, Tensor], card: DataCard, frames: int) -> bool
 def _are_indices(values: object, end: int) -> TypeGuard[list[int]]:
     """Return whether `values` is a list of integers from 0 to below `end`."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value < end for value in values)
+
+
+def _are_shares(values: object, names: Sequence[str]) -> TypeGuard[dict[str, float]]:
+    """Return whether `values` has numbers from 0 to 1 by these names or some of them."""
+    return isinstance(values, dict) and all(
+        name in names and type(share) is float and 0 <= share <= 1 for name, share in values.items()
+    )
 
 
 def _within(values: Tensor, end: int) -> bool:

@@ -15,7 +15,7 @@ from ddpm.images.splits import hashed_places
 from ddpm.ingest.decoding import Levels, Target, decode
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
-from ddpm.pipeline.console import UserError, progress, shown
+from exact_stages.console import UserError, progress, shown
 
 BLOCK = 1 << 24  # bytes of images in memory at once
 MOST_THREADS = 16  # each may hold a large image

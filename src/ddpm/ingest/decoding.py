@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from ddpm.pipeline.console import shown
+from exact_stages.console import shown
 
 Colour = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]

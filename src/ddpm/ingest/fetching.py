@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm.pipeline.console import UserError, shown
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, shown
+from exact_stages.files import write_whole
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"

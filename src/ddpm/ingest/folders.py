@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ddpm.images.card import MAX_CLASSES, check_class_name, composed
 from ddpm.ingest.decoding import Levels
-from ddpm.pipeline.console import UserError, shown
+from exact_stages.console import UserError, shown
 
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")

@@ -8,7 +8,7 @@ import numpy as np
 from ddpm.ingest.decoding import Levels
 from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from ddpm.ingest.folders import Folder, Picture
-from ddpm.pipeline.console import UserError
+from exact_stages.console import UserError
 
 CLASSES = {  # names that are valid folders
     "mnist": tuple("0123456789"),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.images.pixels import to_float
+from ddpm.images.splits import to_float
 
 SIDE = 8  # pixels of the thumbnails that are compared
 NEAR = 0.02  # largest RMS difference of near-duplicates' thumbnails, over the RMS of all about their mean

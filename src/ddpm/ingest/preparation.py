@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 from PIL import ImageColor
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ddpm.images.card import MAX_SIDE
-from ddpm.images.pixels import padded
+from ddpm.images.card import MAX_SIDE, padded
 from ddpm.ingest.decoded import in_parallel, named
 from ddpm.ingest.decoding import Colour, Look, Target, look
 from ddpm.ingest.folders import Picture
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section
+from exact_stages.console import UserError
+from exact_stages.params import Section
 
 OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
 LEAST_SIDE = 5  # pixels: the classifiers halve three times, and in bfloat16 smaller images give NaN

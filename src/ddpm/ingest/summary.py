@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.images.card import DataCard, listed
-from ddpm.images.pixels import to_float
-from ddpm.images.splits import LEAST_TEST, save_split
+from ddpm.images.splits import LEAST_TEST, save_split, to_float
 from ddpm.ingest.decoded import Images, named
 from ddpm.ingest.folders import Folder, of_ignored
 from ddpm.ingest.splitting import Sides, in_two_classes

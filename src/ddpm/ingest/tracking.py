@@ -8,7 +8,7 @@ from dvc.ignore import DvcIgnoreFilter
 from dvc.repo import Repo
 
 from ddpm.ingest.folders import Folder
-from ddpm.pipeline.console import UserError, shown
+from exact_stages.console import UserError, shown
 
 
 def check_tracked(root: Path, folder: Folder) -> None:

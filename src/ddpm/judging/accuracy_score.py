@@ -18,7 +18,7 @@ from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, featur
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
-from ddpm.pipeline.params import Section
+from exact_stages.params import Section
 
 
 class ClassificationAccuracyScoreParams(Section):

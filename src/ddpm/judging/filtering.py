@@ -16,9 +16,9 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
-from ddpm.images.splits import LEAST_TEST, Split
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section
+from ddpm.images.splits import LEAST_TEST, Samples, Split
+from exact_stages.console import UserError
+from exact_stages.params import Section
 
 CONFIDENT = 0.9  # an image whose class has this probability is clear
 LEAST_KEPT = 0.5  # share of the samples
@@ -49,23 +49,21 @@ class Recognition(NamedTuple):
 
 
 def filtered(
-    population: dict[str, Tensor],
+    population: Samples,
     real: Split,
     classifier: Classifier,
-    classes: list[int],
     params: FilterParams,
     runtime: Runtime,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Filter samples (see `images.splits.load_samples`); return them, and how many are kept in total and of each class.
+) -> tuple[Samples, dict[str, Any]]:
+    """Filter samples; return them, and how many are kept in total and of each class.
 
     Args:
         real: training images that the classifier has not seen.
-        classes: labels of the sampled classes.
 
     Raises:
         UserError: too few samples are kept to be scored.
     """
-    images, asked = population["images"], population.get("labels")
+    images, asked, classes = population.images, population.labels, population.classes
     samples = recognise(classifier, images, asked, classes, runtime)
     held_out = recognise(classifier, real.images, None if asked is None else real.labels, classes, runtime)
     least = params.least_probability
@@ -73,10 +71,15 @@ def filtered(
     if kept.sum() < LEAST_TEST and not kept.all():
         few = f"{int(kept.sum())} of {len(kept)} samples are kept, but the scores need {LEAST_TEST}"
         raise UserError(f"filter.least_probability: {few}; sample or train more, or set 0 to keep all")
-    found = {"images": images[kept], **{name: population[name][:, kept] for name in ("x_t", "pred_x_start")}}
-    if asked is not None:
-        found["labels"] = asked[kept]
-    return found, summary(kept, samples, held_out, classifier.data.classes, classifier.knows_classes)
+    found = summary(kept, samples, held_out, classifier.data.classes, classifier.knows_classes)
+    return population._replace(
+        images=images[kept],
+        labels=None if asked is None else asked[kept],
+        x_t=population.x_t[:, kept],
+        pred_x_start=population.pred_x_start[:, kept],
+        made=population.made | {"kept": found["share"]},
+        clear=found["clear_by_class"],
+    ), found
 
 
 def most_probable(samples: Recognition, real: Recognition) -> Tensor:

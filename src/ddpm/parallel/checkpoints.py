@@ -1,33 +1,28 @@
 """Save checkpoints, so that an interrupted run continues bit for bit.
 
-Checkpoints lie in .resume/, not among the outputs, which DVC deletes before every run. Their names contain a hash of
-everything that determines the result, so a run with other code, params or inputs starts from the beginning.
+A checkpoint serves only a run with the same code, params, inputs and environment; see `exact_stages.files.SavedState`.
 
 Environment:
-    DVC_ROOT           the repository, even while DVC runs in a temporary copy; set by DVC.
     DDPM_SAVE_SECONDS  seconds between two checkpoints; by default 30.
 """
 
-import hashlib
 import io
-import os
 import signal
 import sys
 import time
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import torch
 
-from ddpm.compute.environment import number
+from ddpm.compute.device import number
 from ddpm.parallel.world import World
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, progress
+from exact_stages.files import SavedState
 
-KEPT = 4  # checkpoints of each stage, so that several experiments can continue
+LIVE_SECONDS = 5
 WORK_PER_SAVE = 20  # the least ratio of working time to saving time
 
 
@@ -39,6 +34,20 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of an object that was made with the same arguments."""
+
+
+class Work(Protocol):
+    """Work of `total_steps` steps of `params.batch_size` images, of which `step` are done."""
+
+    params: Any
+    total_steps: int
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps done."""
+
+    def run(self) -> Iterator[float | None]:
+        """Do the remaining steps; yield a mean loss, or None, wherever the state is consistent."""
 
 
 class Checkpoints:
@@ -64,9 +73,8 @@ class Checkpoints:
         self.world = world
         self.main = world.rank == 0
         self.parts = parts
-        self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{name}-{key[:16]}.pt")
+        self.saved = SavedState(name, key)
         self._stop = False
-        self._outputs: list[str] = []
         self._seconds = number("DDPM_SAVE_SECONDS", 30.0, 0.0, 1e6, "seconds")
         self._due = time.monotonic() + self._seconds
 
@@ -84,6 +92,27 @@ class Checkpoints:
             for each, handler in self._handlers.items():
                 signal.signal(each, handler)
 
+    def run(self, label: str, work: Work, live: Callable[[], None] | None = None) -> None:
+        """Run `work` to its end, with a progress bar called `label`, and save checkpoints when they are due.
+
+        Args:
+            live: called after a loss every LIVE_SECONDS, to show it while the work goes on.
+
+        Raises:
+            UserError: a signal asked the run to end; its state is saved.
+        """
+        size = work.params.batch_size
+        total, done, shown = work.total_steps * size, work.step * size, time.monotonic()
+        with progress(desc=label, total=total, initial=done, unit="img", unit_scale=True, disable=not self.main) as bar:
+            for loss in work.run():
+                if loss is not None:
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    if live and time.monotonic() - shown > LIVE_SECONDS:
+                        live()
+                        shown = time.monotonic()
+                bar.update(work.step * size - bar.n)
+                self.tick()
+
     def tick(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.
 
@@ -95,55 +124,26 @@ class Checkpoints:
         if self._stop:
             raise UserError(f"{self.name}: interrupted; run it again to continue from here")
 
-    def save(self) -> None:
-        """Replace the checkpoint.
-
-        Raises:
-            OSError: the disk is full, ...; the last checkpoint is unchanged.
-        """
+    def save(self, outputs: Sequence[Path] = ()) -> None:
+        """Replace the checkpoint; `outputs` are those of a run that has ended."""
         began = time.monotonic()
         buffer = io.BytesIO()
-        torch.save({"outputs": self._outputs, **{name: each.state_dict() for name, each in self.parts.items()}}, buffer)
-        write_whole(self.path, buffer.getvalue())
-        for old in sorted(self.path.parent.glob(f"{self.name}-*.pt"), key=_modified)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        torch.save({name: each.state_dict() for name, each in self.parts.items()}, buffer)
+        self.saved.write(buffer.getvalue(), outputs)
         self._due = time.monotonic() + max(self._seconds, WORK_PER_SAVE * (time.monotonic() - began))
 
     def finish(self, outputs: Sequence[Path]) -> None:
         """Save the final state and the hashes of the outputs, in case DVC is killed before it records them."""
         if self.main:
-            self._outputs = [_md5(path) for path in outputs]
-            self.save()
+            self.save(outputs)
 
     def _load(self) -> dict[str, Any] | None:
-        """Return the saved states, or None if there are none or DVC has recorded the result."""
-        if not self.path.is_file():
-            return None
-        try:
-            if broken := zipfile.ZipFile(self.path).testzip():  # torch.load compares no checksums
-                raise ValueError(f"{broken}: not what its checksum says")
-            states: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            outputs = states.pop("outputs")
-        except Exception:  # torch.load and zipfile raise nearly anything when bytes are wrong
-            print(f"{self.path}: damaged; {self.name} starts from the beginning", file=sys.stderr)
-            return None
-        lock = Path("dvc.lock")
-        recorded = lock.read_text() if lock.is_file() else ""
-        if outputs and all(each in recorded for each in outputs):
-            self.path.unlink(missing_ok=True)  # DVC runs a recorded stage only when the user forces it: start again
-            return None
-        return states
+        """Return the saved states, or None if there are none to continue from."""
+        state = self.saved.read()
+        return None if state is None else torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
 
     def _asked(self, signum: int, _frame: object) -> None:
         """End at the next tick; ranks other than 0 work until rank 0 has ended."""
         self._stop = self.main
         if signum == signal.SIGINT:
             signal.signal(signum, signal.SIG_DFL if self.main else signal.SIG_IGN)
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

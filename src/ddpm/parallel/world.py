@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.process import rank
+from exact_stages.console import UserError
+from exact_stages.stage import Role
 
 T = TypeVar("T")
 
@@ -60,6 +60,16 @@ class World(NamedTuple):
         """
         if len({*self.gather(fingerprint)}) > 1:
             raise UserError("torchrun: machines differ in code, params, data or torch; make them equal")
+
+
+def rank() -> int:
+    """Return the rank of this process under torchrun, or 0 for a single process."""
+    return int(os.environ["RANK"]) if dist.is_torchelastic_launched() else 0
+
+
+def role() -> Role:
+    """Return the role of this process for its stage: rank 0 writes, and one process of each machine tells errors."""
+    return Role(rank() == 0, rank() == 0 or os.environ.get("LOCAL_RANK") == "0")
 
 
 def join(device: torch.device) -> World:

@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.images.pixels import to_float, to_uint8
+from ddpm.images.splits import to_float, to_uint8
 from ddpm.pictures.figures import image_table, to_png
-from ddpm.pipeline.params import Section
+from ddpm.schedule import NoiseSchedule
+from exact_stages.params import Section
 
 
 class ForwardDiffusionParams(Section):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ddpm.networks.checkpoint import LoadedModel, load_model
-from ddpm.pipeline.console import UserError, shown
+from ddpm.model import LoadedModel, load_model
+from exact_stages.console import UserError, shown
 
 FOLDER = resources.files("ddpm.pretrained")
 SUFFIX = ".safetensors"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.images.pixels import to_float
+from ddpm.images.splits import to_float
 
 COMPONENTS = 40  # they explain four fifths of MNIST's variance
 MOST_IMAGES = 10_000  # that the components are computed from

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.images.pixels import to_float
+from ddpm.images.splits import to_float
 
 NEAR = 0.01
 LEAST = 100  # fresh images: fewer cannot estimate the quantile NEAR

@@ -17,14 +17,14 @@ from ddpm.classifier.model import Classifier, features_and_logits, likeliest, lo
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
-from ddpm.pipeline.console import UserError, progress
-from ddpm.pipeline.params import Section
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share, varies
 from ddpm.scoring.two_sample import FOLDS, SEEDS, tone_shares, two_sample_scores
+from exact_stages.console import UserError, progress
+from exact_stages.params import Section
 
 ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair

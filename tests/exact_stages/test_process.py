@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.pipeline.process import sha256
+from exact_stages.files import sha256
 
 ROOT = Path(__file__).parents[2]
 BEGIN = "import sys; sys.argv[0] = '-m'; sys.path.insert(0, '.'); import stages; import os, time\n"
@@ -29,7 +29,7 @@ def test_code_is_hashed_before_it_is_imported_and_hidden_files_are_left_out(tmp_
     for name in ("stages", "src"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "src/ddpm/training/.#loop.py").symlink_to("user@machine.123")  # as Emacs leaves it
-    code = "from ddpm.pipeline.process import CODE; print('torch' in sys.modules); print(*CODE.items(), sep='\\n')"
+    code = "from exact_stages.stage import CODE; print('torch' in sys.modules); print(*CODE.items(), sep='\\n')"
     printed, told = start(code, tmp_path).communicate(timeout=60)
     assert told == ""
     late, *hashes = printed.splitlines()

@@ -1,13 +1,12 @@
 """One-line errors and progress bars for all command lines of the project."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-from ddpm.pipeline.process import rank
+EXPLAINED: dict[type[BaseException], str] = {}  # messages for further exceptions, which the project adds
 
 
 class UserError(Exception):
@@ -21,22 +20,25 @@ def shown(text: str, limit: int = 300) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call `main`; on a UserError or OSError, exit with one message and code 1, without a traceback."""
+def run(main: Callable[[], None], speaks: bool = True) -> None:
+    """Call `main`; on an error that a user can correct, exit with one message and code 1, without a traceback.
+
+    Args:
+        speaks: whether to print a UserError; of several processes that make the same mistake, one should.
+    """
     try:
         main()
     except UserError as error:
-        first = rank() == 0 or os.environ.get("LOCAL_RANK") == "0"  # under torchrun, once on each machine
-        sys.exit(f"error: {error}" if first else 1)
+        sys.exit(f"error: {error}" if speaks else 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # by name, since not every command imports torch
-            raise
-        sys.exit("error: out of GPU memory; see docs/how-to/gpu.md for what to set, or set DDPM_DEVICE=cpu")
     except KeyboardInterrupt:
         sys.exit("interrupted")
+    except Exception as error:
+        if type(error) not in EXPLAINED:
+            raise
+        sys.exit(f"error: {EXPLAINED[type(error)]}")
 
 
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.pipeline import process, stage
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import Section, Sections
-from ddpm.pipeline.stage import Stage, run_stage
+from exact_stages import process, stage
+from exact_stages.console import UserError
+from exact_stages.params import Section, Sections
+from exact_stages.stage import Stage, run_stage
 
 
 class Knobs(Section):

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ddpm.pipeline.console import UserError, shown
-from ddpm.pipeline.files import write_whole
+from exact_stages.console import UserError, shown
+from exact_stages.files import write_whole
 
 MAX_HEADER = 100_000_000  # bytes of names, shapes and metadata; the limit of the format
 MAPPED = 1 << 28  # bytes; larger files are memory-mapped

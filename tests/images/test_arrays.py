@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ddpm.pipeline import arrays
-from ddpm.pipeline.arrays import load_arrays, save_arrays, save_streamed
-from ddpm.pipeline.console import UserError
+from ddpm.images import arrays
+from ddpm.images.arrays import load_arrays, save_arrays, save_streamed
+from exact_stages.console import UserError
 from tests.small import FRUITS, images
 
 SHAPE = (11, *FRUITS.shape)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.pipeline import files
-from ddpm.pipeline.files import write_json, write_whole
+from exact_stages import files
+from exact_stages.files import write_json, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def test_what_a_killed_writer_has_left_is_replaced(tmp_path: Path) -> None:
     writer = f"""
 import os, signal
 from pathlib import Path
-from ddpm.pipeline import files
+from exact_stages import files
 files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 files.write_whole(Path({str(tmp_path)!r}) / "file", b"killed half-way")
 """

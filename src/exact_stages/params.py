@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,9 +11,10 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from ddpm.pipeline.console import UserError, shown
+from exact_stages.console import UserError, shown
 
-DEFAULTS = "params.yaml in the repository's history has the default"
+MISSING = "missing; add it (params.yaml in the repository's history has the default)"
+UNKNOWN = "unknown key; remove it or correct its spelling (CHANGELOG.md names removed keys)"
 
 
 class Section(BaseModel):
@@ -31,7 +33,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def load_params(model: type[S], section: str = "", path: Path = Path("params.yaml")) -> S:
-    """Read and validate the params that `model` describes.
+    """Read and validate the params that `model` describes; each key must be there, even if the model has a default.
 
     Args:
         model: a `Sections` model for the whole file, or a `Section` model for one section.
@@ -44,21 +46,27 @@ def load_params(model: type[S], section: str = "", path: Path = Path("params.yam
     for key in section.split(".") if section else ():
         values = values.get(key) if isinstance(values, dict) else None
         if values is None:
-            raise UserError(f"{path}: {section}: missing; add it ({DEFAULTS})")
-    return parse(model, values, str(path), section)
+            raise UserError(f"{path}: {section}: {MISSING}")
+    return parse(model, values, str(path), section, complete=True)
 
 
-def parse(model: type[S], values: Any, source: str, section: str = "") -> S:
-    """Validate `values` against `model`; errors name `source` and `section`."""
+def parse(model: type[S], values: Any, source: str, section: str = "", complete: bool = False) -> S:
+    """Validate `values` against `model`; errors name `source` and `section`.
+
+    Args:
+        complete: whether keys that have a default must be there, too.
+    """
+    prefix = section.split(".") if section else []
+    lines = [f"{'.'.join([*prefix, *key])}: {MISSING}" for key in _defaults(model, values)] if complete else []
     # From JSON, strict mode accepts a list as a tuple, but no string as a number. Dates become strings.
     text = json.dumps(values, default=str)
     try:
-        return model.model_validate_json(text)
+        found = model.model_validate_json(text)
     except ValidationError as error:
-        prefix = section.split(".") if section else []
-        details = [detail for detail in error.errors(include_url=False) if not _follows(detail)]
-        lines = [f"{source}: {len(details)} invalid", *(_describe(prefix, detail) for detail in details)]
-        raise UserError("\n  ".join(lines)) from None
+        lines += [_describe(prefix, detail) for detail in error.errors(include_url=False) if not _follows(detail)]
+    if lines:
+        raise UserError("\n  ".join([f"{source}: {len(lines)} invalid", *lines]))
+    return found
 
 
 def read_yaml(path: Path) -> Any:
@@ -86,6 +94,15 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {shown(str(error))}") from None
 
 
+def _defaults(model: type[BaseModel], values: Any) -> Iterator[list[str]]:
+    """Yield the keys that `values` lacks and `model` has defaults for."""
+    for name, field in model.model_fields.items() if isinstance(values, dict) else ():
+        if name not in values and not field.is_required():
+            yield [name]
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from ([name, *inner] for inner in _defaults(field.annotation, values.get(name)))
+
+
 def _follows(detail: ErrorDetails) -> bool:
     """Return whether a list counts as too short only because of invalid items, which have their own errors."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
@@ -98,9 +115,9 @@ def _describe(prefix: list[str], detail: ErrorDetails) -> str:
     given = "" if isinstance(detail["input"], dict) else f", got {shown(json.dumps(detail['input']), 100)}"
     match detail["type"]:
         case "missing":
-            return f"{where}: missing; add it ({DEFAULTS})"
+            return f"{where}: {MISSING}"
         case "extra_forbidden":
-            return f"{where}: unknown key; remove it or correct its spelling"
+            return f"{where}: {UNKNOWN}"
         case "value_error":
             return f"{where}: {shown(str(detail['ctx']['error']))}{given}"
         case "tuple_type":

@@ -6,41 +6,75 @@ for inputs that the stage never read. So a stage hashes them itself, before and 
 
 import hashlib
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
+import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from ddpm.pipeline.console import UserError, run
-from ddpm.pipeline.files import write_json, write_whole
-from ddpm.pipeline.params import load_params, read_yaml
-from ddpm.pipeline.process import CODE, hash_code, rank, sha256
+from exact_stages.console import UserError, run
+from exact_stages.files import sha256, write_json, write_whole
+from exact_stages.params import load_params, read_yaml
 
 LOCKS = Path(".resume")  # of this workspace; a temporary copy has its own
 PATIENCE = 10  # seconds; after DVC is killed, a stage may still be saving
+CODE: dict[str, str] = {}  # sha256 of the code of all stages, hashed before it is imported
 
 S = TypeVar("S", bound=BaseModel)
+
+
+class Role(NamedTuple):
+    """What one of several processes does for its stage: whether it writes the outputs, and whether it tells errors."""
+
+    writes: bool = True
+    speaks: bool = True
+
+
+def begin(parent: int | None = None) -> None:
+    """Prepare for a stage: hash the code of all, and end this process when the process `parent` ends.
+
+    Call this before the imports of the stage: code that is edited meanwhile would be hashed, but not run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback
+    run(lambda: CODE.update(hash_code()))
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def hash_code() -> dict[str, str]:
+    """Return the sha256 of each Python file that is a dep of a stage in dvc.yaml, or in a folder that is one.
+
+    Hidden files are left out: while it edits loop.py, Emacs keeps a link .#loop.py that leads nowhere.
+    """
+    paths = {Path(dep) for stage in read_yaml(Path("dvc.yaml"))["stages"].values() for dep in stage.get("deps", ())}
+    files = [path for path in paths if path.suffix == ".py" and path.is_file()]
+    files += [file for path in paths if path.is_dir() for file in path.rglob("[!.]*.py")]
+    return {path.as_posix(): sha256(path) for path in sorted(files)}
 
 
 class Stage:
     """One run of a stage, as a context manager that records what the stage reads and writes.
 
-    Under torchrun, only rank 0 takes the lock and writes.
+    Only a process whose role is to write takes the lock and writes.
 
     Raises:
         UserError: on entering, another run of the stage holds the lock; on leaving, code, params or inputs have
             changed, and the outputs are removed.
     """
 
-    def __init__(self, name: str, item: str = "") -> None:
+    def __init__(self, name: str, item: str = "", role: Role = Role()) -> None:  # noqa: B008
         """Name the stage and, if it has a matrix in dvc.yaml, the item of this run."""
         self.name = f"{name}-{item}" if item else name
         self.item = item
-        self.main = rank() == 0
+        self.writes = role.writes
         self._stage = name
         self._params: list[tuple[type[BaseModel], str]] = []
         self._inputs: list[Path] = []
@@ -68,13 +102,13 @@ class Stage:
         return path
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write an output on rank 0."""
-        if self.main:
+        """Write an output, if this process writes."""
+        if self.writes:
             write_whole(self.output(path), data)
 
     def write_json(self, path: Path, values: dict[str, Any]) -> None:
-        """Write an output as JSON on rank 0."""
-        if self.main:
+        """Write an output as JSON, if this process writes."""
+        if self.writes:
             write_json(self.output(path), values)
 
     def fingerprint(self, *facts: object) -> str:
@@ -99,7 +133,7 @@ class Stage:
         return {path: digest for path, digest in hashes.items() if f"{path}/".startswith(deps)}
 
     def __enter__(self) -> Self:
-        if self.main:
+        if self.writes:
             LOCKS.mkdir(exist_ok=True)
             try:
                 self._lock.acquire(timeout=PATIENCE)
@@ -120,7 +154,13 @@ class Stage:
             self._lock.release()
 
 
-def run_stage(name: str, main: Callable[[Stage], None], items: Sequence[str] = (), argument: str = "") -> None:
+def run_stage(
+    name: str,
+    main: Callable[[Stage], None],
+    items: Sequence[str] = (),
+    argument: str = "",
+    role: Role = Role(),  # noqa: B008
+) -> None:
     """Run a stage as a command line; `console.run` handles errors.
 
     Args:
@@ -133,10 +173,17 @@ def run_stage(name: str, main: Callable[[Stage], None], items: Sequence[str] = (
         if not (len(given) == 1 if argument else given in ([[item] for item in items] or [[]])):
             usage = f" {argument}" if argument else f" {{{','.join(items)}}}" if items else ""
             raise UserError(f"usage: python -m stages.{name}{usage}")
-        with Stage(name, "".join(given)) as stage:
+        with Stage(name, "".join(given), role) as stage:
             main(stage)
 
-    run(within)
+    run(within, role.speaks)
+
+
+def _end_with(ancestor: int) -> None:
+    """Send SIGTERM to this process once `ancestor` has ended; a launcher in between may outlive it."""
+    while ancestor in [each.pid for each in psutil.Process().parents()]:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _digest(path: Path) -> str:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddpm.pipeline import console
-from ddpm.pipeline.console import UserError
+from exact_stages import console
+from exact_stages.console import UserError
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from dvc.utils.serialize import parse_yaml
 from pydantic import BaseModel, ValidationError
 
-from ddpm.pipeline.console import UserError
-from ddpm.pipeline.params import load_params, parse, read_yaml
-from ddpm.sampling.samples import SampleParams
+from ddpm.sample import SampleParams
+from exact_stages.console import UserError
+from exact_stages.params import load_params, parse, read_yaml
 from stages import forward_diffusion, preprocess, train
 from stages.check import AllParams
 

@@ -1,0 +1,105 @@
+"""Write files whole or not at all, hash them, and keep the state of an interrupted run."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+KEPT = 4  # states of each stage, so that several experiments can continue
+
+
+def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data`, bytes or parts, to a temporary file, then move it to `path`; readers see the old file or the new.
+
+    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, ...; the file at `path` is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                for part in [data] if isinstance(data, bytes) else data:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        error.filename = str(path)  # a full disk reports no path
+        raise
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` as indented JSON with a final newline; raise ValueError for NaN and infinities."""
+    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5(path: Path) -> str:
+    """Return the md5 of a file, by which DVC records it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+class SavedState:
+    """The state of one unfinished run, as bytes in .resume/, from which the same run can continue.
+
+    It lies not among the outputs, which DVC deletes before every run, but in the repository, even while DVC runs in a
+    temporary copy: DVC sets DVC_ROOT.
+    """
+
+    def __init__(self, name: str, key: str) -> None:
+        """Choose the file by the name of the stage, and a hash of all that determines the result: Stage.fingerprint."""
+        self.name = name
+        self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{name}-{key[:16]}.state")
+
+    def write(self, state: bytes, outputs: Sequence[Path] = ()) -> None:
+        """Replace the state, and remove the oldest ones of the stage.
+
+        Args:
+            outputs: the outputs of a run that has ended, in case it is killed before DVC records them.
+
+        Raises:
+            OSError: the disk is full, ...; the last state is unchanged.
+        """
+        head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
+        write_whole(self.path, [_digest(head, state), head, state])
+        saved = self.path.parent.glob(f"{self.name}-*.state")
+        for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def read(self) -> bytes | None:
+        """Return the state, or None if there is none, it is damaged, or DVC has recorded the outputs of its run."""
+        if not self.path.is_file():
+            return None
+        with self.path.open("rb") as file:
+            digest, head, state = file.read(hashlib.sha256().digest_size), file.readline(), file.read()
+        if digest != _digest(head, state):
+            print(f"{self.path}: damaged; {self.name} starts from the beginning", file=sys.stderr)
+            return None
+        lock = Path("dvc.lock")
+        outputs, recorded = json.loads(head), lock.read_text() if lock.is_file() else ""
+        if outputs and all(each in recorded for each in outputs):
+            self.path.unlink(missing_ok=True)  # DVC runs a recorded stage only when the user forces it: start again
+            return None
+        return state
+
+
+def _digest(head: bytes, state: bytes) -> bytes:
+    found = hashlib.sha256(head)
+    found.update(state)
+    return found.digest()
