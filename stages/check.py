@@ -14,13 +14,11 @@ from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams
 from ddpm.judging.filtering import FilterParams
 from ddpm.likelihood.bound import LikelihoodParams
 from ddpm.networks.unet import UNetParams
-from ddpm.pictures.forward import ForwardDiffusionParams
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import Section
 from ddpm.pipeline.stage import Stage, run_stage
 from ddpm.sampling.generation import check_distilled
 from ddpm.sampling.samples import SampleParams
-from ddpm.scoring.evaluation import EvaluateParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.recipe import TrainParams
 
@@ -49,14 +47,12 @@ class AllParams(Section):
     data: DataParams
     download: DownloadParams
     schedule: ScheduleParams
-    forward_diffusion: ForwardDiffusionParams
     classifier: ClassifierParams
     model: UNetParams
     train: TrainParams
     distill: DistillParams
     sample: SamplePair
     filter: FilterParams
-    evaluate: EvaluateParams
     likelihood: LikelihoodParams
     classification_accuracy_score: ClassificationAccuracyScoreParams
 
@@ -71,8 +67,6 @@ def spanning_errors(params: AllParams) -> list[str]:
 
 def _errors(params: AllParams) -> Iterator[str]:
     timesteps, made = params.schedule.timesteps, {MODEL, *_distilled(params)}
-    if max(params.forward_diffusion.timesteps) >= timesteps:
-        yield f"forward_diffusion.timesteps: must be below schedule.timesteps, {timesteps}"
     if any(steps > timesteps for steps in params.distill.steps):
         yield f"distill.steps: must be at most schedule.timesteps, {timesteps}"
     folder, _, name = params.data.set.rpartition("/")

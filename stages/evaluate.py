@@ -9,9 +9,8 @@ from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.grids import by_class_picture, caption_of, classes_picture, gallery_pictures, neighbours_picture
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.files import write_json, write_whole
-from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
-from ddpm.scoring.evaluation import EvaluateParams, evaluate
+from ddpm.scoring.evaluation import evaluate
 
 PROCESSED = Path("data/processed")
 SAMPLES = Path("data/samples")
@@ -19,15 +18,8 @@ MODELS = Path("models")
 METRICS = Path("metrics/evaluate")
 
 
-class Params(Sections):
-    """The params of this stage."""
-
-    evaluate: EvaluateParams
-
-
 def main(stage: Stage) -> None:
     """Score the filtered samples, and draw figures of them and of the gallery."""
-    params = stage.params(Params).evaluate
     runtime = start()
     gallery, card, kept = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
     population, _, facts = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
@@ -36,7 +28,7 @@ def main(stage: Stage) -> None:
     images, classes = population["images"], facts["classes"]
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    scores, seen = evaluate((images, population.get("labels")), test, train, classes, classifiers, params, runtime)
+    scores, seen = evaluate((images, population.get("labels")), test, train, classes, classifiers, runtime)
     arrays, caption = (gallery["images"], gallery["x_t"], gallery["pred_x_start"]), caption_of(facts["made"])
     labels = seen.samples.given_or_seen(classes)
     if none := scores.get("left_out"):

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import load_split
-from ddpm.pictures.forward import ForwardDiffusionParams, forward_strip, schedule_table
-from ddpm.pipeline.console import UserError
+from ddpm.pictures.forward import forward_strip, schedule_table
 from ddpm.pipeline.files import write_whole
 from ddpm.pipeline.params import Sections
 from ddpm.pipeline.stage import Stage, run_stage
@@ -18,21 +17,13 @@ class Params(Sections):
     """The params of this stage."""
 
     schedule: ScheduleParams
-    forward_diffusion: ForwardDiffusionParams
 
 
 def main(stage: Stage) -> None:
     """Write the strip and the table of the schedule."""
-    params = stage.params(Params)
-    late = [t for t in params.forward_diffusion.timesteps if t >= params.schedule.timesteps]
-    if late:
-        raise UserError(
-            f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}"
-        )
-    schedule = NoiseSchedule(params.schedule)
-    split = load_split(stage.input(TRAIN)).split
-    strip = forward_strip(split.images, schedule, params.forward_diffusion)
-    write_whole(stage.output(METRICS / "strip.png"), strip)
+    schedule = NoiseSchedule(stage.params(Params).schedule)
+    images = load_split(stage.input(TRAIN)).split.images
+    write_whole(stage.output(METRICS / "strip.png"), forward_strip(images, schedule))
     write_whole(stage.output(METRICS / "schedule.csv"), schedule_table(schedule).encode())
 
 
