@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ddpm.classifier.fit import fit_classifier
-from ddpm.classifier.model import NAMES, ClassifierParams, accuracy, held_out, save_classifier
+from ddpm.classifier.model import NAMES, ClassifierParams, Recipe, accuracy, held_out, save_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from exact_stages.files import write_json
@@ -24,12 +24,11 @@ class Params(Sections):
 def main(stage: Stage) -> None:
     """Train on the images that are not held out, then test; a set with one class has no test accuracy."""
     name = stage.item
-    params = stage.params(Params).classifier
-    params = params.model_copy(update={"seed": (params.seed + NAMES.index(name)) % 2**63})
+    recipe = Recipe(images=stage.params(Params).classifier.images, seed=NAMES.index(name))
     runtime = start()
     train, test = (load_split(stage.input(PROCESSED / f"{split}.safetensors")) for split in ("train", "test"))
     learned = train.split.take(~held_out(train))
-    model = fit_classifier(f"classifier {name}", learned, train.card, params, runtime)
+    model = fit_classifier(f"classifier {name}", learned, train.card, recipe, runtime)
     found = round(accuracy(model, *test.split, runtime.device), 6) if model.knows_classes else None
     save_classifier(stage.output(MODELS / f"classifier-{name}.safetensors"), model.cpu())
     parameters = sum(weight.numel() for weight in model.parameters())

@@ -7,10 +7,9 @@ from ddpm.compute.device import start
 from ddpm.images.card import listed
 from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.grids import by_class_picture, caption_of, classes_picture, gallery_pictures, neighbours_picture
-from ddpm.scoring.evaluation import EvaluateParams, evaluate
+from ddpm.scoring.evaluation import evaluate
 from exact_stages.console import UserError
 from exact_stages.files import write_json, write_whole
-from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
@@ -19,15 +18,8 @@ MODELS = Path("models")
 METRICS = Path("metrics/evaluate")
 
 
-class Params(Sections):
-    """The params of this stage."""
-
-    evaluate: EvaluateParams
-
-
 def main(stage: Stage) -> None:
     """Score the filtered samples, and draw figures of them and of the gallery."""
-    params = stage.params(Params).evaluate
     runtime = start()
     gallery = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
     population = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
@@ -36,7 +28,7 @@ def main(stage: Stage) -> None:
     images, classes, names = population.images, population.classes, gallery.card.classes
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    scores, seen = evaluate((images, population.labels), test, train, classes, classifiers, params, runtime)
+    scores, seen = evaluate((images, population.labels), test, train, classes, classifiers, runtime)
     arrays, caption = (gallery.images, gallery.x_t, gallery.pred_x_start), caption_of(population.made)
     labels = seen.samples.given_or_seen(classes)
     if none := scores.get("left_out"):

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from ddpm.images.splits import load_split
-from ddpm.pictures.forward import ForwardDiffusionParams, forward_strip, schedule_table
+from ddpm.pictures.forward import forward_strip, schedule_table
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from exact_stages.console import UserError
 from exact_stages.files import write_whole
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
@@ -18,21 +17,13 @@ class Params(Sections):
     """The params of this stage."""
 
     schedule: ScheduleParams
-    forward_diffusion: ForwardDiffusionParams
 
 
 def main(stage: Stage) -> None:
     """Write the strip and the table of the schedule."""
-    params = stage.params(Params)
-    late = [t for t in params.forward_diffusion.timesteps if t >= params.schedule.timesteps]
-    if late:
-        raise UserError(
-            f"forward_diffusion.timesteps: {late} must be below schedule.timesteps, {params.schedule.timesteps}"
-        )
-    schedule = NoiseSchedule(params.schedule)
-    split = load_split(stage.input(TRAIN)).split
-    strip = forward_strip(split.images, schedule, params.forward_diffusion)
-    write_whole(stage.output(METRICS / "strip.png"), strip)
+    schedule = NoiseSchedule(stage.params(Params).schedule)
+    images = load_split(stage.input(TRAIN)).split.images
+    write_whole(stage.output(METRICS / "strip.png"), forward_strip(images, schedule))
     write_whole(stage.output(METRICS / "schedule.csv"), schedule_table(schedule).encode())
 
 

@@ -30,9 +30,7 @@ PICTURES = [
     *(f"metrics/evaluate/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours", "classes")),
 ]
 TINY = {
-    "classifier.channels": 1,
-    "classifier.epochs": 1,
-    "classifier.batch_size": 500,
+    "classifier.images": 2560,
     "model.channels": [8, 16],
     "model.patch_size": 2,
     "model.attention": False,
@@ -51,7 +49,6 @@ TINY = {
     "likelihood.images": 10,
     "likelihood.terms": 3,
     "classification_accuracy_score.count": 64,
-    "classification_accuracy_score.classifiers": 1,
 }
 
 

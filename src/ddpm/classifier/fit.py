@@ -1,13 +1,13 @@
 """Train the small classifier that supplies features to the scores."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.classifier.model import FLIPS, Classifier, ClassifierParams
+from ddpm.classifier.model import FLIPS, Classifier, Recipe
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
@@ -17,65 +17,52 @@ from exact_stages.console import UserError, progress
 READ_EVERY = 50  # steps
 
 
-def fit_classifier(name: str, train: Split, data: DataCard, params: ClassifierParams, runtime: Runtime) -> Classifier:
+def fit_classifier(name: str, train: Split, data: DataCard, recipe: Recipe, runtime: Runtime) -> Classifier:
     """Train a new classifier under a progress bar called `name`; see `train_classifier`.
-
-    Raises:
-        UserError: the loss is not finite.
-    """
-    torch.manual_seed(params.seed)
-    model = Classifier(params, data)
-    losses = train_classifier(model, train, params, runtime)
-    watch(losses, name, total_steps(params, len(train.images)), "classifier.lr", params.lr)
-    return model
-
-
-def watch(losses: Iterable[Tensor], name: str, total: int, parameter: str, lr: float) -> None:
-    """Run all steps of a training under a progress bar called `name`.
 
     The loss is read only every READ_EVERY steps and at the last, because reading it waits for the GPU.
 
-    Args:
-        losses: the loss of each step, (); taking it runs the step.
-        total: the number of steps.
-        parameter: the parameter that the error message names, with its value `lr`.
-
     Raises:
         UserError: the loss is not finite.
     """
-    with progress(losses, desc=name, total=total, unit="step") as bar:
+    torch.manual_seed(recipe.seed)
+    model = Classifier(recipe, data)
+    total = total_steps(recipe, len(train.images))
+    with progress(train_classifier(model, train, runtime), desc=name, total=total, unit="step") as bar:
         for step, loss in enumerate(bar, start=1):
             if step % READ_EVERY and step < total:
                 continue
-            found = float(loss)
-            if not math.isfinite(found):
-                raise UserError(f"{parameter}: the loss is {found}; try less than {lr}")
+            if not math.isfinite(found := float(loss)):
+                raise UserError(f"{name}: the loss is {found}; check the images, and train it again")
             bar.set_postfix(loss=f"{found:.3f}", refresh=False)
+    return model
 
 
-def train_classifier(model: Classifier, train: Split, params: ClassifierParams, runtime: Runtime) -> Iterator[Tensor]:
+def train_classifier(model: Classifier, train: Split, runtime: Runtime) -> Iterator[Tensor]:
     """Train in place with one cycle of the learning rate; yield the loss of each step, (), on the device.
 
-    Each batch is shifted by up to `params.shift` pixels, so that features do not depend on exact positions. With a
+    Each batch is shifted by up to `shift` pixels, so that features do not depend on exact positions. With a
     single class, the network learns to predict how each image is flipped.
     """
+    recipe = model.recipe
     to_device(model, runtime.device).train()
     background = background_of(train.images).to(runtime.device)
     train = train.to(runtime.device)
     count = len(train.images)
-    size = even_batch(count, params.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01)
+    size = even_batch(count, recipe.batch_size)
+    steps = epoch_steps(recipe, count)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.01)
     # With 0.2, a cycle of five steps would divide zero by zero.
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, params.lr, total_steps=total_steps(params, count), pct_start=0.21
+        optimizer, recipe.lr, total_steps=total_steps(recipe, count), pct_start=0.21
     )
-    for epoch in range(params.epochs_of(count)):
-        rng = generator(params.seed, "classifier", epoch)
-        order = torch.randperm(count, generator=rng)[: count // size * size].to(train.images.device)
+    for epoch in range(recipe.epochs_of(count)):
+        rng = generator(recipe.seed, "classifier", epoch)
+        order = torch.randperm(count, generator=rng)[: steps * size].to(train.images.device)
         for batch in order.split(size):
             images, y = train.batch(batch, runtime.device)
             x = to_float(images)
-            dx, dy = torch.randint(-params.shift, params.shift + 1, (2,), generator=rng).tolist()
+            dx, dy = torch.randint(-recipe.shift, recipe.shift + 1, (2,), generator=rng).tolist()
             if not model.knows_classes:
                 y = torch.randint(FLIPS, (size,), generator=rng).to(runtime.device)
                 x = flipped(x, y)
@@ -89,9 +76,14 @@ def train_classifier(model: Classifier, train: Split, params: ClassifierParams, 
     model.eval()
 
 
-def total_steps(params: ClassifierParams, count: int) -> int:
-    """Return the number of steps for `count` images; the short last batch of an epoch is dropped."""
-    return params.epochs_of(count) * (count // even_batch(count, params.batch_size))
+def total_steps(recipe: Recipe, count: int) -> int:
+    """Return the number of steps for `count` images."""
+    return recipe.epochs_of(count) * epoch_steps(recipe, count)
+
+
+def epoch_steps(recipe: Recipe, count: int) -> int:
+    """Return the number of steps of an epoch: the short last batch is dropped, and a shorter training ends earlier."""
+    return max(1, min(count, recipe.images) // even_batch(count, recipe.batch_size))
 
 
 def flipped(images: Tensor, flips: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The classifier that supplies features to the scores: a small convolutional network, its params and its file."""
+"""The classifier that supplies features to the scores: a small convolutional network, its recipe and its file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,15 +20,24 @@ NAMES = ("a", "b")  # a selects settings; b is only for reporting
 
 
 class ClassifierParams(Section):
-    """Params of the classifier: width and training."""
+    """Params of the classifiers: the length of their training, in images."""
 
-    channels: Annotated[int, Field(ge=1, le=1024)]
     images: Annotated[int, Field(ge=1, le=10**9)]
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
-    lr: Annotated[float, Field(gt=0, le=1)]
-    shift: Annotated[int, Field(ge=0, le=4)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Recipe(ClassifierParams):
+    """How a classifier is built and trained, which its file keeps: a ruler must not change, so these are no params.
+
+    channels: width of the first level. epochs: the most passes over the images. lr: the peak of one cycle. shift: the
+    largest shift of a training image, in pixels.
+    """
+
+    channels: Annotated[int, Field(ge=1, le=1024)] = 32
+    epochs: int = 40
+    batch_size: int = 128
+    lr: float = 0.004
+    shift: int = 2
+    seed: int = 0
 
     def epochs_of(self, count: int) -> int:
         """Return how many times each of `count` images is seen."""
@@ -38,11 +47,11 @@ class ClassifierParams(Section):
 class Classifier(nn.Module):
     """A network of three levels, two convolutions each; the feature vector is the last level's mean over the pixels."""
 
-    def __init__(self, params: ClassifierParams, data: DataCard) -> None:
+    def __init__(self, recipe: Recipe, data: DataCard) -> None:
         super().__init__()
-        self.params = params
+        self.recipe = recipe
         self.data = data
-        widths = [data.shape[0], params.channels, 2 * params.channels, 4 * params.channels]
+        widths = [data.shape[0], recipe.channels, 2 * recipe.channels, 4 * recipe.channels]
         self.levels = nn.Sequential(*map(_level, widths[:-1], widths[1:]))
         self.head = nn.Linear(widths[-1], len(data.classes) if self.knows_classes else FLIPS)
 
@@ -96,7 +105,7 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
     features = torch.cat([model.features(to_float(batch.to(device))) for batch in batches])
     found = features.cpu(), model.head(features).cpu()
     if not all(each.isfinite().all() for each in found):
-        raise UserError("classifier: its features of images are not finite; train it again with a lower classifier.lr")
+        raise UserError("classifier: its features of images are not finite; train it again")
     return found
 
 
@@ -112,8 +121,8 @@ def accuracy(model: Classifier, images: Tensor, labels: Tensor, device: torch.de
 
 
 def save_classifier(path: Path, model: Classifier) -> None:
-    """Write weights, params and data card as safetensors."""
-    facts = {"classifier": model.params.model_dump(), "data": model.data.model_dump(mode="json")}
+    """Write weights, recipe and data card as safetensors."""
+    facts = {"classifier": model.recipe.model_dump(), "data": model.data.model_dump(mode="json")}
     save_arrays(path, dict(model.state_dict()), facts)
 
 
@@ -126,5 +135,5 @@ def load_classifier(path: Path) -> Classifier:
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")
-    params, data = parse(ClassifierParams, metadata["classifier"], str(path)), data_card(path, metadata)
-    return rebuild(path, lambda: Classifier(params, data), weights).eval()
+    recipe, data = parse(Recipe, metadata["classifier"], str(path)), data_card(path, metadata)
+    return rebuild(path, lambda: Classifier(recipe, data), weights).eval()

@@ -14,18 +14,20 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.classifier.fit import fit_classifier
-from ddpm.classifier.model import Classifier, ClassifierParams, accuracy, features_and_logits, likeliest
+from ddpm.classifier.model import Classifier, accuracy, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
 from exact_stages.params import Section
 
+CLASSIFIERS = 3  # trained on each, with different seeds
+SEED = 2  # of the first; classifiers a and b have 0 and 1
+
 
 class ClassificationAccuracyScoreParams(Section):
-    """Params of the score: the largest number of training images, and the number of classifiers."""
+    """Params of the score: the largest number of training images."""
 
     count: Annotated[int, Field(ge=2)]
-    classifiers: Annotated[int, Field(ge=1, le=100)]
 
 
 def accuracy_score(
@@ -42,7 +44,7 @@ def accuracy_score(
     Args:
         samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
         classes: labels of the sampled classes. With a single class there is no score.
-        classifier_b: the new classifiers use its params; it gives samples without a requested class their label.
+        classifier_b: the new classifiers see as many images; it gives samples without a requested class their label.
     """
     if len(classes) == 1:
         return {"count": 0, "samples": None, "real": None}
@@ -54,29 +56,25 @@ def accuracy_score(
         labels = likeliest(features_and_logits(classifier_b, images, runtime.device)[1], classes)
     else:
         labels = asked[:count]
-    recipe = new_recipe(classifier_b.params, classifier_b.params.epochs_of(len(train.split.labels)), count)
+    recipe = classifier_b.recipe
+    recipe = recipe.model_copy(update={"images": recipe.epochs_of(len(train.split.labels)) * count})
     found: dict[str, list[float]] = {"samples": [], "real": []}
-    for number in range(params.classifiers):
-        new = recipe.model_copy(update={"seed": (recipe.seed + number) % 2**63})
-        rng = generator(recipe.seed, "classification accuracy score", number)
+    for number in range(CLASSIFIERS):
+        rng = generator(SEED, "classification accuracy score", number)
         subset = real.take(torch.randperm(len(real.images), generator=rng)[:count])
         for name, split in (("samples", Split(images, labels)), ("real", subset)):
-            title = f"learn from {name}, {number + 1} of {params.classifiers}"
+            title = f"learn from {name}, {number + 1} of {CLASSIFIERS}"
+            new = recipe.model_copy(update={"seed": SEED + number})
             learned = fit_classifier(title, split, classifier_b.data, new, runtime)
             found[name].append(accuracy(learned, *tested, runtime.device))
     rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in found.items()}
     rows["samples"]["labels"] = "classifier b" if asked is None else "asked for"
-    return {"count": count, "classifiers": params.classifiers, **rows}
+    return {"count": count, "classifiers": CLASSIFIERS, **rows}
 
 
 def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
-    """Return the mean of the accuracies, and their standard deviation if there are several."""
-    row: dict[str, float | str] = {"accuracy": round(statistics.mean(accuracies), 6)}
-    if len(accuracies) > 1:
-        row["accuracy_deviation"] = round(statistics.stdev(accuracies), 6)
-    return row
-
-
-def new_recipe(params: ClassifierParams, epochs: int, count: int) -> ClassifierParams:
-    """Return the params of classifier b for `epochs` epochs of `count` images, with another seed."""
-    return params.model_copy(update={"seed": (params.seed + 1) % 2**63, "epochs": epochs, "images": epochs * count})
+    """Return the mean of the accuracies, and their standard deviation."""
+    return {
+        "accuracy": round(statistics.mean(accuracies), 6),
+        "accuracy_deviation": round(statistics.stdev(accuracies), 6),
+    }

@@ -1,35 +1,28 @@
 """Show the forward diffusion: a figure of a few images, and a table of the schedule."""
 
-from typing import Annotated
-
 import pandas as pd
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import to_float, to_uint8
 from ddpm.pictures.figures import image_table, to_png
 from ddpm.schedule import NoiseSchedule
-from exact_stages.params import Section
+
+IMAGES = 4  # rows of the figure
+TIMES = (0, 50, 100, 150, 200, 250, 300, 500, 999)  # columns, of 1000
 
 
-class ForwardDiffusionParams(Section):
-    """Params of the figure: images, timesteps and seed."""
-
-    images: Annotated[int, Field(ge=1, le=20)]
-    timesteps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=20)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def forward_strip(images: Tensor, schedule: NoiseSchedule, params: ForwardDiffusionParams) -> bytes:
+def forward_strip(images: Tensor, schedule: NoiseSchedule) -> bytes:
     """Draw the first of uint8 images (N, C, H, W), a row each: the clean image, then x_t at each timestep."""
-    x_start = to_float(images[: params.images])
+    x_start = to_float(images[:IMAGES])
+    last = len(schedule.betas) - 1
+    timesteps = sorted({min(round(t * (last + 1) / 1000), last) for t in TIMES})
     columns = [x_start]
-    for t in params.timesteps:
-        noise = torch.randn(x_start.shape, generator=generator(params.seed, "forward", t))
+    for t in timesteps:
+        noise = torch.randn(x_start.shape, generator=generator(0, "forward", t))
         columns.append(schedule.q_sample(x_start, torch.full((len(x_start),), t), noise))
-    titles = ["clean", *(f"t = {t}" for t in params.timesteps)]
+    titles = ["clean", *(f"t = {t}" for t in timesteps)]
     table = to_uint8(torch.stack(columns, dim=1))
     return to_png(image_table(table, titles, "Forward diffusion: x_t, from the clean image to noise"))
 

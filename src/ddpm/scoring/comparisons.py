@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
-from ddpm.scoring.scores import FrechetDistance, KernelDistances, jackknife
+from ddpm.scoring.scores import FrechetDistance, jackknife
 
 DRAWS = 5
 
@@ -44,24 +44,17 @@ def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
 
 
 def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute Frechet and kernel distances from the reference; there are as many samples as images in each subset.
+    """Compute Frechet distances from the reference; there are as many samples as images in each subset.
 
-    The Frechet distance is the mean over the references. Its deviation is the standard deviation over the subsets; for
-    a single set it is the jackknife estimate, since only the references would vary. The kernel distance uses the first
-    reference alone, at equal count, and has its own error.
+    A distance is the mean over the references. Its deviation is the standard deviation over the subsets; for a single
+    set it is the jackknife estimate, since only the references would vary.
     """
     distances = [FrechetDistance(train[chosen]) for chosen in draws.references]
-    kernel_distances = KernelDistances(train[draws.references[0][: len(samples)]])
     rows: Rows = {}
     for name, sets in _sets(samples, test, train, draws).items():
         values = [distance(sets[index % len(sets)]) for index, distance in enumerate(distances)]
         deviation = statistics.stdev(values) if len(sets) > 1 else jackknife(distances[0], sets[0])
-        kid = kernel_distances(sets[0])
         rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation}
-        rows[name] |= {"frechet_over_baseline": None, "kid": kid.distance, "kid_error": kid.error}
-    if (baseline := rows["baseline"]["frechet"] or 0) > 0:  # rounding may leave zero or less, which cannot be a scale
-        for row in rows.values():
-            row["frechet_over_baseline"] = (row["frechet"] or 0) / baseline
     return rows
 
 

@@ -63,20 +63,6 @@ def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
     return Neighbours(nearest, torch.cat(distances))
 
 
-def copying_z(samples: Tensor, fresh: Tensor) -> float:
-    """Compute the Mann-Whitney statistic of distances to the nearest training image: samples (N,), fresh images (M,).
-
-    It is standard normal if the distributions agree (Meehan et al. 2020, arXiv:2004.05675, with one cell). It is far
-    below 0 if samples are nearer: copies, but also smooth or average images. Bad images push it up.
-    """
-    samples, fresh = samples.double(), fresh.double().sort().values
-    below, up_to = (torch.searchsorted(fresh, samples, right=right) for right in (False, True))
-    wins = (below + up_to).double().sum() / 2  # pairs in which the sample is farther; a tie is half a win
-    pairs = len(samples) * len(fresh)
-    deviation = (pairs * (len(samples) + len(fresh) + 1) / 12) ** 0.5
-    return float(wins - pairs / 2) / deviation
-
-
 class Nearness(NamedTuple):
     """How near images with these labels (N,) are to training images of their own class.
 
@@ -142,23 +128,17 @@ def _flat(values: Tensor) -> Tensor:
 class NearCopies(NamedTuple):
     """Shares of samples that are nearer to training images than all but a share NEAR of the fresh images are.
 
-    Without copying, NEAR is expected. distance: by the distance, with a threshold for each class. One threshold for all
-    would only find copies in the tightest class. ratio: by the ratio. judged: share of the samples in classes with
-    LEAST fresh images; `distance` ignores the others. near_duplicates: share of the fresh images that are identical to
-    training images, or nearer than NEAR_DUPLICATE times the median of their class. Thresholds leave them out, because
-    their distances are not due to chance.
-
-    A share is None if there is nothing to compare with.
+    Without copying, NEAR is expected. distance: by the distance, with a threshold for each class, because one for all
+    would only find copies in the tightest class; classes of fewer than LEAST fresh images are left out. ratio: by the
+    ratio. A share is None if there is nothing to compare with.
     """
 
     distance: float | None
     ratio: float | None
-    judged: float
-    near_duplicates: float
 
 
 def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
-    """Count near copies among samples (N,), compared with fresh images (M,)."""
+    """Count near copies among samples (N,), compared with fresh images (M,) that are no near-duplicates."""
     single = ~near_duplicates(fresh.distance, fresh.labels)
     thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
@@ -168,13 +148,14 @@ def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
     return NearCopies(
         distance=_share((samples.distance < thresholds)[judged]),
         ratio=None if np.isnan(threshold) else _share(samples.ratio < threshold),
-        judged=float(judged.double().mean()),
-        near_duplicates=float((~single).double().mean()),
     )
 
 
 def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
-    """Tell which images (M,) are near-duplicates of training images, by `distance` to the nearest; see `NearCopies`."""
+    """Tell which images (M,) are near-duplicates of training images, by `distance` to the nearest.
+
+    They are identical, or nearer than NEAR_DUPLICATE times the median of their class, so not by chance.
+    """
     found = distance == 0
     for label in labels.unique():
         chosen = (labels == label) & ~found

@@ -1,16 +1,14 @@
-"""Score samples against real images: distances, a two-sample test, variety, recognition, class balance and copying.
+"""Score samples against real images: distances, a two-sample test, variety, recognition and copying.
 
 Distances use the features of each classifier, and principal components of the pixels. Classifier a selects settings; b
 is only for reporting. Nothing is selected by the pixels.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits, likeliest, load_classifier
@@ -19,22 +17,15 @@ from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
-from ddpm.scoring.copying import copying_z, near_copies, nearest_neighbours, nearness, some_queries
+from ddpm.scoring.copying import near_copies, nearest_neighbours, nearness, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import class_chi_square, class_imbalance, confident_share, varies
+from ddpm.scoring.scores import varies
 from ddpm.scoring.two_sample import FOLDS, SEEDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
-from exact_stages.params import Section
 
 ALIKE = "the features of all training images are alike"
-MOST_COMPARED = 50_000  # images in each set: precision, recall and KID compare every pair
-
-
-class EvaluateParams(Section):
-    """Params of the evaluation: the confidence that counts as recognised, and the seed of the random subsets."""
-
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
+SEED = 0  # of the random subsets and of the two-sample test
 
 
 class Classified(NamedTuple):
@@ -84,7 +75,6 @@ def evaluate(
     train: Split,
     classes: list[int],
     classifiers: Mapping[str, Path],
-    params: EvaluateParams,
     runtime: Runtime,
 ) -> tuple[dict[str, Any], Sets]:
     """Compute all scores; return them with what the last classifier sees.
@@ -111,15 +101,14 @@ def evaluate(
             seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
             sets = seen.of(there, classes)
             count = comparable(*(len(each.images) for each in sets))
-            draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, params.seed)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            scores[name] = {"classifier_sha256": digest, **distances(*sets.features(count), draws)}
+            draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
+            scores[name] = distances(*sets.features(count), draws)
             bar.update()
         scores["pixels"] = compare_pixels(sets, count, draws)
         bar.update()
-        rows = examine(sets, draws, classes, params)
+        rows = examine(sets, draws, classes)
         bar.update()
-        told = two_sample_scores(sets.samples.images, sets.train.images, "b", params.seed, runtime, bar.update)
+        told = two_sample_scores(sets.samples.images, sets.train.images, "b", SEED, runtime, bar.update)
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = {**tone_shares(test.images)}
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
@@ -170,41 +159,25 @@ def compare_pixels(sets: Sets, count: int, draws: Draws) -> dict[str, object]:
     return distances(samples[:count], test, train, draws)
 
 
-def examine(sets: Sets, draws: Draws, classes: list[int], params: EvaluateParams) -> Rows:
-    """Score variety, recognition, class balance and copying of samples and test images; of the baseline, only variety.
+def examine(sets: Sets, draws: Draws, classes: list[int]) -> Rows:
+    """Score variety, recognition and copying of samples and test images; of the baseline, only variety.
 
     Scores that depend on the size of a set use equal counts; shares do not, and use all images. With a single class,
     there is no recognition. Of features that do not vary, and of predictions from them, there is no score.
     """
-    count, several = len(draws.test[0]), sets.train.logits.shape[1] > 1
-    rows = variety(*sets.features(count), draws)
-    for name, seen, chosen in (("samples", sets.samples, slice(count)), ("test", sets.test, draws.test[0])):
-        row = recognition(seen, seen.labels[chosen], sets.train.labels, params.confidence)
-        rows[name] |= row if several else dict.fromkeys(row)
-    for name, row in copies(sets, classes, draws.test[0], params.seed).items():
+    rows = variety(*sets.features(len(draws.test[0])), draws)
+    several = sets.train.logits.shape[1] > 1
+    for name, seen in (("samples", sets.samples), ("test", sets.test)):
+        if seen.given is not None:
+            rows[name]["label_accuracy"] = agreement(seen.labels, seen.given) if several else None
+    for name, row in copies(sets, classes, draws.test[0]).items():
         rows[name] |= row
     if varies(sets.train.features):
         return rows
     return {name: {key: row[key] if key.endswith("pixels") else None for key in row} for name, row in rows.items()}
 
 
-def recognition(seen: Classified, labels: Tensor, train: Tensor, confidence: float) -> dict[str, float | None]:
-    """Score how confident and how right the classifier is, and compare the class shares with training images (M,).
-
-    Args:
-        labels: its predictions for as many images (N,) as are compared.
-    """
-    chi_square, p_value = class_chi_square(labels, train)
-    return {
-        "confident_share": confident_share(seen.logits, confidence),
-        **({} if seen.given is None else {"label_accuracy": agreement(seen.labels, seen.given)}),
-        "class_imbalance": class_imbalance(labels, train),
-        "class_chi_square": chi_square,
-        "class_p_value": p_value,
-    }
-
-
-def copies(sets: Sets, classes: list[int], chosen: Tensor, seed: int) -> Rows:
+def copies(sets: Sets, classes: list[int], chosen: Tensor) -> Rows:
     """Measure how near samples and test images are to training images, in pixels and in features.
 
     Distances to the nearest of all training images use the chosen test images, and as many samples. Distances within a
@@ -218,27 +191,16 @@ def copies(sets: Sets, classes: list[int], chosen: Tensor, seed: int) -> Rows:
         ("features", (each.features for each in sets)),
     ):
         width = train[0].numel()
-        some = some_queries(len(chosen), len(chosen) * len(train) * width, seed)
-        distances = [
-            nearest_neighbours(each[some], train).distance.cpu() for each in (samples[: len(chosen)], test[chosen])
-        ]
+        some = some_queries(len(chosen), len(chosen) * len(train) * width, SEED)
+        for name, each in (("samples", samples[: len(chosen)]), ("test", test[chosen])):
+            rows[name][f"nearest_train_{space}"] = nearest_neighbours(each[some], train).distance.median().item()
         of_class = []
         for each, own in ((samples, labels[0]), (test, labels[1])):
             pairs = int(labels[2].bincount(minlength=int(own.max()) + 1)[own].sum())
-            some = some_queries(len(each), pairs * width, seed)
+            some = some_queries(len(each), pairs * width, SEED)
             of_class.append(nearness(each[some], own[some], train, labels[2]))
         found = near_copies(*of_class)
-        rows["samples"] |= {
-            f"nearest_train_{space}": distances[0].median().item(),
-            f"copying_z_{space}": copying_z(*distances),
-            f"near_copies_{space}": found.distance,
-            f"near_copies_ratio_{space}": found.ratio,
-            f"near_copies_judged_{space}": found.judged,
-        }
-        rows["test"] |= {
-            f"nearest_train_{space}": distances[1].median().item(),
-            f"near_duplicates_{space}": found.near_duplicates,
-        }
+        rows["samples"] |= {f"near_copies_{space}": found.distance, f"near_copies_ratio_{space}": found.ratio}
     return rows
 
 
