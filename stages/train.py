@@ -45,11 +45,11 @@ class Sampled(Sections):
 def main(stage: Stage) -> None:
     """Train, or continue an interrupted run; then write the model, its curves and a summary."""
     params = stage.params(Params)
+    start_from = stage.input(Path(params.train.start))  # TRAIN means none: a DVC dependency cannot be null
     processed = load_split(stage.input(TRAIN))
     processed.check_tested(params.train.classes, "train.classes")
     # No dependency of this stage: it decides only whether to begin a training whose samples could not be scored.
     processed.check_tested(load_params(Sampled, "sample").classes, "sample.classes")
-    start_from = stage.input(Path(params.train.start))  # TRAIN means none: a DVC dependency cannot be null
     runtime = start()
     world = join(runtime.device)
     given = params.schedule, params.model, params.train
@@ -69,7 +69,8 @@ def main(stage: Stage) -> None:
         for name, table in training.csv().items():
             stage.write(METRICS / name, table)
 
-    with Checkpoints(stage.name, stage.fingerprint(environment), world, training=training) as checkpoints:
+    key = stage.fingerprint(environment)
+    with Checkpoints(stage.name, key, world, training=training) as checkpoints:
         checkpoints.run("train", training, write_curves)
         if stage.writes and training.step < training.total_steps:
             print(

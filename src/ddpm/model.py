@@ -123,19 +123,16 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     card = parse(ModelCard, metadata["card"], str(path))
     schedule = NoiseSchedule(card.schedule)
 
+    shape = card.data.shape, len(card.data.classes), card.schedule.timesteps
+
     def network(weights: dict[str, Tensor]) -> UNet:
-        rebuilt = rebuild(path, lambda: new_network(card.model, card.data, card.schedule), weights)
+        rebuilt = rebuild(path, lambda: UNet(card.model, *shape), weights)
         return to_device(rebuilt, torch.device(device)).eval()
 
     guide = None
     if "autoguidance" in card.guides:
         guide = network({name.removeprefix(GUIDE): weights.pop(name) for name in [*weights] if name.startswith(GUIDE)})
     return LoadedModel(network(weights), schedule, card, guide)
-
-
-def new_network(params: UNetParams, data: DataCard, schedule: ScheduleParams) -> UNet:
-    """Build a network for images of this card, with weights from torch's global generator."""
-    return UNet(params, data.shape, len(data.classes), schedule.timesteps)
 
 
 def begin_from(path: Path, network: UNet, data: DataCard, schedule: ScheduleParams) -> None:

@@ -33,7 +33,7 @@ from ddpm.compute.randomness import distinct, generator
 from ddpm.denoiser import Denoiser
 from ddpm.images.card import Classes, DataCard, Shape, listed
 from ddpm.images.splits import Processed, Split, even_batch, held_out_mask, held_out_share, to_float
-from ddpm.model import Guide, ModelCard, begin_from, new_network, save_model
+from ddpm.model import Guide, ModelCard, begin_from, save_model
 from ddpm.optim import Optimization, OptimizationParams
 from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import NoiseSchedule, ScheduleParams, draw_timesteps, exact, relative_density, timestep_cdf
@@ -112,7 +112,7 @@ class Training:
         self,
         network: UNet,
         card: DataCard,
-        schedule: NoiseSchedule,
+        schedule: ScheduleParams,
         images: Split,
         rows: Tensor,
         held_out: Tensor,
@@ -141,14 +141,12 @@ class Training:
         self.steps_per_epoch = len(self.rows) // params.batch_size  # drops a short last batch
         self.total_steps = max(1, round(self.steps_per_epoch * params.epochs))
         self.optimization = Optimization(self.network, params, self.total_steps)
-        self.schedule = schedule
-        prediction = network.params.prediction
-        self.denoiser = Denoiser(compiled(self.network), schedule, prediction, runtime)
-        self.ema_denoiser = Denoiser(self.model, schedule, prediction, runtime)
-        self.uniform = exact(timestep_cdf(schedule, None), device)
-        self.cdf = exact(timestep_cdf(schedule, params.log_snr_center, params.log_snr_uniform), device)
+        self.schedule = NoiseSchedule(schedule)
+        self.uniform = exact(timestep_cdf(self.schedule, None), device)
+        self.cdf = exact(timestep_cdf(self.schedule, params.log_snr_center, params.log_snr_uniform), device)
         self.density = relative_density(self.cdf).float()  # of t, relative to uniform t, (T,)
         self.importance = 1 / self.density  # of the loss at t in a mean over uniform t, (T,)
+        self.denoiser = Denoiser(compiled(self.network), self.schedule, network.params.prediction, runtime)
         self.epochs_done = 0
         self.best: Best | None = None
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
@@ -242,14 +240,14 @@ class Training:
         count, device = len(self.held_out.images), self.runtime.device
         if not count:
             return
-        self.model.eval()
+        denoiser = Denoiser(self.model.eval(), self.schedule, self.network.params.prediction, self.runtime)
         size = max(1, VALIDATION_BATCH // math.prod(self.card.shape[1:]))
         buckets, total = Buckets(self.schedule.timesteps, device), torch.zeros((), device=device)
         for index in range(self.world.rank, -(-count // size), self.world.size):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             rng = generator(self.params.seed, "validation", index, device)
             t, noise = self._draw(len(batch.images), self.uniform, "stratified", rng)
-            errors = noise_errors(self.ema_denoiser, batch, t, noise)
+            errors = noise_errors(denoiser, batch, t, noise)
             buckets.add(t, errors, torch.ones_like(errors))
             total += (self._weighted(errors, t) * self.density[t]).sum()
         self.world.sum([buckets.sums, buckets.weights, total])
@@ -447,16 +445,15 @@ def new_training(
     mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
     rows, held_out = (chosen & ~mask).nonzero().flatten(), (chosen & mask).nonzero().flatten()
     train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
-    try:
-        model = model.for_images(card.shape)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     check_world(model, train.batch_size, runtime, world)
     torch.manual_seed(train.seed)
-    network = new_network(model, card, schedule)
+    try:
+        network = UNet(model, card.shape, len(card.classes), schedule.timesteps)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if start:
         begin_from(start, network, card, schedule)
-    return Training(network, card, NoiseSchedule(schedule), split, rows, held_out, train, runtime, world)
+    return Training(network, card, schedule, split, rows, held_out, train, runtime, world)
 
 
 def check_world(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> None:
