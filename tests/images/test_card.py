@@ -1,4 +1,4 @@
-"""The data card, and how params name its classes."""
+"""The data card, how params name its classes, and what the size of images asks for."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ddpm.images.card import Classes, DataCard, check_class_name, listed
+from ddpm.images.card import Classes, DataCard, check_class_name, halvings, listed, padded
 from exact_stages.console import UserError
 from exact_stages.params import Section, load_params, parse
 from tests.small import DIGITS, FRUITS
@@ -121,3 +121,33 @@ def test_common_names_may_name_a_class(name: str) -> None:
 )
 def test_a_name_that_fits_no_system_is_told_why(name: str) -> None:
     assert check_class_name(name)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "halved", "size"),
+    [
+        (1, 1, 0, (1, 1)),
+        (11, 18, 1, (12, 18)),
+        (16, 8, 1, (16, 8)),  # 11.3 x 11.3 would have as many pixels
+        (28, 28, 2, (28, 28)),
+        (30, 20, 2, (32, 20)),
+        (100, 100, 4, (112, 112)),
+        (1024, 1024, 7, (1024, 1024)),
+    ],
+)
+def test_images_are_halved_to_some_5_to_9_pixels_a_side_and_padded_for_it(
+    height: int, width: int, halved: int, size: tuple[int, int]
+) -> None:
+    assert halvings(height, width) == halvings(width, height) == halved
+    assert padded(height, width) == size
+    assert padded(width, height) == size[::-1]
+
+
+def test_what_is_padded_can_be_halved_as_often_as_its_own_size_asks_for() -> None:
+    """Also where the padding itself asks for a halving more, as from 35 x 37 to 36 x 40."""
+    for height in range(1, 65):
+        for width in range(1, 65):
+            size = padded(height, width)
+            assert size[0] >= height
+            assert size[1] >= width
+            assert [side % 2 ** halvings(*size) for side in size] == [0, 0], f"{height} x {width} becomes {size}"
