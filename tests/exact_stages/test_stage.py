@@ -108,15 +108,6 @@ def test_no_output_is_left_when_what_was_read_has_changed(meanwhile: Callable[[]
     assert not Path("late").exists()
 
 
-def test_an_error_of_the_stage_itself_is_the_one_that_is_told() -> None:
-    def fail() -> None:
-        Path("input").unlink()
-        raise UserError("its own")
-
-    with pytest.raises(UserError, match=r"^its own$"):
-        run(fail)
-
-
 def test_the_fingerprint_is_of_code_params_inputs_and_further_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     def fingerprint(fact: str = "cpu") -> str:
         monkeypatch.setattr(stage, "CODE", hash_code())
@@ -223,22 +214,6 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback() -> None:
 def test_a_stage_works_while_its_dvc_is_above_it(parent: int, printed: str) -> None:
     code = f"time.sleep({2 if printed else 60}); print('done')"
     assert start(code, DDPM_PARENT=str(parent)).communicate(timeout=30) == (printed, "")
-
-
-def test_a_stage_ends_when_the_dvc_above_its_launcher_dies() -> None:
-    code = f"{BEGIN}print(os.getpid(), flush=True); time.sleep(600)"
-    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
-    dvc = f"""
-import os, subprocess, sys
-subprocess.run([sys.executable, "-c", {launcher!r}], env=os.environ | {{"DDPM_PARENT": str(os.getpid())}})
-"""
-    process = subprocess.Popen([sys.executable, "-c", dvc], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    process.stdout.readline()
-    began = time.monotonic()
-    process.kill()
-    process.communicate(timeout=30)  # until the stage and the launcher, which have the pipe as well, have ended
-    assert time.monotonic() - began < 15
 
 
 def test_a_python_without_the_packages_says_what_to_type() -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ddpm.images.card import Classes, DataCard, check_class_name, halvings, listed, padded
 from exact_stages.console import UserError
 from exact_stages.params import Section, load_params, parse
-from tests.small import DIGITS, FRUITS
+from tests.small import FRUITS
 
 
 class Chosen(Section):
@@ -31,10 +31,9 @@ def test_what_is_neither_all_nor_a_list_is_refused(value: object) -> None:
     [
         ("all", (0, 1, 2, 3, 4, 5, 6)),
         ("[7]", (1,)),
-        ('["7", 7, 07]', (1,)),
+        ('["010", "7", 7, 07]', (1, 2)),  # in order, and each once
         ("[010]", (2,)),  # YAML takes it for the number 10
         ("[10]", (2,)),
-        ('["010"]', (2,)),
         ("[yes, on, no]", (3, 4, 6)),  # texts, in YAML 1.2
         ('["1e3"]', (5,)),
         *[(f"[{each}]", None) for each in ("1e3", "true", "~", "[7]", "{a: 1}")],
@@ -59,11 +58,6 @@ def test_a_name_is_one_in_all_ways_that_unicode_writes_it() -> None:
             assert card("bar", name).labels(chosen, "classes") == (1,)
     with pytest.raises(ValidationError, match="twice"):
         card(*ways)
-
-
-def test_labels_are_in_order_and_each_is_there_once() -> None:
-    assert DIGITS.labels([7, "3", 7, 0], "classes") == (0, 3, 7)
-    assert DIGITS.labels((), "classes") == tuple(range(10))
 
 
 @pytest.mark.parametrize("name", [7, "Apple", "a\nb", ""])
@@ -91,11 +85,8 @@ def test_a_list_of_names_is_one_line_of_at_most_twenty() -> None:
     ("change", "key"),
     [
         ({"shape": [2, 8, 8]}, "shape.0"),
-        ({"shape": [1, 8, 1025]}, "shape.2"),
         ({"classes": ["a", "b", "a"]}, "classes"),
         ({"classes": ["b", "c/d"]}, "classes.1"),
-        ({"classes": [str(each) for each in range(1001)]}, "classes"),
-        ({"value_range": [0, 1]}, "value_range.0"),
     ],
 )
 def test_a_card_that_cannot_be_is_refused_by_key(change: dict[str, object], key: str) -> None:

@@ -77,17 +77,6 @@ def test_rank_0_writes_and_one_process_of_each_machine_tells_errors(
     assert role() == expected
 
 
-@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "cpu:gloo,cuda:nccl"), ("mps", "gloo")])
-def test_what_lives_on_the_cpu_goes_by_gloo(monkeypatch: pytest.MonkeyPatch, device: str, backend: str) -> None:
-    asked: list[str] = []
-    for name, value in {"TORCHELASTIC_RUN_ID": "test", "RANK": "1", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(dist, "init_process_group", asked.append)
-    monkeypatch.setattr("atexit.register", lambda _: None)
-    assert join(torch.device(device)) == World(1, 2)
-    assert asked == [backend]
-
-
 @pytest.mark.parametrize(
     ("said", "ends"), [("Connection closed by peer", SystemExit), ("NCCL error: unhandled cuda error", RuntimeError)]
 )
