@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.arrays import load_arrays, save_arrays
-from ddpm.images.splits import load_samples, load_split, save_split
+from ddpm.images.splits import Samples, load_samples, load_split, save_samples, save_split
 from ddpm.model import load_model, new_network, save_model
 from ddpm.sample import sample_batch
 from exact_stages.console import UserError
@@ -38,9 +38,9 @@ def split(path: Path) -> None:
 
 
 def samples(path: Path) -> None:
-    frames = {name: images(6).view(2, 3, *DIGITS.shape) for name in ("x_t", "pred_x_start")}
-    facts = {"data": DIGITS.model_dump(mode="json"), "classes": [3, 7], "kept_t": [4, 0]}
-    save_arrays(path, {"images": images(3), "labels": torch.tensor([7, 3, 7]), **frames}, facts)
+    x_t, pred_x_start = (images(6).view(2, 3, *DIGITS.shape) for _ in range(2))
+    labels, clear = torch.tensor([7, 3, 7]), {"3": 0.5, "7": 1.0}
+    save_samples(path, Samples(images(3), labels, x_t, pred_x_start, DIGITS, [3, 7], [4, 0], {}, clear))
 
 
 KINDS: dict[Callable[[Path], None], Callable[[Path], Any]] = {

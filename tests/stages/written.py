@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ddpm.classifier.model import ClassifierParams
-from ddpm.images.arrays import save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.splits import save_split
+from ddpm.images.splits import Samples, save_samples, save_split
 
 
 def write_split(name: str, card: DataCard, images: Tensor, labels: Tensor) -> None:
@@ -22,11 +21,10 @@ def write_samples(
     name: str, card: DataCard, images: Tensor, labels: Tensor | None, classes: list[int], kept: int = 0
 ) -> None:
     """A file of data/samples, of images uint8 (N, C, H, W), the first `kept` of which stand for the frames as well."""
-    given = {} if labels is None else {"labels": labels}
-    frames = {each: images[:kept, None].repeat(1, len(images), 1, 1, 1) for each in ("x_t", "pred_x_start")}
+    frames = images[:kept, None].repeat(1, len(images), 1, 1, 1)
     made = {"set": name, "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
-    facts = {"data": card.model_dump(mode="json"), "classes": classes, "kept_t": [*range(kept)], "made": made}
-    save_arrays(Path(f"data/samples/{name}.safetensors"), {"images": images.clone(), **frames, **given}, facts)
+    samples = Samples(images.clone(), labels, frames, frames.clone(), card, classes, [*range(kept)], made)
+    save_samples(Path(f"data/samples/{name}.safetensors"), samples)
 
 
 def classifier_params(**changes: object) -> ClassifierParams:

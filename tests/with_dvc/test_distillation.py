@@ -48,7 +48,7 @@ def test_an_interrupted_distillation_continues_to_the_same_bytes(clone: Clone) -
     model.unlink()
     shutil.rmtree(clone.path / ".resume")
     process = clone.start("python", "-m", "stages.distill", "2", DDPM_SAVE_SECONDS="0")
-    wait_for(lambda: list((clone.path / ".resume").glob("distill-2-*.pt")), process)
+    wait_for(lambda: list((clone.path / ".resume").glob("distill-2-*.state")), process)
     process.send_signal(signal.SIGTERM)
     assert "error: distill-2: interrupted" in process.communicate(timeout=60)[0]
     assert "continues" in clone.run("python", "-m", "stages.distill", "2")

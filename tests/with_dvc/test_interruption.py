@@ -70,7 +70,7 @@ def left(clone: Clone) -> dict[str, bytes]:
 
 
 def checkpoints(clone: Clone, stage: str = "train") -> list[Path]:
-    return list((clone.path / ".resume").glob(f"{stage}-*.pt"))
+    return list((clone.path / ".resume").glob(f"{stage}-*.state"))
 
 
 def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]":
