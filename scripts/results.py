@@ -2,7 +2,7 @@
 
     python -m scripts.results [RUN ...]
 
-RUN is a record such as results/fashion, a revision or an experiment; '' is the workspace. Stages that are not up to
+RUN is a record such as results/speedrun-0, a revision or an experiment; '' is the workspace. Stages that are not up to
 date with their run are named, and their numbers left out.
 """
 

@@ -24,7 +24,6 @@ def test_a_page_is_narrow(page: Path) -> None:
 
 def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
     rows = pd.read_csv(STUDIES / "speedrun/quality.csv", index_col=["project", "cpu_minutes"])
-
     seeds = pd.read_csv(STUDIES / "speedrun/seeds.csv")["scores.b.samples.frechet"]
     expected = {("this project", 5): (seeds.mean(), seeds.std())}
     samples = json.loads((ROOT / "results/article/metrics/evaluate/scores.json").read_text())["b"]["samples"]

@@ -1,4 +1,4 @@
-"""Score images against the workspace's training images, by its two classifiers, and draw rows of images."""
+"""Sample images, score them against the workspace's training images by its two classifiers, and draw rows of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +9,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddpm.classifier.model import NAMES, accuracy, features_and_logits, load_classifier
+from ddpm.cli.generate import sample_images
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import load_split
+from ddpm.networks.checkpoint import LoadedModel
 from ddpm.pictures.figures import tile
+from ddpm.sampling.generation import sample_labels
+from ddpm.sampling.samplers import SamplerParams
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.scores import frechet_distance
 from ddpm.scoring.two_sample import MOST_IMAGES, two_sample_test, without_tone
@@ -68,9 +72,12 @@ class Scorer:
         return features_and_logits(self.classifiers[name], images, self.runtime.device)[0]
 
 
-def channels_first(images: Tensor) -> Tensor:
-    """Turn images (N, H, W) or (N, H, W, 3) of `sample_images` into (N, C, H, W)."""
-    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+def sampled(loaded: LoadedModel, params: SamplerParams, count: int, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Sample images as they would be written, uint8 (count, C, H, W), and their labels."""
+    batches = sample_images(loaded, params, SEED, range(count), runtime)
+    images = torch.cat([images for _, images in batches])
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return images, sample_labels(loaded.card, params, SEED, range(count))
 
 
 def picture_rows(rows: Mapping[str, Tensor]) -> Figure:

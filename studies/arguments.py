@@ -1,7 +1,12 @@
-"""Parse values on the command lines of the benchmarks."""
+"""Parse the command lines of the studies."""
 
 import argparse
 from collections.abc import Callable
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is this text, in its own lines."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def at_least(least: int) -> Callable[[str], int]:

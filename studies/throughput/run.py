@@ -1,6 +1,6 @@
-"""Measure images per second in training and sampling: this project, the article's loop, and peers, in turns.
+"""Measure images per second in training and sampling: this project, a tutorial's loop, and peers, in turns.
 
-    python -m benchmarks.throughput --rounds 5 --seconds 5
+    python -m studies.throughput.run --rounds 5 --seconds 5
 
 Prints a table of medians over the rounds, with floating-point operations per second. A matrix product shows what the
 machine can do.
@@ -11,22 +11,22 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.arguments import at_least
-from benchmarks.peers import BATCH, peers, plain_loop
-from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.compute.device import Runtime, start
 from ddpm.networks.checkpoint import new_network
 from ddpm.pipeline.console import progress, run
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import sample_batch, sample_batch_size
-from stages.check import AllParams
 from stages.train import Params
+from studies.arguments import at_least, parser
+from studies.peers.networks import BATCH, peers, plain_loop
+from studies.trainings import NOISE, gradient_steps, on_noise, plain_params, population_sampler, untrained
 
 SIDE = 2048  # of the square matrices
 
@@ -44,7 +44,7 @@ def main() -> None:
     """Run all workloads in turns, then print the table."""
     args = arguments()
     runtime = start()
-    contestants = [*products(runtime), *trainings(runtime), *samplings(runtime)]
+    contestants = [*products(runtime), *trainings(runtime), sampling(runtime)]
     rates: dict[str, list[float]] = {each.name: [] for each in contestants}
     with progress(desc="throughput", total=args.rounds * len(contestants), unit="turn") as bar:
         for _ in range(args.rounds):
@@ -99,20 +99,19 @@ def products(runtime: Runtime) -> Iterator[Contestant]:
 
 
 def trainings(runtime: Runtime) -> Iterator[Contestant]:
-    """Yield our default, the article's network in our loop and in the article's loop, and the peers."""
-    default, article = load_params(Params), article_params()
+    """Yield our default, the plain DDPM in our loop and in a tutorial's loop, and the peers."""
+    default, plain = load_params(Params), plain_params()
     pictures = torch.rand(10_000, *NOISE.shape, device=runtime.device) * 2 - 1  # speed does not depend on content
-    for name, params in (("training, default", default), ("training, article's network", article)):
+    for name, params in (("training, default", default), ("training, plain DDPM", plain)):
         batch = params.train.batch_size
         cost = 3 * operations(new_network(params.model, NOISE, params.schedule), *inputs(batch))
         steps = gradient_steps(on_noise(params, len(pictures), runtime))
         yield Contestant(f"{name}, batch {batch}", batch, cost, steps)
     for batch in (2, 128):
-        model = new_network(article.model, NOISE, article.schedule).to(runtime.device)
+        model = new_network(plain.model, NOISE, plain.schedule).to(runtime.device)
         cost = 3 * operations(model, *inputs(batch))
-        yield Contestant(
-            f"training, article's loop, batch {batch}", batch, cost, plain_loop(model, model, batch, pictures)
-        )
+        steps = plain_loop(model, model, batch, pictures)
+        yield Contestant(f"training, tutorial's loop, batch {batch}", batch, cost, steps)
     for peer in peers(runtime.device, pictures):
         cost = 3 * operations(peer.network, *peer.inputs)
         parameters = sum(weight.numel() for weight in peer.network.parameters())
@@ -120,28 +119,13 @@ def trainings(runtime: Runtime) -> Iterator[Contestant]:
         yield Contestant(name, BATCH, cost, peer.steps)
 
 
-def samplings(runtime: Runtime) -> Iterator[Contestant]:
-    """Yield the default's sampler, without its guide, and the bare network that it calls."""
-    params = load_params(AllParams)
-    loaded = untrained(load_params(Params), runtime)
-    model, cost = loaded.network, operations(loaded.network, *inputs(1))
-    sampler = params.sample.population.model_copy(update={"guidance": 1.0})  # an evaluation calls this network once
-
-    def bare(batch: int) -> Iterator[Tensor]:
-        x_t, t, labels = (each.to(runtime.device) for each in inputs(batch))
-        while True:
-            with torch.inference_mode(), runtime.autocast():
-                noise: Tensor = model(x_t, t, labels)
-            yield noise
-
-    def sampled(batch: int) -> Iterator[Any]:
-        while True:
-            yield from sample_batch(loaded, sampler, 0, range(batch), runtime)
-
-    best = sample_batch_size(loaded, runtime)
-    for batch in sorted({32, 512, best}):
-        yield Contestant(f"network alone, batch {batch}", batch, batch * cost, bare(batch))
-    yield Contestant(f"sampling, population, batch {best}", best, best * cost, sampled(best))
+def sampling(runtime: Runtime) -> Contestant:
+    """Return the population's sampler, without its guide: an evaluation runs one network once."""
+    loaded, sampler = untrained(load_params(Params), runtime), population_sampler(guidance=1.0)
+    batch = sample_batch_size(loaded, runtime)
+    steps = chain.from_iterable(forever(partial(sample_batch, loaded, sampler, 0, range(batch), runtime)))
+    cost = batch * operations(loaded.network, *inputs(1))
+    return Contestant(f"sampling, population, batch {batch}", batch, cost, steps)
 
 
 def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,10 +135,10 @@ def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=at_least(1), default=5, help="turns of each")
-    parser.add_argument("--seconds", type=at_least(1), default=5, help="length of a turn")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=at_least(1), default=5, help="turns of each")
+    options.add_argument("--seconds", type=at_least(1), default=5, help="length of a turn")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

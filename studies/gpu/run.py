@@ -1,13 +1,12 @@
 """Check a GPU against the CPU, and time it.
 
-    python -m benchmarks.gpu
-    DDPM_COMPILE=1 python -m benchmarks.gpu
-    DDPM_DEVICE=cpu python -m benchmarks.gpu --small
+    python -m studies.gpu.run
+    DDPM_COMPILE=1 python -m studies.gpu.run
+    DDPM_DEVICE=cpu python -m studies.gpu.run --small
 
 Prints a table. The exit code is 1 if a result exceeds its bound. Run it from the repository's root.
 """
 
-import argparse
 import statistics
 import subprocess
 import time
@@ -19,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.trainings import NOISE, article_params, gradient_steps, on_noise, untrained
 from ddpm.compute.device import Runtime, compiled, start, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule
@@ -31,8 +29,9 @@ from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import batches, sample_batch, sample_batch_size
 from ddpm.training.loop import LossPoint
 from ddpm.training.losses import DenoisingLoss
-from stages.check import AllParams
 from stages.train import Params
+from studies.arguments import parser
+from studies.trainings import NOISE, gradient_steps, on_noise, plain_params, population_sampler, untrained
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 FIRST_STEPS, WARM_STEPS, ROUNDS = 20, 10, 3
@@ -63,9 +62,9 @@ def main() -> None:
     Raises:
         UserError: a result exceeds its bound.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="use tiny networks; the times then mean nothing")
-    small, runtime = parser.parse_args().small, start()
+    options = parser(__doc__)
+    options.add_argument("--small", action="store_true", help="use tiny networks; the times then mean nothing")
+    small, runtime = options.parse_args().small, start()
     print(f"{head(runtime)}\n\n| what | value | bound |\n| --- | --- | --- |")
     beyond = []
     for row in rows(networks(small), runtime, small):
@@ -83,8 +82,8 @@ def head(runtime: Runtime) -> str:
 
 
 def networks(small: bool) -> dict[str, Params]:
-    """Return the default and the article's network with their recipes; `small` makes them narrow."""
-    found = {"the default": load_params(Params), "the article's network": article_params()}
+    """Return the default and the plain DDPM with their recipes; `small` makes them narrow."""
+    found = {"the default": load_params(Params), "the plain DDPM": plain_params()}
     model, train = ({"channels": (4, 8), "patch_size": 2}, {"batch_size": 8}) if small else ({}, {})
     return {
         name: params.model_copy(
@@ -191,7 +190,7 @@ def steps(name: str, params: Params, count: int, small: bool, runtime: Runtime) 
 
 def samples(params: Params, count: int, runtime: Runtime) -> Row:
     """Time the guided sampling of the population, with untrained weights, which cost the same."""
-    loaded, sampler = untrained(params, runtime), load_params(AllParams).sample.population
+    loaded, sampler = untrained(params, runtime), population_sampler()
 
     def sample() -> None:
         for indices in batches(0, count, sample_batch_size(loaded, runtime)):

@@ -1,4 +1,4 @@
-"""`benchmarks.gpu` sees what is wrong on a device, and says so."""
+"""`studies.gpu.run` sees what is wrong on a device, and says so."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import gpu
 from ddpm.compute.device import Runtime
 from stages.train import Params
+from studies.gpu import run as gpu
 from tests.small import CPU
 
 
