@@ -93,7 +93,7 @@ env: .venv/.running ## set up .venv only
 
 clean: ## remove .venv and temporary files; the DVC cache, data and models stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
-	find src stages scripts studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src stages scripts studies tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The dependencies of running and sharing. The library is installed as editable: `ddpm` runs the code in src.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt

@@ -25,7 +25,6 @@ RECORDS = [
     "studies/README",
     "studies/*/README",
     "results/*/README",
-    "benchmarks/README",
     "data/README",
 ]  # linked, but not in the menu
 CHANGING = [
