@@ -19,11 +19,11 @@ from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
 WITHOUT_END = 1e6  # epochs
-ARTICLE = Path("results/article/params.yaml")  # as `make article` ran it
+ARTICLE = Path("results/plain_ddpm/params.yaml")  # as `make plain` ran it
 
 
 def article_params() -> Params:
-    """Return the params of `make article`, but no guide or removed params; added ones have their default."""
+    """Return the params of `make plain`, but no guide or removed params; added ones have their default."""
     now, then = read_yaml(Path("params.yaml")), read_yaml(ARTICLE)
     sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
     sections["train"] |= {"images": None, "guide_share": 0, "target_images": 0}
