@@ -41,12 +41,10 @@ MEASURES = {
     "... without tone": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
     "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
     "density, coverage": Measure("quality", ".3f", ["scores.{row}.density", "scores.{row}.coverage"]),
-    "recognised": Measure("quality", ".3f", ["scores.{row}.confident_share"]),
     "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.label_accuracy"]),
     "classification accuracy score": Measure("quality", ".4f", ["accuracy.{learned}.accuracy"]),
     "nearest in pixels, in features": Measure("copies", ".3f", _spaces("nearest_train")),
     "near copies in pixels, in features": Measure("copies", ".4f", _spaces("near_copies")),
-    "near-duplicates in pixels, in features": Measure("copies", ".4f", _spaces("near_duplicates")),
     "bits per dimension of test, of training images": Measure(
         "quality", ".3f", ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]
     ),
@@ -63,7 +61,6 @@ MEANINGS = {  # docs/reference/scores.md has more
     "... without tone": "The same with levels below 10 set to black and above 245 to white, so that only shapes count.",
     "precision, recall": "The share of samples among real images (quality), of real images among samples (variety).",
     "density, coverage": "The same, less sensitive to single outliers.",
-    "recognised": "The share that the classifier recognises with high confidence. Blurs between two classes lower it.",
     "shows the class asked for": "The share that shows the class asked for, according to the classifier.",
     "classification accuracy score": "The accuracy on real test images of a classifier trained on samples alone; in the"
     " last column, of one trained on as many real images.",
@@ -71,8 +68,6 @@ MEANINGS = {  # docs/reference/scores.md has more
     " images, the model copies.",
     "near copies in pixels, in features": "The share that is nearer to a training image than 99 % of test images;"
     " 0.01 is expected.",
-    "near-duplicates in pixels, in features": "The share of test images that almost equal a training image. The rows"
-    " above leave them out.",
     "bits per dimension of test, of training images": "An upper bound on the bits per pixel value. Lower is better. Far"
     " fewer bits for training images than for test images mean that the model memorised them.",
 }

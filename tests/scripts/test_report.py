@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ddpm.pipeline.console import UserError
-from scripts.reporting import charts, page
-from scripts.reporting.runs import Run, open_run
+from scripts.reporting import page
+from scripts.reporting.runs import open_run
 from tests.browser.runs import PARAMS, PREPARED, whole_run
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +45,10 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
         assert fact in text(html)
     same = page.report([whole_run(), whole_run("main")], None)
     assert same.count("<img ") == 6, "equal pictures are shown once"
+    card = page.card(whole_run())
+    assert front(card)["pipeline_tag"] == "unconditional-image-generation"
+    assert "| Frechet distance, classifier b | 2.0000 +- 0.5000 | 1.0000 | 0.5000 |" in card
+    assert "- models/ddpm.safetensors: e1" in card
 
 
 def test_a_page_says_how_samples_were_made_and_what_the_filter_found() -> None:
@@ -79,18 +82,6 @@ def test_facts_are_those_of_the_sampled_model() -> None:
     assert "The images are not described" in page.card(run)
 
 
-def test_a_run_of_nothing_but_params_says_what_is_missing() -> None:
-    html = page.report([Run("bare", {"params.yaml": b""}, stale={"train": "train.lr"})], None)
-    assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
-    missing = dict(re.findall(r"because its stage <code>(\w+)</code>\s+(is not up to date|wrote no such file)", html))
-    assert missing == {
-        "train": "is not up to date",
-        **dict.fromkeys(("preprocess", "forward_diffusion", "evaluate"), "wrote no such file"),
-    }
-    assert "application/json" not in html
-    assert "The model was not scored." in page.card(Run("bare", {}))
-
-
 def test_names_of_sets_and_classes_are_plain_text() -> None:
     assert "<i>" not in page.report([whole_run("<i>")], None)
     data = PREPARED["data"] | {"name": "[a](b)\n# c", "classes": ["<b>dog", "*`cat`_$|"]}
@@ -98,19 +89,6 @@ def test_names_of_sets_and_classes_are_plain_text() -> None:
     assert r"\<b\>dog, \*\`cat\`\_\$\|." in card
     assert r"# A diffusion model of \[a\](b) \# c" in card
     assert not re.search(r"<b>dog|\[a\]\(b\)", card.split("---\n")[2])
-
-
-def test_every_curve_of_the_pipeline_has_its_chart() -> None:
-    pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")
-    plots = [plot for stage in pipeline["stages"].values() for plot in stage.get("plots", [])] + pipeline["plots"]
-    declared = set()
-    for name, plot in (item for each in plots if isinstance(each, dict) for item in each.items()):
-        y = plot.get("y", {})
-        columns = y if isinstance(y, dict) else {name.replace("${item.steps}", "4"): y}
-        declared |= {(file.removeprefix("metrics/"), column) for file, column in columns.items()}
-    every = [*charts.FORWARD, *charts.TRAINING, *charts.distillation([whole_run()])]
-    drawn = {column for chart in every for column in chart.columns.values()}
-    assert drawn == {each for each in declared if each[0].split("/")[0] in {"forward_diffusion", "train", "distill"}}
 
 
 def test_params_that_differ_are_listed() -> None:
@@ -121,36 +99,13 @@ def test_params_that_differ_are_listed() -> None:
     assert "param default (main) third other schedule.timesteps 100 50 100" in read
 
 
-@pytest.mark.parametrize("path", ["metrics/train/summary.json", "params.yaml", "metrics/train/loss.csv"])
-def test_a_file_that_cannot_be_read_is_named(path: str) -> None:
-    broken = Run("mine", whole_run().files | {path: b"step,train_loss\n{[x,y"})
-    with pytest.raises(UserError, match=f"^{path} of mine: "):
-        page.report([broken], None)
-
-
-def test_card_has_scores_hashes_and_what_the_hub_reads() -> None:
-    card = page.card(whole_run())
-    assert front(card)["pipeline_tag"] == "unconditional-image-generation"
-    assert "| Frechet distance, classifier b | 2.0000 +- 0.5000 | 1.0000 | 0.5000 |" in card
-    assert "- models/ddpm.safetensors: e1" in card
-
-
 def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_that_name() -> None:
-    lock = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]["preprocess"]["deps"]
-    mnist = {dep["path"]: dep["md5"] for dep in lock}["data/mnist"]
     clothes = next(md5 for md5, (name, _) in page.PUBLIC.items() if name == "fashion_mnist")
-    for md5, datasets, licence in (("d1", None, None), (mnist, ["mnist"], None), (clothes, ["fashion_mnist"], "mit")):
-        prepared = PREPARED | {"data": PREPARED["data"] | {"name": "fashion_mnist"}}
-        run = whole_run(**{"preprocess/summary": prepared, "params.yaml": "data: {set: data/fashion_mnist}\n"})
+    run = whole_run(**{"params.yaml": "data: {set: data/fashion_mnist}\n"})
+    for md5, datasets, licence in (("d1", None, None), (clothes, ["fashion_mnist"], "mit")):
         card = page.card(replace(run, hashes={"data/fashion_mnist": md5}))
         assert (front(card).get("datasets"), front(card).get("license")) == (datasets, licence)
         assert ("check them before you share the model" in card) == (licence is None)
-
-
-@pytest.mark.parametrize("start", ["data/base.safetensors", page.NO_START])
-def test_a_card_names_the_model_that_the_training_began_with(start: str) -> None:
-    card = page.card(whole_run(**{"params.yaml": f"train: {{start: {start}}}\n", "train/summary": {"parameters": 1}}))
-    assert ("began with the weights of data/base.safetensors" in card) == (start != page.NO_START)
 
 
 @pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/run.json")))

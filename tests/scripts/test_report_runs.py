@@ -1,7 +1,6 @@
 """Which run is meant, which of its numbers belong to it, and what is kept of one as a record."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,77 +8,34 @@ import pytest
 from ddpm.pipeline.console import UserError
 from scripts import record, report
 from scripts.reporting import page
-from scripts.reporting.runs import main_run, open_run
-from tests.with_dvc.dvc_clone import Clone, environment, git_clone, identify
+from scripts.reporting.runs import open_run
+from tests.scripts.conftest import PARAMS, PIPELINE
+from tests.with_dvc.dvc_clone import Clone, git_clone
 
-PIPELINE = """
-stages:
-  check:
-    cmd: echo valid > data/checked.txt
-    deps: [library]
-    params: [params.yaml: ]
-    outs: [data/checked.txt]
-  train:
-    cmd: >
-      mkdir -p models metrics/train && echo ${lr} | cat - data/mine/1 > models/ddpm.bin &&
-      echo '{"parameters": 7, "images_seen": ${lr}0}' > metrics/train/summary.json
-    deps: [library, data/mine, data/checked.txt]
-    params: [lr]
-    outs: [models/ddpm.bin]
-    metrics: [metrics/train/summary.json: {cache: false}]
-  likelihood:
-    cmd: mkdir -p metrics/likelihood && ! grep 9 models/ddpm.bin && echo '{}' > metrics/likelihood/bits.json
-    deps: [models/ddpm.bin]
-    params: [count]
-    metrics: [metrics/likelihood/bits.json: {cache: false}]
-"""
-PARAMS = "lr: 2\ncount: 5\nunread: 0\n"
-FILES = {"dvc.yaml": PIPELINE, "library/code.py": "", "data/mine/1": "one", ".dvcignore": "__pycache__/\n"}
-FILES["params.yaml"] = PARAMS.replace("lr: 2", "lr: 1")
 METRICS = {"metrics/train/summary.json", "metrics/likelihood/bits.json"}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """Two stages that ran, on a folder that DVC tracks; the tag `first` is the commit before the last."""
-    clone = Clone(tmp_path_factory.mktemp("runs") / "clone")
-    clone.path.mkdir()
-    clone.git("init", "--quiet", "--initial-branch", "main")
-    identify(clone)
-    clone.dvc("init", "--quiet")
-    for name, text in FILES.items():
-        (clone.path / name).parent.mkdir(parents=True, exist_ok=True)
-        (clone.path / name).write_text(text)
-    clone.dvc("add", "--quiet", "data/mine")
-    clone.dvc("repro", "--quiet")
-    clone.commit()
-    clone.git("tag", "first")
-    (clone.path / "params.yaml").write_text(PARAMS)
-    clone.dvc("repro", "--quiet")
-    clone.commit()
-    return clone
-
-
 @pytest.fixture(autouse=True)
-def clone(built: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    shutil.copytree(built.path, tmp_path / "clone", symlinks=True)
-    monkeypatch.chdir(tmp_path / "clone")
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
+def _quick(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page.vl_convert, "javascript_bundle", lambda *_, **__: "// Vega")
-    return Clone(tmp_path / "clone")
 
 
 def seen(rev: str) -> int:
     return int(open_run(rev).mapping("metrics/train/summary.json")["images_seen"])
 
 
-def test_a_run_is_found_by_any_name(clone: Clone) -> None:
+def test_a_run_is_found_by_any_name_and_stands_beside_main(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     assert seen("") == seen("main") == seen("HEAD") == 20
     assert seen("first") == seen("HEAD~1") == seen(clone.git("rev-parse", "--short", "first").strip()) == 10
     for rev in ("nothing", "-x", "HEAD:params.yaml", "results/nothing"):
         with pytest.raises(UserError, match=f"^{rev}: no revision, experiment or record"):
             report.main("", rev)
+    for each in ("", "first"):
+        report.main(each, "")
+    clone.git("branch", "--move", "main", "trunk")
+    report.main("first", "")
+    said = [line.split(", ")[0].split(": ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["workspace", "first compared with main", "first"]
 
 
 def test_a_fresh_clone_shows_all_that_is_committed(
@@ -125,14 +81,6 @@ def test_numbers_of_stages_that_are_not_up_to_date_are_left_out(
         assert open_run("main").stale == stale, "by what git has of it"
 
 
-def test_data_that_were_exchanged_count_where_they_are_absent(clone: Clone) -> None:
-    (clone.path / "data/mine/1").write_text("another")
-    clone.dvc("add", "--quiet", "data/mine")
-    clone.commit()
-    shutil.rmtree(clone.path / "data/mine")
-    assert open_run("").stale == open_run("main").stale == {"train": "data/mine", "likelihood": "models/ddpm.bin"}
-
-
 def test_page_and_card_of_an_experiment_that_failed(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     clone.dvc("exp", "run", "--quiet", "-S", "lr=9", code=255)
     report.main("", "")
@@ -155,25 +103,6 @@ def test_page_and_card_of_an_experiment_that_failed(clone: Clone, capsys: pytest
     with pytest.raises(UserError, match=r"^models/README\.md: "):
         report.main("", "", card=True)
     assert card.read_text() == "mine\n"
-
-
-def test_main_stands_beside_what_differs(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
-    report.main("", "")
-    report.main("first", "")
-    clone.git("branch", "--move", "main", "trunk")
-    assert main_run() is None
-    report.main("first", "")
-    said = [line.split(", ")[0].split(": ")[1] for line in capsys.readouterr().out.splitlines()]
-    assert said == ["workspace", "first compared with main", "first"]
-
-
-def test_a_conflict_and_another_folder_end_in_one_line(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    (clone.path / "dvc.lock").write_text("<<<<<<< HEAD\n")
-    with pytest.raises(UserError, match=r"^dvc\.lock: a merge conflict"):
-        open_run("")
-    monkeypatch.chdir(clone.path / "library")
-    with pytest.raises(UserError, match=r"^params\.yaml: "):
-        open_run("")
 
 
 def test_a_record_is_kept_and_trusted(clone: Clone) -> None:
