@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ddpm.cli import export
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import to_uint8
 from ddpm.model import load_model, new_network, save_model
-from ddpm.sample import guided_denoiser
-from ddpm.sample import SamplerParams, p_sample_loop, spaced_timesteps
+from ddpm.sample import SamplerParams, guided_denoiser, p_sample_loop, spaced_timesteps
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
 from scripts import demo
 from tests.cli.generating import sampler, tiny_model

@@ -63,7 +63,7 @@ def test_report_can_be_read(browser: Any, written: Path, width: int, scheme: str
     assert [(each["id"], each["nodes"][0]["html"]) for each in broken] == []
     assert all(found.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth > 0 && each.alt !== '')"))
     labels = found.eval_on_selector_all(".chart > div", "all => all.map(each => each.getAttribute('aria-label') || '')")
-    assert len(labels) == 7
+    assert len(labels) == 6
     assert all(": " in label for label in labels)
     assert said == []
     found.close()

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ddpm.cli import commands
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.model import new_network, save_model
 from ddpm.sample import SamplerParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from tests.networks.random_weights import randomised
 from tests.sampling import reverse
 from tests.small import DIGITS, unet_params

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ddpm.cli import export
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.model import LoadedModel, load_model, new_network, save_model
+from ddpm.sample import guided_denoiser, p_sample_loop
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
-from ddpm.sample import guided_denoiser
-from ddpm.sample import p_sample_loop
 from exact_stages.console import UserError
 from tests.cli.generating import call, sampler, tiny_model
 from tests.networks.random_weights import randomised

@@ -7,8 +7,14 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.schedule import draw_timesteps, quantile_timesteps, relative_density, timestep_cdf
+from ddpm.schedule import (
+    NoiseSchedule,
+    ScheduleParams,
+    draw_timesteps,
+    quantile_timesteps,
+    relative_density,
+    timestep_cdf,
+)
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
 REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from ddpm.distillation import running
+
 from ddpm.distill import DistillParams
 from ddpm.model import LoadedModel, load_model
 from exact_stages.console import UserError

@@ -8,10 +8,19 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from ddpm.compute.randomness import generator
-from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
 from ddpm.images.splits import Split, to_float
-from ddpm.likelihood import Denoise, LikelihoodParams, bits_per_dimension, discretised_log_likelihood, prior_term, ranges, step_term, variational_bound
+from ddpm.likelihood import (
+    Denoise,
+    LikelihoodParams,
+    bits_per_dimension,
+    discretised_log_likelihood,
+    prior_term,
+    ranges,
+    step_term,
+    variational_bound,
+)
 from ddpm.model import LoadedModel, ModelCard, new_network
+from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
 from exact_stages.console import UserError
 from tests import small
 from tests.networks.random_weights import randomised

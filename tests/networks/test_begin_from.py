@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.model import begin_from, new_network, save_model
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
 from tests.networks.random_weights import randomised

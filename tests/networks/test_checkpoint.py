@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
 from ddpm.model import load_model, new_network, save_model
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
 from tests.networks.random_weights import normal, randomised

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Samples, load_samples, load_split, save_samples, save_split
 from ddpm.model import load_model, new_network, save_model
 from ddpm.sample import sample_batch
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
 from tests.networks.random_weights import randomised
 from tests.sampling.reverse import sampler

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.images.card import DataCard
-from ddpm.unet import with_fourier_features
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNet, UNetParams, with_fourier_features
 from tests.networks.random_weights import normal, randomised
 from tests.small import DIGITS, FRUITS, unet_params
 

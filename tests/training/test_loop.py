@@ -9,13 +9,12 @@ import torch
 
 from ddpm.compute.randomness import generator
 from ddpm.denoiser import Denoiser
-from ddpm.schedule import draw_timesteps, timestep_cdf
 from ddpm.images.splits import Split, to_float
 from ddpm.model import new_network
-from ddpm.unet import UNet
 from ddpm.parallel.world import World
-from ddpm.train import Training
-from ddpm.train import BestWeights, Validation
+from ddpm.schedule import draw_timesteps, timestep_cdf
+from ddpm.train import BestWeights, Training, Validation
+from ddpm.unet import UNet
 from tests.ranks import in_two_ranks
 from tests.small import CPU, DIGITS, resaved, unet_params
 from tests.training.trainings import (

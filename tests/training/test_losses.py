@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.schedule import draw_timesteps
 from ddpm.images.splits import to_float
+from ddpm.schedule import draw_timesteps
 from ddpm.train import EpochEnd, LossPoint
 from tests.training.trainings import (
     SCHEDULE,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.train import EpochEnd
 from ddpm.optim import orthogonalise
+from ddpm.train import EpochEnd
 from tests.training.trainings import finished, new_training, split, weights
 
 HALF = 0.5**0.5

@@ -9,10 +9,7 @@ import torch
 
 from ddpm.model import load_model
 from ddpm.parallel.world import ALONE, World
-from ddpm.train import Curves
-from ddpm.train import Training
-from ddpm.train import environment_of, run_training, save_trained, summary_of
-from ddpm.train import Setup, new_training
+from ddpm.train import Curves, Setup, Training, environment_of, new_training, run_training, save_trained, summary_of
 from exact_stages.console import UserError
 from tests.small import CPU, resaved
 from tests.training.test_setup import setup_of

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from ddpm.denoiser import Denoiser
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import Split, to_float
-from ddpm.unet import NO_LABEL
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.train import DenoisingLoss, stable_start
+from ddpm.unet import NO_LABEL
 from tests.small import CPU, DIGITS
 from tests.training.trainings import (
     SCHEDULE,

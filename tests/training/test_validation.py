@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from ddpm.compute.randomness import generator
-from ddpm.schedule import draw_timesteps
-from ddpm.unet import UNet
 from ddpm.parallel.world import ALONE
-from ddpm.train import DenoisingLoss
-from ddpm.train import BestWeights, Validation
+from ddpm.schedule import draw_timesteps
+from ddpm.train import BestWeights, DenoisingLoss, Validation
+from ddpm.unet import UNet
 from tests.small import CPU
 from tests.training.trainings import (
     SCHEDULE,

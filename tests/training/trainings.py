@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from ddpm.denoiser import Denoiser
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.splits import Split
 from ddpm.model import new_network
-from ddpm.unet import UNet
 from ddpm.parallel.world import ALONE, World
-from ddpm.train import EpochEnd, LossPoint, Training
-from ddpm.train import TrainParams
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.train import EpochEnd, LossPoint, Training, TrainParams
+from ddpm.unet import UNet
 from tests.small import CPU, DIGITS, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
