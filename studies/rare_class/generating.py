@@ -9,6 +9,7 @@ import torch
 from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
 from ddpm.classifier.fit import train_classifier
 from ddpm.classifier.model import Classifier, ClassifierParams, held_out
+from ddpm.classifier.model import Recipe as ClassifierRecipe
 from ddpm.compute.device import Runtime
 from ddpm.diffusion.schedule import ScheduleParams
 from ddpm.images.splits import Processed, Split
@@ -21,8 +22,6 @@ from ddpm.training.recipe import TrainParams
 from ddpm.training.running import save_trained
 from ddpm.training.setup import new_training, prepare
 from studies.rare_class.subset import Subset
-
-TRIES = 20  # candidates for each image that is kept, as in `ddpm balance`
 
 
 class Recipe(Sections):
@@ -68,7 +67,7 @@ def fill_up(
         train(subset.kept, recipe, seed, file, runtime)
     loaded, judge = load_model(file, runtime.device), filter_of(subset.kept, recipe, seed, runtime)
     sampler = recipe.sampler.for_model(loaded.card)
-    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0, TRIES)
+    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0)
     images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
     for label, count in enumerate(subset.counts):
         tally = Tally()
@@ -91,9 +90,8 @@ def train(kept: Processed, recipe: Recipe, seed: int, file: Path, runtime: Runti
 
 def filter_of(kept: Processed, recipe: Recipe, seed: int, runtime: Runtime) -> Classifier:
     """Train a classifier with this seed, as stage classifier@a does."""
-    params = recipe.classifier.model_copy(update={"seed": seed})
     torch.manual_seed(seed)
-    model = Classifier(params, kept.card)
-    for _ in train_classifier(model, kept.split.take(~held_out(kept)), params, runtime):
+    model = Classifier(ClassifierRecipe(images=recipe.classifier.images, seed=seed), kept.card)
+    for _ in train_classifier(model, kept.split.take(~held_out(kept)), runtime):
         pass
     return model
