@@ -24,30 +24,24 @@ FILES = {
     "bits": "likelihood/bits.json",
     "accuracy": "classification_accuracy_score/accuracy.json",
 }
-SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # for other values: the name and _deviation
+SPREADS = {"bits_per_dim": "standard_error"}  # for other values: the name and _deviation
 SPACES = ("pixels", "features")
 # The digits and values of each row. {row} is "samples" for a model, then "test" and "baseline". {learned} is the
 # same, but "real" in the last column. {test}, {train} and {share} exist for models alone.
 ROWS = {
     "kept by the filter": (3, ["filter.{share}"]),
     "Frechet distance, classifier b": (4, ["scores.b.{row}.frechet"]),
-    "... over the baseline": (1, ["scores.b.{row}.frechet_over_baseline"]),
     "Frechet distance, classifier a": (4, ["scores.a.{row}.frechet"]),
     "Frechet distance, pixels": (3, ["scores.pixels.{row}.frechet"]),
-    "KID, classifier b": (5, ["scores.b.{row}.kid"]),
     "told from real images by a network": (3, ["scores.{row}.two_sample_accuracy"]),
     "... without tone": (3, ["scores.{row}.two_sample_without_tone_accuracy"]),
     "pixels at level 0, at 1 to 9": (4, ["scores.{row}.level_0", "scores.{row}.levels_1_to_9"]),
     "precision, recall": (3, ["scores.{row}.precision", "scores.{row}.recall"]),
     "density, coverage": (3, ["scores.{row}.density", "scores.{row}.coverage"]),
-    "recognised": (3, ["scores.{row}.confident_share"]),
     "shows the class asked for": (3, ["scores.{row}.label_accuracy"]),
-    "class imbalance, chi-square": (3, ["scores.{row}.class_imbalance", "scores.{row}.class_chi_square"]),
     "nearest in pixels, in features": (3, [f"scores.{{row}}.nearest_train_{space}" for space in SPACES]),
-    "copying z in pixels, in features": (1, [f"scores.{{row}}.copying_z_{space}" for space in SPACES]),
     "near copies in pixels, in features": (4, [f"scores.{{row}}.near_copies_{space}" for space in SPACES]),
     "... by the ratio to the next": (4, [f"scores.{{row}}.near_copies_ratio_{space}" for space in SPACES]),
-    "near-duplicates in pixels, in features": (4, [f"scores.{{row}}.near_duplicates_{space}" for space in SPACES]),
     "bits per dimension of test, of training images": (3, ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]),
     "classification accuracy score": (4, ["accuracy.{learned}.accuracy"]),
 }

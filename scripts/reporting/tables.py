@@ -11,10 +11,8 @@ MEANINGS = {
     " class asked for; without classes, any class. All other scores but the bits use these alone.",
     "Frechet distance, classifier b": "The distance of the samples from the training images, in the features of a"
     " classifier that is only for reporting. Lower is better. Test images show how low real images get.",
-    "... over the baseline": "The same, divided by the baseline: the distance between two sets of training images.",
     "Frechet distance, classifier a": "The same by classifier a, which selects the settings.",
     "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
-    "KID, classifier b": "The kernel distance, unbiased: about 0 if samples look like real images.",
     "told from real images by a network": "Two-sample test: the accuracy of a small network that learns to tell samples"
     " from real images, on unseen images. 0.5 is chance; 1 means that every sample shows a trace.",
     "... without tone": "The same with levels below 10 set to black and above 245 to white, so that only shapes count.",
@@ -22,17 +20,12 @@ MEANINGS = {
     "precision, recall": "The share of samples that lie among real images (quality), and of real images that lie among"
     " samples (variety).",
     "density, coverage": "The same, less sensitive to single outliers.",
-    "recognised": "The share that the classifier recognises with high confidence. Blurs between two classes lower it.",
     "shows the class asked for": "The share that shows the class asked for, according to the classifier.",
-    "class imbalance, chi-square": "How far the class shares are from the training images; 0 is equal.",
     "nearest in pixels, in features": "The median distance to the nearest training image. Far below the value of test"
     " images, the model copies.",
-    "copying z in pixels, in features": "The same as a test: far below 0 is a sign of copying, above 0 is not.",
     "near copies in pixels, in features": "The share that is nearer to a training image than 99 % of test images;"
     " 0.01 is expected.",
     "... by the ratio to the next": "The same by the ratio of the nearest distance to the ten that follow.",
-    "near-duplicates in pixels, in features": "The share of test images that almost equal a training image. The rows"
-    " above leave them out.",
     "bits per dimension of test, of training images": "An upper bound on the bits per pixel value. Lower is better. Far"
     " fewer bits for training images than for test images mean that the model memorised them.",
     "classification accuracy score": "The accuracy on real test images of a classifier trained on samples alone; in the"
@@ -40,7 +33,7 @@ MEANINGS = {
 }
 
 
-COPIES = [name for name in ROWS if any(word in name for word in ("near", "copying", "ratio"))]
+COPIES = [name for name in ROWS if any(word in name for word in ("near", "ratio"))]
 
 
 class Score(NamedTuple):

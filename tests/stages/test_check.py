@@ -14,7 +14,7 @@ from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
 from tests.pipeline.test_params import changed
 
 ROOT = Path(__file__).parents[2]
-SHORT = [("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0]), ("sample.population.steps", None)]
+SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
 PLAIN = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
 UNLABELLED = [("sample.gallery.guide", "classifier_free"), ("sample.population.guidance", 1)]
 GUIDED = [("sample.gallery.guidance", 1.3), ("sample.population.guidance", 1.3)]
@@ -30,7 +30,6 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
-        ([("forward_diffusion.timesteps", [0, 1000])], ["forward_diffusion.timesteps"]),
         ([*SHORT, ("distill.steps", [20])], []),
         ([*SHORT, ("distill.steps", [21])], ["distill.steps"]),
         ([("sample.gallery.steps", 1001)], ["sample.gallery.steps"]),
