@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.balancing.candidates import SPAN
-from ddpm.balancing.filling import Accepted
-from ddpm.balancing.folder import COLUMNS, Contents, whole, write_folder
+from ddpm.balancing.filling import SPAN, Accepted
+from ddpm.balancing.folder import COLUMNS, whole, write_folder
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from ddpm.ingest.folders import read_folder
@@ -21,6 +21,16 @@ from tests.balancing.small_set import labels_of, noise
 from tests.small import DIGITS, FRUITS
 
 COUNTS, TESTED = (20, 3, 12), (2, 4, 0)
+
+
+class Contents(NamedTuple):
+    """What is written, by the arguments of `write_folder`."""
+
+    card: DataCard
+    train: Split
+    test: Split
+    accepted: Accepted
+    settings: dict[str, Any]
 
 
 def contents_of(card: DataCard = FRUITS, seed: int = 5) -> Contents:
@@ -38,8 +48,7 @@ def contents_of(card: DataCard = FRUITS, seed: int = 5) -> Contents:
 def written(folder: Path, contents: Contents) -> list[dict[str, str]]:
     """The rows of the table."""
     folder.mkdir(exist_ok=True)
-    for _ in write_folder(folder, contents):
-        pass
+    write_folder(folder, *contents)
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
 
@@ -116,18 +125,6 @@ def test_it_is_a_folder_of_images_to_the_pipeline(tmp_path: Path) -> None:
     assert folder.ignored == [Path("balance.json"), Path("manifest.csv")]
 
 
-@pytest.mark.parametrize("empty_before", [False, True])
-def test_a_folder_takes_its_place_when_it_is_whole(empty_before: bool, tmp_path: Path) -> None:
-    out = tmp_path / "deep/out"
-    if empty_before:
-        out.mkdir(parents=True)
-    with whole(out) as folder:
-        (folder / "file").touch()
-        assert not out.exists() or not any(out.iterdir())
-    assert [path.name for path in out.iterdir()] == ["file"]
-    assert [path.name for path in out.parent.iterdir()] == ["out"]
-
-
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with whole(tmp_path / "out") as folder:
@@ -139,17 +136,12 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_nothing_beside_it_is_touched_and_all_may_read_it(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial/mine.png").touch()
-    (tmp_path / "other").mkdir()
-    with whole(tmp_path / "out") as folder:
+def test_it_takes_its_place_when_it_is_whole_beside_others_and_all_may_read_it(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    for each in (out, other):
+        each.mkdir()
+    with whole(out) as folder:
         (folder / "file").touch()
-    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
-        ".out.partial",
-        ".out.partial/mine.png",
-        "other",
-        "out",
-        "out/file",
-    ]
-    assert (tmp_path / "out").stat().st_mode == (tmp_path / "other").stat().st_mode
+        assert not any(out.iterdir())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "other", "out"]
+    assert out.stat().st_mode == other.stat().st_mode

