@@ -58,13 +58,6 @@ def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     assert read_folder(made(tmp_path, *two(*sorted(ordered)))).classes == ordered
 
 
-def test_names_are_composed_and_their_order_is_that_of_composed_names(tmp_path: Path) -> None:
-    root = made(tmp_path, *two("f", unicodedata.normalize("NFD", "\u00e9"), "e"))
-    folder = read_folder(root)
-    assert folder.classes == ("e", "f", "\u00e9")
-    assert [label for _, label in folder.train] == [0, 2, 1] * 2
-
-
 def test_train_and_test_have_the_same_classes(tmp_path: Path) -> None:
     root = made(tmp_path, *two("train/a", "train/b", "train/c"), "test/c/9.png", "test/a/deep/1.png", "test/b/x.txt")
     folder = read_folder(root)
@@ -89,9 +82,8 @@ def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
 
 
 def test_what_is_no_picture_is_listed_and_so_is_what_is_hidden(tmp_path: Path) -> None:
-    of_systems = [".DS_Store", "a/Thumbs.db", "thumbs.DB"]
     ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README", "a/.b.png"]
-    root = made(tmp_path, *two("a", ".net", "a/.cache"), *of_systems, *ignored)
+    root = made(tmp_path, *two("a", ".net", "a/.cache"), *ignored)
     folder = read_folder(root)
     assert (folder.classes, len(folder.train)) == (("a",), 2)
     assert folder.ignored == sorted(map(Path, [*ignored, ".net", "a/.cache"]))
@@ -122,9 +114,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
         pytest.param([*two("a"), "b/1.png", "c/x.txt"], ["class b", "class c"], id="a class of fewer than two"),
         pytest.param([*two("train/a", "test/b")], ["class b"], id="a class of test pictures alone"),
         pytest.param([*two("train/a", "VAL/a")], ["VAL"], id="another name for test"),
-        pytest.param(
-            [*two("Training/a", "valid/a")], ["Training", "valid", "no folder train"], id="other names"
-        ),
+        pytest.param([*two("Training/a", "valid/a")], ["Training", "valid", "no folder train"], id="other names"),
         pytest.param(two("test/a"), ["no folder train"], id="test alone"),
         pytest.param(
             [*two("train/a", "test/a", "more"), "x.png", "notes/x.txt"],

@@ -34,13 +34,6 @@ def test_neighbours_are_those_of_a_plain_search(table: int, width: int, monkeypa
     torch.testing.assert_close(found.distance.double(), distances.amin(1), rtol=1e-6, atol=0)
 
 
-def test_of_equal_references_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    references = levels(4, (1, 4, 4), seed=0).repeat(3, 1, 1, 1)
-    for name, most in (("TABLE", 4 * 16), ("WIDTH", 3)):  # as many as are looked at together
-        monkeypatch.setattr(copying, name, most)
-        assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
-
-
 def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     images, train = levels(23, (1, 4, 4), seed=0), levels(90, (1, 4, 4), seed=1)
     labels, train_labels = torch.arange(23) % 3, torch.arange(90) % 3

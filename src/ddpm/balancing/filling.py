@@ -56,8 +56,8 @@ class Tally(NamedTuple):
 class Candidates(NamedTuple):
     """Samples of one class.
 
-    images: uint8 (N, C, H, W). numbers: image numbers, which determine the noise (N,), int64. probability: of the
-    requested class (N,), float32. found: the most probable class (N,), int64.
+    images: uint8 (N, C, H, W). numbers: see SPAN; they determine the noise (N,). probability: of the class (N,). found:
+    the most probable class (N,).
     """
 
     images: Tensor

@@ -18,7 +18,6 @@ from ddpm.pipeline.console import UserError, shown
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 READ = "png, jpg, jpeg, webp, bmp or gif"
-OF_SYSTEMS = (".ds_store", "thumbs.db")  # in any folder, and not worth a word
 FAULTS = 50  # faults in one message
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # no names of classes
 
@@ -134,7 +133,7 @@ class _Scan:
         except (OSError, ValueError) as error:
             self.fault(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}")
             return [], []
-        for path in (folder / name for name in names if name.casefold() not in OF_SYSTEMS):
+        for path in (folder / name for name in names):
             if path.name.startswith("."):
                 self.ignored.append(path.relative_to(self.root))
             elif path.is_dir() and path.is_symlink():
