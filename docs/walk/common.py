@@ -30,7 +30,7 @@ from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 from ddpm.classifier.fit import fit_classifier  # noqa: E402
 from ddpm.classifier.model import (  # noqa: E402
     Classifier,
-    ClassifierParams,
+    Recipe,
     load_classifier,
     save_classifier,
 )
@@ -117,8 +117,7 @@ def classifier(name: str = "b") -> Classifier:
     try:
         return load_classifier(path)
     except UserError:
-        short = {"channels": 8, "images": 12_000}
-        recipe = load_params(ClassifierParams, "classifier", PARAMS).model_copy(update=short)
+        recipe = Recipe(images=12_000, channels=8)
         save_classifier(path, fit_classifier("classifier", images().split, images().card, recipe, runtime))
         return load_classifier(path)
 

@@ -12,7 +12,7 @@ FILES = {
     "bits": "metrics/likelihood/bits.json",
     "accuracy": "metrics/classification_accuracy_score/accuracy.json",
 }
-SPREADS = {"kid": "kid_error", "bits_per_dim": "standard_error"}  # for other values: the name and _deviation
+SPREADS = {"bits_per_dim": "standard_error"}  # for other values: the name and _deviation
 
 
 class Measure(NamedTuple):
@@ -36,7 +36,6 @@ MEASURES = {
     "Frechet distance, classifier b": Measure("quality", ".4f", ["scores.b.{row}.frechet"]),
     "Frechet distance, classifier a": Measure("quality", ".4f", ["scores.a.{row}.frechet"]),
     "Frechet distance, pixels": Measure("quality", ".3f", ["scores.pixels.{row}.frechet"]),
-    "KID, classifier b": Measure("quality", ".5f", ["scores.b.{row}.kid"]),
     "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.two_sample_accuracy"]),
     "... without tone": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
     "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
@@ -55,7 +54,6 @@ MEANINGS = {  # docs/reference/scores.md has more
     " only for reporting. Lower is better. Test images show how low real images get.",
     "Frechet distance, classifier a": "The same by classifier a, which selects the settings.",
     "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
-    "KID, classifier b": "The kernel distance, unbiased: about 0 if samples look like real images.",
     "told from real images by a network": "The accuracy of a small network that learns to tell samples from real images"
     " on unseen ones. 0.5 is chance; 1 means that every sample shows a trace.",
     "... without tone": "The same with levels below 10 set to black and above 245 to white, so that only shapes count.",

@@ -17,8 +17,6 @@ from stages.train import Params
 from studies.rare_class.subset import Subset
 from studies.trainings import population_sampler, train_model
 
-TRIES = 20  # candidates for each image that is kept, as in `ddpm balance`
-
 
 class Recipe(Params):
     """The params of the pipeline that models and filters of the study follow; `population_sampler` has the rest."""
@@ -40,7 +38,7 @@ def fill_up(subset: Subset, target: int, seed: int, file: Path, runtime: Runtime
         train_model(file, subset.kept, recipe.model_copy(update={"train": seeded}), runtime, "")
     loaded, judge = load_model(file, runtime.device), filter_of(subset.kept, recipe.classifier, seed, runtime)
     sampler = fitted(population_sampler(), loaded.card)
-    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0, TRIES)
+    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0)
     images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
     for label, count in enumerate(subset.counts):
         tally = Tally()

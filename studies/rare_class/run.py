@@ -27,7 +27,8 @@ from torch import Tensor
 from ddpm.compute.device import Runtime, start
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Processed, Split, load_split
-from ddpm.pictures.grids import rare_picture
+from ddpm.pictures.grids import EACH_CLASS, by_class_picture
+from ddpm.scoring.copying import nearest_neighbours
 from exact_stages.console import progress, run
 from exact_stages.files import sha256, write_json, write_whole
 from exact_stages.params import Section, load_params
@@ -167,12 +168,14 @@ def generated_by(job: Job) -> Split:
 def picture(job: Job) -> bytes:
     """Draw real images, generated ones and the real ones nearest to them, of a class of each count."""
     subset, generated = subset_of(job.number), generated_by(job)
-    few = subset.kept.split
-    rows = {
-        label: (few.images[few.labels == label], generated.images[generated.labels == label])
-        for label in sorted(generated.labels.unique().tolist(), key=subset.counts.__getitem__)[::2]
-    }
-    return rare_picture(rows, subset.kept.card.classes)
+    rows, names = list[Tensor](), list[str]()
+    for label in sorted(generated.labels.unique().tolist(), key=subset.counts.__getitem__)[::2]:
+        real, sampled = (each.images[each.labels == label] for each in (subset.kept.split, generated))
+        sampled = sampled[:EACH_CLASS]
+        rows += [real[:EACH_CLASS], sampled, real[nearest_neighbours(sampled, real).nearest]]
+        names += [f"{subset.kept.card.classes[label]}: {each}" for each in ("real", "sampled", "nearest")]
+    of_rows = torch.arange(len(rows)).repeat_interleave(torch.tensor([*map(len, rows)]))
+    return by_class_picture(torch.cat(rows), of_rows, names, "generated images, and real ones of their classes")
 
 
 def read_params() -> StudyParams:

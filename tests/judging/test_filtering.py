@@ -129,14 +129,6 @@ def test_of_each_class_the_same_share_is_kept_so_that_they_are_clear_like_real_o
     assert most_probable(recognition(*samples), Recognition(torch.zeros(0), torch.zeros(0))).all()
 
 
-def test_the_only_sample_of_a_class_is_kept() -> None:
-    samples = recognition(60, 60)
-    alone = Recognition(torch.cat([samples.probability, torch.ones(1)]), torch.cat([samples.labels, torch.tensor([2])]))
-    found = most_probable(alone, recognition(100, 100))
-    assert found[-1]
-    assert 0.55 < found.double().mean() < 0.65
-
-
 def test_null_keeps_the_shares_of_the_classes() -> None:
     labels = PROBABILITY.argmax(1)
     labels[::5] = (labels[::5] + 1) % 10

@@ -14,7 +14,7 @@ from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
 
 ROOT = Path(__file__).parents[2]
-SHORT = [("schedule.timesteps", 20), ("forward_diffusion.timesteps", [0]), ("sample.population.steps", None)]
+SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
 PLAIN = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
 UNLABELLED = [("sample.gallery.guide", "classifier_free"), ("sample.population.guidance", 1)]
 GUIDED = [("sample.gallery.guidance", 1.3), ("sample.population.guidance", 1.3)]
@@ -74,7 +74,6 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: st
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
-        ([("forward_diffusion.timesteps", [0, 1000])], ["forward_diffusion.timesteps"]),
         ([*SHORT, ("distill.steps", [20])], []),
         ([*SHORT, ("distill.steps", [21])], ["distill.steps"]),
         ([("sample.gallery.steps", 1001)], ["sample.gallery.steps"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import ClassifierParams
+from ddpm.classifier.model import Recipe
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, save_samples, save_split
 
@@ -27,7 +27,7 @@ def write_samples(
     save_samples(Path(f"data/samples/{name}.safetensors"), samples)
 
 
-def classifier_params(**changes: object) -> ClassifierParams:
+def classifier_params(**changes: object) -> Recipe:
     """Of the smallest classifier, hardly trained."""
     least = {"channels": 2, "images": 1, "epochs": 1, "batch_size": 2, "lr": 0.01, "shift": 0, "seed": 0}
-    return ClassifierParams.model_validate(least | changes)
+    return Recipe.model_validate(least | changes)
