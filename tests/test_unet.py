@@ -12,6 +12,7 @@ from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embe
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.pretrained.models import load_pretrained
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
+BLOCKS = ("double_conv", "residual")
 
 
 def tiny(block: str = "residual", levels: int = 2, patch_size: int = 2, **changes: object) -> UNetParams:
@@ -127,7 +128,7 @@ def test_fourier_features_magnify_what_bfloat16_rounds_away() -> None:
 
 
 @pytest.mark.parametrize(("data", "levels", "patch_size"), [(DIGITS, 3, 1), (DIGITS, 1, 4), (FRUITS, 2, 2)], ids=str)
-@pytest.mark.parametrize("block", ["double_conv", "residual"])
+@pytest.mark.parametrize("block", BLOCKS)
 def test_the_output_is_like_the_input_and_each_image_is_told_its_own_time_and_label(
     block: str, data: DataCard, levels: int, patch_size: int
 ) -> None:
