@@ -12,6 +12,7 @@ from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embe
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.pretrained.models import load_pretrained
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
+
 BLOCKS = ("double_conv", "residual")
 
 

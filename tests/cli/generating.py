@@ -15,9 +15,8 @@ from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.networks.checkpoint import new_network, save_model
 from ddpm.sampling.samplers import SamplerParams
-from tests.networks.random_weights import randomised
 from tests.sampling import reverse
-from tests.small import DIGITS, unet_params
+from tests.small import DIGITS, randomised, unet_params
 
 SOURCE = Path(commands.__file__).parents[2]
 COUNTS = (0, 30, 0, 10, 0, 0, 0, 60, 0, 0)

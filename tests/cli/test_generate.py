@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
