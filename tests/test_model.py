@@ -95,7 +95,7 @@ def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], ob
         lambda card, arrays: arrays.update({"head.2.bias": torch.zeros(4).double()}),
         lambda card, arrays: card.update(guides=[]),
         lambda card, arrays: card["data"].update(shape=[3, 28, 28]),
-        lambda card, arrays: card["model"].update(channels=[4, 8]),
+        lambda card, arrays: card["model"].update(channels=[2048, 6], bottleneck_blocks=16),  # takes no memory
     ],
 )
 def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: Any) -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ddpm.compute.device import Runtime
 from ddpm.pipeline.console import UserError
 from ddpm.pipeline.process import sha256
 from tests.balancing.small_set import COUNTS, TESTED, Files, classifier, saved_split, split, written
-from tests.cli.generating import call, ended, generate, started, tiny_model, wait_for
+from tests.cli.generating import call, generate, tiny_model
 from tests.small import FRUITS
 
 Rows = list[dict[str, str]]
@@ -113,16 +112,6 @@ def test_settings_stand_beside_the_table_and_equal_seeds_give_equal_bytes(files:
     assert (settings["seed"], settings["wanted"], settings["sampler"]["eta"]) == (2, {"fig": 3}, 0.5)
 
 
-@pytest.mark.long
-def test_ended_early_it_leaves_no_folder_and_can_be_run_again(files: Files, tmp_path: Path) -> None:
-    process = started(*words(files, tmp_path / "out", "--target", 5000))
-    wait_for(lambda: any(tmp_path.iterdir()), process)
-    process.send_signal(signal.SIGINT)
-    assert ended(process) == (1, "interrupted")
-    assert not [*tmp_path.iterdir()]
-    balance(files, tmp_path / "out", "--target", 6)
-
-
 def test_classes_without_test_images_have_no_folder_and_a_warning(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,12 +120,6 @@ def test_classes_without_test_images_have_no_folder_and_a_warning(
     assert [counted(rows).get(("test", name, "real")) for name in FRUITS.classes] == [2, None, 1]
     assert sorted(path.name for path in (tmp_path / "out/test").iterdir()) == ["apple", "pear"]
     assert "warning: no images of fig for test: " in capsys.readouterr().err
-
-
-def test_a_model_of_other_images_is_warned_of(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = tiny_model(tmp_path, class_conditional=True, data=FRUITS, counts=(30, 500, 12))
-    balance(files._replace(model=model), tmp_path / "out", "--target", 6)
-    assert "warning: class fig: the model has seen 500 training images, not 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["test", "model", "classifier"])
@@ -154,10 +137,13 @@ def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_model_may_be_of_a_set_of_another_name(files: Files, tmp_path: Path) -> None:
+def test_the_model_may_be_of_a_set_of_another_name_and_other_images_are_warned_of(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     card = FRUITS.model_copy(update={"name": "other"})
-    model = tiny_model(tmp_path, class_conditional=True, data=card, counts=COUNTS)
-    balance(files._replace(model=model), tmp_path / "out", "--target", 5)
+    model = tiny_model(tmp_path, class_conditional=True, data=card, counts=(30, 500, 12))
+    balance(files._replace(model=model), tmp_path / "out", "--target", 6)
+    assert "warning: class fig: the model has seen 500 training images, not 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from ddpm.pipeline.console import UserError
 from ddpm.pipeline.params import load_params
 from ddpm.sampling.generation import sample_batch, sample_labels
 from stages.sample import SampleParams
-from tests.cli.generating import ended, generate, sampler, started, tiny_model, wait_for
+from tests.cli.generating import ended, generate, sampler, started, tiny_model
 from tests.small import CPU, FRUITS
+from tests.with_dvc.dvc_clone import wait_for
 
 Arrays = dict[str, np.ndarray]
 

@@ -109,8 +109,8 @@ class S3(Server):
         self.url = "s3://bucket/ddpm"
         keys = {"access_key_id": "user", "secret_access_key": "secret-of-the-test"}
         self.settings = {"endpointurl": f"http://{address}", **keys}
-        self.command = [program, "serve", "s3", "--auth-key", "user,secret-of-the-test"]
-        self.command += ["--addr", address, "--config", os.devnull, str(self.root)]
+        self.command = [program, "serve", "s3", "--auth-key", "user,secret-of-the-test", "--addr", address]
+        self.command += ["--config", os.devnull, str(self.root)]
 
 
 class WebDav(Server):
@@ -123,8 +123,8 @@ class WebDav(Server):
         address = f"127.0.0.1:{self.port}"
         self.url = f"webdav://{address}/ddpm"
         self.settings = {"user": "user", "password": "secret-of-the-test"}
-        self.command = [program, "serve", "webdav", "--user", "user", "--pass", "secret-of-the-test"]
-        self.command += ["--addr", address, "--config", os.devnull, str(self.root)]
+        self.command = [program, "serve", "webdav", "--user", "user", "--pass", "secret-of-the-test", "--addr", address]
+        self.command += ["--config", os.devnull, str(self.root)]
 
 
 SERVERS = {"folder": Server, "ssh": Ssh, "s3": S3, "webdav": WebDav}
