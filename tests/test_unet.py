@@ -1,14 +1,12 @@
 """The network: its parts against their definitions, what it is told, and what is chosen for images of any size."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.images.card import DataCard
-from ddpm.networks.blocks import Attention, DoubleConv, ResidualBlock, time_embedding, with_fourier_features
+from ddpm.networks.blocks import Attention, DoubleConv
 from ddpm.networks.unet import UNet, UNetParams
 from ddpm.pretrained.models import load_pretrained
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
@@ -25,7 +23,7 @@ def network(params: UNetParams, data: DataCard = DIGITS, timesteps: int = 10) ->
     return UNet(params, data.shape, len(data.classes), timesteps)
 
 
-def test_the_wiring_is_that_with_which_the_pretrained_model_was_trained() -> None:
+def test_blocks_and_wiring_are_those_with_which_the_pretrained_model_was_trained() -> None:
     loaded = load_pretrained("mnist")
     x_start = torch.zeros(1, 28, 28)
     x_start[:, 4:24, 12:16] = 1  # a stroke, as of the digit 1
@@ -49,31 +47,12 @@ def test_the_network_of_plain_ddpm_has_its_count_of_parameters_and_shapes() -> N
     assert shapes == [(64, 28, 28), (128, 14, 14), (256, 7, 7), (128, 14, 14), (64, 28, 28)]
 
 
-def test_time_embedding_is_interleaved_sines_and_cosines() -> None:
-    table = time_embedding(1000, 32)
-    assert table.shape == (1000, 32)
-    assert table.dtype == torch.float32
-    for t in (0, 7, 999):
-        for i in range(0, 32, 2):
-            angle = t / 10000 ** (i / 32)
-            # Half a unit in the last place of float32 near 1.
-            assert table[t, i].item() == pytest.approx(math.sin(angle), abs=6e-8)
-            assert table[t, i + 1].item() == pytest.approx(math.cos(angle), abs=6e-8)
-
-
-def whole_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Norm over all channels and pixels of an image, written out."""
-    mean, variance = x.mean(dim=(1, 2, 3), keepdim=True), x.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-    whitened = (x - mean) / (variance + 1e-5).sqrt()
-    return whitened * norm.weight[:, None, None] + norm.bias[:, None, None] if norm.affine else whitened
-
-
 @pytest.mark.parametrize(("channels", "heads"), [(64, 2), (24, 1)])
 def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
     block = randomised(Attention(channels)).double()
     assert block.heads == heads
     x = normal(2, channels, 3, 5).double()
-    query, key, value = F.conv2d(whole_norm(x, block.norm), block.qkv.weight, block.qkv.bias).flatten(2).chunk(3, dim=1)
+    query, key, value = F.conv2d(block.norm(x), block.qkv.weight, block.qkv.bias).flatten(2).chunk(3, dim=1)
     width = channels // heads
     mixed = torch.empty_like(query)
     for image in range(2):
@@ -84,19 +63,6 @@ def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
     expected = x + F.conv2d(mixed.unflatten(2, (3, 5)), block.out.weight, block.out.bias)
     assert (expected - x).abs().max() > 0.1
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(("in_channels", "out_channels"), [(3, 5), (4, 4)])
-def test_residual_block_is_its_definition(in_channels: int, out_channels: int) -> None:
-    block = randomised(ResidualBlock(in_channels, out_channels, 6)).double()
-    x, embedding = normal(2, in_channels, 4, 4).double(), normal(2, 6, seed=2).double()
-    h = F.conv2d(F.silu(x), block.conv1.weight, block.conv1.bias, padding=1)
-    time = (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
-    h = whole_norm(h, block.norm) * (1 + time[:, :out_channels]) + time[:, out_channels:]
-    h = F.conv2d(F.silu(h), block.conv2.weight, block.conv2.bias, padding=1)
-    same = in_channels == out_channels
-    skip = x if same else F.conv2d(x, block.skip.weight, block.skip.bias)
-    torch.testing.assert_close(block(x, embedding), skip + h, rtol=1e-10, atol=1e-10)
 
 
 def test_double_conv_is_its_definition_in_evaluation() -> None:
@@ -114,18 +80,6 @@ def test_double_conv_is_its_definition_in_evaluation() -> None:
     expected = conv_norm_relu(h, block.conv2, block.norm2)
     assert expected.max() > 0.1
     torch.testing.assert_close(block(x, embedding), expected, rtol=1e-10, atol=1e-10)
-
-
-def test_fourier_features_magnify_what_bfloat16_rounds_away() -> None:
-    x_t = torch.full((1, 1, 4, 4), -1.0)
-    noisy = x_t + 1e-3
-    assert torch.equal(x_t.bfloat16(), noisy.bfloat16())
-    features = with_fourier_features(noisy, (3, 5))
-    assert torch.equal(features[:, :1], noisy)
-    level = noisy[0, 0, 0, 0].item()
-    expected = torch.tensor([f(2**n * math.pi * level) for n in (3, 5) for f in (math.sin, math.cos)])
-    torch.testing.assert_close(features[0, 1:, 2, 1], expected, atol=1e-4, rtol=0)
-    assert not torch.equal(features.bfloat16(), with_fourier_features(x_t, (3, 5)).bfloat16())
 
 
 @pytest.mark.parametrize(("data", "levels", "patch_size"), [(DIGITS, 3, 1), (DIGITS, 1, 4), (FRUITS, 2, 2)], ids=str)

@@ -16,13 +16,13 @@ from torch import Tensor
 from ddpm.cli import export
 from ddpm.diffusion.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.pixels import to_uint8
-from ddpm.networks.checkpoint import load_model, new_network, save_model
+from ddpm.networks.checkpoint import load_model
 from ddpm.pipeline.console import UserError
 from ddpm.sampling.generation import guided_denoiser
 from ddpm.sampling.samplers import SamplerParams, p_sample_loop, spaced_timesteps
 from scripts import demo
 from tests.cli.generating import sampler, tiny_model
-from tests.small import CPU, FRUITS, randomised, unet_params
+from tests.small import CPU, FRUITS
 
 sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
@@ -34,7 +34,6 @@ pytestmark = [
     ),
 ]
 Visit = Callable[..., Any]
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
 GUIDED, WALKING, COLOURED = range(3)  # the models of the page
 SAMPLE = """async ([index, choice, noises]) => {
     const {listModels, sample} = await import("./network.js");
@@ -58,15 +57,15 @@ NOISE = """async ([seed, size]) => {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
-    guided = tiny_model(folder, class_conditional=True, guide=True)
-    distilled, coloured = folder / "distilled-3.safetensors", folder / "coloured.safetensors"
-    params = unet_params(channels=(4, 8), patch_size=2, class_conditional=True, prediction="v")
-    told = load_model(guided).card.data
-    network = randomised(new_network(params, told, SCHEDULE.params))
-    save_model(distilled, network, told, SCHEDULE, (9,) * 10, timesteps=(19, 12, 5))
-    network = randomised(new_network(unet_params(), FRUITS, SCHEDULE.params))
-    save_model(coloured, network, FRUITS, SCHEDULE, (9, 9, 9))
-    return [guided, distilled, coloured]
+    kinds: dict[str, dict[str, Any]] = {
+        "guided": {"guide": True},
+        "distilled-3": {"own": (19, 12, 5)},
+        "coloured": {"class_conditional": False, "data": FRUITS, "counts": (9, 9, 9)},
+    }
+    return [
+        tiny_model(folder, **{"class_conditional": True, **kind}).rename(folder / f"{name}.safetensors")
+        for name, kind in kinds.items()
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
 
 from ddpm.classifier.model import load_classifier
 from ddpm.images.splits import load_split
@@ -60,23 +59,16 @@ def clone(bare: Clone, tmp_path: Path) -> Iterator[Clone]:
     shutil.rmtree(tmp_path)
 
 
-def experiment(clone: Clone, *options: str, **params: str) -> str:
-    """What `dvc exp run` prints."""
-    settings = [f"{name.replace('__', '.')}={value}" for name, value in params.items()]
-    return clone.dvc("exp", "run", *options, *(word for each in settings for word in ("-S", each)))
-
-
-def declared(clone: Clone) -> set[str]:
-    """All that dvc.lock records as made, but for what `check` writes."""
-    lock = YAML(typ="safe").load(clone.path / "dvc.lock")["stages"]
-    assert lock.pop("check")["outs"][0]["path"] == "data/checked.txt"
-    assert set(lock) == OWN
-    return {out["path"] for stage in lock.values() for out in stage["outs"]}
+def experiment(clone: Clone, *options: str) -> str:
+    """What `dvc exp run` prints; an option with a dot sets a parameter."""
+    return clone.dvc("exp", "run", *(f"--set-param={each}" if "." in each else each for each in options))
 
 
 def everything_is_there(clone: Clone) -> None:
-    made = {*clone.bytes_under("metrics"), *clone.bytes_under("models"), *clone.bytes_under("data/processed")}
-    assert made | {*clone.bytes_under("data/samples")} == declared(clone)
+    lock = clone.lock()
+    assert set(lock) == {*OWN, "check"}
+    made = clone.bytes_under("metrics", "models", "data/processed", "data/samples").keys() | {"data/checked.txt"}
+    assert made == {out["path"] for stage in lock.values() for out in stage["outs"]}
     for name in PICTURES:
         with Image.open(clone.path / name) as picture:
             picture.load()
@@ -88,9 +80,8 @@ def scores(clone: Clone) -> dict[str, Any]:
 
 
 def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> None:
-    wishes = {"sample__gallery__classes": "[red apple,no,010]", "sample__population__classes": "[no,010]"}
-    network = {"model__channels": "null", "model__patch_size": "null"}
-    printed = experiment(clone, data__set="data/mine", train__classes="[010,no,red apple]", **wishes, **network)
+    classes = ("train.classes=[010,no,red apple]", "sample.population.classes=[no,010]")
+    printed = experiment(clone, "data.set=data/mine", *classes, "model.channels=null", "model.patch_size=null")
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
     assert "data.image_size: 16 x 8, their own\n" in printed
     assert "model.channels: [64, 128], chosen from the data\n" in printed
@@ -124,7 +115,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
 
 
 def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes_is_of(clone: Clone) -> None:
-    printed = experiment(clone, "--temp", "--name", "apart", data__set="data/my kites")
+    printed = experiment(clone, "--temp", "--name", "apart", "data.set=data/my kites")
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
     assert clone.git("status", "--porcelain") == "", "the workspace stays as it was"
     assert not (clone.path / "data/processed").exists()

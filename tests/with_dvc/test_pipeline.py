@@ -2,15 +2,13 @@
 
 import re
 import shutil
-import time
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from ddpm.pipeline.arrays import load_arrays
-from tests.with_dvc.dvc_clone import SECONDS, STAGES, Built, Clone, git_clone, ran, read_json, restored
+from tests.with_dvc.dvc_clone import STAGES, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
 BEHIND_TRAIN = {*STAGES[STAGES.index("train") + 1 :]}
@@ -88,25 +86,3 @@ def test_without_classes_there_are_no_labels(clone: Clone) -> None:
         assert arrays.keys() == {"images", "x_t", "pred_x_start"}
         assert card["classes"] == [7]
     assert "label_accuracy" not in read_json(clone.path / "metrics/evaluate/scores.json")["samples"]
-
-
-@pytest.mark.long
-def test_the_queue_runs_the_code_that_was_queued(tried: Clone) -> None:
-    tried.git("checkout", ".")
-    script = tried.path / "stages/evaluate.py"
-    source = script.read_text()
-    tried.append("stages/evaluate.py", "# queued")
-    tried.dvc("exp", "run", "--queue", "--name", "sweep", "-S", "train.lr=0.001,0.0005")
-    script.write_text(source)
-    tried.dvc("queue", "start", "--jobs", "1")
-    deadline = time.monotonic() + SECONDS
-    while re.search("Queued|Running", status := tried.dvc("queue", "status")) and time.monotonic() < deadline:
-        time.sleep(1)
-    logs = {name: tried.dvc("queue", "logs", name) for name in ("sweep-1", "sweep-2")}
-    assert status.count("Success") == 2, "\n".join([status, *logs.values()])
-    for (name, log), lr in zip(logs.items(), (0.001, 0.0005), strict=True):
-        assert ran(log) == {"evaluate"}, log  # all else is in the run cache
-        commit = tried.git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
-        assert YAML(typ="safe").load(tried.git("show", f"{commit}:params.yaml"))["train"]["lr"] == lr
-        assert tried.git("show", f"{commit}:stages/evaluate.py").endswith("# queued\n")
-    assert tried.git("status", "--porcelain") == "", "the workspace stays as it was"
