@@ -23,7 +23,6 @@ from ddpm.model import LoadedModel, ModelCard, new_network
 from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
 from exact_stages.console import UserError
 from tests import small
-from tests.networks.random_weights import randomised
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
@@ -86,7 +85,7 @@ def test_all_steps_are_the_sum_of_all_terms_and_fewer_are_right_on_average() -> 
     assert few.mean().item() == pytest.approx(exact.item(), abs=3 * few.std().item() / 4000**0.5)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 25, 998, 999])
+@pytest.mark.parametrize("count", [0, 1, 25, 999])
 def test_ranges_hold_each_timestep_once_and_share_the_fall_of_the_log_snr(count: int) -> None:
     schedule = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-5, beta_end=0.02))
     found = ranges(schedule, count)
@@ -98,12 +97,6 @@ def test_ranges_hold_each_timestep_once_and_share_the_fall_of_the_log_snr(count:
         falls = [(log_snr[each.start - 1] - log_snr[each.stop - 1]).item() for each in found]
         assert max(falls[4:]) < 1.2 * min(falls[4:])
         assert [len(each) for each in found[:3]] == [1, 1, 1]
-
-
-def test_an_image_s_bound_does_not_depend_on_its_batch() -> None:
-    whole = variational_bound(denoiser(0.3 * images()), SCHEDULE, images(), 3, noises()).total
-    alone = variational_bound(denoiser(0.3 * images()[2:]), SCHEDULE, images()[2:], 3, noises(1, first=2)).total
-    torch.testing.assert_close(alone, whole[2:])
 
 
 def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
@@ -126,14 +119,10 @@ def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
     assert entropy < bound.total.mean().item() < entropy + 1
 
 
-LABELS = torch.tensor([3, 7, 7, 3, 7])
-PARAMS = LikelihoodParams(images=100, terms=3, seed=5)
-
-
 def loaded_model() -> LoadedModel:
     """One to which threes and sevens are very different."""
     params = small.unet_params(class_conditional=True, prediction="v")
-    model = randomised(new_network(params, small.DIGITS, SCHEDULE.params)).eval()
+    model = small.randomised(new_network(params, small.DIGITS, SCHEDULE.params)).eval()
     assert model.label
     with torch.no_grad():
         model.label.weight *= 10
@@ -141,30 +130,30 @@ def loaded_model() -> LoadedModel:
     return LoadedModel(model, SCHEDULE, card)
 
 
-@torch.inference_mode()
-def bits_by_hand(loaded: LoadedModel, name: str, given: Tensor, labels: Tensor) -> float:
-    """Of the four images that are taken from a split."""
-    chosen = torch.randperm(len(given), generator=generator(5, f"likelihood {name}"))[:4]
-    noise = [generator(5, f"likelihood {name} image", index) for index in chosen.tolist()]
-    denoiser = loaded.denoiser(small.CPU)
-    bound = variational_bound(
-        lambda x_t, t: denoiser(x_t, t, labels[chosen]).x_start, SCHEDULE, to_float(given[chosen]), 3, noise
-    )
-    return bound.total.mean().item()
+def test_each_image_of_a_random_subset_is_bounded_given_its_own_class_alone_or_in_a_batch() -> None:
+    loaded, labels = loaded_model(), torch.tensor([3, 7, 7, 3, 7])
+    splits = {"test": Split(small.images(4), labels[:4]), "train": Split(small.images(5), labels)}
+    params, network = LikelihoodParams(images=100, terms=3, seed=5), loaded.denoiser(small.CPU)
 
+    def alone(name: str, index: int, label: Tensor) -> float:
+        image, noise = splits[name].images[[index]], [generator(5, f"likelihood {name} image", index)]
+        with torch.inference_mode():
+            bound = variational_bound(
+                lambda x_t, t: network(x_t, t, label).x_start, SCHEDULE, to_float(image), 3, noise
+            )
+        return bound.total.item()
 
-def test_each_image_of_a_random_subset_is_bounded_given_its_own_class() -> None:
-    loaded = loaded_model()
-    splits = {name: Split(small.images(count), LABELS[:count]) for count, name in enumerate(("test", "train"), start=4)}
-    found = bits_per_dimension(loaded, splits, PARAMS, torch.device("cpu"))
+    found = bits_per_dimension(loaded, splits, params, torch.device("cpu"))
     assert (found["images"], found["terms"]) == (4, 3)
     for name, split in splits.items():
+        chosen = torch.randperm(len(split.labels), generator=generator(5, f"likelihood {name}"))[:4].tolist()
         expected, others = (
-            bits_by_hand(loaded, name, split.images, each) for each in (split.labels, 10 - split.labels)
+            sum(alone(name, index, given[[index]]) for index in chosen) / 4
+            for given in (split.labels, 10 - split.labels)
         )
         assert found[name]["bits_per_dim"] == pytest.approx(expected, abs=1e-5)
         assert abs(others - expected) > 2e-4
     with torch.no_grad():
         next(loaded.network.parameters()).fill_(3e38)
     with pytest.raises(UserError, match=r"^likelihood: "):
-        bits_per_dimension(loaded, splits, PARAMS, torch.device("cpu"))
+        bits_per_dimension(loaded, splits, params, torch.device("cpu"))
