@@ -80,7 +80,7 @@ def scores(clone: Clone) -> dict[str, Any]:
 
 
 def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> None:
-    classes = ("train.classes=[010,no,red apple]", "sample.population.classes=[no,010]")
+    classes = ("train.classes=[010,no,red apple]", "sample.classes=[no,010]")
     printed = experiment(clone, "data.set=data/mine", *classes, "model.channels=null", "model.patch_size=null")
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
     assert "data.image_size: 16 x 8, their own\n" in printed
