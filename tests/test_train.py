@@ -24,9 +24,8 @@ from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
 from stages import train as stage
-from tests.networks.random_weights import randomised
 from tests.ranks import in_two_ranks
-from tests.small import CPU, DIGITS, FRUITS, images, resaved, unet_params
+from tests.small import CPU, DIGITS, FRUITS, images, randomised, resaved, unet_params
 from tests.trainings import (
     RECIPE,
     SCHEDULE,
@@ -156,23 +155,6 @@ def test_without_a_label_the_network_sees_the_time_alone_and_learns_of_no_class(
     with torch.no_grad():
         model.label.weight.zero_()
         assert torch.equal(predicted[1:], model(x_t, t, torch.tensor([4, 4, 4]))[1:])
-
-
-def test_training_overfits_one_image() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = UNet(unet_params(channels=(32,), time_embed_dim=8), DIGITS.shape, 10, SCHEDULE.timesteps)
-    one = split(1)
-    image = Split((one.images // 128 * 255).expand(16, -1, -1, -1), one.labels.expand(16))  # black or white
-    params = recipe(epochs=300, batch_size=16, lr=5e-3, lr_decay="cosine", warmup_steps=10, log_every=50)
-    training = Training(model, DIGITS, SCHEDULE.params, image, *[torch.arange(16)] * 2, params, CPU)
-    validated(training)
-    assert training.last["validation_loss"] == pytest.approx(1, rel=0.02), "it begins with no noise"
-    list(training.run())
-    losses = told(training.curves["loss"])
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 0.06
-    assert training.last["validation_loss"] < 0.06
 
 
 @pytest.mark.parametrize("changes", [{}, {"block": "double_conv", "ema_decay": 0}], ids=str)

@@ -3,21 +3,18 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from ddpm.cli import commands
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.model import new_network, save_model
 from ddpm.sample import SamplerParams
-from tests.networks.random_weights import randomised
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from tests.sampling import reverse
-from tests.small import DIGITS, unet_params
+from tests.small import DIGITS, randomised, unet_params
 
 SOURCE = Path(commands.__file__).parents[2]
 COUNTS = (0, 30, 0, 10, 0, 0, 0, 60, 0, 0)
@@ -94,12 +91,3 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     assert output == ""
     assert "Traceback" not in errors
     return process.returncode, errors.rstrip("\n").split("\n")[-1].split("\r")[-1]
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    """Wait until something is so, while the process lives."""
-    deadline = time.monotonic() + 100
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.images.card import DataCard
 from ddpm.model import LoadedModel, load_model, new_network, save_model
-from ddpm.sample import sample_batch
-from ddpm.sample import SamplerParams, Step
+from ddpm.sample import SamplerParams, Step, sample_batch
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from tests.networks.random_weights import randomised
 from tests.small import CPU, DIGITS, unet_params
 

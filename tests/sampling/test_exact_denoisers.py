@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.sample import Denoise
-from ddpm.sample import SamplerParams, p_sample_loop, spaced_timesteps
+from ddpm.sample import Denoise, SamplerParams, p_sample_loop, spaced_timesteps
 from tests.sampling.reverse import REFERENCE, noise_from, normals, sampler
 
 

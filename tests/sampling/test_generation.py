@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from ddpm.compute.randomness import ImageNoise
-from ddpm.schedule import posterior
 from ddpm.images.card import DataCard
 from ddpm.model import LoadedModel, ModelCard
-from ddpm.sample import check_sampler, sample_batch, sample_labels
-from ddpm.sample import spaced_timesteps
+from ddpm.sample import check_sampler, sample_batch, sample_labels, spaced_timesteps
+from ddpm.schedule import posterior
 from exact_stages.console import UserError
 from tests.sampling.reverse import REFERENCE, sample, sampler, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, unet_params

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from ddpm.compute.randomness import ImageNoise
 from ddpm.model import LoadedModel
+from ddpm.sample import Denoise, SamplerParams, p_sample_loop, sample_labels
 from ddpm.unet import NO_LABEL
-from ddpm.sample import sample_labels
-from ddpm.sample import Denoise
-from ddpm.sample import SamplerParams, p_sample_loop
 from exact_stages.console import UserError
 from tests.sampling.reverse import TEN, sample, sampler, tiny_model
 from tests.small import CPU, FRUITS

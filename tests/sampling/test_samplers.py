@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from ddpm.model import ModelCard
 from ddpm.sample import p_sample_loop, spaced_timesteps
+from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from tests.sampling.reverse import REFERENCE, noise_from, normals, sampler
 from tests.small import DIGITS, unet_params
 

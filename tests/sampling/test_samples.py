@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from ddpm.sampling import samples
 from torch import Tensor
 
 from ddpm.images.arrays import load_arrays
 from ddpm.images.splits import to_uint8
 from ddpm.model import LoadedModel, load_model
 from ddpm.parallel.world import ALONE, World
-from ddpm.sampling import samples
-from ddpm.sample import sample_batch, sample_labels
-from ddpm.sample import SampleParams, Samples, model_facts
+from ddpm.sample import SampleParams, Samples, model_facts, sample_batch, sample_labels
 from exact_stages.console import UserError
 from tests.ranks import in_two_ranks
 from tests.sampling.reverse import sampler, tiny_model
