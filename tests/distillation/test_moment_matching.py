@@ -12,7 +12,7 @@ from ddpm.images.splits import Split, to_uint8
 from ddpm.model import LoadedModel, ModelCard
 from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior, timestep_cdf
 from tests.small import CPU, DIGITS, resaved, unet_params
-from tests.training.trainings import network, split
+from tests.trainings import network, split
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.02, beta_end=0.6))
 RECIPE = {

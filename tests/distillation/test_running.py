@@ -12,7 +12,7 @@ from exact_stages.console import UserError
 from tests.distillation.test_moment_matching import CARD, RECIPE, SCHEDULE, new_distillation
 from tests.small import CPU
 from tests.training.test_running import Ticks
-from tests.training.trainings import network, split
+from tests.trainings import network, split
 
 
 def test_the_model_file_has_the_student_and_its_timesteps(tmp_path: Path) -> None:
