@@ -12,19 +12,19 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import load_samples, load_split, save_split
-from ddpm.model import load_model, new_network, save_model
+from ddpm.model import load_model
 from ddpm.sample import sample_batch
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
 from tests.sampling.reverse import sampler
-from tests.small import CPU, DIGITS, FRUITS, images, randomised, unet_params
+from tests.small import CPU, DIGITS, FRUITS, images, new_network, randomised, save_network, unet_params
 from tests.stages.written import classifier_params
 
 
 def model(path: Path) -> None:
     schedule = ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5)
     network = randomised(new_network(unet_params(), DIGITS, schedule))
-    save_model(path, network, DIGITS, NoiseSchedule(schedule), (0, 5, *[0] * 8), timesteps=(9, 4), images_seen=320)
+    save_network(path, network, DIGITS, NoiseSchedule(schedule), (0, 5, *[0] * 8), timesteps=(9, 4), images_seen=320)
 
 
 def classifier(path: Path) -> None:

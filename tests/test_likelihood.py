@@ -19,7 +19,7 @@ from ddpm.likelihood import (
     step_term,
     variational_bound,
 )
-from ddpm.model import LoadedModel, ModelCard, new_network
+from ddpm.model import LoadedModel, ModelCard
 from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
 from exact_stages.console import UserError
 from tests import small
@@ -122,7 +122,7 @@ def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
 def loaded_model() -> LoadedModel:
     """One to which threes and sevens are very different."""
     params = small.unet_params(class_conditional=True, prediction="v")
-    model = small.randomised(new_network(params, small.DIGITS, SCHEDULE.params)).eval()
+    model = small.randomised(small.new_network(params, small.DIGITS, SCHEDULE.params)).eval()
     assert model.label
     with torch.no_grad():
         model.label.weight *= 10

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from ddpm.distillation import running
+from tests.training.test_running import Ticks
 
 from ddpm.distill import DistillParams
 from ddpm.model import LoadedModel, load_model
 from exact_stages.console import UserError
 from tests.distillation.test_moment_matching import CARD, RECIPE, SCHEDULE, new_distillation
 from tests.small import CPU
-from tests.training.test_running import Ticks
 from tests.trainings import network, split
 
 
