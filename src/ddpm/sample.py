@@ -162,14 +162,16 @@ def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
 def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
     """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
 
-    trailing, or None: equal steps down from T-1.
+    trailing: equal steps down from T-1.
     log_snr: equal steps of the log SNR, from T-1 to 0.
     cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
     """
     timesteps = schedule.timesteps
-    steps = steps or timesteps
+    if steps is None:
+        return [*reversed(range(timesteps))]
+    assert spacing, "fit the params first"
     match spacing:
-        case "trailing" | None:
+        case "trailing":
             return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
         case "cubic":
             roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
@@ -300,10 +302,7 @@ def guided(
 
 
 def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """Sample the labels of the images `indices`, (len(indices),), as frequent as among the training images.
-
-    Only class-conditional models use them.
-    """
+    """Sample the label of each of `indices`, as frequent as in training; only class-conditional models use them."""
     wanted = wanted_classes(card, params)
     places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
     shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
