@@ -1,10 +1,10 @@
-"""What many tests begin from: params of small networks, images, and states that have been in a file."""
+"""What many tests begin from: small networks with random weights, images, and states that have been in a file."""
 
 import io
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
@@ -13,6 +13,7 @@ from ddpm.unet import UNetParams
 CPU = Runtime(torch.device("cpu"), torch.float32)
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))
 FRUITS = DataCard(name="fruits", shape=(3, 16, 8), classes=("apple", "fig", "pear"))  # not square, and in colour
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def unet_params(**changes: object) -> UNetParams:
@@ -45,3 +46,18 @@ def resaved(state: dict[str, Any]) -> dict[str, Any]:
     buffer.seek(0)
     found: dict[str, Any] = torch.load(buffer, weights_only=True)
     return found
+
+
+def randomised(module: Network, seed: int = 0) -> Network:
+    """All weights and running statistics away from their starting values, none of them zero."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, weight in module.state_dict().items():
+        if "running_var" in name:
+            weight.uniform_(0.5, 1.5, generator=rng)
+        elif weight.is_floating_point():
+            weight.normal_(0, 0.3, generator=rng)
+    return module
+
+
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -12,9 +12,9 @@ from ddpm.compute.device import compiled
 from ddpm.model import load_model, save_model
 from ddpm.sample import sample_batch
 from exact_stages.console import UserError
-from tests.distillation.test_moment_matching import new_distillation
-from tests.networks.random_weights import randomised
-from tests.sampling.reverse import sampler
+from tests.test_distill import new_distillation
+from tests.small import randomised
+from tests.reverse import sampler
 from tests.small import CPU, DIGITS
 from tests.training.trainings import SCHEDULE, finished, network
 

@@ -16,8 +16,8 @@ from ddpm.images.splits import load_samples, load_split, save_split
 from ddpm.model import load_model, new_network, save_model
 from ddpm.sample import sample_batch
 from exact_stages.console import UserError
-from tests.networks.random_weights import randomised
-from tests.sampling.reverse import sampler
+from tests.small import randomised
+from tests.reverse import sampler
 from tests.small import CPU, DIGITS, FRUITS, images, unet_params
 from tests.stages.written import classifier_params
 

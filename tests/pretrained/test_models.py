@@ -15,7 +15,7 @@ from exact_stages.console import UserError
 from scripts import pretrained
 from scripts.reporting.runs import Run
 from tests.cli.generating import tiny_model
-from tests.sampling import reverse
+from tests import reverse
 
 
 @pytest.mark.parametrize("name", models.names())
