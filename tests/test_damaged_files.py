@@ -16,7 +16,7 @@ from ddpm.model import load_model
 from ddpm.sample import sample_batch
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
-from tests.sampling.reverse import sampler
+from tests.reverse import sampler
 from tests.small import CPU, DIGITS, FRUITS, images, new_network, randomised, save_network, unet_params
 from tests.stages.written import classifier_params
 

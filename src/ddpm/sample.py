@@ -7,8 +7,7 @@
     6  return x_0                       x_prev of the last Step
 
 ddpm is the ancestral sampler of that paper. ddim generalises it (Song et al. 2021, arXiv:2010.02502). dpmpp_2m is the
-second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095). With eta 0 it solves the ordinary differential
-equation, with eta 1 the stochastic one.
+second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), of the ODE with eta 0, of the SDE with eta 1.
 """
 
 import math
@@ -34,7 +33,8 @@ from exact_stages.params import Section, Sections, parse
 CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
 FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
-MOST_IMAGES, MOST_KEPT, MOST_FRAMES = 10_000_000, 1000, 1000
+MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
+BAR: dict[str, Any] = {"unit": "eval", "unit_scale": True}
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
 Denoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> the estimate of x_0, like x_t
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
@@ -68,7 +68,7 @@ class StepParams(Section):
 
 
 class SamplerParams(SharedParams, StepParams):
-    """All that a sampler needs, with the defaults of the population."""
+    """All that a sampler needs, with the defaults of the population; functions want them `fitted` to the model."""
 
 
 class SetParams(StepParams):
@@ -77,20 +77,6 @@ class SetParams(StepParams):
     count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
     keep_every: Annotated[int, Field(ge=0, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-
-    def check_frames(self, steps: int) -> None:
-        """Check the number of frames, which are held in memory, for so many steps.
-
-        Raises:
-            UserError: there are too many; the message begins with the param.
-        """
-        frames = -(-steps // self.keep_every) if self.keep_every else 0
-        if frames and self.count > MOST_KEPT:
-            raise UserError(
-                f"count: {self.count} must be at most {MOST_KEPT} if frames are kept; lower it, or set keep_every to 0"
-            )
-        if frames > MOST_FRAMES:
-            raise UserError(f"keep_every: {self.keep_every} keeps {frames} frames, more than {MOST_FRAMES}; raise it")
 
 
 class Step(NamedTuple):
@@ -119,147 +105,32 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
     return Split(torch.cat(images), sample_labels(loaded.card, fitted_params, seed, range(count)))
 
 
-def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
-    """Return these params with the unset ones chosen for a model; tell here alone whether they fit it.
-
-    A distilled model needs the ancestral process over its own timesteps: params that were not given follow it.
-
-    Raises:
-        UserError: params ask for more steps than the model has timesteps, or for classes or guidance that it lacks; or
-            they do not fit a distilled model. The message begins with the param.
-    """
-    wanted_classes(card, params)
-    if few := len(card.timesteps):
-        own: dict[str, tuple[Any, ...]] = {
-            "sampler": ("ddpm", "ddim"),
-            "variance": ("posterior",),
-            "eta": (1,),
-            "steps": (None, few),
-            "spacing": (None,),
-        }
-        given = params.model_fields_set
-        params = params.model_copy(update={key: fits[0] for key, fits in own.items() if key not in given})
-        for key, fits in own.items():
-            if (value := getattr(params, key)) not in fits:
-                needs = f"a model distilled to {few} evaluations needs {'null' if fits[0] is None else fits[0]}"
-                raise UserError(f"{key}: {value}, but {needs}; set that, or leave it out")
-    elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
-        raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
-    scale = params.guidance
-    if scale is None and params.guide == "autoguidance" and params.guide not in card.guides:
-        scale = 1.0
-    if scale != 1 and params.guide not in card.guides:
-        known = f"it has {listed(card.guides) if card.guides else 'none'}"
-        other = "" if few else f", or train a model with train.{GUIDED_BY[params.guide]}"
-        raise UserError(f"guidance: this model has no guide {params.guide} ({known}); set guidance to 1{other}")
-    if scale is None:
-        scale = CLASSIFIER_FREE_SCALE if params.guide == "classifier_free" else autoguidance_scale(card.images_seen)
-    spacing = params.spacing
-    if spacing is None and params.steps is not None:  # with all timesteps there is nothing to space
-        spacing = "cubic" if card.data.shape[0] == 1 else "log_snr"
-    return params.model_copy(update={"guidance": scale, "spacing": spacing})
-
-
-def fitted_set(
-    name: str, shared: SharedParams, own: SetParams, card: ModelCard
-) -> tuple[SamplerParams, dict[str, Any]]:
-    """Return the params of the set `name`, `fitted` to a model, and those of them that were chosen, by dotted name.
-
-    Raises:
-        UserError: see `fitted` and `check_frames`; the message begins with the dotted name.
-    """
-    of = {key: own if key in SetParams.model_fields else shared for key in SamplerParams.model_fields}
-    given = SamplerParams.model_construct(**{key: getattr(section, key) for key, section in of.items()})
-    prefix = {
-        key: f"sample.{name}" if key in SetParams.model_fields else "sample" for key in [*of, *SetParams.model_fields]
-    }
-    try:
-        params = fitted(given, card)
-        own.check_frames(len(card.timesteps) or params.steps or card.schedule.timesteps)
-    except UserError as error:
-        raise UserError(f"{prefix[str(error).partition(':')[0]]}.{error}") from None
-    unset = [key for key in ("guidance", "spacing") if getattr(given, key) is None and not card.timesteps]
-    chosen = {f"{prefix[key]}.{key}": getattr(params, key) for key in unset}
-    return params, {key: value for key, value in chosen.items() if value is not None}
-
-
-def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
-    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model.
-
-    Raises:
-        UserError: the model cannot sample one of the classes.
-    """
-    if not params.classes:
-        return list(card.classes)
-    if not card.model.class_conditional:
-        raise UserError("classes: this model is not class-conditional; set all, or train one on only these classes")
-    labels = card.data.labels(params.classes, "classes")
-    if unknown := sorted(set(labels) - set(card.classes)):
-        seen = listed(card.data.classes[label] for label in card.classes)
-        raise UserError(f"classes: the model has not seen {shown(card.data.classes[unknown[0]])}; choose from {seen}")
-    return list(labels)
-
-
-def autoguidance_scale(images_seen: int | None) -> float:
-    """Return a scale for a model that was trained on `images_seen` images, counting repeats; None: on many.
-
-    The guide of a short training has hardly learned, so its errors say little about those of the model.
-    """
-    share = 1 if images_seen is None else min(1, images_seen / FULL_IMAGES)
-    return round(1 + (FULL_SCALE - 1) * share, 2)
-
-
-def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
-    """Return the timesteps at which a model is evaluated, descending, with params that are `fitted` to it."""
-    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
-
-
-def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
-    """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
-
-    trailing, or None: equal steps down from T-1.
-    log_snr: equal steps of the log SNR, from T-1 to 0.
-    cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
-    log_snr and cubic take the nearest timestep that is free.
-    """
-    timesteps = schedule.timesteps
-    steps = steps or timesteps
-    match spacing:
-        case "trailing" | None:
-            return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
-        case "cubic":
-            roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
-            return _each_once((roots**3).round().int().tolist(), timesteps)
-        case _:
-            log_snr = schedule.alphas_cumprod.logit()
-            grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
-            return _each_once([int((log_snr - wanted).abs().argmin()) for wanted in grid], timesteps)
-
-
-def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
-    """Return the wanted timesteps of 0..timesteps-1, descending; move repeated ones to the next free timestep."""
-    found, free = [], timesteps - 1
-    for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
-        found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
-        free = found[-1] - 1
-    return found
-
-
 def sample_images(
     loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime, label: str = ""
 ) -> Iterator[tuple[range, Tensor]]:
     """Sample the images `numbers`, and yield each finished batch: its numbers and images, uint8 (B, C, H, W).
 
-    Args:
-        params: `fitted` to the model.
-        label: name of the progress bar; without one there is none.
+    The progress bar is called `label`; without a label there is none.
     """
-    total = len(visited(loaded, params)) * len(numbers)
-    with progress(desc=label, total=total, unit="eval", unit_scale=True, disable=not label) as bar:
+    with progress(desc=label, total=len(visited(loaded, params)) * len(numbers), disable=not label, **BAR) as bar:
         for indices in batches(numbers.start, len(numbers), sample_batch_size(loaded, runtime)):
             for step in sample_batch(loaded, params, seed, indices, runtime):
                 bar.update(len(indices))
             yield indices, to_uint8(step.x_prev).cpu()
+
+
+def batches(first: int, count: int, size: int) -> Iterator[range]:
+    """Split `count` indices, from `first` on, into ranges of at most `size`."""
+    for begin in range(first, first + count, size):
+        yield range(begin, min(begin + size, first + count))
+
+
+def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
+    """Return how many images to sample in one batch on this runtime."""
+    (channels, height, width), widths = loaded.card.data.shape, loaded.card.model.channels
+    assert widths
+    float32_bytes = 4 * height * width * (channels + 8 * widths[0])  # of eight tensors
+    return runtime.sample_batch_size(height * width, float32_bytes)
 
 
 @torch.inference_mode()
@@ -268,11 +139,7 @@ def sample_batch(
 ) -> Iterator[Step]:
     """Sample the images `indices`, and yield the steps of the reverse process.
 
-    Image i depends on (seed, i), not on the batch. The last step's `x_prev` holds the images, (len(indices), C, H, W),
-    on the runtime's device. `sample_labels` returns their labels.
-
-    Args:
-        params: `fitted` to the model.
+    Image i depends on (seed, i), not on the batch. The last `x_prev` is the images, `sample_labels` returns the labels.
 
     Raises:
         UserError: after the last step, an image is not finite.
@@ -287,14 +154,49 @@ def sample_batch(
         raise UserError(f"image {image}: the model's predictions are not finite; fetch the model again, or retrain it")
 
 
+def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
+    """Return the timesteps at which a model is evaluated, descending."""
+    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
+
+
+def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
+    """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
+
+    trailing: equal steps down from T-1.
+    log_snr: equal steps of the log SNR, from T-1 to 0.
+    cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
+    """
+    timesteps = schedule.timesteps
+    if steps is None:
+        return [*reversed(range(timesteps))]
+    assert spacing, "fit the params first"
+    match spacing:
+        case "trailing":
+            return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
+        case "cubic":
+            roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
+            return _each_once((roots**3).round().int().tolist(), timesteps)
+        case _:
+            log_snr = schedule.alphas_cumprod.logit()
+            grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
+            return _each_once([int((log_snr - wanted).abs().argmin()) for wanted in grid], timesteps)
+
+
+def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
+    """Return the wanted timesteps of 0..timesteps-1, descending; move repeated ones to the nearest that is free."""
+    found, free = [], timesteps - 1
+    for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
+        found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
+        free = found[-1] - 1
+    return found
+
+
 def p_sample_loop(
     denoise: Denoise, schedule: NoiseSchedule, params: SamplerParams, noise: Noise, timesteps: Sequence[int]
 ) -> Iterator[Step]:
-    """Run the reverse process (Ho et al. 2020, algorithm 2), and yield a `Step` for each call of `denoise`.
+    """Run the reverse process (Ho et al. 2020, algorithm 2) over descending timesteps; yield a `Step` for each.
 
-    Args:
-        noise: called once for x_T, then once for every step that adds noise.
-        timesteps: the timesteps to visit, descending.
+    `denoise` is called once in a step; `noise` once for x_T, then once in every step that adds noise.
     """
     alphas_cumprod: list[float] = schedule.alphas_cumprod.tolist()
     x_t = noise()  # line 1: x_T ~ N(0, I)
@@ -342,9 +244,7 @@ def extrapolated(pred_x_start: Tensor, abar: float, abar_prev: float, before: tu
     """Return x_0 extrapolated from the last two estimates (DPM-Solver++(2M): Lu et al. 2022, algorithm 2).
 
     The extrapolation is linear in log SNR, to the middle of the step. In the first and the last step there is none.
-
-    Args:
-        before: log SNR and estimate of the step before.
+    `before` has log SNR and estimate of the step before.
     """
     if not before or abar_prev == 1:
         return pred_x_start
@@ -359,25 +259,20 @@ def log_snr_of(abar: float) -> float:
 
 
 def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
-    """Return the function that a sampler calls: the model with the labels (B,), guided as `fitted` params say.
+    """Return the function that a sampler calls: the model with the labels (B,), guided as the params say.
 
-    Estimates that are not finite become NaN: clipping would turn infinities into black or white pixels.
+    Infinite estimates become NaN: clipping would turn them into black or white pixels.
     """
-    labels = labels.to(runtime.device)
+    labels, nan = labels.to(runtime.device), math.nan
 
     def bound(network: UNet, labels: Tensor) -> Denoise:
         denoiser = loaded.denoiser(runtime, network)
-
-        def denoise(x_t: Tensor, t: int) -> Tensor:
-            pred_x_start = denoiser(x_t, torch.full_like(labels, t), labels).x_start
-            return pred_x_start.masked_fill(~pred_x_start.isfinite(), torch.nan)
-
-        return denoise
+        return lambda x_t, t: denoiser(x_t, torch.full_like(labels, t), labels).x_start.nan_to_num(nan, nan, nan)
 
     denoise = bound(loaded.network, labels)
     if params.guidance == 1:
         return denoise
-    assert params.guidance is not None, "params must be fitted"
+    assert params.guidance is not None, "fit the params first"
     if params.guide == "autoguidance":
         assert loaded.guide
         guide = bound(loaded.guide, labels)
@@ -393,7 +288,6 @@ def guided(
 
     Classifier-free guidance: the guide is the same model without the class (Ho and Salimans 2022, arXiv:2207.12598).
     Autoguidance: the guide is the model from early in its training (Karras et al. 2024, arXiv:2406.02507).
-    Outside the interval the model is not guided.
     """
     log_snr = schedule.alphas_cumprod.logit().tolist()
 
@@ -408,32 +302,100 @@ def guided(
 
 
 def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """Sample the labels of the images `indices`, (len(indices),), as frequent as among the training images.
-
-    Only class-conditional models use them.
-
-    Raises:
-        UserError: the model cannot sample one of the classes.
-    """
+    """Sample the label of each of `indices`, as frequent as in training; only class-conditional models use them."""
     wanted = wanted_classes(card, params)
     places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
     shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
     return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
 
 
-def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
-    """Return how many images to sample in one batch on this runtime."""
-    channels, height, width = loaded.card.data.shape
-    assert loaded.card.model.channels
-    first = loaded.card.model.channels[0]
-    float32_bytes = 4 * height * width * (channels + 8 * first)  # of eight tensors
-    return runtime.sample_batch_size(height * width, float32_bytes)
+def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
+    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model.
+
+    Raises:
+        UserError: the model cannot sample one of the classes.
+    """
+    if not params.classes:
+        return list(card.classes)
+    if not card.model.class_conditional:
+        raise UserError("classes: this model is not class-conditional; set all, or train one on only these classes")
+    labels = card.data.labels(params.classes, "classes")
+    if unknown := sorted(set(labels) - set(card.classes)):
+        seen = listed(card.data.classes[label] for label in card.classes)
+        raise UserError(f"classes: the model has not seen {shown(card.data.classes[unknown[0]])}; choose from {seen}")
+    return list(labels)
 
 
-def batches(first: int, count: int, size: int) -> Iterator[range]:
-    """Split `count` indices, from `first` on, into ranges of at most `size`."""
-    for begin in range(first, first + count, size):
-        yield range(begin, min(begin + size, first + count))
+def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
+    """Return these params with the unset ones chosen for a model; only here is it decided whether they fit it.
+
+    Raises:
+        UserError: params ask for more steps than the model has timesteps, or for classes or guidance that it lacks; or
+            they do not fit a distilled model. The message begins with the param.
+    """
+    wanted_classes(card, params)
+    if card.timesteps:
+        params = _distilled(params, len(card.timesteps))
+    elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
+        raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
+    elif params.steps and params.spacing is None:  # with all timesteps there is nothing to space
+        params = params.model_copy(update={"spacing": "cubic" if card.data.shape[0] == 1 else "log_snr"})
+    scale, known = params.guidance, params.guide in card.guides
+    if scale is None and params.guide == "autoguidance":
+        # The guide of a short training has hardly learned: its errors say little about those of the model.
+        learned = 1 if card.images_seen is None else min(1, card.images_seen / FULL_IMAGES)
+        scale = round(1 + (FULL_SCALE - 1) * learned, 2) if known else 1.0
+    if scale != 1 and not known:
+        guides = listed(card.guides) if card.guides else "none"
+        other = "" if card.timesteps else f", or train a model with train.{GUIDED_BY[params.guide]}"
+        raise UserError(f"guidance: this model has no guide {params.guide} (it has {guides}); set guidance to 1{other}")
+    return params.model_copy(update={"guidance": CLASSIFIER_FREE_SCALE if scale is None else scale})
+
+
+def _distilled(params: SamplerParams, few: int) -> SamplerParams:
+    """Return these params for a distilled model: ancestral, with its own timesteps; those not given follow from it."""
+    fitting: dict[str, tuple[Any, ...]] = {
+        "sampler": ("ddpm", "ddim"),
+        "variance": ("posterior",),
+        "eta": (1,),
+        "steps": (None, few),
+        "spacing": (None,),
+    }
+    given = params.model_fields_set
+    params = params.model_copy(update={key: values[0] for key, values in fitting.items() if key not in given})
+    for key, values in fitting.items():
+        if (value := getattr(params, key)) not in values:
+            needed = " or ".join("null" if each is None else str(each) for each in values)
+            raise UserError(f"{key}: {value}, but a distilled model needs {needed}; set that, or leave it out")
+    return params
+
+
+def fitted_set(
+    name: str, shared: SharedParams, own: SetParams, card: ModelCard
+) -> tuple[SamplerParams, dict[str, Any]]:
+    """Return the params of the set `name`, `fitted` to a model, and those of them that were chosen, by dotted name.
+
+    Raises:
+        UserError: see `fitted`; or too many frames would be held in memory. The message begins with the dotted name.
+    """
+
+    def dotted(key: str) -> str:
+        return f"sample.{name}.{key}" if key in SetParams.model_fields else f"sample.{key}"
+
+    given = SamplerParams.model_construct(**dict(shared) | dict(own))
+    try:
+        params = fitted(given, card)
+    except UserError as error:
+        key, _, problem = str(error).partition(": ")
+        raise UserError(f"{dotted(key)}: {problem}") from None
+    unset = [] if card.timesteps else [key for key in ("guidance", "spacing") if getattr(given, key) is None]
+    chosen = {dotted(key): value for key in unset if (value := getattr(params, key)) is not None}
+    steps = len(card.timesteps) or params.steps or card.schedule.timesteps
+    frames = -(-steps // own.keep_every) if own.keep_every else 0
+    if frames * own.count > MOST_FRAMES:  # they are in memory
+        kept = f"{own.keep_every} keeps {frames} frames of {own.count} images, more than {MOST_FRAMES} in all"
+        raise UserError(f"{dotted('keep_every')}: {kept}; raise it, lower the count, or set 0")
+    return params, chosen
 
 
 class Sampling:
@@ -445,12 +407,7 @@ class Sampling:
     """
 
     def __init__(self, name: str, loaded: LoadedModel, params: SamplerParams, own: SetParams) -> None:
-        """Begin without images.
-
-        Args:
-            name: name of the set, for messages.
-            params: `fitted` to the model. own: count, seed and frames.
-        """
+        """Begin without images; `own` has count, seed and frames."""
         self.name = name
         self.loaded = loaded
         self.params = params
@@ -469,30 +426,24 @@ class Sampling:
         Raises:
             UserError: the run was interrupted.
         """
-        count, steps = self.own.count, len(self.timesteps)
+        count, evaluations = self.own.count, len(self.timesteps)
         self.batch_size = size = min(world.gather(sample_batch_size(self.loaded, runtime)))
-        bar = progress(
-            desc=f"sample {self.name}",
-            total=count * steps,
-            initial=self.done * steps,
-            unit="eval",
-            unit_scale=True,
-            disable=world.rank > 0,
-        )
-        with bar:
+        total, done = count * evaluations, self.done * evaluations
+        with progress(desc=f"sample {self.name}", total=total, initial=done, disable=world.rank > 0, **BAR) as bar:
             while self.done < count:
-                together = [*batches(self.done, min(size * world.size, count - self.done), size)]
-                mine = together[world.rank : world.rank + 1]
-                found = [self._batch(indices, runtime, checkpoints, bar) for indices in mine]
-                for images, frames in (batch for each in world.gather(found) for batch in each):
+                first = self.done + world.rank * size
+                mine = range(first, min(first + size, count))  # empty if the other processes have the rest
+                found = self._batch(mine, runtime, checkpoints, bar) if mine else None
+                for images, frames in filter(None, world.gather(found)):
                     self._add(images, frames)
-                bar.update(self.done * steps - bar.n)  # images of other processes
+                bar.update(self.done * evaluations - bar.n)  # images of other processes
 
     def samples(self) -> Samples:
         """Return the set, with labels if the model is class-conditional."""
         card, params = self.loaded.card, self.params
         labels = sample_labels(card, params, self.own.seed, range(self.own.count))
         made = {"set": self.name, "sampler": params.sampler, "evaluations": len(self.timesteps)}
+        made["guidance"] = params.guidance
         return Samples(
             images=self.images,
             labels=labels if card.model.class_conditional else None,
@@ -501,7 +452,7 @@ class Sampling:
             card=card.data,
             classes=wanted_classes(card, params),
             kept_t=self.kept_t,
-            made=made | {"guidance": params.guidance},
+            made=made,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import torch
 
 from ddpm.cli import commands
 from ddpm.images.card import DataCard
-from ddpm.model import new_network, save_model
+from ddpm.model import ModelCard, save_model
 from ddpm.sample import SamplerParams
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from tests.sampling import reverse
+from ddpm.schedule import ScheduleParams
+from ddpm.unet import UNet
+from tests import reverse
 from tests.small import DIGITS, randomised, unet_params
 
 SOURCE = Path(commands.__file__).parents[2]
@@ -42,9 +43,11 @@ def tiny_model(
         channels=(4, 8), time_embed_dim=8, patch_size=2, class_conditional=class_conditional, prediction="v"
     )
     schedule = ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps)
-    now, before = (randomised(new_network(params, data, schedule), seed) for seed in (0, 1))
-    weights = before.state_dict() if guide else None
-    save_model(path, now, data, NoiseSchedule(schedule), counts, weights, classifier_free, own)
+    now, before = (randomised(UNet(params, data.shape, len(data.classes), timesteps), seed) for seed in (0, 1))
+    guides = tuple(each for each, has in {"autoguidance": guide, "classifier_free": classifier_free}.items() if has)
+    facts = {"data": data, "model": params, "schedule": schedule, "class_counts": counts}
+    card = ModelCard.model_validate({**facts, "guides": guides, "timesteps": own})
+    save_model(path, now, card, dict(before.state_dict()) if guide else None)
     return path
 
 

@@ -12,12 +12,11 @@ from exact_stages.console import UserError
 from exact_stages.params import load_params, parse, read_yaml
 from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
+from tests.exact_stages.test_params import changed
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
-PLAIN = [("sample.gallery.guidance", 1), ("sample.population.guidance", 1)]
-UNLABELLED = [("sample.gallery.guide", "classifier_free"), ("sample.population.guidance", 1)]
-GUIDED = [("sample.gallery.guidance", 1.3), ("sample.population.guidance", 1.3)]
+UNLABELLED = [("sample.guide", "classifier_free"), ("sample.guidance", 1.3)]
 DISTILLED = [("sample.model", "models/distilled-4.safetensors"), ("distill.steps", [4])]
 ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", None)]
 
@@ -78,28 +77,29 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: st
         ([*SHORT, ("distill.steps", [21])], ["distill.steps"]),
         ([("sample.gallery.steps", 1001)], ["sample.gallery.steps"]),
         ([("sample.gallery.keep_every", 0)], ["sample.gallery.keep_every"]),
-        ([("sample.population.count", 5)], ["sample.population.count"]),
-        ([("data.set", "data/fashion_mnist")], ["data.set"]),
+        ([("sample.gallery.keep_every", 1), ("sample.gallery.count", 1001)], ["sample.gallery.keep_every"]),
+        ([("sample.population.count", 3)], ["sample.population.count"]),
+        ([("data.set", "data/fashion_mnist"), ("download.sets", ["mnist"])], ["data.set"]),
         ([("data.set", "data/mine")], []),
         ([("train.start", "models/ddpm.safetensors")], ["train.start"]),
         ([("train.guide_share", 0)], []),
-        ([("train.guide_share", 0), *GUIDED], ["sample.gallery.guidance", "sample.population.guidance"]),
-        ([("train.guide_share", 0), *PLAIN], []),
-        ([*GUIDED, *UNLABELLED], ["sample.gallery.guidance"]),
-        ([*GUIDED, *UNLABELLED, ("train.label_dropout", 0.1)], []),
-        ([("model.class_conditional", False), *GUIDED, *UNLABELLED], ["sample.gallery.guidance"]),
+        ([("train.guide_share", 0), ("sample.guidance", 1.3)], ["sample.guidance"]),
+        ([("train.guide_share", 0), ("sample.guidance", 1)], []),
+        (UNLABELLED, ["sample.guidance"]),
+        ([*UNLABELLED, ("train.label_dropout", 0.1)], []),
+        ([*UNLABELLED, ("model.class_conditional", False)], ["sample.guidance"]),
         ([("model.class_conditional", False), ("train.label_dropout", 0.1)], ["train.label_dropout"]),
-        ([("model.class_conditional", False), ("sample.gallery.classes", [7])], ["sample.gallery.classes"]),
-        ([("train.classes", [1, 7]), ("sample.gallery.classes", [3, 7])], ["sample.gallery.classes"]),
-        ([("train.classes", ["7"]), ("sample.gallery.classes", [7])], []),
-        ([("sample.model", "data/other.safetensors"), ("train.guide_share", 0), *GUIDED], []),
-        ([DISTILLED[0], *PLAIN], ["sample.model"]),
-        ([*DISTILLED, *PLAIN], ["sample.population.sampler"]),
-        ([*DISTILLED, *ANCESTRAL, *GUIDED], ["sample.gallery.guidance", "sample.population.guidance"]),
+        ([("model.class_conditional", False), ("sample.classes", [7])], ["sample.classes"]),
+        ([("train.classes", [1, 7]), ("sample.classes", [3, 7])], ["sample.classes"]),
+        ([("train.classes", ["7"]), ("sample.classes", [7])], []),
+        ([("sample.model", "data/other.safetensors"), ("train.guide_share", 0), ("sample.guidance", 1.3)], []),
+        (DISTILLED[:1], ["sample.model"]),
+        (DISTILLED, ["sample.population.sampler"]),
+        ([*DISTILLED, *ANCESTRAL, ("sample.guidance", 1.3)], ["sample.guidance"]),
         ([*DISTILLED, *ANCESTRAL], []),
         (
-            [("data.set", "data/fashion_mnist"), ("sample.gallery.steps", 1001), ("train.guide_share", 0), *GUIDED],
-            ["data.set", "sample.gallery.steps", "sample.gallery.guidance", "sample.population.guidance"],
+            [("sample.gallery.steps", 1001), ("train.start", "models/ddpm.safetensors"), *DISTILLED[:1]],
+            ["train.start", "sample.model"],  # the set's steps are checked when there is such a model
         ),
     ],
 )

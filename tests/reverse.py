@@ -1,0 +1,75 @@
+"""Reverse processes, without a network or with a tiny one, for tests."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm.images.card import DataCard
+from ddpm.model import LoadedModel, ModelCard, load_model, save_model
+from ddpm.sample import Denoise, SamplerParams, Step, p_sample_loop, sample_batch, spaced_timesteps
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.unet import UNet
+from tests.small import CPU, DIGITS, randomised, unet_params
+
+REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
+TEN = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
+SHAPE = (3, 1, 4, 4)
+
+
+def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
+    """All timesteps of the ancestral process, without guidance or clipping, but for what is changed: fitted params."""
+    plain = {"sampler": name, "steps": None, "spacing": "trailing", "clip": False, "guidance": 1.0}
+    return SamplerParams.model_validate({**plain, **changes})
+
+
+def normals(seed: int = 0) -> Iterator[Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(SHAPE, generator=rng, dtype=torch.float64)
+
+
+def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:
+    return lambda: next(draws)
+
+
+def reverse(
+    denoise: Denoise,
+    params: SamplerParams,
+    schedule: NoiseSchedule = REFERENCE,
+    noise: Callable[[], Tensor] | None = None,
+) -> list[Step]:
+    """The steps over the timesteps that the params choose."""
+    timesteps = spaced_timesteps(schedule, params.steps, params.spacing)
+    return [*p_sample_loop(denoise, schedule, params, noise or noise_from(normals()), timesteps)]
+
+
+def model_card(
+    data: DataCard = DIGITS, counts: tuple[int, ...] = (), schedule: NoiseSchedule = TEN, **facts: object
+) -> ModelCard:
+    """The card of a tiny class-conditional model of v, but for facts of the card or of its network that are changed."""
+    given = {"channels": (4, 8), "patch_size": 2, "class_conditional": True, "prediction": "v"}
+    network = unet_params(**given | {key: facts.pop(key) for key in [*facts] if key not in ModelCard.model_fields})
+    counts = counts or tuple(range(1, len(data.classes) + 1))
+    shared = {"data": data, "model": network, "schedule": schedule.params, "class_counts": counts}
+    return ModelCard.model_validate(shared | facts)
+
+
+def tiny_model(folder: Path, **facts: object) -> LoadedModel:
+    """A tiny model of such a card, through its file, and another that stands for what it was early, if it has one."""
+    card = model_card(**facts)  # type: ignore[arg-type]
+    shape = card.data.shape, len(card.data.classes), card.schedule.timesteps
+    now, before = (randomised(UNet(card.model, *shape), seed).train() for seed in (0, 1))
+    for network in (now, before):
+        if network.label:
+            network.label.weight.data *= 10  # loud beside the time
+    guide = dict(before.state_dict()) if "autoguidance" in card.guides else None
+    save_model(folder / "model.safetensors", now, card, guide)
+    return load_model(folder / "model.safetensors")
+
+
+def sampled(loaded: LoadedModel, indices: list[int], params: SamplerParams | None = None, seed: int = 0) -> Tensor:
+    """The images of the last step."""
+    *_, last = sample_batch(loaded, params or sampler(), seed, indices, CPU)
+    return last.x_prev.clone()

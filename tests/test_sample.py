@@ -1,0 +1,332 @@
+"""Sampling from a model: what fits it, labels, guidance, whole sets; an image depends on its seed and number alone."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm import sample as module
+from ddpm.compute.randomness import ImageNoise
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Samples, to_uint8
+from ddpm.model import LoadedModel, ModelCard, load_model
+from ddpm.parallel.world import ALONE, World
+from ddpm.pretrained.models import load_pretrained
+from ddpm.sample import (
+    SamplerParams,
+    Sampling,
+    SetParams,
+    SharedParams,
+    fitted,
+    fitted_set,
+    sample_batch,
+    sample_labels,
+)
+from ddpm.unet import NO_LABEL
+from exact_stages.console import UserError
+from tests.cli.generating import ENVIRONMENT, call
+from tests.ranks import in_two_ranks
+from tests.reverse import REFERENCE, TEN, model_card, reverse, sampled, sampler, tiny_model
+from tests.small import CPU, FRUITS, resaved, unet_params
+
+COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on
+DISTILLED = {"timesteps": (999, 600, 20)}
+SOME_FRUITS = {"data": FRUITS, "counts": (5, 0, 7)}
+GUIDED = {"guides": ("autoguidance",)}
+FREE = {"guides": ("classifier_free",)}
+
+
+def test_three_lines_of_python_sample_what_the_command_line_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--pretrained", "mnist", "--classes", 7, "--count", 16, "--format", "npz", "--out", tmp_path / "sevens"]
+    call("generate", *words)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    images, labels = module.sample(load_pretrained("mnist"), 16, classes=[7])
+    assert labels.tolist() == [7] * 16
+    np.testing.assert_array_equal(images.squeeze(1), np.load(tmp_path / "sevens/images.npz")["images"])
+
+
+@pytest.mark.parametrize(
+    ("facts", "params", "said"),
+    [
+        ({}, {"steps": 1001}, "steps: 1001, .* 1000 timesteps"),
+        ({"counts": COUNTS}, {"classes": [7, 9, 0]}, "classes: .* 0; .* 1, 3, 7, 8"),
+        (SOME_FRUITS, {"classes": ["fig"]}, "classes: .*fig; .* apple, pear"),
+        ({"data": FRUITS}, {"classes": ["melon"]}, "classes: .*melon; .* apple, fig, pear"),
+        ({"class_conditional": False}, {"classes": [7]}, "classes: .* not class-conditional"),
+        (FREE, {"guidance": 0.0}, "guidance: .* train.guide_share"),
+        (GUIDED, {"guide": "classifier_free"}, "guidance: .* train.label_dropout"),
+        (DISTILLED, {"sampler": "dpmpp_2m"}, "sampler: .* ddpm or ddim"),
+        (DISTILLED, {"sampler": "ddim", "eta": 0.5}, "eta: .* 1;"),
+        (DISTILLED, {"variance": "beta"}, "variance: .* posterior"),
+        (DISTILLED, {"steps": 4}, "steps: 4, .* null or 3"),
+        (DISTILLED, {"spacing": "trailing"}, "spacing: .* null"),
+        (DISTILLED, {"guidance": 1.3}, "guidance: .* set guidance to 1$"),
+    ],
+    ids=str,
+)
+def test_params_that_do_not_fit_a_model_are_refused_by_key(
+    facts: dict[str, Any], params: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{said}"):
+        fitted(SamplerParams.model_validate(params), model_card(schedule=REFERENCE, **facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "params", "chosen"),
+    [
+        ({}, {}, {"guidance": 1.0, "spacing": "cubic"}),
+        ({"data": FRUITS}, {"guidance": 1.0}, {"spacing": "log_snr"}),
+        ({}, {"steps": None}, {"guidance": 1.0}),
+        (GUIDED, {"steps": None}, {"guidance": 1.3}),
+        (GUIDED | {"images_seen": 10**7}, {"steps": None}, {"guidance": 1.3}),
+        (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
+        (GUIDED | {"images_seen": 1000}, {"steps": None}, {"guidance": 1.0}),
+        (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
+        (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),
+        (DISTILLED, {"sampler": "ddim", "steps": 3}, {"guidance": 1.0}),
+    ],
+    ids=str,
+)
+def test_unset_params_follow_from_the_model(
+    facts: dict[str, Any], params: dict[str, Any], chosen: dict[str, Any]
+) -> None:
+    card, given = model_card(schedule=REFERENCE, **facts), SamplerParams.model_validate(params)
+    found = fitted(given, card)
+    assert found.model_dump() == given.model_dump() | chosen
+    assert fitted(found, card) == found
+
+
+def test_params_that_were_not_fitted_end_in_an_error(tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path)
+    for unset in ({"guidance": None}, {"spacing": None, "steps": 4}):
+        with pytest.raises(AssertionError, match="fit the params first"):
+            sampled(loaded, [0], sampler(**unset))
+
+
+SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
+
+
+def test_frames_that_would_fill_the_memory_are_refused() -> None:
+    def refused(**changes: object) -> str:
+        with pytest.raises(UserError) as caught:
+            fitted_set("gallery", SharedParams(), SET.model_copy(update=changes), model_card(schedule=REFERENCE))
+        return str(caught.value)
+
+    assert refused(count=400_000).startswith("sample.gallery.keep_every: 4 keeps 3 frames of 400000 images")
+    assert refused(steps=None, count=4001).startswith("sample.gallery.keep_every: 4 keeps 250 frames of 4001 images")
+    whole = SET.model_copy(update={"steps": None, "count": 4000})
+    assert fitted_set("gallery", SharedParams(), whole, model_card(schedule=REFERENCE))
+
+
+def test_a_card_may_stand_in_for_that_of_a_model_to_come() -> None:
+    data = DataCard.model_construct(shape=(1, 1, 1), classes=("7",))
+    facts = {"data": data, "model": unet_params(class_conditional=True), "schedule": REFERENCE.params}
+    card = ModelCard.model_construct(class_counts=(1,), guides=("autoguidance",), **facts)
+    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, card)
+    assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "cubic"}
+    assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
+    few = card.model_copy(update={"guides": (), "timesteps": (0, 0, 0)})
+    assert fitted_set("gallery", SharedParams(), SET.model_copy(update={"steps": None}), few)[1] == {}
+
+
+def test_a_label_is_that_of_seed_and_index_alone() -> None:
+    card = model_card(counts=COUNTS)
+    together = sample_labels(card, sampler(), 3, range(200))
+    assert together.tolist() == [sample_labels(card, sampler(), 3, [index]).item() for index in range(200)]
+    assert not torch.equal(sample_labels(card, sampler(), 4, range(200)), together)
+    assert torch.equal(sample_labels(card, sampler("ddim", steps=3), 3, range(200)), together)
+    in_order, turned = (sample_labels(card, sampler(classes=each), 3, range(200)) for each in ([3, 7], [7, 3]))
+    assert torch.equal(turned, in_order)
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes"), [(COUNTS, "all"), (COUNTS, [3, 7]), (COUNTS, [7, 7, 3]), ((1, *[0] * 8, 10**12), "all")]
+)
+def test_classes_are_as_frequent_as_in_training(counts: tuple[int, ...], classes: Any) -> None:
+    draws, card = 20_000, model_card(counts=counts)
+    found = sample_labels(card, sampler(classes=classes), 0, range(draws)).bincount(minlength=10)
+    wanted = range(10) if classes == "all" else classes
+    shares = torch.tensor([count if label in wanted else 0 for label, count in enumerate(counts)]).double()
+    shares /= shares.sum()
+    assert found[shares == 0].sum() == 0
+    assert ((found - draws * shares).abs() <= 5 * (draws * shares * (1 - shares)).sqrt() + 1).all()
+
+
+@pytest.mark.parametrize(("place", "label"), [(0.0, 1), (0.5, 1), (1 - 2**-24, 8)])
+def test_no_draw_gives_a_class_that_the_model_has_not_seen(
+    place: float, label: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), place))
+    assert sample_labels(model_card(counts=COUNTS), sampler(), 0, [0]).item() == label
+
+
+@pytest.mark.parametrize(
+    "facts", [{"block": "double_conv", "prediction": "noise"}, {"class_conditional": False}, SOME_FRUITS], ids=str
+)
+@pytest.mark.parametrize("params", [sampler(), sampler("ddim", eta=0.0, steps=4, clip=True)], ids=["ddpm", "ddim"])
+def test_an_image_is_that_of_seed_and_index_alone(facts: dict[str, Any], params: Any, tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path, **facts)
+    modes: list[bool] = []
+    nn.Module.register_forward_pre_hook(loaded.network, lambda module, _: modes.append(module.training))
+    together = sampled(loaded, [0, 1, 2, 3, 4], params)
+    assert together.shape == (5, *loaded.card.data.shape)
+    assert torch.equal(sampled(loaded, [0, 1, 2, 3, 4], params), together)
+    # Convolutions add in another order for another batch size.
+    atol = 1e-5 * max(1.0, together.abs().max().item())
+    torch.testing.assert_close(sampled(loaded, [4, 3, 17], params)[:2], together[[4, 3]], rtol=0, atol=atol)
+    assert (together[0] - together[1]).abs().max() > 0.1
+    assert (sampled(loaded, [0, 1], params, seed=1) - together[:2]).abs().max() > 0.1
+    assert not any(modes), "the network is in evaluation mode"
+
+
+def test_the_network_is_told_the_labels_and_samples_by_them(tmp_path: Path) -> None:
+    loaded, told = tiny_model(tmp_path, counts=COUNTS), []
+    nn.Module.register_forward_pre_hook(loaded.network, lambda _, given: told.append(given[2]))
+    mixed, labels = sampled(loaded, [*range(8)]), sample_labels(loaded.card, sampler(), 0, range(8))
+    assert len(told) == 10
+    assert all(torch.equal(each, labels) for each in told)
+    for label in labels.unique().tolist():
+        # By itself each is what it is among others.
+        alone = sampled(loaded, [*range(8)], sampler(classes=[label]))
+        torch.testing.assert_close(mixed[labels == label], alone[labels == label], rtol=0, atol=1e-4)
+        assert (mixed[labels != label] - alone[labels != label]).abs().amax(dim=(1, 2, 3)).min() > 0.1
+
+
+def test_a_distilled_model_samples_at_its_own_timesteps(tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path, timesteps=(9, 6, 2))
+    steps = sample_batch(loaded, fitted(SamplerParams(), loaded.card), 0, [4, 7], CPU)
+    assert [step.t for step in steps] == [9, 6, 2]
+
+
+INTERVAL = (-2.0, 1.5)
+INSIDE = [t for t in range(10) if INTERVAL[0] <= TEN.alphas_cumprod[t].logit() <= INTERVAL[1]]
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.5])
+@pytest.mark.parametrize("sampling", [{"name": "ddpm"}, {"name": "dpmpp_2m", "steps": 6, "clip": True}], ids=str)
+@pytest.mark.parametrize(
+    ("guide", "facts"),
+    [
+        ("autoguidance", {**GUIDED, "class_conditional": False}),
+        ("autoguidance", {"guides": ("autoguidance", "classifier_free"), "data": FRUITS}),
+        ("classifier_free", {**FREE, "block": "double_conv", "prediction": "noise"}),
+    ],
+    ids=str,
+)
+def test_guided_samples_are_those_of_the_written_out_combination(
+    guide: str, facts: dict[str, Any], sampling: dict[str, Any], scale: float, tmp_path: Path
+) -> None:
+    assert 2 < len(INSIDE) < 8, "there are steps before and behind the interval"
+    loaded, indices = tiny_model(tmp_path, **facts), [7, 2, 30]
+    params = sampler(**sampling, guidance=scale, guide=guide, guidance_interval=INTERVAL)
+    labels = sample_labels(loaded.card, params, 4, indices)
+    other = (loaded.guide, labels) if guide == "autoguidance" else (loaded.network, torch.full_like(labels, NO_LABEL))
+
+    def denoise(x_t: Tensor, t: int) -> Tensor:
+        asked = ((loaded.network, labels), other)
+        told, guiding = (loaded.denoiser(CPU, net)(x_t, torch.full((3,), t), each).x_start for net, each in asked)
+        return scale * told + (1 - scale) * guiding if t in INSIDE else told
+
+    noise = ImageNoise(4, indices, loaded.card.data.shape)
+    with torch.inference_mode():
+        *_, expected = reverse(denoise, params, TEN, noise)
+    size = expected.x_prev.abs().max().item()
+    found = sampled(loaded, indices, params, seed=4)
+    torch.testing.assert_close(found, expected.x_prev, rtol=0, atol=1e-4 * size)
+    assert (found - sampled(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * size, "it is guided"
+
+
+@pytest.mark.parametrize(("spoilt", "scale"), [("network", 1.0), ("network", 2.0), ("guide", 2.0)])
+@pytest.mark.parametrize("clip", [False, True])
+def test_predictions_that_are_not_finite_end_in_an_error_that_names_the_image(
+    spoilt: str, scale: float, clip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tiny_model(tmp_path, **GUIDED)
+    network = getattr(loaded, spoilt)
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda *given: forward(*given).index_fill(0, torch.tensor(1), torch.inf))
+    with pytest.raises(UserError, match=r"^image 8: "):
+        sampled(loaded, [7, 8, 9], sampler(guidance=scale, clip=clip))
+
+
+class StatesAtTicks:
+    """Stands for the checkpoints: keeps the state at every tick."""
+
+    def __init__(self, found: Sampling) -> None:
+        self.found = found
+        self.states: list[dict[str, Any]] = []
+
+    def tick(self) -> None:
+        self.states.append(resaved(self.found.state_dict()))
+
+
+def whole_set(
+    loaded: LoadedModel, keep_every: int = 4, state: dict[str, Any] | None = None, world: World = ALONE
+) -> tuple[Samples, list[dict[str, Any]]]:
+    """A set of seven in batches of two, which may continue from a state, and the states on the way."""
+    found = Sampling("gallery", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
+    if state:
+        found.load_state_dict(state)
+    ticks = StatesAtTicks(found)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "sample_batch_size", lambda *_: 2)
+        found.run(CPU, world, ticks)  # type: ignore[arg-type]
+    return found.samples(), [*ticks.states, resaved(found.state_dict())]
+
+
+def assert_equal_sets(left: Samples, right: Samples) -> None:
+    for ours, theirs in zip(left, right, strict=True):
+        assert torch.equal(ours, theirs) if isinstance(ours, Tensor) else ours == theirs
+
+
+def test_a_set_has_the_images_labels_and_frames_of_the_sampler(tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path)
+    found, _ = whole_set(loaded)
+    steps = [*sample_batch(loaded, sampler(steps=10), 3, range(7), CPU)]
+    kept = [step for step in steps if step.t in (8, 4, 0)]
+    assert (found.kept_t, found.classes) == ([8, 4, 0], [*range(10)])
+    assert found.made == {"set": "gallery", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
+    assert found.labels is not None
+    assert torch.equal(found.labels, sample_labels(loaded.card, sampler(), 3, range(7)))
+    for ours, expected in (
+        (found.images, to_uint8(steps[-1].x_prev)),
+        (found.x_t, torch.stack([to_uint8(step.x_prev) for step in kept])),
+        (found.pred_x_start, torch.stack([to_uint8(step.pred_x_start) for step in kept])),
+    ):
+        assert ours.shape == expected.shape
+        # Convolutions add in another order for another batch size, which moves few pixels by one level.
+        assert (ours.int() - expected.int()).abs().max() <= 1
+    assert torch.equal(found.x_t[-1], found.images)
+
+
+@pytest.mark.parametrize("keep_every", [0, 4, 100])
+def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: int, tmp_path: Path) -> None:
+    loaded = tiny_model(tmp_path)
+    whole, states = whole_set(loaded, keep_every)
+    assert [len(state["images"]) for state in states] == [*([0] * 10), *([2] * 10), *([4] * 10), *([6] * 10), 7]
+    for state in states[::10]:
+        again, after = whole_set(loaded, keep_every, state)
+        assert_equal_sets(again, whole)
+        assert len(after) == 1 + 10 * -(-(7 - len(state["images"])) // 2), "the rest alone is sampled"
+
+
+def in_a_world(model: Path, world: World) -> tuple[Samples, int]:
+    """What one of the processes has, and how often it stepped."""
+    found, states = whole_set(load_model(model), world=world)
+    return found, len(states) - 1
+
+
+def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
+    tiny_model(tmp_path)
+    work = partial(in_a_world, tmp_path / "model.safetensors")
+    alone, steps = work(ALONE)
+    (of_first, first), (_, second) = in_two_ranks(work, tmp_path)
+    assert_equal_sets(of_first, alone)
+    assert (first, second, steps) == (20, 20, 40), "each samples every other of four batches"

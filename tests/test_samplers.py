@@ -1,0 +1,221 @@
+"""The samplers where theory knows what comes out: denoisers that are exact, guidance of mixtures, spaced timesteps."""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.sample import Denoise, SamplerParams, guided, log_snr_of, p_sample, spaced_timesteps
+from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
+from tests.reverse import REFERENCE, noise_from, normals, reverse, sampler
+
+ALL = [
+    sampler(),
+    sampler(variance="beta"),
+    sampler(clip=True),
+    *(sampler("ddim", eta=eta) for eta in (0.0, 0.3, 1.0)),
+    *(sampler("dpmpp_2m", eta=eta, spacing="log_snr") for eta in (0.0, 0.5, 1.0)),
+]
+
+
+def named(params: SamplerParams) -> str:
+    return f"{params.sampler}-{params.eta}-{params.variance}{'-clip' * params.clip}"
+
+
+def gaussian_denoiser(mean: Tensor | float, deviation: float) -> Denoise:
+    """The exact expected x_0 given x_t where the data is N(mean, deviation^2): for 0, a single point."""
+
+    def denoise(x_t: Tensor, t: int) -> Tensor:
+        abar = REFERENCE.alphas_cumprod[t]
+        gain = abar.sqrt() * deviation**2 / (abar * deviation**2 + 1 - abar)
+        return mean + gain * (x_t - abar.sqrt() * mean)
+
+    return denoise
+
+
+def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tuple[int, float, float]]:
+    """t, mean and variance of x_prev over all noise, exactly, for a Gaussian denoiser and x_T ~ q(x_T).
+
+    Every step is then affine in the noise, so that the response to each draw alone tells the variance: image 0 gets
+    no noise, and image k a one at draw k.
+    """
+    draws = len(spaced_timesteps(REFERENCE, params.steps, params.spacing))
+    unit = torch.eye(draws + 1, dtype=torch.float64)[1:, :, None, None, None]
+    abar = REFERENCE.alphas_cumprod[-1]
+    first = abar.sqrt() * mean + (abar * deviation**2 + 1 - abar).sqrt() * unit[0]
+    noise = noise_from(iter([first, *unit[1:]]))
+    for step in reverse(gaussian_denoiser(mean, deviation), params, noise=noise):
+        base = step.x_prev[0]
+        yield step.t, base.item(), (step.x_prev - base).square().sum().item()
+
+
+@pytest.mark.parametrize("steps", [None, 50, 3, 1])
+@pytest.mark.parametrize("params", ALL, ids=named)
+def test_a_single_point_is_found_at_once(params: SamplerParams, steps: int | None) -> None:
+    x_start = next(normals(seed=9)).clamp(-1, 1)
+    found = reverse(gaussian_denoiser(x_start, 0), params.model_copy(update={"steps": steps}))
+    for step in found:
+        torch.testing.assert_close(step.pred_x_start, x_start, rtol=0, atol=1e-11)
+    torch.testing.assert_close(found[-1].x_prev, x_start, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [None, 20])
+@pytest.mark.parametrize("params", [each for each in ALL if each.variance != "beta" and not each.clip], ids=named)
+def test_a_points_marginals_are_those_of_q_at_every_timestep(params: SamplerParams, steps: int | None) -> None:
+    params = params.model_copy(update={"steps": steps})
+    after = [*spaced_timesteps(REFERENCE, steps, params.spacing)[1:], None]
+    for t_prev, (_, mean, variance) in zip(after, moments(0.6, 0, params), strict=True):
+        abar = 1.0 if t_prev is None else REFERENCE.alphas_cumprod[t_prev].item()
+        assert mean == pytest.approx(abar**0.5 * 0.6, abs=1e-10)
+        assert variance == pytest.approx(1 - abar, abs=1e-10)
+
+
+@pytest.mark.parametrize("eta", [0.25, 0.9])
+def test_dpmpp_2m_adds_the_share_of_new_noise_of_k_diffusion(eta: float) -> None:
+    abar, abar_prev = REFERENCE.alphas_cumprod[[500, 300]].tolist()
+    h = (log_snr_of(abar_prev) - log_snr_of(abar)) / 2
+    _, variance = p_sample(sampler("dpmpp_2m", eta=eta), torch.zeros(1), torch.zeros(1), abar, abar_prev)
+    assert variance == pytest.approx(-(1 - abar_prev) * math.expm1(-2 * eta * h))
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_gaussian_data_is_sampled_with_its_mean_and_variance(variance: str) -> None:
+    *_, (t, last_mean, last_variance) = moments(0.3, 0.5, sampler(variance=variance))
+    assert t == 0
+    assert last_mean == pytest.approx(0.3, abs=1e-9)
+    # Line 4 of the algorithm says the same of the variance alone: the exact noise in x_t is
+    # sqrt(1 - abar) (x_t - its mean) / its variance, which is `marginal`.
+    marginals = (REFERENCE.alphas_cumprod * 0.25 + 1 - REFERENCE.alphas_cumprod).tolist()
+    expected = marginals[-1]
+    for t in reversed(range(1000)):
+        beta = REFERENCE.betas[t].item()
+        added = REFERENCE.posterior_variance[t].item() if variance == "posterior" or t == 0 else beta
+        expected = (1 - beta / marginals[t]) ** 2 / (1 - beta) * expected + added
+    assert last_variance == pytest.approx(expected, rel=1e-9)
+    # The true reverse variance lies between the two choices (Ho et al. 2020, section 3.2); T = 1000 is near the limit.
+    low, high = (0.98, 1) if variance == "posterior" else (1, 1.02)
+    assert low < last_variance / 0.25 < high
+
+
+def errors_half_way(name: str, steps: int) -> float:
+    """How far x_t is from the exact solution of the probability-flow equation at t = 499, for Gaussian data."""
+    mean, deviation = 0.3, 0.5
+    found = reverse(gaussian_denoiser(mean, deviation), sampler(name, steps=steps, eta=0.0))
+    assert found[steps // 2].t == 499
+
+    def standardised(x: Tensor, t: int) -> Tensor:
+        abar = REFERENCE.alphas_cumprod[t]
+        return (x - abar.sqrt() * mean) / (abar * deviation**2 + 1 - abar).sqrt()
+
+    # The equation moves every quantile to the same quantile.
+    return (standardised(found[steps // 2 - 1].x_prev, 499) - standardised(next(normals()), 999)).abs().max().item()
+
+
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
+def test_order_of_convergence(name: str, order: int) -> None:
+    coarse, fine, finer = (errors_half_way(name, steps) for steps in (50, 100, 200))
+    assert coarse / fine == pytest.approx(2**order, rel=0.2)
+    assert fine / finer == pytest.approx(2**order, rel=0.1)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_second_order_samples_gaussian_data_more_truly(eta: float) -> None:
+    errors = []
+    for name in ("ddim", "dpmpp_2m"):
+        *_, (_, mean, variance) = moments(0.3, 0.5, sampler(name, steps=20, eta=eta, spacing="log_snr"))
+        assert mean == pytest.approx(0.3, abs=0.01)
+        errors.append(abs(variance - 0.25))
+    assert errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 1.7, 3.0])
+@pytest.mark.parametrize("t", [50, 400, 999])
+def test_in_a_gaussian_mixture_the_guided_score_is_exact(guidance: float, t: int) -> None:
+    """The eps implied is minus the noise's deviation times the score of p(x_t)^(1 - guidance) p(x_t | y)^guidance."""
+    means = torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64)
+    deviations = torch.tensor([0.2, 0.1, 0.3], dtype=torch.float64)
+    shares, label = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), 2
+    abar = REFERENCE.alphas_cumprod[t]
+    marginals = torch.distributions.Normal(abar.sqrt() * means, (abar * deviations.square() + 1 - abar).sqrt())
+
+    def log_densities(x_t: Tensor) -> tuple[Tensor, Tensor]:
+        each = marginals.log_prob(x_t.unsqueeze(-1))
+        return each[..., label], (each + shares.log()).logsumexp(-1)
+
+    def estimates(x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """The exact expected x_0 given x_t, with the label and without: through each class, not the score."""
+        gain = abar.sqrt() * deviations.square() / marginals.variance
+        x_start = means + gain * (x_t.unsqueeze(-1) - marginals.mean)
+        posterior = (marginals.log_prob(x_t.unsqueeze(-1)) + shares.log()).softmax(-1)
+        return x_start[..., label], (posterior * x_start).sum(-1)
+
+    told, untold = (lambda x_t, _, which=which: estimates(x_t)[which] for which in (0, 1))
+    denoise = guided(told, untold, REFERENCE, guidance, (-100.0, 100.0))
+    x_t = torch.linspace(-3, 3, 61, dtype=torch.float64).view(-1, 1, 1, 1).requires_grad_()
+    of_label, of_all = log_densities(x_t)
+    (score,) = torch.autograd.grad((guidance * of_label + (1 - guidance) * of_all).sum(), x_t)
+    eps = (x_t - abar.sqrt() * denoise(x_t, t)) / (1 - abar).sqrt()
+    torch.testing.assert_close(eps.detach(), -(1 - abar).sqrt() * score, rtol=1e-9, atol=1e-9)
+
+
+def spaced(timesteps: int, steps: int | None, spacing: str) -> list[int]:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=1e-4, beta_end=0.02))
+    return spaced_timesteps(schedule, steps, spacing)
+
+
+@pytest.mark.parametrize(
+    ("steps", "spacing", "expected"),
+    [
+        (4, "trailing", [999, 749, 499, 249]),
+        (3, "trailing", [999, 666, 332]),
+        (2, "log_snr", [999, 0]),
+        (4, "cubic", [999, 296, 37, 0]),  # 999 (1 - i / 3)^3
+    ],
+)
+def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None:
+    assert spaced(1000, steps, spacing) == expected
+    assert spaced(1000, 1, spacing) == [999]
+
+
+def test_log_snr_is_even_where_the_timesteps_are_fine() -> None:
+    steps = REFERENCE.alphas_cumprod[spaced(1000, 20, "log_snr")].logit().diff()
+    # The first timesteps are further apart than the grid, the others are within half of a timestep.
+    assert steps[:-3] == pytest.approx(steps[0].item(), rel=0.12)
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "cubic", "trailing"])
+@pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
+def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
+    for steps in range(1, timesteps + 1):
+        chosen = spaced(timesteps, steps, spacing)
+        assert len(chosen) == steps
+        assert sorted(set(chosen), reverse=True) == chosen
+        assert 0 <= chosen[-1] <= chosen[0] == timesteps - 1
+        if spacing == "trailing":
+            assert chosen == [round(timesteps - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
+    assert chosen == spaced(timesteps, None, spacing) == [*reversed(range(timesteps))]
+
+
+def all_finite(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> bool:
+    params = sampler(name, steps=steps, spacing=spacing, clip=True)
+    return bool(reverse(lambda x_t, _: 0.9 * x_t, params, schedule)[-1].x_prev.isfinite().all())
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr", "cubic"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]
+)
+def test_schedules_at_the_limits_are_sampled(timesteps: int, beta_end: float, name: str, spacing: str) -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
+    assert all(all_finite(schedule, name, spacing, steps) for steps in {min(each, timesteps) for each in (1, 2, 5)})
+
+
+def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> None:
+    """Found by a search over pairs of cumulative products: beta is 1 - abar there, as far as float64 can tell."""
+    schedule = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=0.1, beta_end=0.2))
+    schedule.alphas_cumprod = torch.tensor([0.9999999627680012, 2.3283058972029943e-10], dtype=torch.float64)
+    assert all_finite(schedule, "ddpm", "trailing", 2)
