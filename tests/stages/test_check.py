@@ -12,7 +12,6 @@ from exact_stages.console import UserError
 from exact_stages.params import load_params, parse, read_yaml
 from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
-from tests.exact_stages.test_params import changed
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
