@@ -26,7 +26,7 @@ def test_every_curve_and_picture_is_there_offline(visit: Callable[..., Any], clo
     page = visit((clone.path / "dvc_plots/index.html").as_uri())
     titles = curves(clone)
     page.wait_for_function(f"document.querySelectorAll('.vega-embed svg.marks').length >= {len(titles)}")
-    assert sorted({*page.locator(".role-title-text").all_inner_texts()}) == titles
+    assert sorted({*page.locator(".role-title-text").all_text_contents()}) == titles
     sizes = page.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth)")
     assert len(sizes) >= len(PICTURES)
     assert min(sizes) > 0
