@@ -2,8 +2,6 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 # Take these as typed: make would expand them when it exports them. It exports to $(shell) too, so this comes first.
-override URL := $(value URL)
-export URL
 override REV := $(value REV)
 override AGAINST := $(value AGAINST)
 export REV AGAINST
@@ -15,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
 
-.PHONY: help repro test check plots report card demo site article unlabelled fashion distilled rare verify remote clean env
+.PHONY: help repro test check plots report card demo site plain unlabelled fashion distilled rare verify clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,8 +44,8 @@ site: .venv/.with-docs ## write the site, build/site/index.html, and run the cha
 
 ##@ Other configurations, each in a copy of the workspace
 
-article: env ## run the reference configuration, and keep its results in results/article: 2 hours of one core
-	python -m scripts.record article schedule.beta_start=0.0001 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
+plain: env ## run a plain DDPM (Ho et al. 2020), and keep its results in results/plain_ddpm: 2 hours of one core
+	python -m scripts.record plain_ddpm schedule.beta_start=0.0001 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
 		model.block=double_conv model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
 		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
@@ -55,12 +53,12 @@ article: env ## run the reference configuration, and keep its results in results
 		train.log_every=1 sample.gallery.clip=false filter.least_probability=0
 
 unlabelled: env ## run the default without class labels, and keep its results in results/unlabelled: as long as repro
-	python -m scripts.record unlabelled model.class_conditional=false sample.gallery.guidance=1.5 sample.population.guidance=1.5 \
-		sample.population.steps=50 'sample.population.guidance_interval=[-4,6]' filter.least_probability=0
+	python -m scripts.record unlabelled model.class_conditional=false sample.guidance=1.5 \
+		'sample.guidance_interval=[-4,6]' sample.population.steps=50 filter.least_probability=0
 
 fashion: env ## run on Fashion-MNIST with twice the training, and keep the results in results/fashion
 	python -m scripts.record fashion data.set=data/fashion_mnist 'download.sets=[fashion_mnist]' \
-		train.images=660000 'sample.population.guidance_interval=[-4,6]' filter.least_probability=0
+		train.images=660000 'sample.guidance_interval=[-4,6]' filter.least_probability=0
 
 distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, ten minutes or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
@@ -72,9 +70,6 @@ rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in st
 	python -m studies.rare_class.tables
 
 ##@ Share and check
-
-remote: env ## make URL the default DVC remote: make remote URL=s3://bucket/path
-	@python -m scripts.remote
 
 verify: env ## hash all outputs and the cache, list damaged files, and say how to restore them
 	@python -m scripts.verify
@@ -93,7 +88,7 @@ env: .venv/.running ## set up .venv only
 
 clean: ## remove .venv and temporary files; the DVC cache, data and models stay
 	rm -rf .venv .resume build dvc_plots .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
-	find src stages scripts studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src stages scripts studies tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The dependencies of running and sharing. The library is installed as editable: `ddpm` runs the code in src.
 .venv/.running: .venv/.place-$(PLACE) pyproject.toml constraints.txt

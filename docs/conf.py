@@ -5,6 +5,7 @@ elsewhere: formulas are MathML, which browsers draw, and fonts are the reader's 
 """
 
 import logging
+import os
 import re
 import sys
 from fnmatch import fnmatch
@@ -25,7 +26,6 @@ RECORDS = [
     "studies/README",
     "studies/*/README",
     "results/*/README",
-    "benchmarks/README",
     "data/README",
 ]  # linked, but not in the menu
 CHANGING = [
@@ -37,10 +37,15 @@ CHANGING = [
     "src/ddpm/**/*.py",
     "studies/**/*.py",
     "params.yaml",
+    "dvc.yaml",
+    "Makefile",
     "docs/walk/*.py",
 ]
 
 sys.path.insert(0, str(ROOT / "src"))  # the library of this repository, for autodoc
+os.environ["PYTHONPATH"] = str(ROOT / "src")  # and for the commands whose output is shown
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+os.environ["COLUMNS"] = "96"
 KernelManager.transport_encryption.default_value = "auto"  # or every kernel warns that it is not encrypted
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # which says of each page that it runs
 
@@ -50,7 +55,7 @@ root_doc = FRONT
 source_suffix = {".md": "myst-nb"}
 include_patterns = ["*.md", "docs/*.md", "docs/**/*.md", *(f"{record}.md" for record in RECORDS)]
 exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/[!R]*", "**/.*"]
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.programoutput"]
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
@@ -112,8 +117,8 @@ class FoldersAsText(SphinxTransform):
 
 
 def _depend(app: Sphinx, page: str, content: list[str]) -> None:
-    """Read a page with code again, and so run it, when the model, the images or the library have changed."""
-    if "{code-cell}" in content[0]:
+    """Read a page that runs something again, and so run it, when the model, the images or the library have changed."""
+    if "{code-cell}" in content[0] or "{program-output}" in content[0]:
         for pattern in CHANGING:
             for path in sorted(ROOT.glob(pattern)):
                 app.env.note_dependency(str(path))

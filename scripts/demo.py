@@ -28,7 +28,7 @@ from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 
 ROOT = Path(__file__).parents[1]
-PAGE, OUT, VENDOR = ROOT / "demo", Path("build/demo"), Path("build/vendor")
+PAGE, OUT, VENDOR = ROOT / "docs/demo", Path("build/demo"), Path("build/vendor")
 MODEL, DISTILLED = Path("models/ddpm.safetensors"), "distilled-*.safetensors"
 PRETRAINED = "mnist"  # for want of trained models
 PACKAGE = "onnxruntime-web@1.30.0"
@@ -38,11 +38,7 @@ CHECKSUMS = {  # of the package's files that the page loads
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 OWNER = "Copyright (c) Microsoft Corporation. All rights reserved."  # of the package, which has the MIT licence, too
-TYPES = {
-    ".mjs": "text/javascript",
-    ".js": "text/javascript",
-    ".wasm": "application/wasm",
-}  # some systems differ
+TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}  # some systems differ
 
 
 def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
@@ -150,14 +146,9 @@ def _pack(folder: Path) -> Path:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """A handler that serves the files of one folder, uncached, without a log line for each request."""
+    """A handler that serves the files of one folder without a log line for each request."""
 
     extensions_map = {**SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
-
-    def end_headers(self) -> None:
-        """Make the browser check for edited files."""
-        self.send_header("Cache-Control", "no-cache")
-        super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""

@@ -2,8 +2,8 @@
 
     python -m scripts.record NAME KEY=VALUE ...
 
-The run becomes the DVC experiment NAME and uses the run cache. results/NAME contains params.yaml, metrics/ and
-run.json, which names the commit, command, machine and date.
+The run becomes the DVC experiment NAME and uses the run cache. results/NAME contains params.yaml, scores and
+summaries, one picture, and run.json, which names the commit, command, machine and date.
 """
 
 import shlex
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from exact_stages.files import write_json
 from scripts.reporting.runs import Run, open_run
 
 RESULTS = Path("results")
+KEPT = (  # of a run's files; curves, animations and other pictures are in the experiment
+    "params.yaml",
+    *(f"metrics/*/{name}.json" for name in ("summary", "scores", "bits", "accuracy", "population")),
+    "metrics/evaluate/by_class.png",
+)
 
 
 def main(name: str, settings: list[str]) -> None:
@@ -47,6 +53,8 @@ def keep(found: Run, folder: Path, commit: str, command: str) -> None:
     shutil.rmtree(folder / "metrics", ignore_errors=True)
     (folder / "run.json").unlink(missing_ok=True)  # written last: a folder without it is not a record
     for path, data in found.files.items():
+        if not any(fnmatch(path, each) for each in KEPT):
+            continue
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     trained = found.mapping("metrics/train/environment.json")
@@ -55,7 +63,7 @@ def keep(found: Run, folder: Path, commit: str, command: str) -> None:
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": ", ".join(trained[key] for key in ("device", "cpu") if trained.get(key, "cpu") != "cpu") or None,
-        "torch": trained.get("torch"),
+        **{key: trained.get(key) for key in ("torch", "precision", "threads", "processes")},
         "up_to_date": True,
     }
     write_json(folder / "run.json", facts)

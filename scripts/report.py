@@ -14,47 +14,54 @@ from pathlib import Path
 from exact_stages.console import UserError, run
 from exact_stages.files import write_whole
 from scripts.reporting import page
-from scripts.reporting.runs import main_run, open_run
+from scripts.reporting.runs import Run, main_run, open_run
 
 REPORT, CARD = Path("build/report.html"), Path("models/README.md")
 
 
-def main(rev: str, against: str, card: bool = False, out: Path | None = None) -> None:
+def main(rev: str, against: str, card: bool = False) -> None:
     """Read the runs from git, write the page or the card, and name the stages that are left out."""
-    this = open_run(rev)
+    runs = [open_run(rev)]
     if card:
-        runs, out = [this], out or CARD
-        text = page.card(this)
-        try:
-            text = page.renewed(text, out.read_text()) if out.exists() else text
-        except ValueError:
-            reason = "lacks the comments around what make card writes"
-            raise UserError(
-                f"{out}: {reason}; move it away, run make card, and copy your lines into the new one"
-            ) from None
-        write_whole(out, text.encode())
-        print(f"{out}: the model card of {this.name}")
+        write_card(runs[0])
     else:
         default = main_run()
         other = open_run(against) if against else default
-        if other and not against and (other.files, other.stale) == (this.files, this.stale):
-            other = None
-        runs, out = [this, *([other] if other else [])], out or REPORT
+        if other and (against or (other.files, other.stale) != (runs[0].files, runs[0].stale)):
+            runs.append(other)
         data = page.report(runs, default).encode()
-        write_whole(out, data)
-        print(f"{out}: {' compared with '.join(each.name for each in runs)}, {len(data) / 1e6:.1f} MB, for any browser")
+        write_whole(REPORT, data)
+        names = " compared with ".join(each.name for each in runs)
+        print(f"{REPORT}: {names}, {len(data) / 1e6:.1f} MB, for any browser")
     for each in runs:
         if each.left_out:
             print(each.left_out)
 
 
+def write_card(this: Run) -> None:
+    """Write the model card; the user's lines stay.
+
+    Raises:
+        UserError: the card lacks the comments around what is written.
+    """
+    text = page.card(this)
+    try:
+        text = page.renewed(text, CARD.read_text()) if CARD.exists() else text
+    except ValueError:
+        reason = "lacks the comments around what make card writes"
+        raise UserError(
+            f"{CARD}: {reason}; move it away, run make card, and copy your lines into the new one"
+        ) from None
+    write_whole(CARD, text.encode())
+    print(f"{CARD}: the model card of {this.name}")
+
+
 def parsed() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.report", description="Write one HTML file about a run.")
-    parser.add_argument("rev", nargs="?", default="", help="revision, experiment or record; by default the workspace")
-    parser.add_argument("against", nargs="?", default="", help="run to compare with; by default main if it differs")
-    parser.add_argument("--card", action="store_true", help=f"write a model card instead, to {CARD}")
-    parser.add_argument("--out", type=Path, help=f"file to write; by default {REPORT}, with --card {CARD}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rev", nargs="?", default="")
+    parser.add_argument("against", nargs="?", default="")
+    parser.add_argument("--card", action="store_true", help=f"write a model card instead, {CARD}")
     return parser.parse_args()
 
 

@@ -1,5 +1,49 @@
-"""One thread for each test process: workers that fight over the cores would wait for one another most of the time."""
+"""One thread for each test process: workers that fight over the cores would wait for one another most of the time.
+
+A real browser; where there is none, the tests that ask for it are left out with a reason.
+"""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, so before anything else is
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api", reason="drives a browser; pip install playwright")
+    if not BROWSER:
+        pytest.skip("no chromium; apt-get install chromium")
+    with sync.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page; at the end, none has said an error, or asked another host for anything."""
+    said, pages = list[str](), list[Any]()
+
+    def visit(url: str, width: int = 1400, scheme: str = "light") -> Any:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("requestfailed", lambda request: said.append(request.url))
+        here = ("data:", url.rpartition("/")[0])
+        page.on("request", lambda request: None if request.url.startswith(here) else said.append(request.url))
+        page.goto(url)
+        pages.append(page)
+        return page
+
+    yield visit
+    for page in pages:
+        page.close()
+    assert said == []

@@ -1,4 +1,4 @@
-"""dvc.yaml declares what the code reads and writes: packages, params and outputs, as DVC itself resolves them."""
+"""dvc.yaml declares what the code reads and writes: code, params and outputs, as DVC itself resolves them."""
 
 import importlib
 import os
@@ -21,11 +21,12 @@ from exact_stages.params import Sections, load_params
 ROOT = Path(__file__).parents[1]
 PIPELINE: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")
 NAMES = [*PIPELINE["stages"]]
-# The packages of the library, in an order in which imports may run: each imports from those before it.
-PACKAGES = [
-    *("pipeline", "compute", "parallel", "images", "ingest", "diffusion", "networks", "training", "distillation"),
-    *("sampling", "likelihood", "classifier", "judging", "scoring", "pictures", "balancing", "pretrained", "cli"),
+# Files and packages of the library, in an order in which imports may run: each imports from those before it.
+LIBRARY = [
+    *("compute", "images", "parallel", "schedule", "denoiser", "unet", "model", "optim", "train", "sample", "distill"),
+    *("likelihood", "ingest", "classifier", "judging", "scoring", "pictures", "balancing", "pretrained", "cli"),
 ]
+ORDER = ["exact_stages", *(f"ddpm.{name}" for name in LIBRARY)]
 SHARED_SECTIONS = {"data", "schedule", "model"}
 every_stage = pytest.mark.parametrize("name", NAMES)
 
@@ -61,40 +62,43 @@ def test_stages_are_the_scripts() -> None:
     assert {*NAMES} == {path.stem for path in ROOT.glob("stages/[!_]*.py")}
 
 
+def code_of(path: Path) -> str:
+    """What a stage depends on for a file of src: a package, or the file if it lies in src/ddpm itself."""
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[: 3 if parts[1] == "ddpm" else 2])
+
+
 @every_stage
-def test_code_deps_are_the_packages_of_the_imports(name: str) -> None:
+def test_code_deps_are_the_files_and_packages_of_the_imports(name: str) -> None:
     finder = ModuleFinder([str(ROOT), str(ROOT / "src")])
     finder.run_script(str(ROOT / f"stages/{name}.py"))
-    files = [Path(module.__file__).relative_to(ROOT) for module in finder.modules.values() if module.__file__]
-    packages = {str(path.parent) for path in files if path.parts[:2] == ("src", "ddpm") and len(path.parts) > 3}
+    files = [Path(module.__file__) for module in finder.modules.values() if module.__file__]
+    imported = {code_of(path) for path in files if path.is_relative_to(ROOT / "src")} - {"src/ddpm/__init__.py"}
     declared = [dep for dep in PIPELINE["stages"][name]["deps"] if dep.startswith(("src/", "stages/"))]
-    assert sorted(declared) == sorted({"stages/__init__.py", f"stages/{name}.py", *packages})
+    assert sorted(declared) == sorted({"stages/__init__.py", f"stages/{name}.py", *imported})
 
 
 def test_imports_run_one_way() -> None:
-    assert {path.name for path in ROOT.glob("src/ddpm/*/")} - {"__pycache__"} == {*PACKAGES}
-    for place, package in enumerate(PACKAGES):
-        for path in (ROOT / "src/ddpm" / package).glob("*.py"):
-            imported = re.findall(
-                r"^\s*(?:from|import) ((?:ddpm|stages|scripts)\b[\w.]*)", path.read_text(), re.MULTILINE
-            )
-            assert {".".join(name.split(".")[:2]) for name in imported} <= {
-                f"ddpm.{each}" for each in PACKAGES[: place + 1]
-            }, path
-
-
-def test_packages_have_no_code_of_their_own() -> None:
-    assert not [name for name in PACKAGES if (ROOT / f"src/ddpm/{name}/__init__.py").read_text()]
+    """From the stages to the library, and from there to exact_stages, which knows of no diffusion."""
+    paths = [*ROOT.glob("src/*/**/*.py")]
+    names = {path: code_of(path).removeprefix("src/").removesuffix(".py").replace("/", ".") for path in paths}
+    assert {*names.values()} == {*ORDER, "ddpm.__init__", "ddpm.__main__"}
+    for path, name in names.items():
+        text = path.read_text()
+        found = re.findall(r"^\s*(?:from|import) ((?:ddpm|exact_stages|stages|scripts)\b[\w.]*)", text, re.MULTILINE)
+        imported = {re.match(r"(ddpm\.)?\w+", each)[0] for each in found}  # type: ignore[index]
+        assert imported <= {*ORDER[: ORDER.index(name) + 1 if name in ORDER else None]}, path
+        assert name != "exact_stages" or not re.search(r"ddpm|torch|diffusion|noise|sampl", text, re.IGNORECASE), path
+        assert path.name != "__init__.py" or not text, f"{path}: a package has no code of its own"
 
 
 class Listener:
     """A stage that notes which params its script asks for, and ends the script at its first input."""
 
-    main = True
+    writes = True
 
     def __init__(self, item: str) -> None:
         self.item = item
-        self.name = item
         self.sections: set[str] = set()
 
     def params(self, model: type[BaseModel], section: str = "") -> BaseModel:
@@ -126,8 +130,9 @@ def test_params_are_the_sections_that_the_script_reads(
         assert {section.split(".")[0] for section in declared} <= {name, *SHARED_SECTIONS}
 
 
-def test_params_yaml_holds_what_the_stages_read_and_no_more() -> None:
-    assert {*YAML(typ="safe").load(ROOT / "params.yaml")} == {*NAMES, *SHARED_SECTIONS} - {"check", "preprocess"}
+def test_params_yaml_holds_what_the_stages_read_and_no_more(stages: dict[str, PipelineStage]) -> None:
+    read = {key.split(".")[0] for stage in stages.values() for dep in stage.deps for key in getattr(dep, "params", [])}
+    assert {*YAML(typ="safe").load(ROOT / "params.yaml")} == {*read, "download"}, "the matrix has the data sets"
 
 
 @every_stage

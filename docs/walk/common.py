@@ -30,13 +30,12 @@ from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 from ddpm.classifier.fit import fit_classifier  # noqa: E402
 from ddpm.classifier.model import (  # noqa: E402
     Classifier,
-    ClassifierParams,
+    Recipe,
     load_classifier,
     save_classifier,
 )
 from ddpm.compute.device import start  # noqa: E402
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.distill import Distillation, DistillParams
+from ddpm.distill import Distillation, DistillParams  # noqa: E402
 from ddpm.images.card import DataCard  # noqa: E402
 from ddpm.images.splits import (  # noqa: E402
     Processed,
@@ -44,15 +43,14 @@ from ddpm.images.splits import (  # noqa: E402
     load_split,
     to_uint8,
 )
-from ddpm.model import LoadedModel, load_model, save_model
-from ddpm.unet import UNetParams
+from ddpm.model import LoadedModel, ModelCard, load_model  # noqa: E402
 from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
-from ddpm.sample import SamplerParams
-from ddpm.train import Training
-from ddpm.train import TrainParams
-from ddpm.train import Setup, new_training, prepare
+from ddpm.sample import SamplerParams, fitted  # noqa: E402
+from ddpm.schedule import ScheduleParams  # noqa: E402
+from ddpm.train import Training, TrainParams, new_training  # noqa: E402
+from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
-from exact_stages.params import load_params, parse, read_yaml  # noqa: E402
+from exact_stages.params import load_params, read_yaml  # noqa: E402
 
 runtime = start()
 PARAMS = ROOT / "params.yaml"
@@ -83,23 +81,16 @@ def model() -> LoadedModel:
         training = small_training()
         for _ in training.run():
             pass
-        schedule, setup = NoiseSchedule(load_params(ScheduleParams, "schedule", PARAMS)), small_setup()
-        path, counts = KEPT / "small.safetensors", setup.class_counts
-        save_model(path, training.model, setup.card, schedule, counts, training.guide)
+        training.save(KEPT / "small.safetensors")
         return load_model(KEPT / "small.safetensors", runtime.device)
 
 
-def small_setup(processed: Processed | None = None, **changes: Any) -> Setup:
-    """Prepare a short training of a small network; changes replace params of `train`."""
+def small_training(processed: Processed | None = None, **changes: Any) -> Training:
+    """Return a short training of a small network, before its first step; changes replace params of `train`."""
+    schedule = load_params(ScheduleParams, "schedule", PARAMS)
     network = load_params(UNetParams, "model", PARAMS).model_copy(update=SMALL)
     recipe = load_params(TrainParams, "train", PARAMS).model_copy(update=SHORT | changes)
-    return prepare(processed or images(), network, recipe)
-
-
-def small_training(processed: Processed | None = None, **changes: Any) -> Training:
-    """Return this training, before its first step."""
-    schedule = load_params(ScheduleParams, "schedule", PARAMS)
-    return new_training(small_setup(processed, **changes), schedule, None, runtime)
+    return new_training(processed or images(), schedule, network, recipe, None, runtime)
 
 
 def distilled(evaluations: int = 4) -> LoadedModel:
@@ -115,8 +106,7 @@ def distilled(evaluations: int = 4) -> LoadedModel:
         work = Distillation(teacher, images().of(teacher.card.classes), evaluations, recipe, runtime)
         for _ in work.run():
             pass
-        card = teacher.card
-        save_model(path, work.model, card.data, teacher.schedule, card.class_counts, timesteps=work.timesteps)
+        work.save(path)
         return load_model(path, runtime.device)
 
 
@@ -127,17 +117,17 @@ def classifier(name: str = "b") -> Classifier:
     try:
         return load_classifier(path)
     except UserError:
-        short = {"channels": 8, "images": 12_000}
-        recipe = load_params(ClassifierParams, "classifier", PARAMS).model_copy(update=short)
+        recipe = Recipe(images=12_000, channels=8)
         save_classifier(path, fit_classifier("classifier", images().split, images().card, recipe, runtime))
         return load_classifier(path)
 
 
-def sampler(**changes: Any) -> SamplerParams:
-    """Return the params of sample.population in params.yaml, with changes."""
-    section = read_yaml(PARAMS)["sample"]["population"]
-    known = {name: value for name, value in section.items() if name in SamplerParams.model_fields}
-    return parse(SamplerParams, known | changes, "sampler")
+def sampler(card: ModelCard, **changes: Any) -> SamplerParams:
+    """Return the params of the population in params.yaml, with changes, fitted to a model."""
+    section = read_yaml(PARAMS)["sample"]
+    values = {**section, **section["population"], **changes}
+    known = {name: value for name, value in values.items() if name in SamplerParams.model_fields and value != "all"}
+    return fitted(SamplerParams(**known), card)
 
 
 def metrics(path: str) -> Any:

@@ -1,44 +1,32 @@
 """Build the charts of one or two runs as Vega-Lite specifications, in colours that follow the page's theme."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.reporting.runs import Run
 
-VEGA_LITE = "6.1"  # 6.4 shows names as "undefined" in the tooltip of the nearest point
+VEGA_LITE = "6.1"
 MOST_ROWS = 250  # points of a curve: a page does not show more
-FEW_ROWS = 40  # up to this, each point is marked as well
+FEW_ROWS = 80  # of all curves: below this, their points are marked
+TEXT = {"labelColor": "var(--ink)", "labelFontSize": 12}
+LINES = {"gridColor": "var(--line)", "domainColor": "var(--line)", "tickColor": "var(--line)"}
 CONFIG = {
     "font": "system-ui, sans-serif",
     "background": "transparent",
     "view": {"stroke": None},
-    "axis": {
-        "labelColor": "var(--ink)",
-        "titleColor": "var(--ink)",
-        "gridColor": "var(--line)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-    },
+    "axis": {**TEXT, **LINES, "titleColor": "var(--ink)", "titleFontSize": 12, "titleFontWeight": "normal"},
     "legend": {
-        "labelColor": "var(--ink)",
-        "labelFontSize": 12,
+        **TEXT,
         "labelLimit": 300,
         "title": None,
         "orient": "top",
-        "layout": {
-            "top": {"direction": "vertical", "anchor": "start"}
-        },  # two legends do not fit side by side on a phone
+        "layout": {"top": {"direction": "vertical", "anchor": "start"}},  # two do not fit side by side on a phone
     },
     "range": {"category": ["var(--first)", "var(--second)"]},
 }
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """Columns of csv files below metrics/, plotted over a column that they share."""
 
     title: str
@@ -57,42 +45,27 @@ FORWARD = [
     Chart("Noise of each step", {"beta": (SCHEDULE, "betas")}, *TIMESTEP, "variance"),
     Chart("Signal-to-noise ratio", {"ratio": (SCHEDULE, "log10_snr")}, *TIMESTEP, "log10 of the ratio"),
 ]
+LOSS = {"training": ("train/loss.csv", "train_loss"), "validation": ("train/validation.csv", "validation_loss")}
+BY_TIMESTEP = {name: (file.replace(".csv", "_by_timestep.csv"), column) for name, (file, column) in LOSS.items()}
 TRAINING = [
-    Chart(
-        "Loss",
-        {"training": ("train/loss.csv", "train_loss"), "validation": ("train/validation.csv", "validation_loss")},
-        *STEP,
-        ERROR,
-        log=True,
-    ),
-    Chart(
-        "Loss by timestep, in the last epoch",
-        {
-            "training": ("train/loss_by_timestep.csv", "train_loss"),
-            "validation": ("train/validation_by_timestep.csv", "validation_loss"),
-        },
-        *TIMESTEP,
-        ERROR,
-        log=True,
-    ),
+    Chart("Loss", LOSS, *STEP, ERROR, log=True),
+    Chart("Loss by timestep, in the last epoch", BY_TIMESTEP, *TIMESTEP, ERROR, log=True),
 ]
 
 
 def distillation(runs: Sequence[Run]) -> list[Chart]:
     """Return one chart for each number of evaluations that any of the runs distilled its model to."""
-    files = {
-        path for run in runs for path in run.files if path.startswith("metrics/distill/") and path.endswith(".csv")
-    }
+    files = sorted({path for run in runs for path in run.files if path.startswith("metrics/distill/")})
     return [
         Chart(
-            f"Distillation to {steps} evaluation{'s' if steps != '1' else ''}",
+            f"Distillation, number of evaluations: {path.split('/')[2]}",
             {"difference": (path.removeprefix("metrics/"), "moments")},
             *STEP,
             "difference of student and data",
             log=True,
         )
-        for path in sorted(files)
-        for steps in [path.split("/")[2]]
+        for path in files
+        if path.endswith(".csv")
     ]
 
 
@@ -109,75 +82,28 @@ def curves(chart: Chart, runs: Sequence[Run]) -> dict[str, Any] | None:
                 ends.append(f"{label} of {run.name}, from {found[0][column]:.4g} to {found[-1][column]:.4g}")
     if not rows:
         return None
-    several = len(chart.columns) > 1
-    colour = "run" if len(runs) > 1 else "curve"
+    columns, names = list(chart.columns), [run.name for run in runs]
     log = chart.log and min(row["y"] for row in rows) > 0
+    scale = {"type": "log", "nice": False} if log else {"zero": False}
+    axis = {"tickCount": 5, "format": "~g" if log else "~r"}
     encoding: dict[str, Any] = {
         "x": {"field": "x", "type": "quantitative", "title": chart.x_title, "scale": {"zero": False, "nice": False}},
-        "y": {
-            "field": "y",
-            "type": "quantitative",
-            "title": chart.y_title,
-            "scale": {"type": "log", "nice": False} if log else {"zero": False},
-            "axis": {"tickCount": 5, "format": "~g" if log else "~r"},
-        },
-        "color": {
-            "field": colour,
-            "type": "nominal",
-            "sort": [run.name for run in runs] if colour == "run" else list(chart.columns),
-            "legend": {"symbolType": "stroke"} if several or len(runs) > 1 else None,
-        },
-        "tooltip": [
-            {"field": "x", "type": "quantitative", "title": chart.x},
-            {"field": "y", "type": "quantitative", "title": chart.y_title, "format": ".4~g"},
-            *([{"field": "curve", "title": "curve"}] if several else []),
-            *([{"field": "run", "title": "run"}] if len(runs) > 1 else []),
-        ],
+        "y": {"field": "y", "type": "quantitative", "title": chart.y_title, "scale": scale, "axis": axis},
     }
-    if several and len(runs) > 1:
+    field, order = ("run", names) if len(runs) > 1 else ("curve", columns)
+    legend = {"symbolType": "stroke"} if len(order) > 1 else None
+    encoding["color"] = {"field": field, "type": "nominal", "sort": order, "legend": legend}
+    if len(runs) > 1 and len(columns) > 1:
         legend = {"symbolType": "stroke", "symbolStrokeColor": "var(--ink)", "symbolFillColor": "transparent"}
-        encoding["strokeDash"] = {"field": "curve", "type": "nominal", "sort": list(chart.columns), "legend": legend}
-    nearest = {"type": "point", "on": "pointerover", "clear": "pointerout", "nearest": True}
-    shown = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0}
-    return {
-        **_frame(f"{chart.title}: {'; '.join(ends)}", rows),
-        "encoding": encoding,
-        "layer": [
-            {"mark": {"type": "line", "point": len(rows) <= FEW_ROWS * len(runs) * len(chart.columns)}},
-            {
-                "mark": {"type": "point", "filled": True, "size": 70},
-                "params": [{"name": "hover", "select": nearest}],
-                "encoding": {"opacity": shown},
-            },
-        ],
-    }
-
-
-def classes(run: Run) -> dict[str, Any] | None:
-    """Plot the number of training images of each class; None if it is unknown, or there is a single class."""
-    counts = run.mapping("metrics/preprocess/summary.json").get("train", {}).get("label_counts", {})
-    if len(counts) < 2:
-        return None
-    axis = {"labelAngle": -45 if max(map(len, counts)) > 3 else 0, "labelOverlap": True, "labelLimit": 90}
-    least, most = min(counts, key=counts.get), max(counts, key=counts.get)
-    text = f"{counts[least]} of {least}, the rarest, to {counts[most]} of {most}, the most frequent"
-    return {
-        **_frame(f"Training images by class: {text}", [{"class": name, "n": n} for name, n in counts.items()]),
-        "mark": {"type": "bar", "color": "var(--first)"},
-        "encoding": {
-            "x": {"field": "class", "type": "nominal", "sort": None, "axis": axis, "title": "class"},
-            "y": {"field": "n", "type": "quantitative", "title": "training images"},
-            "tooltip": [{"field": "class"}, {"field": "n", "title": "images"}],
-        },
-    }
-
-
-def _frame(description: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        encoding["strokeDash"] = {"field": "curve", "type": "nominal", "sort": columns, "legend": legend}
+    mark = {"type": "line", "point": len(rows) < FEW_ROWS or "transparent", "tooltip": True}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # an identifier, which is not fetched
-        "description": description,
+        "description": f"{chart.title}: {'; '.join(ends)}",
         "width": "container",
         "height": 220,
         "config": CONFIG,
         "data": {"values": rows},
+        "mark": mark,
+        "encoding": encoding,
     }

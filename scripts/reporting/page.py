@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import vl_convert
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scripts.reporting import charts, tables
 from scripts.reporting.runs import TRAINED, Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
+ENVIRONMENT = "metrics/train/environment.json"
 NO_START = "data/processed/train.safetensors"  # train.start cannot be null
 PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MNIST's files state no licence
     "d0193be11ab497254ec667a4864050d9.dir": ("mnist", ""),
@@ -32,23 +33,24 @@ def report(runs: Sequence[Run], default: Run | None) -> str:
     params = {each.name: each.flat("params.yaml") for each in reversed(runs)}
     if default and default.flat("params.yaml") not in params.values():
         params = {f"default ({default.name})": default.flat("params.yaml"), **params}
-    return _template("report.html.j2", html=True).render(
+    hashes = [tables.hashes(each) for each in runs]
+    return _rendered(
+        "report.html.j2",
+        html=True,
         **facts(run),
         run=run,
         against=against,
         runs=runs,
         default=default,
         scripts=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=charts.VEGA_LITE),
-        classes=charts.classes(run),
         forward=drawn(charts.FORWARD, runs),
         training=drawn(charts.TRAINING, runs),
         distillation=drawn(charts.distillation(runs), runs),
-        scores=tables.scores(runs),
+        scores=tables.scores([tables.numbers(each) for each in runs]),
         compared=list(params),
         params=tables.differences(list(params.values())),
-        metrics=tables.changes(tables.metrics(against), tables.metrics(run)) if against else [],
-        hashes=tables.beside([tables.hashes(each) for each in runs]),
-        environment=tables.beside([{"": environment(each)} for each in runs])[""],
+        hashes={kind: tables.beside([each[kind] for each in hashes]) for kind in hashes[0]},
+        environment=tables.beside([each.mapping("run.json") | each.mapping(ENVIRONMENT) for each in runs]),
     )
 
 
@@ -59,13 +61,14 @@ def card(run: Run) -> str:
         known["prepared"] = {}  # of other images than the model's
     folder = run.hashes.get(known["settings"].get("data.set", ""), "") if known["prepared"] else ""
     public, licence = PUBLIC.get(folder, ("", ""))
-    return _template("card.md.j2", html=False).render(
+    return _rendered(
+        "card.md.j2",
+        html=False,
         **known,
         run=run,
         public=public,
         licence=licence,
-        scores=tables.scores([run]),
-        index=tables.indexed(run),
+        scores=tables.scores([tables.numbers(run)]),
         hashes=tables.hashes(run),
     )
 
@@ -85,8 +88,10 @@ def facts(run: Run) -> dict[str, Any]:
     """Collect what both documents say about data, model and params."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
     gallery, sampled = (run.mapping(f"metrics/sample/{name}.json") for name in ("gallery", "population"))
-    follows = [each.get("follows", {}) for each in (prepared, trained, gallery, sampled)]
     settings = run.flat("params.yaml")
+    read = (prepared, trained, gallery, sampled)
+    follows = {name: value for each in read for name, value in each.get("follows", {}).items()}
+    used = settings | follows
     start = settings.get("train.start", NO_START)
     own = {"parameters": trained.get("parameters"), "class_conditional": settings.get("model.class_conditional")}
     return {
@@ -96,15 +101,11 @@ def facts(run: Run) -> dict[str, Any]:
         "began_from": start if start != NO_START and run.model == TRAINED else "",
         "gallery": gallery,
         "sampled": sampled,
-        "follows": {name: value for each in follows for name, value in each.items()},
+        "follows": follows,
+        "guidance": used.get("sample.population.guidance", used.get("sample.guidance")),
         "filtered": run.mapping("metrics/filter/summary.json"),
         "settings": settings,
     }
-
-
-def environment(run: Run) -> dict[str, Any]:
-    """Return the environment of the training and, for a record, how it was run."""
-    return run.mapping("run.json") | run.mapping("metrics/train/environment.json")
 
 
 def plain(text: str) -> str:
@@ -118,7 +119,7 @@ def drawn(wanted: Sequence[charts.Chart], runs: Sequence[Run]) -> list[tuple[str
     return [(title, spec) for title, spec in found if spec]
 
 
-def _template(name: str, html: bool) -> Template:
+def _rendered(name: str, html: bool, **values: Any) -> str:
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=html,
@@ -129,5 +130,6 @@ def _template(name: str, html: bool) -> Template:
     )
     templates.filters["count"] = lambda number: f"{number:,}"
     templates.filters["plain"] = plain
+    templates.globals |= {"measures": tables.MEASURES, "meanings": tables.MEANINGS}
     templates.filters["value"] = lambda value: value if isinstance(value, str) else json.dumps(value)
-    return templates.get_template(name)
+    return templates.get_template(name).render(**values)

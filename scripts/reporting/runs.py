@@ -111,16 +111,20 @@ def main_run() -> Run | None:
     return _of_pipeline("main", commit, commit) if commit else None
 
 
-def _record(folder: Path) -> Run:
+def committed(folder: Path) -> dict[str, bytes]:
+    """Return the params and all metrics of a folder, up to date or not."""
     files = [folder / "params.yaml", folder / "run.json", *sorted((folder / "metrics").rglob("*"))]
-    read = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
-    run = Run(folder.as_posix(), read)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+def _record(folder: Path) -> Run:
+    run = Run(folder.as_posix(), committed(folder))
     facts = run.mapping("run.json")
     if facts.get("up_to_date") is not True:
         raise UserError(
             f"{folder}/run.json: does not say that all stages were up to date; run python -m scripts.record"
         )
-    return Run(run.name, read, facts.get("commit") or "")
+    return Run(run.name, run.files, facts.get("commit") or "")
 
 
 def _of_pipeline(name: str, rev: str | None, commit: str) -> Run:

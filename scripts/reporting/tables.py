@@ -1,104 +1,130 @@
 """Build the tables that compare runs: scores, params, and hashes of data, code and models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from scripts.reporting.runs import Run
-from scripts.results import ROWS, cell, numbers
+from scripts.reporting.runs import TRAINED, Run
 
-MEANINGS = {
-    "kept by the filter": "The share of samples that the filter keeps, by the probability that classifier a gives the"
-    " class asked for; without classes, any class. All other scores but the bits use these alone.",
-    "Frechet distance, classifier b": "The distance of the samples from the training images, in the features of a"
-    " classifier that is only for reporting. Lower is better. Test images show how low real images get.",
-    "... over the baseline": "The same, divided by the baseline: the distance between two sets of training images.",
+FILES = {
+    "scores": "metrics/evaluate/scores.json",
+    "filter": "metrics/filter/summary.json",
+    "bits": "metrics/likelihood/bits.json",
+    "accuracy": "metrics/classification_accuracy_score/accuracy.json",
+}
+SPREADS = {"bits_per_dim": "standard_error"}  # for other values: the name and _deviation
+
+
+class Measure(NamedTuple):
+    """Where the values of a row are.
+
+    In a path, {row} is "samples" for a model, then "test" and "baseline"; {learned} is the same, but "real" in the last
+    column; {test}, {train} and {share} exist for models alone.
+    """
+
+    part: str  # of the report: quality or copies
+    form: str
+    paths: list[str]
+
+
+def _spaces(name: str) -> list[str]:
+    return [f"scores.{{row}}.{name}_{space}" for space in ("pixels", "features")]
+
+
+MEASURES = {
+    "kept by the filter": Measure("quality", ".3f", ["filter.{share}"]),
+    "Frechet distance, classifier b": Measure("quality", ".4f", ["scores.b.{row}.frechet"]),
+    "Frechet distance, classifier a": Measure("quality", ".4f", ["scores.a.{row}.frechet"]),
+    "Frechet distance, pixels": Measure("quality", ".3f", ["scores.pixels.{row}.frechet"]),
+    "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.two_sample_accuracy"]),
+    "... without tone": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
+    "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
+    "density, coverage": Measure("quality", ".3f", ["scores.{row}.density", "scores.{row}.coverage"]),
+    "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.label_accuracy"]),
+    "classification accuracy score": Measure("quality", ".4f", ["accuracy.{learned}.accuracy"]),
+    "nearest in pixels, in features": Measure("copies", ".3f", _spaces("nearest_train")),
+    "near copies in pixels, in features": Measure("copies", ".4f", _spaces("near_copies")),
+    "bits per dimension of test, of training images": Measure(
+        "quality", ".3f", ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]
+    ),
+}
+MEANINGS = {  # docs/reference/scores.md has more
+    "kept by the filter": "The share of samples that the filter keeps. All scores but the bits use these alone.",
+    "Frechet distance, classifier b": "The distance from the training images, in the features of a classifier that is"
+    " only for reporting. Lower is better. Test images show how low real images get.",
     "Frechet distance, classifier a": "The same by classifier a, which selects the settings.",
     "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
-    "KID, classifier b": "The kernel distance, unbiased: about 0 if samples look like real images.",
-    "told from real images by a network": "Two-sample test: the accuracy of a small network that learns to tell samples"
-    " from real images, on unseen images. 0.5 is chance; 1 means that every sample shows a trace.",
+    "told from real images by a network": "The accuracy of a small network that learns to tell samples from real images"
+    " on unseen ones. 0.5 is chance; 1 means that every sample shows a trace.",
     "... without tone": "The same with levels below 10 set to black and above 245 to white, so that only shapes count.",
-    "pixels at level 0, at 1 to 9": "The shares of black and of nearly black pixels.",
-    "precision, recall": "The share of samples that lie among real images (quality), and of real images that lie among"
-    " samples (variety).",
+    "precision, recall": "The share of samples among real images (quality), of real images among samples (variety).",
     "density, coverage": "The same, less sensitive to single outliers.",
-    "recognised": "The share that the classifier recognises with high confidence. Blurs between two classes lower it.",
     "shows the class asked for": "The share that shows the class asked for, according to the classifier.",
-    "class imbalance, chi-square": "How far the class shares are from the training images; 0 is equal.",
-    "nearest in pixels, in features": "The median distance to the nearest training image. Far below the value of test"
-    " images, the model copies.",
-    "copying z in pixels, in features": "The same as a test: far below 0 is a sign of copying, above 0 is not.",
-    "near copies in pixels, in features": "The share that is nearer to a training image than 99 % of test images;"
-    " 0.01 is expected.",
-    "... by the ratio to the next": "The same by the ratio of the nearest distance to the ten that follow.",
-    "near-duplicates in pixels, in features": "The share of test images that almost equal a training image. The rows"
-    " above leave them out.",
-    "bits per dimension of test, of training images": "An upper bound on the bits per pixel value. Lower is better. Far"
-    " fewer bits for training images than for test images mean that the model memorised them.",
     "classification accuracy score": "The accuracy on real test images of a classifier trained on samples alone; in the"
     " last column, of one trained on as many real images.",
+    "nearest in pixels, in features": "The median distance to the nearest training image. Far below that of test"
+    " images, the model copies.",
+    "near copies in pixels, in features": "The share that is nearer to a training image than 99 % of test images;"
+    " 0.01 is expected.",
+    "bits per dimension of test, of training images": "An upper bound on the bits per pixel value. Lower is better. Far"
+    " fewer bits for training images than for test images mean that the model memorised them.",
 }
 
 
-COPIES = [name for name in ROWS if any(word in name for word in ("near", "copying", "ratio"))]
+def numbers(run: Run) -> dict[str, float]:
+    """Return all scores of one run by their dotted paths; bits only where the trained model is the sampled one."""
+    files = {name: path for name, path in FILES.items() if name != "bits" or run.model == TRAINED}
+    found = {f"{name}.{key}": value for name, path in files.items() for key, value in run.flat(path).items()}
+    return {path: value for path, value in found.items() if isinstance(value, int | float)}
 
 
-class Score(NamedTuple):
-    """A row of the table of scores."""
+def cell(found: Mapping[str, float], row: str, measure: Measure) -> str:
+    """Format the values of a model's samples, of test images or of the baseline; a dash for none, empty if all lack."""
+    of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
+    names = {"row": row, "learned": "real" if row == "baseline" else row, **of_models}
+    cells = [shown(found, path.format(**names), measure.form) for path in measure.paths]
+    return ", ".join(cells).removesuffix(", -").removesuffix("-")
 
-    name: str
-    meaning: str
-    part: str  # of the page: quality, copies or bits
-    cells: list[str]  # one for each run, then test images and baseline
+
+def shown(found: Mapping[str, float], path: str, form: str) -> str:
+    """Format the value at this path, with its spread by chance where that is known; or a dash."""
+    if path not in found:
+        return "-"
+    spread = found.get(spread_of(path))
+    return f"{found[path]:{form}}" + ("" if spread is None else f" +- {spread:{form}}")
 
 
-def scores(runs: Sequence[Run]) -> list[Score]:
-    """Return the rows that have any value; test images and the baseline come from the first run."""
-    found = [numbers(run) for run in runs]
+def spread_of(path: str) -> str:
+    """Return the path of the spread of the value at this path."""
+    parent, _, name = path.rpartition(".")
+    return f"{parent}.{SPREADS.get(name, f'{name}_deviation')}"
+
+
+def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each value that all runs have; the spread between runs replaces the spread within one."""
+    if len(runs) == 1:
+        return runs[0]
+    values = {path: [run[path] for run in runs] for path in set.intersection(*map(set, runs))}
+    spreads = {spread_of(path): stdev(each) for path, each in values.items()}
+    return {path: mean(each) for path, each in values.items()} | spreads
+
+
+def scores(found: Sequence[dict[str, float]]) -> dict[str, list[str]]:
+    """Return the cells of each measure that has any: one for each run, then for test images and the baseline."""
     columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "baseline")]
-    rows = {name: [cell(values, row, *of_row) for values, row in columns] for name, of_row in ROWS.items()}
-    return [Score(name, MEANINGS[name], part(name), cells) for name, cells in rows.items() if any(cells)]
+    rows = {name: [cell(values, row, measure) for values, row in columns] for name, measure in MEASURES.items()}
+    return {name: cells for name, cells in rows.items() if any(cells)}
 
 
-def part(name: str) -> str:
-    """Return the part of the page that shows a score."""
-    if name.startswith("bits"):
-        return "bits"
-    return "copies" if name in COPIES else "quality"
+def beside(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """Return name and values of everything in any of the columns; "" where a column has none."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [[name, *(column.get(name, "") for column in columns)] for name in names]
 
 
 def differences(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    """Return name and values of everything that differs between columns; "" where a column has none."""
-    names = dict.fromkeys(name for column in columns for name in column)
-    rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
-    return [row for row in rows if any(value != row[1] for value in row[2:])]
-
-
-def changes(before: dict[str, Any], after: dict[str, Any]) -> list[list[Any]]:
-    """Return the differences, and by how much numbers change."""
-    rows = differences([before, after])
-    numbers = [all(isinstance(value, int | float) for value in values) for _, *values in rows]
-    return [[*row, f"{row[2] - row[1]:+.4g}" if number else ""] for row, number in zip(rows, numbers, strict=True)]
-
-
-def metrics(run: Run) -> dict[str, Any]:
-    """Return all values below metrics/, by file and dotted name."""
-    files = sorted(path for path in run.files if path.startswith("metrics/") and path.endswith(".json"))
-    return {
-        f"{path.removeprefix('metrics/').removesuffix('.json')}: {name}": value
-        for path in files
-        for name, value in run.flat(path).items()
-    }
-
-
-def beside(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[list[Any]]]:
-    """Join groups of named values of several runs into rows of name and values; "" where a run has none."""
-    groups = dict.fromkeys(group for run in runs for group in run)
-    names = {group: dict.fromkeys(name for run in runs for name in run.get(group, {})) for group in groups}
-    return {
-        group: [[name, *(run.get(group, {}).get(name, "") for run in runs)] for name in names[group]]
-        for group in groups
-    }
+    """Return name and values of everything that differs between columns."""
+    return [row for row in beside(columns) if any(value != row[1] for value in row[2:])]
 
 
 def hashes(run: Run) -> dict[str, dict[str, str]]:
@@ -109,17 +135,3 @@ def hashes(run: Run) -> dict[str, dict[str, str]]:
         if top != "metrics":
             known[top if top in known else "code"][path] = md5
     return known
-
-
-def indexed(run: Run) -> dict[str, float]:
-    """Return the scores of the samples that a model card lists for search engines."""
-    found = numbers(run)
-    paths = {
-        "Frechet distance, classifier b": "scores.b.samples.frechet",
-        "two-sample test accuracy (0.5 is chance)": "scores.samples.two_sample_accuracy",
-        "precision": "scores.samples.precision",
-        "recall": "scores.samples.recall",
-        "bits per dimension": "bits.test.bits_per_dim",
-        "classification accuracy score": "accuracy.samples.accuracy",
-    }
-    return {name: found[path] for name, path in paths.items() if path in found}

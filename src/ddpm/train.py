@@ -145,14 +145,13 @@ class Training:
         self.uniform = exact(timestep_cdf(self.schedule, None), device)
         self.cdf = exact(timestep_cdf(self.schedule, params.log_snr_center, params.log_snr_uniform), device)
         self.density = relative_density(self.cdf).float()  # of t, relative to uniform t, (T,)
-        self.importance = 1 / self.density  # of the loss at t in a mean over uniform t, (T,)
         self.denoiser = Denoiser(compiled(self.network), self.schedule, network.params.prediction, runtime)
         self.epochs_done = 0
         self.best: Best | None = None
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
         self.since_log = 0  # steps whose losses are in loss_sum
         self.loss_sum = torch.zeros((), device=device)
-        self.buckets = Buckets(schedule.timesteps, device)
+        self.buckets = torch.zeros(2, TIMESTEP_BUCKETS, device=device)  # of the epoch, see `_add`
         self.curves: dict[str, list[list[Any]]] = {name: [] for name in CURVES}
         self.last: dict[str, float] = {}  # mean losses of the last epoch and of the last validation
 
@@ -179,10 +178,8 @@ class Training:
     @property
     def ended(self) -> bool:
         """Tell whether to begin no other epoch: all steps are done, or the validation loss has not fallen for long."""
-        done = self.epochs_done * self.steps_per_epoch
-        epochs = -(-(done // VALIDATION_STEPS * VALIDATION_STEPS) // self.steps_per_epoch)  # at the last validation
-        waited = epochs * self.steps_per_epoch - self.kept_step
-        return done >= self.total_steps or waited > PATIENCE * self.total_steps
+        waited = self.curves["validation"][-1][0] - self.best.step if self.best else 0
+        return self.epochs_done * self.steps_per_epoch >= self.total_steps or waited > PATIENCE * self.total_steps
 
     def run(self) -> Iterator[float | None]:
         """Train to the end (algorithm 1).
@@ -197,15 +194,16 @@ class Training:
             begun = self.epochs_done * self.steps_per_epoch
             for rows in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
                 t, losses = self.gradient_step(rows)  # lines 2 to 5
-                self.buckets.add(t, losses, self.importance[t])
-                self.loss_sum += (losses * self.importance[t]).mean()
+                importance = 1 / self.density[t]  # of the losses in a mean over uniform t
+                self._add(self.buckets, t, losses, importance)
+                self.loss_sum += (losses * importance).mean()
                 self.since_log += 1
                 if self.params.guide_share and self.step == self.guide_step:
-                    self.guide = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+                    self.guide = copy.deepcopy(self.model.state_dict())
                 yield self._log() if self.step % self.params.log_every == 0 else None
             self.epochs_done += 1
-            self._add("train_loss", "loss_by_timestep", self.buckets.mean())
-            self.buckets.clear()
+            self._replace("train_loss", "loss_by_timestep", self.buckets)
+            self.buckets.zero_()
             if self.step // VALIDATION_STEPS > begun // VALIDATION_STEPS or self.step == self.total_steps:
                 self.validate()
             yield None
@@ -242,20 +240,19 @@ class Training:
             return
         denoiser = Denoiser(self.model.eval(), self.schedule, self.network.params.prediction, self.runtime)
         size = max(1, VALIDATION_BATCH // math.prod(self.card.shape[1:]))
-        buckets, total = Buckets(self.schedule.timesteps, device), torch.zeros((), device=device)
+        buckets, total = torch.zeros_like(self.buckets), torch.zeros_like(self.loss_sum)
         for index in range(self.world.rank, -(-count // size), self.world.size):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             rng = generator(self.params.seed, "validation", index, device)
             t, noise = self._draw(len(batch.images), self.uniform, "stratified", rng)
             errors = noise_errors(denoiser, batch, t, noise)
-            buckets.add(t, errors, torch.ones_like(errors))
+            self._add(buckets, t, errors, torch.ones_like(errors))
             total += (self._weighted(errors, t) * self.density[t]).sum()
-        self.world.sum([buckets.sums, buckets.weights, total])
+        self.world.sum([buckets, total])
         self.network.train()
         if (loss := float(total) / count) < (self.best.loss if self.best else math.inf):
-            weights = {name: each.clone() for name, each in self.model.state_dict().items()}
-            self.best = Best(loss, self.step, weights)
-        mean = self._add("validation_loss", "validation_by_timestep", buckets.mean())
+            self.best = Best(loss, self.step, copy.deepcopy(self.model.state_dict()))
+        mean = self._replace("validation_loss", "validation_by_timestep", buckets)
         self.curves["validation"].append([self.step, mean])
 
     def kept_model(self) -> UNet:
@@ -314,7 +311,7 @@ class Training:
             "epochs_done": self.epochs_done,
             "since_log": self.since_log,
             "loss_sum": self.loss_sum,
-            "buckets": [self.buckets.sums, self.buckets.weights],
+            "buckets": self.buckets,
             "guide": self.guide,
             "curves": self.curves,
             "last": self.last,
@@ -326,8 +323,7 @@ class Training:
         self.best = Best(**state["best"]) if state["best"] else None
         self.epochs_done, self.since_log, self.guide = state["epochs_done"], state["since_log"], state["guide"]
         self.loss_sum.copy_(state["loss_sum"])
-        self.buckets.sums.copy_(state["buckets"][0])
-        self.buckets.weights.copy_(state["buckets"][1])
+        self.buckets.copy_(state["buckets"])
         self.curves, self.last = state["curves"], state["last"]
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
@@ -406,8 +402,14 @@ class Training:
         self.since_log = 0
         return loss
 
-    def _add(self, name: str, curve: str, losses: Tensor) -> float:
-        """Replace a curve over t by losses per bucket, (TIMESTEP_BUCKETS,), NaN without images; return their mean."""
+    def _add(self, buckets: Tensor, t: Tensor, losses: Tensor, weights: Tensor) -> None:
+        """Add losses (B,) at t (B,), times their weights (B,), and the weights to buckets, (2, TIMESTEP_BUCKETS)."""
+        places = t * TIMESTEP_BUCKETS // self.schedule.timesteps
+        buckets.index_add_(1, places, torch.stack([losses * weights, weights]))
+
+    def _replace(self, name: str, curve: str, buckets: Tensor) -> float:
+        """Replace a curve over t by the mean loss of each bucket that has any; return the mean of these."""
+        losses = (buckets[0] / buckets[1]).cpu()
         mean = losses.nanmean().item()
         self.last[name] = round(mean, 6)
         width = self.schedule.timesteps / TIMESTEP_BUCKETS
@@ -491,16 +493,15 @@ def noise_errors(
     With `others` the gradient is that of the error from a stable target: the noise if the image were `stable_start`,
     which takes these others. It has nearly the same mean, and varies less. The value stays the error of the noise.
     """
-    x_start, schedule = to_float(split.images), denoiser.schedule
-    x_t = schedule.q_sample(x_start, t, noise)  # sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4)
-    pred_noise = denoiser(x_t, t, split.labels).noise  # eps_theta(x_t, t)
+    x_start = to_float(split.images)
+    x_t = denoiser.schedule.q_sample(x_start, t, noise)  # sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4)
+    predicted = denoiser(x_t, t, split.labels)
+    pred_noise = predicted.noise  # eps_theta(x_t, t)
     errors = F.mse_loss(pred_noise, noise, reduction="none").mean(dim=(1, 2, 3))
     if others is None:
         return errors
-    signal = schedule.sqrt_alphas_cumprod[t].view(-1, 1, 1, 1)
-    spread = schedule.sqrt_one_minus_alphas_cumprod[t].view(-1, 1, 1, 1)
-    start = stable_start(x_t, x_start, split.labels, signal, spread, *others)
-    target = noise + signal / spread * (x_start - start)
+    start = stable_start(x_t, x_start, split.labels, predicted.signal, predicted.spread, *others)
+    target = noise + predicted.signal / predicted.spread * (x_start - start)
     stable = F.mse_loss(pred_noise, target, reduction="none").mean(dim=(1, 2, 3))
     return stable + (errors - stable).detach()  # the value of errors, the gradient of stable
 
@@ -537,27 +538,3 @@ def in_orientation(split: Split, mirrored: Tensor | None) -> Split:
     if mirrored is None:
         return split
     return Split(torch.where(mirrored.view(-1, 1, 1, 1), split.images.flip(3), split.images), split.labels)
-
-
-class Buckets:
-    """Mean losses in TIMESTEP_BUCKETS equal ranges of t, summed on the device."""
-
-    def __init__(self, timesteps: int, device: torch.device) -> None:
-        self.timesteps = timesteps
-        self.sums = torch.zeros(TIMESTEP_BUCKETS, device=device)
-        self.weights = torch.zeros(TIMESTEP_BUCKETS, device=device)
-
-    def add(self, t: Tensor, losses: Tensor, weights: Tensor) -> None:
-        """Add the losses (B,) at timesteps t (B,), which count by their weights (B,)."""
-        bucket = t * TIMESTEP_BUCKETS // self.timesteps
-        self.sums.index_add_(0, bucket, losses * weights)
-        self.weights.index_add_(0, bucket, weights)
-
-    def clear(self) -> None:
-        """Forget all losses."""
-        self.sums.zero_()
-        self.weights.zero_()
-
-    def mean(self) -> Tensor:
-        """Return the mean per bucket, (TIMESTEP_BUCKETS,), on the CPU; NaN for empty buckets."""
-        return (self.sums / self.weights).cpu()

@@ -37,7 +37,7 @@ def load_params(model: type[S], section: str = "", path: Path = Path("params.yam
 
     Args:
         model: a `Sections` model for the whole file, or a `Section` model for one section.
-        section: the dotted path of that section, such as "sample.gallery".
+        section: the dotted path of that section, such as "report.tables".
 
     Raises:
         UserError: the file cannot be read or values are invalid; the message has one line for each value.

@@ -44,7 +44,8 @@ def begin(parent: int | None = None) -> None:
     Call this before the imports of the stage: code that is edited meanwhile would be hashed, but not run.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback
-    run(lambda: CODE.update(hash_code()))
+    if Path("dvc.yaml").exists():  # elsewhere there is no stage to run, as its Stage says
+        run(lambda: CODE.update(hash_code()))
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -37,8 +37,7 @@ class Method(NamedTuple):
         logits (Menon et al. 2021, arXiv:2007.07314). smote: means of neighbours fill up classes (arXiv:1106.1813).
     augment: how images are varied. none; generic: crops, RandAugment (arXiv:1909.13719) and, where classes survive it,
         mirroring; expert: what suits the set.
-    extra: what fills up the classes. none; generated: filtered samples; half: the same, but each class is learned half
-        from real images; real: as many further real images.
+    extra: what fills up the classes. none; generated: filtered samples; real: as many further real images.
     """
 
     balance: str
@@ -115,11 +114,8 @@ def learned_from(real: Split, extra: Split, method: Method, seed: int) -> tuple[
     split = Split(torch.cat([real.images, extra.images]), torch.cat([real.labels, extra.labels]))
     labels, counts = split.labels, split.labels.bincount().double()
     share = torch.ones(len(labels), dtype=torch.float64)
-    if method.extra == "half":
-        kind = 2 * labels + (torch.arange(len(labels)) >= len(real.labels))
-        share = 1 / kind.bincount()[kind].double()
     if method.balance == "oversample":
-        share /= labels.bincount(share)[labels]
+        share /= counts[labels]
     prior, same = counts / counts.sum(), torch.ones_like(counts)
     weight = same / (len(counts) * prior) if method.balance == "weights" else same
     offset = prior.log() if method.balance == "adjust" else 0 * same

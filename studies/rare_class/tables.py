@@ -3,10 +3,8 @@
 python -m studies.rare_class.tables
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +15,8 @@ from scipy import stats
 from ddpm.pictures.figures import to_png
 from exact_stages.console import UserError, run
 from exact_stages.files import write_whole
+from studies.arguments import parser
+from studies.table import read_rows
 
 RESULTS = Path("studies/rare_class/results")
 WAYS = ("generated", "real")
@@ -36,28 +36,9 @@ def main() -> None:
         scores, made = complete(path), read_rows(path.with_name("scores_generated.csv"))
         gained[path.parent.name] = gains(scores)
         tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
-        if (chosen := path.with_name("choosing.csv")).exists():
-            tables.append(means(read_rows(chosen, keep_default_na=False), "changes"))
-            made = read_rows(path.with_name("choosing_generated.csv"), keep_default_na=False)
-            tables.append(filled(made, "changes"))
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
     print("## All sets", as_markdown(summary(gained)), sep="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
-
-
-def read_rows(path: Path, **options: Any) -> pd.DataFrame:
-    """Read the rows of a file of the study.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        rows = pd.read_csv(path, **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError):
-        rows = pd.DataFrame()
-    if "code" not in rows:
-        raise UserError(f"{path}: is damaged, or has a merge conflict; restore it with `git checkout`, or delete it")
-    return rows
 
 
 def complete(path: Path) -> pd.DataFrame:
@@ -79,12 +60,12 @@ def measures(scores: pd.DataFrame) -> dict[str, str]:
     return {**{f"f1_{count}": str(count) for count in counts[:-1]}, "accuracy": "all"}
 
 
-def means(scores: pd.DataFrame, *more: str) -> pd.DataFrame:
+def means(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the mean F1 and accuracy in percent of each method, over subsets and seeds."""
     columns = measures(scores)
     parts = [scores[name].where(scores[name] != "none") for name in ("balance", "augment", "extra")]
     named = scores.assign(method=pd.concat(parts, axis=1).apply(lambda row: " + ".join(row.dropna()), axis=1))
-    found = named.groupby(["method", *more], sort=False)[[*columns]].mean() * 100
+    found = named.groupby("method", sort=False)[[*columns]].mean() * 100
     return found.rename(columns=columns).round(1).reset_index()
 
 
@@ -144,12 +125,11 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(text=[f"**{each}**" if sure else each for each, sure in zip(text, table["sure"], strict=True)])
 
 
-def filled(made: pd.DataFrame, *more: str) -> pd.DataFrame:
+def filled(made: pd.DataFrame) -> pd.DataFrame:
     """Return what happened to candidates, in percent, as the mean of classes of each number of images."""
     filled_up = made[made["candidates"] > 0]
     fates = filled_up[["accepted", "filtered", "copies"]]
-    by = [filled_up[name] for name in (*more, "images")]
-    shares = fates.div(filled_up["candidates"], axis=0).groupby(by).mean() * 100
+    shares = fates.div(filled_up["candidates"], axis=0).groupby(filled_up["images"]).mean() * 100
     return shares.round(1).rename(columns=lambda name: f"{name}, %").reset_index()
 
 
@@ -189,5 +169,5 @@ def figure(gained: dict[str, pd.DataFrame]) -> Figure:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser(__doc__).parse_args()
     run(main)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.candidates import Candidates, sample_class
+from ddpm.balancing.filling import Candidates, sample_class
 from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split

@@ -1,15 +1,19 @@
-"""Filling classes: which candidates are kept, and when a class is given up."""
+"""Filling classes: which candidates are kept, which are copies, and when a class is given up."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from ddpm.balancing.candidates import SPAN, Candidates, sample_class
-from ddpm.balancing.filling import Accepted, FillInputs, Tally, chosen, fill
+from ddpm.balancing.filling import SPAN, Accepted, Candidates, FillInputs, Tally, fill, sample_class, threshold
 from ddpm.classifier.model import load_classifier
 from ddpm.compute.device import Runtime
-from ddpm.images.splits import Split
+from ddpm.images.splits import Split, to_float, to_uint8
 from ddpm.model import load_model
-from tests.balancing.small_set import COUNTS, TESTED, noise, split, written
+from ddpm.sample import sample_batch
+from tests.balancing.small_set import COUNTS, TESTED, split, written
 from tests.cli.generating import sampler
 from tests.small import CPU
 
@@ -19,13 +23,28 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     files = written(tmp_path_factory.mktemp("set"))
     loaded, judge = load_model(files.model), load_classifier(files.classifier)
     params = sampler(steps=2, spacing=None)
-    return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0, tries=20)
+    return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0)
 
 
 def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted]:
     """The last tally, and all that is accepted."""
     tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
     return tallies[-1], Accepted(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def test_image_j_of_a_class_is_that_of_its_number_and_the_classifier_gives_it_a_probability(
+    inputs: FillInputs,
+) -> None:
+    params = inputs.params.model_copy(update={"classes": ("apple",)})  # ignored
+    sampled = sample_class(inputs.loaded, inputs.classifier, params, 1, 4, 3, 5, CPU)
+    numbers = [*range(SPAN + 3, SPAN + 8)]
+    assert sampled.numbers.tolist() == numbers
+    *_, last = sample_batch(inputs.loaded, sampler(steps=2, spacing=None, classes=["fig"]), 4, numbers, CPU)
+    assert torch.equal(sampled.images, to_uint8(last.x_prev))
+    with torch.inference_mode():
+        expected = inputs.classifier(to_float(sampled.images)).exp()
+    torch.testing.assert_close(sampled.probability, expected[:, 1] / expected.sum(1))
+    assert sampled.found.tolist() == expected.argmax(1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -43,41 +62,23 @@ def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted
     ],
 )
 def test_a_class_is_done_when_it_is_full_or_hopeless(tally: Tally, wanted: int, done: bool) -> None:
-    assert tally.done(wanted, 20) == done
-
-
-def judged(copies: str, taken: str, tally: Tally = Tally(), wanted: int = 99, tries: int = 20) -> tuple[str, Tally]:  # noqa: B008
-    """Rows as text, of candidates of which the second and the fifth are equal, and the first is kept already."""
-    images = noise(len(copies), 0)
-    images[4] = images[1]
-    sampled = Candidates(images, torch.arange(len(copies)), torch.ones(len(copies)), torch.zeros(len(copies)))
-    masks = (torch.tensor([each == "x" for each in text]) for text in (copies, taken))
-    rows, tally = chosen(sampled, {images[0].numpy().tobytes()}, *masks, tally, wanted, tries)
-    return "".join(map(str, rows.tolist())), tally
-
-
-def test_copies_and_other_classes_are_left_out_and_counted() -> None:
-    assert judged("--xx--", "xxx-xx") == ("15", Tally(candidates=6, copies=4, filtered=0, accepted=2))
-    assert judged("------", "xx--xx") == ("15", Tally(candidates=6, copies=2, filtered=2, accepted=2))
-    assert judged("------", "x-xxxx") == ("2345", Tally(candidates=6, copies=1, filtered=1, accepted=4))
-
-
-def test_no_more_are_looked_at_than_it_takes() -> None:
-    assert judged("------", "xxxxxx", wanted=2) == ("12", Tally(candidates=3, copies=1, filtered=0, accepted=2))
-    before = Tally(8, 7, 0, 1)
-    assert judged("------", "------", before, wanted=2, tries=5) == ("", Tally(10, 8, 1, 1))
+    assert tally.done(wanted) == done
 
 
 def test_classes_are_filled_with_what_passes(inputs: FillInputs) -> None:
     tally, accepted = filled(inputs, 1, 6)
     sampled = candidates_of(inputs, 1, 40)
-    rows = sampled.taken(1).nonzero().squeeze(1)[:6]
+    rows = (sampled.found == 1).nonzero().squeeze(1)[:6]
     assert torch.equal(accepted.images, sampled.images[rows])
     assert accepted.numbers.tolist() == sampled.numbers[rows].tolist()
     assert torch.equal(accepted.probability, sampled.probability[rows])
     sampled_until = int(rows[-1]) + 1
     assert tally == Tally(sampled_until, 0, sampled_until - 6, 6)
     assert filled(inputs, 0, 3)[0] == Tally(60, 0, 60, 0)  # the filter takes none of them for an apple
+    least = float(sampled.probability[sampled.found == 1].median())
+    likely = (sampled.found == 1) & (sampled.probability >= least)
+    _, accepted = filled(inputs._replace(least=least), 1, 5)
+    assert accepted.numbers.tolist() == sampled.numbers[likely][:5].tolist()
 
 
 def candidates_of(inputs: FillInputs, label: int, count: int) -> Candidates:
@@ -96,21 +97,12 @@ def test_the_nearest_training_image_is_of_the_class(inputs: FillInputs) -> None:
 
 def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
     sampled = candidates_of(inputs, 1, 40)
-    rows = sampled.taken(1).nonzero().squeeze(1)
+    rows = (sampled.found == 1).nonzero().squeeze(1)
     images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
     memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
     tally, accepted = filled(inputs._replace(train=memorised), 1, 3)
     assert tally.copies == 2
     assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
-
-
-def test_a_least_probability_leaves_out_more(inputs: FillInputs) -> None:
-    sampled = candidates_of(inputs, 1, 40)
-    least = float(sampled.probability[sampled.taken(1)].median())
-    _, accepted = filled(inputs._replace(least=least), 1, 5)
-    assert len(accepted.numbers) == 5
-    assert float(accepted.probability.min()) >= least
-    assert accepted.numbers.tolist() == sampled.numbers[sampled.taken(1, least)][:5].tolist()
 
 
 def test_batches_decide_nothing(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +111,30 @@ def test_batches_decide_nothing(inputs: FillInputs, monkeypatch: pytest.MonkeyPa
     tally, accepted = filled(inputs, 1, 9)
     assert tally == whole_tally
     assert accepted.numbers.tolist() == whole.numbers.tolist()
+
+
+def test_an_image_that_was_kept_before_is_a_copy(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled = candidates_of(inputs, 1, 40)
+    kept = int((sampled.found == 1).nonzero()[0])
+    again = Candidates(*(each[kept].expand(16, *each.shape[1:]) for each in sampled))
+    monkeypatch.setattr("ddpm.balancing.filling.sample_class", lambda *_: again)
+    assert filled(inputs, 1, 2)[0] == Tally(candidates=40, copies=39, filtered=0, accepted=1)
+
+
+def flat(*levels: int) -> Tensor:
+    """Grey images of 2 by 2 pixels (N, 1, 2, 2), each of one level."""
+    return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "train", "level"),
+    [
+        pytest.param(range(50, 150), (0,), np.quantile(range(50, 150), 0.01, method="weibull"), id="1 % of a hundred"),
+        pytest.param(range(50, 149), (0,), 50, id="the nearest of fewer than a hundred"),
+        pytest.param((90, 40), (0, 100), 10, id="to the nearest"),
+        pytest.param((0, 2, 50, 60, 70), (0,), 50, id="but for near-duplicates"),
+        pytest.param((), (0, 40), 0, id="without fresh images"),
+    ],
+)
+def test_what_is_nearer_than_fresh_images_is_a_copy(fresh: Sequence[int], train: Sequence[int], level: float) -> None:
+    assert threshold(flat(*fresh), flat(*train)) == pytest.approx(2 / 255 * level, rel=1e-5)

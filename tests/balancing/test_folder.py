@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.balancing.candidates import SPAN
-from ddpm.balancing.filling import Accepted
-from ddpm.balancing.folder import COLUMNS, Contents, whole, write_folder
+from ddpm.balancing.filling import SPAN, Accepted
+from ddpm.balancing.folder import COLUMNS, whole, write_folder
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from ddpm.ingest.folders import read_folder
@@ -20,26 +20,22 @@ from exact_stages.console import UserError
 from tests.balancing.small_set import labels_of, noise
 from tests.small import DIGITS, FRUITS
 
+GREY = DIGITS.model_copy(update={"classes": ("a", "7", "NA, 'x'")})
 COUNTS, TESTED = (20, 3, 12), (2, 4, 0)
+TRAIN_LABELS, TEST_LABELS = labels_of(COUNTS), labels_of(TESTED)
+NUMBERS = torch.tensor([*range(SPAN, SPAN + 34, 2), *range(2 * SPAN, 2 * SPAN + 8)])  # 17 of one class, 8 of another
+NEAREST = torch.tensor([int((label == TRAIN_LABELS).nonzero().max()) for label in (NUMBERS // SPAN).tolist()])
+SHARES = torch.linspace(0.5, 0.999, 25)
 
 
-def contents_of(card: DataCard = FRUITS, seed: int = 5) -> Contents:
-    """Seventeen sampled figs and eight sampled pears, all nearest to the last real one of their class."""
-    train = Split(noise(sum(COUNTS), 0, card), labels_of(COUNTS))
-    test = Split(noise(sum(TESTED), 1, card), labels_of(TESTED))
-    numbers = torch.tensor([*range(SPAN, SPAN + 34, 2), *range(2 * SPAN, 2 * SPAN + 8)])
-    last = {label: int((train.labels == label).nonzero().max()) for label in (1, 2)}
-    nearest = torch.tensor([last[label] for label in (numbers // SPAN).tolist()])
-    shares = torch.linspace(0.5, 0.999, 25)
-    accepted = Accepted(noise(25, 2, card), numbers, shares, nearest, shares / 10)
-    return Contents(card, train, test, accepted, {"seed": seed, "sha256": {"model": "abc123"}})
-
-
-def written(folder: Path, contents: Contents) -> list[dict[str, str]]:
+def written(folder: Path, card: DataCard = FRUITS, seed: int = 5) -> list[dict[str, str]]:
     """The rows of the table."""
     folder.mkdir(exist_ok=True)
-    for _ in write_folder(folder, contents):
-        pass
+    train, test = Split(noise(35, 0, card), TRAIN_LABELS), Split(noise(6, 1, card), TEST_LABELS)
+    accepted = Accepted(noise(25, 2, card), NUMBERS, SHARES, NEAREST, SHARES / 10)
+    settings: dict[str, Any] = {"seed": seed, "sha256": {"model": "abc123"}}
+    write_folder(folder, card, train, test, accepted, settings)
+    assert json.loads((folder / "balance.json").read_text()) == settings
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
 
@@ -49,83 +45,45 @@ def pixels(path: Path) -> Tensor:
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("card", [FRUITS, DIGITS.model_copy(update={"classes": ("a", "7", "NA, 'x'")})], ids=str)
-def test_all_pictures_are_there_in_one_format_and_the_table_says_what_they_are(card: DataCard, tmp_path: Path) -> None:
-    contents = contents_of(card)
-    rows = written(tmp_path, contents)
-    assert list(rows[0]) == list(COLUMNS)
+@pytest.mark.parametrize("card", [FRUITS, GREY], ids=lambda card: card.name)
+def test_all_pictures_are_there_and_the_table_says_what_they_are(card: DataCard, tmp_path: Path) -> None:
+    rows = written(tmp_path, card)
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
-    assert sorted(row["file"] for row in rows) == files
-    assert len(files) == 35 + 25 + 6
-    pictures = [Image.open(tmp_path / file) for file in files]
-    mode = "RGB" if card is FRUITS else "L"
-    assert {(each.format, each.mode, each.size) for each in pictures} == {("PNG", mode, card.shape[:0:-1])}
-    for split, real in (("train", contents.train), ("test", contents.test)):
+    assert (list(rows[0]), sorted(row["file"] for row in rows)) == (list(COLUMNS), files)
+    for split, real, labels in (("train", noise(35, 0, card), TRAIN_LABELS), ("test", noise(6, 1, card), TEST_LABELS)):
         for label, name in enumerate(card.classes):
-            found = [
-                pixels(tmp_path / row["file"]).numpy().tobytes()
-                for row in rows
-                if row["file"].startswith(f"{split}/") and row["class"] == name and row["origin"] == "real"
-            ]
-            assert sorted(found) == sorted(image.numpy().tobytes() for image in real.images[real.labels == label])
-    assert {row["class"] for row in rows} == {*card.classes}
-    assert {tuple(row[name] for name in COLUMNS[3:]) for row in rows if row["origin"] == "real"} == {("",) * 6}
-    assert all(row["file"].split("/")[1] == row["class"] for row in rows)
-    assert json.loads((tmp_path / "balance.json").read_text()) == contents.settings
-
-
-def test_a_sampled_image_is_found_and_could_be_sampled_again(tmp_path: Path) -> None:
-    contents = contents_of()
-    rows = {int(row["index"]): row for row in written(tmp_path, contents) if row["origin"] == "sampled"}
-    assert sorted(rows) == contents.accepted.numbers.tolist()
-    for number, image, share, nearest, distance in zip(
-        contents.accepted.numbers.tolist(),
-        contents.accepted.images,
-        contents.accepted.probability.tolist(),
-        contents.accepted.nearest.tolist(),
-        contents.accepted.distance.tolist(),
-        strict=True,
-    ):
-        row = rows[number]
-        assert torch.equal(pixels(tmp_path / row["file"]), image)
-        assert row["class"] == FRUITS.classes[number // SPAN]
-        assert (row["seed"], row["model"]) == ("5", "abc123")
-        assert (row["probability"], row["distance"]) == (f"{share:.6f}", f"{distance:.6f}")
-        assert torch.equal(pixels(tmp_path / row["nearest"]), contents.train.images[nearest])
+            own = [row for row in rows if row["file"].startswith(f"{split}/{name}/") and row["origin"] == "real"]
+            assert {(row["class"], *(row[each] for each in COLUMNS[3:])) for row in own} <= {(name, *[""] * 6)}
+            found = [pixels(tmp_path / row["file"]).numpy().tobytes() for row in own]
+            assert sorted(found) == sorted(image.numpy().tobytes() for image in real[labels == label])
+    sampled = {int(row["index"]): row for row in rows if row["origin"] == "sampled"}
+    assert sorted(sampled) == NUMBERS.tolist()
+    for index, number in enumerate(NUMBERS.tolist()):
+        row = sampled[number]
+        assert torch.equal(pixels(tmp_path / row["file"]), noise(25, 2, card)[index])
+        assert torch.equal(pixels(tmp_path / row["nearest"]), noise(35, 0, card)[NEAREST[index]])
+        facts = (card.classes[number // SPAN], "5", f"{SHARES[index]:.6f}", f"{SHARES[index] / 10:.6f}", "abc123")
+        assert tuple(row[each] for each in ("class", "seed", "probability", "distance", "model")) == facts
 
 
 def test_names_and_places_do_not_tell_real_from_sampled(tmp_path: Path) -> None:
-    rows = [row for row in written(tmp_path, contents_of()) if row["file"].startswith("train/fig/")]
+    rows, others = (
+        [row for row in written(tmp_path / str(seed), seed=seed) if row["file"].startswith("train/fig/")]
+        for seed in (5, 6)
+    )
     assert [row["file"] for row in rows] == [f"train/fig/{place:06d}.png" for place in range(20)]
     order = [row["origin"] for row in rows]
-    assert order.count("real") == 3
     assert "real" not in (order[0], order[-1])  # by this seed
-    indices = [int(row["index"]) for row in rows if row["origin"] == "sampled"]
-    assert indices != sorted(indices)
-    others = written(tmp_path / "other", contents_of(seed=6))
-    assert [row["origin"] for row in others if row["file"].startswith("train/fig/")] != order
+    assert [row["origin"] for row in others] != order
 
 
 def test_it_is_a_folder_of_images_to_the_pipeline(tmp_path: Path) -> None:
-    written(tmp_path, contents_of())
+    written(tmp_path)
     folder = read_folder(tmp_path)
     assert folder.classes == ("apple", "fig", "pear")
-    assert [sum(each.label == label for each in folder.train) for label in range(3)] == [20, 20, 20]
-    assert folder.test is not None
-    assert [sum(each.label == label for each in folder.test) for label in range(3)] == [2, 4, 0]
+    for pictures, counts in ((folder.train, [20, 20, 20]), (folder.test or [], [2, 4, 0])):
+        assert [sum(each.label == label for each in pictures) for label in range(3)] == counts
     assert folder.ignored == [Path("balance.json"), Path("manifest.csv")]
-
-
-@pytest.mark.parametrize("empty_before", [False, True])
-def test_a_folder_takes_its_place_when_it_is_whole(empty_before: bool, tmp_path: Path) -> None:
-    out = tmp_path / "deep/out"
-    if empty_before:
-        out.mkdir(parents=True)
-    with whole(out) as folder:
-        (folder / "file").touch()
-        assert not out.exists() or not any(out.iterdir())
-    assert [path.name for path in out.iterdir()] == ["file"]
-    assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -139,17 +97,12 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_nothing_beside_it_is_touched_and_all_may_read_it(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial/mine.png").touch()
-    (tmp_path / "other").mkdir()
-    with whole(tmp_path / "out") as folder:
+def test_it_takes_its_place_when_it_is_whole_beside_others_and_all_may_read_it(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    for each in (out, other):
+        each.mkdir()
+    with whole(out) as folder:
         (folder / "file").touch()
-    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
-        ".out.partial",
-        ".out.partial/mine.png",
-        "other",
-        "out",
-        "out/file",
-    ]
-    assert (tmp_path / "out").stat().st_mode == (tmp_path / "other").stat().st_mode
+        assert not any(out.iterdir())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "other", "out"]
+    assert out.stat().st_mode == other.stat().st_mode

@@ -10,11 +10,11 @@ from scripts.reporting.runs import Run
 
 SCORES: dict[str, Any] = {
     "b": {
-        "samples": {"frechet": 2.0, "frechet_deviation": 0.5, "frechet_over_baseline": 4.0},
-        "test": {"frechet": 1.0, "frechet_over_baseline": 2.0},
-        "baseline": {"frechet": 0.5, "frechet_over_baseline": 1.0},
+        "samples": {"frechet": 2.0, "frechet_deviation": 0.5},
+        "test": {"frechet": 1.0},
+        "baseline": {"frechet": 0.5},
     },
-    "samples": {"precision": 0.25, "recall": 0.5, "copying_z_pixels": -1.5, "copying_z_features": 2.0},
+    "samples": {"precision": 0.25, "recall": 0.5, "near_copies_pixels": 0.5, "near_copies_features": 0.25},
     "test": {"precision": 0.75, "recall": 1.0},
 }
 BITS = {"images": 10, "test": {"bits_per_dim": 2.5}, "train": {"bits_per_dim": 2.25}}

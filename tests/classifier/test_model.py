@@ -9,7 +9,7 @@ import torch
 
 from ddpm.classifier.model import (
     Classifier,
-    ClassifierParams,
+    Recipe,
     features_and_logits,
     load_classifier,
     save_classifier,
@@ -23,12 +23,12 @@ from tests.networks.random_weights import randomised
 from tests.small import DIGITS, FRUITS, images
 
 CPU = torch.device("cpu")
-PARAMS = ClassifierParams(channels=4, images=1000, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)
+RECIPE = Recipe(channels=4, images=1000, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)
 PEARS = FRUITS.model_copy(update={"classes": ("pear",)})
 
 
 def test_features_are_the_means_of_the_last_level() -> None:
-    model = Classifier(PARAMS, DIGITS).eval()
+    model = Classifier(RECIPE, DIGITS).eval()
     x = to_float(images(3))
     with torch.no_grad():
         maps, features, logits = model.levels(x), model.features(x), model(x)
@@ -39,7 +39,7 @@ def test_features_are_the_means_of_the_last_level() -> None:
 
 
 def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
-    model = Classifier(PARAMS.model_copy(update={"channels": 1}), DIGITS).train()
+    model = Classifier(RECIPE.model_copy(update={"channels": 1}), DIGITS).train()
     given = images(1003)  # a batch and a rest
     before = {name: value.clone() for name, value in model.state_dict().items()}
     features, logits = features_and_logits(model, given, CPU)
@@ -56,12 +56,12 @@ def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
 
 @pytest.mark.parametrize("card", [DIGITS, PEARS], ids=lambda card: card.name)
 def test_a_saved_classifier_comes_back_the_same(card: DataCard, tmp_path: Path) -> None:
-    model = to_device(randomised(Classifier(PARAMS, card)), CPU)
+    model = to_device(randomised(Classifier(RECIPE, card)), CPU)
     for name in "ab":
         save_classifier(tmp_path / name, model)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     loaded = load_classifier(tmp_path / "a")
-    assert loaded.params == model.params
+    assert loaded.recipe == model.recipe
     assert loaded.data == card
     assert not loaded.training
     assert loaded.head.out_features == {DIGITS: 10, PEARS: 4}[card]  # of one class, the ways to flip an image
@@ -72,12 +72,12 @@ def test_a_saved_classifier_comes_back_the_same(card: DataCard, tmp_path: Path) 
 
 def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "classifier.safetensors"
-    save_classifier(path, Classifier(PARAMS, DIGITS))
+    save_classifier(path, Classifier(RECIPE, DIGITS))
     weights, metadata = load_arrays(path)
     wrong: list[dict[str, Any]] = [
         {"classifier": metadata["classifier"]},  # no data card
-        {**metadata, "classifier": {**PARAMS.model_dump(), "channels": 0}},
-        {**metadata, "classifier": {**PARAMS.model_dump(), "channels": 5}},  # of another width
+        {**metadata, "classifier": {**RECIPE.model_dump(), "channels": 0}},
+        {**metadata, "classifier": {**RECIPE.model_dump(), "channels": 5}},  # of another width
         {**metadata, "data": FRUITS.model_dump(mode="json")},
     ]
     for each in wrong:

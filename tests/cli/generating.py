@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,12 +94,3 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     assert output == ""
     assert "Traceback" not in errors
     return process.returncode, errors.rstrip("\n").split("\n")[-1].split("\r")[-1]
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    """Wait until something is so, while the process lives."""
-    deadline = time.monotonic() + 100
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

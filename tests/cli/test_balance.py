@@ -3,18 +3,18 @@
 import csv
 import json
 import re
-import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
-
 from ddpm.balancing.candidates import SPAN
+
 from ddpm.classifier.model import save_classifier
 from ddpm.compute.device import Runtime
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from tests.balancing.small_set import COUNTS, TESTED, Files, classifier, saved_split, split, written
-from tests.cli.generating import call, ended, generate, started, tiny_model, wait_for
+from tests.cli.generating import call, generate, tiny_model
 from tests.small import FRUITS
 
 Rows = list[dict[str, str]]
@@ -102,34 +102,14 @@ def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
     assert "warning: class apple: the filter rejected 12 of 12 candidates" in errors
 
 
-def test_settings_stand_beside_the_table(files: Files, tmp_path: Path) -> None:
-    balance(files, tmp_path / "out", "--target", 6, "--seed", 3, "--eta", 0.5)
-    settings = json.loads((tmp_path / "out/balance.json").read_text())
-    assert settings["sha256"] == {name: sha256(path) for name, path in files._asdict().items()}
-    assert (settings["seed"], settings["wanted"], settings["sampler"]["eta"]) == (3, {"fig": 1}, 0.5)
-
-
-def test_equal_seeds_give_equal_bytes_and_others_do_not(files: Files, tmp_path: Path) -> None:
+def test_settings_stand_beside_the_table_and_equal_seeds_give_equal_bytes(files: Files, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        balance(files, tmp_path / name, "--target", 8, "--seed", seed)
+        balance(files, tmp_path / name, "--target", 8, "--seed", seed, "--eta", 0.5)
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert content(tmp_path / "a") != content(tmp_path / "c")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_ended_early_it_leaves_no_folder_and_can_be_run_again(
-    stop: signal.Signals, files: Files, tmp_path: Path
-) -> None:
-    process = started(*words(files, tmp_path / "out", "--target", 5000))
-    wait_for(lambda: any(tmp_path.iterdir()), process)
-    process.send_signal(stop)
-    ending = ended(process)
-    assert ending == (1, "interrupted") if stop == signal.SIGINT else ending[0] == -stop
-    assert not (tmp_path / "out").exists()
-    balance(files, tmp_path / "out", "--target", 6)
-    left = [path.name for path in tmp_path.iterdir() if path.name != "out"]
-    assert len(left) == (stop == signal.SIGKILL)
+    settings = json.loads((tmp_path / "c/balance.json").read_text())
+    assert settings["sha256"] == {name: sha256(path) for name, path in files._asdict().items()}
+    assert (settings["seed"], settings["wanted"], settings["sampler"]["eta"]) == (2, {"fig": 3}, 0.5)
 
 
 def test_classes_without_test_images_have_no_folder_and_a_warning(
@@ -142,82 +122,63 @@ def test_classes_without_test_images_have_no_folder_and_a_warning(
     assert "warning: no images of fig for test: " in capsys.readouterr().err
 
 
-def test_a_model_of_other_images_is_warned_of(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = tiny_model(tmp_path, class_conditional=True, data=FRUITS, counts=(30, 500, 12))
+@pytest.mark.parametrize("kind", ["test", "model", "classifier"])
+def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Path) -> None:
+    card = FRUITS.model_copy(update={"classes": ("apple", "fig", "plum")})
+    path = tmp_path / "other.safetensors"
+    if kind == "model":
+        path = tiny_model(tmp_path, class_conditional=True, data=card, counts=COUNTS)
+    elif kind == "classifier":
+        save_classifier(path, classifier(card))
+    else:
+        saved_split(path, split(TESTED, 0), card)
+    with pytest.raises(UserError, match=f"^{path}: its data card has classes "):
+        balance(files._replace(**{kind: path}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_model_may_be_of_a_set_of_another_name_and_other_images_are_warned_of(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = FRUITS.model_copy(update={"name": "other"})
+    model = tiny_model(tmp_path, class_conditional=True, data=card, counts=(30, 500, 12))
     balance(files._replace(model=model), tmp_path / "out", "--target", 6)
     assert "warning: class fig: the model has seen 500 training images, not 5" in capsys.readouterr().err
 
 
-def others(kind: str, fact: str, folder: Path) -> dict[str, Path]:
-    """A file of another data card."""
-    change = {"shape": (3, 8, 16), "classes": ("apple", "fig", "plum"), "name": "other"}[fact]
-    card = FRUITS.model_copy(update={fact: change})
-    if kind == "model":
-        return {kind: tiny_model(folder, class_conditional=True, data=card, counts=COUNTS)}
-    path = folder / "other.safetensors"
-    if kind == "classifier":
-        save_classifier(path, classifier(card))
-        return {kind: path}
-    pictures = split(TESTED, 0)
-    return {kind: saved_split(path, pictures._replace(images=pictures.images.reshape(-1, *card.shape)), card)}
-
-
 @pytest.mark.parametrize(
-    ("kind", "fact"),
-    [(kind, fact) for kind in ("test", "model", "classifier") for fact in ("shape", "classes")] + [("test", "name")],
-)
-def test_files_of_another_set_are_refused(kind: str, fact: str, files: Files, tmp_path: Path) -> None:
-    changed = others(kind, fact, tmp_path)
-    with pytest.raises(UserError, match=f"^{changed[kind]}: its data card has {fact} "):
-        balance(files._replace(**changed), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("kind", ["model", "classifier"])
-def test_a_name_may_be_another(kind: str, files: Files, tmp_path: Path) -> None:
-    balance(files._replace(**others(kind, "name", tmp_path)), tmp_path / "out", "--target", 5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "options", "key"),
+    ("changes", "options", "message"),
     [
-        ({"model": {"class_conditional": False}}, [], "classes: this model is not class-conditional"),
-        ({"model": {"class_conditional": True, "counts": (30, 0, 12)}}, [], "classes: the model has not seen fig"),
-        ({"data": (30, 0, 12)}, [], "--classes: there is no training image of fig"),
-        ({"data": None}, [], ".*: no such file"),
-        ({}, ["--classes", "plum"], "--classes: no class is named plum"),
-        ({}, ["--guidance", 2], "guidance: this model has no guide"),
-        ({}, ["--target", 0], "ddpm balance: --target: "),
-        ({}, ["--least-probability", "nan"], "ddpm balance: --least-probability: "),
+        ({"model": {"class_conditional": False}}, "", "classes: this model is not class-conditional"),
+        ({"model": {"class_conditional": True, "counts": (30, 0, 12)}}, "", "classes: the model has not seen fig"),
+        ({"data": (30, 0, 12)}, "", "--classes: there is no training image of fig"),
+        ({"data": "none"}, "", ".*none: no such file"),
+        ({"data": "."}, "", "--data .*: a folder; give data/processed/train"),
+        ({"test": "set/train.safetensors"}, "", ".*has the training images already"),
+        ({}, "--classes plum", "--classes: no class is named plum"),
+        ({}, "--guidance 2", "guidance: this model has no guide"),
+        ({}, "--target 0", "ddpm balance: --target: "),
+        ({}, "--out .", r"--out \.: this folder cannot be replaced"),
     ],
     ids=str,
 )
 def test_what_is_wrong_is_named_and_nothing_is_written(
-    changes: dict[str, object], options: list[object], key: str, files: Files, tmp_path: Path
+    changes: dict[str, Any], options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = dict.fromkeys(changes, tmp_path / "none.safetensors")
-    match changes:
-        case {"model": dict(kind)}:
-            paths["model"] = tiny_model(tmp_path, **{"data": FRUITS, "counts": COUNTS, **kind})
-        case {"data": tuple(counts)}:
-            paths["data"] = saved_split(tmp_path / "train.safetensors", split(counts, 1))
-    with pytest.raises(UserError, match=f"^{key}"):
-        balance(files._replace(**paths), tmp_path / "out", *options)
-    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
-
-
-def test_folders_and_test_images_that_are_in_use_are_refused(
-    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UserError, match="exists and is not an empty folder"):
-        balance(files._replace(data=tmp_path / "none"), files.data.parent)
-    with pytest.raises(UserError, match=r"^--data .*: a folder; give data/processed/train\.safetensors"):
-        balance(files._replace(data=files.data.parent), tmp_path / "out")
-    with pytest.raises(UserError, match="has the training images already"):
-        balance(files._replace(test=files.data), tmp_path / "out")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^--out \.: this folder cannot be replaced"):
-        balance(files, Path())
+    files = written(tmp_path / "set")
+    for kind, change in changes.items():
+        if isinstance(change, str):
+            path = tmp_path / change
+        elif kind == "model":
+            path = tiny_model(tmp_path / "set", **{"data": FRUITS, "counts": COUNTS, **change})
+        else:
+            path = saved_split(files.data, split(change, 1))
+        files = files._replace(**{kind: path})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=f"^{message}"):
+        balance(files, tmp_path / "out", *options.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "set"]
 
 
 def test_a_link_to_an_empty_folder_is_filled(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
-"""`--pretrained`: a model that comes with the package samples, is exported, and is the demo's for want of another."""
+"""The models that come with the package: their facts, the way to float16 and back, and `--pretrained`."""
 
+import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,11 +11,64 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ddpm.model import load_model
+from ddpm.pretrained import models
 from exact_stages.console import UserError
-from scripts import demo
+from scripts import demo, pretrained
+from scripts.reporting.runs import Run
 from tests.cli.generating import call, ended, started, tiny_model
+from tests import reverse
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_facts_and_weights_agree(name: str) -> None:
+    facts = json.loads(models.FOLDER.joinpath(f"{name}.json").read_text())
+    data = models.FOLDER.joinpath(f"{name}.safetensors").read_bytes()
+    assert facts["sha256"] == hashlib.sha256(data).hexdigest()
+    assert re.fullmatch("[0-9a-f]{40}", facts["commit"])
+    assert {*facts["scores"]} == {*pretrained.OF_USE}
+    assert 0.9 < facts["scores"]["class_accuracy"] <= 1
+    loaded = models.load_pretrained(name)
+    assert (loaded.card.data.name, loaded.card.guides) == (name, ("autoguidance",))
+    assert len(data) < 2.1 * sum(each.numel() for each in [*loaded.network.parameters()]) * 2
+
+
+def test_weights_are_rounded_to_float16_and_come_back_as_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tiny_model(tmp_path, class_conditional=True, guide=True)
+    pretrained.pack(original, tmp_path / "packed/mine.safetensors")
+    monkeypatch.setattr(models, "FOLDER", tmp_path / "packed")
+    assert models.names() == ["mine"]
+    loaded, before = models.load_pretrained("mine"), load_model(original)
+    assert loaded.card == before.card
+    assert loaded.guide
+    assert before.guide
+    for ours, theirs in ((loaded.network, before.network), (loaded.guide, before.guide)):
+        for name, weight in ours.state_dict().items():
+            assert weight.dtype is torch.float32
+            assert torch.equal(weight, theirs.state_dict()[name].half().float())
+    # BatchNorm counts its batches.
+    reverse.tiny_model(tmp_path, block="double_conv", patch_size=1, class_conditional=False)
+    pretrained.pack(tmp_path / "model.safetensors", tmp_path / "counting.safetensors")
+    found = load_model(tmp_path / "counting.safetensors").network.state_dict()
+    assert {each.dtype for each in found.values()} == {torch.float32, torch.int64}
+
+
+def test_only_a_model_that_is_up_to_date_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pretrained.MODEL.parent.mkdir()
+    pretrained.MODEL.write_bytes(b"weights")
+    hashes = {str(pretrained.MODEL): hashlib.md5(b"weights").hexdigest()}
+    fine = Run("workspace", {}, stale={"likelihood": "code"}, hashes=hashes)
+    assert pretrained.up_to_date(fine) is fine
+    with pytest.raises(UserError, match=r"not up to date: evaluate \(train.lr\)"):
+        pretrained.up_to_date(Run("workspace", {}, stale={"evaluate": "train.lr"}, hashes=hashes))
+    pretrained.MODEL.write_bytes(b"others")
+    with pytest.raises(UserError, match=r"not the model of dvc.lock"):
+        pretrained.up_to_date(fine)
 
 
 def test_samples_are_digits_of_the_classes_that_are_asked_for(tmp_path: Path) -> None:
@@ -27,7 +83,7 @@ def test_samples_are_digits_of_the_classes_that_are_asked_for(tmp_path: Path) ->
     assert middle["1"] > 150, "a stroke"
 
 
-def test_it_needs_no_repository_and_one_class_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_needs_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["generate", "--pretrained", "mnist", "--classes", "7", "--count", "2", "--steps", "2", "--out", "sevens"]
     code, said = ended(started(*words))
@@ -35,49 +91,43 @@ def test_it_needs_no_repository_and_one_class_can_be_asked_for(tmp_path: Path, m
     assert (tmp_path / "sevens/labels.csv").read_text() == "image,label\n000000.png,7\n000001.png,7\n"
 
 
-@pytest.mark.parametrize("command", ["generate", "export"])
-def test_model_and_pretrained_exclude_one_another(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("generate", "give either --model FILE or --pretrained NAME, one of: mnist"),
+        ("export --model {} --pretrained mnist", "give either --model FILE or --pretrained NAME, one of: mnist"),
+        ("generate --pretrained cifar", "--pretrained cifar: no such model; choose from mnist"),
+        ("generate --pretrained ../pretrained/mnist", "--pretrained .*: no such model; choose from mnist"),
+    ],
+)
+def test_which_model_must_be_clear(words: str, message: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path, class_conditional=False)
-    out = tmp_path / "out.onnx"
-    for words in ([], ["--model", model, "--pretrained", "mnist"]):
-        with pytest.raises(UserError, match=r"^give either --model FILE or --pretrained NAME, one of: mnist$"):
-            call(command, *words, "--out", out)
-    with pytest.raises(UserError, match=r"^--pretrained cifar: no such model; choose from mnist$"):
-        call(command, "--pretrained", "cifar", "--out", out)
-    assert not out.exists()
+    with pytest.raises(UserError, match=f"^{message}$"):
+        call(*words.format(model).split(), "--out", tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
 
 
-def test_demo_has_it_where_no_model_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_has_it_where_no_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    built: list[tuple[str, int]] = []
-
-    def build(_: Path, models: list[Path]) -> None:
-        [model] = models
-        built.append((model.name, load_model(model).card.schedule.timesteps))
-
-    monkeypatch.setattr(demo, "build", build)
+    built: list[Path] = []
+    monkeypatch.setattr(demo, "build", lambda _, models: built.extend(models))
     demo.main([], Path("out"), 0, serve=False)
-    assert built.pop() == ("mnist.safetensors", 1000)
-    assert "has the pretrained model mnist" in capsys.readouterr().out
     Path("models").mkdir()
     tiny_model(Path("models"), class_conditional=False).rename(demo.MODEL)
     demo.main([], Path("out"), 0, serve=False)
-    assert built.pop() == ("ddpm.safetensors", 20)
-    assert "pretrained" not in capsys.readouterr().out
+    assert [path.name for path in built] == ["mnist.safetensors", "ddpm.safetensors"]
 
 
 def test_a_wheel_has_all_that_sampling_needs(tmp_path: Path) -> None:
     source = Path(demo.__file__).parents[1]
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(source / name, tmp_path)
-    shutil.copytree(source / "src/ddpm", tmp_path / "src/ddpm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "."]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     [wheel] = tmp_path.glob("ddpm-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        kept = {name: archive.read(name) for name in archive.namelist() if name.startswith("ddpm/")}
+        kept = {name for name in archive.namelist() if "dist-info" not in name}
     packaged = [path for path in (tmp_path / "src").rglob("*") if path.suffix in (".py", ".json", ".safetensors")]
-    assert kept == {path.relative_to(tmp_path / "src").as_posix(): path.read_bytes() for path in packaged}
-    assert {"ddpm/cli/main.py", "ddpm/pretrained/mnist.json", "ddpm/pretrained/mnist.safetensors"} <= kept.keys()
+    assert kept == {path.relative_to(tmp_path / "src").as_posix() for path in packaged if "egg-info" not in str(path)}
+    assert {"ddpm/cli/main.py", "ddpm/pretrained/mnist.json", "ddpm/pretrained/mnist.safetensors"} <= kept

@@ -1,4 +1,4 @@
-"""The records in studies/: tables that fit a page, and numbers that are those of the kept runs."""
+"""The records in studies/: numbers that are those of the kept runs."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"
-RECORDS = sorted(STUDIES.glob("*/README.md"))
-
-
-@pytest.mark.parametrize("page", [*RECORDS, ROOT / "benchmarks/README.md"], ids=lambda page: page.parent.name)
-def test_a_page_is_narrow(page: Path) -> None:
-    fenced = False
-    for line in page.read_text().splitlines():
-        fenced ^= line.startswith("```")
-        if line.startswith("|"):
-            assert line.count("|") <= 7, line
-        elif not fenced:
-            assert len(line) <= 100 or "](" in line, line
 
 
 def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
@@ -33,8 +21,8 @@ def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
 
     seeds = [frechet(f"speedrun-{seed}")["samples"]["frechet"] for seed in range(5)]
     expected = {("this project", 5): (mean(seeds), stdev(seeds))}
-    samples = frechet("article")["samples"]
-    name = "this project's reference configuration"
+    samples = frechet("plain_ddpm")["samples"]
+    name = "this project's plain DDPM"
     expected[name, 96] = samples["frechet"], samples["frechet_deviation"]
     for of, (distance, spread) in expected.items():
         found = [rows["frechet_b"][of], rows["spread"][of]]

@@ -21,9 +21,7 @@ def test_the_workflow_runs_what_must_pass() -> None:
     assert job["steps"][-1]["run"] == ".ci/run"
 
 
-def test_every_parameter_has_a_comment_and_lines_are_short() -> None:
-    lines = (ROOT / "params.yaml").read_text().splitlines()
-    assert [line for line in lines if len(line) > 100] == []
-    lines = (ROOT / "params.yaml").read_text().replace("\n  population:", "\n\n  population:").split("\n\n")
-    described = [line for part in lines if not part.startswith("  population:") for line in part.splitlines()]
+def test_every_parameter_has_a_comment() -> None:
+    sections = (ROOT / "params.yaml").read_text().replace("\n  population:", "\n\n  population:").split("\n\n")
+    described = [line for part in sections if not part.startswith("  population:") for line in part.splitlines()]
     assert [line for line in described if re.match(r" +\w+: ", line) and "  # " not in line] == []

@@ -1,9 +1,18 @@
 """A user's mistake ends a command in one line, and a bug in a traceback."""
 
+from collections.abc import Callable
+
 import pytest
 
 from exact_stages import console
 from exact_stages.console import UserError
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
 
 
 @pytest.mark.parametrize(
@@ -12,18 +21,22 @@ from exact_stages.console import UserError
         (UserError("train.lr: too high"), "error: train.lr: too high"),
         (FileNotFoundError(2, "No such file or directory", "data/x"), "error: data/x: No such file or directory"),
         (OSError(28, "No space left on device"), "error: No space left on device"),
+        (MemoryError(), "error: buy more"),
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_run_makes_one_line_of_an_expected_error(error: BaseException, message: str) -> None:
-    def main() -> None:
-        raise error
-
+def test_run_makes_one_line_of_an_expected_error(
+    error: BaseException, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(console.EXPLAINED, MemoryError, "buy more")
     with pytest.raises(SystemExit) as caught:
-        console.run(main)
+        console.run(failing(error))
     assert caught.value.code == message
 
 
-def test_run_lets_a_bug_through() -> None:
+def test_run_lets_a_bug_through_and_a_silent_process_only_fails() -> None:
     with pytest.raises(ZeroDivisionError):
-        console.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        console.run(failing(ZeroDivisionError()))
+    with pytest.raises(SystemExit) as caught:
+        console.run(failing(UserError("said by another process")), speaks=False)
+    assert caught.value.code == 1

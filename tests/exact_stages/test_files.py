@@ -1,5 +1,6 @@
-"""What is written is there whole or not at all."""
+"""What is written is there whole or not at all; a saved state serves its own run, and no other."""
 
+import hashlib
 import os
 import signal
 import stat
@@ -11,82 +12,124 @@ from pathlib import Path
 import pytest
 
 from exact_stages import files
-from exact_stages.files import write_json, write_whole
+from exact_stages.files import KEPT, SavedState, write_json, write_whole
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder at hand has a file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    Path("file").write_bytes(b"old")
+    return tmp_path
+
+
+def is_old() -> bool:
+    return Path("file").read_bytes() == b"old" and os.listdir() == ["file"]
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("too few"), KeyboardInterrupt()])
-def test_parts_that_end_early_leave_the_old_file(tmp_path: Path, error: BaseException) -> None:
+def test_parts_that_end_early_leave_the_old_file(error: BaseException) -> None:
     def parts() -> Iterator[bytes]:
         yield b"new"
-        assert (tmp_path / "file").read_bytes() == b"old"
+        assert Path("file").read_bytes() == b"old"
         raise error
 
-    write_whole(tmp_path / "file", b"old")
     with pytest.raises(type(error)):
-        write_whole(tmp_path / "file", parts())
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
+        write_whole(Path("file"), parts())
+    assert is_old()
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_names_the_file_and_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    write_whole(tmp_path / "file", b"old")
     monkeypatch.setattr(files.os, step, full)
     with pytest.raises(OSError, match="No space left") as caught:
-        write_whole(tmp_path / "file", b"new")
-    assert caught.value.filename == str(tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
+        write_whole(Path("file"), b"new")
+    assert caught.value.filename == "file"
+    assert is_old()
 
 
-def test_what_a_killed_writer_has_left_is_replaced(tmp_path: Path) -> None:
+def test_what_a_killed_writer_has_left_is_replaced(folder: Path) -> None:
     writer = f"""
 import os, signal
 from pathlib import Path
 from exact_stages import files
 files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-files.write_whole(Path({str(tmp_path)!r}) / "file", b"killed half-way")
+files.write_whole(Path({str(folder)!r}) / "file", b"killed half-way")
 """
-    write_whole(tmp_path / "file", b"old")
-    source = Path(files.__file__).parents[2]
+    source = Path(files.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", writer], cwd=source).returncode == -signal.SIGKILL
-    assert (tmp_path / "file").read_bytes() == b"old"
-    write_whole(tmp_path / "file", b"whole")
-    assert (tmp_path / "file").read_bytes() == b"whole"
-    assert names(tmp_path) == ["file"]
+    assert Path("file").read_bytes() == b"old"
+    write_whole(Path("file"), b"whole")
+    assert Path("file").read_bytes() == b"whole"
+    assert os.listdir() == ["file"]
 
 
-def test_a_link_is_replaced_and_not_what_it_points_to(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_not_what_it_points_to() -> None:
     # So does DVC lay out its cache where links are asked for.
-    (tmp_path / "cached").write_bytes(b"cached")
-    (tmp_path / "file").symlink_to(tmp_path / "cached")
-    write_whole(tmp_path / "file", b"new")
-    assert (tmp_path / "cached").read_bytes() == b"cached"
-    assert not (tmp_path / "file").is_symlink()
+    Path("link").symlink_to("file")
+    write_whole(Path("link"), b"new")
+    assert Path("file").read_bytes() == b"old"
+    assert not Path("link").is_symlink()
 
 
-def test_a_file_has_the_mode_that_the_user_has_chosen(tmp_path: Path) -> None:
+def test_a_file_has_the_mode_that_the_user_has_chosen() -> None:
     before = os.umask(0o027)
     try:
-        write_whole(tmp_path / "file", b"data")
+        write_whole(Path("file"), b"data")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE(Path("file").stat().st_mode) == 0o640
 
 
-def test_json_is_indented_ends_in_a_newline_and_has_no_nan(tmp_path: Path) -> None:
-    path, text = tmp_path / "values.json", '{\n  "b": 1,\n  "a": [\n    0.1,\n    null\n  ]\n}\n'
-    write_json(path, {"b": 1, "a": [0.1, None]})
-    for value in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="JSON"):
-            write_json(path, {"a": value})
-    assert path.read_text() == text
+def test_json_is_indented_ends_in_a_newline_and_has_no_nan() -> None:
+    text = '{\n  "b": 1,\n  "a": [\n    0.1,\n    null\n  ]\n}\n'
+    write_json(Path("file"), {"b": 1, "a": [0.1, None]})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(Path("file"), {"a": float("nan")})
+    assert Path("file").read_text() == text
+
+
+def test_a_state_is_of_its_stage_and_key_and_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", "repository")  # DVC works in a temporary copy
+    SavedState("train", "a").write(b"first\n\0")
+    SavedState("train", "a").write(b"second\n\0")
+    assert SavedState("train", "a").read() == b"second\n\0"
+    assert SavedState("train", "b").read() is None
+    assert SavedState("sample", "a").read() is None
+    assert os.listdir("repository/.resume") == ["train-a.state"]
+
+
+def test_a_damaged_state_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    state = SavedState("train", "a")
+    state.write(b"weights")
+    whole = state.path.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        for data in (bytes(damaged), whole[:position]):
+            state.path.write_bytes(data)
+            assert state.read() is None
+    assert capsys.readouterr().err == f"{state.path}: damaged; train starts from the beginning\n" * 2 * len(whole)
+
+
+def test_the_state_of_a_run_that_has_ended_stays_until_dvc_has_recorded_its_outputs() -> None:
+    state = SavedState("train", "a")
+    state.write(b"weights", [Path("file")])
+    for recorded, found in ((b"another", b"weights"), (b"old", None)):
+        Path("dvc.lock").write_text(f"    - md5: {hashlib.md5(recorded).hexdigest()}")
+        assert state.read() == found
+    assert not state.path.exists()
+
+
+def test_the_newest_states_of_a_stage_are_kept() -> None:
+    SavedState("sample", "0").write(b"of another stage")
+    for number in range(KEPT + 2):
+        SavedState("train", str(number)).write(b"state")
+        for path in Path(".resume").glob("train-*"):
+            os.utime(path, (path.stat().st_mtime - 10,) * 2)
+    kept = {f"train-{number}.state" for number in range(2, KEPT + 2)}
+    assert {*os.listdir(".resume")} == kept | {"sample-0.state"}

@@ -1,8 +1,10 @@
-"""A stage leaves no outputs when what it read has changed, and works alone in its workspace."""
+"""A stage leaves no outputs when what it read has changed, works alone in its workspace, and ends with its DVC."""
 
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,10 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from exact_stages import process, stage
+from exact_stages import stage
 from exact_stages.console import UserError
+from exact_stages.files import sha256
 from exact_stages.params import Section, Sections
-from exact_stages.stage import Stage, run_stage
+from exact_stages.stage import Role, Stage, hash_code, run_stage
+
+ROOT = Path(__file__).parents[2]
+BEGIN = "import sys; sys.argv[0] = '-m'; sys.path.insert(0, '.'); import stages; import os, time\n"
+PICTURE = "pictures/cat/1.png"
+TEXT = "train:\n  lr: 0.001\n  classes: [7]\nother: 1\n"
+LOOP, SCORES, SCRIPT, KIT = CODE = ["src/a/loop.py", "src/b/scores.py", "stages/train.py", "src/exact_stages/files.py"]
+DEPS = """
+stages:
+  train: {deps: [stages/train.py, src/exact_stages, src/a, input, pictures, "${data.set}"]}
+  sample: {deps: [src/b]}
+  download: {cmd: x}
+"""
 
 
 class Knobs(Section):
@@ -23,12 +38,6 @@ class Knobs(Section):
 
 class Params(Sections):
     train: Knobs
-
-
-PICTURE = "pictures/cat/1.png"
-TEXT = "train:\n  lr: 0.001\n  classes: [7]\nother: 1\n"
-CODE = ["src/ddpm/training/loop.py", "src/ddpm/scoring/scores.py", "stages/train.py"]
-DEPS = "stages:\n  train:\n    deps: [stages/train.py, src/ddpm/training, input, pictures]\n  sample:\n    deps: []\n"
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +50,13 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("params.yaml").write_text(TEXT)
     Path("dvc.yaml").write_text(DEPS)
     Path("input").write_bytes(b"images")
-    monkeypatch.setattr(process, "ROOT", tmp_path)
-    monkeypatch.setattr(stage, "CODE", process.hash_code())
+    monkeypatch.setattr(stage, "CODE", hash_code())
     monkeypatch.setattr(stage, "PATIENCE", 0.3)
 
 
-def run(meanwhile: Callable[[], object] = lambda: None) -> None:
+def run(meanwhile: Callable[[], object] = lambda: None, role: Role = Role()) -> None:  # noqa: B008
     """Run a stage that reads all there is and writes an output; `meanwhile` is done between."""
-    with Stage("train") as running:
+    with Stage("train", role=role) as running:
         assert running.params(Params).train.lr == 0.001
         running.input(Path("input")).read_bytes()
         running.input(Path("pictures"))
@@ -68,15 +76,16 @@ HARMLESS: dict[str, Callable[[], object]] = {
     "another section": lambda: edit("params.yaml", TEXT.replace("other: 1", "other: 2")),
     "a comment": lambda: edit("params.yaml", TEXT.replace("0.001", "1e-3  # slow")),
     "the same bytes in a new file": lambda: edit("input", "images"),
-    "code of another package": lambda: edit(CODE[1], "x = 2"),
-    "a leftover of an editor": lambda: Path("src/ddpm/training/.#loop.py").symlink_to("nothing"),
+    "code of another stage": lambda: edit(SCORES, "x = 2"),
+    "a leftover of an editor": lambda: Path("src/a/.#loop.py").symlink_to("user@machine.123"),  # as Emacs leaves it
 }
 CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "a value": (lambda: edit("params.yaml", TEXT.replace("0.001", "0.9")), "train.lr"),
     "invalid params": (lambda: edit("params.yaml", "train: {"), "train.classes, train.lr"),
-    "code": (lambda: edit(CODE[0], "x = 2"), CODE[0]),
-    "the script": (lambda: Path(CODE[2]).unlink(), CODE[2]),
-    "new code": (lambda: Path("src/ddpm/training/new.py").touch(), "src/ddpm/training/new.py"),
+    "code": (lambda: edit(LOOP, "x = 2"), LOOP),
+    "code of exact_stages": (lambda: edit(KIT, "x = 2"), KIT),
+    "the script": (lambda: Path(SCRIPT).unlink(), SCRIPT),
+    "new code": (lambda: Path("src/a/new.py").touch(), "src/a/new.py"),
     "an input": (lambda: edit("input", "others"), "input"),
     "a picture added": (lambda: Path("pictures/cat/3.png").touch(), "pictures"),
     "a picture replaced": (lambda: edit(PICTURE, "pictures/cat/9.png"), "pictures"),
@@ -99,32 +108,22 @@ def test_no_output_is_left_when_what_was_read_has_changed(meanwhile: Callable[[]
     assert not Path("late").exists()
 
 
-def test_an_error_of_the_stage_itself_is_the_one_that_is_told() -> None:
-    def fail() -> None:
-        Path("input").unlink()
-        raise UserError("its own")
-
-    with pytest.raises(UserError, match=r"^its own$"):
-        run(fail)
-
-
 def test_the_fingerprint_is_of_code_params_inputs_and_further_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     def fingerprint(fact: str = "cpu") -> str:
+        monkeypatch.setattr(stage, "CODE", hash_code())
         running = Stage("train")
         running.params(Params)
         running.input(Path("input"))
         return running.fingerprint(fact)
 
     found = [fingerprint()]
-    for file, text in (("params.yaml", TEXT.replace("[7]", "[7, 8]")), ("input", "others"), (CODE[0], "x = 2")):
+    for file, text in (("params.yaml", TEXT.replace("[7]", "[7, 8]")), ("input", "others"), (LOOP, "x = 2")):
         Path(file).write_text(text)
-        monkeypatch.setattr(stage, "CODE", process.hash_code())
         found.append(fingerprint())
     found.append(fingerprint("cuda"))
     assert len({*found}) == 5
     Path("params.yaml").write_text(TEXT.replace("[7]", "[7, 8]").replace("other: 1", "other: 2"))
-    Path(CODE[1]).write_text("x = 2")
-    monkeypatch.setattr(stage, "CODE", process.hash_code())
+    Path(SCORES).write_text("x = 2")
     assert fingerprint() == found[3]
 
 
@@ -154,27 +153,72 @@ def test_one_run_at_a_time_and_a_little_patience(seconds: float, taken: bool, mo
         other.join()
 
 
-def test_off_rank_0_nothing_is_locked_or_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-    monkeypatch.setenv("RANK", "0")
+def test_a_process_that_does_not_write_takes_no_lock() -> None:
     with Stage("train"):
-        monkeypatch.setenv("RANK", "1")
-        run()
+        run(role=Role(writes=False))
     assert not Path("early").exists()
 
 
 def test_a_stage_is_told_its_item_and_refuses_others(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    Path("dvc.yaml").write_text("stages: {sample: {deps: []}, distill: {deps: []}, evaluate: {deps: []}}")
 
     def called(name: str, *arguments: str, **options: object) -> None:
         monkeypatch.setattr(sys, "argv", ["stage", *arguments])
         run_stage(name, lambda running: seen.append((running.name, running.item)), **options)  # type: ignore[arg-type]
 
     called("sample", "b", items=["a", "b"])
-    called("distill", "4", argument="STEPS")
-    called("evaluate")
-    assert seen == [("sample-b", "b"), ("distill-4", "4"), ("evaluate", "")]
+    called("sample", "4", argument="STEPS")
+    called("train")
+    assert seen == [("sample-b", "b"), ("sample-4", "4"), ("train", "")]
     for arguments in ([], ["c"], ["a", "b"]):
         with pytest.raises(SystemExit, match=r"^error: usage: python -m stages.sample \{a,b\}$"):
             called("sample", *arguments, items=["a", "b"])
+
+
+def start(code: str, root: Path = ROOT, **variables: str) -> "subprocess.Popen[str]":
+    """Start a Python that imports the project's stages as `python -m` does, and then runs `code`."""
+    kept = {name: value for name, value in os.environ.items() if name != "DDPM_PARENT"}
+    command = [sys.executable, "-c", BEGIN + code]
+    return subprocess.Popen(
+        command, cwd=root, env=kept | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_all_code_of_the_stages_is_hashed_before_it_is_imported() -> None:
+    code = "from exact_stages.stage import CODE; print('torch' in sys.modules); print(*CODE.items(), sep='\\n')"
+    printed, told = start(code).communicate(timeout=60)
+    assert told == ""
+    late, *hashes = printed.splitlines()
+    assert late == "False"
+    files = {path: sha256(ROOT / path) for path in (KIT, SCRIPT, "stages/__init__.py", "src/ddpm/compute/device.py")}
+    assert {*map(str, files.items())} <= {*hashes}
+
+
+def test_a_broken_dvc_yaml_ends_in_one_line(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", "src", dirs_exist_ok=True, ignore=shutil.ignore_patterns("ddpm"))
+    shutil.copy(ROOT / "stages/__init__.py", "stages")
+    Path("dvc.yaml").write_text("stages: [")
+    assert start("", tmp_path).communicate(timeout=60)[1].startswith("error: dvc.yaml: not valid YAML: ")
+
+
+def test_ctrl_c_during_the_imports_ends_without_a_traceback() -> None:
+    process = start("print('go', flush=True); time.sleep(60)")
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(("parent", "printed"), [(os.getpid(), "done\n"), (1 << 30, "")], ids=["alive", "dead"])
+def test_a_stage_works_while_its_dvc_is_above_it(parent: int, printed: str) -> None:
+    code = f"time.sleep({2 if printed else 60}); print('done')"
+    assert start(code, DDPM_PARENT=str(parent)).communicate(timeout=30) == (printed, "")
+
+
+def test_a_python_without_the_packages_says_what_to_type() -> None:
+    command = [sys.executable, "-S", "-m", "stages.train"]  # -S: no site-packages
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1

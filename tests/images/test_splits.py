@@ -1,4 +1,4 @@
-"""What the stages hand on: splits and the images of chosen classes in them, and samples."""
+"""What the stages hand on: splits and the images of chosen classes in them, and samples; the levels of images."""
 
 from pathlib import Path
 
@@ -9,7 +9,19 @@ from torch import Tensor
 from ddpm.images import arrays as arrays_module
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Split, Subset, even_batch, held_out_mask, load_samples, load_split, save_split
+from ddpm.images.splits import (
+    Samples,
+    Split,
+    Subset,
+    even_batch,
+    held_out_mask,
+    load_samples,
+    load_split,
+    save_samples,
+    save_split,
+    to_float,
+    to_uint8,
+)
 from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, FRUITS, images
 
@@ -101,29 +113,32 @@ def resave(path: Path, content: dict[str, object]) -> None:
 
 
 FRAMES = torch.arange(2 * 2 * 3 * 16 * 8).view(2, 2, 3, 16, 8).to(torch.uint8)
-SAMPLES = {"images": images(2, FRUITS.shape), "x_t": FRAMES, "pred_x_start": FRAMES.flip(0)}
-FACTS = {"data": FRUITS.model_dump(mode="json"), "classes": [0, 2], "kept_t": [19, 0]}
+SAMPLES = Samples(
+    images(2, FRUITS.shape), torch.tensor([2, 0]), FRAMES, FRAMES.flip(0), FRUITS, [0, 2], [19, 0], {"set": "gallery"}
+)
 
 
 @pytest.mark.parametrize(
-    ("changes", "kept_t"),
+    "samples",
     [
-        pytest.param({"labels": torch.tensor([2, 0])}, [19, 0], id="with labels"),
-        pytest.param({"x_t": FRAMES[:0], "pred_x_start": FRAMES[:0]}, [], id="without labels and frames"),
+        SAMPLES,
+        SAMPLES._replace(labels=None, x_t=FRAMES[:0], pred_x_start=FRAMES[:0], kept_t=[]),
+        SAMPLES._replace(clear={"apple": 1.0, "pear": 0.0}),
+        SAMPLES._replace(clear={}),  # of a classifier that knows a single class
     ],
 )
-def test_samples_come_back_as_they_were_saved(changes: dict[str, Tensor], kept_t: list[int], tmp_path: Path) -> None:
-    save_arrays(tmp_path / "samples", SAMPLES | changes, FACTS | {"kept_t": kept_t})
-    arrays, card, facts = load_samples(tmp_path / "samples")
-    torch.testing.assert_close(arrays, SAMPLES | changes, rtol=0, atol=0)
-    assert (card, facts) == (FRUITS, FACTS | {"kept_t": kept_t})
+def test_samples_come_back_as_they_were_saved(samples: Samples, tmp_path: Path) -> None:
+    save_samples(tmp_path / "samples", samples)
+    found = load_samples(tmp_path / "samples")
+    torch.testing.assert_close(found[:4], samples[:4], rtol=0, atol=0)
+    assert found[4:] == samples[4:]
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"images": images(3, FRUITS.shape)},
-        {"images": SAMPLES["images"].float()},
+        {"images": SAMPLES.images.float()},
         {"images": torch.tensor(3, dtype=torch.uint8)},
         {"x_t": None},
         {"pred_x_start": FRAMES[:, :1]},
@@ -135,13 +150,35 @@ def test_samples_come_back_as_they_were_saved(changes: dict[str, Tensor], kept_t
         {"classes": [3]},
         {"kept_t": [19]},
         {"kept_t": [19, -1]},
+        {"made": None},
+        *[{"clear": each} for each in ([0.5], {"kiwi": 0.5}, {"fig": 1.5}, {"fig": True}, {"fig": "0.5"})],
     ],
     ids=" ".join,
 )
 def test_what_is_no_set_of_samples_is_refused(change: dict[str, object], tmp_path: Path) -> None:
-    resave(tmp_path / "samples", {**SAMPLES, **FACTS, **change})
-    with pytest.raises(UserError, match=rf"^{tmp_path}/samples: "):
-        load_samples(tmp_path / "samples")
+    path = tmp_path / "samples"
+    save_samples(path, SAMPLES)
+    arrays, facts = load_arrays(path)
+    resave(path, {**arrays, **facts, **change})
+    with pytest.raises(UserError, match=rf"^{path}: "):
+        load_samples(path)
+
+
+def test_every_byte_survives_the_way_to_float_and_back() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    floats = to_float(every)
+    assert floats.dtype == torch.float32
+    assert floats[0] == -1
+    assert floats[255] == 1
+    torch.testing.assert_close(floats.double(), torch.arange(256).double() / 127.5 - 1, rtol=0, atol=1.2e-7)
+    assert to_uint8(floats).dtype == torch.uint8
+    assert torch.equal(to_uint8(floats), every)
+
+
+def test_floats_are_clipped_and_rounded_to_the_nearest_byte() -> None:
+    step = 1 / 127.5
+    values = torch.tensor([-1.5, -1.0, 1.0, 1.5, 1e30, -float("inf"), -1 + 0.49 * step, -1 + 0.51 * step, 0.4 * step])
+    assert to_uint8(values).tolist() == [0, 0, 255, 255, 255, 0, 0, 1, 128]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Which images are held out: a share of each class, by their content alone, and near-duplicates together."""
 
-import hashlib
-
 import pytest
 import torch
 from torch import Tensor
@@ -22,18 +20,9 @@ def mask_of(images: Tensor, share: float, seed: int) -> Tensor:
     return held_out_mask(one_class(images), torch.arange(len(images)), share, seed)
 
 
-def by_hand(image: Tensor, share: float, seed: int) -> bool:
-    """The definition, word by word."""
-    digest = hashlib.blake2b(bytes(image.flatten().tolist()), digest_size=8, key=f"{seed}/held out".encode())
-    return int(digest.hexdigest(), 16) / 2**64 < share
-
-
-@pytest.mark.parametrize(("share", "seed"), [(0.5, 0), (0.1, 0), (0.5, 2**64 - 1)])
-def test_images_are_held_out_by_their_hash(share: float, seed: int) -> None:
-    images = levels(200)
-    found = mask_of(images, share, seed)
-    assert found.tolist() == [by_hand(image, share, seed) for image in images]
-    assert 0 < found.sum() < 200
+def test_what_is_held_out_is_pinned() -> None:
+    # A change here changes every result of the project.
+    assert mask_of(levels(40), 0.2, 0).nonzero().flatten().tolist() == [0, 9, 13, 16, 19, 34]
 
 
 def test_a_larger_share_holds_out_more_of_each_class_and_another_seed_others() -> None:

@@ -32,7 +32,7 @@ def faults(root: Path) -> list[str]:
     """Where the faults of `root` are, each a line of its own: what stands before the colon."""
     with pytest.raises(UserError) as caught:
         read_folder(root)
-    first, *lines = str(caught.value).split("\n")
+    first, *lines = (line for line in str(caught.value).split("\n") if not line.startswith("  ignored, "))
     assert first.startswith(str(root))
     assert all(line.startswith("  ") and line.isprintable() for line in lines)
     return [line.strip().split(": ")[0] for line in lines]
@@ -56,13 +56,6 @@ def test_each_folder_is_a_class(tmp_path: Path) -> None:
 def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     ordered = ("2", "010", "10", "A3", "Z", "a2", "a2b1", "a2b10", "a10", "y", "ä")
     assert read_folder(made(tmp_path, *two(*sorted(ordered)))).classes == ordered
-
-
-def test_names_are_composed_and_their_order_is_that_of_composed_names(tmp_path: Path) -> None:
-    root = made(tmp_path, *two("f", unicodedata.normalize("NFD", "\u00e9"), "e"))
-    folder = read_folder(root)
-    assert folder.classes == ("e", "f", "\u00e9")
-    assert [label for _, label in folder.train] == [0, 2, 1] * 2
 
 
 def test_train_and_test_have_the_same_classes(tmp_path: Path) -> None:
@@ -89,32 +82,20 @@ def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
 
 
 def test_what_is_no_picture_is_listed_and_so_is_what_is_hidden(tmp_path: Path) -> None:
-    of_systems = [".DS_Store", "a/Thumbs.db", "thumbs.DB"]
     ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README", "a/.b.png"]
-    root = made(tmp_path, *two("a", ".net", "a/.cache"), *of_systems, *ignored)
+    root = made(tmp_path, *two("a", ".net", "a/.cache"), *ignored)
     folder = read_folder(root)
     assert (folder.classes, len(folder.train)) == (("a",), 2)
     assert folder.ignored == sorted(map(Path, [*ignored, ".net", "a/.cache"]))
 
 
-@pytest.mark.parametrize(
-    ("names", "before", "after"),
-    [
-        (two("dog"), "class cat: 0 training images (", "); at least 2 are needed"),
-        ([*two("train/dog"), "test/cat/a.png"], "class cat: 0 training images (", ") and 1 test"),
-        (["test/cat/a.png"], "train: no images (", ")"),
-        ([], "no images (", ")"),
-    ],
-    ids=["class", "class in train", "train", "all"],
-)
-def test_formats_that_are_not_read_are_named_where_images_are_missing(
-    tmp_path: Path, names: list[str], before: str, after: str
-) -> None:
-    unread = "train/cat/1.heic" if "test/cat/a.png" in names else "cat/1.heic"
+def test_formats_that_are_not_read_are_named_where_images_are_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        read_folder(made(tmp_path, *names, unread))
-    ignored = f"ignored, hidden or not png, jpg, jpeg, webp, bmp or gif: 1 file, such as {unread}"
-    assert f"\n  {before}{ignored}{after}" in str(caught.value)
+        read_folder(made(tmp_path, *two("dog"), "cat/1.heic"))
+    assert str(caught.value).split("\n")[1:] == [
+        "  class cat: 0 training images; at least 2 are needed",
+        "  ignored, hidden or not png, jpg, jpeg, webp, bmp or gif: 1 file, such as cat/1.heic",
+    ]
 
 
 def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_does_not(tmp_path: Path) -> None:
@@ -133,8 +114,8 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
         pytest.param([*two("a"), "b/1.png", "c/x.txt"], ["class b", "class c"], id="a class of fewer than two"),
         pytest.param([*two("train/a", "test/b")], ["class b"], id="a class of test pictures alone"),
         pytest.param([*two("train/a", "VAL/a")], ["VAL"], id="another name for test"),
-        pytest.param([*two("Training/a", "valid/a")], ["Training", "valid"], id="another name for train"),
-        pytest.param(two("test/a"), ["test without train; add a folder train"], id="test alone"),
+        pytest.param([*two("Training/a", "valid/a")], ["Training", "valid", "no folder train"], id="other names"),
+        pytest.param(two("test/a"), ["no folder train"], id="test alone"),
         pytest.param(
             [*two("train/a", "test/a", "more"), "x.png", "notes/x.txt"],
             ["1 image outside of train and test; move them into one", "more"],
@@ -145,7 +126,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
             ["2 images outside of the class folders; move them into one"],
             id="pictures beside classes",
         ),
-        pytest.param([*two("train/a"), "test/x.png"], ["test"], id="no classes in test alone"),
+        pytest.param([*two("train/a"), "test/x.png"], ["class root"], id="no classes in test alone"),
         pytest.param([*two("train/a"), "test/x.txt"], ["test"], id="nothing in test"),
         pytest.param(two("Cat", "cat", "dog"), ["classes Cat and cat"], id="names that differ in case"),
         pytest.param(two("train/cat", "test/Cat"), ["class Cat", "classes Cat and cat"], id="case in train and test"),
@@ -154,11 +135,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
             ["classes e\u0301 and \u00e9"],
             id="names that differ in normalisation",
         ),
-        pytest.param(
-            [*two("train/con", "train/a", "val/b", "train/x\ny"), "train/c/1.png", "train/x.png"],
-            ["val", "train", "class c", "class con", r"class x\ny"],
-            id="all at once",
-        ),
+        pytest.param([*two("con", "a", "x\ny"), "c/1.png"], ["class c", "class con", r"class x\ny"], id="all at once"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_told_by_its_place(tmp_path: Path, names: list[str], places: list[str]) -> None:

@@ -48,13 +48,6 @@ def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyP
     assert [check_class_name(name) for names in CLASSES.values() for name in names] == [""] * 20
 
 
-def test_images_may_have_any_size(tmp_path: Path) -> None:
-    (tmp_path / "images").write_bytes(idx(2, 2, 3, values=bytes(range(12))))
-    assert read_idx(tmp_path / "images", 3).tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
-    (tmp_path / "labels").write_bytes(idx(258, values=bytes(258)))  # sizes are big-endian
-    assert read_idx(tmp_path / "labels", 1).shape == (258,)
-
-
 @pytest.mark.parametrize(
     "data",
     [

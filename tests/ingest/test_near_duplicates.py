@@ -100,11 +100,6 @@ def test_neither_order_nor_an_added_image_changes_the_groups_of_others() -> None
         assert groups_of(torch.cat([images[7:8], images]), added) == expected
 
 
-def test_near_duplicates_far_apart_in_the_file_are_found_over_many_parts() -> None:
-    images = blots(3 * CHUNK // 2, (1, 8, 8))
-    assert groups_of(images.repeat(2, 1, 1, 1), torch.arange(6 * CHUNK // 2).double()) == alone(len(images)) * 2
-
-
 @pytest.mark.parametrize("level", [0, 37, 255])
 def test_a_set_of_one_image_again_and_again_is_one_group(level: int) -> None:
     """Its thumbnails do not deviate from their mean at all."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Split
+from ddpm.images.splits import Samples, Split
 from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable, report, summary
 from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, images
@@ -30,15 +30,13 @@ REAL = Split(IMAGES[:0], torch.zeros(0, dtype=torch.int64))
 PROBABILITY = features_and_logits(CLASSIFIER, IMAGES, CPU.device)[1].softmax(1)  # of each class (200, 10)
 
 
-def population(labels: Tensor | None, given: Tensor = IMAGES) -> dict[str, Tensor]:
+def population(labels: Tensor | None, given: Tensor = IMAGES, classes: list[int] = ALL) -> Samples:
     frames = given[None].repeat(3, 1, 1, 1, 1)
-    return {"images": given, "x_t": frames, "pred_x_start": 255 - frames} | (
-        {} if labels is None else {"labels": labels}
-    )
+    return Samples(given, labels, frames, 255 - frames, DIGITS, classes, [2, 1, 0], {"set": "population"})
 
 
-def kept(samples: dict[str, Tensor], least: float | None, classes: list[int] = ALL) -> tuple[dict[str, Tensor], dict]:
-    return filtered(samples, REAL, CLASSIFIER, classes, FilterParams(least_probability=least), CPU)
+def kept(samples: Samples, least: float | None) -> tuple[Samples, dict]:
+    return filtered(samples, REAL, CLASSIFIER, FilterParams(least_probability=least), CPU)
 
 
 def shares(mask: Tensor, labels: Tensor) -> dict[str, float]:
@@ -56,11 +54,11 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
     own = PROBABILITY[torch.arange(200), labels]
     rows = (own >= least).nonzero().squeeze(1)
     assert 10 < len(rows) < 100
-    assert found.keys() == before.keys()
     for name in ("images", "labels"):
-        assert torch.equal(found[name], before[name][rows])
+        assert torch.equal(getattr(found, name), getattr(before, name)[rows])
     for name in ("x_t", "pred_x_start"):
-        assert torch.equal(found[name], before[name][:, rows])
+        assert torch.equal(getattr(found, name), getattr(before, name)[:, rows])
+    assert found[4:] == (DIGITS, ALL, [2, 1, 0], {"set": "population", "kept": said["share"]}, said["clear_by_class"])
     of_class = {name: share for name, share in shares(own >= least, labels).items() if name}
     assert said == {
         "sampled": 200,
@@ -77,23 +75,23 @@ def test_without_classes_asked_for_the_likeliest_of_those_trained_on_counts() ->
     known = sorted({*ALL} - {int(PROBABILITY.mean(0).argmax())})
     own = PROBABILITY[:, known].amax(1)
     least = float(own.median())
-    found, said = kept(population(None), least, known)
-    assert torch.equal(found["images"], IMAGES[own >= least])
-    assert "labels" not in found
+    found, said = kept(population(None, classes=known), least)
+    assert torch.equal(found.images, IMAGES[own >= least])
+    assert found.labels is None
     assert 0 < said["kept"] < 200
     assert said["kept"] != int((PROBABILITY.amax(1) >= least).sum())
 
 
 def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
     found, said = kept(population(torch.arange(5), IMAGES[:5]), 0)  # the scores say what they lack
-    assert torch.equal(found["images"], IMAGES[:5])
+    assert torch.equal(found.images, IMAGES[:5])
     assert {said["share"], *said["share_by_class"].values()} == {1}
     kite = classifier(DIGITS.model_copy(update={"classes": ("kite",)}))
-    found, said = filtered(population(None), REAL, kite, [0], FilterParams(least_probability=0.9), CPU)
-    assert torch.equal(found["images"], IMAGES)
+    found, said = filtered(population(None, classes=[0]), REAL, kite, FilterParams(least_probability=0.9), CPU)
+    assert torch.equal(found.images, IMAGES)
     assert said["share_by_class"] == {"kite": 1}
     assert said["clear"] is said["clear_real"] is None
-    assert not said["clear_by_class"]
+    assert found.clear == {}
 
 
 def real_like(clear: float) -> Split:
@@ -131,24 +129,15 @@ def test_of_each_class_the_same_share_is_kept_so_that_they_are_clear_like_real_o
     assert most_probable(recognition(*samples), Recognition(torch.zeros(0), torch.zeros(0))).all()
 
 
-def test_the_only_sample_of_a_class_is_kept() -> None:
-    samples = recognition(60, 60)
-    alone = Recognition(torch.cat([samples.probability, torch.ones(1)]), torch.cat([samples.labels, torch.tensor([2])]))
-    found = most_probable(alone, recognition(100, 100))
-    assert found[-1]
-    assert 0.55 < found.double().mean() < 0.65
-
-
 def test_null_keeps_the_shares_of_the_classes() -> None:
     labels = PROBABILITY.argmax(1)
     labels[::5] = (labels[::5] + 1) % 10
-    found, said = filtered(
-        population(labels), real_like(0.9), CLASSIFIER, ALL, FilterParams(least_probability=None), CPU
-    )
+    found, said = filtered(population(labels), real_like(0.9), CLASSIFIER, FilterParams(least_probability=None), CPU)
+    assert found.labels is not None
     share = said["share"]
     assert said["clear"] < said["clear_real"]
     assert share < 1
-    counts, left = (each.bincount(minlength=10) for each in (labels, found["labels"]))
+    counts, left = (each.bincount(minlength=10) for each in (labels, found.labels))
     assert (left - share * counts).abs().max() < 2
 
 

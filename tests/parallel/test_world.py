@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from ddpm.parallel.world import ALONE, World, join
+from ddpm.parallel.world import ALONE, World, join, role
 from exact_stages.console import UserError
 from tests.ranks import in_two_ranks
 
@@ -59,15 +59,22 @@ def test_two_processes_sum_and_tell(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "cpu:gloo,cuda:nccl"), ("mps", "gloo")])
-def test_what_lives_on_the_cpu_goes_by_gloo(monkeypatch: pytest.MonkeyPatch, device: str, backend: str) -> None:
-    asked: list[str] = []
-    for name, value in {"TORCHELASTIC_RUN_ID": "test", "RANK": "1", "WORLD_SIZE": "2"}.items():
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "2"}, (True, True)),  # of a scheduler
+        ({"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0"}, (True, True)),
+        ({"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "1"}, (False, False)),
+        ({"TORCHELASTIC_RUN_ID": "1", "RANK": "2", "LOCAL_RANK": "0"}, (False, True)),  # of the second machine
+    ],
+)
+def test_rank_0_writes_and_one_process_of_each_machine_tells_errors(
+    environment: dict[str, str], expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(dist, "init_process_group", asked.append)
-    monkeypatch.setattr("atexit.register", lambda _: None)
-    assert join(torch.device(device)) == World(1, 2)
-    assert asked == [backend]
+    assert role() == expected
 
 
 @pytest.mark.parametrize(

@@ -70,19 +70,6 @@ def test_a_class_whose_name_the_font_cannot_write_has_its_number(name: str, writ
     assert picture == to_png(class_histogram({"samples": [0.5, 0.5]}, "classes", ["dog", written]))
 
 
-def test_long_names_are_cut_and_stand_aslant_and_of_many_only_some_are_written() -> None:
-    for names, written, angle in (
-        ([*"abc"], [*"abc"], 0),
-        (["$a$ is no formula $b$", *"abcdefghi"], ["$a$ is no formula $…", *"abcdefghi"], 60),
-        ([f"class {label}" for label in range(1000)], [f"class {label}" for label in range(0, 1000, 10)], 60),
-    ):
-        figure = class_histogram({"samples": [1 / len(names)] * len(names)}, "classes", names)
-        labels = figure.axes[0].get_xticklabels()
-        assert [label.get_text() for label in labels] == written
-        assert labels[0].get_rotation() == angle
-        assert figure.get_figwidth() <= 16
-
-
 def test_equal_figures_give_equal_png_bytes_without_a_date() -> None:
     tables = [to_png(image_table(numbered(1, 2, 3, 4, 4), ["left", "right"], "title")) for _ in range(2)]
     picture = Image.open(io.BytesIO(tables[0]))

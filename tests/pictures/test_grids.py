@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.pictures.figures import FONT, text_rows
-from ddpm.pictures.grids import by_class_picture, caption_of, gallery_pictures, rare_picture
+from ddpm.pictures.grids import by_class_picture, caption_of, gallery_pictures
 
 CAPTION = 2 * FONT  # the pixels of its height
 
@@ -80,32 +80,8 @@ def test_by_class_has_a_named_row_for_each_class_filled_with_white(channels: int
     assert (rows[0, 3:] == 255).all()
 
 
-def test_by_class_has_rows_for_at_most_twenty_classes() -> None:
-    names = [f"class {label}" for label in range(100)]
-    sampled = images(200, 1, 8, 8)
-    picture = pixels(by_class_picture(sampled, torch.arange(200) % 100, names, "ddpm"))
-    twenty = pixels(by_class_picture(sampled[:20], torch.arange(20), names, "ddpm"))
-    assert under(under(picture, "ddpm"), "and 80 more").shape == under(twenty, "ddpm").shape
-    narrow = pixels(by_class_picture(images(22, 1, 128, 8), torch.arange(22), [*"abcdefghijklmnopqrstuv"], "ddpm"))
-    width = 10 * 17 + 9 + text_rows([*"abcdefghijklmnopqrst"], 137).shape[2]
-    assert narrow.shape == (1, 20 * 137 + 9 + 2 * CAPTION, width)
-    long = "a caption wider than its picture"
-    picture = pixels(by_class_picture(images(1, 1, 128, 8), torch.arange(1), ["a"], long))
-    assert picture.shape[2] == text_rows([long], CAPTION).shape[2] > 10 * 17 + 9 + text_rows(["a"], 137).shape[2]
-
-
 def test_a_caption_says_how_samples_were_made() -> None:
     made = {"set": "gallery", "sampler": "ddpm", "evaluations": 1000, "guidance": 1.0}
     assert caption_of(made) == "gallery: ddpm, 1,000 evaluations, no guidance, unfiltered"
     made = {"set": "population", "sampler": "dpmpp_2m", "evaluations": 1, "guidance": 1.25, "kept": 0.98}
     assert caption_of(made) == "population: dpmpp_2m, 1 evaluation, guidance 1.25, filtered: 98.0% kept"
-
-
-def test_rare_classes_have_rows_of_real_images_sampled_ones_and_their_nearest() -> None:
-    few, sampled = images(4, 1, 28, 28), images(8, 1, 28, 28)[4:]
-    picture = pixels(rare_picture({2: (few, sampled), 0: (few, few)}, ["猫", "dog", "cat"]))
-    rows = rows_of(
-        picture, [f"{name}: {each}" for name in ("cat", "class 0") for each in ("real", "sampled", "nearest")]
-    )
-    assert torch.equal(rows[[0, 1, 3, 4, 5], :4], torch.stack([few, sampled, few, few, few]))
-    assert all((few == each).flatten(1).all(1).any() for each in rows[2, :4])

@@ -1,4 +1,4 @@
-"""Distances to the nearest training images, and the statistic that compares them."""
+"""Distances to the nearest training images."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.images.splits import to_float
 from ddpm.scoring import copying
-from ddpm.scoring.copying import copying_z, nearest_neighbours, nearness
+from ddpm.scoring.copying import nearest_neighbours, nearness
 from tests.small import FRUITS
 
 
@@ -32,26 +32,6 @@ def test_neighbours_are_those_of_a_plain_search(table: int, width: int, monkeypa
     found = nearest_neighbours(queries, references)
     assert torch.equal(found.nearest, distances.argmin(1))
     torch.testing.assert_close(found.distance.double(), distances.amin(1), rtol=1e-6, atol=0)
-
-
-def test_of_equal_references_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    references = levels(4, (1, 4, 4), seed=0).repeat(3, 1, 1, 1)
-    for name, most in (("TABLE", 4 * 16), ("WIDTH", 3)):  # as many as are looked at together
-        monkeypatch.setattr(copying, name, most)
-        assert nearest_neighbours(references, references).nearest.tolist() == [0, 1, 2, 3] * 3
-
-
-def test_copying_statistic_worked_by_hand() -> None:
-    # Of the six pairs, the sample is farther in one and ties in one: U = 1.5, expected 3, deviation sqrt(6 * 6 / 12).
-    found = copying_z(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 3.0, 4.0]))
-    assert found == pytest.approx((1.5 - 3) / 3**0.5)
-
-
-def test_copying_statistic_is_standard_normal_of_equal_distributions() -> None:
-    rng = torch.Generator().manual_seed(0)
-    found = torch.tensor([copying_z(*torch.rand(2, 300, generator=rng)) for _ in range(400)])
-    assert found.mean().item() == pytest.approx(0, abs=0.15)
-    assert found.std().item() == pytest.approx(1, abs=0.12)
 
 
 def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,10 +33,8 @@ def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: i
     images = spots(3000, 0, channels)
     alike = two_sample_test(images[:1500], images[1500:], judge, 0, CPU)
     assert alike.accuracy == pytest.approx(0.5, abs=0.05)
-    assert alike.auc == pytest.approx(0.5, abs=0.05)
     found = two_sample_test(veiled(images[:1500]), images[1500:], judge, 0, CPU)
     assert found.accuracy > 0.9
-    assert found.auc > found.accuracy
 
 
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
@@ -64,5 +62,4 @@ def test_the_seed_decides_the_result() -> None:
 def test_tone_is_cut_and_counted_by_level() -> None:
     levels = torch.tensor([0, 1, 9, 10, 128, 245, 246, 255], dtype=torch.uint8).view(1, 1, 2, 4)
     assert without_tone(levels).flatten().tolist() == [0, 0, 0, 10, 128, 245, 255, 255]
-    found = {"level_0": 1 / 8, "levels_1_to_9": 2 / 8, "levels_246_to_254": 1 / 8, "level_255": 1 / 8}
-    assert tone_shares(levels) == found
+    assert tone_shares(levels) == {"level_0": 1 / 8, "levels_1_to_9": 2 / 8, "level_255": 1 / 8}

@@ -7,17 +7,12 @@ import pytest
 
 from ddpm.compute.device import start
 from exact_stages.console import UserError
-from scripts.readable import SETTLE, check_readable, environment_note, main
+from scripts.readable import SETTLE, environment_note, main
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "dvc.lock").read_text()
 CONFLICT = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
 MEND = "`git checkout dvc.lock`, then `dvc repro`"
-
-
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -30,41 +25,27 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["conflict", "half", "valid half", "damaged"],
 )
-def test_a_lock_that_cannot_be_used_is_one_line_with_what_mends_it(text: str, fix: str) -> None:
+def test_a_lock_that_cannot_be_used_is_one_line_with_what_mends_it(
+    text: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main()
+    Path("dvc.lock").write_text(LOCK)
+    main()
     Path("dvc.lock").write_text(text)
     with pytest.raises(UserError) as caught:
-        check_readable()
+        main()
     assert str(caught.value) == f"dvc.lock: {fix}"
-
-
-def test_a_conflict_in_the_params_comes_first() -> None:
-    Path("dvc.lock").write_text(CONFLICT)
     Path("params.yaml").write_text(f"data:\n{CONFLICT}")
     with pytest.raises(UserError, match=r"^params\.yaml: line 2: a merge conflict; keep one side"):
-        check_readable()
-
-
-def test_what_is_whole_or_absent_passes() -> None:
-    check_readable()
-    Path("dvc.lock").write_text(LOCK)
-    Path("params.yaml").write_text("a: 1\n")
-    check_readable()
-
-
-def test_make_repro_begins_with_it() -> None:
-    assert "@python -m scripts.readable\n\tdvc repro" in (ROOT / "Makefile").read_text()
-    Path("dvc.lock").write_text(CONFLICT)
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
-    with pytest.raises(UserError, match=r"^dvc\.lock: a merge conflict"):
         main()
+    assert "@python -m scripts.readable\n\tdvc repro" in (ROOT / "Makefile").read_text()
 
 
 def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
     monkeypatch.setenv("DDPM_THREADS", "1")
-    recorded = tmp_path / "environment.json"
-    assert environment_note(recorded) == ""
-    here = start().describe()
+    recorded, here = tmp_path / "environment.json", start().describe()
     recorded.write_text(json.dumps({**here, "processes": 1}))
     assert environment_note(recorded) == ""
     recorded.write_text(json.dumps({**here, "torch": "2.9.0", "threads": 8}))

@@ -1,5 +1,6 @@
 """What is said before anything runs: whatever is wrong in params.yaml, between sections, too."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -8,10 +9,9 @@ import pytest
 
 from ddpm.ingest.fetching import CHECKSUMS
 from exact_stages.console import UserError
-from exact_stages.params import load_params, parse
+from exact_stages.params import load_params, parse, read_yaml
 from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
-from tests.exact_stages.test_params import changed
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
@@ -20,9 +20,53 @@ DISTILLED = [("sample.model", "models/distilled-4.safetensors"), ("distill.steps
 ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", None)]
 
 
+def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
+    """The repository's params with some dotted keys set or added."""
+    values = copy.deepcopy(read_yaml(ROOT / "params.yaml"))
+    for dotted, value in changes:
+        *sections, key = dotted.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    return values
+
+
 def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert spanning_errors(load_params(AllParams)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.set", "", "at least 1"),
+        ("data.background", "witte", "colour"),
+        ("data.test", 0.6, "0.5"),
+        ("download.sets", ["cifar"], "mnist"),
+        ("schedule.beta_end", 1e-9, "beta_start"),
+        ("model.time_embed_dim", 63, "multiple of 2"),
+        ("model.channels", [8] * 6, "at most 5"),
+        ("model.patch_size", 3, "1, 2 or 4"),
+        ("train.epochs", 0, "greater than 0"),
+        ("train.lr", "0.002", "number"),
+        ("train.seed", -1, "greater"),
+        ("train.log_snr_center", None, "log_snr_uniform"),
+        ("train.classes", "7", "list of class names"),
+        ("distill.steps", [65], "64"),
+        ("sample.guidance_interval", [2, -4], "ascending"),
+        ("sample.gallery.count", 1, "2"),
+        ("filter.least_probability", 1, "less than 1"),
+        ("sample.gallery.typo", 1, "unknown key"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(AllParams, changed((key, value)), "here")
+    first, line = str(caught.value).split("\n  ")
+    assert first == "here: 1 invalid"
+    assert line.startswith((key, f"{key.partition('.')[0]}: "))
+    assert message in line
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import ClassifierParams
-from ddpm.images.arrays import save_arrays
+from ddpm.classifier.model import Recipe
 from ddpm.images.card import DataCard
-from ddpm.images.splits import save_split
+from ddpm.images.splits import Samples, save_samples, save_split
 
 
 def write_split(name: str, card: DataCard, images: Tensor, labels: Tensor) -> None:
@@ -22,14 +21,13 @@ def write_samples(
     name: str, card: DataCard, images: Tensor, labels: Tensor | None, classes: list[int], kept: int = 0
 ) -> None:
     """A file of data/samples, of images uint8 (N, C, H, W), the first `kept` of which stand for the frames as well."""
-    given = {} if labels is None else {"labels": labels}
-    frames = {each: images[:kept, None].repeat(1, len(images), 1, 1, 1) for each in ("x_t", "pred_x_start")}
+    frames = images[:kept, None].repeat(1, len(images), 1, 1, 1)
     made = {"set": name, "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
-    facts = {"data": card.model_dump(mode="json"), "classes": classes, "kept_t": [*range(kept)], "made": made}
-    save_arrays(Path(f"data/samples/{name}.safetensors"), {"images": images.clone(), **frames, **given}, facts)
+    samples = Samples(images.clone(), labels, frames, frames.clone(), card, classes, [*range(kept)], made)
+    save_samples(Path(f"data/samples/{name}.safetensors"), samples)
 
 
-def classifier_params(**changes: object) -> ClassifierParams:
+def classifier_params(**changes: object) -> Recipe:
     """Of the smallest classifier, hardly trained."""
     least = {"channels": 2, "images": 1, "epochs": 1, "batch_size": 2, "lr": 0.01, "shift": 0, "seed": 0}
-    return ClassifierParams.model_validate(least | changes)
+    return Recipe.model_validate(least | changes)

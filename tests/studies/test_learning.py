@@ -21,24 +21,18 @@ NONE = REAL.take(slice(0))
 
 
 @pytest.mark.parametrize(
-    ("method", "extra", "classes", "of_real"),
+    ("method", "extra", "classes"),
     [
-        (Method("nothing", "none", "none"), NONE, [0.6, 0.3, 0.1], [1, 1, 1]),
-        (Method("oversample", "none", "none"), NONE, [1 / 3] * 3, [1, 1, 1]),
-        (Method("smote", "none", "none"), NONE, [1 / 3] * 3, None),
-        (Method("oversample", "none", "generated"), EXTRA, [1 / 3] * 3, [1, 1 / 2, 1 / 6]),
-        (Method("oversample", "none", "half"), EXTRA, [1 / 3] * 3, [1, 1 / 2, 1 / 2]),
+        (Method("nothing", "none", "none"), NONE, [0.6, 0.3, 0.1]),
+        (Method("oversample", "none", "none"), NONE, [1 / 3] * 3),
+        (Method("smote", "none", "none"), NONE, [1 / 3] * 3),
+        (Method("oversample", "none", "generated"), EXTRA, [1 / 3] * 3),
     ],
 )
-def test_how_often_each_class_is_learned_and_how_much_of_it_from_real_images(
-    method: Method, extra: Split, classes: list[float], of_real: list[float] | None
-) -> None:
+def test_how_often_each_class_is_learned(method: Method, extra: Split, classes: list[float]) -> None:
     found, share, weight, offset = learned_from(REAL, extra, method, seed=0)
-    share = share / share.sum()
-    torch.testing.assert_close(found.labels.bincount(share), torch.tensor(classes, dtype=torch.float64))
-    if of_real:
-        real = found.labels[: len(REAL.labels)].bincount(share[: len(REAL.labels)])
-        torch.testing.assert_close(real / torch.tensor(classes), torch.tensor(of_real, dtype=torch.float64))
+    shares = found.labels.bincount(share / share.sum())
+    torch.testing.assert_close(shares, torch.tensor(classes, dtype=torch.float64))
     assert weight.tolist() == [1, 1, 1]
     assert offset.tolist() == [0, 0, 0]
 
@@ -50,19 +44,14 @@ def test_weights_and_offsets_follow_from_the_frequencies() -> None:
     torch.testing.assert_close(offset.exp(), torch.tensor([0.6, 0.3, 0.1]))
 
 
-@pytest.mark.parametrize("name", ["none", "generic", "expert"])
-@pytest.mark.parametrize(
-    ("data_set", "shape"),
-    [("mnist", (1, 28, 28)), ("fashion_mnist", (1, 28, 28)), ("cifar10", (3, 32, 32)), ("icons", (3, 20, 36))],
-)
-def test_augmentation_keeps_the_form_and_all_but_none_changes_images(
-    name: str, data_set: str, shape: tuple[int, int, int]
-) -> None:
-    images = split(8, shape=shape).images
+@pytest.mark.parametrize("data_set", ["mnist", "fashion_mnist", "cifar10", "icons"])
+def test_augmentation_keeps_the_form_and_changes_images(data_set: str) -> None:
+    images = split(8, shape=(3, 20, 36)).images
     torch.manual_seed(0)
-    changed = augmentation(name, data_set, shape[1:], flips=True)(images)
-    assert (changed.dtype, changed.shape) == (images.dtype, images.shape)
-    assert torch.equal(changed, images) == (name == "none")
+    for name in ("none", "generic", "expert"):
+        changed = augmentation(name, data_set, (20, 36), flips=True)(images)
+        assert (changed.dtype, changed.shape) == (images.dtype, images.shape)
+        assert torch.equal(changed, images) == (name == "none")
 
 
 def test_every_method_learns_the_same_each_time_and_the_easy_classes() -> None:
@@ -70,9 +59,7 @@ def test_every_method_learns_the_same_each_time_and_the_easy_classes() -> None:
     for method in METHODS:
         real, extra = split(20, 10, 8), NONE if method.extra == "none" else EXTRA
         found, again = (learn(real, extra, method, "small", False, pool, test, PARAMS, seed=1) for _ in range(2))
-        assert found.f1.tolist() == again.f1.tolist()
-        assert found.kept_step == again.kept_step
-        assert found.kept_step % 10 == 0
+        assert (found.f1.tolist(), found.kept_step) == (again.f1.tolist(), again.kept_step)
         assert found.accuracy > 0.5, method
 
 

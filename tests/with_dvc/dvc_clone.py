@@ -47,7 +47,6 @@ TINY = {
     "sample.population.steps": 5,
     "filter.least_probability": 0,
     "likelihood.images": 10,
-    "likelihood.terms": 3,
     "classification_accuracy_score.count": 64,
 }
 

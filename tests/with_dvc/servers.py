@@ -1,4 +1,4 @@
-"""Storage servers on loopback that tests start and stop. What a server stores is a folder that tests can look into."""
+"""Storage servers on loopback for tests. What a server stores is a folder that tests can look into."""
 
 import getpass
 import os
@@ -20,8 +20,8 @@ SECONDS_TO_START = 30
 class Server:
     """A kind of remote; this one is a plain folder, which needs no process.
 
-    url: what `dvc remote add` is given. settings: what `dvc remote modify --local` is given, and never committed; with
-    the `wrong` ones the server turns a user away. command: serves `root` on `port`.
+    url: what `dvc remote add` is given. settings: what `dvc remote modify --local` is given, and never committed.
+    command: serves `root` on `port`.
     """
 
     program = ""  # what a machine must have
@@ -36,7 +36,6 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.url = str(self.root)
         self.settings: dict[str, str] = {}
-        self.wrong: dict[str, str] = {}
         self.command: list[str] = []
         self.prepare(find(self.program) or "")
 
@@ -58,7 +57,7 @@ class Server:
         pytest.fail(f"no answer\n{(self.scratch / 'server.log').read_text()}", pytrace=False)
 
     def stop(self) -> None:
-        """Die, as in a power cut, with the processes that hold connections."""
+        """End, with the processes that hold connections."""
         if self.process:
             for each in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
                 each.kill()
@@ -69,11 +68,11 @@ class Server:
         """The stored objects, without the run cache."""
         return sorted(path for path in self.root.rglob("files/md5/*/*") if path.is_file())
 
-    def connect(self, clone: Clone, settings: dict[str, str] | None = None) -> None:
+    def connect(self, clone: Clone) -> None:
         """Make it the clone's default remote, as docs/how-to/share.md says."""
         clone.dvc("remote", "add", "--default", "--force", "storage", self.url)
         clone.dvc("remote", "modify", "storage", "verify", "true")
-        for name, value in (self.settings if settings is None else settings).items():
+        for name, value in self.settings.items():
             clone.dvc("remote", "modify", "--local", "storage", name, value)
 
 
@@ -83,7 +82,7 @@ class Ssh(Server):
     program = "sshd"
 
     def prepare(self, program: str) -> None:
-        for key in ("host", "user", "stranger"):
+        for key in ("host", "user"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.scratch / key)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         shutil.copy(self.scratch / "user.pub", self.scratch / "authorized_keys")
@@ -96,7 +95,6 @@ class Ssh(Server):
             Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, which a boot would have made
         self.url = f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{self.root}"
         self.settings = {"keyfile": str(self.scratch / "user"), "allow_agent": "false"}
-        self.wrong = {"keyfile": str(self.scratch / "stranger"), "allow_agent": "false"}
         self.command = [program, "-D", "-e", "-f", str(self.scratch / "sshd_config")]
 
 
@@ -111,9 +109,8 @@ class S3(Server):
         self.url = "s3://bucket/ddpm"
         keys = {"access_key_id": "user", "secret_access_key": "secret-of-the-test"}
         self.settings = {"endpointurl": f"http://{address}", **keys}
-        self.wrong = self.settings | {"secret_access_key": "guessed"}
-        self.command = [program, "serve", "s3", "--auth-key", "user,secret-of-the-test"]
-        self.command += ["--addr", address, "--config", os.devnull, str(self.root)]
+        self.command = [program, "serve", "s3", "--auth-key", "user,secret-of-the-test", "--addr", address]
+        self.command += ["--config", os.devnull, str(self.root)]
 
 
 class WebDav(Server):
@@ -126,12 +123,8 @@ class WebDav(Server):
         address = f"127.0.0.1:{self.port}"
         self.url = f"webdav://{address}/ddpm"
         self.settings = {"user": "user", "password": "secret-of-the-test"}
-        self.wrong = self.settings | {"password": "guessed"}
-        self.command = [program, "serve", "webdav", "--user", "user", "--pass", "secret-of-the-test"]
-        # Else an upload that is cut off leaves a part under the object's name, which DVC takes for the whole.
-        cache = str(self.scratch / "cache")
-        self.command += ["--vfs-cache-mode", "writes", "--vfs-write-back", "0s", "--cache-dir", cache]
-        self.command += ["--addr", address, "--config", os.devnull, str(self.root)]
+        self.command = [program, "serve", "webdav", "--user", "user", "--pass", "secret-of-the-test", "--addr", address]
+        self.command += ["--config", os.devnull, str(self.root)]
 
 
 SERVERS = {"folder": Server, "ssh": Ssh, "s3": S3, "webdav": WebDav}

@@ -11,7 +11,6 @@ from tests.with_dvc.dvc_clone import STAGES, Built, Clone, copy_clone, ran, rest
 pytestmark = pytest.mark.pipeline
 SAMPLES = {"sample@gallery", "sample@population"}
 CLASSIFIERS = {"classifier@a", "classifier@b"}
-SCORES = {"filter", "evaluate", "likelihood", "classification_accuracy_score"}
 UP_TO_DATE = "Data and pipelines are up to date."
 
 
@@ -92,10 +91,3 @@ def test_another_data_set_is_downloaded_and_preprocessed(unchanged: Clone) -> No
     unchanged.edit_params({"data.set": "data/fashion_mnist", "download.sets": ["fashion_mnist"]})
     assert ran(unchanged.dvc("repro", "--dry", "download")) == {"download@fashion_mnist"}
     assert changed(unchanged)["data/fashion_mnist"] == {"preprocess"}
-
-
-def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:
-    tried.git("checkout", "params.yaml")
-    output = tried.dvc("repro")
-    assert (ran(output), restored(output)) == (set(), {"train", *SAMPLES, *SCORES}), output
-    assert tried.git("status", "--porcelain") == ""

@@ -37,7 +37,7 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("tutorial/first-run", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
     ("tutorial/first-run", "origin ADDRESS", 'origin "$NEAR/origin"', FOLDER),
     ("how-to/compare", "model.attention=true", "model.attention=true preprocess", MORE),
-    ("how-to/compare", "dvc queue start", ":", "another test runs the queue"),
+    ("how-to/compare", "dvc queue start", ":", "DVC's own work, which takes minutes"),
     ("how-to/own-images", "'download.sets=[]'", "'download.sets=[]' preprocess", MORE),
     ("how-to/own-images", "URL", '"$NEAR/origin"', CLONE),
     ("how-to/own-images", "# copy your images", "cp -r ../data/mine data/mine #", "by hand"),

@@ -1,17 +1,17 @@
-"""The whole pipeline with real dvc: its outputs, the way to a fresh clone, and the same bytes again."""
+"""The whole pipeline with real dvc: its outputs, the same bytes again, experiments, and mistakes in params."""
 
-import json
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.with_dvc.dvc_clone import PICTURES, STAGES, Built, Clone, git_clone, ran, read_json, restored, table
+from ddpm.images.arrays import load_arrays
+from tests.with_dvc.dvc_clone import STAGES, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
-UP_TO_DATE = "Data and pipelines are up to date."
+BEHIND_TRAIN = {*STAGES[STAGES.index("train") + 1 :]}
 
 
 def test_the_first_run_runs_every_stage_and_makes_every_output(pipeline: Built) -> None:
@@ -22,6 +22,8 @@ def test_the_first_run_runs_every_stage_and_makes_every_output(pipeline: Built) 
     assert {path if not path.startswith("data/mnist/") else "data/mnist" for path in made} == outputs
     tracked = set(pipeline.clone.git("ls-files", "data", "models", "metrics").split())
     assert tracked == {*pipeline.clone.bytes_under("metrics"), "data/README.md"}
+    scores = read_json(pipeline.clone.path / "metrics/evaluate/scores.json")
+    assert scores["b"]["samples"]["frechet"] > scores["b"]["test"]["frechet"] > 0, "it samples noise"
 
 
 def test_a_stage_reads_what_it_declares(pipeline: Built) -> None:
@@ -36,72 +38,10 @@ def test_a_stage_reads_what_it_declares(pipeline: Built) -> None:
         assert reads[stage] - outputs == inputs, stage
 
 
-def test_pictures_open(pipeline: Built) -> None:
-    for name in PICTURES:
-        with Image.open(pipeline.clone.path / name) as picture:
-            assert picture.format == "PNG"
-            assert picture.convert("L").getextrema() == (0, 255), name
-    with Image.open(pipeline.clone.path / "metrics/evaluate/reverse.gif") as animation:
-        assert animation.n_frames == 10  # 20 steps, of which every second is kept
-
-
-def test_scores_are_those_of_noise(pipeline: Built) -> None:
-    metrics = pipeline.clone.path / "metrics"
-    scores = read_json(metrics / "evaluate/scores.json")
-    assert scores["count"] == 64
-    for name in ("a", "b"):
-        assert scores[name]["samples"]["frechet"] > scores[name]["test"]["frechet"] > 0
-    assert scores["samples"]["copying_z_pixels"] > 3, "nothing that the tiny model samples is a copy"
-    bits = read_json(metrics / "likelihood/bits.json")
-    for split in ("test", "train"):
-        parts = [bits[split][f"{part}_bits"] for part in ("prior", "steps", "decoder")]
-        assert bits[split]["bits_per_dim"] == pytest.approx(sum(parts), abs=2e-5)
-        assert min(parts) > 0
-    accuracy = read_json(metrics / "classification_accuracy_score/accuracy.json")
-    assert accuracy == {"count": 0, "samples": None, "real": None}  # of the one class that the model was trained on
-
-
 def test_the_second_run_runs_nothing(clone: Clone) -> None:
     output = clone.dvc("repro")
     assert (ran(output), restored(output)) == (set(), set()), output
-    assert clone.dvc("status").strip() == UP_TO_DATE
     assert clone.git("status", "--porcelain") == ""
-    shown = json.loads(clone.dvc("metrics", "show", "--json"))[""]["data"]
-    scores = read_json(clone.path / "metrics/evaluate/scores.json")
-    rows = {key: value for key, value in scores.items() if isinstance(value, dict)}
-    assert rows["samples"]["two_sample_accuracy"] is None  # of so few samples; DVC shows no null
-    for name in ("samples", "test", "baseline"):
-        rows[name] = {key: value for key, value in rows[name].items() if value is not None}
-    assert shown["metrics/evaluate/scores.json"]["data"] == scores | rows
-
-
-def test_a_fresh_clone_pulls_what_was_pushed_and_generates_from_it(clone: Clone, tmp_path: Path) -> None:
-    clone.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
-    clone.commit()
-    clone.dvc("push")
-    fresh = git_clone(clone, tmp_path / "other")
-    fresh.dvc("pull")
-    output = fresh.dvc("repro")
-    assert (ran(output), restored(output)) == (set(), set()), output
-    assert fresh.git("status", "--porcelain") == ""
-
-    options = ["--model", "models/ddpm.safetensors", "--out", "sampled", "--count", "3", "--steps", "5"]
-    fresh.run("python", "-m", "ddpm", "generate", *options, PYTHONPATH="src")
-    sampled = sorted((fresh.path / "sampled").iterdir())
-    assert [path.name for path in sampled] == ["000000.png", "000001.png", "000002.png", "labels.csv"]
-    assert [row["label"] for row in table(sampled[-1])] == ["7", "7", "7"]
-
-
-def test_bad_params_fail_by_name_and_what_was_there_comes_back(clone: Clone) -> None:
-    clone.edit_params({"train.epochs": 0, "train.lr": "fast"})
-    output = clone.dvc("repro", code=255)
-    assert ran(output) == set(), output
-    assert "train.epochs: " in output, output
-    assert "train.lr: " in output, output
-    assert "Traceback" not in output, output
-    clone.git("checkout", ".")
-    clone.dvc("checkout")
-    assert clone.dvc("status").strip() == UP_TO_DATE
 
 
 @pytest.mark.long
@@ -111,3 +51,38 @@ def test_an_independent_run_gives_the_same_bytes(pipeline: Built, tmp_path: Path
     assert (again.path / "dvc.lock").read_text() == (pipeline.clone.path / "dvc.lock").read_text()
     assert again.bytes_under("metrics") == pipeline.clone.bytes_under("metrics")
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["repro train", "exp run --temp"])
+def test_a_wrong_parameter_ends_a_run_before_it_begins(way: str, clone: Clone) -> None:
+    wrong = {"train.lr": 0.0005, "data.fit": "pad", "likelihood.images": -1}  # the first stages would run, too
+    options = [f"--set-param={name}={value}" for name, value in wrong.items()] if way.startswith("exp") else []
+    if not options:
+        clone.edit_params(wrong)
+    output = clone.dvc(*way.split(), *options, code=255)
+    assert "error: params.yaml: 1 invalid\n  likelihood.images: " in output
+    assert "Traceback" not in output
+    assert re.search("^Running stage 'check'", output, re.MULTILINE)
+    assert ran(output) == set(), output
+
+
+def test_an_experiment_runs_train_and_what_is_behind_it(experiment: Built) -> None:
+    assert (ran(experiment.output), restored(experiment.output)) == ({"train", *BEHIND_TRAIN}, set()), experiment.output
+
+
+def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:
+    tried.git("checkout", "params.yaml")
+    output = tried.dvc("repro")
+    assert (ran(output), restored(output)) == (set(), {"train", *BEHIND_TRAIN}), output
+    assert tried.git("status", "--porcelain") == ""
+
+
+@pytest.mark.long
+def test_without_classes_there_are_no_labels(clone: Clone) -> None:
+    clone.edit_params({"model.class_conditional": False})
+    assert ran(clone.dvc("repro")) == {"train", *BEHIND_TRAIN}
+    for name in ("gallery", "population"):
+        arrays, card = load_arrays(clone.path / f"data/samples/{name}.safetensors")
+        assert arrays.keys() == {"images", "x_t", "pred_x_start"}
+        assert card["classes"] == [7]
+    assert "label_accuracy" not in read_json(clone.path / "metrics/evaluate/scores.json")["samples"]

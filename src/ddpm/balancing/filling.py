@@ -1,28 +1,29 @@
-"""Fill the classes of an imbalanced set: sample until enough images pass the filter and are not copies."""
+"""Fill a class of an imbalanced set: sample until enough images pass a classifier and are no copies."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.balancing.candidates import SPAN, Candidates, sample_class
-from ddpm.balancing.copies import threshold
-from ddpm.classifier.model import Classifier
+from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.model import LoadedModel
-from ddpm.sample import SamplerParams, sample_batch_size
-from ddpm.scoring.copying import nearest_neighbours
+from ddpm.sample import SamplerParams, sample_batch_size, sample_images
+from ddpm.scoring.copying import LEAST, NEAR, near_duplicates, nearest_neighbours
 
-HOPELESS = 500  # candidates after which a class may be given up; fewer if fewer images are wanted
+SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j
+TRIES = 20  # candidates for each kept image; beyond this, a class is given up
+HOPELESS = 500  # candidates after which it may be; fewer if fewer images are wanted
+LEAST_BATCH = 16
 
 
 class FillInputs(NamedTuple):
     """The model and settings that generate candidates, and everything that judges them.
 
     fresh: test images; none of them is a copy. least: the least probability that the classifier must give the class.
-    tries: candidates for each kept image; beyond this, a class is given up.
     """
 
     loaded: LoadedModel
@@ -33,7 +34,6 @@ class FillInputs(NamedTuple):
     train: Split
     fresh: Split
     least: float
-    tries: int
 
 
 class Tally(NamedTuple):
@@ -44,23 +44,31 @@ class Tally(NamedTuple):
     filtered: int = 0
     accepted: int = 0
 
-    def done(self, wanted: int, tries: int) -> bool:
+    def done(self, wanted: int) -> bool:
         """Tell whether enough images are kept, or so few that the class is given up."""
-        enough = self.candidates >= min(HOPELESS, tries * wanted)
-        hopeless = enough and self.candidates > tries * self.accepted
+        enough = self.candidates >= min(HOPELESS, TRIES * wanted)
+        hopeless = enough and self.candidates > TRIES * self.accepted
         return self.accepted >= wanted or hopeless or self.candidates >= SPAN
 
-    def next_count(self, wanted: int, most: int) -> int:
-        """Return how many candidates to sample next: as many as needed at the rate so far, and at most `most`."""
-        left = (wanted - self.accepted) * max(1, self.candidates)
-        return min(most, -(-left // max(1, self.accepted)), SPAN - self.candidates)
+
+class Candidates(NamedTuple):
+    """Samples of one class.
+
+    images: uint8 (N, C, H, W). numbers: see SPAN; they determine the noise (N,). probability: of the class (N,). found:
+    the most probable class (N,).
+    """
+
+    images: Tensor
+    numbers: Tensor
+    probability: Tensor
+    found: Tensor
 
 
 class Accepted(NamedTuple):
     """Samples that are kept, in order of their numbers within each class.
 
-    images: uint8 (N, C, H, W). numbers: see `candidates.SPAN` (N,). probability: of their class, by the filter (N,).
-    nearest: the index of the nearest training image of the class (N,). distance: to this image (N,).
+    images: uint8 (N, C, H, W). numbers: see SPAN (N,). probability: of their class, by the filter (N,). nearest: the
+    index of the nearest training image of the class (N,). distance: to this image (N,).
     """
 
     images: Tensor
@@ -71,7 +79,7 @@ class Accepted(NamedTuple):
 
 
 def none_accepted(shape: tuple[int, int, int]) -> Accepted:
-    """Return an empty `Accepted` for images of this shape (C, H, W), to join others to."""
+    """Return no images of this shape."""
     none = torch.empty(0, dtype=torch.int64)
     return Accepted(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
 
@@ -79,53 +87,73 @@ def none_accepted(shape: tuple[int, int, int]) -> Accepted:
 def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, Accepted]]:
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
+    An image that equals an earlier one counts as a copy.
+
     Raises:
         UserError: the model cannot sample the class, or not with these params.
     """
-    loaded, classifier, params, seed, runtime = inputs[:5]
+    loaded, classifier, params, seed, runtime, _, _, least = inputs
     own = (inputs.train.labels == label).nonzero().squeeze(1)
     known = inputs.train.images[own]
     limit = threshold(inputs.fresh.images[inputs.fresh.labels == label], known)
     most = sample_batch_size(loaded, runtime)
     tally, seen = Tally(), set[bytes]()
-    while not tally.done(wanted, inputs.tries):
-        count = tally.next_count(wanted, most)
-        candidates = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
-        near = nearest_neighbours(candidates.images, known)
+    while not tally.done(wanted):
+        count = min(most, max(LEAST_BATCH, wanted - tally.accepted), SPAN - tally.candidates)
+        sampled = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
+        near = nearest_neighbours(sampled.images, known)
         copies = (near.distance < limit) | (near.distance == 0)
-        taken = candidates.taken(label, inputs.least)
-        rows, tally = chosen(candidates, seen, copies, taken, tally, wanted, inputs.tries)
-        accepted = Accepted(
-            candidates.images, candidates.numbers, candidates.probability, own[near.nearest], near.distance
-        )
-        yield tally, Accepted(*(value[rows] for value in accepted))
+        suits = (sampled.found == label) & (sampled.probability >= least)
+        rows = []
+        for row, image in enumerate(sampled.images):
+            if tally.done(wanted):  # not only after the batch, whose size must not change the result
+                break
+            content = image.numpy().tobytes()
+            fate = "copies" if copies[row] or content in seen else "accepted" if suits[row] else "filtered"
+            tally = tally._replace(candidates=tally.candidates + 1, **{fate: getattr(tally, fate) + 1})
+            if fate == "accepted":
+                rows.append(row)
+                seen.add(content)
+        facts = sampled.images, sampled.numbers, sampled.probability, own[near.nearest], near.distance
+        yield tally, Accepted(*(each[rows] for each in facts))
 
 
-def chosen(
-    candidates: Candidates, seen: set[bytes], copies: Tensor, taken: Tensor, tally: Tally, wanted: int, tries: int
-) -> tuple[Tensor, Tally]:
-    """Return the rows of the kept candidates, and the tally of those examined.
-
-    Examining stops once the class is done, so the batch size does not change the result.
+def sample_class(
+    loaded: LoadedModel,
+    classifier: Classifier,
+    params: SamplerParams,
+    label: int,
+    seed: int,
+    first: int,
+    count: int,
+    runtime: Runtime,
+) -> Candidates:
+    """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
 
     Args:
-        seen: the pixels of images of the class kept so far, to detect repeats; kept candidates are added.
-        copies, taken: which candidates copy training images, and which the filter accepts for the class (N,).
+        params: how to sample, `fitted` to the model; their classes are ignored.
+
+    Raises:
+        UserError: the model cannot sample the class.
     """
-    rows = []
-    for row, image in enumerate(candidates.images):
-        if tally.done(wanted, tries):
-            break
-        content = image.numpy().tobytes()
-        copy = bool(copies[row]) or content in seen
-        accept = not copy and bool(taken[row])
-        tally = Tally(
-            tally.candidates + 1,
-            tally.copies + copy,
-            tally.filtered + (not copy and not accept),
-            tally.accepted + accept,
-        )
-        if accept:
-            rows.append(row)
-            seen.add(content)
-    return torch.tensor(rows, dtype=torch.int64), tally
+    params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
+    candidates = []
+    begin = label * SPAN + first
+    for numbers, images in sample_images(loaded, params, seed, range(begin, begin + count), runtime):
+        _, logits = features_and_logits(classifier, images, runtime.device)
+        probability = logits.softmax(1)[:, label]
+        candidates.append(Candidates(images, torch.tensor([*numbers]), probability, logits.argmax(1)))
+    return Candidates(*map(torch.cat, zip(*candidates, strict=True)))
+
+
+def threshold(fresh: Tensor, train: Tensor) -> float:
+    """Return the distance to the nearest training image (M, ...) below which an image of the class is a copy.
+
+    All but a share NEAR of the fresh images (N, ...) exceed it. With fewer than LEAST, it is their smallest distance.
+    Near-duplicates of training images do not count. Without fresh images it is 0.
+    """
+    distance = nearest_neighbours(fresh, train).distance if len(fresh) else torch.empty(0)
+    single = distance[~near_duplicates(distance, torch.zeros(len(distance)))].double().numpy()
+    if len(single) >= LEAST:
+        return float(np.quantile(single, NEAR, method="weibull"))
+    return float(single.min()) if len(single) else 0.0

@@ -1,40 +1,28 @@
 """`ddpm balance`: fill the rare classes of an imbalanced set with samples."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
 from pydantic import Field
 
-from ddpm.balancing.candidates import SPAN
-from ddpm.balancing.checks import check_same, counts_of, missing, warn, warn_of_set
-from ddpm.balancing.filling import Accepted, FillInputs, Tally, fill, none_accepted
-from ddpm.balancing.folder import Contents, whole, write_folder
+from ddpm.balancing.filling import SPAN, Accepted, FillInputs, Tally, fill, none_accepted
+from ddpm.balancing.folder import whole, write_folder
 from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
 from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
-from ddpm.compute.device import Runtime, start
+from ddpm.compute.device import start
+from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import Processed, load_split
 from ddpm.model import load_model
 from ddpm.sample import wanted_classes
 from exact_stages.console import UserError, progress, shown
 from exact_stages.files import sha256
 
+MEMORISED_BELOW = 25  # images of a class; of 10 images, up to 16 % of the samples are copies (studies/rare_class)
 MOST_FILTERED = 1 / 3  # of the candidates; beyond it, filling up harmed classifiers in studies/rare_class
-
-
-class Job(NamedTuple):
-    """The work of one command.
-
-    wanted: how many images to sample, by label. settings: everything that determines the result, JSON-compatible.
-    """
-
-    train: Processed
-    test: Processed
-    inputs: FillInputs
-    wanted: dict[int, int]
-    settings: dict[str, Any]
 
 
 @with_sampler
@@ -65,8 +53,6 @@ class Balance(Options):
     """images that each class is filled up to; by default the size of the largest class"""
     least_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """least probability of the class, by the filter; it must also be the most probable class"""
-    most_tries: Annotated[int, Field(ge=1, le=1000)] = 20
-    """candidates for each kept image; beyond this, the class is given up with a warning"""
     seed: Seed = 0
     """seed of the noise and of the order of files"""
 
@@ -77,73 +63,91 @@ class Balance(Options):
             UserError: files or options do not fit together.
         """
         check_free(self.out)
-        if self.out.is_mount() or self.out.resolve() == Path.cwd():
-            raise UserError(f"--out {self.out}: this folder cannot be replaced; name a new one inside it")
-        job = self._prepared(start())
-        with whole(self.out) as folder:
-            accepted, tallies = _sample(job)
-            contents = Contents(job.train.card, job.train.split, job.test.split, accepted, job.settings)
-            total = len(accepted.numbers) + sum(len(each.split.labels) for each in (job.train, job.test))
-            with progress(write_folder(folder, contents), desc="write", total=total, unit="img") as bar:
-                for _ in bar:
-                    pass
-        _report(job, tallies)
-
-    def _prepared(self, runtime: Runtime) -> Job:
-        """Read all files, and check that they fit together."""
-        if self.data.is_dir():
-            raise UserError(f"--data {self.data}: a folder; give data/processed/train.safetensors, made by `dvc repro`")
         test_file = self.test or self.data.with_name("test.safetensors")
         train, test = load_split(self.data), load_split(test_file)
         if test_file.samefile(self.data):
             raise UserError(f"{test_file}: has the training images already; give the test images with --test")
+        runtime = start()
         loaded, classifier = load_model(self.model, runtime.device), load_classifier(self.classifier)
-        check_same(train.card, self.data, test.card, test_file, "name")
-        check_same(train.card, self.data, loaded.card.data, self.model)
-        check_same(train.card, self.data, classifier.data, self.classifier)
+        for card, file in ((test.card, test_file), (loaded.card.data, self.model), (classifier.data, self.classifier)):
+            _check_same(train.card, self.data, card, file)
         params = sampler_params(self, loaded.card)
-        wanted = missing(train, self.target, train.card.labels(params.classes, "--classes"))
+        counts = _counts_of(train)
+        wanted = self._missing(train.card, counts, train.card.labels(params.classes, "--classes"))
         lacking = tuple(train.card.classes[each] for each in wanted)
         wanted_classes(loaded.card, params.model_copy(update={"classes": lacking}))
-        warn_of_set(train, test, loaded.card, wanted)
-        if not wanted:
-            warn("no sample is needed: all classes have as many images as the largest, or as --target")
+        for label in wanted:
+            if counts[label] < MEMORISED_BELOW:
+                few = f"with only {counts[label]} training images, some samples may be copies, which are dropped"
+                _warn(f"class {shown(train.card.classes[label], 100)}: {few}")
+        if none := [name for name, count in zip(train.card.classes, _counts_of(test), strict=True) if not count]:
+            _warn(f"no images of {listed(none)} for test: without their folders, ImageFolder renumbers the others")
         files = {"data": self.data, "test": test_file, "model": self.model, "classifier": self.classifier}
         settings: dict[str, Any] = {
             "sha256": {name: sha256(path) for name, path in files.items()},
             "wanted": {train.card.classes[label]: count for label, count in wanted.items()},
-            **self.model_dump(include={"seed", "least_probability", "most_tries"}),
+            **self.model_dump(include={"seed", "least_probability"}),
             "sampler": params.model_dump(mode="json", exclude={"classes"}),
         }
-        judged = self.least_probability, self.most_tries
-        inputs = FillInputs(loaded, classifier, params, self.seed, runtime, train.split, test.split, *judged)
-        return Job(train, test, inputs, wanted, settings)
+        sets = train.split, test.split
+        inputs = FillInputs(loaded, classifier, params, self.seed, runtime, *sets, self.least_probability)
+        with whole(self.out) as folder:
+            accepted, tallies = _sample(inputs, wanted, train.card)
+            write_folder(folder, train.card, *sets, accepted, settings)
+        _report(train.card, counts, wanted, tallies)
+
+    def _missing(self, card: DataCard, counts: list[int], labels: tuple[int, ...]) -> dict[int, int]:
+        """Count the images that each class in `labels` lacks, by label."""
+        target = self.target or max(counts)
+        if none := [card.classes[label] for label in labels if not counts[label]]:
+            raise UserError(f"--classes: there is no training image of {listed(none)}; name only the other classes")
+        return {label: target - counts[label] for label in labels if counts[label] < target}
 
 
-def _sample(job: Job) -> tuple[Accepted, dict[int, Tally]]:
+def _check_same(ours: DataCard, our_file: Path, theirs: DataCard, file: Path) -> None:
+    """Refuse a file with other images or classes than ours."""
+    for fact in ("shape", "classes"):
+        expected, found = (shown(str(getattr(card, fact)), 200) for card in (ours, theirs))
+        if getattr(theirs, fact) != getattr(ours, fact):
+            raise UserError(
+                f"{file}: its data card has {fact} {found}, where {our_file} has {expected}; "
+                "use files made from one data set"
+            )
+
+
+def _counts_of(processed: Processed) -> list[int]:
+    """Count the images of each class."""
+    counts: list[int] = processed.split.labels.bincount(minlength=len(processed.card.classes)).tolist()
+    return counts
+
+
+def _sample(inputs: FillInputs, wanted: dict[int, int], card: DataCard) -> tuple[Accepted, dict[int, Tally]]:
     """Sample the images; return them, and the tallies by label."""
-    parts, tallies = [none_accepted(job.train.card.shape)], dict[int, Tally]()
-    with progress(desc="balance", total=sum(job.wanted.values()), unit="img") as bar:
-        for label, wanted in job.wanted.items():
-            for tally, accepted in fill(job.inputs, label, wanted):
+    parts, tallies = [none_accepted(card.shape)], dict[int, Tally]()
+    with progress(desc="balance", total=sum(wanted.values()), unit="img") as bar:
+        for label, count in wanted.items():
+            for tally, accepted in fill(inputs, label, count):
                 parts.append(accepted)
                 tallies[label] = tally
                 bar.update(len(accepted.numbers))
-                bar.set_postfix_str(f"{job.train.card.classes[label]}: {tally.candidates} candidates", refresh=False)
+                bar.set_postfix_str(f"{card.classes[label]}: {tally.candidates} candidates", refresh=False)
     return Accepted(*map(torch.cat, zip(*parts, strict=True))), tallies
 
 
-def _report(job: Job, tallies: dict[int, Tally]) -> None:
+def _report(card: DataCard, counts: list[int], wanted: dict[int, int], tallies: dict[int, Tally]) -> None:
     """Print a table of the classes, and warn of each that still lacks images, or that the model hardly samples."""
     table = []
-    for label, (name, count) in enumerate(zip(job.train.card.classes, counts_of(job.train), strict=True)):
-        tally = tallies.get(label, Tally())
-        table.append([shown(name, 100), count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
-        if tally.accepted < (wanted := job.wanted.get(label, 0)):
-            found = f"only {tally.accepted} of {wanted} images"
-            warn(f"class {shown(name, 100)}: {found}; a longer training may give more")
+    for label, count in enumerate(counts):
+        name, tally = shown(card.classes[label], 100), tallies.get(label, Tally())
+        table.append([name, count, tally.accepted, tally.candidates, tally.filtered, tally.copies])
+        if tally.accepted < (lacking := wanted.get(label, 0)):
+            _warn(f"class {name}: only {tally.accepted} of {lacking} images; a longer training may give more")
         if tally.filtered > MOST_FILTERED * tally.candidates:
             found = f"the filter rejected {tally.filtered} of {tally.candidates} candidates"
-            warn(f"class {shown(name, 100)}: {found}; samples of so weak a model may harm a classifier")
+            _warn(f"class {name}: {found}; samples of so weak a model may harm a classifier")
     columns = ["class", "real", "sampled", "candidates", "filtered out", "copies"]
     print(pd.DataFrame(table, columns=columns).to_string(index=False))
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)

@@ -1,15 +1,11 @@
 """Define the subcommands of `ddpm`, and read the command line."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
-    CliPositionalArg,
     CliSubCommand,
     SettingsConfigDict,
     SettingsError,
@@ -23,32 +19,8 @@ from ddpm.cli.options import Options
 from exact_stages.console import UserError, shown
 
 
-class Report(Options):
-    """Write a page about a run, build/report.html; this needs the repository."""
-
-    rev: CliPositionalArg[str] = ""
-    """revision, experiment or folder of a record; by default the workspace"""
-    against: CliPositionalArg[str] = ""
-    """run to compare with; by default main, if it differs"""
-
-    def run(self) -> None:
-        """Write the page as `make report` does.
-
-        Raises:
-            UserError: this is not the repository, there is no such run, or a package is missing.
-        """
-        if not Path("scripts/report.py").exists():
-            raise UserError("ddpm report: scripts/report.py: not here; run this at the top of the repository")
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            script = import_module("scripts.report")
-        except ModuleNotFoundError as error:
-            raise UserError(f"ddpm report: needs {error.name}; `make report` installs it") from None
-        script.main(self.rev, self.against)
-
-
 class Ddpm(BaseSettings):
-    """Sample from a trained diffusion model, balance a set of images, export, report."""
+    """Sample from a trained diffusion model, balance a set of images, export."""
 
     model_config = SettingsConfigDict(
         env_prefix="DDPM_COMMAND_",  # so that environment variables set no options
@@ -66,8 +38,6 @@ class Ddpm(BaseSettings):
     """fill the rare classes of a set with samples"""
     export: CliSubCommand[Export]
     """write a model as ONNX"""
-    report: CliSubCommand[Report]
-    """write a page about a run (in the repository)"""
 
 
 def read(words: list[str]) -> Options:

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import shutil
-import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -126,15 +125,13 @@ class Arrays:
         self.parts.mkdir()
         self.classes = np.array(data.classes)
         self.written: list[Path] = []
-        self.last: dict[str, Any] = {}
         self.count = 0
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
         """Write a batch."""
-        arrays = {"images": images.contiguous()} | ({} if labels is None else {"labels": labels})
-        self.last = {name: array.numpy() for name, array in arrays.items()}
+        arrays: dict[str, Any] = {"images": images.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
         buffer, part = io.BytesIO(), self.parts / f"{numbers.start:013d}.npz"
-        np.savez(buffer, classes=self.classes, **self.last)
+        np.savez(buffer, **arrays, classes=self.classes)
         write_whole(part, buffer.getvalue())
         self.written.append(part)
         self.count += len(images)
@@ -145,32 +142,20 @@ class Arrays:
         Raises:
             UserError: the disk is full, or Ctrl-C interrupts; the batches stay.
         """
-        whole = self.parts / "whole"
+        whole = self.parts / "whole.npz"
         try:
             if self.written:
-                self._join(whole)
+                names = [name for name in np.load(self.written[0]) if name != "classes"]
+                joined: dict[str, Any] = {
+                    name: np.concatenate([np.load(part)[name] for part in self.written]) for name in names
+                }
+                np.savez_compressed(whole, **joined, classes=self.classes)
                 os.replace(whole, self.path)
         except (OSError, KeyboardInterrupt) as error:
             whole.unlink(missing_ok=True)
             kept = f"each file in {self.parts} has a batch of the {self.count} images"
             raise UserError(f"{self.path}: not written, {_reason(error)}; {kept}") from None
         shutil.rmtree(self.parts)
-
-    def _join(self, path: Path) -> None:
-        """Write all batches to one npz file, with one of them in memory at a time."""
-        with path.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, array in self.last.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        header = np.lib.format.header_data_from_array_1_0(array)
-                        header["shape"] = (self.count, *array.shape[1:])
-                        np.lib.format.write_array_header_1_0(member, header)
-                        for part in self.written:
-                            with np.load(part) as batch:
-                                member.write(batch[name].tobytes())
-                with archive.open("classes.npy", "w") as member:
-                    np.lib.format.write_array(member, self.classes)
-            os.fsync(file.fileno())
 
 
 def _reason(error: OSError | KeyboardInterrupt) -> str:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from ddpm.images.splits import hashed_places
-from ddpm.ingest.decoding import Levels, Target, decode
+from ddpm.ingest.decoding import LARGEST, Levels, Target, decode
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
 from exact_stages.console import UserError, progress, shown
 
 BLOCK = 1 << 24  # bytes of images in memory at once
-MOST_THREADS = 16  # each may hold a large image
+MOST_THREADS = 16
 
 T = TypeVar("T")
 
@@ -75,7 +76,8 @@ class Images:
 
 def in_parallel(function: Callable[[int], T], count: int, rows: int, what: str) -> Iterator[list[T]]:
     """Yield the results of a function of 0..count-1, `rows` at a time; threads suffice, as Pillow releases the GIL."""
-    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    room = psutil.virtual_memory().available // LARGEST  # each thread may hold a large image
+    threads = max(1, min(MOST_THREADS, os.cpu_count() or 1, room))
     with ThreadPoolExecutor(threads) as pool, progress(desc=what, total=count, unit="img") as bar:
         for first in range(0, count, rows):
             part = [*pool.map(function, range(first, min(first + rows, count)))]

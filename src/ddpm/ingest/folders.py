@@ -6,7 +6,6 @@ Both layouts may instead lie below train/ and test/.
 
 import os
 import re
-import stat
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -19,10 +18,8 @@ from exact_stages.console import UserError, shown
 Classes = dict[str, list[Path]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 READ = "png, jpg, jpeg, webp, bmp or gif"
-OF_SYSTEMS = (".ds_store", "thumbs.db")  # in any folder, and not worth a word
 FAULTS = 50  # faults in one message
-TRAIN = {"train", "training"}
-TEST = {"test", "testing", "val", "valid", "validation"}
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # no names of classes
 
 
 class Picture(NamedTuple):
@@ -59,23 +56,22 @@ def read_folder(root: Path) -> Folder:
     """
     scan = _Scan(root)
     train, test = scan.splits()
-    if not scan.faults and not any([*train.values(), *(test or {}).values()]):
-        scan.fault(root, f"no images ({of_ignored(scan.ignored) or READ})")
-    else:
-        scan.faults += _class_faults(train, test or {}, scan)
-    if scan.faults:
-        more = [f"and {len(scan.faults) - FAULTS} more"] if len(scan.faults) > FAULTS else []
-        first = f"{shown(str(root))}: {_count(len(scan.faults), 'fault')}"
-        raise UserError("\n  ".join([first, *scan.faults[:FAULTS], *more]))
+    if not train and not scan.faults:
+        scan.fault(root, f"no images ({READ})")
+    if faults := scan.faults or _class_faults(train, test or {}):
+        more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+        ignored = [of_ignored(scan.ignored)] if scan.ignored else []
+        first = f"{shown(str(root))}: {_count(len(faults), 'fault')}"
+        raise UserError("\n  ".join([first, *faults[:FAULTS], *more, *ignored]))
     names = sorted(train, key=_natural)
     tested = None if test is None else _listed(root, names, test)
     return Folder(tuple(map(composed, names)), _listed(root, names, train), tested, sorted(scan.ignored))
 
 
 def of_ignored(files: list[Path]) -> str:
-    """Describe ignored files in one line; empty if there are none."""
-    such = f"{_count(len(files), 'file')}, such as {shown(min(files).as_posix())}" if files else ""
-    return such and f"ignored, hidden or not {READ}: {such}"
+    """Describe ignored files in one line."""
+    such = f"{_count(len(files), 'file')}, such as {shown(min(files).as_posix())}"
+    return f"ignored, hidden or not {READ}: {such}"
 
 
 class _Scan:
@@ -86,47 +82,30 @@ class _Scan:
         self.flat = Path(os.path.abspath(root)).name  # the class of images outside of class folders
         self.faults: list[str] = []
         self.ignored: list[Path] = []
-        self.unread: set[str] = set()  # the names in paths of unreadable folders
 
     def fault(self, path: Path, reason: str) -> None:
         where = "" if path == self.root else f"{shown(path.relative_to(self.root).as_posix())}: "
         self.faults.append(where + reason)
 
-    def passed_over(self, *folders: str) -> str:
-        """Describe the ignored files below these folders, in parentheses; empty if there are none."""
-        note = of_ignored([each for each in self.ignored if any(map(each.is_relative_to, folders))])
-        return note and f" ({note})"
-
     def splits(self) -> tuple[Classes, Classes | None]:
         """Return training and test images by class; the latter are None if there is no test folder."""
         folders, pictures = self.level(self.root)
-        known = {each.name: each for each in folders}
-        words = {each.casefold() for each in known}
-        if not words & {"train", "test"} and not (words and words <= TRAIN | TEST):
+        words = {each.name.casefold() for each in folders}
+        if not words & {"train", "test"} and not (words and words <= SPLITS):
             return self.classes(self.root, folders, pictures), None
         if pictures:
             self.fault(self.root, f"{_count(len(pictures), 'image')} outside of train and test; move them into one")
-        for name, folder in known.items():
-            split = "train" if name.casefold() in TRAIN else "test" if name.casefold() in TEST else ""
-            if split and split not in known:
-                self.fault(folder, f"rename it to {split}")
-            elif name not in ("train", "test") and self.below(folder):
-                self.fault(
-                    folder,
-                    "has images but is neither train nor test; move it into one of them, or away",
-                )
-        if not words & TRAIN:
-            self.fault(self.root, "test without train; add a folder train")
-        both = [each for each in folders if each.name in ("train", "test")]
-        read = {each.name: self.classes(each, *self.level(each)) for each in both}
-        train, test = read.get("train", {}), read.get("test")
-        for name, classes in read.items():
-            if not any(classes.values()) and name not in self.unread:
-                self.fault(known[name], "no images" + self.passed_over(name))
-        if test and train and [*test] == [self.flat] and self.flat not in train:
-            self.fault(known["test"], "no class folders, although train has them")
-            test = {}
-        return train, test
+        read = {}
+        for folder in folders:
+            if folder.name in ("train", "test"):
+                read[folder.name] = self.classes(folder, *self.level(folder))
+                if not any(read[folder.name].values()):
+                    self.fault(folder, "no images")
+            elif self.below(folder):
+                self.fault(folder, "has images but is neither train nor test; rename it to one of them, or move it")
+        if "train" not in read:
+            self.fault(self.root, "no folder train")
+        return read.get("train", {}), read.get("test")
 
     def classes(self, folder: Path, folders: list[Path], pictures: list[Path]) -> Classes:
         """Return the images of a folder by class; `folders` and `pictures` lie directly in it."""
@@ -153,30 +132,24 @@ class _Scan:
             names = sorted(os.listdir(folder))
         except (OSError, ValueError) as error:
             self.fault(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-            self.unread.update(folder.relative_to(self.root).parts)
             return [], []
-        for path in (folder / name for name in names if name.casefold() not in OF_SYSTEMS):
+        for path in (folder / name for name in names):
             if path.name.startswith("."):
                 self.ignored.append(path.relative_to(self.root))
-                continue
-            try:
-                mode, reason = path.stat().st_mode, "not a file"
-            except OSError as error:
-                mode, reason = 0, f"cannot be read: {error.strerror}"
-            if stat.S_ISDIR(mode) and path.is_symlink():
+            elif path.is_dir() and path.is_symlink():
                 self.fault(path, "a link to a folder, which DVC does not follow; replace it by the folder")
-            elif stat.S_ISDIR(mode):
+            elif path.is_dir():
                 folders.append(path)
-            elif path.suffix.lower() not in SUFFIXES and (mode or path.is_symlink()):
+            elif path.suffix.lower() not in SUFFIXES:
                 self.ignored.append(path.relative_to(self.root))
-            elif stat.S_ISREG(mode):
+            elif path.is_file():
                 pictures.append(path)
             else:
-                self.fault(path, reason)
+                self.fault(path, "not a file, or a link that leads nowhere")
         return folders, pictures
 
 
-def _class_faults(train: Classes, test: Classes, scan: _Scan) -> list[str]:
+def _class_faults(train: Classes, test: Classes) -> list[str]:
     faults = [f"{len(train)} classes, more than {MAX_CLASSES}"] if len(train) > MAX_CLASSES else []
     alike = defaultdict[str, list[str]](list)
     for name in sorted({*train, *(each for each in test if test[each])}, key=_natural):
@@ -184,11 +157,8 @@ def _class_faults(train: Classes, test: Classes, scan: _Scan) -> list[str]:
             faults.append(f"class {shown(name)}: the name {reason}")
         folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
         alike[folded].append(shown(name))
-        own = len(train.get(name, []))
-        if own < 2 and any(train.values()) and name not in scan.unread:
-            others = f" and {_count(len(test[name]), 'test image')}" if test.get(name) else ""
-            found = _count(own, "training image") + scan.passed_over(name, f"train/{name}")
-            faults.append(f"class {shown(name)}: {found}{others}; at least 2 are needed")
+        if (own := len(train.get(name, []))) < 2:
+            faults.append(f"class {shown(name)}: {_count(own, 'training image')}; at least 2 are needed")
     same = [" and ".join(names) for names in alike.values() if len(names) > 1]
     return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
 

@@ -51,11 +51,9 @@ def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, p
             raise UserError(f"data.set: {params.set} leaves no training images of {name}; add some, or lower data.test")
     for split, labels, least in (("train", train, LEAST_TRAIN), ("test", test, LEAST_TEST)):
         if len(labels) < least:
-            other = _other_share(images.places[sides.groups]) if folder.test is None else ""
-            if folder.test is None and (near := int((sides.groups != torch.arange(len(sides.groups))).sum())):
-                other += f" ({near} images are near-duplicates of others, with which they stay on one side)"
+            share = ", or change data.test; near-duplicates stay on one side" if folder.test is None else ""
             raise UserError(
-                f"data.set: {params.set} gives {len(labels)} {split} images, fewer than {least}; add images{other}"
+                f"data.set: {params.set} gives {len(labels)} {split} images, fewer than {least}; add images{share}"
             )
 
 
@@ -69,12 +67,3 @@ def in_two_classes(images: Images) -> list[tuple[int, int]]:
     for a, b in zip(first[found].tolist(), second[found].tolist(), strict=True):
         pairs.setdefault(float(images.keys[a]), (a, b))
     return sorted(pairs.values())
-
-
-def _other_share(places: Tensor) -> str:
-    """Suggest a value of data.test that leaves enough images on both sides, if there is one."""
-    for percent in range(1, 51):
-        test = int((places < percent / 100).sum())
-        if test >= LEAST_TEST and len(places) - test >= LEAST_TRAIN:
-            return f", or set data.test to {percent / 100:g}"
-    return ""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.images.card import DataCard, listed
-from ddpm.images.splits import LEAST_TEST, save_split, to_float
+from ddpm.images.card import DataCard
+from ddpm.images.splits import save_split, to_float
 from ddpm.ingest.decoded import Images, named
 from ddpm.ingest.folders import Folder, of_ignored
 from ddpm.ingest.splitting import Sides, in_two_classes
@@ -68,9 +68,6 @@ def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
     print(f"{len(folder.classes)} classes, {train:,} training images, {test:,} test images, {how}")
     if folder.ignored:
         print(of_ignored(folder.ignored))
-    few = [name for name, count in summary["test"]["label_counts"].items() if count < LEAST_TEST]
-    if few and len(folder.classes) > 1:
-        print(f"note: fewer than {LEAST_TEST} test images, too few to train on only these classes: {listed(few)}")
     if repeated := summary["with_near_duplicates"]:
         print(f"{repeated} images are near-duplicates of others on the same side")
     if near := summary["near_in_both"]:

@@ -95,21 +95,6 @@ def by_class_picture(
     return image_png(captioned(picture, caption), scale=1)
 
 
-def rare_picture(rows: Mapping[int, tuple[Tensor, Tensor]], names: Sequence[str]) -> bytes:
-    """Draw three rows for each class: some real images, some samples, and the real image nearest to each sample.
-
-    Args:
-        rows: for each label the real images (N, C, H, W) and the samples (M, C, H, W).
-        names: of all classes.
-    """
-    table, titles = [], []
-    for label, (few, sampled) in rows.items():
-        shown = sampled[:EACH_CLASS]
-        table += [few[:EACH_CLASS], shown, few[nearest_neighbours(shown, few).nearest]]
-        titles += [f"{class_label(names, label)}: {each}" for each in ("real", "sampled", "nearest")]
-    return image_png(_named_rows(table, titles), scale=1)
-
-
 def enlargement(images: Tensor, pixels: int) -> int:
     """Return the scale that enlarges the longer side of images (..., H, W) to about `pixels`; at least 1."""
     return max(1, round(pixels / max(images.shape[-2:])))

@@ -87,13 +87,11 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
         for _, table in _tables(train, images.device, (train_labels == label).nonzero().squeeze(1)):
             size = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * table.shape[1])))
             near.append(torch.cat([_nearest(_flat(images[rows]), table) for rows in chosen.split(size)]))
-        for rows, distance in zip(
-            chosen.split(CHUNK), torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT].split(CHUNK), strict=True
-        ):
-            if distance.shape[1]:
-                distances[rows] = distance[:, 0]
-            if distance.shape[1] > 1:
-                ratios[rows] = (distance[:, 0] / distance[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
+        distance = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
+        if distance.shape[1]:
+            distances[chosen] = distance[:, 0]
+        if distance.shape[1] > 1:
+            ratios[chosen] = (distance[:, 0] / distance[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
     return Nearness(distances.cpu(), ratios.cpu(), labels)
 
 

@@ -1,0 +1,212 @@
+"""Write what README, docs and the package show of runs.
+
+    python -m scripts.publish scores [RUN ...]   print the scores of runs; of several, their means and deviations
+    python -m scripts.publish pages              fill the tables of README.md and docs/results.md
+    python -m scripts.publish pictures           draw docs/pictures, of an up-to-date run; `make repro` makes it
+    python -m scripts.publish pretrained         pack the model of an up-to-date run for the package; commit both files
+
+RUN is a record such as results/fashion, a revision or an experiment; by default the workspace. Stages that are not up
+to date with their run are named, and their numbers left out.
+"""
+
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from ddpm.images.arrays import load_arrays, save_arrays
+from ddpm.images.splits import Samples, load_samples
+from ddpm.pictures.figures import image_gif, image_png, tile, to_png
+from exact_stages.console import UserError, run
+from exact_stages.files import sha256, write_json, write_whole
+from scripts.reporting.runs import TRAINED, Run, committed, open_run
+from scripts.reporting.tables import MEASURES, cell, numbers, scores, together
+
+README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
+PICTURES, SAMPLES, SPEEDRUN = Path("docs/pictures"), Path("data/samples"), Path("studies/speedrun/quality.csv")
+NAME, PACKED = "mnist", Path("src/ddpm/pretrained")
+# Scores that pages show: the entry in docs/reference/scores.md, and the better direction. README has the first five.
+SHOWN = {
+    "Frechet distance, classifier b": ("frechet-distance", "lower"),
+    "shows the class asked for": ("shows-the-class-asked-for", "higher"),
+    "classification accuracy score": ("classification-accuracy-score", "higher"),
+    "near copies in pixels, in features": ("near-copies", "to 0.01"),
+    "told from real images by a network": ("two-sample-accuracy", "0.5"),
+    "... without tone": ("two-sample-accuracy", "0.5"),
+    "Frechet distance, pixels": ("frechet-distance", "lower"),
+    "precision, recall": ("precision-and-recall", "higher"),
+    "density, coverage": ("density-and-coverage", "1, higher"),
+    "bits per dimension of test, of training images": ("bits-per-dimension", "lower"),
+    "kept by the filter": ("kept-by-the-filter", "higher"),
+}
+CONFIGURATIONS = {  # folder and command
+    "default": ("", "make repro"),
+    "without classes": ("results/unlabelled", "make unlabelled"),
+    "plain DDPM": ("results/plain_ddpm", "make plain"),
+    "distilled, 4 evaluations": ("results/distilled-4", "make distilled STEPS=4"),
+    "distilled, 2 evaluations": ("results/distilled-2", "make distilled STEPS=2"),
+    "distilled, 1 evaluation": ("results/distilled-1", "make distilled STEPS=1"),
+    "Fashion-MNIST": ("results/fashion", "make fashion"),
+}
+
+
+def print_scores(*names: str) -> None:
+    """Print a row for each measure: the mean of the runs, real test images and left-out training images."""
+    runs = [open_run(name) for name in names or [""]]
+    rows = scores([together([numbers(each) for each in runs])])
+    print(table([["", "samples", "test images", "training images"], *([name, *cells] for name, cells in rows.items())]))
+    for each in runs:
+        if each.left_out:
+            print(each.left_out, file=sys.stderr)
+
+
+def write_pages() -> None:
+    """Fill the tables of the pages."""
+    for page in (README, RESULTS):
+        write_whole(page, filled(page.read_text()).encode())
+
+
+def filled(text: str) -> str:
+    """Replace the parts of a page between `<!-- from NAME -->` and `<!-- end -->`, by the committed metrics."""
+    runs = {name: Run(name, committed(Path(folder))) for name, (folder, _) in CONFIGURATIONS.items()}
+    found = {name: numbers(each) for name, each in runs.items()}
+    compared = {name: found[name] for name in ("default", "without classes", "plain DDPM")}
+    parts = {
+        "metrics": score_table({"samples": found["default"]}, [*SHOWN][:5], f"docs/{DEFINED}"),
+        "scores": score_table(compared, SHOWN, DEFINED),
+        "results": configuration_table(found),
+    }
+
+    def part(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{parts[match[2]]}\n\n<!-- end -->"
+
+    return re.sub(r"(<!-- from (\w+) -->).*?<!-- end -->", part, text, flags=re.DOTALL)
+
+
+def score_table(columns: Mapping[str, dict[str, float]], names: Iterable[str], defined: str) -> str:
+    """Return scores, each linked to its definition, with a column for real images and one for each run."""
+    real = next(iter(columns.values()))
+    rows = [["score", "better", "real images", *columns]]
+    for name in names:
+        entry, better = SHOWN[name]
+        of_real = cell(real, "test", MEASURES[name]) or cell(real, "baseline", MEASURES[name])
+        of_runs = [cell(found, "samples", MEASURES[name]) for found in columns.values()]
+        rows.append([f"[{name}]({defined}#{entry})", better, of_real, *of_runs])
+    return table(rows)
+
+
+def configuration_table(found: Mapping[str, dict[str, float]]) -> str:
+    """Return the other configurations, each next to real images of its own set."""
+    rows = [["configuration", "command", "Frechet distance, b", "times real", "told from real", "shows class", "real"]]
+    told, class_shown = (MEASURES[name] for name in ("told from real images by a network", "shows the class asked for"))
+    for name, (folder, command) in CONFIGURATIONS.items():
+        distance, real = (found[name].get(f"scores.b.{row}.frechet") for row in ("samples", "test"))
+        distances = [f"{distance:.3f}", f"{distance / real:.1f}"] if distance and real else ["", ""]
+        shares = [cell(found[name], row, class_shown) for row in ("samples", "test")]
+        linked = f"[{name}](../{folder}/params.yaml)" if folder else name
+        rows.append([linked, f"`{command}`", *distances, cell(found[name], "samples", told), *shares])
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table; the first is the head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]).replace(" +- ", "\u00a0±\u00a0")
+
+
+def draw_pictures() -> None:
+    """Draw the plot of the speedrun, samples, and their reverse process."""
+    up_to_date()
+    write_whole(PICTURES / "quality.png", quality(pd.read_csv(SPEEDRUN)))
+    kept = load_samples(SAMPLES / "filtered.safetensors")
+    assert kept.labels is not None  # the default is class-conditional
+    columns = [kept.images[kept.labels == label][:4] for label in kept.labels.unique()]
+    write_whole(PICTURES / "samples.png", image_png(tile(torch.stack(columns, 1).flatten(0, 1), len(columns)), scale=3))
+    write_whole(PICTURES / "denoising.gif", denoising(load_samples(SAMPLES / "gallery.safetensors")))
+
+
+def denoising(gallery: Samples) -> bytes:
+    """Animate the reverse process of eight samples: what each step leaves, and its estimate of x_0 below."""
+    labels = [] if gallery.labels is None else gallery.labels.tolist()
+    shown = sorted(labels.index(label) for label in set(labels))[:8]
+    pairs = zip(gallery.x_t[:, shown], gallery.pred_x_start[:, shown], strict=True)
+    coarse = [torch.cat(pair) // 16 * 17 for pair in pairs]  # 16 levels, for a small file
+    return image_gif([tile(each, len(shown)) for each in coarse], scale=3, milliseconds=400, hold=3000)
+
+
+def quality(rows: pd.DataFrame) -> bytes:
+    """Plot Frechet distances against CPU minutes of training: filled marks for 10,000 samples, hollow for 1,000."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    rows = rows[~rows["note"].str.startswith("another")].sort_values("cpu_minutes")  # machine
+    real = rows["cpu_minutes"].isna()
+    for name, group in rows[~real].groupby("project", sort=False):
+        filling = "full" if group["images"].max() == rows["images"].max() else "none"
+        axis.plot(group["cpu_minutes"], group["frechet_b"], "o-", fillstyle=filling, label=name)
+    for count, distance in zip(rows[real]["images"], rows[real]["frechet_b"], strict=True):
+        style = "dashed" if count == rows["images"].max() else "dotted"
+        axis.axhline(distance, color="grey", linestyle=style, label=f"{count:,} real test images")
+    axis.set(xscale="log", yscale="log", xlabel="CPU minutes of training", ylabel="Frechet distance, classifier b")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter("{x:g}")
+    axis.legend()
+    return to_png(figure)
+
+
+def pack_pretrained() -> None:
+    """Make the model that comes with the package, in float16, and a file that names commit, date and scores.
+
+    Raises:
+        UserError: the model or its scores are not up to date, or files are not committed.
+    """
+    found = up_to_date()
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", f":!{PACKED}"]).returncode:
+        raise UserError(f"git: files have changed; commit them first, since {NAME}.json names the commit")
+    weights = PACKED / f"{NAME}.safetensors"
+    pack(Path(TRAINED), weights)
+    facts = {
+        "sha256": sha256(weights),
+        "made_from_md5": found.hashes[TRAINED],
+        "commit": found.commit,
+        "date": datetime.now(UTC).date().isoformat(),
+        "torch": found.mapping("metrics/train/environment.json")["torch"],
+        "scores": found.mapping("metrics/evaluate/scores.json"),
+    }
+    write_json(PACKED / f"{NAME}.json", facts)
+
+
+def pack(model: Path, packed: Path) -> None:
+    """Write a model file again with float16 weights; the model card and other metadata stay."""
+    weights, metadata = load_arrays(model)
+    halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
+    save_arrays(packed, halved, metadata)
+
+
+def up_to_date() -> Run:
+    """Return the run of the workspace.
+
+    Raises:
+        UserError: a stage is not up to date, or the model file is missing or another.
+    """
+    found, model = open_run(""), Path(TRAINED)
+    if found.left_out:
+        raise UserError(f"{found.left_out}; run make repro")
+    if not model.exists() or hashlib.md5(model.read_bytes()).hexdigest() != found.hashes[TRAINED]:
+        raise UserError(f"{model}: missing, or not the model of dvc.lock; run `dvc checkout {model}` or make repro")
+    return found
+
+
+COMMANDS = {"scores": print_scores, "pages": write_pages, "pictures": draw_pictures, "pretrained": pack_pretrained}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS or (len(sys.argv) > 2 and sys.argv[1] != "scores"):
+        sys.exit(__doc__)
+    run(partial(COMMANDS[sys.argv[1]], *sys.argv[2:]))

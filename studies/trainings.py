@@ -1,0 +1,92 @@
+"""Train as the stage `train` does, on images or on noise, and read the params of the workspace."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm.compute.device import Runtime, to_device
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Processed, Split
+from ddpm.model import LoadedModel, ModelCard, load_model
+from ddpm.sample import SamplerParams
+from ddpm.schedule import NoiseSchedule
+from ddpm.train import Training, new_training
+from ddpm.unet import UNet
+from exact_stages.console import progress
+from exact_stages.params import parse, read_yaml
+from stages.train import TRAIN, Params
+
+NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
+WITHOUT_END = 1e6  # epochs
+PARAMS, PLAIN = Path("params.yaml"), Path("results/plain_ddpm/params.yaml")
+
+
+def plain_params() -> Params:
+    """Return the params of the plain DDPM, but no guide or removed params; added ones have their default."""
+    now, then = read_yaml(PARAMS), read_yaml(PLAIN)
+    sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
+    sections["train"] |= {"images": None, "guide_share": 0, "target_images": 0}
+    return parse(Params, sections, str(PLAIN))
+
+
+def population_sampler(**changes: Any) -> SamplerParams:
+    """Return how params.yaml samples the population, with changes."""
+    section = read_yaml(PARAMS)["sample"]
+    values = section | section["population"] | changes
+    return parse(SamplerParams, {key: values[key] for key in SamplerParams.model_fields}, "sample.population")
+
+
+def train_model(path: Path, images: Processed, params: Params, runtime: Runtime, name: str) -> Training:
+    """Train to the end, under a progress bar if `name` is given, and write the model file; return the training."""
+    start, given = Path(params.train.start), (params.schedule, params.model, params.train)
+    training = new_training(images, *given, None if start == TRAIN else start, runtime)
+    for _ in progress(gradient_steps(training), desc=name, total=training.total_steps, unit="step", disable=not name):
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    training.save(path)
+    return training
+
+
+def trained(images: Processed, params: Params, runtime: Runtime, name: str) -> tuple[LoadedModel, Training]:
+    """Train likewise; return the model as it is read from its file, and the training."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        training = train_model(path, images, params, runtime, name)
+        return load_model(path, runtime.device), training
+
+
+def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:
+    """Start an endless training on `count` images of noise, since speed does not depend on content; none held out."""
+    labels = torch.randint(len(data.classes), (count,))
+    images = Split(torch.randint(256, (count, *data.shape), dtype=torch.uint8), labels)
+    train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
+    train, rows = train.for_images(count, data.shape), torch.arange(count)
+    return Training(new_network(params, data), data, params.schedule, images, rows, rows[:0], train, runtime)
+
+
+def new_network(params: Params, data: DataCard = NOISE) -> UNet:
+    """Build a network with random weights."""
+    return UNet(params.model, data.shape, len(data.classes), params.schedule.timesteps)
+
+
+def gradient_steps(training: Training) -> Iterator[float | None]:
+    """Yield what a run yields after each of its gradient steps."""
+    done = training.step
+    for loss in training.run():
+        if training.step > done:
+            yield loss
+        done = training.step
+
+
+def untrained(params: Params, runtime: Runtime) -> LoadedModel:
+    """Return a model and its guide, both with initial weights."""
+    schedule, counts = NoiseSchedule(params.schedule), (1,) * len(NOISE.classes)
+    networks = (new_network(params) for _ in range(2))
+    model, guide = (to_device(each, runtime.device).eval() for each in networks)
+    card = ModelCard(
+        data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("autoguidance",)
+    )
+    return LoadedModel(model, schedule, card, guide)

@@ -1,0 +1,78 @@
+"""The tables of runs: every value in its column, with what chance may move it by; and the pages that have them."""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from exact_stages.console import UserError
+from scripts import publish
+from scripts.reporting import tables
+from scripts.reporting.runs import Run
+
+ROOT = Path(__file__).parents[2]
+SCORES = {
+    "b": {
+        "samples": {"frechet": 2, "frechet_deviation": 0.25, "kid": 0.001, "kid_error": 0.0005},
+        "test": {"frechet": 1, "kid": -0.002, "kid_deviation": 1},
+        "baseline": {"frechet": 0.5},
+    },
+    "samples": {"precision": 0.25, "recall": 0.5, "near_copies_pixels": None, "near_copies_features": 0.01},
+    "test": {"precision": 0.75, "precision_deviation": 0.125, "recall": 1, "confident_share": None},
+}
+BITS = {"images": 10, "test": {"bits_per_dim": 2.5, "standard_error": 0.25}, "train": {"bits_per_dim": 2.25}}
+FILES = {"scores": SCORES, "filter": {"share": 0.75}, "bits": BITS}
+FILES["accuracy"] = {"samples": {"accuracy": 0.5}, "real": {"accuracy": 0.875}}
+
+
+def test_values_stand_in_their_columns() -> None:
+    run = Run("mine", {tables.FILES[name]: json.dumps(values).encode() for name, values in FILES.items()})
+    rows = tables.scores([tables.numbers(run), {}])
+    assert rows == {
+        "kept by the filter": ["0.750", "", "", ""],
+        "Frechet distance, classifier b": ["2.0000 +- 0.2500", "", "1.0000", "0.5000"],
+        "KID, classifier b": ["0.00100 +- 0.00050", "", "-0.00200", ""],  # that of subsets is no error
+        "precision, recall": ["0.250, 0.500", "", "0.750 +- 0.125, 1.000", ""],
+        "classification accuracy score": ["0.5000", "", "", "0.8750"],
+        "near copies in pixels, in features": ["-, 0.0100", "", "", ""],
+        "bits per dimension of test, of training images": ["2.500 +- 0.250, 2.250", "", "", ""],
+    }
+    assert tables.MEANINGS.keys() == tables.MEASURES.keys()
+
+
+def test_of_several_runs_the_mean_and_the_spread_between_them_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    records = ["results/distilled-1", "results/distilled-2"]
+    publish.print_scores(*records)
+    scores = [json.loads(Path(each, "metrics/evaluate/scores.json").read_text()) for each in records]
+    distances = [each["b"]["samples"]["frechet"] for each in scores]
+    expected = f"{mean(distances):.4f}\u00a0±\u00a0{stdev(distances):.4f}"
+    assert f"| Frechet distance, classifier b | {expected} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [publish.README, publish.RESULTS], ids=str)
+def test_pages_have_the_numbers_of_metrics(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = page.read_text()
+    assert publish.filled(text) == text, "python -m scripts.publish pages writes it"
+    frechet = json.loads(Path("metrics/evaluate/scores.json").read_text())["b"]["samples"]["frechet"]
+    assert f"| {frechet:.4f}\u00a0±" in text
+
+
+def test_a_null_leaves_its_place_empty() -> None:
+    null: dict[str, dict[str, float]] = {name: {} for name in publish.CONFIGURATIONS}
+    assert "| `make repro` |  |  |  |  |  |" in publish.configuration_table(null)
+
+
+def test_only_a_run_that_is_up_to_date_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = Run("workspace", {}, stale={"train": "train.lr"}, hashes={"models/ddpm.safetensors": "0"})
+    monkeypatch.setattr(publish, "open_run", lambda _: found)
+    with pytest.raises(UserError, match=r"not up to date.*train \(train.lr\)"):
+        publish.up_to_date()
+    found.stale.clear()
+    with pytest.raises(UserError, match=r"missing, or not the model of dvc\.lock"):
+        publish.up_to_date()

@@ -1,0 +1,162 @@
+"""The noise schedule against theory worked out independently, and how often each timestep of a batch is drawn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from ddpm.compute.randomness import generator
+from ddpm.schedule import (
+    LEAST_NOISE,
+    NoiseSchedule,
+    ScheduleParams,
+    draw_timesteps,
+    posterior,
+    quantile_timesteps,
+    relative_density,
+    timestep_cdf,
+)
+
+REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
+SCHEDULE = NoiseSchedule(REFERENCE)
+TIMESTEPS = [0, 1, 2, 10, 250, 500, 998, 999]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def alpha_bar(t: int) -> float:
+    """The definition, without the library: the product of 1 - beta up to and including t; 1 before the first."""
+    return float(np.prod([1 - (1e-4 + (0.02 - 1e-4) * s / 999) for s in range(t + 1)]))
+
+
+def test_tables_against_their_definitions() -> None:
+    for t in TIMESTEPS:
+        assert SCHEDULE.alphas_cumprod[t].item() == pytest.approx(alpha_bar(t), rel=1e-12)
+        assert SCHEDULE.alphas_cumprod_prev[t].item() == pytest.approx(alpha_bar(t - 1), rel=1e-12)
+        assert SCHEDULE.sqrt_alphas_cumprod[t].item() == pytest.approx(alpha_bar(t) ** 0.5, rel=1e-12)
+    assert SCHEDULE.alphas_cumprod[-1].item() == pytest.approx(4.0358e-5, rel=1e-4)
+
+
+def test_one_step_of_noise_after_another_is_the_closed_form() -> None:
+    # Mean and variance of x_t from x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) eps alone (eq. 2).
+    mean, variance = 1.0, 0.0
+    one, nothing = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    for t, beta in enumerate(np.linspace(1e-4, 0.02, 1000)):
+        mean, variance = (1 - beta) ** 0.5 * mean, (1 - beta) * variance + beta
+        if t in TIMESTEPS:
+            index = torch.tensor([t])
+            assert SCHEDULE.q_sample(one, index, nothing).item() == pytest.approx(mean, rel=1e-11)
+            assert SCHEDULE.q_sample(nothing, index, one).item() ** 2 == pytest.approx(variance, rel=1e-11)
+
+
+@pytest.mark.parametrize(("s", "t"), [(0, 1), (499, 500), (998, 999), (100, 700), (0, 999)])
+def test_the_posterior_is_bayes_rule(s: int, t: int) -> None:
+    x_start, x_t = normal(1, 1, 2, 2, seed=3), normal(1, 1, 2, 2, seed=4)
+    # q(x_s | x_t, x_0) ~ q(x_t | x_s) q(x_s | x_0). As functions of x_s these are Gaussians: precisions add, and the
+    # mean is the average weighted by them.
+    kept = alpha_bar(t) / alpha_bar(s)
+    step_precision, step_mean = kept / (1 - kept), x_t / kept**0.5
+    prior_precision, prior_mean = 1 / (1 - alpha_bar(s)), alpha_bar(s) ** 0.5 * x_start
+    expected_variance = 1 / (step_precision + prior_precision)
+    expected_mean = expected_variance * (step_precision * step_mean + prior_precision * prior_mean)
+
+    coef1, coef2, variance = posterior(alpha_bar(t), alpha_bar(s))
+    assert variance == pytest.approx(expected_variance, rel=1e-10)
+    torch.testing.assert_close(coef1 * x_start + coef2 * x_t, expected_mean, rtol=1e-10, atol=1e-11)
+    if s == t - 1:
+        tables = SCHEDULE.posterior_mean_coef1, SCHEDULE.posterior_mean_coef2, SCHEDULE.posterior_variance
+        assert [table[t].item() for table in tables] == pytest.approx([coef1, coef2, variance], rel=1e-9)
+
+
+def test_the_ends_of_the_posterior_are_certain() -> None:
+    assert posterior(0.5, 1.0) == (1, 0, 0)
+    assert posterior(0.5, 0.5) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"beta_end": 5e-5}, "beta_end must be at least beta_start"),
+        ({"timesteps": 10_000}, "timesteps and beta_end"),
+        ({"beta_start": 0.99 * LEAST_NOISE}, "beta_start"),
+    ],
+)
+def test_what_is_no_schedule_is_refused_by_key(change: dict[str, object], key: str) -> None:
+    with pytest.raises(ValidationError, match=key):
+        ScheduleParams.model_validate({**REFERENCE.model_dump(), **change})
+
+
+@pytest.mark.parametrize(("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (100_000, 4e-4)])
+def test_schedules_at_the_limits_are_finite_and_every_timestep_has_noise_of_its_own(
+    timesteps: int, beta_end: float
+) -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
+    assert all(table.isfinite().all() for table in vars(schedule).values() if isinstance(table, Tensor))
+    assert (schedule.alphas_cumprod.logit().diff() < 0).all()
+    assert (schedule.sqrt_one_minus_alphas_cumprod.float() > 0).all()
+    assert (schedule.posterior_variance[1:] > 0).all()
+    assert (schedule.posterior_variance <= schedule.betas * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "stratified"])
+def test_the_largest_draw_is_still_a_timestep(sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The largest float32 below 1; with a stratum's number added, it rounds to the next whole number.
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), 1 - 2**-24))
+    assert draw_timesteps(128, timestep_cdf(SCHEDULE, None), sampling, generator(0, "test"))[-1] == 999
+
+
+def test_the_density_around_0_is_uniform_in_the_angle_whose_cosine_is_the_signal() -> None:
+    angles = [math.acos(math.sqrt(alpha_bar(t))) for t in TIMESTEPS]
+    expected = [each / (math.pi / 2) for each in angles]
+    assert timestep_cdf(SCHEDULE, 0.0)[TIMESTEPS].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("center", [-3.0, 2.5])
+def test_the_log_snr_has_the_density_of_a_hyperbolic_secant(center: float) -> None:
+    log_snr = SCHEDULE.alphas_cumprod.logit()
+    # Simpson's rule between neighbours.
+    places = torch.stack([log_snr[:-1], (log_snr[:-1] + log_snr[1:]) / 2, log_snr[1:]])
+    density = 1 / (2 * math.pi * ((places - center) / 2).cosh())
+    mean = (torch.tensor([1, 4, 1], dtype=torch.float64) / 6) @ density
+    torch.testing.assert_close(timestep_cdf(SCHEDULE, center).diff(), mean * -log_snr.diff(), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("center", [None, -1.0])
+@pytest.mark.parametrize("sampling", ["uniform", "stratified"])
+def test_timesteps_are_as_frequent_as_the_density_says(sampling: str, center: float | None) -> None:
+    draws = 1_000_000
+    cdf = timestep_cdf(SCHEDULE, center)
+    shares = relative_density(cdf) / 1000
+    assert float(shares.sum()) == pytest.approx(1, rel=1e-12), "pure noise stands for what lies beyond the schedule"
+    counts = draw_timesteps(draws, cdf, sampling, generator(0, "test")).bincount(minlength=1000)
+    assert len(counts) == 1000
+    deviation = (draws * shares * (1 - shares)).sqrt() if sampling == "uniform" else 0.4  # a stratum at either end
+    assert ((counts - draws * shares).abs() / deviation).max() < 5
+
+
+def test_a_share_is_uniform_in_the_log_snr_above_the_center() -> None:
+    log_snr = SCHEDULE.alphas_cumprod.logit()
+    share, top = timestep_cdf(SCHEDULE, -1.0, 0.25) - 0.75 * timestep_cdf(SCHEDULE, -1.0), log_snr[0] + 1
+    expected = 0.25 * ((top - log_snr) / (top + 1)).clamp(max=1)  # nothing lies above the top, all above the center
+    torch.testing.assert_close(share, expected)
+
+
+@pytest.mark.parametrize("count", [1, 8, 64])
+def test_quantiles_part_the_density_into_equal_shares_from_the_last_timestep_on(count: int) -> None:
+    cdf = timestep_cdf(SCHEDULE, -1.0)
+    timesteps = quantile_timesteps(count, cdf)
+    assert timesteps[0] == 999
+    assert list(timesteps) == sorted({*timesteps}, reverse=True)
+    shares = [float(cdf[t] / cdf[-1]) for t in timesteps]
+    assert shares == pytest.approx([(count - index) / count for index in range(count)], abs=0.01)
+
+
+def test_quantiles_of_a_uniform_density_are_the_trailing_timesteps() -> None:
+    assert quantile_timesteps(4, timestep_cdf(SCHEDULE, None)) == (999, 749, 499, 249)
+    with pytest.raises(ValueError, match="1001 of 1000 timesteps"):
+        quantile_timesteps(1001, timestep_cdf(SCHEDULE, None))

@@ -1,0 +1,595 @@
+"""Training: its steps by hand, its order and its randomness; cut off anywhere, it goes on bit for bit."""
+
+import contextlib
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm import train
+from ddpm.compute.device import Runtime
+from ddpm.compute.randomness import generator
+from ddpm.images.card import DataCard, Shape
+from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_float
+from ddpm.model import ModelCard, load_model, save_model
+from ddpm.parallel.world import ALONE, World
+from ddpm.schedule import draw_timesteps, timestep_cdf
+from ddpm.train import Best, Training, new_training
+from ddpm.unet import NO_LABEL, UNet, UNetParams
+from exact_stages.console import UserError
+from exact_stages.stage import Stage
+from stages import train as stage
+from tests.ranks import in_two_ranks
+from tests.small import CPU, DIGITS, FRUITS, images, randomised, resaved, unet_params
+from tests.trainings import (
+    RECIPE,
+    SCHEDULE,
+    assert_equal,
+    denoiser,
+    finished,
+    network,
+    recipe,
+    recorded,
+    small_training,
+    split,
+    state_of,
+    stopped,
+    validated,
+    weights,
+)
+
+UNIFORM = timestep_cdf(SCHEDULE, None)
+MODEL = unet_params(channels=(4, 6), class_conditional=True)
+DOUBLE_CONV = MODEL.model_copy(update={"block": "double_conv"})
+MORE = FRUITS.model_copy(update={"classes": ("apple", "fig", "pear", "leek", "plum")})
+MPS = Runtime(torch.device("mps"), torch.float32)
+
+
+def by_bucket(t: Tensor, losses: Tensor) -> list[float]:
+    """Mean loss in each tenth of the 20 timesteps."""
+    return [losses[t // 2 == bucket].mean().item() for bucket in range(10)]
+
+
+def told(curve: list[list[Any]]) -> list[float]:
+    return [loss for _, loss in curve]
+
+
+@pytest.mark.parametrize(
+    ("block", "prediction", "class_conditional", "changes", "parts"),
+    [
+        ("residual", "noise", False, {"timestep_sampling": "uniform"}, [4]),
+        ("residual", "noise", True, {"loss": "v"}, [2, 2]),
+        ("residual", "v", True, {"loss": "v", "log_snr_center": 0.0}, [4]),
+        ("residual", "v", False, {"log_snr_center": 0.0, "log_snr_uniform": 0.5}, [1, 1, 1, 1]),
+        ("double_conv", "noise", False, {}, [4]),
+    ],
+)
+def test_one_step_is_adam_on_the_mean_squared_error_also_by_micro_batches(
+    block: str,
+    prediction: str,
+    class_conditional: bool,
+    changes: dict[str, Any],
+    parts: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DDPM_ACCUMULATE", str(len(parts)))
+    model = network(block, prediction=prediction, class_conditional=class_conditional)
+    training = small_training(model=model, warmup_steps=9, **changes)
+    params = training.params
+    by_hand, rows = copy.deepcopy(training.network), torch.tensor([5, 0, 9, 2])
+    batch = training.images.take(rows)
+    x_start = to_float(batch.images)
+
+    rng = generator(0, "train", 0)
+    cdf = timestep_cdf(SCHEDULE, params.log_snr_center, params.log_snr_uniform)
+    expected_t = draw_timesteps(4, cdf, params.timestep_sampling, rng)
+    noise = torch.randn(4, 1, 28, 28, generator=rng)
+    alpha_bar = (1 - torch.linspace(0.01, 0.5, 20, dtype=torch.float64)).cumprod(0)[expected_t].view(4, 1, 1, 1)
+    signal, spread = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    x_t = signal * x_start + spread * noise
+    pred_noise = denoiser(by_hand.train())(x_t, expected_t, batch.labels).noise
+    expected = (pred_noise - noise).square().flatten(1).mean(1)
+    # The velocity that a predicted noise implies is the v for which noise = spread x_t + signal v.
+    pred_velocity, velocity = (pred_noise - spread * x_t) / signal, signal * noise - spread * x_start
+    (expected if params.loss == "noise" else (pred_velocity - velocity).square()).mean().backward()
+
+    seen: list[int] = []
+    training.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    t, found = training.gradient_step(rows)
+    assert seen == parts
+    assert torch.equal(t, expected_t)
+    # What is told is the error of the noise, whichever loss is minimised.
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+    assert training.step == 1
+    for name, weight in training.network.named_parameters():
+        before = by_hand.get_parameter(name)
+        assert before.grad is not None
+        assert weight.grad is not None
+        # Relative to the largest: a convolution before BatchNorm has gradients that cancel.
+        scale = before.grad.abs().max().item()
+        torch.testing.assert_close(weight.grad, before.grad, rtol=1e-4, atol=1e-4 * scale + 1e-7)
+        # Adam's first step, at the first of ten rates up to 0.01.
+        expected_weight = before - 0.001 * weight.grad / (weight.grad.abs() + 1e-8)
+        torch.testing.assert_close(weight, expected_weight, rtol=1e-5, atol=1e-6)
+
+
+def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = recorded(train, "noise_errors", monkeypatch)
+    plain = split(64)
+
+    def seen(**changes: Any) -> tuple[list[Tensor], Tensor]:
+        """Timesteps and noise of 20 steps, and which images are mirrored or have lost their label, (20, 2, 64)."""
+        given.clear()
+        training = small_training(count=64, batch_size=64, **changes)
+        for _ in range(20):
+            training.gradient_step(torch.arange(64))
+        touched = []
+        for (_, batch, *_), _ in given:
+            mirrored, lost = (batch.images != plain.images).flatten(1).any(1), batch.labels == NO_LABEL
+            assert torch.equal(batch.images[mirrored], plain.images[mirrored].flip(3))
+            assert torch.equal(batch.labels[~lost], plain.labels[~lost])
+            touched.append(torch.stack([mirrored, lost]))
+        return [each for (_, _, *drawn, _), _ in given for each in drawn], torch.stack(touched)
+
+    both: dict[str, Any] = {"flip": True, "label_dropout": 0.1}
+    (drawn, found), (drawn_plainly, nothing) = seen(**both), seen()
+    assert_equal(drawn, drawn_plainly)
+    assert not nothing.any()
+    assert found.float().mean(dim=(0, 2)).tolist() == [pytest.approx(0.5, abs=0.06), pytest.approx(0.1, abs=0.035)]
+    assert len({tuple(each.flatten().tolist()) for each in found}) == 20, "each step touches others"
+    assert torch.equal(seen(optimizer="muon", **both)[1], found)
+    assert not torch.equal(seen(seed=1, **both)[1], found)
+
+
+def test_without_a_label_the_network_sees_the_time_alone_and_learns_of_no_class() -> None:
+    model = network().eval()
+    x_t, t = torch.randn(3, 1, 28, 28), torch.tensor([3, 9, 15])
+    predicted = model(x_t, t, torch.tensor([4, NO_LABEL, NO_LABEL]))
+    predicted.square().mean().backward()
+    assert model.label.weight.grad.any(1).nonzero().flatten().tolist() == [4]
+    with torch.no_grad():
+        model.label.weight.zero_()
+        assert torch.equal(predicted[1:], model(x_t, t, torch.tensor([4, 4, 4]))[1:])
+
+
+@pytest.mark.parametrize("changes", [{}, {"block": "double_conv", "ema_decay": 0}], ids=str)
+def test_neither_logging_nor_validating_changes_the_training(changes: dict[str, Any]) -> None:
+    plain, other = (finished(count=200, **changes, **each) for each in ({}, {"log_every": 3, "held_out": 5}))
+    assert other.best
+    assert other.network.training
+    assert_equal(plain.model.state_dict(), other.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "muon", "guide_share": 0.4, "label_dropout": 0.5},
+        {"optimizer": "adam", "ema_decay": 0, "epochs": 1.5, "flip": True, "target_images": 8},
+        {"optimizer": "adam", "block": "double_conv"},
+    ],
+    ids=str,
+)
+def test_a_run_that_is_cut_off_after_every_step_goes_on_bit_for_bit(changes: dict[str, Any]) -> None:
+    """It depends on its own seed, and not on torch's."""
+    changes = {"held_out": 5, "log_every": 3, "lr_decay": "cosine", **changes}
+    whole, count, generator_before = small_training(**changes), 0, torch.get_rng_state()
+    saved = resaved(whole.state_dict())
+    for loss in whole.run():
+        assert torch.equal(torch.get_rng_state(), generator_before)
+        generator_before = torch.manual_seed(count).get_state()
+        again = small_training(**changes)
+        again.load_state_dict(saved)
+        assert next(again.run()) == loss
+        assert_equal(state_of(again), state_of(whole))
+        saved = resaved(again.state_dict())
+        count += 1
+    assert count == whole.step + 2 + (whole.step % 3 > 0), "the ends of two epochs, and perhaps a last mean loss"
+    last = small_training(**changes)
+    last.load_state_dict(saved)
+    assert list(last.run()) == []
+    assert_equal(last.kept_model().state_dict(), whole.kept_model().state_dict())
+    assert (last.csv(), last.summary()) == (whole.csv(), whole.summary())
+    assert (last.guide is None) == ("guide_share" not in changes)
+
+
+def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = small_training(count=10, epochs=5)
+    levels = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 28, 28)
+    training.images = Split(levels, torch.arange(10))
+    given = recorded(train, "noise_errors", monkeypatch)
+    list(training.run())
+    assert training.step == 10
+    assert len({tuple(t.tolist()) for (_, _, t, *_), _ in given}) == 10, "each step has its own timesteps"
+    numbers = torch.stack([batch.images[:, 0, 0, 0] for (_, batch, *_), _ in given]).long()
+    assert torch.equal(torch.stack([batch.labels for (_, batch, *_), _ in given]), numbers), "images keep their labels"
+    epochs = numbers.view(5, 8).tolist()
+    assert [len(set(epoch)) for epoch in epochs] == [8] * 5
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+    assert {index for epoch in epochs for index in epoch} == set(range(10))
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.5, 6), (0.5, 2), (1e-9, 1)])
+def test_a_fraction_of_an_epoch_is_its_first_steps(epochs: float, steps: int) -> None:
+    training = finished(epochs=epochs)
+    assert training.step == steps
+    assert_equal(training.model.state_dict(), stopped(steps, epochs=2).model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("share", "step", "changes"),
+    [
+        (1e-9, 1, {}),
+        (0.3, 2, {"optimizer": "muon"}),
+        (0.45, 4, {"block": "double_conv"}),
+        (0.99, 8, {"ema_decay": 0}),
+        (0.5, 3, {"epochs": 1.5}),
+    ],
+)
+def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
+    share: float, step: int, changes: dict[str, Any]
+) -> None:
+    """Averaged or not, with the statistics of BatchNorm; the training that goes on does not move them."""
+    kept, plain = finished(guide_share=share, **changes), finished(**changes)
+    assert kept.guide_step == step
+    assert_equal(kept.guide, stopped(step, **changes).kept_model().state_dict())
+    assert plain.guide is None
+    assert_equal(plain.optimization.state_dict(), kept.optimization.state_dict())
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "muon": {"optimizer": "muon", "held_out": 1003, "guide_share": 0.5},  # three chunks of 500
+    "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8},
+    "one image each": {"optimizer": "muon", "batch_size": 2, "loss": "noise"},
+}
+
+
+def every_case(world: World) -> dict[str, dict[str, Any]]:
+    """States of trainings by batches of five, which are shares of two and three."""
+    model = network(prediction="v")
+    return {
+        name: state_of(finished(model=copy.deepcopy(model), world=world, **{"batch_size": 5, "loss": "v", **changes}))
+        for name, changes in CASES.items()
+    }
+
+
+def test_two_processes_of_two_micro_batches_give_what_one_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = every_case(ALONE)
+    monkeypatch.setenv("DDPM_ACCUMULATE", "2")
+    first, second = in_two_ranks(every_case, tmp_path)
+    assert_equal(first, second)
+    before = weights(network(prediction="v"))
+    for name, state in alone.items():
+        # Only the order in which float32 adds differs; the last losses are rounded to six digits.
+        torch.testing.assert_close(first[name], state, rtol=1e-5, atol=2e-6)
+        moved = state["optimization"]["network"]
+        assert all((moved[name] - before[name]).abs().max() > 1e-3 for name in before), "it has been trained"
+
+
+def test_a_training_whose_validation_loss_does_not_fall_ends_after_its_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validate = Training.validate
+
+    def validate_with_minimum(training: Training) -> None:
+        """Let the loss have its minimum at step 100."""
+        before = training.best
+        validate(training)
+        training.best = before if training.step > 100 else Best(1 / training.step, training.step, {})
+
+    monkeypatch.setattr(Training, "validate", validate_with_minimum)
+    changes: dict[str, Any] = {"count": 20, "epochs": 60, "held_out": 5}  # 5 steps in each epoch, a validation every 50
+    whole, again = finished(**changes), small_training(**changes)
+    assert (whole.step, whole.total_steps, whole.kept_step) == (200, 300, 100), "50 steps are not more than 0.2"
+    again.load_state_dict(resaved(stopped(163, **changes).state_dict()))
+    list(again.run())
+    assert_equal(state_of(again), state_of(whole))
+
+
+def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
+    # More than one chunk of 500, and BatchNorm, whose mode shows in the values; t is uniform, whatever is trained.
+    training = small_training(held_out=503, block="double_conv", log_snr_center=0.0)
+    for _ in range(3):
+        training.gradient_step(torch.arange(4))
+    model = copy.deepcopy(training.model).eval()
+    timesteps, losses = [], []
+    for chunk, (levels, labels) in enumerate(zip(*(each.split(500) for each in training.held_out), strict=True)):
+        x_start = to_float(levels)
+        rng = generator(0, "validation", chunk)
+        t = draw_timesteps(len(x_start), UNIFORM, "stratified", rng)
+        noise = torch.randn(x_start.shape, generator=rng)
+        with torch.no_grad():
+            pred_noise = denoiser(model)(SCHEDULE.q_sample(x_start, t, noise), t, labels).noise
+        timesteps.append(t)
+        losses.append((pred_noise - noise).square().mean(dim=(1, 2, 3)))
+    expected = by_bucket(torch.cat(timesteps), torch.cat(losses))
+    assert told(validated(training)) == pytest.approx(expected, rel=1e-5)
+    assert training.curves["validation"] == [[3, pytest.approx(sum(expected) / 10, rel=1e-5)]]
+
+
+def test_validation_has_no_value_where_no_timestep_fell_and_none_without_images() -> None:
+    # Three strata of 20 timesteps: at most three buckets of two.
+    assert len(validated(small_training(held_out=3))) == 3
+    training = finished()
+    assert (training.curves["validation"], training.best, training.kept_step) == ([], None, 8)
+    assert_equal(training.kept_model().state_dict(), training.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "steps"),
+    [
+        (16, 30, [52, 100, 120]),  # of 4 steps an epoch: the first ends after 50 and 100, and the last
+        (16, 2.25, [9]),
+        (204, 3, [51, 102, 153]),
+        (400, 1.5, [100, 150]),
+    ],
+)
+def test_some_fifty_steps_lie_between_two_validations(
+    count: int, epochs: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "PATIENCE", 1)
+    assert [step for step, _ in finished(count=count, held_out=4, epochs=epochs).curves["validation"]] == steps
+
+
+def test_losses_are_means_since_the_last_and_over_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = small_training(count=200, epochs=2, batch_size=50, lr=0.05, log_every=3)
+    steps = recorded(training, "gradient_step", monkeypatch)
+    yielded = [loss for loss in training.run() if loss is not None]
+    means = [losses.mean().item() for _, (_, losses) in steps]
+    # Eight steps: logging runs on over the end of an epoch, and the end of training is always logged.
+    assert [step for step, _ in training.curves["loss"]] == [3, 6, 8]
+    assert told(training.curves["loss"]) == yielded
+    assert yielded == pytest.approx([sum(means[0:3]) / 3, sum(means[3:6]) / 3, sum(means[6:8]) / 2], rel=1e-6)
+    t, losses = (torch.cat(each) for each in zip(*(result for _, result in steps[4:]), strict=True))
+    assert told(training.curves["loss_by_timestep"]) == pytest.approx(by_bucket(t, losses), rel=1e-5)
+
+
+def test_losses_are_over_uniform_t_whatever_density_is_trained() -> None:
+    """The loss is a function of t alone here, so that its means over t, and over each tenth of t, are known."""
+    training = small_training(
+        count=25_600, batch_size=64, epochs=1, log_every=400, log_snr_center=1.0, log_snr_uniform=0.1
+    )
+    of_t = torch.linspace(1, 20, 20).sqrt()
+
+    def step(_: Tensor) -> tuple[Tensor, Tensor]:
+        t = draw_timesteps(64, training.cdf, "uniform", generator(0, "test", training.step))
+        training.optimization.steps += 1
+        return t, of_t[t]
+
+    training.gradient_step = step  # type: ignore[method-assign]
+    list(training.run())
+    assert told(training.curves["loss"]) == [pytest.approx(of_t.mean().item(), rel=0.03)]
+    assert told(training.curves["loss_by_timestep"]) == pytest.approx(of_t.view(10, 2).mean(1).tolist(), rel=0.03)
+
+
+@pytest.mark.parametrize(("center", "share"), [(None, 0.0), (-1.0, 0.0), (2.0, 0.3)])
+@pytest.mark.parametrize("loss", ["noise", "v"])
+def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: float | None, share: float) -> None:
+    """Without weights in its head, the network predicts 0, so the loss at t is that of the noise, about 1, or of v."""
+    model = network()
+    with torch.no_grad():
+        for weight in model.head.parameters():
+            weight.zero_()
+    training = small_training(held_out=4000, model=model, loss=loss, log_snr_center=center, log_snr_uniform=share)
+    found = validated(training)
+    trained = draw_timesteps(1_000_000, timestep_cdf(SCHEDULE, center, share), "uniform", generator(0, "test"))
+    weights = 1 / SCHEDULE.alphas_cumprod[trained] if loss == "v" else torch.ones(len(trained))
+    assert training.best
+    assert training.best.loss == pytest.approx(float(weights.mean()), rel=0.01)
+    assert told(found) == pytest.approx([1] * 10, rel=0.02)  # told is the error of the noise
+
+
+@pytest.mark.parametrize(("order", "kept"), [((torch.nan, 1), 1), ((1, torch.nan), 0)])
+def test_a_loss_that_is_not_finite_is_never_kept(order: tuple[float, float], kept: int) -> None:
+    training = small_training(held_out=8)
+    before = weights(training.model.head)
+    for step, factor in enumerate(order):
+        training.optimization.steps = step
+        training.model.head.load_state_dict({name: weight * factor for name, weight in before.items()})
+        training.validate()
+    assert training.kept_step == kept
+
+
+@pytest.mark.parametrize(("block", "ema_decay"), [("residual", 0.9), ("residual", 0), ("double_conv", 0.9)])
+def test_the_best_model_is_that_of_the_lowest_validation_loss(block: str, ema_decay: float) -> None:
+    """The weights grow wild after step 50, the end of the first epoch."""
+    training = small_training(count=200, held_out=8, epochs=3, block=block, ema_decay=ema_decay)
+    then = {}
+    for _ in training.run():
+        if training.step == 50:
+            then = weights(training.model)
+        if training.step > 50:
+            with torch.no_grad():
+                for weight in training.network.parameters():
+                    weight.add_(1)
+    assert training.kept_step == 50
+    assert_equal(weights(training.kept_model()), then)
+    assert all((weight != then[name]).any() for name, weight in training.model.named_parameters())
+
+
+def fruits(count: int = 90, card: DataCard = FRUITS) -> Processed:
+    """As many apples, figs and pears, in turn, of which each is the near-duplicate of one beside it."""
+    numbers = torch.arange(count)
+    levels = images(count, card.shape)
+    levels[:, 0, 8, 0] = numbers.to(torch.uint8)  # tells which it is
+    return Processed(card, Split(levels, numbers % 3), numbers // 6 * 6 + numbers % 3, (6,) * len(card.classes))
+
+
+def of_fruits(
+    processed: Processed | None = None,
+    model: UNetParams = MODEL,
+    start: Path | None = None,
+    runtime: Runtime = CPU,
+    world: World = ALONE,
+    **changes: Any,
+) -> Training:
+    params = recipe(**{"validation": 0.2, **changes})
+    return new_training(processed or fruits(), SCHEDULE.params, model, params, start, runtime, world)
+
+
+def held_out(training: Training) -> list[int]:
+    return training.held_out.images[:, 0, 8, 0].tolist()
+
+
+def test_the_images_of_the_chosen_classes_are_trained_on_but_those_held_out_as_among_all() -> None:
+    processed, training, some = fruits(), of_fruits(seed=3), of_fruits(seed=3, classes=["pear", "apple"])
+    mask = held_out_mask(processed.split, processed.groups, 0.2, 3)
+    assert 5 < mask.sum() < 40
+    assert torch.equal(mask, mask[processed.groups]), "near-duplicates together"
+    assert held_out(training) == mask.nonzero().flatten().tolist()
+    assert training.rows.tolist() == (~mask).nonzero().flatten().tolist()
+    assert training.class_counts == [30, 30, 30], "held-out ones included"
+    assert held_out(some) == [each for each in held_out(training) if each % 3 != 1]
+    assert some.rows.tolist() == [each for each in training.rows.tolist() if each % 3 != 1]
+    assert some.class_counts == [30, 0, 30]
+
+
+def test_what_is_not_set_follows_from_the_images_and_what_is_set_is_kept() -> None:
+    model, changes = unet_params(channels=None, patch_size=None), {"images": 330, "epochs": 200, "validation": None}
+    assert of_fruits(model=model, **changes).follows(model, recipe(**changes)) == {
+        "model.channels": [64, 128],
+        "model.patch_size": 1,
+        "train.epochs": 330 / 90,
+        "train.validation": 0.1,
+    }
+    assert of_fruits(validation=0).follows(MODEL, recipe()) == {}
+    assert of_fruits(images=330, epochs=200, classes=["fig"]).params.epochs == 11
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "shape", "key", "expected"),
+    [
+        ({"images": 330_000, "epochs": 200}, 60_000, DIGITS.shape, "epochs", 5.5),
+        ({"images": 330_000, "epochs": 3}, 60_000, DIGITS.shape, "epochs", 3),
+        ({"images": None, "epochs": 200}, 12, DIGITS.shape, "epochs", 200),
+        ({"validation": None}, 60_000, DIGITS.shape, "validation", 0.02),
+        ({"validation": None}, 9_999, DIGITS.shape, "validation", 200 / 9_999),
+        ({"validation": None}, 1_999, DIGITS.shape, "validation", 0.1),
+        ({"validation": 0.5}, 60_000, DIGITS.shape, "validation", 0.5),
+        ({"target_images": None}, 60_000, DIGITS.shape, "target_images", 2048),
+        ({"target_images": None}, 60_000, (3, 64, 64), "target_images", 130),
+        ({"target_images": 9}, 60_000, (3, 1024, 1024), "target_images", 9),
+    ],
+)
+def test_what_is_chosen_for_so_many_images_of_such_a_shape(
+    given: dict[str, Any], count: int, shape: Shape, key: str, expected: float
+) -> None:
+    assert getattr(recipe(**given).for_images(count, shape), key) == expected
+
+
+@pytest.mark.parametrize(("count", "most", "size"), [(90, 64, 45), (90, 44, 44), (9, 64, 9)])
+def test_batches_leave_few_images_out(count: int, most: int, size: int) -> None:
+    training = of_fruits(fruits(count), batch_size=most, validation=0)
+    assert training.follows(MODEL, recipe(batch_size=most)) == ({} if size == most else {"train.batch_size": size})
+    assert training.steps_per_epoch == count // size
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts", "key"),
+    [
+        ({"classes": ["fig", "melon"]}, "1", "train.classes: "),
+        ({"processed": fruits(card=MORE)}, "1", "train.classes: .* leek, plum"),
+        ({"model": unet_params(channels=(4, 4, 4))}, "1", "model.channels: "),
+        ({"world": World(0, 5)}, "1", "train.batch_size: "),
+        ({"world": World(0, 2), "runtime": MPS}, "1", "DDPM_LAUNCH: "),
+        ({"world": World(0, 2), "model": DOUBLE_CONV}, "1", "model.block: "),
+        ({"model": DOUBLE_CONV}, "2", "model.block: "),
+        ({}, "none", "DDPM_ACCUMULATE=none: "),
+        ({"model": DOUBLE_CONV}, "1", ""),
+        ({"world": World(0, 4)}, "8", ""),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_its_key(
+    changes: dict[str, Any], parts: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPM_ACCUMULATE", parts)
+    with pytest.raises(UserError, match=f"^{key}") if key else contextlib.nullcontext():
+        of_fruits(**changes)
+
+
+def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -> None:
+    first, again, other = (of_fruits(seed=seed) for seed in (0, 0, 1))
+    assert_equal(first.network.state_dict(), again.network.state_dict())
+    assert not torch.equal(first.network.time_mlp[0].weight, other.network.time_mlp[0].weight)  # type: ignore[index]
+    start = randomised(UNet(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
+    card = ModelCard(data=FRUITS, model=start.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
+    save_model(tmp_path / "start", start, card)
+    training = of_fruits(start=tmp_path / "start")
+    assert_equal(training.network.state_dict(), start.state_dict())
+    assert_equal(training.model.state_dict(), start.state_dict())
+
+
+def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> None:
+    training = of_fruits(batch_size=10, guide_share=0.5, label_dropout=0.1)
+    list(training.run())
+    training.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert_equal(loaded.network.state_dict(), training.kept_model().state_dict())
+    assert loaded.guide
+    assert_equal(dict(loaded.guide.state_dict()), dict(training.guide or {}))
+    assert (loaded.card.guides, loaded.card.class_counts) == (("autoguidance", "classifier_free"), (30, 30, 30))
+    assert training.summary() == {
+        "train_loss": pytest.approx(sum(told(training.curves["loss_by_timestep"])) / 10, abs=1e-6),
+        "validation_loss": pytest.approx(training.curves["validation"][-1][1], abs=1e-6),
+        "images_seen": training.total_steps * training.params.batch_size,
+        "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
+        "steps": training.total_steps,
+        "kept_step": training.total_steps,
+        "guide_step": round(training.total_steps / 2),
+    }
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.full(shape, torch.nan))
+    with pytest.raises(UserError, match=r"^train\.lr: "):
+        finished()
+
+
+def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **changes: Any) -> None:
+    """Run it in a folder of its own, on 40 images of five classes; classes 3 and 4 have two test images each."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)  # it would outlive the test
+    for name, value in {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32", "DDPM_ACCUMULATE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    card = DIGITS.model_copy(update={"classes": tuple("01234")})
+    labels = torch.arange(40) % 5
+    Path("data/processed").mkdir(parents=True)
+    save_split(stage.TRAIN, card, labels, torch.arange(40), (6, 6, 6, 2, 2), [images(40)])
+    Path("dvc.yaml").write_text("stages: {train: {deps: []}}")
+    sections = {"schedule": SCHEDULE.params.model_dump(), "model": unet_params().model_dump(mode="json")}
+    params = {**sections, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
+    Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML
+    stage.main(Stage("train"))
+
+
+def test_the_stage_writes_model_curves_summary_and_what_changes_the_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage(tmp_path, monkeypatch, "all", validation=0.2, log_every=3)
+    summary, environment = (
+        json.loads(Path(f"metrics/train/{name}.json").read_text()) for name in ("summary", "environment")
+    )
+    steps = summary["steps"]
+    assert f"{steps} steps are few" in capsys.readouterr().out
+    assert environment == CPU.describe() | {"processes": 1, "accumulation_steps": 2}
+    assert summary["follows"] == {}
+    assert load_model("models/ddpm.safetensors").card.images_seen == summary["images_seen"] == 4 * steps
+    tables = {path.stem: pd.read_csv(path) for path in Path("metrics/train").glob("*.csv")}
+    assert {name: list(table.columns) for name, table in tables.items()} == train.CURVES
+    assert tables["loss"]["step"].tolist() == [*range(3, steps, 3), steps]
+    assert tables["validation"]["step"].tolist() == [steps]
+    assert {*tables["loss_by_timestep"]["t"]} <= {1 + 2 * bucket for bucket in range(10)}
+
+
+@pytest.mark.parametrize(("trained", "sampled", "key"), [([3], "all", "train"), ("all", [3, 4], "sample")])
+def test_classes_with_too_few_test_images_are_refused_by_their_key(
+    trained: object, sampled: object, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=rf"^{key}\.classes: .* test images"):
+        run_stage(tmp_path, monkeypatch, sampled, classes=trained)

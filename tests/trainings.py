@@ -1,0 +1,129 @@
+"""Small trainings of which all is known, for tests."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.denoiser import Denoiser
+from ddpm.images.splits import Split
+from ddpm.parallel.world import ALONE, World
+from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.train import Training, TrainParams
+from ddpm.unet import UNet
+from tests.small import CPU, DIGITS, resaved, unet_params
+
+SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
+RECIPE = {
+    "images": None,
+    "epochs": 2,
+    "batch_size": 4,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "lr_decay": "none",
+    "warmup_steps": 0,
+    "ema_decay": 0.9,
+    "loss": "noise",
+    "timestep_sampling": "stratified",
+    "log_snr_center": None,
+    "log_snr_uniform": 0.0,
+    "target_images": 0,
+    "classes": "all",
+    "label_dropout": 0.0,
+    "guide_share": 0.0,
+    "flip": False,
+    "start": "data/processed/train.safetensors",
+    "validation": 0,
+    "log_every": 1,
+    "seed": 0,
+}
+
+
+def recipe(**changes: object) -> TrainParams:
+    return TrainParams.model_validate({**RECIPE, **changes})
+
+
+def split(count: int, seed: int = 0) -> Split:
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (count, 1, 28, 28), generator=rng, dtype=torch.uint8)
+    return Split(images, torch.randint(10, (count,), generator=rng))
+
+
+def network(
+    block: str = "residual", channels: int = 4, prediction: str = "noise", class_conditional: bool = True
+) -> UNet:
+    """A network for DIGITS, always with the same weights, none of the layers zero."""
+    params = unet_params(channels=(channels,), block=block, class_conditional=class_conditional, prediction=prediction)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UNet(params, DIGITS.shape, len(DIGITS.classes), SCHEDULE.timesteps)
+        for weight in model.parameters():
+            if not weight.any():
+                torch.nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def small_training(
+    count: int = 16,
+    held_out: int = 0,
+    model: UNet | None = None,
+    block: str = "residual",
+    world: World = ALONE,
+    **changes: object,
+) -> Training:
+    """Of 8 steps in 2 epochs, but for what is changed; the held-out images follow those of the training."""
+    images = Split(*map(torch.cat, zip(split(count), split(held_out, seed=1), strict=True)))
+    rows = torch.arange(count + held_out).split([count, held_out])
+    return Training(model or network(block), DIGITS, SCHEDULE.params, images, *rows, recipe(**changes), CPU, world)
+
+
+def finished(**changes: Any) -> Training:
+    training = small_training(**changes)
+    list(training.run())
+    return training
+
+
+def stopped(step: int, **changes: Any) -> Training:
+    """A training that has taken so many steps, and no more."""
+    training = small_training(**changes)
+    next(each for each in training.run() if training.step == step)
+    return training
+
+
+def recorded(of: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], Any]]:
+    """A list that grows by arguments and result with every call of a function of an object."""
+    calls, function = [], getattr(of, name)
+
+    def call(*given: Any) -> Any:
+        calls.append((given, function(*given)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(of, name, call)
+    return calls
+
+
+def validated(training: Training) -> list[list[Any]]:
+    """The loss on the held-out images, over t, as the training would tell it now."""
+    training.validate()
+    return training.curves["validation_by_timestep"]
+
+
+def state_of(training: Training) -> dict[str, Any]:
+    """All that changes, as numbers and tensors that stay what they are."""
+    state = resaved(training.state_dict())
+    curves = {name: [[*map(float, row)] for row in rows] for name, rows in state["curves"].items()}
+    return state | {"curves": curves}
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    """Of equal bits."""
+    torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def denoiser(network: UNet) -> Denoiser:
+    return Denoiser(network, SCHEDULE, network.params.prediction, CPU)
