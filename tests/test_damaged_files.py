@@ -12,19 +12,19 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import load_samples, load_split, save_split
-from ddpm.model import ModelCard, load_model, save_model
+from ddpm.model import load_model
 from ddpm.sample import sample_batch
-from ddpm.unet import UNet
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
-from tests.reverse import TEN, sampler
-from tests.small import CPU, DIGITS, FRUITS, images, randomised, unet_params
+from tests.reverse import sampler
+from tests.small import CPU, DIGITS, FRUITS, images, new_network, randomised, save_network, unet_params
 from tests.stages.written import classifier_params
 
 
 def model(path: Path) -> None:
-    facts = {"data": DIGITS, "model": unet_params(), "schedule": TEN.params, "class_counts": (0, 5, *[0] * 8)}
-    card = ModelCard.model_validate({**facts, "timesteps": (9, 4), "images_seen": 320})
-    save_model(path, randomised(UNet(card.model, DIGITS.shape, 10, 10)), card)
+    schedule = ScheduleParams(timesteps=10, beta_start=0.01, beta_end=0.5)
+    network = randomised(new_network(unet_params(), DIGITS, schedule))
+    save_network(path, network, DIGITS, NoiseSchedule(schedule), (0, 5, *[0] * 8), timesteps=(9, 4), images_seen=320)
 
 
 def classifier(path: Path) -> None:
@@ -110,7 +110,7 @@ def test_predictions_and_features_that_are_not_finite_end_in_one_line(tmp_path: 
     model(tmp_path / "model")
     change(tmp_path / "model", lambda weight: torch.full_like(weight, 3e38), "head.2.weight", "head.0.bias")
     with pytest.raises(UserError, match=r"^image 7: the model's predictions are not finite"):
-        list(sample_batch(load_model(tmp_path / "model"), sampler(), 0, range(7, 9), CPU))
+        list(sample_batch(load_model(tmp_path / "model"), sampler(steps=2, spacing=None), 0, range(7, 9), CPU))
     classifier(tmp_path / "classifier")
     names = "levels.2.1.weight", "levels.2.4.weight"
     change(tmp_path / "classifier", lambda weight: torch.full_like(weight, 3e38), *names)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.model import begin_from, load_model, new_network, save_model
+from ddpm.model import begin_from, load_model
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
-from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
+from tests.small import CPU, DIGITS, FRUITS, new_network, normal, randomised, save_network, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
@@ -40,7 +40,7 @@ def test_a_model_comes_back_from_its_file_alone(
     tmp_path: Path, block: str, prediction: str, class_conditional: bool
 ) -> None:
     model = network(block=block, prediction=prediction, class_conditional=class_conditional)
-    save_model(tmp_path / "model", model, DIGITS, SCHEDULE, COUNTS, versions={"torch": "x"})
+    save_network(tmp_path / "model", model, DIGITS, SCHEDULE, COUNTS, facts={"versions": {"torch": "x"}})
     loaded = load_model(tmp_path / "model")
     assert loaded.card.model == loaded.network.params == model.params
     assert loaded.card.data == DIGITS
@@ -55,27 +55,25 @@ def test_a_model_comes_back_from_its_file_alone(
 
 
 @pytest.mark.parametrize(
-    ("guide", "classifier_free", "guides"),
-    [(False, False, ()), (False, True, ("classifier_free",)), (True, True, ("autoguidance", "classifier_free"))],
+    ("guide", "guides"), [(False, ()), (False, ("classifier_free",)), (True, ("autoguidance", "classifier_free"))]
 )
 def test_guides_come_back_with_the_early_weights_and_saving_again_gives_equal_bytes(
-    tmp_path: Path, guide: bool, classifier_free: bool, guides: tuple[str, ...]
+    tmp_path: Path, guide: bool, guides: tuple[str, ...]
 ) -> None:
     path, weights = tmp_path / "model", network(seed=1).state_dict() if guide else None
-    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, guide=weights, classifier_free=classifier_free)
+    save_network(path, network(), DIGITS, SCHEDULE, COUNTS, guide=weights, guides=guides)
     loaded = load_model(path)
     assert loaded.card.guides == guides
     found = loaded.guide.state_dict() if loaded.guide else None
     torch.testing.assert_close(dict(found) if found else None, weights, rtol=0, atol=0)
     assert loaded.guide is None or not loaded.guide.training
-    facts: dict[str, Any] = {"guide": found, "classifier_free": classifier_free}
-    save_model(tmp_path / "again", loaded.network, loaded.card.data, loaded.schedule, COUNTS, **facts)
+    save_network(tmp_path / "again", loaded.network, DIGITS, loaded.schedule, COUNTS, guide=found, guides=guides)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> str:
     """What is said of a model file whose card and weights are changed, without its name."""
-    save_model(path, network(), DIGITS, SCHEDULE, COUNTS, guide=network(seed=1).state_dict())
+    save_network(path, network(), DIGITS, SCHEDULE, COUNTS, guide=network(seed=1).state_dict())
     arrays, metadata = load_arrays(path)
     arrays = {name: array.clone() for name, array in arrays.items()}
     change(metadata["card"], arrays)
@@ -130,7 +128,7 @@ def test_a_card_of_wrong_values_is_refused_by_key(tmp_path: Path, change: dict[s
 
 def test_what_older_files_lack_may_lack(tmp_path: Path) -> None:
     path = tmp_path / "model"
-    save_model(path, network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
+    save_network(path, network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
     arrays, metadata = load_arrays(path)
     del metadata["card"]["guides"], metadata["card"]["timesteps"]
     save_arrays(path, arrays, metadata)
@@ -141,7 +139,7 @@ def test_what_older_files_lack_may_lack(tmp_path: Path) -> None:
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
     """A model of apples and pears: its set has figs too, and it saw none."""
-    save_model(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
+    save_network(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
     return tmp_path / "start"
 
 
@@ -163,7 +161,7 @@ def test_a_training_begins_with_the_weights_of_a_file_and_unseen_classes_with_th
     data: DataCard, expected: list[str], start: Path
 ) -> None:
     model = network(data, seed=1)
-    begin_from(start, model, data, SCHEDULE)
+    begin_from(start, model, data, SCHEDULE.params)
     apple, _, pear = label_of(network(FRUITS))
     known = {"apple": apple, "pear": pear, "mean": (apple + pear) / 2}
     torch.testing.assert_close(label_of(model), torch.stack([known[each] for each in expected]))
@@ -173,8 +171,8 @@ def test_a_training_begins_with_the_weights_of_a_file_and_unseen_classes_with_th
 @pytest.mark.parametrize("told", [True, False])
 def test_either_network_may_be_told_no_class(told: bool, tmp_path: Path) -> None:
     before, model = (network(FRUITS, seed, class_conditional=each) for seed, each in enumerate((not told, told)))
-    save_model(tmp_path / "start", before, FRUITS, SCHEDULE, (5, 0, 7))
-    begin_from(tmp_path / "start", model, FRUITS, SCHEDULE)
+    save_network(tmp_path / "start", before, FRUITS, SCHEDULE, (5, 0, 7))
+    begin_from(tmp_path / "start", model, FRUITS, SCHEDULE.params)
     torch.testing.assert_close(but_labels(model), but_labels(before), rtol=0, atol=0)
     assert not told or torch.equal(label_of(model), label_of(network(FRUITS, seed=1))), "its own"
 
@@ -197,11 +195,11 @@ def test_what_a_training_cannot_begin_from_is_named(
     model = network(data, 1, schedule, **{name: changes[name] for name in changes.keys() - of_schedule.keys()})
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with pytest.raises(UserError, match=f"^train.start: .*{key}"):
-        begin_from(start, model, data, schedule)
+        begin_from(start, model, data, schedule.params)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
 def test_a_distilled_model_is_no_start(tmp_path: Path) -> None:
-    save_model(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 6, 7), timesteps=(11, 5))
+    save_network(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 6, 7), timesteps=(11, 5))
     with pytest.raises(UserError, match=r"^train\.start: "):
-        begin_from(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE)
+        begin_from(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE.params)

@@ -12,8 +12,7 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
 from ddpm.model import load_model
 from tests.cli.generating import sampler, tiny_model
-from tests.networks.random_weights import randomised
-from tests.small import CPU, FRUITS
+from tests.small import CPU, FRUITS, randomised
 from tests.stages.written import classifier_params
 
 COUNTS = (30, 5, 12)  # apples, figs, pears

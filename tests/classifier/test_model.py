@@ -19,8 +19,7 @@ from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
 from ddpm.images.splits import to_float
 from exact_stages.console import UserError
-from tests.networks.random_weights import randomised
-from tests.small import DIGITS, FRUITS, images
+from tests.small import DIGITS, FRUITS, images, randomised
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(channels=4, images=1000, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)

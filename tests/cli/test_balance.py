@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ddpm.balancing.candidates import SPAN
 
+from ddpm.balancing.filling import SPAN
 from ddpm.classifier.model import save_classifier
 from ddpm.compute.device import Runtime
 from exact_stages.console import UserError
@@ -94,12 +94,12 @@ def test_targets_and_classes(options: str, sampled: dict[str, int], files: Files
 def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = balance(files, tmp_path / "out", "--target", 33, "--most-tries", 4, "--classes", "apple")
+    rows = balance(files, tmp_path / "out", "--target", 33, "--classes", "apple")
     assert counted(rows) == REAL
     output, errors = capsys.readouterr()
-    assert output.splitlines()[1].split() == ["apple", "30", "0", "12", "12", "0"]
+    assert output.splitlines()[1].split() == ["apple", "30", "0", "60", "60", "0"]
     assert "warning: class apple: only 0 of 3 images" in errors
-    assert "warning: class apple: the filter rejected 12 of 12 candidates" in errors
+    assert "warning: class apple: the filter rejected 60 of 60 candidates" in errors
 
 
 def test_settings_stand_beside_the_table_and_equal_seeds_give_equal_bytes(files: Files, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ddpm.cli import export
 from ddpm.images.card import DataCard
-from ddpm.model import LoadedModel, load_model, new_network, save_model
+from ddpm.model import LoadedModel, load_model
 from ddpm.sample import guided_denoiser, p_sample_loop
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
 from tests.cli.generating import call, sampler, tiny_model
-from tests.small import CPU, DIGITS, FRUITS, randomised, unet_params
+from tests.small import CPU, DIGITS, FRUITS, new_network, randomised, save_network, unet_params
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxscript")
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
@@ -39,7 +39,7 @@ def model(folder: Path, kind: str, timesteps: tuple[int, ...] = (), schedule: No
     data, changes = KINDS[kind]
     path = folder / f"{kind}.safetensors"
     network = randomised(new_network(unet_params(**changes), data, schedule.params))
-    save_model(path, network, data, schedule, (9,) * len(data.classes), timesteps=timesteps)
+    save_network(path, network, data, schedule, (9,) * len(data.classes), timesteps=timesteps)
     return load_model(path)
 
 
@@ -161,7 +161,7 @@ def test_refusals_leave_what_was_there(
     paths = {"tiny": guided, "plain": tiny_model(tmp_path, class_conditional=False), "large": Path("large")}
     loaded = load_model(guided)
     loaded.network.stem.weight.data[0, 0, 0, 0] = 70000
-    save_model(paths["large"], loaded.network, loaded.card.data, loaded.schedule, loaded.card.class_counts)
+    save_network(paths["large"], loaded.network, loaded.card.data, loaded.schedule, loaded.card.class_counts)
     if not options:
         monkeypatch.setitem(sys.modules, "onnxscript", None)
     Path("out.onnx").write_bytes(b"before")

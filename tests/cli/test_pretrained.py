@@ -16,10 +16,9 @@ import torch
 from ddpm.model import load_model
 from ddpm.pretrained import models
 from exact_stages.console import UserError
-from scripts import demo, pretrained
-from scripts.reporting.runs import Run
-from tests.cli.generating import call, ended, started, tiny_model
+from scripts import demo, publish
 from tests import reverse
+from tests.cli.generating import call, ended, started, tiny_model
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -28,8 +27,7 @@ def test_facts_and_weights_agree(name: str) -> None:
     data = models.FOLDER.joinpath(f"{name}.safetensors").read_bytes()
     assert facts["sha256"] == hashlib.sha256(data).hexdigest()
     assert re.fullmatch("[0-9a-f]{40}", facts["commit"])
-    assert {*facts["scores"]} == {*pretrained.OF_USE}
-    assert 0.9 < facts["scores"]["class_accuracy"] <= 1
+    assert 0.9 < facts["scores"]["samples"]["label_accuracy"] <= 1
     loaded = models.load_pretrained(name)
     assert (loaded.card.data.name, loaded.card.guides) == (name, ("autoguidance",))
     assert len(data) < 2.1 * sum(each.numel() for each in [*loaded.network.parameters()]) * 2
@@ -39,7 +37,7 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = tiny_model(tmp_path, class_conditional=True, guide=True)
-    pretrained.pack(original, tmp_path / "packed/mine.safetensors")
+    publish.pack(original, tmp_path / "packed/mine.safetensors")
     monkeypatch.setattr(models, "FOLDER", tmp_path / "packed")
     assert models.names() == ["mine"]
     loaded, before = models.load_pretrained("mine"), load_model(original)
@@ -52,23 +50,9 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
             assert torch.equal(weight, theirs.state_dict()[name].half().float())
     # BatchNorm counts its batches.
     reverse.tiny_model(tmp_path, block="double_conv", patch_size=1, class_conditional=False)
-    pretrained.pack(tmp_path / "model.safetensors", tmp_path / "counting.safetensors")
+    publish.pack(tmp_path / "model.safetensors", tmp_path / "counting.safetensors")
     found = load_model(tmp_path / "counting.safetensors").network.state_dict()
     assert {each.dtype for each in found.values()} == {torch.float32, torch.int64}
-
-
-def test_only_a_model_that_is_up_to_date_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    pretrained.MODEL.parent.mkdir()
-    pretrained.MODEL.write_bytes(b"weights")
-    hashes = {str(pretrained.MODEL): hashlib.md5(b"weights").hexdigest()}
-    fine = Run("workspace", {}, stale={"likelihood": "code"}, hashes=hashes)
-    assert pretrained.up_to_date(fine) is fine
-    with pytest.raises(UserError, match=r"not up to date: evaluate \(train.lr\)"):
-        pretrained.up_to_date(Run("workspace", {}, stale={"evaluate": "train.lr"}, hashes=hashes))
-    pretrained.MODEL.write_bytes(b"others")
-    with pytest.raises(UserError, match=r"not the model of dvc.lock"):
-        pretrained.up_to_date(fine)
 
 
 def test_samples_are_digits_of_the_classes_that_are_asked_for(tmp_path: Path) -> None:

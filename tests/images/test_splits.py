@@ -12,7 +12,6 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import (
     Samples,
     Split,
-    Subset,
     even_batch,
     held_out_mask,
     load_samples,
@@ -23,7 +22,7 @@ from ddpm.images.splits import (
     to_uint8,
 )
 from exact_stages.console import UserError
-from tests.small import CPU, DIGITS, FRUITS, images
+from tests.small import DIGITS, FRUITS, images
 
 LABELS = torch.tensor([2, 1, 2, 0, 2])
 GROUPS = torch.tensor([0, 1, 0, 3, 3])
@@ -64,17 +63,6 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
     for index, kept in ((torch.tensor([2, 0]), [3, 0]), (slice(2, None), [3, 4]), (slice(4, None), [])):
         assert torch.equal(some.take(index).images, all_images[kept])
         assert torch.equal(some.take(index).labels, LABELS[kept])
-
-
-def test_a_subset_gives_the_batches_of_a_copy_and_copies_nothing() -> None:
-    split, rows = Split(images(5, FRUITS.shape), LABELS), torch.tensor([0, 2, 3])
-    subset = Subset(split, rows, LABELS[rows]).to(CPU.device)
-    copy = split.take(rows)
-    for index in (torch.tensor([2, 0]), torch.tensor([1])):
-        torch.testing.assert_close(subset.batch(index, CPU.device), copy.batch(index, CPU.device), rtol=0, atol=0)
-    assert torch.equal(subset.labels, copy.labels)
-    assert isinstance(subset, Subset)
-    assert subset.split.images is split.images
 
 
 @pytest.mark.parametrize(

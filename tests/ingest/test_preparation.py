@@ -16,7 +16,7 @@ from ddpm.ingest.decoded import Images
 from ddpm.ingest.decoding import Look, Target
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
-from ddpm.ingest.preparation import DataParams, target_of
+from ddpm.ingest.preparation import MOST_FAULTS, DataParams, looks_of, target_of
 from exact_stages.console import UserError
 from exact_stages.params import parse
 from tests.small import FRUITS, images
@@ -90,6 +90,20 @@ def test_images_that_the_classifiers_cannot_halve_are_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.image_size: 4 x 4 pixels are too few; set 10"):
         target_of(looks((4, 4)), params())
     assert target_of(looks((4, 4)), params(image_size=(8, 8)))[0].shape[1:] == (8, 8)
+
+
+def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) -> None:
+    given = pictures(tmp_path, images(4))
+    given += [Picture(tmp_path / f"{index}.png", 0) for index in range(MOST_FAULTS + 2)]
+    (tmp_path / "0001.png").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        looks_of(given, WHITE)
+    first, *named, last = str(caught.value).split("\n  ")
+    assert [each.split(": ")[0] for each in named] == [
+        str(given[1].source),
+        *(str(each.source) for each in given[4:-3]),
+    ]
+    assert (first.split()[0], last) == ("53", "and 3 more")
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])

@@ -170,20 +170,6 @@ def test_a_picture_in_two_classes_is_told_with_two_examples(own_test: bool, caps
     assert all(f"{MINE}/{where}{name}" in told for name in ("fig/0000.png", "no/also0.png", "fig/0003.png"))
 
 
-def test_a_class_may_have_any_name_of_a_leftover_of_python_editors_and_systems(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    Path(".dvc").mkdir()
-    shutil.copy(ROOT / ".dvcignore", ".")
-    names = ("#x#", "__pycache__", "dog~", "x.pyc", "x.swo", "x.swp")
-    for number in range(60):
-        draw(f"{names[number % 6]}/{number}.png", number)
-    draw(".net/0.png", 100)
-    run(test=0.3)
-    assert split("train").card.classes == names
-    assert ": 1 file, such as .net\n" in capsys.readouterr().out
-
-
 def test_pictures_that_dvc_ignores_are_refused() -> None:
     draw_many(60)
     Path(".dvcignore").write_text("fig/\n")
