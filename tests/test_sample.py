@@ -85,7 +85,6 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
         ({"data": FRUITS}, {"guidance": 1.0}, {"spacing": "log_snr"}),
         ({}, {"steps": None}, {"guidance": 1.0}),
         (GUIDED, {"steps": None}, {"guidance": 1.3}),
-        (GUIDED | {"images_seen": 10**7}, {"steps": None}, {"guidance": 1.3}),
         (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
         (GUIDED | {"images_seen": 1000}, {"steps": None}, {"guidance": 1.0}),
         (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
@@ -121,8 +120,6 @@ def test_frames_that_would_fill_the_memory_are_refused() -> None:
 
     assert refused(count=400_000).startswith("sample.gallery.keep_every: 4 keeps 3 frames of 400000 images")
     assert refused(steps=None, count=4001).startswith("sample.gallery.keep_every: 4 keeps 250 frames of 4001 images")
-    whole = SET.model_copy(update={"steps": None, "count": 4000})
-    assert fitted_set("gallery", SharedParams(), whole, model_card(schedule=REFERENCE))
 
 
 def test_a_card_may_stand_in_for_that_of_a_model_to_come() -> None:
@@ -157,14 +154,6 @@ def test_classes_are_as_frequent_as_in_training(counts: tuple[int, ...], classes
     shares /= shares.sum()
     assert found[shares == 0].sum() == 0
     assert ((found - draws * shares).abs() <= 5 * (draws * shares * (1 - shares)).sqrt() + 1).all()
-
-
-@pytest.mark.parametrize(("place", "label"), [(0.0, 1), (0.5, 1), (1 - 2**-24, 8)])
-def test_no_draw_gives_a_class_that_the_model_has_not_seen(
-    place: float, label: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), place))
-    assert sample_labels(model_card(counts=COUNTS), sampler(), 0, [0]).item() == label
 
 
 @pytest.mark.parametrize(
@@ -293,7 +282,6 @@ def test_a_set_has_the_images_labels_and_frames_of_the_sampler(tmp_path: Path) -
     kept = [step for step in steps if step.t in (8, 4, 0)]
     assert (found.kept_t, found.classes) == ([8, 4, 0], [*range(10)])
     assert found.made == {"set": "gallery", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
-    assert found.labels is not None
     assert torch.equal(found.labels, sample_labels(loaded.card, sampler(), 3, range(7)))
     for ours, expected in (
         (found.images, to_uint8(steps[-1].x_prev)),

@@ -54,7 +54,7 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ("train.log_snr_center", None, "log_snr_uniform"),
         ("train.classes", "7", "list of class names"),
         ("distill.steps", [65], "64"),
-        ("sample.gallery.guidance_interval", [2, -4], "ascending"),
+        ("sample.guidance_interval", [2, -4], "ascending"),
         ("sample.gallery.count", 1, "2"),
         ("filter.least_probability", 1, "less than 1"),
         ("sample.gallery.typo", 1, "unknown key"),
