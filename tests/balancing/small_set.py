@@ -76,7 +76,7 @@ def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:
 
 def candidates(model: Path, judge: Classifier, label: int, count: int, seed: int = 0) -> Candidates:
     """As the command samples them with --steps 2."""
-    return sample_class(load_model(model), judge, sampler(steps=2, spacing=None), label, seed, 0, count, CPU)
+    return sample_class(load_model(model), judge, sampler(steps=2, spacing="trailing"), label, seed, 0, count, CPU)
 
 
 def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:

@@ -22,7 +22,7 @@ from tests.small import CPU
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     files = written(tmp_path_factory.mktemp("set"))
     loaded, judge = load_model(files.model), load_classifier(files.classifier)
-    params = sampler(steps=2, spacing=None)
+    params = sampler(steps=2, spacing="trailing")
     return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0)
 
 
@@ -39,7 +39,7 @@ def test_image_j_of_a_class_is_that_of_its_number_and_the_classifier_gives_it_a_
     sampled = sample_class(inputs.loaded, inputs.classifier, params, 1, 4, 3, 5, CPU)
     numbers = [*range(SPAN + 3, SPAN + 8)]
     assert sampled.numbers.tolist() == numbers
-    *_, last = sample_batch(inputs.loaded, sampler(steps=2, spacing=None, classes=["fig"]), 4, numbers, CPU)
+    *_, last = sample_batch(inputs.loaded, sampler(steps=2, spacing="trailing", classes=["fig"]), 4, numbers, CPU)
     assert torch.equal(sampled.images, to_uint8(last.x_prev))
     with torch.inference_mode():
         expected = inputs.classifier(to_float(sampled.images)).exp()

@@ -162,7 +162,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
             yield each
 
-    monkeypatch.setattr("ddpm.cli.generate.sample_batch", interrupted)
+    monkeypatch.setattr("ddpm.sample.sample_batch", interrupted)
 
 
 @pytest.mark.parametrize("image_format", ["png", "npz"])
@@ -196,7 +196,7 @@ def test_on_a_full_disk_what_is_sampled_stays(
     whole, replace = sampled(models["conditional"], tmp_path / "whole", "--count", 8), os.replace
 
     def replaced(source: Path, target: Path) -> None:
-        if Path(source).name == "whole":  # the file that joins the batches
+        if Path(source).name == "whole.npz":  # the file that joins the batches
             raise OSError(errno.ENOSPC, "full")
         replace(source, target)
 

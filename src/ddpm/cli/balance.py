@@ -63,6 +63,8 @@ class Balance(Options):
             UserError: files or options do not fit together.
         """
         check_free(self.out)
+        if self.out.is_mount() or self.out.resolve() == Path.cwd():
+            raise UserError(f"--out {self.out}: this folder cannot be replaced; name a new one inside it")
         test_file = self.test or self.data.with_name("test.safetensors")
         train, test = load_split(self.data), load_split(test_file)
         if test_file.samefile(self.data):
