@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ddpm.compute.device import MAX_HEADER, Runtime, compiled, rebuild, to_device
+from ddpm.compute.device import MAX_HEADER, Runtime, rebuild, to_device
 from ddpm.denoiser import Denoiser
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import MAX_CLASSES, DataCard
@@ -93,7 +93,7 @@ class LoadedModel(NamedTuple):
 
     def denoiser(self, runtime: Runtime, network: UNet | None = None) -> Denoiser:
         """Wrap the network, or the given one, in a denoiser; it must be on the runtime's device."""
-        return Denoiser(compiled(network or self.network), self.schedule, self.card.model.prediction, runtime)
+        return Denoiser(network or self.network, self.schedule, self.card.model.prediction, runtime)
 
 
 def save_model(

@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.compute.device import Runtime, compiled, number, to_device
+from ddpm.compute.device import Runtime, number, to_device
 from ddpm.compute.randomness import distinct, generator
 from ddpm.denoiser import Denoiser
 from ddpm.images.card import Classes, DataCard, Shape, listed
@@ -145,7 +145,7 @@ class Training:
         self.uniform = exact(timestep_cdf(self.schedule, None), device)
         self.cdf = exact(timestep_cdf(self.schedule, params.log_snr_center, params.log_snr_uniform), device)
         self.density = relative_density(self.cdf).float()  # of t, relative to uniform t, (T,)
-        self.denoiser = Denoiser(compiled(self.network), self.schedule, network.params.prediction, runtime)
+        self.denoiser = Denoiser(self.network, self.schedule, network.params.prediction, runtime)
         self.epochs_done = 0
         self.best: Best | None = None
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance

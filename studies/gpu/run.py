@@ -1,7 +1,6 @@
 """Check a GPU against the CPU, and time it.
 
     python -m studies.gpu.run
-    DDPM_COMPILE=1 python -m studies.gpu.run
     DDPM_DEVICE=cpu python -m studies.gpu.run --small
 
 Prints a table. The exit code is 1 if a result exceeds its bound. Run it from the repository's root.
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, compiled, start, to_device
+from ddpm.compute.device import Runtime, start, to_device
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split
 from ddpm.sample import fitted, sample_images
@@ -127,7 +126,7 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     labels, t = torch.arange(count) % len(NOISE.classes), torch.linspace(0, schedule.timesteps - 1, count).long()
     noise = torch.randn(count, *NOISE.shape, generator=rng)
     network = to_device(network, runtime.device).train()
-    denoiser = Denoiser(compiled(network), schedule, params.model.prediction, runtime)
+    denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
     images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
     errors = noise_errors(denoiser, Split(images, labels), t, noise)
     (errors / denoiser.schedule.alphas_cumprod[t] if params.train.loss == "v" else errors).mean().backward()

@@ -94,7 +94,7 @@ def test_a_card_that_cannot_be_is_refused_by_key(change: dict[str, object], key:
         parse(DataCard, FRUITS.model_dump(mode="json") | change, "file")
 
 
-@pytest.mark.parametrize("name", ["cat", "0", "a b", "a.b", "überschrift", "猫" * 85, "console", "com10", "x" * 100])
+@pytest.mark.parametrize("name", ["cat", "0", "a b", "a.b", "überschrift", "猫" * 85, "x" * 100])
 def test_common_names_may_name_a_class(name: str) -> None:
     assert check_class_name(name) == ""
 
@@ -106,7 +106,7 @@ def test_common_names_may_name_a_class(name: str) -> None:
         *[f"a{sign}b" for sign in '\\/:*?"<>|'],
         *["a\nb", "a\0", "\x7f", "a\u200bb", "a\u00a0b", os.fsdecode(b"a\xff")],
         *["x" * 101, "x" + "猫" * 85],
-        *["all", "ALL", "con", "NUL", "Com1", "lpt9", "com²", "aux.txt", "prn .a.b"],
+        *["all", "ALL"],
     ],
     ids=repr,
 )

@@ -4,7 +4,6 @@ Environment:
     DDPM_DEVICE     cpu, cuda or mps; by default the fastest available.
     DDPM_PRECISION  float32 or bfloat16; by default the faster one, where the hardware has both.
     DDPM_THREADS    CPU threads; by default torch's choice: the physical cores, or 1 under torchrun.
-    DDPM_COMPILE    1, or the name of a backend, compiles the networks by torch.compile; by default 0.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +60,7 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """Return the hardware and software facts that fix the bits of a result; equal on machines of one kind."""
-        compiled: dict[str, str | int] = {"compile": backend} if (backend := _compiler()) else {}
-        return compiled | {
+        return {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
             "cpu": _processor(),
@@ -137,25 +135,6 @@ def rebuild(path: Path, build: Callable[[], Module], weights: dict[str, Tensor])
 def to_device(module: Module, device: torch.device) -> Module:
     """Move a network to a device, in channels-last format, the fastest for convolutions."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def compiled(module: Module) -> Module:
-    """Compile a network if DDPM_COMPILE is set; the result shares its weights.
-
-    Raises:
-        UserError: DDPM_COMPILE is not a backend of torch.compile.
-    """
-    backend = _compiler()
-    return cast(Module, torch.compile(module, backend=backend)) if backend else module
-
-
-def _compiler() -> str:
-    """Return the backend of torch.compile that DDPM_COMPILE names, or an empty string."""
-    given = os.environ.get("DDPM_COMPILE") or "0"
-    backend = {"0": "", "1": "inductor"}.get(given, given)
-    if backend and backend not in (known := torch.compiler.list_backends(exclude_tags=())):
-        raise UserError(f"DDPM_COMPILE={given[:40]}: unknown backend; set 1, 0, or one of {', '.join(known)}")
-    return backend
 
 
 def _described(weight: Tensor | None) -> str:

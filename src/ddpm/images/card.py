@@ -4,7 +4,6 @@ Names of classes and sizes of images are checked here, and sizes are padded for 
 """
 
 import math
-import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -19,7 +18,6 @@ MAX_CLASSES = 1000
 MOST_BOTTLENECK = 9  # pixels a side: enough to locate objects, few enough to be cheap
 MOST_NAMED = 20  # names in one message
 FORBIDDEN = r'\/:*?"<>|'
-DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
 def _grey_or_colour(channels: int) -> int:
@@ -43,7 +41,7 @@ def check_class_name(name: str) -> str:
         f"has {' '.join(forbidden)}, which some systems forbid": forbidden,
         "begins or ends with a space or dot": name != name.strip(" ."),
         "is longer than 100 characters or 255 bytes": len(name) > 100 or len(name.encode(errors="replace")) > 255,
-        "is reserved": name.casefold() == "all" or DEVICES.fullmatch(name),
+        "is reserved": name.casefold() == "all",
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
