@@ -19,7 +19,7 @@ def test_report_can_be_read(visit: Callable[..., Any], tmp_path: Path, width: in
     file.write_text(html.replace("<details", "<details open"))
     found = visit(file.as_uri(), width, scheme)
     found.wait_for_function("[...document.querySelectorAll('.chart')].every(each => each.querySelector('svg'))")
-    assert found.locator(".chart").count() == 7
+    assert found.locator(".chart").count() == 6
     assert found.evaluate("document.documentElement.scrollWidth") == width, "what is wide scrolls in itself"
     broken = axe.Axe().run(found).response["violations"]  # contrast, alternative texts, headings, names, ...
     assert [(each["id"], each["nodes"][0]["html"]) for each in broken] == []

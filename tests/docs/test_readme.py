@@ -15,9 +15,8 @@ def test_the_samplers_of_the_pictures_are_named() -> None:
     assert (gallery["sampler"], gallery["steps"], population["sampler"]) == ("ddpm", None, "dpmpp_2m")
     assert f"{params['schedule']['timesteps']:,} ancestral steps" in first
     assert f"{population['steps']} steps of DPM-Solver++" in first
-    for record in ("plain_ddpm", *(f"speedrun-{seed}" for seed in range(5))):
-        of_plot = read_yaml(ROOT / f"results/{record}/params.yaml")["sample"]["population"]
-        assert of_plot["sampler"] == "dpmpp_2m"
-        assert f"{of_plot['steps']} of DPM-Solver++" in plotted
+    of_plot = read_yaml(ROOT / "results/plain_ddpm/params.yaml")["sample"]["population"]
+    assert of_plot["sampler"] == "dpmpp_2m"
+    assert f"{of_plot['steps']} of DPM-Solver++" in plotted
     count = json.loads((ROOT / "metrics/evaluate/scores.json").read_text())["count"]
     assert f"{count:,} samples that the filter kept" in plotted

@@ -30,7 +30,7 @@ def unchanged(own: Clone) -> Iterator[Clone]:
 
 @pytest.mark.long
 def test_a_comment_reruns_the_stages_of_the_package_and_none_behind(clone: Clone) -> None:
-    clone.append("src/ddpm/networks/unet.py", "# a comment, which changes no output")
+    clone.append("src/ddpm/unet.py", "# a comment, which changes no output")
     output = clone.dvc("repro")
     assert (ran(output), restored(output)) == ({"train", *SAMPLES, "likelihood"}, set()), output
 
@@ -50,7 +50,7 @@ def changed(clone: Clone) -> dict[str, set[str]]:
 
 def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone) -> None:
     unchanged.edit_params(
-        {"data.fit": "pad", "model.time_embed_dim": 32, "sample.population.seed": 3, "likelihood.seed": 1}
+        {"data.fit": "pad", "model.time_embed_dim": 32, "sample.population.seed": 3, "likelihood.images": 9}
     )
     assert changed(unchanged) == {
         "data": {"preprocess"},
@@ -60,17 +60,19 @@ def test_a_param_reaches_the_stages_that_read_it(unchanged: Clone) -> None:
     }
 
 
-def test_an_edit_reaches_the_stages_of_its_package(unchanged: Clone) -> None:
-    for package in unchanged.path.glob("src/ddpm/*/__init__.py"):
-        package.write_text("# a comment")
+def test_an_edit_reaches_the_stages_that_import_the_file_or_its_package(unchanged: Clone) -> None:
+    for path in [*unchanged.path.glob("src/ddpm/*/__init__.py"), *unchanged.path.glob("src/*/*.py")]:
+        path.write_text(f"{path.read_text()}# a comment")
     unchanged.append("stages/classifier.py", "# a comment")
     unchanged.append("params.yaml", "# a comment")
     found = changed(unchanged)
     assert found.pop("stages/classifier.py") == CLASSIFIERS
     assert found["src/exact_stages"] == {*STAGES}
-    assert found["src/ddpm/training"] == {"train"}
+    assert found["src/ddpm/train.py"] == {"train"}
+    assert found["src/ddpm/unet.py"] == {"train", *SAMPLES, "likelihood"}
+    assert found["src/ddpm/schedule.py"] == {"forward_diffusion", "train", *SAMPLES, "likelihood"}
     assert found["src/ddpm/parallel"] == {"train", *SAMPLES}
-    assert found["src/ddpm/sampling"] == SAMPLES
+    assert found["src/ddpm/sample.py"] == SAMPLES
     assert found["src/ddpm/pictures"] == {"forward_diffusion", "evaluate"}
     assert "src/ddpm/cli" not in found
 
@@ -83,8 +85,8 @@ def test_what_python_editors_and_systems_leave_reaches_no_stage(unchanged: Clone
             (folder / name).touch()
         (folder / ".#a.py").symlink_to("user@machine.123")  # as Emacs leaves it
     assert unchanged.dvc("status").strip() == UP_TO_DATE
-    unchanged.append("src/ddpm/training/loop.py", "# a comment")
-    assert changed(unchanged) == {"src/ddpm/training": {"train"}}
+    unchanged.append("src/ddpm/train.py", "# a comment")
+    assert changed(unchanged) == {"src/ddpm/train.py": {"train"}}
 
 
 def test_another_data_set_is_downloaded_and_preprocessed(unchanged: Clone) -> None:
