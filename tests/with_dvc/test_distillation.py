@@ -36,7 +36,7 @@ def test_a_distilled_model_is_made_sampled_from_and_scored_and_one_that_is_inter
     model.unlink()
     shutil.rmtree(clone.path / ".resume")
     process = clone.start("python", "-m", "stages.distill", "2", DDPM_SAVE_SECONDS="0")
-    wait_for(lambda: list((clone.path / ".resume").glob("distill-2-*.state")), process)
+    wait_for(lambda: list((clone.path / ".resume").glob("distill-2-*")), process)
     process.send_signal(signal.SIGTERM)
     assert "error: distill-2: interrupted" in process.communicate(timeout=60)[0]
     assert "continues" in clone.run("python", "-m", "stages.distill", "2")

@@ -55,7 +55,7 @@ def left(clone: Clone) -> dict[str, bytes]:
 def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]":
     """Start the command, and return when its training has saved a checkpoint."""
     process = clone.start(*command, **SAVING, **launch)
-    wait_for(lambda: list((clone.path / ".resume").glob("train-*.state")), process)
+    wait_for(lambda: list((clone.path / ".resume").glob("train-*")), process)
     return process
 
 

@@ -41,7 +41,7 @@ def test_the_name_of_a_branch_is_no_script(browser: Any, clone: Clone) -> None:
     assert name in (clone.path / "dvc_plots/index.html").read_text()
     page = browser.new_page()
     page.goto((clone.path / "dvc_plots/index.html").as_uri())
-    page.wait_for_selector("body > div")
+    page.wait_for_selector("body > div", state="attached")
     assert page.evaluate("typeof taken") == "undefined"
     page.close()
 
