@@ -8,7 +8,7 @@ import pytest
 from tests.with_dvc.dvc_clone import Clone, ran, read_json, restored, table, wait_for
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
-QUICK = {"distill.images": 2000, "distill.batch_size": 100, "distill.log_every": 5}
+QUICK = {"distill.images": 2000, "distill.batch_size": 100}
 OWN_WAY = {"sampler": "ddpm", "steps": "null"}
 
 
@@ -28,7 +28,7 @@ def test_a_distilled_model_is_made_sampled_from_and_scored_and_one_that_is_inter
     assert clone.dvc("status").strip() == "Data and pipelines are up to date."
     summary = read_json(clone.path / "metrics/distill/2/summary.json")
     assert (summary["steps"], len(summary["timesteps"])) == (20, 2)
-    assert [row["step"] for row in table(clone.path / "metrics/distill/2/loss.csv")] == ["5", "10", "15", "20"]
+    assert [row["step"] for row in table(clone.path / "metrics/distill/2/loss.csv")] == ["20"]
     assert read_json(clone.path / "metrics/sample/population.json")["evaluations"] == 2
 
     model = clone.path / "models/distilled-2.safetensors"
