@@ -19,7 +19,7 @@ LABELS = torch.tensor([1, 7, 3, 7, 9, 1, 7])  # the model has seen no nine
 def test_both_bounds_are_of_the_classes_that_have_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
-    Path("params.yaml").write_text("likelihood: {images: 100, terms: 2, seed: 0}")
+    Path("params.yaml").write_text("likelihood: {images: 100}")
     Path("models").mkdir()
     tiny_model(Path("models"), True).rename("models/ddpm.safetensors")
     found = []
