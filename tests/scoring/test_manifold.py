@@ -45,16 +45,6 @@ def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: py
     assert tuple(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_equal_distributions_score_as_theory_says() -> None:
-    # Naeem et al. 2020: the expected density is 1, the expected coverage 1 - (N-1)...(N-k) / ((2N-1)...(2N-k)).
-    count, k = 1500, 5
-    found = found_scores(gaussian(count, 0), gaussian(count, 1), k)
-    missed = math.prod((count - i) / (2 * count - i) for i in range(1, k + 1))
-    assert found.density == pytest.approx(1, abs=0.08)
-    assert found.coverage == pytest.approx(1 - missed, abs=0.015)
-    assert found.precision == pytest.approx(found.recall, abs=0.04)
-
-
 def test_too_few_features_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 6 features"):
         manifold(gaussian(5, 1))
