@@ -133,6 +133,7 @@ def spaced(timesteps: int, steps: int | None, spacing: str) -> list[int]:
 def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None:
     assert spaced(1000, steps, spacing) == expected
     assert spaced(1000, 1, spacing) == [999]
+    assert spaced(1000, 1000, spacing) == [*reversed(range(1000))], "each once, even where the log SNR hardly falls"
 
 
 @pytest.mark.parametrize("spacing", ["log_snr", "cubic", "trailing"])
