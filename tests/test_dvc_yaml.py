@@ -149,15 +149,6 @@ def test_git_keeps_what_lies_in_the_metrics_folder_and_dvc_the_rest(
             assert not out.persist or name == "download"
 
 
-def test_plots_and_artifacts_are_outputs(stages: dict[str, PipelineStage]) -> None:
-    outputs = {out.def_path: out.use_cache for stage in stages.values() for out in stage.outs}
-    for plot in PIPELINE["plots"]:
-        (properties,) = plot.values()
-        assert {*properties["y"]} <= outputs.keys()
-        assert isinstance(properties["x"], str), "DVC drops a plot with a dictionary for x and several columns for y"
-    assert all(outputs[artifact["path"]] for artifact in PIPELINE["artifacts"].values())
-
-
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish"])  # DVC runs commands in the shell of the user
 def test_a_command_runs_its_script_and_train_and_sample_alone_are_launched(
     shell: str, stages: dict[str, PipelineStage], tmp_path: Path

@@ -82,15 +82,6 @@ def test_generate_samples_them_again(files: Files, tmp_path: Path, monkeypatch: 
         assert (again / f"{row['index']}.png").read_bytes() == (tmp_path / "out" / row["file"]).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("options", "sampled"),
-    [("--target 7", {"fig": 2}), ("--target 14 --classes pear,apple", {"pear": 2}), ("--target 5", {})],
-)
-def test_targets_and_classes(options: str, sampled: dict[str, int], files: Files, tmp_path: Path) -> None:
-    expected = {("train", name, "sampled"): count for name, count in sampled.items()}
-    assert counted(balance(files, tmp_path / "out", *options.split())) == REAL | expected
-
-
 def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

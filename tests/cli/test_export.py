@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ddpm.cli import export
 from ddpm.images.card import DataCard
 from ddpm.model import LoadedModel, load_model
-from ddpm.sample import guided_denoiser, p_sample_loop
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
-from tests.cli.generating import call, sampler, tiny_model
+from tests.cli.generating import call, tiny_model
 from tests.small import CPU, DIGITS, FRUITS, new_network, randomised, save_network, unet_params
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxscript")
@@ -98,31 +96,6 @@ def test_the_file_says_what_the_model_is(guided: Path, tmp_path: Path) -> None:
     distilled = facts(export.to_onnx(model(tmp_path, "default", timesteps=(19, 5))))
     assert (distilled["network"], distilled["guides"], distilled["timesteps"]) == ("model", [], [19, 5])
     assert distilled["schedule"] == {"timesteps": 20, "beta_start": 0.001, "beta_end": 0.5}
-
-
-def test_a_scheduler_of_diffusers_samples_with_it_what_this_library_samples(guided: Path) -> None:
-    diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
-    loaded = load_model(guided)
-    data = export.to_onnx(loaded)
-    ran, said = session(data), facts(data)
-    begin = torch.randn(1, *DIGITS.shape, generator=torch.Generator().manual_seed(0))
-    label = torch.tensor([3])
-    params = sampler(sampler="ddim", spacing="trailing", eta=0.0, guidance=1.0)
-    denoise = guided_denoiser(loaded, label, params, CPU)
-    with torch.inference_mode():
-        *_, last = p_sample_loop(denoise, loaded.schedule, params, lambda: begin)
-    scheduler = diffusers.DDIMScheduler(
-        num_train_timesteps=said["schedule"]["timesteps"],
-        beta_start=said["schedule"]["beta_start"],
-        beta_end=said["schedule"]["beta_end"],
-        timestep_spacing="trailing",
-    )
-    scheduler.set_timesteps(5)
-    x_t: Tensor = begin
-    for t in scheduler.timesteps:
-        (noise,) = ran.run(None, {"x_t": x_t.numpy(), "t": t.reshape(1).numpy(), "label": label.numpy()})
-        x_t = scheduler.step(torch.from_numpy(noise), t, x_t, use_clipped_model_output=True).prev_sample
-    assert torch.allclose(x_t, last.x_prev, atol=1e-4)
 
 
 def test_command_writes_the_early_guide_in_16_bits(

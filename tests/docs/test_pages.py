@@ -1,8 +1,7 @@
-"""The pages as files: links, and names that exist."""
+"""The pages name what exists; `make site` checks their links, as tests/docs/test_site.py shows."""
 
 import re
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from dvc.utils.flatten import flatten
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from myst_parser.mdit_to_docutils.base import default_slugify
 from ruamel.yaml import YAML
 
 from ddpm.cli.commands import Ddpm
@@ -20,7 +18,6 @@ TRACKED = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
 ).stdout.splitlines()
 FILES = {name for name in TRACKED if (ROOT / name).exists()}
-FOLDERS = {str(parent) for name in FILES for parent in Path(name).parents}
 PAGES = sorted(name for name in FILES if name.endswith(".md"))
 USER_PAGES = [name for name in PAGES if name == "README.md" or name.startswith("docs/")]
 
@@ -36,38 +33,6 @@ def tokens(page: str) -> list[Token]:
     text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / page).read_text(), flags=re.DOTALL)
     parsed = MarkdownIt("commonmark").enable("table").parse(text)
     return [each for token in parsed for each in (token, *(token.children or ()))]
-
-
-@cache
-def anchors(page: str) -> set[str]:
-    found: set[str] = set()
-    for token, inline in zip(tokens(page), tokens(page)[1:], strict=False):
-        if token.type == "heading_open":
-            text = "".join(each.content for each in inline.children or () if each.type in ("text", "code_inline"))
-            slug, number = default_slugify(text), 1
-            while slug in found:
-                slug, number = f"{default_slugify(text)}-{number}", number + 1
-            found.add(slug)
-    return found
-
-
-def links(page: str) -> Iterator[str]:
-    for token in tokens(page):
-        if token.type in ("link_open", "image"):
-            yield str(token.attrs.get("href") or token.attrs.get("src"))
-        elif token.type in ("html_block", "html_inline"):
-            yield from re.findall(r'\b(?:src|href)="([^"]+)"', token.content)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    for link in links(page):
-        if re.match(r"[a-z]+:", link):
-            continue
-        path, _, anchor = link.partition("#")
-        target = (ROOT / page).parent.joinpath(path).resolve().relative_to(ROOT).as_posix() if path else page
-        assert target in FILES | FOLDERS, link
-        assert not anchor or anchor in anchors(target), link
 
 
 def test_the_drawing_of_the_pipeline_has_every_stage() -> None:

@@ -9,8 +9,6 @@ import pytest
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
-WALK = ROOT / "docs/walk"
-CHAPTERS = sorted(WALK.glob("[0-9]*.md"))
 
 
 def build(folder: Path, **pages: str) -> subprocess.CompletedProcess[str]:
@@ -57,34 +55,3 @@ def test_dead_links_missing_pictures_and_what_is_loaded_from_elsewhere_end_the_b
     assert done.returncode != 0
     faults = ("gone.md", "nowhere", "gone.png", "loads https://example.org/a.js", "gone.html is not there")
     assert [each for each in faults if each not in done.stderr] == []
-
-
-def test_a_cell_that_fails_ends_the_build(tmp_path: Path) -> None:
-    head = "---\nkernelspec:\n  name: python3\n---\n\n"
-    done = build(tmp_path, one=f"{head}# One\n\n```{{code-cell}} ipython3\n1 / 0\n```\n")
-    assert done.returncode != 0
-    assert "one.md" in done.stderr
-
-
-def test_every_chapter_is_in_the_table_in_order() -> None:
-    table = re.findall(r"^\| \[(\d+)\. [^]]+\]\(([^)]+)\)", (WALK / "index.md").read_text(), re.MULTILINE)
-    assert [name for _, name in table] == [chapter.name for chapter in CHAPTERS]
-    assert [int(number) for number, _ in table] == list(range(1, 13))
-    for chapter in CHAPTERS:
-        assert re.search(rf"^# {int(chapter.name[:2])}\. ", chapter.read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
-def test_a_chapter_has_mathematics_library_picture_and_its_numbers(chapter: Path) -> None:
-    text = chapter.read_text()
-    cells = re.findall(r"^```\{code-cell\} ipython3\n(?:---\n.*?\n---\n)?(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    code = "\n".join(cells)
-    compile(code, chapter.name, "exec")
-    assert "$$" in text or chapter.stem.startswith("08")
-    assert "from ddpm." in code
-    pictures = len(re.findall(r"^(?:common\.(?:show|table|grid)\()", code, re.MULTILINE))
-    assert pictures == len(re.findall(r"^    alt: ", text, re.MULTILINE)) > 0
-    told = set(re.findall(r"(\w+)=", "".join(re.findall(r"common\.numbers\((.*)\)", code))))
-    assert told == set(re.findall(r"\{glue:text\}`(\w+)", text))
-    for path in re.findall(r'common\.metrics\("([^"]+)"\)', code):
-        assert (ROOT / path).is_file()

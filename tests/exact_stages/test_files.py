@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,15 +73,6 @@ def test_a_link_is_replaced_and_not_what_it_points_to() -> None:
     write_whole(Path("link"), b"new")
     assert Path("file").read_bytes() == b"old"
     assert not Path("link").is_symlink()
-
-
-def test_a_file_has_the_mode_that_the_user_has_chosen() -> None:
-    before = os.umask(0o027)
-    try:
-        write_whole(Path("file"), b"data")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(Path("file").stat().st_mode) == 0o640
 
 
 def test_json_is_indented_ends_in_a_newline_and_has_no_nan() -> None:

@@ -53,21 +53,16 @@ def test_a_section_is_loaded_by_its_dotted_name(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.5", "fast", r'train\.recipe\.lr: input should be a valid number, got "fast"'),
         ("0.5", "'0.5'", r'train\.recipe\.lr: input should be a valid number, got "0\.5"'),
-        ("0.5", "true", r"train\.recipe\.lr: input should be a valid number, got true"),
         ("0.5", ".inf", r"train\.recipe\.lr: .*, got Infinity"),
         ("lr: 0.5, ", "", r"train\.recipe\.lr: missing; add it \(.*\)"),  # although the model has a default
         ("steps: 4", "", r"train\.recipe\.steps: missing; add it \(.*\)"),
-        (", recipe: {lr: 0.5, steps: 4}", "", r"train\.recipe: missing; add it \(.*\)"),
         ("steps: 4", "steps: 3", r"train\.recipe\.steps: must be even, got 3"),
         ("steps: 4", "steps: 4, speed: 1", r"train\.recipe\.speed: unknown key; .*CHANGELOG\.md.*"),
         ("[a, b]", "a", r'train\.names: must be a list, in brackets, got "a"'),
         ("[a, b]", "[]", r"train\.names: tuple should have at least 1 item .*, got \[\]"),
         ("[a, b]", "[7]", r"train\.names\.0: input should be a valid string, got 7"),  # and not that none is left
-        ("train", "test", r"train: missing; add it \(.*\)"),
         (TEXT, "- 1\n", r"the whole file: .*, got \[1\]"),
-        (TEXT, "", r"the whole file: .*, got null"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(old: str, new: str, message: str, path: Path) -> None:
@@ -105,9 +100,7 @@ def test_scalars_are_those_of_dvc(text: str, path: Path) -> None:
     ("content", "message"),
     [
         (b"train: [1\n", "line 2"),
-        (b"train:\n\tepochs: 1\n", "line 2"),
         (b"train: \xff\n", "UTF-8"),
-        (b"train: !!python/object:os.system x\n", "line 1"),
         (b"x: 2024-13-45\n", "YAML"),
         (b"a: 1\nb: \0\n", "YAML"),
         (b"train: {}\ntrain: {}\n", 'line 2: found duplicate key "train"'),

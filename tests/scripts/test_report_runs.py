@@ -53,7 +53,6 @@ def test_a_fresh_clone_shows_all_that_is_committed(
 
 CHANGES = {  # file and text: what is not up to date then
     ("params.yaml", PARAMS.replace("unread: 0", "unread: 1")): {},  # but for `check`, whose output never changes
-    ("library/__pycache__/code.pyc", "x"): {},
     ("params.yaml", PARAMS.replace("count: 5", "count: 6")): {"likelihood": "count"},
     ("params.yaml", PARAMS.replace("lr: 2", "lr: 3")): {"train": "lr", "likelihood": "models/ddpm.bin"},
     ("library/more.py", "x"): {"train": "library", "likelihood": "models/ddpm.bin"},

@@ -60,15 +60,3 @@ def test_what_is_missing_is_told_and_files_of_another_kind_are_named(clone: Clon
     listing.unlink()
     listing.write_text("[")
     assert damaged(clone) == [".dvc/cache/files", "models/ddpm.bin"]
-
-
-@pytest.mark.parametrize(
-    ("file", "start"), [("dvc.lock", "dvc.lock: half-written"), ("dvc.yaml", "DVC cannot read its records: ")]
-)
-def test_half_a_file_is_one_line_and_mended_as_it_says(clone: Clone, file: str, start: str) -> None:
-    (clone.path / file).write_text("stages: [1]")
-    (line,) = verify(clone, code=1).splitlines()
-    assert line.startswith(f"error: {start}")
-    clone.git("checkout", file)
-    clone.dvc("repro")
-    verify(clone)

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from ddpm.classifier.model import load_classifier
 from ddpm.images.arrays import load_arrays
 from ddpm.images.splits import load_split
 from ddpm.model import load_model
-from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_clone, ran, read_json, restored, table
+from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_clone, ran, read_json, restored
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 CLASSES = ("010", "no", "red apple")  # in natural order
@@ -75,11 +74,7 @@ def everything_is_there(clone: Clone) -> None:
     assert clone.dvc("status").strip() == "Data and pipelines are up to date."
 
 
-def scores(clone: Clone) -> dict[str, Any]:
-    return read_json(clone.path / "metrics/evaluate/scores.json")
-
-
-def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> None:
+def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
     classes = ("train.classes=[010,no,red apple]", "sample.classes=[no,010]")
     printed = experiment(clone, "data.set=data/mine", *classes, "model.channels=null", "model.patch_size=null")
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
@@ -99,19 +94,6 @@ def test_coloured_pictures_that_are_not_square(clone: Clone, tmp_path: Path) -> 
         arrays, facts = load_arrays(clone.path / f"data/samples/{name}.safetensors")
         assert arrays["images"].shape[1:] == (3, 16, 8)
         assert {*facts["classes"]} == labels >= {*arrays["labels"].tolist()}
-    found = scores(clone)
-    assert found["count"] >= 6
-    for row in ("samples", "test"):
-        assert 0 <= found[row]["label_accuracy"] <= 1
-    assert read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")["count"] > 6
-
-    options = ["--model", "models/ddpm.safetensors", "--out", str(tmp_path / "sampled"), "--count", "4", "--steps", "5"]
-    clone.run("python", "-m", "ddpm", "generate", *options, "--classes", "no,red apple", PYTHONPATH="src")
-    *sampled, labels = sorted((tmp_path / "sampled").iterdir())
-    assert {row["label"] for row in table(labels)} <= {"no", "red apple"}
-    for path in sampled:
-        with Image.open(path) as picture:
-            assert (picture.mode, picture.size) == ("RGB", (8, 16))
 
 
 def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes_is_of(clone: Clone) -> None:
@@ -123,10 +105,7 @@ def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes
     everything_is_there(clone)
     card = load_model(clone.path / "models/ddpm.safetensors").card.data
     assert (card.shape, card.classes) == ((1, 28, 28), ("my kites",))
-    found = scores(clone)
-    for row in ("samples", "test"):
-        assert found[row]["label_accuracy"] is None
-        assert 0 <= found[row]["precision"] <= 1
+    assert read_json(clone.path / "metrics/evaluate/scores.json")["samples"]["label_accuracy"] is None
     accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
     assert accuracy == {"count": 0, "samples": None, "real": None}
     # What the copy has run, the workspace knows; another picture is noticed.

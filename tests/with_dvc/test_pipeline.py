@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.images.arrays import load_arrays
 from tests.with_dvc.dvc_clone import STAGES, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
@@ -75,14 +74,3 @@ def test_the_way_back_is_restored_from_the_run_cache(tried: Clone) -> None:
     output = tried.dvc("repro")
     assert (ran(output), restored(output)) == (set(), {"train", *BEHIND_TRAIN}), output
     assert tried.git("status", "--porcelain") == ""
-
-
-@pytest.mark.long
-def test_without_classes_there_are_no_labels(clone: Clone) -> None:
-    clone.edit_params({"model.class_conditional": False})
-    assert ran(clone.dvc("repro")) == {"train", *BEHIND_TRAIN}
-    for name in ("gallery", "population"):
-        arrays, card = load_arrays(clone.path / f"data/samples/{name}.safetensors")
-        assert arrays.keys() == {"images", "x_t", "pred_x_start"}
-        assert card["classes"] == [7]
-    assert "label_accuracy" not in read_json(clone.path / "metrics/evaluate/scores.json")["samples"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.with_dvc.dvc_clone import PICTURES, Clone, table
+from tests.with_dvc.dvc_clone import PICTURES, Clone
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
@@ -44,12 +44,3 @@ def test_the_name_of_a_branch_is_no_script(browser: Any, clone: Clone) -> None:
     page.wait_for_selector("body > div", state="attached")
     assert page.evaluate("typeof taken") == "undefined"
     page.close()
-
-
-def test_without_validation_images_no_cell_is_empty(clone: Clone) -> None:
-    clone.edit_params({"train.validation": 0})
-    clone.run("python", "-m", "stages.train")
-    rows = {path.name: table(path) for path in (clone.path / "metrics/train").glob("*.csv")}
-    assert {name for name, filled in rows.items() if filled} == {"loss.csv", "loss_by_timestep.csv"}
-    cells = [cell for filled in rows.values() for row in filled for cell in row.values()]
-    assert "" not in cells, "DVC's plots show an empty cell as zero"
