@@ -74,7 +74,8 @@ def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
     rows = (sampled.found == 1).nonzero().squeeze(1)
     images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
     memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
-    tally, accepted = filled(inputs._replace(train=memorised), 1, 3)
+    nothing_fresh = inputs.fresh.take(slice(0))  # so that the limit is 0
+    tally, accepted = filled(inputs._replace(train=memorised, fresh=nothing_fresh), 1, 3)
     assert tally.copies == 2
     assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
 
