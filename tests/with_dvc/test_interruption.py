@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def left(clone: Clone) -> dict[str, bytes]:
 def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]":
     """Start the command, and return when its training has saved a checkpoint."""
     process = clone.start(*command, **SAVING, **launch)
-    wait_for(lambda: list((clone.path / ".resume").glob("train-*.state")), process)
+    wait_for(lambda: list((clone.path / ".resume").glob("train-*")), process)
     return process
 
 
@@ -135,3 +136,31 @@ def test_what_changes_during_a_run_leaves_no_output(clone: Clone) -> None:
     assert not (clone.path / MODEL).exists()
     (clone.path / "params.yaml").write_bytes(before)
     assert "train: continues" in clone.run(*TRAIN)  # its work was kept
+
+
+@pytest.mark.long
+def test_two_machines_train_what_two_processes_train(clone: Clone, undisturbed: Make, tmp_path: Path) -> None:
+    clone.edit_params(LATE)
+    second = copy_clone(clone, tmp_path / "second")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port))
+    started = [
+        each.start("torchrun", *meeting, "--node-rank", str(rank), "-m", "stages.train")
+        for rank, each in enumerate((clone, second))
+    ]
+    for process in started:
+        printed, _ = process.communicate()
+        assert process.returncode == 0, printed
+    expected = undisturbed(TWO).bytes_under("models")
+    assert clone.bytes_under("models") == expected
+    assert second.bytes_under("models") != expected, "the second writes nothing"
+
+
+@pytest.mark.long
+def test_a_mistake_is_said_once_by_two_processes(clone: Clone) -> None:
+    clone.edit_params({"train.lr": "fast"})
+    printed = clone.run(*TWO["DDPM_LAUNCH"].split(), "-m", "stages.train", code=1)
+    assert printed.count("error: ") == 1, printed
+    assert printed.count("train.lr: ") == 1, printed
