@@ -50,7 +50,7 @@ from ddpm.schedule import ScheduleParams  # noqa: E402
 from ddpm.train import Training, TrainParams, new_training  # noqa: E402
 from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
-from exact_stages.params import load_params, read_yaml  # noqa: E402
+from exact_stages.params import load_params, parse, read_yaml  # noqa: E402
 
 runtime = start()
 PARAMS = ROOT / "params.yaml"
@@ -126,8 +126,8 @@ def sampler(card: ModelCard, **changes: Any) -> SamplerParams:
     """Return the params of the population in params.yaml, with changes, fitted to a model."""
     section = read_yaml(PARAMS)["sample"]
     values = {**section, **section["population"], **changes}
-    known = {name: value for name, value in values.items() if name in SamplerParams.model_fields and value != "all"}
-    return fitted(SamplerParams(**known), card)
+    known = {name: values[name] for name in SamplerParams.model_fields}
+    return fitted(parse(SamplerParams, known, "sampler"), card)
 
 
 def metrics(path: str) -> Any:

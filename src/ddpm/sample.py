@@ -223,11 +223,13 @@ def p_sample(
     """Return the mean of x_prev, and the variance of the noise to add; abar is alphas_cumprod.
 
     ddpm: the posterior q(x_prev | x_t, x_0) (Ho et al. 2020, eq. 7), or its mean with the variance beta (section 3.2).
-        Without clipping this mean is line 4 of the algorithm, (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t)
-        (eq. 11).
+    Without clipping this mean is line 4 of the algorithm, (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t)
+    (eq. 11).
+
     ddim: deterministic with eta 0, the posterior with eta 1 (Song et al. 2021, eqs. 12 and 16).
+
     dpmpp_2m: the same, but new noise is 1 - exp(-2 eta h), where h is half the step's rise of log SNR, as in
-        k-diffusion.
+    k-diffusion.
     """
     share = renewed_share(abar, abar_prev)
     if params.sampler == "ddim":

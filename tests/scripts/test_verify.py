@@ -58,5 +58,5 @@ def test_what_is_missing_is_told_and_files_of_another_kind_are_named(clone: Clon
     assert damaged(clone) == ["data/mine/1", "models/ddpm.bin"]
     listing = next((clone.path / ".dvc/cache/files/md5").glob("*/*.dir"))
     listing.unlink()
-    listing.write_text("[")
+    listing.write_text("[]")
     assert damaged(clone) == [".dvc/cache/files", "models/ddpm.bin"]
