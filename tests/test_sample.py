@@ -50,6 +50,10 @@ def test_three_lines_of_python_sample_what_the_command_line_does(
     images, labels = module.sample(load_pretrained("mnist"), 16, classes=[7])
     assert labels.tolist() == [7] * 16
     np.testing.assert_array_equal(images.squeeze(1), np.load(tmp_path / "sevens/images.npz")["images"])
+    unlabelled = tiny_model(tmp_path, class_conditional=False)
+    assert module.sample(unlabelled, 2, steps=2).labels.tolist() == [NO_LABEL] * 2
+    with pytest.raises(UserError, match=r"^count: "):
+        module.sample(unlabelled, 0)
 
 
 @pytest.mark.parametrize(

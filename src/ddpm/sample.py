@@ -90,6 +90,8 @@ class Step(NamedTuple):
 def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
     """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
 
+    All labels of a model that is not class-conditional are NO_LABEL.
+
     Args:
         loaded: from `load_model` or `load_pretrained`.
         params: fields of `SamplerParams`; the others have its defaults, a distilled model its own.
@@ -97,12 +99,16 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
     Raises:
         UserError: params are wrong, or do not fit the model; the message names the param.
     """
+    if count < 1:
+        raise UserError(f"count: {count}; set 1 or more")
     runtime = start()
     for network in filter(None, (loaded.network, loaded.guide)):
         to_device(network, runtime.device)
     fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
     images = [batch for _, batch in sample_images(loaded, fitted_params, seed, range(count), runtime, "sample")]
-    return Split(torch.cat(images), sample_labels(loaded.card, fitted_params, seed, range(count)))
+    told = loaded.card.model.class_conditional
+    labels = sample_labels(loaded.card, fitted_params, seed, range(count)) if told else torch.full((count,), NO_LABEL)
+    return Split(torch.cat(images), labels)
 
 
 def sample_images(
