@@ -16,7 +16,7 @@ from torch import Tensor
 from ddpm.cli import export
 from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
-from ddpm.sample import SamplerParams, guided_denoiser, p_sample_loop, spaced_timesteps
+from ddpm.sample import SamplerParams, guided_denoiser, p_sample_loop, spaced_timesteps, visited
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
 from scripts import demo
@@ -101,7 +101,7 @@ def in_python(path: Path, params: SamplerParams, label: int) -> list[tuple[Tenso
     drawn = iter(noises(21, loaded.card.data.shape))
     with torch.inference_mode():
         denoise = guided_denoiser(loaded, torch.tensor([label]), params, CPU)
-        steps = p_sample_loop(denoise, loaded.schedule, params, lambda: next(drawn)[None], loaded.card.timesteps)
+        steps = p_sample_loop(denoise, loaded.schedule, params, lambda: next(drawn)[None], visited(loaded, params))
         return [(step.pred_x_start, step.x_prev) for step in steps]
 
 
