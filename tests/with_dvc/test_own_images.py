@@ -90,10 +90,10 @@ def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
     model = load_model(clone.path / "models/ddpm.safetensors")
     assert model.card.data == card == load_classifier(clone.path / "models/classifier-a.safetensors").data
     assert model.card.class_counts == tuple(summary["train"]["label_counts"].values())
-    for name, labels in (("gallery", {0, 1, 2}), ("population", {0, 1})):
+    for name in ("gallery", "population"):
         arrays, facts = load_arrays(clone.path / f"data/samples/{name}.safetensors")
         assert arrays["images"].shape[1:] == (3, 16, 8)
-        assert {*facts["classes"]} == labels >= {*arrays["labels"].tolist()}
+        assert {*facts["classes"]} == {0, 1} >= {*arrays["labels"].tolist()}
 
 
 def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes_is_of(clone: Clone) -> None:
