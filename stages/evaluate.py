@@ -28,7 +28,7 @@ def main(stage: Stage) -> None:
     images, classes, names = population.images, population.classes, gallery.card.classes
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    scores, seen = evaluate((images, population.labels), test, train, classes, classifiers, runtime)
+    scores, seen, *_ = evaluate((images, population.labels), test, train, classes, classifiers, runtime)
     arrays, caption = (gallery.images, gallery.x_t, gallery.pred_x_start), caption_of(population.made)
     labels = seen.samples.given_or_seen(classes)
     if none := scores.get("left_out"):

@@ -48,6 +48,5 @@ def test_narrow_samples_have_precision_but_no_recall() -> None:
     rows = variety(normal(60, 0) / 3, normal(60, 1), normal(300, 2), draw_subsets(60, 300, 60, seed=0))
     assert rows["samples"]["precision"] > 0.9 > 0.3 > rows["samples"]["recall"]
     assert rows["test"]["recall"] > 0.6
-    # Of one set, the references alone would vary.
-    assert [*rows["samples"]] == [*rows["test"]] == ["precision", "recall", "density", "coverage"]
-    assert "recall_deviation" in rows["baseline"]
+    share = rows["test"]["recall"]  # as of 60 independent flags
+    assert rows["test"]["recall_deviation"] == pytest.approx((share * (1 - share) / 60) ** 0.5, rel=0.05)

@@ -38,7 +38,7 @@ def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest
     labels, train_labels = torch.arange(23) % 3, torch.arange(90) % 3
     monkeypatch.setattr(copying, "CHUNK", 5)
     monkeypatch.setattr(copying, "TABLE", 13 * 16)
-    found = nearness(images, labels, train, train_labels)
+    found = nearness([images], labels, train, train_labels)
     for index, image in enumerate(to_float(images).double()):
         own = to_float(train).double()[train_labels == labels[index]]
         distances = sorted(math.dist(image.flatten(), other.flatten()) / 4 for other in own)
@@ -50,7 +50,7 @@ def test_nearness_is_that_of_a_plain_search_within_the_class(monkeypatch: pytest
 def test_exact_copies_have_distance_and_ratio_zero() -> None:
     train = 100 + normal(300, 784, seed=0)  # far from zero, where squares have no digits left for small distances
     train[50:70] = train[50]  # the next ones may be copies as well
-    found = nearness(train[40:80], torch.zeros(40), train, torch.zeros(300))
+    found = nearness([train[40:80]], torch.zeros(40), train, torch.zeros(300))
     assert torch.equal(found.distance, torch.zeros(40))
     assert torch.equal(found.ratio, torch.zeros(40))
 
@@ -58,6 +58,6 @@ def test_exact_copies_have_distance_and_ratio_zero() -> None:
 @pytest.mark.parametrize(("train", "distance", "ratio"), [(0, math.inf, math.inf), (1, 2, math.inf), (2, 2, 2 / 5)])
 def test_classes_of_hardly_any_training_images(train: int, distance: float, ratio: float) -> None:
     table, labels = torch.tensor([[9.0], [2.0], [-5.0]]), torch.tensor([0, 1, 1])[: 1 + train]
-    found = nearness(torch.zeros(1, 1), torch.tensor([1]), table[: 1 + train], labels)
+    found = nearness([torch.zeros(1, 1)], torch.tensor([1]), table[: 1 + train], labels)
     assert found.distance.tolist() == [distance]
     assert found.ratio.tolist() == pytest.approx([ratio])

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from ddpm.images.splits import to_uint8
 from ddpm.scoring.copying import NEAR, Nearness, near_copies, nearness
+from ddpm.scoring.scores import NONE
 
 SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits
 COPIED = 0.2
@@ -40,13 +41,13 @@ def copier() -> tuple[Tensor, Tensor]:
 
 
 def near(images: Tensor, labels: Tensor) -> Nearness:
-    return nearness(to_uint8(images), labels, to_uint8(TRAIN), TRAIN_LABELS)
+    return nearness([to_uint8(images)], labels, to_uint8(TRAIN), TRAIN_LABELS)
 
 
 def test_a_model_that_copies_is_caught() -> None:
     found = near_copies(near(*copier()), near(FRESH, FRESH_LABELS))
-    assert found.distance == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.01)
-    assert found.ratio == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.02)
+    assert found.distance.value == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.01)
+    assert found.ratio.value == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.02)
 
 
 def test_near_duplicates_in_the_data_do_not_silence_the_score() -> None:
@@ -57,7 +58,7 @@ def test_near_duplicates_in_the_data_do_not_silence_the_score() -> None:
         assert fresh.distance[fresh.labels == label].quantile(NEAR) < samples.distance[:600].min()
     found = near_copies(samples, fresh)
     assert found == near_copies(samples, near(FRESH, FRESH_LABELS))
-    assert near_copies(near(HONEST, HONEST_LABELS), fresh).distance == pytest.approx(NEAR, abs=0.006)
+    assert near_copies(near(HONEST, HONEST_LABELS), fresh).distance.value == pytest.approx(NEAR, abs=0.006)
 
 
 def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
@@ -66,7 +67,7 @@ def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
     kept = (FRESH_LABELS != 1) | ((FRESH_LABELS == 1).cumsum(0) <= 99)
     fresh = near(FRESH[kept], FRESH_LABELS[kept])
     assert near_copies(samples, fresh).distance == near_copies(others, fresh).distance
-    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99])) == (None, None)
+    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99])) == (NONE, NONE)
 
 
 def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> None:
@@ -75,6 +76,6 @@ def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> No
         # Far from zero, so without near-duplicates.
         sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, 100))
         found = near_copies(*(Nearness(*each, torch.zeros(each.shape[1])) for each in sets))
-        shares.append([found.distance, found.ratio])
+        shares.append([found.distance.value, found.ratio.value])
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
     assert torch.tensor(shares).mean(0).tolist() == pytest.approx([NEAR, NEAR], abs=0.0012)

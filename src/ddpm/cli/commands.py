@@ -16,11 +16,12 @@ from ddpm.cli.balance import Balance
 from ddpm.cli.export import Export
 from ddpm.cli.generate import Generate
 from ddpm.cli.options import Options
+from ddpm.cli.score import Score
 from exact_stages.console import UserError, shown
 
 
 class Ddpm(BaseSettings):
-    """Sample from a trained diffusion model, balance a set of images, export."""
+    """Sample from a trained diffusion model, score samples, balance a set of images, export."""
 
     model_config = SettingsConfigDict(
         env_prefix="DDPM_COMMAND_",  # so that environment variables set no options
@@ -34,6 +35,8 @@ class Ddpm(BaseSettings):
 
     generate: CliSubCommand[Generate]
     """sample images from a trained model"""
+    score: CliSubCommand[Score]
+    """score samples of any generator against real images"""
     balance: CliSubCommand[Balance]
     """fill the rare classes of a set with samples"""
     export: CliSubCommand[Export]

@@ -57,12 +57,12 @@ def look(source: Path | Levels, background: Colour) -> Look:
     """Return size and colour of an image; it has colour if channels of a pixel differ by more than COLOUR levels.
 
     Args:
-        source: a file, or grey levels (H, W).
+        source: a file, or levels (H, W) or (H, W, 3).
 
     Raises:
         ValueError: the file cannot be decoded; the message is one short line.
     """
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray) and source.ndim == 2:
         return Look(source.shape[0], source.shape[1], False)
     with _picture(source, background) as image:
         red, green, blue = image.split()

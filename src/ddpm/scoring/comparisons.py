@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
-from ddpm.scoring.scores import FrechetDistance, jackknife
+from ddpm.scoring.scores import Estimate, FrechetDistance, jackknife
 
 DRAWS = 5
 
@@ -54,26 +54,21 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     for name, sets in _sets(samples, test, train, draws).items():
         values = [distance(sets[index % len(sets)]) for index, distance in enumerate(distances)]
         deviation = statistics.stdev(values) if len(sets) > 1 else jackknife(distances[0], sets[0])
-        rows[name] = {"frechet": statistics.fmean(values), "frechet_deviation": deviation}
+        rows[name] = Estimate(statistics.fmean(values), deviation).row("frechet")
     return rows
 
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute precision, recall, density and coverage as means over the references, each reduced to equal count.
-
-    Deviations are taken over the subsets, if there are several. The baseline's deviation shows the effect of chance on
-    a set.
-    """
+    """Compute precision, recall, density and coverage as means over the references, each reduced to equal count."""
     references = [manifold(train[chosen[: len(samples)]]) for chosen in draws.references]
     rows: Rows = {}
     for name, sets in _sets(samples, test, train, draws).items():
         manifolds = [manifold(each) for each in sets]
         found = [manifold_scores(each, manifolds[i % len(sets)]) for i, each in enumerate(references)]
         rows[name] = {}
-        for field, values in zip(ManifoldScores._fields, zip(*found, strict=True), strict=True):
-            rows[name][field] = statistics.fmean(values)
-            if len(sets) > 1:
-                rows[name][f"{field}_deviation"] = statistics.stdev(values)
+        for field, estimates in zip(ManifoldScores._fields, zip(*found, strict=True), strict=True):
+            mean = Estimate(*(statistics.fmean(values) for values in zip(*estimates, strict=True)))
+            rows[name] |= mean.row(field)
     return rows
 
 

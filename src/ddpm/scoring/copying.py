@@ -4,7 +4,8 @@ Images are uint8 (N, C, H, W), compared in [-1, 1]; features are float32 (N, D).
 differences. They are computed on the device of the queries, where references arrive in parts.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import to_float
+from ddpm.scoring.scores import NONE, Estimate
 
 NEAR = 0.01
 LEAST = 100  # fresh images: fewer cannot estimate the quantile NEAR
@@ -23,6 +25,7 @@ WIDTH = 2000  # references in a block: its distances to the queries fit a proces
 TABLE = 47_040_000  # numbers of references in memory at once
 PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
 WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores
+SHIFT = 1  # pixels: copies that are shifted by up to this are found
 
 
 def some_queries(count: int, products: int, seed: int) -> Tensor | slice:
@@ -75,18 +78,34 @@ class Nearness(NamedTuple):
     labels: Tensor
 
 
-def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
-    """Measure how near images (N, ...) with labels (N,) are to training images (M, ...) of the same class, labels (M,).
+def shifted(images: Tensor) -> list[Tensor]:
+    """View images (N, C, H, W) without a margin of SHIFT pixels, shifted by up to SHIFT in all directions."""
+    height, width = (side - 2 * SHIFT for side in images.shape[2:])
+    places = range(2 * SHIFT + 1)
+    return [images[..., y : y + height, x : x + width] for y in places for x in places]
+
+
+def middle(images: Tensor) -> Tensor:
+    """View images (N, C, H, W) without a margin of SHIFT pixels."""
+    return images[..., SHIFT:-SHIFT, SHIFT:-SHIFT]
+
+
+def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
+    """Measure how near images with labels (N,) are to training images (M, ...) of the same class, labels (M,).
 
     A distance or ratio is infinite if its class has too few training images.
+
+    Args:
+        versions: one or more versions of the images, each (N, ...); of an image's versions, the nearest counts.
     """
-    distances, ratios = torch.full((2, len(images)), torch.inf, device=images.device)
+    device = versions[0].device
+    distances, ratios = torch.full((2, len(labels)), torch.inf, device=device)
     for label in labels.unique():
         chosen = (labels == label).nonzero().squeeze(1)
-        near = [torch.empty(len(chosen), 0, device=images.device)]
-        for _, table in _tables(train, images.device, (train_labels == label).nonzero().squeeze(1)):
+        near = [torch.empty(len(chosen), 0, device=device)]
+        for _, table in _tables(train, device, (train_labels == label).nonzero().squeeze(1)):
             size = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * table.shape[1])))
-            near.append(torch.cat([_nearest(_flat(images[rows]), table) for rows in chosen.split(size)]))
+            near.append(torch.cat([_nearest([each[rows] for each in versions], table) for rows in chosen.split(size)]))
         distance = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
         if distance.shape[1]:
             distances[chosen] = distance[:, 0]
@@ -95,12 +114,16 @@ def nearness(images: Tensor, labels: Tensor, train: Tensor, train_labels: Tensor
     return Nearness(distances.cpu(), ratios.cpu(), labels)
 
 
-def _nearest(queries: Tensor, table: Tensor) -> Tensor:
-    """Return the distances from queries (N, D) to the 1 + NEXT nearest rows, in no particular order."""
+def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
+    """Return the distances from queries (N, ...), in some versions, to the 1 + NEXT nearest rows, unordered."""
     norms = table.square().sum(1)
-    near = (norms - 2 * queries @ table.T).topk(min(1 + NEXT, len(table)), largest=False).indices
+    queries = [_flat(each) for each in versions]
+    squared = torch.full((len(queries[0]), len(table)), torch.inf, device=table.device)
+    for each in queries:
+        squared = torch.minimum(squared, torch.addmm(norms, each, table.T, alpha=-2) + each.square().sum(1)[:, None])
+    near = table[squared.topk(min(1 + NEXT, len(table)), largest=False).indices]
     # Recompute: differences of large squares lose the digits of a small distance.
-    return (queries[:, None] - table[near]).square().mean(2).sqrt()
+    return torch.stack([(each[:, None] - near).square().mean(2) for each in queries]).amin(0).sqrt()
 
 
 def _tables(references: Tensor, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -131,8 +154,27 @@ class NearCopies(NamedTuple):
     ratio. A share is None if there is nothing to compare with.
     """
 
-    distance: float | None
-    ratio: float | None
+    distance: Estimate
+    ratio: Estimate
+
+
+Versions = tuple[Sequence[Tensor], Tensor]  # versions of images, each (N, ...), and their labels (N,)
+
+
+def compare_nearness(
+    samples: Versions, fresh: Versions, train: tuple[Tensor, Tensor], seed: int
+) -> tuple[NearCopies, Tensor]:
+    """Compute `near_copies` of samples; return the indices of samples, too, nearest by the ratio first.
+
+    Of large sets, random subsets are compared.
+    """
+    near, chosen = [], []
+    for versions, labels in (samples, fresh):
+        pairs = int(train[1].bincount(minlength=1 + int(labels.max()))[labels].sum())
+        some = some_queries(len(labels), pairs * train[0][0].numel() * len(versions), seed)
+        near.append(nearness([each[some] for each in versions], labels[some], *train))
+        chosen.append(torch.arange(len(labels))[some])
+    return near_copies(*near), chosen[0][near[0].ratio.argsort()]
 
 
 def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
@@ -142,10 +184,11 @@ def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
     for label in samples.labels.unique():
         thresholds[samples.labels == label] = _threshold(fresh.distance[single & (fresh.labels == label)])
     judged = ~thresholds.isnan()
+    known = torch.isin(fresh.labels[single], samples.labels[judged])
     threshold = _threshold(fresh.ratio[single])
     return NearCopies(
-        distance=_share((samples.distance < thresholds)[judged]),
-        ratio=None if np.isnan(threshold) else _share(samples.ratio < threshold),
+        distance=_share((samples.distance < thresholds)[judged], int(known.sum())),
+        ratio=NONE if np.isnan(threshold) else _share(samples.ratio < threshold, len(known)),
     )
 
 
@@ -168,5 +211,9 @@ def _threshold(values: Tensor) -> float:
     return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
 
 
-def _share(among: Tensor) -> float | None:
-    return float(among.double().mean()) if len(among) else None
+def _share(among: Tensor, fresh: int) -> Estimate:
+    """Estimate a share, as the mean of flags (N,); its threshold comes from some number of fresh images."""
+    if not len(among):
+        return NONE
+    share, chance = float(among.double().mean()), NEAR * (1 - NEAR)
+    return Estimate(share, math.sqrt(max(share * (1 - share), chance) / len(among) + chance / fresh))

@@ -17,14 +17,15 @@ from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
-from ddpm.scoring.copying import near_copies, nearest_neighbours, nearness, some_queries
+from ddpm.scoring.copying import compare_nearness, middle, nearest_neighbours, shifted, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import varies
-from ddpm.scoring.two_sample import FOLDS, SEEDS, tone_shares, two_sample_scores
+from ddpm.scoring.scores import NONE, mean_of, median_of, varies
+from ddpm.scoring.two_sample import FOLDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
 
 ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
+PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
 
 
@@ -69,6 +70,19 @@ class Sets(NamedTuple):
         return self.samples.features[:count], self.test.features, self.train.features
 
 
+class Evaluation(NamedTuple):
+    """All scores, what the last classifier sees, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
+
+    copied: those nearest to a training image, by the ratio of `Nearness` in pixels.
+    told: those of which the judge is surest; none if there are too few for the two-sample test.
+    """
+
+    scores: dict[str, Any]
+    seen: Sets
+    copied: Tensor
+    told: Tensor
+
+
 def evaluate(
     samples: tuple[Tensor, Tensor | None],
     test: Split,
@@ -76,8 +90,9 @@ def evaluate(
     classes: list[int],
     classifiers: Mapping[str, Path],
     runtime: Runtime,
-) -> tuple[dict[str, Any], Sets]:
-    """Compute all scores; return them with what the last classifier sees.
+    judge: str = "b",
+) -> Evaluation:
+    """Compute all scores.
 
     Classes without test images are left out of all three sets. Otherwise test images would differ from training images
     by more than chance, and samples would look good beside them.
@@ -88,13 +103,14 @@ def evaluate(
         train: real training images of the same classes.
         classes: labels of the sampled classes.
         classifiers: their files by name. The last one gives all scores except distances.
+        judge: the network of the two-sample test, one of JUDGES.
 
     Raises:
         UserError: there are too few images.
     """
     there = test.labels.unique()
     scores: dict[str, Any] = {}
-    steps = len(classifiers) + 2 + 3 * FOLDS * SEEDS
+    steps = len(classifiers) + 2 + 3 * FOLDS
     with progress(desc="evaluate", total=steps, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
@@ -106,17 +122,19 @@ def evaluate(
             bar.update()
         scores["pixels"] = compare_pixels(sets, count, draws)
         bar.update()
-        rows = examine(sets, draws, classes)
+        rows, copied = examine(sets, draws, classes)
         bar.update()
-        told = two_sample_scores(sets.samples.images, sets.train.images, "b", SEED, runtime, bar.update)
+        told, sureness = two_sample_scores(sets.samples.images, sets.train.images, judge, SEED, runtime, bar.update)
         bar.update(steps - bar.n)  # tests that are null ran no trainings
-        told["test"] = {**tone_shares(test.images)}
+        told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
     if alike := [name for name, row in scores.items() if isinstance(row, dict) and "why_null" in row]:
         print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    return {"count": count, **left_out, **scores}, seen
+    surest = torch.empty(0, dtype=torch.int64) if sureness is None else sureness.argsort(descending=True)
+    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
+    return Evaluation({"count": count, **left_out, **scores}, seen, *pictured)
 
 
 def comparable(samples: int, test: int, train: int) -> int:
@@ -128,9 +146,9 @@ def comparable(samples: int, test: int, train: int) -> int:
     count = min(samples, test, train // 2, MOST_COMPARED)
     if count <= NEIGHBOURS:
         raise UserError(
-            f"sample.population.count, data.test: the scores need more than {NEIGHBOURS} samples and test images, "
-            "and twice as many training images, of the sampled classes that have test images; "
-            f"there are {samples} samples, {test} test images and {train} training images"
+            f"{samples} samples, {test} test images and {train} training images, of classes that have all three, are too "
+            f"few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more images, "
+            "or raise sample.population.count or data.test"
         )
     return count
 
@@ -159,49 +177,50 @@ def compare_pixels(sets: Sets, count: int, draws: Draws) -> dict[str, object]:
     return distances(samples[:count], test, train, draws)
 
 
-def examine(sets: Sets, draws: Draws, classes: list[int]) -> Rows:
+def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]:
     """Score variety, recognition and copying of samples and test images; of the baseline, only variety.
 
-    Scores that depend on the size of a set use equal counts; shares do not, and use all images. With a single class,
-    there is no recognition. Of features that do not vary, and of predictions from them, there is no score.
+    Return the scores, and the indices of samples, nearest to training images first. Scores that depend on the size of a
+    set use equal counts; shares do not, and use all images. With a single class, there is no recognition. Of features
+    that do not vary, and of predictions from them, there is no score.
     """
     rows = variety(*sets.features(len(draws.test[0])), draws)
     several = sets.train.logits.shape[1] > 1
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
-            rows[name]["label_accuracy"] = agreement(seen.labels, seen.given) if several else None
-    for name, row in copies(sets, classes, draws.test[0]).items():
+            rows[name] |= (mean_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
+    found, order = copies(sets, classes, draws.test[0])
+    for name, row in found.items():
         rows[name] |= row
-    if varies(sets.train.features):
-        return rows
-    return {name: {key: row[key] if key.endswith("pixels") else None for key in row} for name, row in rows.items()}
+    if not varies(sets.train.features):
+        rows = {name: {key: row[key] if "pixels" in key else None for key in row} for name, row in rows.items()}
+    return rows, order
 
 
-def copies(sets: Sets, classes: list[int], chosen: Tensor) -> Rows:
+def copies(sets: Sets, classes: list[int], chosen: Tensor) -> tuple[Rows, Tensor]:
     """Measure how near samples and test images are to training images, in pixels and in features.
 
     Distances to the nearest of all training images use the chosen test images, and as many samples. Distances within a
-    class use all images. Both use random subsets of large sets.
+    class use all images; in pixels, those of the best shift. Both use random subsets of large sets. Return the indices
+    of samples, nearest by pixels first, too.
     """
-    labels = [each.given_or_seen(classes) for each in sets]
-    place = sets.samples.features.device
     rows: Rows = {"samples": {}, "test": {}}
-    for space, (samples, test, train) in (
-        ("pixels", (sets.samples.images.to(place), sets.test.images.to(place), sets.train.images)),
-        ("features", (each.features for each in sets)),
+    pixels = [each.images.to(sets.samples.features.device) for each in sets[:2]]
+    features = [each.features for each in sets[:2]]
+    for space, (samples, test), real in (
+        ("pixels", pixels, sets.train.images),
+        ("features", features, sets.train.features),
     ):
-        width = train[0].numel()
-        some = some_queries(len(chosen), len(chosen) * len(train) * width, SEED)
+        some = some_queries(len(chosen), len(chosen) * real.numel(), SEED)
         for name, each in (("samples", samples[: len(chosen)]), ("test", test[chosen])):
-            rows[name][f"nearest_train_{space}"] = nearest_neighbours(each[some], train).distance.median().item()
-        of_class = []
-        for each, own in ((samples, labels[0]), (test, labels[1])):
-            pairs = int(labels[2].bincount(minlength=int(own.max()) + 1)[own].sum())
-            some = some_queries(len(each), pairs * width, SEED)
-            of_class.append(nearness(each[some], own[some], train, labels[2]))
-        found = near_copies(*of_class)
-        rows["samples"] |= {f"near_copies_{space}": found.distance, f"near_copies_ratio_{space}": found.ratio}
-    return rows
+            rows[name] |= median_of(nearest_neighbours(each[some], real).distance).row(f"nearest_train_{space}")
+    own, true, learned = (each.given_or_seen(classes) for each in sets)
+    moved = [shifted(each) for each in pixels]
+    by_pixels, order = compare_nearness((moved[0], own), (moved[1], true), (middle(sets.train.images), learned), SEED)
+    by_features, _ = compare_nearness(([features[0]], own), ([features[1]], true), (sets.train.features, learned), SEED)
+    for space, found in (("pixels", by_pixels), ("features", by_features)):
+        rows["samples"] |= found.distance.row(f"near_copies_{space}") | found.ratio.row(f"near_copies_ratio_{space}")
+    return rows, order
 
 
 def rounded(rows: Rows, digits: int) -> Rows:
@@ -210,8 +229,3 @@ def rounded(rows: Rows, digits: int) -> Rows:
         name: {key: None if value is None else float(f"{value:.{digits}g}") for key, value in row.items()}
         for name, row in rows.items()
     }
-
-
-def agreement(labels: Tensor, given: Tensor) -> float:
-    """Return the share of images that are classified as their given class."""
-    return float((labels == given).double().mean())

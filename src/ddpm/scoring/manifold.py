@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.scoring.scores import Estimate, mean_of
+
 NEIGHBOURS = 5
 CHUNK = 100  # queries at a time: larger distance tables would be allocated each time
 
@@ -33,10 +35,10 @@ class ManifoldScores(NamedTuple):
     share of real neighbourhoods that contain a sample.
     """
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: Estimate
+    recall: Estimate
+    density: Estimate
+    coverage: Estimate
 
 
 def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
@@ -66,10 +68,10 @@ def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
         covered |= inside.amax(0)
         reached |= reaches.amax(0)
     return ManifoldScores(
-        precision=_mean(torch.cat(among_real)),
-        recall=_mean(reached),
-        density=_mean(torch.cat(holds)) / real.k,
-        coverage=_mean(covered),
+        precision=mean_of(torch.cat(among_real)),
+        recall=mean_of(reached),
+        density=mean_of(torch.cat(holds).double() / real.k),
+        coverage=mean_of(covered),
     )
 
 
@@ -87,7 +89,3 @@ def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:
 def _one_and_square(features: Tensor) -> tuple[Tensor, Tensor]:
     square = features.square().sum(1, keepdim=True)
     return torch.ones_like(square), square
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean())

@@ -5,12 +5,41 @@ Features are float32 of shape (N, D); the statistics are float64.
 
 import statistics
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 ROUNDING = 1e-5  # of a feature's value; float32 rounds a sum by less
 GROUPS = 10
+
+
+class Estimate(NamedTuple):
+    """A score, and its standard deviation over random sets of as many images; None: there are too few."""
+
+    value: float | None
+    deviation: float | None
+
+    def row(self, name: str) -> dict[str, float | None]:
+        """Return both by their keys."""
+        return {name: self.value, f"{name}_deviation": self.deviation}
+
+
+NONE = Estimate(None, None)
+
+
+def mean_of(values: Tensor) -> Estimate:
+    """Estimate a mean from values of independent images (N,)."""
+    values = values.double()
+    return Estimate(float(values.mean()), float(values.std(correction=0)) / len(values) ** 0.5)
+
+
+def median_of(values: Tensor) -> Estimate:
+    """Estimate a median from values (N,); a deviation of it moves its rank by half the square root of N."""
+    values = values.double()
+    middle, rank = 0.5, 0.5 / len(values) ** 0.5
+    low, value, high = values.quantile(torch.tensor([max(0, middle - rank), middle, min(1, middle + rank)]).double())
+    return Estimate(float(value), float(high - low) / 2)
 
 
 def varies(features: Tensor) -> bool:

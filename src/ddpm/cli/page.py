@@ -1,0 +1,68 @@
+"""Write a page about the scores of a set of samples, which needs no other file."""
+
+import base64
+import html
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ddpm.cli.summary import Line
+from ddpm.pictures.figures import image_png, tile
+from ddpm.pictures.grids import STILL, enlargement, spacing
+from ddpm.scoring.copying import nearest_neighbours
+from ddpm.scoring.evaluation import Evaluation
+
+COLUMNS = 10
+STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+color: #222; background: #fff } table { border-collapse: collapse } th, td { padding: .2rem .8rem; text-align: right;
+border-bottom: 1px solid #ccc } :is(th, td):is(:first-child, :last-child) { text-align: left }
+img { max-width: 100% }"""
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Scores</title>
+<style>{style}</style>
+<h1>Scores</h1>
+<table>
+<tr>{head}
+{rows}
+</table>
+<p>The real images of this table are new ones, which trained nothing. The error is the standard error of the
+difference: a difference of less than two errors may be chance. Scores that depend on the number of images compare
+{count:,} of each set.</p>
+{figures}
+</html>
+"""
+
+
+def score_page(lines: Sequence[Line], found: Evaluation, train: Tensor) -> bytes:
+    """Return the page: a table of the lines, and samples next to training images, uint8 (N, C, H, W)."""
+    cells = [
+        [f'<th scope="row">{html.escape(line.name)}', *(f"<td>{html.escape(each)}" for each in line[1:])]
+        for line in lines
+    ]
+    figures = [
+        _figure("Samples, and below each the training image nearest to it", _pairs(found.seen.samples.images, train)),
+        _figure(
+            "The samples nearest to a training image, and that image. Are they copies?", _pairs(found.copied, train)
+        ),
+    ]
+    if len(found.told):
+        title = "The samples of which the network is surest that they are not real. What do they share?"
+        figures.append(_figure(title, found.told))
+    head = "".join(f'<th scope="col">{name}' for name in ("score", "samples", "real images", "error", "what it says"))
+    rows = "\n".join("<tr>" + "".join(row) for row in cells)
+    page = PAGE.format(style=STYLE, head=head, rows=rows, count=found.scores["count"], figures="\n".join(figures))
+    return page.encode()
+
+
+def _pairs(samples: Tensor, train: Tensor) -> Tensor:
+    """Arrange rows of samples above rows of their nearest training images."""
+    shown = samples[: 2 * COLUMNS]
+    nearest = train[nearest_neighbours(shown, train).nearest]
+    return torch.cat([torch.cat(pair) for pair in zip(shown.split(COLUMNS), nearest.split(COLUMNS), strict=True)])
+
+
+def _figure(title: str, images: Tensor) -> str:
+    picture = image_png(tile(images, COLUMNS, spacing(images)), enlargement(images, STILL))
+    source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return f'<h2>{title}</h2>\n<img src="{source}" alt="{title}">'

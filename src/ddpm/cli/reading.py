@@ -1,0 +1,161 @@
+"""Read real images and samples of any origin, in one size and colour."""
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.images.card import DataCard, listed
+from ddpm.images.splits import Processed, load_samples, load_split
+from ddpm.ingest.decoded import Images
+from ddpm.ingest.decoding import Levels, Target
+from ddpm.ingest.folders import Folder, Picture, read_folder
+from ddpm.ingest.mnist import is_mnist, read_mnist
+from ddpm.ingest.preparation import DataParams, looks_of, target_of
+from ddpm.ingest.splitting import split_images
+from ddpm.ingest.summary import write_split
+from exact_stages.console import UserError, shown
+
+HELD_OUT, MOST_HELD_OUT, LEAST_HELD_OUT = 0.1, 2000, 100  # of real images without a test set; see `held_out_count`
+TRACES = "this leaves traces, which the scores may see"
+
+
+class Real(NamedTuple):
+    """Real images, those that are held out, and how to convert other images to theirs."""
+
+    train: Processed
+    test: Processed
+    target: Target
+
+
+class SampleSet(NamedTuple):
+    """Samples, uint8 (N, C, H, W); their classes (N,), None if unknown; and the labels of the sampled classes."""
+
+    images: Tensor
+    labels: Tensor | None
+    classes: list[int]
+
+
+def read_real(path: Path, params: DataParams) -> Real:
+    """Read a folder, or train.safetensors with the test.safetensors next to it.
+
+    Raises:
+        UserError: the files are missing, damaged, or do not fit together.
+    """
+    if path.suffix == ".safetensors":
+        train, test = load_split(path), load_split(path.with_name("test.safetensors"))
+        if train.card != test.card:
+            raise UserError(f"{path.with_name('test.safetensors')}: made from other images than {path}")
+        return Real(train, test, Target(train.card.shape, train.card.shape[1:], params.fit, params.background_colour))
+    folder = _folder(path)
+    target, why = target_of(looks_of(folder.pictures, params.background_colour), params)
+    for name, text in why.items():
+        print(f"{name.removeprefix('data.')} of --real: {text}")
+    card = DataCard(name=shown(path.resolve().name) or "images", shape=target.shape, classes=folder.classes)
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile(dir=place) as scratch:
+        images = Images(scratch, folder.pictures, target)
+        if folder.test is None:
+            share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
+            params = params.model_copy(update={"test": share})
+        sides = split_images(images, folder, params)
+        files = Path(place, "train.safetensors"), Path(place, "test.safetensors")
+        for file, chosen in zip(files, (~sides.test, sides.test), strict=True):
+            write_split(file, card, images, sides, chosen)
+        train, test = map(load_split, files)
+        return Real(train, test, target)
+
+
+def held_out_count(count: int) -> int:
+    """Return how many of `count` images to hold out: a tenth, of fewer than 20,000 a larger share."""
+    return min(count - 1, max(round(HELD_OUT * count), min(count // 3, MOST_HELD_OUT), min(count // 2, LEAST_HELD_OUT)))
+
+
+def read_samples(path: Path, real: Real) -> SampleSet:
+    """Read samples: a folder, an npz file, or a file of the stages sample and filter. Convert them as the real images.
+
+    Classes are matched by name; labels.csv of `ddpm generate` may name them.
+
+    Raises:
+        UserError: files are missing or damaged, or the real images lack a class.
+    """
+    pictures, names, sampled = _sources(path)
+    card, target = real.train.card, real.target
+    if unknown := sorted({*(names or [])} - {*card.classes}):
+        raise UserError(
+            f"--samples {path}: the real images have no class {listed(unknown)}, but {listed(card.classes)}; rename "
+            "it, or put all samples into one folder, without classes"
+        )
+    labels = None if names is None else torch.tensor([card.classes.index(name) for name in names])
+    if sampled is None:
+        classes = [*range(len(card.classes))] if labels is None else labels.unique().tolist()
+    else:
+        classes = [*card.labels(sampled, f"--samples {path}")]
+    looks = looks_of(pictures, target.background)
+    if {each[:2] for each in looks} == {target.shape[1:]}:  # of a model that was trained on padded images
+        target = target._replace(inner=target.shape[1:])
+    if others := {f"{each.height} x {each.width}" for each in looks if each[:2] != target.inner}:
+        print(f"warning: samples of {listed(sorted(others))} pixels are resized to the real images'; {TRACES}")
+    if target.shape[0] == 1 and any(each.colour for each in looks):
+        print(f"warning: samples in colour are made grey, as the real images are; {TRACES}")
+    with tempfile.TemporaryFile() as scratch:
+        images = Images(scratch, pictures, target)
+        return SampleSet(torch.cat([*images.take(torch.ones(len(pictures), dtype=torch.bool))]), labels, classes)
+
+
+def _sources(path: Path) -> tuple[list[Picture], list[str] | None, Sequence[str] | None]:
+    """Return the samples, the name of each one's class, and the names of the sampled classes; None: unknown."""
+    if path.suffix == ".safetensors":
+        found = load_samples(path)
+        names, labels = found.card.classes, found.labels
+        arrays = found.images.permute(0, 2, 3, 1).numpy()
+        given = None if labels is None else [names[label] for label in labels.tolist()]
+        return _pictures(arrays, path), given, [names[label] for label in found.classes]
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = file["images"] if "images" in file else file["arr_0"]
+                known = "labels" in file and "classes" in file
+                given = file["classes"][file["labels"]].tolist() if known else None
+        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
+            raise UserError(
+                f"{path}: not an npz file with `images`, uint8 (N, H, W) or (N, H, W, 3): {error}"
+            ) from None
+        return _pictures(arrays, path), given, None
+    folder = _folder(path)
+    table = path / "labels.csv"
+    if len(folder.classes) > 1:
+        return folder.pictures, [folder.classes[each.label] for each in folder.pictures], None
+    if not table.is_file():
+        return folder.pictures, None, None
+    with table.open(encoding="utf-8", newline="") as opened:
+        by_file = {row["image"]: row["label"] for row in csv.DictReader(opened)}
+    sources = [each.source for each in folder.pictures if isinstance(each.source, Path)]
+    if missing := [each.name for each in sources if each.name not in by_file]:
+        raise UserError(f"{table}: has no line for {shown(missing[0])}; add it, or remove the file")
+    return folder.pictures, [by_file[each.name] for each in sources], None
+
+
+def _pictures(arrays: Levels, path: Path) -> list[Picture]:
+    """Return images (N, H, W) or (N, H, W, 1 or 3) as pictures."""
+    if (
+        arrays.dtype != np.uint8
+        or arrays.ndim not in (3, 4)
+        or not arrays.size
+        or arrays.shape[3:] not in ((), (1,), (3,))
+    ):
+        raise UserError(
+            f"{path}: its images are {arrays.dtype} {arrays.shape}; they must be uint8 (N, H, W) or (N, H, W, 3)"
+        )
+    return [Picture(each, 0) for each in (arrays[..., 0] if arrays.shape[3:] == (1,) else arrays)]
+
+
+def _folder(path: Path) -> Folder:
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder")
+    return read_mnist(path) if is_mnist(path) else read_folder(path)

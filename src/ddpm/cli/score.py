@@ -1,0 +1,116 @@
+"""`ddpm score`: score the samples of any generator against real images."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from platformdirs import user_cache_path
+from pydantic import BeforeValidator
+
+from ddpm.classifier import fit, model
+from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.model import NAMES, Recipe, held_out, load_classifier, save_classifier
+from ddpm.cli.options import Options
+from ddpm.cli.page import score_page
+from ddpm.cli.reading import read_real, read_samples
+from ddpm.cli.summary import summary, table_of
+from ddpm.compute.device import Runtime, start
+from ddpm.images.splits import Processed
+from ddpm.ingest.preparation import DataParams
+from ddpm.scoring.evaluation import comparable, evaluate
+from exact_stages.console import UserError
+from exact_stages.files import sha256, write_json, write_whole
+from exact_stages.params import parse
+
+CLASSIFIER_IMAGES = 180_000  # length of a classifier's training, as in params.yaml
+
+
+class Score(Options):
+    """Score samples of any generator against real images.
+
+    The real images train two classifiers, which supply features, and are kept for the next call. Each score stands next
+    to that of real images that were held out: those of a test/ folder, or else a share, chosen by hashes of the files.
+    Classes are matched by name. docs/how-to/score.md says what each line means.
+    """
+
+    real: Path
+    """real images: a folder in any layout of data.set, or train.safetensors with test.safetensors next to it"""
+    samples: Path
+    """samples: a folder, images.npz, or a file such as data/samples/filtered.safetensors"""
+    out: Path | None = None
+    """file for all scores, such as scores.json"""
+    page: Path | None = None
+    """file for a page with pictures, such as score.html"""
+    classifiers: Path | None = None
+    """folder with classifier-a.safetensors and classifier-b.safetensors of these real images, such as models"""
+    image_size: Annotated[int | None, BeforeValidator(lambda text: text and int(text))] = None
+    """pixels a side that all images are brought to; by default the real images' own, or 32 if large or mixed"""
+
+    def run(self) -> None:
+        """Score the samples, print a table, and write the files.
+
+        Raises:
+            UserError: files are missing, damaged or do not fit together, or there are too few images.
+        """
+        for path in (self.out, self.page):
+            if path and path.is_dir():
+                raise UserError(f"{path}: is a folder; name a file")
+        runtime = start()
+        wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+        real = read_real(self.real, parse(DataParams, {"set": str(self.real), **wanted}, "options"))
+        samples = read_samples(self.samples, real)
+        test, train = (each.of(samples.classes) for each in (real.test, real.train))
+        comparable(len(samples.images), len(test.images), len(train.images))
+        files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
+        found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
+        lines = summary(found.scores)
+        print(table_of(lines))
+        if self.out:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.out, found.scores)
+        if self.page:
+            self.page.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.page, score_page(lines, found, train.images))
+
+
+def given(folder: Path, train: Processed) -> dict[str, Path]:
+    """Return the files of classifiers in a folder by name.
+
+    Raises:
+        UserError: a file is missing or damaged, or of other images.
+    """
+    files = {name: folder / f"classifier-{name}.safetensors" for name in NAMES}
+    for file in files.values():
+        card = load_classifier(file).data
+        if (card.shape, card.classes) != (train.card.shape, train.card.classes):
+            raise UserError(f"{file}: of images with another size or other classes; leave --classifiers out")
+    return files
+
+
+def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
+    """Train the classifiers as the stage does, unless the cache of this user has them; return their files by name.
+
+    The key of the cache is all that decides them: images, labels, recipe, code, precision and torch.
+    """
+    folder = user_cache_path("ddpm") / "classifiers"
+    files = {}
+    for name in NAMES:
+        recipe = Recipe(images=CLASSIFIER_IMAGES, seed=NAMES.index(name))
+        facts: list[Any] = [train.card, recipe, runtime.describe(), *map(_code, (fit, model))]
+        key = hashlib.sha256("\n".join(map(str, facts)).encode())
+        for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
+            key.update(part.numpy().tobytes())
+        files[name] = folder / f"{key.hexdigest()[:32]}-{name}.safetensors"
+        if not files[name].is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            learned = train.split.take(~held_out(train))
+            save_classifier(
+                files[name], fit_classifier(f"classifier {name}", learned, train.card, recipe, runtime).cpu()
+            )
+    return files
+
+
+def _code(module: ModuleType) -> str:
+    return sha256(Path(inspect.getfile(module)))
