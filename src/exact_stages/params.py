@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 class Sections(BaseModel):
-    """Base class of a stage's `Params`: one field for each section of params.yaml that the stage reads."""
+    """Base class of what a stage asks `Stage.params` for: one field for each section of params.yaml that it reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
