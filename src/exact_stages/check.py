@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from exact_stages.console import UserError, shown
 from exact_stages.params import read_yaml
 
-ENDS = ";&|()\n"  # of a command in a shell
+ENDS = {*";&|()\n"}  # of a command in a shell
 
 
 class Found(NamedTuple):
@@ -33,14 +33,11 @@ def main() -> None:
         raise UserError("usage: python -m exact_stages check [dvc.yaml]")
     found = check(Path(*sys.argv[2:] or ["dvc.yaml"]))
     for stage, (missing, too_much, unchecked) in found.items():
-        for title, paths in (("add to the deps", missing), ("remove from the deps", too_much)):
-            if paths:
-                print("\n".join([f"{stage}: {title}", *(f"      - {path}" for path in paths)]))
-        for command in unchecked:
-            print(f"{stage}: unchecked: {shown(command, 100)}")
-    wrong = sum(bool(each.missing or each.too_much) for each in found.values())
-    unknown = sum(bool(each.unchecked) for each in found.values())
-    print(f"{len(found)} stages: {wrong} with wrong deps, {unknown} with unchecked commands")
+        for title, paths in (("add to deps", missing), ("remove from deps", too_much)):
+            print(end="".join([f"{stage}: {title}\n", *(f"      - {path}\n" for path in paths)] if paths else []))
+        print(end="".join(f"{stage}: unchecked: {shown(command, 100)}\n" for command in unchecked))
+    wrong, unclear = (sum(map(bool, each)) for each in zip(*((a or b, c) for a, b, c in found.values()), strict=True))
+    print(f"{len(found)} stages, {wrong} with wrong deps, {unclear} with unchecked commands")
     sys.exit(wrong > 0)
 
 
@@ -51,71 +48,65 @@ def check(path: Path) -> dict[str, Found]:
         UserError: dvc.yaml, a script or what it imports cannot be read.
     """
     whole = read_yaml(path)
-    if not isinstance(whole, dict):
-        raise UserError(f"{path}: no stages")
-    values = _variables(path.parent, whole.get("vars") or [])
+    if not isinstance(whole, dict) or not whole.get("stages"):
+        raise UserError(f"{path}: has no stages")
+    values: dict[str, Any] = {}
+    for each in ("params.yaml", *whole.get("vars", ())):
+        file = path.parent / str(each)
+        readable = file.suffix in (".yaml", ".yml", ".json") and file.is_file()
+        values |= each if isinstance(each, dict) else (readable and read_yaml(file)) or {}
     return {name: _check(stage.get("do", stage), path.parent, values) for name, stage in whole["stages"].items()}
 
 
 def _check(stage: dict[str, Any], top: Path, values: dict[str, Any]) -> Found:
-    folder = top / _filled(stage.get("wdir", "."), values)
-    roots = [root / below for root in (folder, top, Path()) for below in (".", "src")]
+    folder = top / stage.get("wdir", ".")
+    roots = [each / below for each in (folder, top, Path()) for below in (".", "src")]
+    started, unchecked = list[Path](), list[str]()
     lines = [stage["cmd"]] if isinstance(stage["cmd"], str) else stage["cmd"]
-    started, beside, unchecked = list[Path](), list[Path](), list[str]()
     for words in _commands("\n".join(_filled(line, values) for line in lines)):
-        scripts = _scripts(words, folder, roots)
-        started += scripts
-        beside += [each.parent for each in scripts if "-m" not in words]  # where Python looks first
-        unchecked += [] if scripts else [shlex.join(words)]
-    imported = _imports(started, [*beside, *roots])
-    files = {os.path.relpath(file, folder): file.stat().st_size for file in imported}
-    deps = [os.path.normpath(_filled(dep, values)) for dep in stage.get("deps") or [] if isinstance(dep, str)]
-    covered = {dep: [file for file in files if f"{file}/".startswith(f"{dep}/")] for dep in deps}
-    missing = {file for file, size in files.items() if size} - {file for each in covered.values() for file in each}
-    too_much = [dep for dep in deps if not covered[dep] and _is_code(folder / dep)]
-    return Found(sorted(missing), [] if unchecked else too_much, unchecked)
-
-
-def _is_code(path: Path) -> bool:
-    return path.suffix == ".py" or next(path.rglob("*.py"), None) is not None
-
-
-def _variables(folder: Path, given: Iterable[str | dict[str, Any]]) -> dict[str, Any]:
-    """Return what `${...}` in dvc.yaml may name: params.yaml, and files and values of its section `vars`."""
-    found: dict[str, Any] = {}
-    for each in ("params.yaml", *given):
-        file = folder / str(each).partition(":")[0]
-        found |= each if isinstance(each, dict) else (read_yaml(file) or {}) if file.is_file() else {}
-    return found
+        files = _scripts(words, folder, roots)
+        if "-m" not in words:  # Python looks for modules beside the script
+            roots[:0] = [file.parent for file in files]
+        started += files
+        unchecked += [] if files else [shlex.join(words)]
+    imported = {os.path.relpath(file, folder): file for file in _imports(started, roots)}
+    deps = [os.path.normpath(_filled(dep, values)) for dep in stage.get("deps", ()) if isinstance(dep, str)]
+    covered = {dep: {each for each in imported if f"{each}/".startswith(f"{dep}/")} for dep in deps}
+    missing = imported.keys() - {each for files in covered.values() for each in files}
+    code = [dep for dep in deps if dep.endswith(".py") or next((folder / dep).rglob("*.py"), None)]
+    return Found(
+        sorted(each for each in missing if imported[each].stat().st_size),  # an empty __init__.py changes nothing
+        [dep for dep in code if not covered[dep] and not unchecked],
+        unchecked,
+    )
 
 
 def _filled(text: str, values: dict[str, Any]) -> str:
-    """Fill in variables of dvc.yaml, and the defaults of those that the shell fills in; leave others as they are."""
+    """Fill in the variables of dvc.yaml, and the defaults of the shell's; leave `${item}` as it is."""
 
     def value(match: re.Match[str]) -> str:
         found: Any = values
         for key in match[1].split("."):
             found = found.get(key) if isinstance(found, dict) else None
-        return match[0] if found is None or isinstance(found, dict | list) else str(found)
+        return str(found) if isinstance(found, str | int | float) else match[0]
 
     return re.sub(r"\\?\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"(?<!\\)\$\{([\w.-]+)\}", value, text))
 
 
 def _commands(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command of a shell, from the program on: without exec, env, variables and sh -c."""
-    lexer = shlex.shlex(re.sub(r"\\\n|\d?>&\d|&(?=>)", " ", text), posix=True, punctuation_chars=ENDS)
+    """Yield the words of each command in a shell's text, without what only starts it: exec, env, variables, sh -c."""
+    joined = re.sub(r"\\\n|\d?>&\d|&(?=>)", " ", text)
+    lexer = shlex.shlex(joined, posix=True, punctuation_chars="".join(ENDS))
     lexer.whitespace, lexer.whitespace_split = " \t\r", True
-    for ends, group in groupby(lexer, lambda word: {*word} <= {*ENDS}):
+    for ends, group in groupby(lexer, lambda word: {*word} <= ENDS):
         words = [] if ends else [*group]
         while words:
             match words:
-                case ["exec" | "env" | "time" | "nohup" | "-i", *rest] | ["-u", _, *rest]:
-                    words = rest
-                case ["poetry" | "uv" | "pipenv" | "pdm" | "hatch", "run", *rest]:
+                case ["exec" | "env", *rest] | ["-u", _, *rest] | ["poetry" | "uv" | "pipenv", "run", *rest]:
                     words = rest
                 case [assigned, *rest] if re.match(r"\w+=", assigned):
                     words = rest
-                case ["sh" | "bash" | "/bin/sh" | "/bin/bash", "-c", inner, *_]:
+                case ["sh" | "bash", "-c", inner, *_]:
                     yield from _commands(inner)
                     break
                 case _:
@@ -126,14 +117,12 @@ def _commands(text: str) -> Iterator[list[str]]:
 def _scripts(words: list[str], folder: Path, roots: Sequence[Path]) -> list[Path]:
     """Return the files that Python starts with: a script, or a module and its packages; none for other commands."""
     program, *rest = words
-    if not re.fullmatch(r"(\S*/)?python[\d.]*", program):
-        return []
     while rest and re.fullmatch(r"-[^mc]\w*", rest[0]):
         rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]
-    match rest:
+    match rest if re.fullmatch(r"(\S*/)?python[\d.]*", program) else []:
         case ["-m", module, *_]:
             files = _files(f"{module}.__main__", roots)
-            return files if files and files[-1].stem in (module.rpartition(".")[2], "__main__") else []
+            return files if files and files[-1].stem in (module.split(".")[-1], "__main__") else []
         case [name, *_] if (folder / name).is_file():
             return [folder / name]
     return []
@@ -145,34 +134,29 @@ def _imports(scripts: Iterable[Path], roots: Sequence[Path]) -> set[Path]:
     while left:
         found.add(path := left.pop())
         try:
-            tree = ast.parse(path.read_bytes())
+            nodes = [*ast.walk(ast.parse(path.read_bytes()))]
         except SyntaxError as error:
-            raise UserError(f"{path}: line {error.lineno}: not valid Python {sys.version_info.major}") from None
-        for node in ast.walk(tree):
+            raise UserError(f"{path}: line {error.lineno}: {error.msg}") from None
+        for node in nodes:
             if isinstance(node, ast.Import):
-                names, where = [each.name for each in node.names], roots
+                left |= {file for each in node.names for file in _files(each.name, roots)} - found
             elif isinstance(node, ast.ImportFrom):
                 names = [f"{node.module or ''}.{each.name}".lstrip(".") for each in node.names]
                 where = [path.parents[node.level - 1]] if node.level else roots
-            else:
-                continue
-            left |= {file for name in names for file in _files(name, where)} - found
+                left |= {file for name in names for file in _files(name, where)} - found
     return found
 
 
 def _files(name: str, roots: Sequence[Path]) -> list[Path]:
     """Return the files that the import of a dotted name runs, in the first of the folders that has it."""
     for root in roots:
-        found, where = list[Path](), root
-        for part in name.split("."):
-            where /= part
-            if (package := where / "__init__.py").is_file():
-                found.append(package)
-            elif (module := where.with_name(f"{part}.py")).is_file():
-                found.append(module)
-                break
-            elif not where.is_dir():
-                break
-        if found:
-            return found
+        parts = name.split(".")
+        paths = [root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
+        either = [(path / "__init__.py", path.with_suffix(".py")) for path in paths]
+        if files := [
+            package if package.is_file() else module
+            for package, module in either
+            if package.is_file() or module.is_file()
+        ]:
+            return files
     return []
