@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from exact_stages import SavedState, Stage, progress, run_stage
-from wine.softmax import FitParams, descend, loss
+from wine.softmax import FitParams, descend, loss, start
 
 MODEL = Path("models/wine.json")
 SAVE_SECONDS = 1
@@ -17,12 +17,11 @@ def main(stage: Stage) -> None:
     """Write the weights, and the loss every 100 steps."""
     params = stage.params(FitParams, "fit")
     x, y = map(np.array, json.loads(stage.input(Path("data/train.json")).read_bytes()).values())
-    first, curve, weights = 0, ["step,loss"], np.zeros((x.shape[1], y.max() + 1))
     saved = SavedState(stage.name, stage.fingerprint(np.__version__))
-    if state := saved.read():
-        first, curve, numbers = json.loads(state)
-        weights = np.array(numbers)
-        print(f"fit: continues at step {first}")
+    begun = json.dumps([0, ["step,loss"], start(x, y, params).tolist()])
+    first, curve, weights = json.loads(saved.read() or begun)
+    print(f"fit: begins at step {first}")
+    weights = np.array(weights)
     due = time.monotonic() + SAVE_SECONDS
     for step in progress(range(first, params.steps), desc="fit", initial=first, total=params.steps):
         if step % 100 == 0:
