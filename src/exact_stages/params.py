@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from exact_stages.console import UserError, shown
 
 MISSING = "missing; add it (params.yaml in the repository's history has the default)"
-UNKNOWN = "unknown key; remove it or correct its spelling (CHANGELOG.md names removed keys)"
+UNKNOWN = "unknown key; remove it or correct its spelling (CHANGELOG.md, if there is one, names removed keys)"
 
 
 class Section(BaseModel):
