@@ -61,6 +61,7 @@ def test_kill_9_and_equal_bytes_in_a_fresh_environment_without_torch(mine: Clone
     assert "fit: begins at step 0\n" not in mine.run("dvc", "repro", **path)
     undisturbed.run("dvc", "repro", **path)
     assert made(mine) == made(undisturbed)
+    shutil.rmtree(tmp_path)  # large
 
 
 def test_the_run_after_an_orphan_records_its_own(mine: Clone, tmp_path: Path) -> None:
