@@ -11,20 +11,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from dvc.utils.flatten import flatten
 
 from exact_stages.console import UserError, shown
 from exact_stages.params import read_yaml
 
 ENDS = {*";&|()\n"}  # of a command in a shell
-
-
-class Found(NamedTuple):
-    """What is wrong with a stage: code to add to its deps, code to remove from them, commands that say nothing."""
-
-    missing: list[str]
-    too_much: list[str]
-    unchecked: list[str]
+Found = tuple[list[str], list[str], list[str]]  # code to add to the deps, code to remove, commands that are unchecked
 
 
 def main() -> None:
@@ -36,8 +31,8 @@ def main() -> None:
         for title, paths in (("add to deps", missing), ("remove from deps", too_much)):
             print(end="".join([f"{stage}: {title}\n", *(f"      - {path}\n" for path in paths)] if paths else []))
         print(end="".join(f"{stage}: unchecked: {shown(command, 100)}\n" for command in unchecked))
-    wrong, unclear = (sum(map(bool, each)) for each in zip(*((a or b, c) for a, b, c in found.values()), strict=True))
-    print(f"{len(found)} stages, {wrong} with wrong deps, {unclear} with unchecked commands")
+    wrong = sum(bool(missing or too_much) for missing, too_much, _ in found.values())
+    print(f"{len(found)} stages, {wrong} with wrong deps, {sum(bool(each[2]) for each in found.values())} unchecked")
     sys.exit(wrong > 0)
 
 
@@ -47,58 +42,48 @@ def check(path: Path) -> dict[str, Found]:
     Raises:
         UserError: dvc.yaml, a script or what it imports cannot be read.
     """
-    whole = read_yaml(path)
+    whole, params = read_yaml(path), path.with_name("params.yaml")
     if not isinstance(whole, dict) or not whole.get("stages"):
         raise UserError(f"{path}: has no stages")
-    values: dict[str, Any] = {}
-    for each in ("params.yaml", *whole.get("vars", ())):
-        file = path.parent / str(each)
-        readable = file.suffix in (".yaml", ".yml", ".json") and file.is_file()
-        values |= each if isinstance(each, dict) else (readable and read_yaml(file)) or {}
-    return {name: _check(stage.get("do", stage), path.parent, values) for name, stage in whole["stages"].items()}
+    values = (read_yaml(params) or {}) if params.is_file() else {}
+    for each in whole.get("vars", ()):
+        values |= each if isinstance(each, dict) else {}
+    return {name: _check(each.get("do", each), path.parent, flatten(values)) for name, each in whole["stages"].items()}
 
 
 def _check(stage: dict[str, Any], top: Path, values: dict[str, Any]) -> Found:
+    def filled(text: str) -> str:  # with the variables of dvc.yaml, and the defaults of the shell's
+        text = re.sub(r"(?<!\\)\$\{([\w.-]+)\}", lambda found: str(values.get(found[1], found[0])), text)
+        return re.sub(r"\\?\$\{\w+:-([^}]*)\}", r"\1", text)
+
     folder = top / stage.get("wdir", ".")
     roots = [each / below for each in (folder, top, Path()) for below in (".", "src")]
     started, unchecked = list[Path](), list[str]()
-    lines = [stage["cmd"]] if isinstance(stage["cmd"], str) else stage["cmd"]
-    for words in _commands("\n".join(_filled(line, values) for line in lines)):
+    for words in _commands(filled(stage["cmd"] if isinstance(stage["cmd"], str) else "\n".join(stage["cmd"]))):
         files = _scripts(words, folder, roots)
         if "-m" not in words:  # Python looks for modules beside the script
             roots[:0] = [file.parent for file in files]
         started += files
         unchecked += [] if files else [shlex.join(words)]
     imported = {os.path.relpath(file, folder): file for file in _imports(started, roots)}
-    deps = [os.path.normpath(_filled(dep, values)) for dep in stage.get("deps", ()) if isinstance(dep, str)]
+    deps = [os.path.normpath(filled(dep)) for dep in stage.get("deps", ()) if isinstance(dep, str)]
     covered = {dep: {each for each in imported if f"{each}/".startswith(f"{dep}/")} for dep in deps}
     missing = imported.keys() - {each for files in covered.values() for each in files}
     code = [dep for dep in deps if dep.endswith(".py") or next((folder / dep).rglob("*.py"), None)]
-    return Found(
-        sorted(each for each in missing if imported[each].stat().st_size),  # an empty __init__.py changes nothing
-        [dep for dep in code if not covered[dep] and not unchecked],
-        unchecked,
-    )
-
-
-def _filled(text: str, values: dict[str, Any]) -> str:
-    """Fill in the variables of dvc.yaml, and the defaults of the shell's; leave `${item}` as it is."""
-
-    def value(match: re.Match[str]) -> str:
-        found: Any = values
-        for key in match[1].split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        return str(found) if isinstance(found, str | int | float) else match[0]
-
-    return re.sub(r"\\?\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"(?<!\\)\$\{([\w.-]+)\}", value, text))
+    needed = sorted(each for each in missing if imported[each].stat().st_size)  # not an empty __init__.py
+    return needed, [dep for dep in code if not covered[dep] and not unchecked], unchecked
 
 
 def _commands(text: str) -> Iterator[list[str]]:
     """Yield the words of each command in a shell's text, without what only starts it: exec, env, variables, sh -c."""
-    joined = re.sub(r"\\\n|\d?>&\d|&(?=>)", " ", text)
-    lexer = shlex.shlex(joined, posix=True, punctuation_chars="".join(ENDS))
-    lexer.whitespace, lexer.whitespace_split = " \t\r", True
-    for ends, group in groupby(lexer, lambda word: {*word} <= ENDS):
+    plain = re.sub(r"\\\n|\d?>&\d|&(?=>)|(?<!\S)#.*", " ", text)
+    lexer = shlex.shlex(plain, posix=True, punctuation_chars="".join(ENDS))
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
+    try:
+        found = [*lexer]
+    except ValueError:  # an open quotation
+        found = [text]
+    for ends, group in groupby(found, lambda word: {*word} <= ENDS):
         words = [] if ends else [*group]
         while words:
             match words:
@@ -117,7 +102,7 @@ def _commands(text: str) -> Iterator[list[str]]:
 def _scripts(words: list[str], folder: Path, roots: Sequence[Path]) -> list[Path]:
     """Return the files that Python starts with: a script, or a module and its packages; none for other commands."""
     program, *rest = words
-    while rest and re.fullmatch(r"-[^mc]\w*", rest[0]):
+    while rest and re.fullmatch(r"-[^mc]", rest[0]):
         rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]
     match rest if re.fullmatch(r"(\S*/)?python[\d.]*", program) else []:
         case ["-m", module, *_]:
@@ -138,25 +123,19 @@ def _imports(scripts: Iterable[Path], roots: Sequence[Path]) -> set[Path]:
         except SyntaxError as error:
             raise UserError(f"{path}: line {error.lineno}: {error.msg}") from None
         for node in nodes:
-            if isinstance(node, ast.Import):
-                left |= {file for each in node.names for file in _files(each.name, roots)} - found
-            elif isinstance(node, ast.ImportFrom):
-                names = [f"{node.module or ''}.{each.name}".lstrip(".") for each in node.names]
-                where = [path.parents[node.level - 1]] if node.level else roots
-                left |= {file for name in names for file in _files(name, where)} - found
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                level, package = (node.level, node.module or "") if isinstance(node, ast.ImportFrom) else (0, "")
+                where = [path.parents[level - 1]] if level else roots
+                left |= {file for each in node.names for file in _files(f"{package}.{each.name}", where)} - found
     return found
 
 
 def _files(name: str, roots: Sequence[Path]) -> list[Path]:
     """Return the files that the import of a dotted name runs, in the first of the folders that has it."""
+    parts = name.strip(".").split(".")
     for root in roots:
-        parts = name.split(".")
         paths = [root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
-        either = [(path / "__init__.py", path.with_suffix(".py")) for path in paths]
-        if files := [
-            package if package.is_file() else module
-            for package, module in either
-            if package.is_file() or module.is_file()
-        ]:
+        either = [each for path in paths for each in (path / "__init__.py", path.with_suffix(".py"))]
+        if files := [each for each in either if each.is_file()]:
             return files
     return []
