@@ -43,7 +43,7 @@ def check(path: Path) -> dict[str, Found]:
         UserError: dvc.yaml, a script or what it imports cannot be read.
     """
     whole, params = read_yaml(path), path.with_name("params.yaml")
-    if not isinstance(whole, dict) or not whole.get("stages"):
+    if not isinstance(whole, dict) or not isinstance(whole.get("stages"), dict):
         raise UserError(f"{path}: has no stages")
     values = (read_yaml(params) or {}) if params.is_file() else {}
     for each in whole.get("vars", ()):
@@ -59,7 +59,8 @@ def _check(stage: dict[str, Any], top: Path, values: dict[str, Any]) -> Found:
     folder = top / stage.get("wdir", ".")
     roots = [each / below for each in (folder, top, Path()) for below in (".", "src")]
     started, unchecked = list[Path](), list[str]()
-    for words in _commands(filled(stage["cmd"] if isinstance(stage["cmd"], str) else "\n".join(stage["cmd"]))):
+    lines = stage.get("cmd", ())
+    for words in _commands(filled(lines if isinstance(lines, str) else "\n".join(lines))):
         files = _scripts(words, folder, roots)
         if "-m" not in words:  # Python looks for modules beside the script
             roots[:0] = [file.parent for file in files]
