@@ -46,9 +46,7 @@ def mine(tmp_path: Path) -> Clone:
 def test_kill_9_and_equal_bytes_in_a_fresh_environment_without_torch(mine: Clone, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     path = {"PATH": f"{tmp_path}/venv/bin{os.pathsep}{os.environ['PATH']}"}
-    mine.run(
-        *("python", "-m", "pip", "install", "-qr", "requirements.txt", "-c", str(ROOT / "constraints.txt")), **path
-    )
+    mine.run("pip", "install", "-qr", "requirements.txt", "-c", str(ROOT / "constraints.txt"), **path)
     assert "No module named 'torch'" in mine.run("python", "-c", "import torch", code=1, **path)
     mine.run("python", "-m", "pytest", **path)
     mine.run("python", "-m", "exact_stages", "check", **path)
