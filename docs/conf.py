@@ -27,6 +27,8 @@ RECORDS = [
     "studies/*/README",
     "results/*/README",
     "data/README",
+    "examples/*/README",
+    "src/exact_stages/README",
 ]  # linked, but not in the menu
 CHANGING = [
     "models/*.safetensors",
@@ -54,7 +56,7 @@ html_title = project
 root_doc = FRONT
 source_suffix = {".md": "myst-nb"}
 include_patterns = ["*.md", "docs/*.md", "docs/**/*.md", *(f"{record}.md" for record in RECORDS)]
-exclude_patterns = [".*", "build", "models", "metrics", "src", "tests", "data/[!R]*", "**/.*"]
+exclude_patterns = [".*", "build", "models", "metrics", "src/ddpm", "tests", "data/[!R]*", "**/.*"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.programoutput"]
 suppress_warnings = ["config.cache"]
 

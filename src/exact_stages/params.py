@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from exact_stages.console import UserError, shown
 
 MISSING = "missing; add it (params.yaml in the repository's history has the default)"
-UNKNOWN = "unknown key; remove it or correct its spelling (CHANGELOG.md names removed keys)"
+UNKNOWN = "unknown key; remove it or correct its spelling (CHANGELOG.md, if there is one, names removed keys)"
 
 
 class Section(BaseModel):
@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 class Sections(BaseModel):
-    """Base class of a stage's `Params`: one field for each section of params.yaml that the stage reads."""
+    """Base class of what a stage asks `Stage.params` for: one field for each section of params.yaml that it reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 

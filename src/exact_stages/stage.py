@@ -41,7 +41,8 @@ class Role(NamedTuple):
 def begin(parent: int | None = None) -> None:
     """Prepare for a stage: hash the code of all, and end this process when the process `parent` ends.
 
-    Call this before the imports of the stage: code that is edited meanwhile would be hashed, but not run.
+    Call this in stages/__init__.py, before the imports of the stage: code that is edited meanwhile would be hashed, but
+    not run.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback
     if Path("dvc.yaml").exists():  # elsewhere there is no stage to run, as its Stage says
@@ -130,7 +131,10 @@ class Stage:
 
     def _code(self, hashes: dict[str, str]) -> dict[str, str]:
         """Select the files that dvc.yaml lists as deps of the stage."""
-        deps = tuple(f"{dep}/" for dep in read_yaml(Path("dvc.yaml"))["stages"][self._stage]["deps"])
+        stages = read_yaml(Path("dvc.yaml"))["stages"]
+        if self._stage not in stages:
+            raise UserError(f"dvc.yaml: no stage {self._stage}, which stages/{self._stage}.py runs; give both one name")
+        deps = tuple(f"{dep}/" for dep in stages[self._stage].get("deps", ()))
         return {path: digest for path, digest in hashes.items() if f"{path}/".startswith(deps)}
 
     def __enter__(self) -> Self:

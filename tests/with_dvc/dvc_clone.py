@@ -156,7 +156,7 @@ def new_clone(folder: Path) -> Clone:
     for name in filter(None, listed.split("\0")):
         (clone.path / name).parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # deleted files are listed as well
-            shutil.copy2(ROOT / name, clone.path / name)
+            shutil.copy2(ROOT / name, clone.path / name, follow_symlinks=False)
     (clone.path / "dvc.lock").unlink(missing_ok=True)  # the results of the default params: all is to run
     shutil.rmtree(clone.path / "metrics", ignore_errors=True)
     clone.git("init", "--quiet", "--initial-branch", "main")

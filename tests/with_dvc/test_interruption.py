@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAMLError
 
-from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, ran, wait_for
+from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, wait_for
 
 pytestmark = pytest.mark.pipeline
 MODEL = "models/ddpm.safetensors"
@@ -107,35 +107,6 @@ def test_training_that_is_cut_off_continues(
     printed = clone.run(*SAMPLE, **launch)
     assert printed.count("train: continues") == 1, printed
     assert left(clone) == left(undisturbed(launch))
-
-
-@pytest.mark.long
-def test_the_run_after_an_orphan_records_its_own(clone: Clone, undisturbed: Make) -> None:
-    clone.edit_params({**LATE, "train.seed": 2, "train.epochs": 100})
-    process = begun(clone, *TRAIN)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    clone.edit_params(LATE)
-    assert "continues" not in clone.run(*SAMPLE)
-    ended(process)
-    assert left(clone) == left(undisturbed({}))
-    assert not ran(clone.run(*SAMPLE))
-
-
-def test_what_changes_during_a_run_leaves_no_output(clone: Clone) -> None:
-    clone.edit_params(LATE)
-    locked = clone.lock()["train"]
-    process = begun(clone, *TRAIN)
-    before = (clone.path / "params.yaml").read_bytes()
-    clone.edit_params({"train.lr": 0.9})
-    printed, _ = process.communicate()
-    assert process.returncode == 255, printed
-    assert "changed while it ran: train.lr;" in printed
-    assert clone.lock()["train"] == locked
-    assert not clone.bytes_under("metrics/train")
-    assert not (clone.path / MODEL).exists()
-    (clone.path / "params.yaml").write_bytes(before)
-    assert "train: continues" in clone.run(*TRAIN)  # its work was kept
 
 
 @pytest.mark.long

@@ -1,21 +1,14 @@
-"""An edit reruns the stages that declare its file, what comes out equal stops the chain, and leftovers rerun nothing.
+"""Leftovers rerun nothing.
 
-That each stage declares what it reads is the subject of tests/test_dvc_yaml.py.
+That each stage declares what it reads is the subject of tests/test_dvc_yaml.py; that an edit reruns the stages which
+declare its file, and none behind, that of tests/exact_stages/test_example.py.
 """
 
 import pytest
 
-from tests.with_dvc.dvc_clone import Clone, ran, restored
+from tests.with_dvc.dvc_clone import Clone
 
 pytestmark = pytest.mark.pipeline
-
-
-@pytest.mark.long
-def test_a_comment_reruns_the_stages_of_the_file_and_none_behind(clone: Clone) -> None:
-    clone.append("src/ddpm/unet.py", "# a comment, which changes no output")
-    output = clone.dvc("repro")
-    reran = {"train", "sample@gallery", "sample@population", "likelihood"}
-    assert (ran(output), restored(output)) == (reran, set()), output
 
 
 def test_what_python_editors_and_systems_leave_reaches_no_stage(clone: Clone) -> None:

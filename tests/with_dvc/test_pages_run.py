@@ -20,6 +20,7 @@ BEFORE = {  # what a page takes as given, beside a trained model and images of t
     "how-to/rare-class": "mv data/mine data/digits",
     "how-to/few-steps": "",
     "how-to/share": "",
+    "how-to/own-pipeline": "",
     "how-to/fix-it": """tar -cf data/mine.tar -C data/mine . && rm -r data/mine
 conflict() {
     sed -i '$ s/$/  # ours/' dvc.lock && git commit --quiet --all --message ours && git checkout --quiet -b other HEAD^
@@ -51,6 +52,8 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("how-to/share", "git clone URL", 'git clone "$NEAR/origin"', FOLDER),
     ("how-to/share", "https://example.com/ddpm.git", '"file://$NEAR/origin"', "no such server"),
     ("how-to/share", "dvc artifacts get", "rm ddpm.safetensors && dvc artifacts get", "the file is there"),
+    ("how-to/own-pipeline", "python3 -m venv .venv && ", "", "the environment is that of the tests"),
+    ("how-to/own-pipeline", "pip install", ": pip install", "the same"),
     ("how-to/fix-it", "git checkout --ours", "conflict && git checkout --ours", "there is none"),
     ("how-to/fix-it", "dvc repro", "dvc repro train", MORE),
     ("how-to/fix-it", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
@@ -74,6 +77,8 @@ def script(page: str) -> str:
             commands += text.splitlines() if block.info == "bash" else re.findall(r"^\$ (.*)", text, re.MULTILINE)
         elif block.type == "fence" and block.info == "python" and page == "how-to/sample":
             commands.append(f"python - <<'END'\n{text}END")
+        elif block.type == "fence" and block.info == "python" and page == "how-to/own-pipeline":
+            commands.append(f"cat > {text.split()[1]} <<'END'\n{text}END")  # its first line names the file
     for where, typed, instead, _ in INSTEAD:
         if where == page:
             assert any(typed in each for each in commands), f"{page}.md no longer has {typed}"

@@ -1,0 +1,116 @@
+"""The example and the package as a stranger uses them: copied out of the repository, and run by real dvc."""
+
+import os
+import shutil
+import signal
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+import exact_stages
+from tests.with_dvc.dvc_clone import ROOT, Clone, ran, wait_for
+
+pytestmark = pytest.mark.pipeline
+LONG = {"fit.steps": 150_000}
+
+
+def copied(folder: Path) -> Clone:
+    """The example, with the package instead of the link to it, in a git repository."""
+    clone = Clone(folder / "mine")
+    kept = shutil.ignore_patterns("__pycache__", "cache", "tmp", ".resume", "data", "metrics", "models", "dvc.lock")
+    shutil.copytree(ROOT / "examples/wine", clone.path, ignore=kept)
+    clone.git("init", "--quiet")
+    return clone
+
+
+def made(clone: Clone) -> dict[str, bytes]:
+    return clone.bytes_under("data", "metrics", "models") | {"lock": (clone.path / "dvc.lock").read_bytes()}
+
+
+def fitting(clone: Clone, **variables: str) -> "subprocess.Popen[str]":
+    """Start a run, and return when its fit has saved a state."""
+    process = clone.start("dvc", "repro", **variables)
+    wait_for(lambda: list((clone.path / ".resume").glob("fit-*.state")), process)
+    return process
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Clone:
+    return copied(tmp_path)
+
+
+@pytest.mark.long
+def test_kill_9_and_equal_bytes_in_a_fresh_environment_without_torch(mine: Clone, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    path = {"PATH": f"{tmp_path}/venv/bin{os.pathsep}{os.environ['PATH']}"}
+    mine.run("pip", "install", "-qr", "requirements.txt", "-c", str(ROOT / "constraints.txt"), **path)
+    assert "No module named 'torch'" in mine.run("python", "-c", "import torch", code=1, **path)
+    mine.run("python", "-m", "pytest", **path)
+    mine.run("python", "-m", "exact_stages", "check", **path)
+    undisturbed = copied(tmp_path / "another")
+    for clone in (mine, undisturbed):
+        clone.edit_params(LONG)
+    process = fitting(mine, **path)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "fit: begins at step 0\n" not in mine.run("dvc", "repro", **path)
+    undisturbed.run("dvc", "repro", **path)
+    assert made(mine) == made(undisturbed)
+    shutil.rmtree(tmp_path)  # large
+
+
+def test_the_run_after_an_orphan_records_its_own(mine: Clone, tmp_path: Path) -> None:
+    mine.edit_params({"fit.steps": 10**7})
+    process = fitting(mine)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    mine.edit_params({"fit.steps": 1000})
+    assert "fit: begins at step 0\n" in mine.dvc("repro")
+    process.communicate(timeout=15)  # the orphan has ended
+    undisturbed = copied(tmp_path / "another")
+    undisturbed.edit_params({"fit.steps": 1000})
+    undisturbed.dvc("repro")
+    assert made(mine) == made(undisturbed)
+    assert not ran(mine.dvc("repro"))
+
+
+def test_what_changes_during_a_run_leaves_no_output(mine: Clone) -> None:
+    mine.edit_params(LONG)
+    process = fitting(mine)
+    mine.append("wine/softmax.py", "# an edit")
+    printed, _ = process.communicate()
+    assert process.returncode == 255, printed
+    assert "changed while it ran: wine/softmax.py;" in printed
+    assert not mine.bytes_under("metrics", "models")
+    assert mine.lock().keys() == {"split"}
+
+
+def test_an_edit_reruns_the_stages_that_import_the_file_and_none_behind(mine: Clone) -> None:
+    assert ran(mine.dvc("repro")) == {"split", "fit", "score"}
+    assert mine.dvc("status").strip() == "Data and pipelines are up to date."
+    for file, stages in (("wine/softmax.py", {"fit", "score"}), ("stages/split.py", {"split"})):
+        mine.append(file, "# a comment, which changes no output")
+        assert ran(mine.dvc("repro")) == stages
+    mine.append("exact_stages/check.py", "# no stage imports it")
+    assert not ran(mine.dvc("repro"))
+
+
+def test_a_wrong_param_is_one_line(mine: Clone) -> None:
+    mine.edit_params({"fit.lr": "fast"})
+    printed = mine.dvc("repro", code=255)
+    assert "error: params.yaml: 1 invalid\n  fit.lr: " in printed
+    assert "Traceback" not in printed
+    assert not mine.bytes_under("metrics", "models")
+
+
+def test_the_repository_has_no_stage_of_the_example() -> None:
+    with Repo(str(ROOT)) as repo:
+        assert not [stage for stage in repo.index.stages if "examples" in stage.path_in_repo]
+
+
+def test_at_most_ten_names_are_for_others_and_each_says_what_it_is() -> None:
+    assert len(exact_stages.__all__) <= 10
+    assert all(getattr(exact_stages, name).__doc__ for name in exact_stages.__all__)
