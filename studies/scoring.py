@@ -8,66 +8,49 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm.classifier.model import NAMES, accuracy, features_and_logits, load_classifier
+from ddpm.classifier.model import NAMES
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import load_split
 from ddpm.model import LoadedModel
 from ddpm.pictures.figures import tile
 from ddpm.sample import SamplerParams, fitted, sample_images, sample_labels
-from ddpm.scoring.components import principal_components
-from ddpm.scoring.scores import frechet_distance
-from ddpm.scoring.two_sample import MOST_IMAGES, two_sample_test, without_tone
+from ddpm.scoring.evaluation import evaluate
 
 MODELS = Path("models")
 PROCESSED = Path("data/processed")
+SCORES = {  # by name in a study's rows
+    "as_asked": "label_accuracy",
+    "two_sample_a": "two_sample_accuracy",
+    "two_sample_a_without_tone": "two_sample_without_tone_accuracy",
+}
 SEED = 2  # of samples; differs from the gallery's and the population's
 
 
 class Scorer:
-    """The two classifiers, and their features of the training images."""
+    """The workspace's real images and classifiers."""
 
     def __init__(self, runtime: Runtime, labels: Sequence[int] | None = None) -> None:
-        """Compute the features of the images of these classes, by default of all."""
+        """Take the images of these classes, by default of all."""
         self.runtime = runtime
         self.paths = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
-        self.classifiers = {name: load_classifier(path) for name, path in self.paths.items()}
-        both = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
-        train, self.test = ((each.split if labels is None else each.of(labels)) for each in both)
-        self.images = train.images
-        self.train = {name: self._features(name, train.images) for name in NAMES}
-        self.components = principal_components(train.images)
-        self.train_pixels = self.components(train.images)
+        both = [load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test")]
+        self.classes = [*range(len(both[0].card.classes))] if labels is None else [*labels]
+        self.train, self.test = (each.of(self.classes) for each in both)
 
     def real(self, subset: str, count: int) -> tuple[Tensor, Tensor]:
         """Return `count` test images, uint8 (count, C, H, W), and their labels; names give other random subsets."""
         order = torch.randperm(len(self.test.images), generator=generator(SEED, subset))
         return self.test.take(order[:count])
 
-    def others(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return the distance on principal components of pixels, and the share that classifier a labels as `labels`."""
-        return {
-            "frechet_pixels": round(frechet_distance(self.train_pixels, self.components(images)), 4),
-            "as_asked": round(accuracy(self.classifiers["a"], images, labels, self.runtime.device), 4),
-        }
-
-    def frechet(self, images: Tensor) -> dict[str, float]:
-        """Return the distance of uint8 images (N, C, H, W) from the training images, by features of each classifier."""
-        return {
-            f"frechet_{name}": round(frechet_distance(self.train[name], self._features(name, images)), 4)
-            for name in NAMES
-        }
-
-    def two_sample(self, images: Tensor) -> dict[str, float]:
-        """Return how well judge a tells images from as many random training images, and so without tone."""
-        order = torch.randperm(len(self.images), generator=generator(SEED, "two-sample real images"))
-        count = min(len(images), len(self.images), MOST_IMAGES)
-        both = images[:count], self.images[order[:count]]
-        found = {"two_sample_a": both, "two_sample_a_without_tone": (without_tone(both[0]), without_tone(both[1]))}
-        return {name: round(two_sample_test(*each, "a", SEED, self.runtime)[0], 4) for name, each in found.items()}
-
-    def _features(self, name: str, images: Tensor) -> Tensor:
-        return features_and_logits(self.classifiers[name], images, self.runtime.device)[0]
+    def scores(self, images: Tensor, labels: Tensor | None) -> dict[str, float | None]:
+        """Score samples, uint8 (N, C, H, W), as the stage does, but by judge a and, where one is used, classifier a."""
+        files = {name: self.paths[name] for name in reversed(NAMES)}  # all but distances are by the last
+        found = evaluate((images, labels), self.test, self.train, self.classes, files, self.runtime, "a").scores
+        row = {f"frechet_{name}": found[name]["samples"]["frechet"] for name in (*NAMES, "pixels")}
+        for name, key in SCORES.items():
+            row[name] = found["samples"].get(key)
+        return row
 
 
 def sampled(loaded: LoadedModel, params: SamplerParams, count: int, runtime: Runtime) -> tuple[Tensor, Tensor]:

@@ -105,8 +105,7 @@ def main() -> None:
         else:
             images, labels = sampled(load_model(model, runtime.device), setting.params(), args.count, runtime)
         cost = {"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}
-        row = key | scorer.frechet(images) | scorer.others(images, labels)
-        row |= ({} if setting in REAL else scorer.two_sample(images)) | cost
+        row = key | scorer.scores(images, labels) | cost
         table.add(row)
         print(*setting, f"frechet a {row['frechet_a']}, two-sample {row.get('two_sample_a', '-')}, {row['seconds']} s")
     rows = pd.read_csv(table.path)

@@ -24,7 +24,7 @@ from ddpm.compute.device import start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split, load_split
 from ddpm.pictures.grids import by_class_picture
-from ddpm.scoring.copying import near_copies, nearness
+from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.train import Training
 from exact_stages.console import UserError, run
 from exact_stages.files import write_whole
@@ -51,7 +51,7 @@ def main() -> None:
         key = {"src_tree": tree, "set": train.card.name, "images": len(images), "seed": number}
         key["changes"] = "real test images"
         if not table.has(key):
-            table.add(key | scorer.frechet(images) | scorer.others(images, labels) | scorer.two_sample(images))
+            table.add(key | scorer.scores(images, labels))
     for seed in range(args.seeds):
         for count in args.images or [len(train.split.labels)]:
             key = {"src_tree": tree, "set": train.card.name, "images": count, "seed": seed}
@@ -63,12 +63,11 @@ def main() -> None:
             began = time.perf_counter()
             loaded, training = trained(subset, params_of(args.changes, seed), runtime, f"{count} images")
             facts = facts_of(training) | {"minutes": round((time.perf_counter() - began) / 60, 2)}
-            facts["frechet_b_of_subset"] = scorer.frechet(subset.split.images)["frechet_b"]
+            facts["frechet_b_of_subset"] = scorer.scores(*subset.split)["frechet_b"]
             for scale in missing:
                 images, labels = sampled(loaded, samplers[scale], args.count or min(count, 2000), runtime)
-                scores = scorer.frechet(images) | scorer.others(images, labels)
-                scores |= {} if args.untold else scorer.two_sample(images)
-                row = {**key, "guidance": scale} | facts | scores | copies(images, labels, subset.split, scorer.test)
+                scores = scorer.scores(images, labels) | copies(images, labels, subset.split, scorer.test)
+                row = {**key, "guidance": scale} | facts | scores
                 table.add(row)
                 told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "near_copies")
                 print(*(f"{name} {row[name]}" for name in told), sep=", ")
@@ -115,8 +114,9 @@ def facts_of(training: Training) -> dict[str, Any]:
 
 def copies(images: Tensor, labels: Tensor, subset: Split, test: Split) -> dict[str, float | None]:
     """Return the shares of samples that are near copies of images of the subset, in pixels."""
-    found = near_copies(*(nearness(*each, subset.images, subset.labels) for each in ((images, labels), test)))
-    return {"near_copies": found.distance, "near_copies_ratio": found.ratio}
+    both = (shifted(images), labels), (shifted(test.images), test.labels)
+    found, _ = compare_nearness(*both, (middle(subset.images), subset.labels), 0)
+    return {"near_copies": found.distance.value, "near_copies_ratio": found.ratio.value}
 
 
 def arguments() -> argparse.Namespace:
@@ -128,7 +128,6 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--real", type=at_least(0), default=0, help="random subsets of test images to score as well")
     options.add_argument("--guidance", nargs="+", default=["null"], help="scales; null chooses one")
     options.add_argument("--count", type=at_least(100), help="samples; by default as many as images, at most 2,000")
-    options.add_argument("--untold", action="store_true", help="leave out the two-sample test, most of the time")
     options.add_argument("--pictures", action="store_true", help="also draw samples by class")
     return options.parse_args()
 

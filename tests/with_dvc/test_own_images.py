@@ -40,7 +40,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
         clone = new_clone(folder)
         clone.edit_params(SMALL)
         for number in range(120):
-            draw(clone.path / f"data/mine/{CLASSES[number % 3]}/{number}.png", number, 20, 10, 3)
+            draw(clone.path / f"data/mine/{CLASSES[number % 3]}/{number}.png", number, 16, 8, 3)
         for number in range(60):
             draw(clone.path / f"data/my kites/{number}.png", number, 28, 28)
         printed = clone.dvc("add", "data/mine", "data/my kites")
@@ -78,12 +78,12 @@ def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
     classes = ("train.classes=[010,no,red apple]", "sample.classes=[no,010]")
     printed = experiment(clone, "data.set=data/mine", *classes, "model.channels=null", "model.patch_size=null")
     assert (ran(printed), restored(printed)) == (OWN, set()), printed
-    assert "data.image_size: 20 x 10, their own\n" in printed
+    assert "data.image_size: 16 x 8, their own\n" in printed
     assert "model.channels: [64, 128], chosen from the data\n" in printed
     everything_is_there(clone)
 
     card, split, _, _ = load_split(clone.path / "data/processed/train.safetensors")
-    assert (card.name, card.shape, card.classes) == ("mine", (3, 20, 10), CLASSES)
+    assert (card.name, card.shape, card.classes) == ("mine", (3, 16, 8), CLASSES)
     summary = read_json(clone.path / "metrics/preprocess/summary.json")
     assert summary["train"]["label_counts"].keys() == {*CLASSES}
     assert summary["train"]["images"] == len(split.images) == 120 - summary["test"]["images"]
@@ -92,7 +92,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
     assert model.card.class_counts == tuple(summary["train"]["label_counts"].values())
     for name in ("gallery", "population"):
         arrays, facts = load_arrays(clone.path / f"data/samples/{name}.safetensors")
-        assert arrays["images"].shape[1:] == (3, 20, 10)
+        assert arrays["images"].shape[1:] == (3, 16, 8)
         assert {*facts["classes"]} == {0, 1} >= {*arrays["labels"].tolist()}
 
 

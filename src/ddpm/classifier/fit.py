@@ -66,7 +66,7 @@ def train_classifier(model: Classifier, train: Split, runtime: Runtime) -> Itera
             if not model.knows_classes:
                 y = torch.randint(FLIPS, (size,), generator=rng).to(runtime.device)
                 x = flipped(x, y)
-            with runtime.autocast():
+            with runtime.of(images).autocast():
                 loss = F.cross_entropy(model(shifted(x, dx, dy, background)), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

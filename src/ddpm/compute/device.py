@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ Number = TypeVar("Number", int, float)
 MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata in a file of weights; the default model has 6,000
 SAMPLED_ON_CPU, SAMPLED_ON_GPU = 100_352, 1_960_000  # pixels in a batch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD = -1, -3, 32 << 20  # malloc.h
+NARROW = 8  # pixels
 MOST_THREADS = 256  # some libraries crash silently with 100,000
 EXPLAINED[torch.OutOfMemoryError] = "out of GPU memory; see docs/how-to/gpu.md for what to set, or set DDPM_DEVICE=cpu"
 
@@ -42,6 +43,14 @@ class Runtime:
         """Return a context of mixed precision if `precision` is bfloat16; weights and sums stay float32."""
         enabled = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
+
+    def of(self, images: Tensor) -> "Runtime":
+        """Return this runtime, with float32 for images (N, C, H, W) that are narrow and taller.
+
+        On CPUs with AMX, torch's bfloat16 convolutions of such images read memory that nobody wrote (torch 2.13).
+        """
+        height, width = images.shape[2:]
+        return replace(self, precision=torch.float32) if width <= NARROW and width < height else self
 
     def sample_batch_size(self, pixels: int, bytes_each: int) -> int:
         """Return the batch size for sampling: it fills a GPU, but stays within a CPU's caches.

@@ -146,9 +146,9 @@ def comparable(samples: int, test: int, train: int) -> int:
     count = min(samples, test, train // 2, MOST_COMPARED)
     if count <= NEIGHBOURS:
         raise UserError(
-            f"{samples} samples, {test} test images and {train} training images, of classes that have all three, are too "
-            f"few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more images, "
-            "or raise sample.population.count or data.test"
+            f"{samples} samples, {test} test images and {train} training images, of classes that have test images, are "
+            f"too few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more "
+            "images, or raise sample.population.count or data.test"
         )
     return count
 

@@ -81,6 +81,7 @@ def two_sample_test(
         judge: one of JUDGES.
         done: called after each of the FOLDS trainings.
     """
+    runtime = runtime.of(samples)
     images = torch.cat([samples, real]).to(runtime.device)
     is_real = torch.cat([torch.zeros(len(samples)), torch.ones(len(real))]).to(runtime.device)
     rng = generator(seed, "two-sample test")
