@@ -25,14 +25,16 @@ def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
         UserError: git or a stage fails, which has said why.
     """
     steps = chain(made)
-    with tempfile.TemporaryDirectory(prefix="ddpm-prove-") as scratch:
-        clone = Path(scratch, "clone")
+    with tempfile.TemporaryDirectory(prefix="ddpm-prove-") as folder:
+        scratch = Path(folder).resolve()
+        clone = scratch / "clone"
         _call(["git", "clone", "--quiet", "--shared", "--no-checkout", ".", str(clone)])
         _call(["git", "-C", str(clone), "checkout", "--quiet", "--detach", commit])
-        for path, expected in {path: found for step in steps.values() for path, found in step.inputs.items()}.items():
-            if beside(Path(path)).as_posix() not in steps and Path(path).is_file() and sha256(Path(path)) == expected:
-                (clone / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, clone / path)
+        for name in {name for step in steps.values() for name in step.inputs}:
+            path, copy = Path(name), (clone / name).resolve()  # the raw files; those at an absolute path stay there
+            if beside(path).as_posix() not in steps and path.is_file() and copy.is_relative_to(scratch):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
         own = {f"DVC_{name}_DIR": f"{scratch}/{name}" for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
         for step in steps.values():
             _call([sys.executable, "-m", "dvc", "repro", "--no-run-cache", step.stage], clone, settings_of(step) | own)
