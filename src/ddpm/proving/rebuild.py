@@ -89,7 +89,7 @@ def _in_weights(before: Path, after: Path) -> Iterator[str]:
     if {name: array.shape for name, array in ours.items()} != {name: array.shape for name, array in theirs.items()}:
         yield "its arrays have other names or shapes"
         return
-    most = [float((array.double() - theirs[name].double()).abs().max()) for name, array in ours.items()]
+    most = [float((array.float() - theirs[name].float()).abs().max()) for name, array in ours.items()]
     yield f"{sum(each > 0 for each in most)} of {len(most)} arrays differ, by at most {max(most):.3g}"
 
 
