@@ -62,8 +62,9 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
         UserError: the file is missing or damaged; or dvc.yaml lacks a stage that led to it.
     """
     recorded, now = made.contents or {}, contents(file) if made.contents else {}
-    found = {key: fault for kind in now for key, fault in compared(kind, recorded[kind], now[kind]).items()}
-    found["file", str(file)] = "" if any(found.values()) or sha256(file) == made.sha256 else "differs"
+    found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
+    if not any(found.values()):
+        found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
     known, code, locked = chain(made), hash_code(), packages()
     for each in known.values():
         stage = each.stage.partition("@")[0]
