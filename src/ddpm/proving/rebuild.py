@@ -36,6 +36,7 @@ def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
         own = {f"DVC_{name}_DIR": f"{scratch}/{name}" for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
+        own["TMPDIR"] = folder
         for step in steps.values():
             _call([sys.executable, "-m", "dvc", "repro", "--no-run-cache", step.stage], clone, settings_of(step) | own)
         return compare(file, made, commit, clone)
