@@ -1,6 +1,7 @@
 """`ddpm prove` with real dvc: two clones give the same bytes, and a constant that differs is found."""
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -67,7 +68,11 @@ def test_a_constant_that_differs_is_found_by_the_first_output_that_does(clone: C
     first, weights, *losses, cause = json.loads(clone.run(*compare, PYTHONPATH="src").splitlines()[-1])
     assert first == f"{MODEL}: the first output that differs"
     assert " arrays differ, by at most " in weights
-    assert any(line.startswith("metrics/train/loss.csv: from step 2, ") for line in losses)
+    (loss,) = [line for line in losses if line.startswith("metrics/train/loss.csv")]
+    found = re.search(r": from step (\d+), where train_loss is ([\d.]+), not ([\d.]+)$", loss)
+    assert found
+    assert int(found[1]) > 1, "the first loss is of the weights that both begin with"
+    assert float(found[2]) != float(found[3])
     assert cause == "likely cause: code src/ddpm/optim.py: differs"
 
     shutil.copy(clone.path / MODEL, other.path / MODEL)
