@@ -72,7 +72,7 @@ rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in st
 ##@ Share and check
 
 verify: env ## hash all outputs and the cache, list damaged files, and say how to restore them
-	@python -m scripts.verify
+	@ddpm prove --all
 
 ##@ Develop
 

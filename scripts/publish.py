@@ -22,9 +22,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Samples, load_samples
 from ddpm.pictures.figures import image_gif, image_png, tile, to_png
+from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from scripts.reporting.runs import TRAINED, Run, committed, open_run
@@ -181,13 +181,6 @@ def pack_pretrained() -> None:
         "scores": found.mapping("metrics/evaluate/scores.json"),
     }
     write_json(PACKED / f"{NAME}.json", facts)
-
-
-def pack(model: Path, packed: Path) -> None:
-    """Write a model file again with float16 weights; the model card and other metadata stay."""
-    weights, metadata = load_arrays(model)
-    halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
-    save_arrays(packed, halved, metadata)
 
 
 def up_to_date() -> Run:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ddpm.compute.device import start
 from ddpm.distill import Distillation, DistillParams
+from ddpm.images.arrays import contents
 from ddpm.images.splits import load_split
 from ddpm.model import load_model
 from ddpm.parallel.checkpoints import Checkpoints
@@ -40,6 +41,13 @@ def main(stage: Stage) -> None:
         stage.write(folder / "loss.csv", distillation.csv())
         stage.write_json(folder / "summary.json", distillation.summary())
         distillation.save(stage.output(path), environment=environment)
+        stage.record(
+            path,
+            origins=[TRAIN, TEACHER],
+            environment={**environment, "processes": 1},
+            resolved={"timesteps": distillation.timesteps},
+            contents=contents(path),
+        )
         checkpoints.finish([path])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ddpm.images.card import DataCard
 from ddpm.ingest.decoded import Images
+from ddpm.ingest.fetching import FILES
 from ddpm.ingest.folders import read_folder
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import DataParams, looks_of, target_of
@@ -46,6 +47,10 @@ def main(stage: Stage) -> None:
         }
     summary |= {"data": card.model_dump(mode="json"), "follows": why, **repetitions(images, sides)}
     report(summary, folder, images)
+    files = [picture.source for picture in folder.pictures if isinstance(picture.source, Path)]
+    read = files or [root / name for name in FILES]
+    resolved = {"shape": list(target.shape), "inner": list(target.inner)}
+    stage.record(PROCESSED / "train.safetensors", read, environment={}, resolved=resolved)
     write_json(stage.output(METRICS / "summary.json"), summary)
 
 

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import model_validator
 
 from ddpm.compute.device import start
+from ddpm.images.arrays import contents
 from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
 from ddpm.model import check_times
@@ -80,6 +81,7 @@ def main(stage: Stage) -> None:
         write_curves()
         if stage.writes:
             training.save(stage.output(MODEL), environment=environment)
+            stage.record(MODEL, origins=[TRAIN], environment=environment, resolved=follows, contents=contents(MODEL))
         stage.write_json(METRICS / "summary.json", {**training.summary(), "follows": follows})
         stage.write_json(METRICS / "environment.json", environment)
         checkpoints.finish([MODEL])

@@ -24,7 +24,8 @@ NAMES = [*PIPELINE["stages"]]
 # Files and packages of the library, in an order in which imports may run: each imports from those before it.
 LIBRARY = [
     *("compute", "images", "parallel", "schedule", "denoiser", "unet", "model", "optim", "train", "sample", "distill"),
-    *("likelihood", "ingest", "classifier", "judging", "scoring", "pictures", "balancing", "pretrained", "cli"),
+    *("likelihood", "ingest", "classifier", "judging", "scoring", "pictures", "balancing", "pretrained"),
+    *("proving", "cli"),
 ]
 ORDER = ["exact_stages", *(f"ddpm.{name}" for name in LIBRARY)]
 SHARED_SECTIONS = {"data", "schedule", "model"}

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from exact_stages.params import load_params, read_yaml
+from exact_stages.provenance import beside, code_of, flat, packages, params_of
 
 LOCKS = Path(".resume")  # of this workspace; a temporary copy has its own
 PATIENCE = 10  # seconds; after DVC is killed, a stage may still be saving
@@ -113,14 +114,40 @@ class Stage:
         if self.writes:
             write_json(self.output(path), values)
 
+    def record(self, path: Path, read: Iterable[Path] = (), origins: Iterable[Path] = (), **facts: Any) -> None:
+        """Write the provenance of an output, if this process writes; no time, commit or place of the run is in it.
+
+        Args:
+            read: the files that were read of an input folder.
+            origins: inputs that have a provenance.
+            facts: further JSON-compatible facts, such as the environment.
+        """
+        if not self.writes:
+            return
+        inputs = {file.as_posix(): sha256(file) for file in read}
+        inputs |= {file.as_posix(): self._read[str(file)] for file in self._inputs if file.is_file()}
+        made = {
+            "file": path.as_posix(),
+            "sha256": sha256(path),
+            "stage": f"{self._stage}@{self.item}" if self.item else self._stage,
+            "code": code_of(self._stage, CODE),
+            "params": params_of(self._stage),
+            "packages": packages(),
+            "inputs": inputs,
+            "origins": [beside(each).as_posix() for each in origins],
+        }
+        self.write_json(beside(path), made | facts)
+
     def fingerprint(self, *facts: object) -> str:
         """Hash the code, params and inputs of this run, and further JSON-compatible facts."""
-        return hashlib.sha256(json.dumps([self._code(CODE), self._read, facts], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([code_of(self._stage, CODE), self._read, facts], sort_keys=True).encode()
+        ).hexdigest()
 
     def changes(self) -> list[str]:
         """List the code, params and inputs that have changed since they were read."""
-        before = self._code(CODE) | self._read
-        now: dict[str, Any] = self._code(hash_code())
+        before = code_of(self._stage, CODE) | self._read
+        now: dict[str, Any] = code_of(self._stage, hash_code())
         now |= {str(path): _digest(path) for path in self._inputs}
         for model, section in self._params:
             try:
@@ -128,14 +155,6 @@ class Stage:
             except UserError:  # invalid while being edited: all its values count as changed
                 continue
         return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-
-    def _code(self, hashes: dict[str, str]) -> dict[str, str]:
-        """Select the files that dvc.yaml lists as deps of the stage."""
-        stages = read_yaml(Path("dvc.yaml"))["stages"]
-        if self._stage not in stages:
-            raise UserError(f"dvc.yaml: no stage {self._stage}, which stages/{self._stage}.py runs; give both one name")
-        deps = tuple(f"{dep}/" for dep in stages[self._stage].get("deps", ()))
-        return {path: digest for path, digest in hashes.items() if f"{path}/".startswith(deps)}
 
     def __enter__(self) -> Self:
         if self.writes:
@@ -201,14 +220,4 @@ def _digest(path: Path) -> str:
 
 def _flat(values: BaseModel, prefix: str) -> dict[str, Any]:
     """Return the values of a params model by dotted name."""
-    found: dict[str, Any] = {}
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                add(f"{name}.{key}" if name else key, inner)
-        else:
-            found[name] = value
-
-    add(prefix, values.model_dump(mode="json"))
-    return found
+    return flat(values.model_dump(mode="json"), prefix)

@@ -15,7 +15,7 @@ import torch
 from ddpm.model import load_model
 from ddpm.pretrained import models
 from exact_stages.console import UserError
-from scripts import demo, publish
+from scripts import demo
 from tests import reverse
 from tests.cli.generating import call, ended, started, tiny_model
 
@@ -36,7 +36,7 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = tiny_model(tmp_path, class_conditional=True, guide=True)
-    publish.pack(original, tmp_path / "packed/mine.safetensors")
+    models.pack(original, tmp_path / "packed/mine.safetensors")
     monkeypatch.setattr(models, "FOLDER", tmp_path / "packed")
     assert models.names() == ["mine"]
     loaded, before = models.load_pretrained("mine"), load_model(original)
@@ -49,7 +49,7 @@ def test_weights_are_rounded_to_float16_and_come_back_as_float32(
             assert torch.equal(weight, theirs.state_dict()[name].half().float())
     # BatchNorm counts its batches.
     reverse.tiny_model(tmp_path, block="double_conv", patch_size=1, class_conditional=False)
-    publish.pack(tmp_path / "model.safetensors", tmp_path / "counting.safetensors")
+    models.pack(tmp_path / "model.safetensors", tmp_path / "counting.safetensors")
     found = load_model(tmp_path / "counting.safetensors").network.state_dict()
     assert {each.dtype for each in found.values()} == {torch.float32, torch.int64}
 

@@ -10,7 +10,8 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 
 def verify(clone: Clone, code: int = 0) -> str:
-    return clone.run("python", "-m", "scripts.verify", code=code, PYTHONPATH=str(ROOT)).replace(f"{clone.path}/", "")
+    variables = {"PYTHONPATH": str(ROOT / "src")}
+    return clone.run("python", "-m", "ddpm", "prove", "--all", code=code, **variables).replace(f"{clone.path}/", "")
 
 
 def damaged(clone: Clone) -> list[str]:

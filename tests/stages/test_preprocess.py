@@ -15,6 +15,7 @@ from ddpm.images.splits import Processed, hashed_places, load_split, to_float
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import target_of
 from exact_stages.console import UserError
+from exact_stages.files import sha256
 from exact_stages.stage import Stage
 from stages import preprocess
 
@@ -27,6 +28,8 @@ DATA = {"set": MINE, "image_size": None, "colour": None, "fit": "crop", "backgro
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):  # of which the provenance tells
+        shutil.copy(ROOT / name, name)
 
 
 def picture(seed: int) -> Tensor:
@@ -78,9 +81,9 @@ def drawn(*numbers: int) -> list[tuple[bytes, str]]:
 
 
 def outputs() -> dict[str, bytes]:
-    """What the stage has left."""
+    """What the stage has left, but for the provenance, which names the files that it read."""
     files = [path for folder in ("data/processed", "metrics") for path in Path(folder).rglob("*") if path.is_file()]
-    return {str(path): path.read_bytes() for path in files}
+    return {str(path): path.read_bytes() for path in files if "provenance" not in path.name}
 
 
 def test_a_folder_with_train_and_test_is_split_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +184,25 @@ def test_the_same_pictures_give_the_same_bytes() -> None:
     assert outputs() == first
 
 
+def test_the_provenance_has_the_pictures_and_no_other_file() -> None:
+    draw_many(60)
+    run()
+    file = Path("data/processed/train.provenance.json")
+    first = file.read_bytes()
+    pictures = {path.as_posix(): sha256(path) for path in Path(MINE).rglob("*.png")}
+    made = json.loads(first)
+    assert (made["inputs"], len(pictures)) == (pictures, 60)
+    assert made["sha256"] == sha256(Path("data/processed/train.safetensors"))
+    assert made["params"] == {f"data.{key}": value for key, value in DATA.items()}
+    Path(MINE, "README.md").write_text("digits")
+    run()
+    assert file.read_bytes() == first
+    draw("fig/0000.png", 0, change=1)
+    run()
+    changed = json.loads(file.read_bytes())["inputs"]
+    assert [path for path in pictures if changed[path] != pictures[path]] == [f"{MINE}/fig/0000.png"]
+
+
 def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -198,6 +220,7 @@ def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
     found = [run(set="data/mnist"), outputs()]
     monkeypatch.setattr(preprocess, "is_mnist", lambda _: True)
     monkeypatch.setattr(preprocess, "read_mnist", lambda _: few)
+    monkeypatch.setattr(preprocess, "FILES", ())
     assert [run(set="data/mnist"), outputs()] == found
     assert split("train").split.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
 

@@ -16,12 +16,13 @@ from ddpm.cli.balance import Balance
 from ddpm.cli.export import Export
 from ddpm.cli.generate import Generate
 from ddpm.cli.options import Options
+from ddpm.cli.prove import Prove
 from ddpm.cli.score import Score
 from exact_stages.console import UserError, shown
 
 
 class Ddpm(BaseSettings):
-    """Sample from a trained diffusion model, score samples, balance a set of images, export."""
+    """Sample from a trained diffusion model, score samples, balance a set of images, export, prove."""
 
     model_config = SettingsConfigDict(
         env_prefix="DDPM_COMMAND_",  # so that environment variables set no options
@@ -41,6 +42,8 @@ class Ddpm(BaseSettings):
     """fill the rare classes of a set with samples"""
     export: CliSubCommand[Export]
     """write a model as ONNX"""
+    prove: CliSubCommand[Prove]
+    """check what made a model file, or build it again"""
 
 
 def read(words: list[str]) -> Options:

@@ -3,6 +3,7 @@
 A file is written whole or not at all. No file is trusted: reading checks names, sizes and metadata.
 """
 
+import hashlib
 import json
 import math
 import stat
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
@@ -102,3 +104,18 @@ def load_arrays(
     except (SafetensorError, KeyError, ValueError, OSError, RuntimeError, MemoryError) as error:
         reason = shown(str(error) or type(error).__name__)
         raise UserError(f"{path}: not a file of this pipeline, or damaged ({reason}); make it again") from None
+
+
+def contents(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the sha256 of each array by name, as "weights", and the metadata, of a file of `save_arrays`.
+
+    Raises:
+        UserError: see `load_arrays`.
+    """
+    arrays, metadata = load_arrays(path)
+    weights = {}
+    for name, array in sorted(arrays.items()):
+        digest = hashlib.sha256(f"{array.dtype} {list(array.shape)} ".encode())
+        digest.update(array.contiguous().flatten().view(torch.uint8).numpy().data)
+        weights[name] = digest.hexdigest()
+    return {"weights": weights, "metadata": metadata}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.model import LoadedModel, load_model
 from exact_stages.console import UserError, shown
 
@@ -35,6 +36,13 @@ def packed(name: str) -> AbstractContextManager[Path]:
         UserError: there is no such model.
     """
     return resources.as_file(FOLDER.joinpath(_known(name) + SUFFIX))
+
+
+def pack(model: Path, packed: Path) -> None:
+    """Write a model file again with float16 weights; the model card and other metadata stay."""
+    weights, metadata = load_arrays(model)
+    halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
+    save_arrays(packed, halved, metadata)
 
 
 def _known(name: str) -> str:

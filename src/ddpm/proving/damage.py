@@ -1,9 +1,8 @@
-"""Hash all outputs in the workspace and all objects in the local cache, and list the damaged ones.
+"""Hash all outputs in the workspace and all objects in the local cache.
 
-Run it as `make verify`. `dvc status` compares only times and sizes, so it misses damage by a bad disk.
+`dvc status` compares only times and sizes, so it misses damage by a bad disk.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,8 +11,8 @@ from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.repo import Repo
 
-from exact_stages.console import UserError, progress, run
-from scripts.readable import check_readable
+from exact_stages.console import UserError, progress
+from exact_stages.files import md5
 
 MEND = (
     "`dvc add` your own data if you have changed it, and delete the other files. Then restore them: `git checkout` "
@@ -21,13 +20,12 @@ MEND = (
 )
 
 
-def main() -> None:
+def check_all() -> None:
     """Check all files, then list all damaged ones.
 
     Raises:
         UserError: a file differs from its record, or the records cannot be read.
     """
-    check_readable()
     try:
         with Repo() as repo:
             outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]
@@ -40,40 +38,34 @@ def main() -> None:
     absent = 0
     for output in outputs:
         try:
-            expected |= recorded(output, cache)
+            expected |= _recorded(output, cache)
         except (FileNotFoundError, ValueError):
             absent += 1
             print(f"not checked: {output}; it or the listing of its folder is missing")
     checked = progress(expected.items(), desc="verify", unit="file")
-    damaged = [f"{path}: {found}" for path, md5 in checked if (found := damage(path, md5))]
+    damaged = [f"{path}: {found}" for path, digest in checked if (found := _damage(path, digest))]
     if damaged:
         raise UserError("\n  ".join([f"{len(damaged)} damaged", *damaged, MEND]))
     print(f"{len(outputs) - absent} outputs and the cache are whole: {len(expected)} files")
 
 
-def recorded(output: Output, cache: Path) -> dict[Path, str]:
+def _recorded(output: Output, cache: Path) -> dict[Path, str]:
     """Return the files of an output with the hashes that DVC recorded.
 
     Raises:
         FileNotFoundError, ValueError: the output, or the listing of its folder, is missing or damaged.
     """
-    path, md5 = Path(output.fs_path), str(output.hash_info.value)
+    path, digest = Path(output.fs_path), str(output.hash_info.value)
     path.lstat()
-    if not md5.endswith(".dir"):
-        return {path: md5}
-    listing = json.loads((cache / md5[:2] / md5[2:]).read_bytes())
+    if not digest.endswith(".dir"):
+        return {path: digest}
+    listing = json.loads((cache / digest[:2] / digest[2:]).read_bytes())
     return {path / entry["relpath"]: entry["md5"] for entry in listing}
 
 
-def damage(path: Path, md5: str) -> str:
+def _damage(path: Path, digest: str) -> str:
     """Return what is wrong with a file, or an empty string."""
     try:
-        with path.open("rb") as opened:
-            found = hashlib.file_digest(opened, "md5").hexdigest()
+        return "" if md5(path) == digest else "differs from its recorded hash"
     except OSError as error:
         return str(error.strerror)
-    return "" if found == md5 else "differs from its recorded hash"
-
-
-if __name__ == "__main__":
-    run(main)

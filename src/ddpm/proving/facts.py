@@ -1,0 +1,124 @@
+"""Compare what made a file, by its provenance, with this checkout."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ddpm.images.arrays import contents
+from exact_stages.console import UserError, shown
+from exact_stages.files import md5, sha256
+from exact_stages.params import Section, read_yaml
+from exact_stages.provenance import beside, code_of, flat, packages, params_of
+from exact_stages.stage import hash_code
+
+Facts = dict[tuple[str, str], str]  # by kind and name: how it differs; empty if it holds
+KINDS = ("code", "params", "packages", "inputs", "environment")  # what a stage ran on
+
+
+class Provenance(Section):
+    """What a stage recorded with a file; see `exact_stages.stage.Stage.record`."""
+
+    file: str
+    sha256: str
+    stage: str
+    code: dict[str, str]
+    params: dict[str, Any]
+    packages: dict[str, str]
+    inputs: dict[str, str]
+    origins: tuple[str, ...]
+    environment: dict[str, Any]
+    resolved: dict[str, Any]
+    contents: dict[str, dict[str, Any]] | None = None
+
+
+def read_provenance(path: Path) -> Provenance:
+    """Read a provenance.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return Provenance.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` brings it") from None
+    except ValueError:
+        raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
+
+
+def chain(made: Provenance) -> dict[str, Provenance]:
+    """Return the provenance of what a file was made from, and last its own, by the path of the provenance."""
+    found: dict[str, Provenance] = {}
+    for origin in map(Path, made.origins):
+        if origin.is_file() and (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
+            found |= chain(parent)
+    return found | {beside(Path(made.file)).as_posix(): made}
+
+
+def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts:
+    """Compare a file, and all that made it, with its provenance, this checkout and this machine.
+
+    Raises:
+        UserError: the file is missing or damaged; or dvc.yaml lacks a stage that led to it.
+    """
+    recorded, now = made.contents or {}, contents(file) if made.contents else {}
+    found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
+    if not any(found.values()):
+        found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
+    known, code, locked = chain(made), hash_code(), packages()
+    for each in known.values():
+        stage = each.stage.partition("@")[0]
+        if stage not in read_yaml(Path("dvc.yaml"))["stages"]:
+            raise UserError(f"dvc.yaml: has no stage {shown(stage)}, which made {shown(each.file)}")
+        here: dict[str, dict[str, Any]] = {
+            "code": code_of(stage, code),
+            "params": params_of(stage),
+            "packages": locked,
+            "inputs": {name: sha256(Path(name)) for name in each.inputs if Path(name).is_file()},
+            "environment": {name: environment.get(name) for name in each.environment},
+        }
+        for key, fault in differences(each, here).items():
+            found[key] = found.get(key) or fault
+        found |= {
+            ("provenance", name): "" if name in known else "not here, or of another file" for name in each.origins
+        }
+    return found
+
+
+def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:
+    """Compare what two runs of a stage ran on."""
+    return {key: fault for kind in KINDS for key, fault in compared(kind, getattr(made, kind), here[kind]).items()}
+
+
+def compared(kind: str, recorded: dict[str, Any], here: dict[str, Any]) -> Facts:
+    """Compare values by dotted name."""
+    recorded, here = flat(recorded), flat(here)
+
+    def fault(name: str) -> str:
+        if name not in here or name not in recorded:
+            return "not here" if name in recorded else "not recorded"
+        if here[name] == recorded[name]:
+            return ""
+        hashes = kind in ("code", "inputs", "weights")
+        return "differs" if hashes else f"{shown(str(here[name]), 60)} here, {shown(str(recorded[name]), 60)} recorded"
+
+    return {(kind, name): fault(name) for name in sorted({*recorded, *here})}
+
+
+def commit_of(path: Path, made: Provenance) -> str:
+    """Return the earliest commit whose dvc.lock records a provenance, and whose code it names; empty if none does."""
+    digest, log = md5(path), ("log", "--reverse", "--format=%H")
+    first = git(*log, f"-S{digest}", "--", "dvc.lock").decode().split()[:1]
+    later = git(*log, f"{first[0]}..HEAD", "--", "dvc.lock", *made.code).decode().split() if first else []
+
+    def fits(commit: str) -> bool:
+        code = ((git("show", f"{commit}:{name}"), expected) for name, expected in made.code.items())
+        lock = git("show", f"{commit}:dvc.lock")
+        return digest.encode() in lock and all(hashlib.sha256(data).hexdigest() == expected for data, expected in code)
+
+    return next(filter(fits, first + later), "")
+
+
+def git(*arguments: str) -> bytes:
+    """Return what a git command prints; nothing if it fails."""
+    return subprocess.run(["git", *arguments], capture_output=True).stdout

@@ -1,0 +1,220 @@
+"""`ddpm prove`: it names each thing that differs, and no other."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+from ddpm.images.arrays import load_arrays, save_arrays
+from ddpm.pretrained import models
+from exact_stages import provenance
+from exact_stages.console import UserError
+from exact_stages.files import md5, sha256
+from tests.cli.generating import ENVIRONMENT, call
+
+ROOT = Path(__file__).parents[2]
+MODEL, RECORD = Path("models/ddpm.safetensors"), Path("models/ddpm.provenance.json")
+PICTURE, WEIGHT = Path("data/mine/cat/0.png"), "label.weight"
+TINY: dict[str, dict[str, Any]] = {
+    "data": {"set": "data/mine"},
+    "model": {"channels": [8, 16], "patch_size": 2},
+    "train": {"epochs": 1, "batch_size": 20, "log_every": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which preprocess and train have run, and are committed as if by DVC."""
+    folder = tmp_path_factory.mktemp("built") / "checkout"
+    leftovers = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=leftovers)
+    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params = {name: {**values, **TINY.get(name, {})} for name, values in params.items()}
+    (folder / "params.yaml").write_text(json.dumps(params))
+    for number in range(60):
+        path = folder / f"data/mine/{('cat', 'dog')[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        levels = torch.randint(0, 256, (8, 8), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        Image.fromarray(levels.numpy()).save(path)
+    for stage in ("preprocess", "train"):
+        command = [sys.executable, "-m", f"stages.{stage}"]
+        subprocess.run(command, cwd=folder, env=os.environ | ENVIRONMENT | {"DDPM_THREADS": "1"}, check=True)
+    (folder / "dvc.lock").write_text(f"{md5(folder / MODEL)} {md5(folder / RECORD)}\n")
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    for words in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "built"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def checkout(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    shutil.copytree(built, tmp_path / "checkout")
+    monkeypatch.chdir(tmp_path / "checkout")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `built`
+    yield tmp_path / "checkout"
+    torch.set_num_threads(threads)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[list[str], list[str]]:
+    """The names of the facts that differ, and the kinds of those that hold."""
+    capsys.readouterr()
+    error = ""
+    try:
+        call("prove", *words)
+    except UserError as raised:
+        error = str(raised)
+    printed = capsys.readouterr().out
+    differing = re.findall(r"^differs  (\w.*?): ", printed, re.MULTILINE)
+    assert (bool(error), error.count("\n")) == (bool(differing), 0)
+    return differing, re.findall(r"^holds    ([\w.]+): ", printed, re.MULTILINE)
+
+
+def comment(file: str) -> None:
+    Path(file).write_text(Path(file).read_text() + "# a comment\n")
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def rewritten(weight: float = 0, name: str = "") -> None:
+    """Write the model again, with another weight, or another name of its data."""
+    weights, facts = load_arrays(MODEL)
+    weights[WEIGHT][0, 0] += weight
+    facts["card"]["data"]["name"] = name or facts["card"]["data"]["name"]
+    save_arrays(MODEL, weights, facts)
+
+
+def other_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(name: str) -> Any:
+        found = metadata.distribution(name)
+        return SimpleNamespace(version="0", requires=found.requires) if name == "pillow" else found
+
+    monkeypatch.setattr(provenance, "distribution", other)
+
+
+CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
+    "code src/ddpm/optim.py": lambda _: comment("src/ddpm/optim.py"),
+    "code stages/preprocess.py": lambda _: comment("stages/preprocess.py"),
+    "code src/exact_stages/files.py": lambda _: Path("src/exact_stages/files.py").unlink(),
+    "params train.lr": lambda _: edit(Path("params.yaml"), lambda all: all | {"train": all["train"] | {"lr": 0.5}}),
+    "params data.fit": lambda _: edit(Path("params.yaml"), lambda all: all | {"data": all["data"] | {"fit": "pad"}}),
+    f"inputs {PICTURE}": lambda _: PICTURE.write_bytes(PICTURE.read_bytes()[:-1] + b"x"),
+    "inputs data/processed/train.safetensors": lambda _: Path("data/processed/train.safetensors").unlink(),
+    "provenance data/processed/train.provenance.json": lambda _: Path("data/processed/train.provenance.json").unlink(),
+    "packages pillow": other_package,
+    "environment threads": lambda _: torch.set_num_threads(2),
+    f"weights {WEIGHT}": lambda _: rewritten(weight=0.1),
+    "metadata card.data.name": lambda _: rewritten(name="other"),
+    "dvc.lock models/ddpm.safetensors": lambda _: edit(RECORD, lambda all: all | {"resolved": {}}),
+}
+
+
+def test_all_holds_where_it_was_built_and_what_no_stage_reads_does_not_matter(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data/mine/README.md").write_text("cats and dogs")
+    comment("src/ddpm/sample.py")
+    edit(Path("params.yaml"), lambda all: all | {"filter": {}})
+    kinds = ["weights", "metadata", "file", "code", "params", "packages", "inputs", "environment", "provenance"]
+    assert told(capsys, MODEL) == ([], [*kinds, "dvc.lock"])
+    copies = [Path("../got.safetensors"), Path("../got.provenance.json")]
+    for path, copy in zip((MODEL, RECORD), copies, strict=True):
+        shutil.move(path, copy)
+    assert told(capsys, copies[0])[0] == []
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_one_change_is_named_alone(
+    name: str, checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CHANGES[name](monkeypatch)
+    assert told(capsys, MODEL)[0] == [name]
+
+
+def test_the_commit_is_the_first_that_has_both_the_record_and_the_code(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def commit() -> str:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", *identity, "commit", "--quiet", "--all", "--allow-empty", "-m", "next"], check=True)
+        return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+    commit()
+    made = json.loads(RECORD.read_text())
+    code = Path("src/ddpm/optim.py")
+    before = code.read_text()
+    code.write_text(before + "# new\n")
+    made["code"][str(code)] = sha256(code)
+    RECORD.write_text(json.dumps(made))
+    code.write_text(before)
+    Path("dvc.lock").write_text(f"{md5(MODEL)} {md5(RECORD)}\n")
+    commit()  # the record, but not its code
+    code.write_text(before + "# new\n")
+    assert told(capsys, MODEL)[0] == ["dvc.lock models/ddpm.safetensors"]
+    wanted = commit()
+    commit()
+    call("prove", MODEL)
+    assert f"since commit {wanted}" in capsys.readouterr().out
+
+
+REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
+    "a damaged model": (lambda: MODEL.write_bytes(MODEL.read_bytes()[:-9]), [MODEL], rf"^{MODEL}: "),
+    "a file of another kind": (lambda: None, ["dvc.yaml"], r"^dvc\.provenance\.json: no such file; "),
+    "no file": (lambda: None, ["models/none.safetensors"], r"^models/none\.safetensors: no such file; "),
+    "no provenance": (RECORD.unlink, [MODEL], rf"^{RECORD}: no such file; "),
+    "a damaged provenance": (lambda: RECORD.write_text("{"), [MODEL], rf"^{RECORD}: damaged"),
+    "another JSON file": (lambda: RECORD.write_text("{}"), [MODEL], rf"^{RECORD}: damaged, or no provenance"),
+    "an unknown stage": (
+        lambda: edit(RECORD, lambda all: all | {"stage": "x"}),
+        [MODEL],
+        r"^dvc\.yaml: has no stage x,",
+    ),
+    "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
+    "no name": (lambda: None, ["--rebuild"], "name one model"),
+    "two names": (lambda: None, [MODEL, "--pretrained", "mnist"], "name one model"),
+    "another original": (lambda: None, ["--pretrained", "mnist"], rf"^{MODEL}: not the file .* `git checkout"),
+    "a weight that differs": (lambda: rewritten(weight=0.1), ["--rebuild", MODEL], rf"^{MODEL}: 1 of \d+ facts"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_mistake_ends_in_one_line(what: str, checkout: Path) -> None:
+    prepare, words, line = REFUSED[what]
+    prepare()
+    with pytest.raises(UserError, match=line) as raised:
+        call("prove", *words)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_packed_model_is_proved_by_its_original(
+    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkout.parent / "packed"
+    packed = folder / "mine.safetensors"
+    models.pack(MODEL, packed)
+    digest = sha256(packed)
+    facts = {"sha256": digest, "made_from_md5": md5(MODEL), "commit": "c"}
+    (folder / "mine.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(models, "FOLDER", folder)
+    differing, kinds = told(capsys, "--pretrained", "mine")
+    assert (differing, kinds[:2]) == ([], ["conversion", "weights"])
+    packed.write_bytes(packed.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"mine\.safetensors: no float16 copy of models/ddpm\.safetensors"):
+        call("prove", "--pretrained", "mine")

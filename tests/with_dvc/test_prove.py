@@ -1,0 +1,79 @@
+"""`ddpm prove` with real dvc: two clones give the same bytes, and a constant that differs is found."""
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.with_dvc.dvc_clone import Clone, git_clone, ran, wait_for
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+MODEL = "models/ddpm.safetensors"
+COMPARE = f"""
+import json
+from pathlib import Path
+from ddpm.proving.facts import commit_of, read_provenance
+from ddpm.proving.rebuild import compare
+record = Path("models/ddpm.provenance.json")
+made = read_provenance(record)
+print(json.dumps(compare(Path("{MODEL}"), made, commit_of(record, made), Path("../other/clone"))))
+"""
+
+
+def left(scratch: Path) -> list[str]:
+    """What is left of temporary files, but for the cache that torch makes when it is imported."""
+    return [path.name for path in scratch.iterdir() if not path.name.startswith("torchinductor")]
+
+
+@pytest.fixture
+def scratch(clone: Clone) -> Path:
+    """A folder for temporary files."""
+    folder = clone.path.parent / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def test_a_clone_built_from_the_commit_matches_and_leaves_nothing(clone: Clone, scratch: Path) -> None:
+    (clone.path / "data/mnist/README.md").write_text("digits")  # what no stage reads, and the commit lacks
+    clone.append("src/ddpm/optim.py", "# a comment, not committed")
+    variables = {"PYTHONPATH": "src", "TMPDIR": str(scratch)}
+    printed = clone.run("python", "-m", "ddpm", "prove", "--rebuild", MODEL, **variables)
+    commit = clone.git("rev-parse", "HEAD").strip()
+    assert "differs  code src/ddpm/optim.py: differs" in printed
+    assert ran(printed) == {"download@mnist", "preprocess", "train"}
+    assert f"MATCH: {MODEL} " in printed
+    assert f"from commit {commit}" in printed
+    assert left(scratch) == []
+
+
+def test_ctrl_c_ends_the_rebuild_and_leaves_nothing(clone: Clone, scratch: Path) -> None:
+    variables = {"PYTHONPATH": "src", "TMPDIR": str(scratch)}
+    process = clone.start("python", "-m", "ddpm", "prove", "--rebuild", MODEL, **variables)
+    wait_for(lambda: [*scratch.glob("*/clone/.resume/*.lock")], process)  # a stage is at work
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0].endswith("interrupted\n")
+    assert process.returncode == 1
+    assert left(scratch) == []
+
+
+def test_a_constant_that_differs_is_found_by_the_first_output_that_does(clone: Clone, tmp_path: Path) -> None:
+    other = git_clone(clone, tmp_path / "other")
+    code = other.path / "src/ddpm/optim.py"
+    code.write_text(code.read_text().replace("MOMENTUM = 0.95", "MOMENTUM = 0.94"))
+    other.dvc("repro", "train")
+    compare = ("python", "-c", COMPARE)
+    first, weights, *losses, cause = json.loads(clone.run(*compare, PYTHONPATH="src").splitlines()[-1])
+    assert first == f"{MODEL}: the first output that differs"
+    assert " arrays differ, by at most " in weights
+    (loss,) = [line for line in losses if line.startswith("metrics/train/loss.csv")]
+    found = re.search(r": from step (\d+), where train_loss is ([\d.]+), not ([\d.]+)$", loss)
+    assert found
+    assert int(found[1]) > 1, "the first loss is of the weights that both begin with"
+    assert float(found[2]) != float(found[3])
+    assert cause == "likely cause: code src/ddpm/optim.py: differs"
+
+    shutil.copy(clone.path / MODEL, other.path / MODEL)
+    assert json.loads(clone.run(*compare, PYTHONPATH="src").splitlines()[-1]) == []
