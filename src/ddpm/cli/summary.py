@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     """A score's key and name, and sentences for one that is like that of real images, higher and lower.
 
     A sentence may have {samples} and {excess}, the difference to real images. least: what to say of a score that is
-    null.
+    null. number: whether it is no share, which is told in percent.
     """
 
     key: str
@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     higher: str
     lower: str
     least: str = "left out: the classifier sees no differences between the images"
+    number: bool = False
 
 
 def _frechet(key: str, name: str) -> Kind:
@@ -43,6 +44,7 @@ def _frechet(key: str, name: str) -> Kind:
         "as a whole, they differ from training images no more than new real images do",
         "as a whole, they differ from training images more than new real images do",
         "as a whole, they are nearer to training images than new real images are",
+        number=True,
     )
 
 
@@ -70,6 +72,7 @@ def _nearest(space: str, name: str) -> Kind:
         f"as near to {real.replace('than', 'as')}",
         f"farther from {real}",
         f"nearer to {real}: copies, or blur",
+        number=True,
     )
 
 
@@ -112,6 +115,7 @@ KINDS = (
         "as often as new real images where training images are dense",
         "more often than new real images where training images are dense: typical ones",
         "less often than new real images where training images are dense",
+        number=True,
     ),
     Kind(
         "samples.coverage",
@@ -136,33 +140,51 @@ KINDS = (
 )
 
 
-def summary(scores: dict[str, Any]) -> list[Line]:
-    """Return a line for each score of `evaluation.evaluate`; classes that are unknown have none."""
-    lines = []
+class Compared(NamedTuple):
+    """A score of samples, that of real images, their difference, and its standard error; None: a score is left out."""
+
+    kind: Kind
+    samples: float | None
+    real: float = 0.0
+    excess: float = 0.0
+    error: float = 0.0
+
+
+def compared(scores: dict[str, Any]) -> list[Compared]:
+    """Compare each score of `evaluation.evaluate` with that of real images; scores of unknown classes have none.
+
+    The real images are test images, or another set of training images where a score has none of test images. Where
+    chance is known, it is what the difference is to.
+    """
+    found = []
     for kind in KINDS:
         first, _, key = kind.key.partition(".")
-        rows = scores[first] if key == "frechet" else scores
-        if key not in rows["samples"] or (kind.name == "shows its class" and rows["samples"][key] is None):
+        rows = scores.get(first, {}) if key == "frechet" else scores
+        value = rows.get("samples", {}).get(key)
+        if value is None:
+            if key in rows.get("samples", {}) and key != "label_accuracy":
+                found.append(Compared(kind, None))
             continue
-        lines.append(_line(kind, key, rows))
+        chance = next((chance for name, chance in CHANCE.items() if key.startswith(name)), None)
+        row = next((rows[name] for name in ("test", "baseline") if rows[name].get(key) is not None), None)
+        real: Any = chance if row is None else row[key]
+        error = math.hypot(rows["samples"][f"{key}_deviation"], 0 if row is None else row[f"{key}_deviation"])
+        found.append(Compared(kind, value, real, value - (real if chance is None else chance), error))
+    return found
+
+
+def summary(scores: dict[str, Any]) -> list[Line]:
+    """Return a line for each score of `evaluation.evaluate` that `compared` has."""
+    lines = []
+    for kind, samples, real, excess, error in compared(scores):
+        if samples is None:
+            lines.append(Line(kind.name, "-", "-", "-", kind.least))
+            continue
+        text = _number if kind.number else _percent
+        says = kind.alike if abs(excess) <= SURE * error else kind.higher if excess > 0 else kind.lower
+        told = says.format(samples=text(samples), excess=text(excess))
+        lines.append(Line(kind.name, text(samples), text(real), text(error), told))
     return lines
-
-
-def _line(kind: Kind, key: str, rows: dict[str, Any]) -> Line:
-    """Compare a score of samples with that of test images, of two sets of training images, or with chance."""
-    value, deviation = rows["samples"][key], rows["samples"][f"{key}_deviation"]
-    share = not key.startswith(("frechet", "density", "nearest"))
-    text = _percent if share else _number
-    if value is None:
-        return Line(kind.name, "-", "-", "-", kind.least)
-    real = next((rows[name] for name in ("test", "baseline") if rows[name].get(key) is not None), None)
-    chance = next((chance for name, chance in CHANCE.items() if key.startswith(name)), None)
-    other: Any = chance if real is None else real[key]
-    error = deviation if real is None else math.hypot(deviation, real[f"{key}_deviation"])
-    excess = value - (chance or other)
-    says = kind.alike if abs(excess) <= SURE * error else kind.higher if excess > 0 else kind.lower
-    told = says.format(samples=text(value), excess=text(excess))
-    return Line(kind.name, text(value), text(other), text(error), told)
 
 
 def table_of(lines: Sequence[Line]) -> str:

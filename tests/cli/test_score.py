@@ -1,0 +1,161 @@
+"""`ddpm score`: the stage's scores, for images of any origin."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm.classifier.model import Classifier, save_classifier
+from ddpm.cli import score
+from ddpm.cli.reading import held_out_count, read_real, read_samples
+from ddpm.images.card import DataCard
+from ddpm.ingest.preparation import DataParams
+from ddpm.scoring import two_sample
+from exact_stages.console import UserError
+from exact_stages.stage import Stage
+from stages import evaluate
+from tests.cli.generating import call
+from tests.small import FRUITS, images
+from tests.stages.written import classifier_params, write_samples, write_split
+
+NAMES = FRUITS.classes
+CARD = DataCard(name="real", shape=(3, 16, 16), classes=NAMES)
+LEVELS, LABELS = images(420, CARD.shape), torch.arange(420) % 3
+REAL, SAMPLES = slice(0, 300), slice(300, 420)
+
+
+@pytest.fixture(autouse=True)
+def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short trainings, and a cache of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(two_sample, "STEPS", 1)
+    monkeypatch.setattr(score, "CLASSIFIER_IMAGES", 300)
+    monkeypatch.setattr(score, "user_cache_path", lambda _: tmp_path / "cache")
+
+
+def folder(path: Path, levels: Tensor, labels: Tensor | None = None, suffix: str = "png") -> Path:
+    """A folder of images, in class folders if there are labels."""
+    for index, image in enumerate(levels.permute(0, 2, 3, 1).numpy()):
+        file = path / ("" if labels is None else NAMES[int(labels[index])]) / f"{index:04d}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return path
+
+
+def scored(*words: object) -> dict[str, Any]:
+    call("score", *words, "--out", "scores.json")
+    found: dict[str, Any] = json.loads(Path("scores.json").read_text())
+    return found
+
+
+def as_folder() -> Path:
+    return folder(Path("samples"), LEVELS[SAMPLES], LABELS[SAMPLES])
+
+
+def as_npz() -> Path:
+    names = np.array(NAMES[::-1])  # in another order than the real images
+    levels, labels = LEVELS[SAMPLES].permute(0, 2, 3, 1).numpy(), 2 - LABELS[SAMPLES].numpy()
+    np.savez("samples.npz", images=levels, labels=labels, classes=names)
+    return Path("samples.npz")
+
+
+def as_table() -> Path:
+    made = folder(Path("flat"), LEVELS[SAMPLES])
+    rows = [f"{index:04d}.png,{NAMES[label]}" for index, label in enumerate(LABELS[SAMPLES].tolist())]
+    (made / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    return made
+
+
+@pytest.mark.parametrize("written", [as_folder, as_npz, as_table])
+def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
+    params = DataParams(set="real", image_size=None, colour=None, fit="crop", background="white", test=0.1)
+    real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), params)
+    found = read_samples(written(), real)
+    assert found.labels is not None
+    both = {(image.numpy().tobytes(), int(label)) for image, label in zip(found.images, found.labels, strict=True)}
+    given = zip(LEVELS[SAMPLES], LABELS[SAMPLES], strict=True)
+    assert both == {(image.numpy().tobytes(), int(label)) for image, label in given}
+    assert len(real.train.split.labels) + len(real.test.split.labels) == 300
+    assert len(real.test.split.labels) == pytest.approx(held_out_count(300), abs=5)
+
+
+def test_the_pipelines_files_have_the_scores_of_the_stage() -> None:
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(seed=seed), CARD))
+    write_split("train", CARD, LEVELS[:250], LABELS[:250])
+    write_split("test", CARD, LEVELS[250:300], LABELS[250:300])
+    write_samples("filtered", CARD, LEVELS[SAMPLES], LABELS[SAMPLES], [0, 1, 2])
+    write_samples("gallery", CARD, LEVELS[SAMPLES], LABELS[SAMPLES], [0, 1, 2], 2)
+    found = scored(
+        "--real=data/processed/train.safetensors", "--samples=data/samples/filtered.safetensors", "--classifiers=models"
+    )
+    Path("params.yaml").write_text("{}\n")
+    evaluate.main(Stage("evaluate"))
+    assert found == json.loads(Path("metrics/evaluate/scores.json").read_text())
+
+
+def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "--real", folder(Path("real"), LEVELS[REAL], LABELS[REAL]), "--samples", as_folder()
+    found = scored(*words, "--page", "pages/score.html")
+    printed = capsys.readouterr().out
+    assert re.search(r"^told from real images +\d+\.\d % .*chance is 50 %|cannot tell", printed, re.MULTILINE)
+    assert "shows its class" in printed
+    monkeypatch.setattr(score, "fit_classifier", None)
+    assert scored(*words) == found
+    page = Path("pages/score.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r"(src|href)=.?(?!data:)", page.replace('src="data:', ""))
+    monkeypatch.setattr(score, "CLASSIFIER_IMAGES", 301)
+    with pytest.raises(TypeError):
+        scored(*words)
+
+
+def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
+    found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")
+    assert "samples of 16 x 16 pixels are resized" in capsys.readouterr().out
+    assert "label_accuracy" not in found["samples"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: folder(Path("samples"), LEVELS[:8], torch.zeros(8)).rename("other"), "no such folder"),
+        (lambda: Path("samples.npz").write_bytes(b"no zip"), "not an npz file"),
+        (lambda: np.savez("samples.npz", images=np.zeros((9, 16, 16))), "must be uint8"),
+        (lambda: (as_folder() / "fig").rename("samples/plum"), "no class plum"),
+        (lambda: folder(Path("samples"), LEVELS[:3], torch.tensor([0, 0, 0])), "too few"),
+    ],
+)
+def test_mistakes_end_in_one_line(make: Callable[[], object], message: str) -> None:
+    real = folder(Path("real"), LEVELS[:90], LABELS[:90])
+    make()
+    samples = "samples.npz" if Path("samples.npz").exists() else "samples"
+    with pytest.raises(UserError, match=message):
+        call("score", "--real", real, "--samples", samples, "--out", "scores.json")
+    assert not Path("scores.json").exists()
+    assert not Path("cache").exists()  # before anything is trained
+
+
+def test_classifiers_of_other_images_are_refused() -> None:
+    for name in "ab":
+        save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(), FRUITS))
+    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
+    with pytest.raises(UserError, match="leave --classifiers out"):
+        call("score", "--real", real, "--samples", as_folder(), "--classifiers", "models")
+
+
+def test_of_few_images_a_third_and_of_many_a_tenth_is_held_out() -> None:
+    assert [held_out_count(count) for count in (200, 3000, 10_000, 50_000)] == [100, 1000, 2000, 5000]
