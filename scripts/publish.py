@@ -105,14 +105,14 @@ def score_table(columns: Mapping[str, dict[str, float]], names: Iterable[str], d
 
 def configuration_table(found: Mapping[str, dict[str, float]]) -> str:
     """Return the other configurations, each next to real images of its own set."""
-    rows = [["configuration", "command", "Frechet distance, b", "times real", "told from real", "shows class", "real"]]
-    told, class_shown = (MEASURES[name] for name in ("told from real images by a network", "shows the class asked for"))
+    rows = [["configuration", "command", "Frechet distance, b", "times real", "shows class", "real"]]
+    class_shown = MEASURES["shows the class asked for"]
     for name, (folder, command) in CONFIGURATIONS.items():
         distance, real = (found[name].get(f"scores.b.{row}.frechet") for row in ("samples", "test"))
         distances = [f"{distance:.3f}", f"{distance / real:.1f}"] if distance and real else ["", ""]
         shares = [cell(found[name], row, class_shown) for row in ("samples", "test")]
         linked = f"[{name}](../{folder}/params.yaml)" if folder else name
-        rows.append([linked, f"`{command}`", *distances, cell(found[name], "samples", told), *shares])
+        rows.append([linked, f"`{command}`", *distances, *shares])
     return table(rows)
 
 
