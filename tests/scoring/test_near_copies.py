@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.images.splits import to_uint8
-from ddpm.scoring.copying import NEAR, Nearness, near_copies, nearness
+from ddpm.scoring.copying import NEAR, Nearness, compare_nearness, middle, near_copies, nearness, shifted
 from ddpm.scoring.scores import NONE
 
 SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits
@@ -79,3 +79,16 @@ def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> No
         shares.append([found.distance.value, found.ratio.value])
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
     assert torch.tensor(shares).mean(0).tolist() == pytest.approx([NEAR, NEAR], abs=0.0012)
+
+
+@pytest.mark.parametrize("move", [(0, 0), (0, 1), (-1, 0), (1, -1)])
+def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple[int, int]) -> None:
+    train, honest, fresh = (to_uint8(each) for each in (TRAIN, HONEST, FRESH))
+    moved = train[:150].roll(move, dims=(2, 3))
+    samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
+    both = (shifted(samples), labels), (shifted(fresh), FRESH_LABELS)
+    found, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
+    for share in found:
+        assert share.value == pytest.approx(0.05 + 0.95 * NEAR, abs=0.006)
+        assert share.deviation == pytest.approx((0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1)
+    assert {*order[:150].tolist()} == {*range(2850, 3000)}
