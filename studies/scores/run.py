@@ -77,7 +77,7 @@ def halves(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator
         one, other = (test.split.take(each) for each in order[: 2 * args.count].split(args.count))
         rows = torch.randperm(len(train.split.labels), generator=generator(seed, "reference"))[: 3 * args.count]
         found = evaluate(one, other, train.split.take(rows), classes, files, runtime).scores
-        errors = {each.kind.name: round(each.excess / each.error, 2) for each in compared(found) if each.error}
+        errors = {each.key: round(each.excess / each.error, 2) for each in compared(found) if each.error}
         yield key | {"beyond": sum(abs(each) > SURE for each in errors.values())} | errors
 
 

@@ -132,7 +132,7 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: folder(Path("samples"), LEVELS[:8], torch.zeros(8)).rename("other"), "no such folder"),
+        (lambda: folder(Path("samples"), LEVELS[:8], torch.zeros(8)).rename("other"), "no such file or folder"),
         (lambda: Path("samples.npz").write_bytes(b"no zip"), "not an npz file"),
         (lambda: np.savez("samples.npz", images=np.zeros((9, 16, 16))), "must be uint8"),
         (lambda: (as_folder() / "fig").rename("samples/plum"), "no class plum"),

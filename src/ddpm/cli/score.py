@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Annotated, Any
 
 from platformdirs import user_cache_path
-from pydantic import BeforeValidator
+from pydantic import Field
 
 from ddpm.classifier import fit, model
 from ddpm.classifier.fit import fit_classifier
@@ -17,8 +17,9 @@ from ddpm.cli.page import score_page
 from ddpm.cli.reading import read_real, read_samples
 from ddpm.cli.summary import summary, table_of
 from ddpm.compute.device import Runtime, start
+from ddpm.images.card import MAX_SIDE, listed
 from ddpm.images.splits import Processed
-from ddpm.ingest.preparation import DataParams
+from ddpm.ingest.preparation import LEAST_SIDE, DataParams
 from ddpm.scoring.evaluation import comparable, evaluate
 from exact_stages.console import UserError
 from exact_stages.files import sha256, write_json, write_whole
@@ -45,7 +46,7 @@ class Score(Options):
     """file for a page with pictures, such as score.html"""
     classifiers: Path | None = None
     """folder with classifier-a.safetensors and classifier-b.safetensors of these real images, such as models"""
-    image_size: Annotated[int | None, BeforeValidator(lambda text: text and int(text))] = None
+    image_size: Annotated[int, Field(ge=2 * LEAST_SIDE, le=MAX_SIDE)] | None = None
     """pixels a side that all images are brought to; by default the real images' own, or 32 if large or mixed"""
 
     def run(self) -> None:
@@ -54,17 +55,25 @@ class Score(Options):
         Raises:
             UserError: files are missing, damaged or do not fit together, or there are too few images.
         """
-        for path in (self.out, self.page):
-            if path and path.is_dir():
-                raise UserError(f"{path}: is a folder; name a file")
+        for source in (self.real, self.samples):
+            if not source.exists():
+                raise UserError(f"{source}: no such file or folder")
+        for file in filter(None, (self.out, self.page)):
+            if file.is_dir():
+                raise UserError(f"{file}: is a folder; name a file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
         real = read_real(self.real, parse(DataParams, {"set": str(self.real), **wanted}, "options"))
         samples = read_samples(self.samples, real)
+        names = real.train.card.classes
+        if none := [name for label, name in enumerate(names) if label not in samples.classes]:
+            print(f"note: there are no samples of {listed(none)}, so real images of them are left out")
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
         comparable(len(samples.images), len(test.images), len(train.images))
         files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
         found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
+        if untested := found.scores.get("left_out"):
+            print(f"note: left out, since no real images of them are held out: {listed(untested)}")
         lines = summary(found.scores)
         print(table_of(lines))
         if self.out:

@@ -1,18 +1,86 @@
 """Say in a sentence what each score means."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from ddpm.scoring.copying import LEAST, NEAR
 from ddpm.scoring.two_sample import LEAST_IMAGES
 
+T = TypeVar("T")
 SURE = 2  # standard errors: a smaller difference may be chance
-CHANCE = {"two_sample": 0.5, "near_copies": NEAR}  # of scores that need no real images to compare with
+NAMES = {
+    "a.frechet": "Frechet distance by classifier a",
+    "b.frechet": "Frechet distance by classifier b",
+    "pixels.frechet": "Frechet distance in pixels",
+    "two_sample_accuracy": "told from real images",
+    "two_sample_without_tone_accuracy": "told without tone",
+    "level_0": "values at level 0",
+    "levels_1_to_9": "values at levels 1 to 9",
+    "level_255": "values at level 255",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "label_accuracy": "shows its class",
+    "nearest_train_pixels": "distance to the nearest, pixels",
+    "nearest_train_features": "distance to the nearest, features",
+    "near_copies_pixels": "near copies, pixels",
+    "near_copies_ratio_pixels": "near copies, pixels, by ratio",
+    "near_copies_features": "near copies, features",
+    "near_copies_ratio_features": "near copies, features, by ratio",
+}
+TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
+SHAPES = "by shapes alone, a network tells them in {samples} of the cases; chance is 50 %"
+# By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
+SAYS = {
+    "frechet": (
+        "the set is as real ones are",
+        "the set differs from real ones",
+        "the set is nearer than real ones are",
+    ),
+    "two_sample_without": ("by shapes alone, a network cannot tell them", SHAPES, SHAPES),
+    "two_sample": ("a network cannot tell them from real images", TOLD, TOLD),
+    "level": ("as many as in real images", "more than in real images", "fewer than in real images"),
+    "precision": ("as many look real as of real images", "more look typical than of real images", "some look unreal"),
+    "recall": ("as varied as real images", "more scattered than real images", "less varied than real images"),
+    "density": ("as typical as real images", "more typical than real images", "less typical than real images"),
+    "coverage": ("as many kinds as real images", "more kinds than real images", "fewer kinds than real images"),
+    "label": (
+        "their class shows as often as in real images",
+        "their class shows more often",
+        "their class shows less often",
+    ),
+    "nearest": (
+        "as near to training images as real images",
+        "farther than real images",
+        "nearer than real images: copies, or blur",
+    ),
+    "near_copies": ("no sign of copies", "copies: {excess} more than by chance", "fewer than by chance"),
+}
+NUMBERS = {"frechet": True, "density": True, "nearest": True}  # scores that are no shares
+CHANCE = {"two_sample": 0.5, "near_copies": NEAR}  # what to expect where nothing differs
+LEFT_OUT = {
+    "two_sample_without": "left out: too few images, or more than a tenth of the values are nearly black or white",
+    "two_sample": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
+    "near_copies_ratio": f"left out: needs {LEAST} held-out images",
+    "near_copies": f"left out: needs {LEAST} held-out images of a class",
+    "": "left out: the classifier sees no differences between images",
+}
+
+
+class Compared(NamedTuple):
+    """A score of samples, that of real images, their difference, and its standard error; None: it is left out."""
+
+    key: str
+    samples: float | None
+    real: float = 0.0
+    excess: float = 0.0
+    error: float = 0.0
 
 
 class Line(NamedTuple):
-    """A score of samples and of held-out real images, the standard error of their difference, and what it says."""
+    """The texts of a row of the table."""
 
     name: str
     samples: str
@@ -21,187 +89,53 @@ class Line(NamedTuple):
     says: str
 
 
-class Kind(NamedTuple):
-    """A score's key and name, and sentences for one that is like that of real images, higher and lower.
-
-    A sentence may have {samples} and {excess}, the difference to real images. least: what to say of a score that is
-    null. number: whether it is no share, which is told in percent.
-    """
-
-    key: str
-    name: str
-    alike: str
-    higher: str
-    lower: str
-    least: str = "left out: the classifier sees no differences between the images"
-    number: bool = False
-
-
-def _frechet(key: str, name: str) -> Kind:
-    return Kind(
-        f"{key}.frechet",
-        f"Frechet distance {name}",
-        "as a whole, they differ from training images no more than new real images do",
-        "as a whole, they differ from training images more than new real images do",
-        "as a whole, they are nearer to training images than new real images are",
-        number=True,
-    )
-
-
-def _told(key: str, name: str, by: str, least: str = "") -> Kind:
-    least = least or f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images"
-    tells = f"{by} tells them from real images in {{samples}} of the cases; chance is 50 %"
-    return Kind(f"samples.{key}", name, f"{by} cannot tell them from real images", tells, tells, least)
-
-
-def _level(key: str, name: str) -> Kind:
-    return Kind(
-        f"samples.{key}",
-        name,
-        "as many as real images have",
-        "more than real images have",
-        "fewer than real images have",
-    )
-
-
-def _nearest(space: str, name: str) -> Kind:
-    near, real = f"samples.nearest_train_{space}", "training images than new real images are"
-    return Kind(
-        near,
-        f"distance to the nearest, {name}",
-        f"as near to {real.replace('than', 'as')}",
-        f"farther from {real}",
-        f"nearer to {real}: copies, or blur",
-        number=True,
-    )
-
-
-def _copies(key: str, name: str, least: str) -> Kind:
-    more = "copies: {excess} of the samples, beyond chance, are as near to a training image as few real images are"
-    return Kind(
-        f"samples.near_copies_{key}", f"near copies, {name}", "no sign of copies", more, "fewer than by chance", least
-    )
-
-
-OF_CLASS = f"left out: needs {LEAST} held-out images of a class"
-OF_ALL = f"left out: needs {LEAST} held-out images"
-ONE_IN_TEN = "left out: a tenth of the pixel values are nearly black or white, or there are too few images"
-KINDS = (
-    _frechet("a", "by classifier a"),
-    _frechet("b", "by classifier b"),
-    _frechet("pixels", "in pixels"),
-    _told("two_sample_accuracy", "told from real images", "a network"),
-    _told("two_sample_without_tone_accuracy", "told without tone", "a network that sees shapes alone", ONE_IN_TEN),
-    _level("level_0", "values at level 0"),
-    _level("levels_1_to_9", "values at levels 1 to 9"),
-    _level("level_255", "values at level 255"),
-    Kind(
-        "samples.precision",
-        "precision",
-        "as many as of new real images are like a training image",
-        "more than of new real images are like a training image",
-        "fewer than of new real images are like a training image: some are like none",
-    ),
-    Kind(
-        "samples.recall",
-        "recall",
-        "as varied as new real images",
-        "they reach more training images than new real images do: scattered",
-        "they lack variety: they reach fewer training images than new real images do",
-    ),
-    Kind(
-        "samples.density",
-        "density",
-        "as often as new real images where training images are dense",
-        "more often than new real images where training images are dense: typical ones",
-        "less often than new real images where training images are dense",
-        number=True,
-    ),
-    Kind(
-        "samples.coverage",
-        "coverage",
-        "near to as many training images as new real images",
-        "near to more training images than new real images",
-        "near to fewer training images than new real images: some kinds are missing",
-    ),
-    Kind(
-        "samples.label_accuracy",
-        "shows its class",
-        "a classifier sees their class as often as in new real images",
-        "a classifier sees their class more often than in new real images",
-        "a classifier sees their class less often than in new real images",
-    ),
-    _nearest("pixels", "pixels"),
-    _nearest("features", "features"),
-    _copies("pixels", "pixels", OF_CLASS),
-    _copies("ratio_pixels", "pixels, by ratio", OF_ALL),
-    _copies("features", "features", OF_CLASS),
-    _copies("ratio_features", "features, by ratio", OF_ALL),
-)
-
-
-class Compared(NamedTuple):
-    """A score of samples, that of real images, their difference, and its standard error; None: a score is left out."""
-
-    kind: Kind
-    samples: float | None
-    real: float = 0.0
-    excess: float = 0.0
-    error: float = 0.0
-
-
 def compared(scores: dict[str, Any]) -> list[Compared]:
-    """Compare each score of `evaluation.evaluate` with that of real images; scores of unknown classes have none.
+    """Compare each score of `evaluation.evaluate` with that of real images; scores that need classes may be absent.
 
-    The real images are test images, or another set of training images where a score has none of test images. Where
-    chance is known, it is what the difference is to.
+    The real images are test images, or training images for a score that test images lack. Where it is known what to
+    expect if nothing differs, the difference is to that.
     """
     found = []
-    for kind in KINDS:
-        first, _, key = kind.key.partition(".")
-        rows = scores.get(first, {}) if key == "frechet" else scores
-        value = rows.get("samples", {}).get(key)
-        if value is None:
-            if key in rows.get("samples", {}) and key != "label_accuracy":
-                found.append(Compared(kind, None))
+    for name in NAMES:
+        space, _, key = name.rpartition(".")
+        rows = scores.get(space, {}) if space else scores
+        if key not in rows.get("samples", {}):
             continue
-        chance = next((chance for name, chance in CHANCE.items() if key.startswith(name)), None)
-        row = next((rows[name] for name in ("test", "baseline") if rows[name].get(key) is not None), None)
-        real: Any = chance if row is None else row[key]
-        error = math.hypot(rows["samples"][f"{key}_deviation"], 0 if row is None else row[f"{key}_deviation"])
-        found.append(Compared(kind, value, real, value - (real if chance is None else chance), error))
+        if (value := rows["samples"][key]) is None:
+            found.append(Compared(name, None))
+            continue
+        real: dict[str, Any] = next((rows[row] for row in ("test", "baseline") if rows[row].get(key) is not None), {})
+        chance = _of(CHANCE, key)
+        other: Any = real.get(key, chance)
+        error = math.hypot(rows["samples"][f"{key}_deviation"], real.get(f"{key}_deviation", 0))
+        found.append(Compared(name, value, other, value - (other if chance is None else chance), error))
     return found
 
 
 def summary(scores: dict[str, Any]) -> list[Line]:
-    """Return a line for each score of `evaluation.evaluate` that `compared` has."""
+    """Return a line for each score that `compared` has."""
     lines = []
-    for kind, samples, real, excess, error in compared(scores):
+    for name, samples, real, excess, error in compared(scores):
+        key = name.rpartition(".")[2]
         if samples is None:
-            lines.append(Line(kind.name, "-", "-", "-", kind.least))
+            lines.append(Line(NAMES[name], "-", "-", "-", _of(LEFT_OUT, key) or ""))
             continue
-        text = _number if kind.number else _percent
-        says = kind.alike if abs(excess) <= SURE * error else kind.higher if excess > 0 else kind.lower
-        told = says.format(samples=text(samples), excess=text(excess))
-        lines.append(Line(kind.name, text(samples), text(real), text(error), told))
+        form = "{:.3g}" if _of(NUMBERS, key) else "{:.1%}"
+        alike, higher, lower = _of(SAYS, key) or ("", "", "")
+        says = alike if abs(excess) <= SURE * error else higher if excess > 0 else lower
+        value, expected, deviation = (form.format(each) for each in (samples, real, error))
+        told = says.format(samples=value, excess=form.format(excess))
+        lines.append(Line(NAMES[name], value, expected, deviation, told))
     return lines
 
 
 def table_of(lines: Sequence[Line]) -> str:
     """Return the lines as a table of text."""
-    rows = [("", "samples", "real", "error", ""), *lines]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(each.rjust(n) for each, n in zip(row[1:4], widths[1:4], strict=True)), row[4]]
-        ).rstrip()
-        for row in rows
-    )
+    head = Line("", "samples", "real", "error", "")
+    rows = (f"{name:32}{samples:>9}{real:>9}{error:>9}  {says}" for name, samples, real, error, says in (head, *lines))
+    return "\n".join(each.rstrip() for each in rows)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+def _of(table: Mapping[str, T], key: str) -> T | None:
+    """Return the value of the first name that a key begins with, if any."""
+    return next((value for name, value in table.items() if key.startswith(name)), None)
