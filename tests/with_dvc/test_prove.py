@@ -62,7 +62,7 @@ def test_ctrl_c_ends_the_rebuild_and_leaves_nothing(clone: Clone, scratch: Path)
 def test_a_constant_that_differs_is_found_by_the_first_output_that_does(clone: Clone, tmp_path: Path) -> None:
     other = git_clone(clone, tmp_path / "other")
     code = other.path / "src/ddpm/optim.py"
-    code.write_text(code.read_text().replace("MOMENTUM = 0.95", "MOMENTUM = 0.94"))
+    code.write_text(code.read_text().replace("scale = 0.2 *", "scale = 20 *"))
     other.dvc("repro", "train")
     compare = ("python", "-c", COMPARE)
     first, weights, *losses, cause = json.loads(clone.run(*compare, PYTHONPATH="src").splitlines()[-1])

@@ -73,10 +73,11 @@ def compare(file: Path, made: Provenance, commit: str, clone: Path) -> list[str]
             causes = [f"{kind} {name}: {fault}" for (kind, name), fault in differences(step, now).items() if fault]
             unknown = "nothing that is recorded differs; an operation that is not deterministic, or damaged memory"
             before = file if step is made else Path(step.file)
+            losses = [line for path in paths if path.endswith(".csv") for line in _in_losses(path, commit, clone)]
             return [
                 f"{paths[0]}: the first output that differs",
                 *_in_weights(before, clone / step.file),
-                *(line for path in paths if path.endswith(".csv") for line in _in_losses(path, commit, clone)),
+                *(losses or ["no recorded loss differs"]),
                 f"likely cause: {'; '.join(causes) or unknown}",
             ]
     return [f"{made.file}: differs, although all that dvc.lock records is equal; its provenance is of another file"]
