@@ -56,7 +56,7 @@ MEANINGS = {  # docs/reference/scores.md has more
     "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
     "told from real images by a network": "The accuracy of a small network that learns to tell samples from real images"
     " on unseen ones. 0.5 is chance; 1 means that every sample shows a trace.",
-    "... without tone": "The same with levels below 10 set to black and above 245 to white, so that only shapes count.",
+    "... without tone": "The same in black and white, so that only shapes count.",
     "precision, recall": "The share of samples among real images (quality), of real images among samples (variety).",
     "density, coverage": "The same, less sensitive to single outliers.",
     "shows the class asked for": "The share that shows the class asked for, according to the classifier.",

@@ -14,7 +14,7 @@ NAMES = {
     "b.frechet": "Frechet distance by classifier b",
     "pixels.frechet": "Frechet distance in pixels",
     "two_sample_accuracy": "told from real images",
-    "two_sample_without_tone_accuracy": "told without tone",
+    "two_sample_without_tone_accuracy": "told in black and white",
     "level_0": "values at level 0",
     "levels_1_to_9": "values at levels 1 to 9",
     "level_255": "values at level 255",
@@ -31,7 +31,7 @@ NAMES = {
     "near_copies_ratio_features": "near copies, features, by ratio",
 }
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
-SHAPES = "by shapes alone, a network tells them in {samples} of the cases; chance is 50 %"
+SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 # By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
 SAYS = {
     "frechet": (
@@ -39,7 +39,7 @@ SAYS = {
         "the set differs from real ones",
         "the set is nearer than real ones are",
     ),
-    "two_sample_without": ("by shapes alone, a network cannot tell them", SHAPES, SHAPES),
+    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, SHAPES),
     "two_sample": ("a network cannot tell them from real images", TOLD, TOLD),
     "level": ("as many as in real images", "more than in real images", "fewer than in real images"),
     "precision": ("as many look real as of real images", "more look typical than of real images", "some look unreal"),
@@ -61,7 +61,7 @@ SAYS = {
 NUMBERS = {"frechet": True, "density": True, "nearest": True}  # scores that are no shares
 CHANCE = {"two_sample": 0.5, "near_copies": NEAR}  # what to expect where nothing differs
 LEFT_OUT = {
-    "two_sample_without": "left out: too few images, or more than a tenth of the values are nearly black or white",
+    "two_sample_without": "left out: too few images, or they are not black and white in the main",
     "two_sample": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
     "near_copies_ratio": f"left out: needs {LEAST} held-out images",
     "near_copies": f"left out: needs {LEAST} held-out images of a class",
