@@ -13,7 +13,7 @@ from tests.small import CPU
 @pytest.fixture(autouse=True)
 def _few_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_sample, "FOLDS", 2)
-    monkeypatch.setattr(two_sample, "STEPS", 150)
+    monkeypatch.setattr(two_sample, "STEPS", 60)
 
 
 def spots(count: int, seed: int, channels: int = 1) -> Tensor:
