@@ -37,7 +37,7 @@ MEASURES = {
     "Frechet distance, classifier a": Measure("quality", ".4f", ["scores.a.{row}.frechet"]),
     "Frechet distance, pixels": Measure("quality", ".3f", ["scores.pixels.{row}.frechet"]),
     "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.two_sample_accuracy"]),
-    "... without tone": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
+    "... in black and white": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
     "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
     "density, coverage": Measure("quality", ".3f", ["scores.{row}.density", "scores.{row}.coverage"]),
     "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.label_accuracy"]),
@@ -56,7 +56,7 @@ MEANINGS = {  # docs/reference/scores.md has more
     "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
     "told from real images by a network": "The accuracy of a small network that learns to tell samples from real images"
     " on unseen ones. 0.5 is chance; 1 means that every sample shows a trace.",
-    "... without tone": "The same in black and white, so that only shapes count.",
+    "... in black and white": "The same in black and white, so that only shapes count.",
     "precision, recall": "The share of samples among real images (quality), of real images among samples (variety).",
     "density, coverage": "The same, less sensitive to single outliers.",
     "shows the class asked for": "The share that shows the class asked for, according to the classifier.",

@@ -44,7 +44,7 @@ def main() -> None:
     args = arguments()
     table, runtime = Table(OUT / f"{args.part}.csv"), start()
     for row in {"power": power, "halves": halves, "copies": copies}[args.part](args, table, runtime):
-        table.add(row | {"threads": torch.get_num_threads(), "precision": str(runtime.precision)})
+        table.add(row | {"threads": torch.get_num_threads(), "dtype": str(runtime.precision).removeprefix("torch.")})
         print(row, flush=True)
 
 
