@@ -73,7 +73,13 @@ def as_table() -> Path:
     return made
 
 
-@pytest.mark.parametrize("written", [as_folder, as_npz, as_table])
+def as_sorted_folder() -> Path:
+    """As most generators write them: all files of a class after those of another."""
+    order = LABELS[SAMPLES].argsort(stable=True)
+    return folder(Path("samples"), LEVELS[SAMPLES][order], LABELS[SAMPLES][order])
+
+
+@pytest.mark.parametrize("written", [as_folder, as_npz, as_table, as_sorted_folder])
 def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
     params = DataParams(set="real", image_size=None, colour=None, fit="crop", background="white", test=0.1)
     real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), params)
@@ -82,6 +88,7 @@ def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Ca
     both = {(image.numpy().tobytes(), int(label)) for image, label in zip(found.images, found.labels, strict=True)}
     given = zip(LEVELS[SAMPLES], LABELS[SAMPLES], strict=True)
     assert both == {(image.numpy().tobytes(), int(label)) for image, label in given}
+    assert found.labels[:40].bincount(minlength=3).min() > 5  # scores of equal counts take the first ones
     assert len(real.train.split.labels) + len(real.test.split.labels) == 300
     assert len(real.test.split.labels) == pytest.approx(held_out_count(300), abs=5)
 
@@ -115,7 +122,7 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
     page = Path("pages/score.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=.?(?!data:)", page.replace('src="data:', ""))
-    monkeypatch.setattr(score, "CLASSIFIER_IMAGES", 301)
+    next(Path("cache").rglob("*-a.safetensors")).write_bytes(b"damaged")
     with pytest.raises(TypeError):
         scored(*words)
 
@@ -135,6 +142,11 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
         (lambda: folder(Path("samples"), LEVELS[:8], torch.zeros(8)).rename("other"), "no such file or folder"),
         (lambda: Path("samples.npz").write_bytes(b"no zip"), "not an npz file"),
         (lambda: np.savez("samples.npz", images=np.zeros((9, 16, 16))), "must be uint8"),
+        (lambda: np.savez("samples.npz", images=LEVELS[:9, 0], labels=[-1] * 9, classes=NAMES), "its labels must be"),
+        (
+            lambda: (as_table() / "labels.csv").write_text("file,class\n") and Path("flat").rename("samples"),
+            "columns image",
+        ),
         (lambda: (as_folder() / "fig").rename("samples/plum"), "no class plum"),
         (lambda: folder(Path("samples"), LEVELS[:3], torch.tensor([0, 0, 0])), "too few"),
     ],

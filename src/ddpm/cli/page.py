@@ -26,7 +26,8 @@ PAGE = """<!doctype html>
 <tr>{head}
 {rows}
 </table>
-<p>The real images of this table are new ones, which trained nothing. The error is the standard error of the
+<p>The real images of this table were held out. Where a score has none of them, two sets of training images
+are compared, or chance is shown. The error is the standard error of the
 difference: a difference of less than two errors may be chance. Scores that depend on the number of images compare
 {count:,} of each set.</p>
 {figures}

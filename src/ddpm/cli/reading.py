@@ -2,6 +2,7 @@
 
 import csv
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import Processed, load_samples, load_split
 from ddpm.ingest.decoded import Images
@@ -53,7 +55,7 @@ def read_real(path: Path, params: DataParams) -> Real:
         if train.card != test.card:
             raise UserError(f"{path.with_name('test.safetensors')}: made from other images than {path}")
         return Real(train, test, Target(train.card.shape, train.card.shape[1:], params.fit, params.background_colour))
-    folder = _folder(path)
+    folder = _folder(path, "--real")
     target, why = target_of(looks_of(folder.pictures, params.background_colour), params)
     for name, text in why.items():
         print(f"{name.removeprefix('data.')} of --real: {text}")
@@ -64,6 +66,8 @@ def read_real(path: Path, params: DataParams) -> Real:
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
             params = params.model_copy(update={"test": share})
         sides = split_images(images, folder, params)
+        if not sides.test.any() or sides.test.all():
+            raise UserError(f"--real {path}: all images are near-duplicates of one another, so none can be held out")
         files = Path(place, "train.safetensors"), Path(place, "test.safetensors")
         for file, chosen in zip(files, (~sides.test, sides.test), strict=True):
             write_split(file, card, images, sides, chosen)
@@ -79,23 +83,32 @@ def held_out_count(count: int) -> int:
 def read_samples(path: Path, real: Real) -> SampleSet:
     """Read samples: a folder, an npz file, or a file of the stages sample and filter. Convert them as the real images.
 
-    Classes are matched by name; labels.csv of `ddpm generate` may name them.
+    Classes are matched by name; labels.csv of `ddpm generate` may name them. Samples of a folder or npz file are put
+    into a random order: scores of equal counts take the first ones, and such samples are often sorted by class.
 
     Raises:
         UserError: files are missing or damaged, or the real images lack a class.
     """
     pictures, names, sampled = _sources(path)
     card, target = real.train.card, real.target
-    if unknown := sorted({*(names or [])} - {*card.classes}):
+    if sampled is None:
+        order = torch.randperm(len(pictures), generator=generator(0, "samples")).tolist()
+        pictures, names = [pictures[each] for each in order], names and [names[each] for each in order]
+    unknown = sorted({*(names or [])} - {*card.classes})
+    if len({*(names or [])}) == len(unknown) == 1:  # a folder without classes, which names itself
+        names, unknown = None, []
+    if unknown:
         raise UserError(
             f"--samples {path}: the real images have no class {listed(unknown)}, but {listed(card.classes)}; rename "
             "it, or put all samples into one folder, without classes"
         )
     labels = None if names is None else torch.tensor([card.classes.index(name) for name in names])
-    if sampled is None:
-        classes = [*range(len(card.classes))] if labels is None else labels.unique().tolist()
-    else:
+    if sampled is not None:
         classes = [*card.labels(sampled, f"--samples {path}")]
+    else:
+        classes = [*range(len(card.classes))] if labels is None else labels.unique().tolist()
+    if labels is None and len(classes) > 1:
+        print("note: the samples have no classes, so whether they show their class is left out")
     looks = looks_of(pictures, target.background)
     if {each[:2] for each in looks} == {target.shape[1:]}:  # of a model that was trained on padded images
         target = target._replace(inner=target.shape[1:])
@@ -113,49 +126,54 @@ def _sources(path: Path) -> tuple[list[Picture], list[str] | None, Sequence[str]
     if path.suffix == ".safetensors":
         found = load_samples(path)
         names, labels = found.card.classes, found.labels
-        arrays = found.images.permute(0, 2, 3, 1).numpy()
-        given = None if labels is None else [names[label] for label in labels.tolist()]
-        return _pictures(arrays, path), given, [names[label] for label in found.classes]
+        named = None if labels is None else [names[label] for label in labels.tolist()]
+        return (
+            _pictures(found.images.permute(0, 2, 3, 1).numpy(), path),
+            named,
+            [names[label] for label in found.classes],
+        )
     if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = file["images"] if "images" in file else file["arr_0"]
-                known = "labels" in file and "classes" in file
-                given = file["classes"][file["labels"]].tolist() if known else None
-        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
-            raise UserError(
-                f"{path}: not an npz file with `images`, uint8 (N, H, W) or (N, H, W, 3): {error}"
-            ) from None
-        return _pictures(arrays, path), given, None
-    folder = _folder(path)
+        return *_from_npz(path), None
+    folder = _folder(path, "--samples")
     table = path / "labels.csv"
-    if len(folder.classes) > 1:
+    if len(folder.classes) > 1 or not table.is_file():
         return folder.pictures, [folder.classes[each.label] for each in folder.pictures], None
-    if not table.is_file():
-        return folder.pictures, None, None
-    with table.open(encoding="utf-8", newline="") as opened:
-        by_file = {row["image"]: row["label"] for row in csv.DictReader(opened)}
-    sources = [each.source for each in folder.pictures if isinstance(each.source, Path)]
-    if missing := [each.name for each in sources if each.name not in by_file]:
-        raise UserError(f"{table}: has no line for {shown(missing[0])}; add it, or remove the file")
-    return folder.pictures, [by_file[each.name] for each in sources], None
+    files = [Path(str(each.source)).name for each in folder.pictures]
+    try:
+        with table.open(encoding="utf-8", newline="") as opened:
+            by_file = {row["image"]: row["label"] for row in csv.DictReader(opened)}
+        return folder.pictures, [by_file[file] for file in files], None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{table}: needs the columns image and label, and a line for each file: {error}") from None
+
+
+def _from_npz(path: Path) -> tuple[list[Picture], list[str] | None]:
+    """Return the images of an npz file, and the names of their classes if it has labels and classes."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            pictures = _pictures(file["images"] if "images" in file else file["arr_0"], path)
+            if not ("labels" in file and "classes" in file):
+                return pictures, None
+            labels, classes = file["labels"], file["classes"]
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: not an npz file with `images`, uint8 (N, H, W) or (N, H, W, 3): {error}") from None
+    whole = labels.shape == (len(pictures),) and classes.ndim == 1 and labels.dtype.kind in "iu"
+    if not whole or labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(f"{path}: its labels must be integers (N,), from 0 to below the number of classes")
+    return pictures, [str(classes[label]) for label in labels]
 
 
 def _pictures(arrays: Levels, path: Path) -> list[Picture]:
     """Return images (N, H, W) or (N, H, W, 1 or 3) as pictures."""
-    if (
-        arrays.dtype != np.uint8
-        or arrays.ndim not in (3, 4)
-        or not arrays.size
-        or arrays.shape[3:] not in ((), (1,), (3,))
-    ):
-        raise UserError(
-            f"{path}: its images are {arrays.dtype} {arrays.shape}; they must be uint8 (N, H, W) or (N, H, W, 3)"
-        )
+    known = arrays.ndim in (3, 4) and arrays.shape[3:] in ((), (1,), (3,))
+    if arrays.dtype != np.uint8 or not known or not arrays.size:
+        found = f"{arrays.dtype} {arrays.shape}"
+        raise UserError(f"{path}: its images are {found}; they must be uint8 (N, H, W) or (N, H, W, 3)")
     return [Picture(each, 0) for each in (arrays[..., 0] if arrays.shape[3:] == (1,) else arrays)]
 
 
-def _folder(path: Path) -> Folder:
+def _folder(path: Path, option: str) -> Folder:
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
+        accepted = "a folder or train.safetensors" if option == "--real" else "a folder, .npz or .safetensors"
+        raise UserError(f"{option} {path}: must be {accepted}")
     return read_mnist(path) if is_mnist(path) else read_folder(path)

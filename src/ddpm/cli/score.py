@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -58,9 +59,12 @@ class Score(Options):
         for source in (self.real, self.samples):
             if not source.exists():
                 raise UserError(f"{source}: no such file or folder")
+        if self.image_size and self.real.suffix == ".safetensors":
+            raise UserError(f"--image-size: the images of {self.real} have their size; leave it out")
         for file in filter(None, (self.out, self.page)):
-            if file.is_dir():
-                raise UserError(f"{file}: is a folder; name a file")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir() or not os.access(file.parent, os.W_OK):
+                raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
         real = read_real(self.real, parse(DataParams, {"set": str(self.real), **wanted}, "options"))
@@ -77,10 +81,8 @@ class Score(Options):
         lines = summary(found.scores)
         print(table_of(lines))
         if self.out:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.out, found.scores)
         if self.page:
-            self.page.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.page, score_page(lines, found, train.images))
 
 
@@ -107,17 +109,19 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     files = {}
     for name in NAMES:
         recipe = Recipe(images=CLASSIFIER_IMAGES, seed=NAMES.index(name))
-        facts: list[Any] = [train.card, recipe, runtime.describe(), *map(_code, (fit, model))]
+        card = train.card.shape, train.card.classes
+        facts: list[Any] = [card, recipe, runtime.describe(), *map(_code, (fit, model))]
         key = hashlib.sha256("\n".join(map(str, facts)).encode())
         for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
             key.update(part.numpy().tobytes())
         files[name] = folder / f"{key.hexdigest()[:32]}-{name}.safetensors"
-        if not files[name].is_file():
+        try:
+            load_classifier(files[name])
+        except UserError:  # missing, or damaged
             folder.mkdir(parents=True, exist_ok=True)
             learned = train.split.take(~held_out(train))
-            save_classifier(
-                files[name], fit_classifier(f"classifier {name}", learned, train.card, recipe, runtime).cpu()
-            )
+            found = fit_classifier(f"classifier {name}", learned, train.card, recipe, runtime)
+            save_classifier(files[name], found.cpu())
     return files
 
 

@@ -33,16 +33,21 @@ NAMES = {
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
 SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 # By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
+FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
 SAYS = {
     "frechet": (
         "the set is as real ones are",
         "the set differs from real ones",
         "the set is nearer than real ones are",
     ),
-    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, SHAPES),
-    "two_sample": ("a network cannot tell them from real images", TOLD, TOLD),
+    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
+    "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
     "level": ("as many as in real images", "more than in real images", "fewer than in real images"),
-    "precision": ("as many look real as of real images", "more look typical than of real images", "some look unreal"),
+    "precision": (
+        "as many look real as of real images",
+        "more look typical than of real images",
+        "some are unlike all real images",
+    ),
     "recall": ("as varied as real images", "more scattered than real images", "less varied than real images"),
     "density": ("as typical as real images", "more typical than real images", "less typical than real images"),
     "coverage": ("as many kinds as real images", "more kinds than real images", "fewer kinds than real images"),
@@ -56,12 +61,12 @@ SAYS = {
         "farther than real images",
         "nearer than real images: copies, or blur",
     ),
-    "near_copies": ("no sign of copies", "copies: {excess} more than by chance", "fewer than by chance"),
+    "near_copies": ("no sign of copies", "copies: {excess} more than by chance", "fewer near copies than by chance"),
 }
 NUMBERS = {"frechet": True, "density": True, "nearest": True}  # scores that are no shares
 CHANCE = {"two_sample": 0.5, "near_copies": NEAR}  # what to expect where nothing differs
 LEFT_OUT = {
-    "two_sample_without": "left out: too few images, or they are not black and white in the main",
+    "two_sample_without": "left out: too few images, or they have many levels between black and white",
     "two_sample": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
     "near_copies_ratio": f"left out: needs {LEAST} held-out images",
     "near_copies": f"left out: needs {LEAST} held-out images of a class",
