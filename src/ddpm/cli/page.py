@@ -17,6 +17,7 @@ COLUMNS = 10
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
 color: #222; background: #fff } table { border-collapse: collapse } th, td { padding: .2rem .8rem; text-align: right;
 border-bottom: 1px solid #ccc } :is(th, td):is(:first-child, :last-child) { text-align: left }
+tbody th { white-space: nowrap }
 img { max-width: 100% }"""
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Scores</title>

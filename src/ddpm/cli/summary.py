@@ -36,9 +36,9 @@ SHAPES = "in black and white, a network tells them in {samples} of the cases; ch
 FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
 SAYS = {
     "frechet": (
-        "the set is as real ones are",
-        "the set differs from real ones",
-        "the set is nearer than real ones are",
+        "the set is like a new real one",
+        "the set differs from a new real one",
+        "the set is nearer to training images than a new real one",
     ),
     "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
     "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
