@@ -132,7 +132,7 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
 ) -> None:
     real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
     found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")
-    assert "samples of 16 x 16 pixels are resized" in capsys.readouterr().out
+    assert "samples of 16 x 16 are resized to 24 x 24" in capsys.readouterr().out
     assert "label_accuracy" not in found["samples"]
 
 

@@ -112,8 +112,9 @@ def read_samples(path: Path, real: Real) -> SampleSet:
     looks = looks_of(pictures, target.background)
     if {each[:2] for each in looks} == {target.shape[1:]}:  # of a model that was trained on padded images
         target = target._replace(inner=target.shape[1:])
-    if others := {f"{each.height} x {each.width}" for each in looks if each[:2] != target.inner}:
-        print(f"warning: samples of {listed(sorted(others))} pixels are resized to the real images'; {TRACES}")
+    if others := sorted({each[:2] for each in looks} - {target.inner}):
+        sizes = " x ".join(map(str, others[0])) if len(others) == 1 else f"{len(others)} sizes"
+        print(f"warning: samples of {sizes} are resized to {target.inner[0]} x {target.inner[1]}; {TRACES}")
     if target.shape[0] == 1 and any(each.colour for each in looks):
         print(f"warning: samples in colour are made grey, as the real images are; {TRACES}")
     with tempfile.TemporaryFile() as scratch:
