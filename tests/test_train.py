@@ -565,6 +565,8 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **
     sections = {"schedule": SCHEDULE.params.model_dump(), "model": unet_params().model_dump(mode="json")}
     params = {**sections, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
     Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML
+    Path("pyproject.toml").write_text("[project]\ndependencies = []\n")
+    Path("constraints.txt").touch()
     stage.main(Stage("train"))
 
 
