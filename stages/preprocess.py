@@ -47,8 +47,7 @@ def main(stage: Stage) -> None:
         }
     summary |= {"data": card.model_dump(mode="json"), "follows": why, **repetitions(images, sides)}
     report(summary, folder, images)
-    files = [picture.source for picture in folder.pictures if isinstance(picture.source, Path)]
-    read = files or [root / name for name in FILES]
+    read = folder.files or [root / name for name in FILES]
     resolved = {"shape": list(target.shape), "inner": list(target.inner)}
     stage.record(PROCESSED / "train.safetensors", read, environment={}, resolved=resolved)
     write_json(stage.output(METRICS / "summary.json"), summary)

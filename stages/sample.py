@@ -37,7 +37,9 @@ def main(stage: Stage) -> None:
     for key, value in follows.items() if stage.writes else ():
         print(f"{key}: {value}, chosen for the model", file=sys.stderr)
     sampling = Sampling(name, loaded, params, own)
-    with Checkpoints(stage.name, stage.fingerprint(runtime.describe()), world, samples=sampling) as checkpoints:
+    key = stage.fingerprint(runtime.describe())
+    world.agree(key)
+    with Checkpoints(stage.name, key, world, samples=sampling) as checkpoints:
         sampling.run(runtime, world, checkpoints)
         if stage.writes:
             save_samples(stage.output(SAMPLES / f"{name}.safetensors"), sampling.samples())

@@ -13,7 +13,7 @@ from ddpm.model import check_times
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import join, role
 from ddpm.schedule import ScheduleParams
-from ddpm.train import TrainParams, new_training
+from ddpm.train import TrainParams, accumulation_steps, new_training
 from ddpm.unet import UNetParams
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Stage, run_stage
@@ -53,11 +53,13 @@ def main(stage: Stage) -> None:
     processed.check_tested(load_params(Sampled, "sample").classes, "sample.classes")
     runtime = start()
     world = join(runtime.device)
+    environment = {**runtime.describe(), "processes": world.size}
+    if accumulation_steps() > 1:
+        environment["accumulation_steps"] = accumulation_steps()
+    key = stage.fingerprint(environment)
+    world.agree(key)
     given = params.schedule, params.model, params.train
     training = new_training(processed, *given, None if start_from == TRAIN else start_from, runtime, world)
-    environment = {**runtime.describe(), "processes": world.size}
-    if training.accumulation_steps > 1:
-        environment["accumulation_steps"] = training.accumulation_steps
     follows = training.follows(params.model, params.train)
     if stage.writes:
         for name, value in follows.items():
@@ -70,7 +72,6 @@ def main(stage: Stage) -> None:
         for name, table in training.csv().items():
             stage.write(METRICS / name, table)
 
-    key = stage.fingerprint(environment)
     with Checkpoints(stage.name, key, world, training=training) as checkpoints:
         checkpoints.run("train", training, write_curves)
         if stage.writes and training.step < training.total_steps:

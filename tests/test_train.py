@@ -509,6 +509,7 @@ def test_what_cannot_be_trained_is_refused_by_its_key(
     changes: dict[str, Any], parts: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DDPM_ACCUMULATE", parts)
+    monkeypatch.setattr(World, "gather", lambda _, value: [value])  # there are no other processes
     with pytest.raises(UserError, match=f"^{key}") if key else contextlib.nullcontext():
         of_fruits(**changes)
 

@@ -444,7 +444,8 @@ def new_training(
         raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
     train = train.for_images(sum(counts), card.shape)
     chosen = torch.isin(split.labels, torch.tensor(labels))
-    mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
+    # In one process: hashing ten million images takes half a minute.
+    mask = world.broadcast(lambda: held_out_mask(split, groups, train.validation or 0.0, train.seed))
     rows, held_out = (chosen & ~mask).nonzero().flatten(), (chosen & mask).nonzero().flatten()
     train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
     check_world(model, train.batch_size, runtime, world)

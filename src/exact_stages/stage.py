@@ -33,10 +33,13 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class Role(NamedTuple):
-    """What one of several processes does for its stage: whether it writes the outputs, and whether it tells errors."""
+    """What one of several processes does for its stage.
+
+    writes: it writes the outputs. leads: it hashes the inputs and tells errors, for all processes of its machine.
+    """
 
     writes: bool = True
-    speaks: bool = True
+    leads: bool = True
 
 
 def begin(parent: int | None = None) -> None:
@@ -78,6 +81,7 @@ class Stage:
         self.name = f"{name}-{item}" if item else name
         self.item = item
         self.writes = role.writes
+        self._leads = role.leads
         self._stage = name
         self._params: list[tuple[type[BaseModel], str]] = []
         self._inputs: list[Path] = []
@@ -94,7 +98,7 @@ class Stage:
 
     def input(self, path: Path) -> Path:
         """Record the hash of a file or folder before it is read; its reader reports a missing one."""
-        if path.exists():
+        if self._leads and path.exists() and path not in self._inputs:
             self._inputs.append(path)
             self._read[str(path)] = _digest(path)
         return path
@@ -139,7 +143,9 @@ class Stage:
         self.write_json(beside(path), made | facts)
 
     def fingerprint(self, *facts: object) -> str:
-        """Hash the code, params and inputs of this run, and further JSON-compatible facts."""
+        """Hash the code, params and inputs of this run, and further JSON-compatible facts; "" if another one leads."""
+        if not self._leads:
+            return ""
         return hashlib.sha256(
             json.dumps([code_of(self._stage, CODE), self._read, facts], sort_keys=True).encode()
         ).hexdigest()
@@ -200,7 +206,7 @@ def run_stage(
         with Stage(name, "".join(given), role) as stage:
             main(stage)
 
-    run(within, role.speaks)
+    run(within, role.leads)
 
 
 def _end_with(ancestor: int) -> None:

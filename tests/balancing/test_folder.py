@@ -75,8 +75,8 @@ def test_names_and_places_do_not_tell_real_from_sampled(tmp_path: Path) -> None:
 def test_it_is_a_folder_of_images_to_the_pipeline(tmp_path: Path) -> None:
     written(tmp_path)
     folder = read_folder(tmp_path)
-    assert folder.classes == ("apple", "fig", "pear")
-    for pictures, counts in ((folder.train, [20, 20, 20]), (folder.test or [], [2, 4, 0])):
+    assert (folder.classes, folder.tested) == (("apple", "fig", "pear"), 6)
+    for pictures, counts in ((folder.pictures[:-6], [20, 20, 20]), (folder.pictures[-6:], [2, 4, 0])):
         assert [sum(each.label == label for each in pictures) for label in range(3)] == counts
     assert folder.ignored == [Path("balance.json"), Path("manifest.csv")]
 

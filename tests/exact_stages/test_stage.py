@@ -153,6 +153,21 @@ def test_one_run_at_a_time_and_a_little_patience(seconds: float, taken: bool, mo
         other.join()
 
 
+def test_one_process_of_a_machine_hashes_each_input_at_the_start_and_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(stage, "CODE", hash_code())
+    monkeypatch.setattr(stage, "_digest", lambda path: hashed.append(path) or "")
+    for role in (Role(), Role(writes=False, leads=False)):
+        with Stage("train", role=role) as running:
+            assert [running.input(Path("input")) for _ in range(2)] == [Path("input")] * 2
+            assert bool(running.fingerprint()) == role.leads
+            assert len(hashed) == role.leads
+        assert len(hashed) == 2 * role.leads
+        hashed.clear()
+
+
 def test_a_process_that_does_not_write_takes_no_lock() -> None:
     with Stage("train"):
         run(role=Role(writes=False))

@@ -1,6 +1,7 @@
 """Which pictures a folder holds, of which classes, and all that may be wrong with it."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,8 @@ def two(*folders: str) -> list[str]:
     return [f"{folder}/{name}.png" for folder in folders for name in "ab"]
 
 
-def listed(root: Path, pictures: list[Picture] | None) -> list[tuple[str, int]]:
-    assert pictures is not None
-    return [(path.relative_to(root).as_posix(), label) for path, label in pictures]
+def listed(root: Path, pictures: Sequence[Picture]) -> list[tuple[str, int]]:
+    return [(str(path).removeprefix(f"{root}/"), label) for path, label in pictures]
 
 
 def faults(root: Path) -> list[str]:
@@ -41,7 +41,7 @@ def test_each_folder_is_a_class(tmp_path: Path) -> None:
     root = made(tmp_path, "dog/2.png", "dog/deep/er/1.JPG", "cat/1.png", "cat/3.WebP", "cat/3.bmp", "dog/4.gif")
     folder = read_folder(root)
     assert folder.classes == ("cat", "dog")
-    assert listed(root, folder.train) == [  # in the order of their names, whatever their class
+    assert listed(root, folder.pictures) == [  # in the order of their names, whatever their class
         ("dog/deep/er/1.JPG", 1),
         ("cat/1.png", 0),
         ("dog/2.png", 1),
@@ -49,7 +49,7 @@ def test_each_folder_is_a_class(tmp_path: Path) -> None:
         ("cat/3.bmp", 0),
         ("dog/4.gif", 1),
     ]
-    assert (folder.test, folder.ignored) == (None, [])
+    assert (folder.tested, folder.ignored) == (0, [])
 
 
 def test_classes_are_in_natural_order(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_train_and_test_have_the_same_classes(tmp_path: Path) -> None:
     root = made(tmp_path, *two("train/a", "train/b", "train/c"), "test/c/9.png", "test/a/deep/1.png", "test/b/x.txt")
     folder = read_folder(root)
     assert folder.classes == ("a", "b", "c")
-    assert listed(root, folder.train) == [(f"train/{c}/{p}.png", "abc".index(c)) for p in "ab" for c in "abc"]
-    assert listed(root, folder.test) == [("test/a/deep/1.png", 0), ("test/c/9.png", 2)]
+    train = [(f"train/{c}/{p}.png", "abc".index(c)) for p in "ab" for c in "abc"]
+    assert listed(root, folder.pictures) == [*train, ("test/a/deep/1.png", 0), ("test/c/9.png", 2)]
     assert folder.ignored == [Path("test/b/x.txt")]
-    assert folder.pictures == [*folder.train, *(folder.test or [])]
+    assert folder.tested == 2
 
 
 def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
@@ -72,7 +72,7 @@ def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
 ) -> None:
     root = made(tmp_path / "faces", "train/2.png", "train/1.png", "train/notes/x.txt")
     folder = read_folder(root)
-    assert listed(root, folder.train) == [("train/1.png", 0), ("train/2.png", 0)]
+    assert listed(root, folder.pictures) == [("train/1.png", 0), ("train/2.png", 0)]
     assert folder.ignored == [Path("train/notes/x.txt")]
     monkeypatch.chdir(root)
     assert read_folder(Path(".")).classes == ("faces",)
@@ -82,7 +82,7 @@ def test_what_is_no_picture_is_listed_and_so_is_what_is_hidden(tmp_path: Path) -
     ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README", "a/.b.png"]
     root = made(tmp_path, *two("a", ".net", "a/.cache"), *ignored)
     folder = read_folder(root)
-    assert (folder.classes, len(folder.train)) == (("a",), 2)
+    assert (folder.classes, len(folder.pictures)) == (("a",), 2)
     assert folder.ignored == sorted(map(Path, [*ignored, ".net", "a/.cache"]))
 
 
@@ -90,7 +90,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
     made(tmp_path, "file")
     root = made(tmp_path / "root", "a/1.png")
     (root / "a/2.png").symlink_to(tmp_path / "file")
-    assert listed(root, read_folder(root).train) == [("a/1.png", 0), ("a/2.png", 0)]
+    assert listed(root, read_folder(root).pictures) == [("a/1.png", 0), ("a/2.png", 0)]
     (root / "a/loop").symlink_to(root)
     assert faults(root) == ["a/loop"]
 

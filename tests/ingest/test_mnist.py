@@ -33,11 +33,11 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_of_the_four_files_is_one_of_labelled_pictures(folder: Path) -> None:
     found = read(folder)
     assert found.classes == tuple("0123456789")
-    for split, labels in ((found.train, [3, 0, 3]), (found.test or [], [9, 1])):
-        levels = np.stack([np.asarray(picture.source) for picture in split])
-        assert (levels.dtype, levels.shape) == (np.uint8, (len(labels), 28, 28))
-        assert levels.tobytes() == PIXELS[: levels.size]
-        assert [picture.label for picture in split] == labels
+    assert [picture.label for picture in found.pictures] == [3, 0, 3, 9, 1]
+    assert (len(found.pictures), found.tested) == (5, 2)
+    levels = np.stack([np.asarray(picture.source) for picture in found.pictures])
+    assert (levels.dtype, levels.shape) == (np.uint8, (5, 28, 28))
+    assert levels.tobytes() == PIXELS + PIXELS[: 2 * 784]
 
 
 def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +80,7 @@ def test_real_mnist_is_what_its_checksums_say() -> None:
         pytest.skip("neither DDPM_DATA_DIR nor data/mnist has MNIST's files")
     assert {name: hashlib.sha256((raw / name).read_bytes()).hexdigest() for name in FILES} == CHECKSUMS["mnist"]
     found = read(raw)
-    assert (len(found.train), len(found.test or [])) == (60_000, 10_000)
-    assert [picture.label for picture in found.train[:10]] == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert sum(int(np.asarray(picture.source).sum()) for picture in found.train) == 1_567_298_545
+    assert (len(found.pictures), found.tested) == (70_000, 10_000)
+    assert [found.pictures[index].label for index in range(10)] == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    train = (np.asarray(found.pictures[index].source) for index in range(60_000))
+    assert sum(int(levels.sum()) for levels in train) == 1_567_298_545

@@ -29,7 +29,7 @@ def test_a_process_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     ALONE.sum(tensors)
     assert [tensor.tolist() for tensor in tensors] == [[0, 1, 2], 2]
     value = object()
-    assert ALONE.broadcast(value) is value
+    assert ALONE.broadcast(lambda: value) is value
     ALONE.agree("anything")
 
 
@@ -39,13 +39,14 @@ def operations(world: World) -> dict[str, Any]:
     turned = torch.arange(6.0).view(2, 3).T * (world.rank + 1)
     world.sum([*tensors, turned])
     world.agree("equal")
+    world.agree("" if world.rank else "of the machine")
     with pytest.raises(UserError):
         world.agree(f"another on {world.rank}")
     return {
         "world": tuple(world),
         "sum": [tensor.tolist() for tensor in (*tensors, turned)],
         "gather": world.gather(f"of {world.rank}"),
-        "broadcast": world.broadcast(torch.tensor([world.rank])),
+        "broadcast": world.broadcast(lambda: torch.tensor([world.rank])),
     }
 
 

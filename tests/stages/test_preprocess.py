@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.images.splits import Processed, hashed_places, load_split, to_float
+from ddpm.ingest import decoded
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import target_of
 from exact_stages.console import UserError
@@ -134,6 +135,19 @@ def test_near_duplicates_are_on_one_side_and_held_out_as_often_as_others(capsys:
         assert (images.int() - images[groups].int()).abs().max() <= 3
 
 
+def test_among_too_many_images_equal_files_share_a_side_and_near_duplicates_are_not_searched_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decoded, "MOST_SEARCHED", 599)
+    for number in range(600):
+        draw(f"no/{number:04d}.png", number // 4, change=number % 2)
+    summary = run()
+    assert [summary[name] for name in ("equal_in_both", "near_in_both", "with_near_duplicates")] == [0, None, None]
+    assert summary["test"]["images"] / 2 in [*range(6, 55)]  # of 300 pairs of equal files, 30 +- 4 x 5.2
+    assert split("train").groups.tolist() == [*range(summary["train"]["images"])]
+    assert "note: near-duplicates are not searched" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("equal", "near"), [(0, 0), (2, 3)])
 def test_test_images_that_are_or_resemble_training_images_are_told(
     equal: int, near: int, capsys: pytest.CaptureFixture[str]
@@ -211,9 +225,10 @@ def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
     if not is_mnist(raw):
         pytest.skip("the raw files of MNIST are not here")
     whole = read_mnist(raw)
-    few = whole._replace(train=whole.train[:400], test=(whole.test or [])[:100])
-    for name, pictures in (("train", few.train), ("test", few.test or [])):
-        for number, (levels, label) in enumerate(pictures):
+    chosen = {"train": range(400), "test": range(60_000, 60_100)}
+    few = whole._replace(pictures=[whole.pictures[index] for part in chosen.values() for index in part], tested=100)
+    for name, part in chosen.items():
+        for number, (levels, label) in enumerate(whole.pictures[index] for index in part):
             path = Path(f"data/mnist/{name}/{label}/{number:05d}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(levels).save(path)

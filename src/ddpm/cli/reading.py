@@ -62,7 +62,7 @@ def read_real(path: Path, params: DataParams) -> Real:
     card = DataCard(name=shown(path.resolve().name) or "images", shape=target.shape, classes=folder.classes)
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile(dir=place) as scratch:
         images = Images(scratch, folder.pictures, target)
-        if folder.test is None:
+        if not folder.tested:
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
             params = params.model_copy(update={"test": share})
         sides = split_images(images, folder, params)
@@ -122,7 +122,7 @@ def read_samples(path: Path, real: Real) -> SampleSet:
         return SampleSet(torch.cat([*images.take(torch.ones(len(pictures), dtype=torch.bool))]), labels, classes)
 
 
-def _sources(path: Path) -> tuple[list[Picture], list[str] | None, Sequence[str] | None]:
+def _sources(path: Path) -> tuple[Sequence[Picture], list[str] | None, Sequence[str] | None]:
     """Return the samples, the name of each one's class, and the names of the sampled classes; None: unknown."""
     if path.suffix == ".safetensors":
         found = load_samples(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,12 +131,12 @@ def hashed_places(images: Tensor, key: str) -> Tensor:
     Equal images have equal places, and adding an image moves no other. So a share of the images is chosen by a
     threshold on their places, although its size then varies by chance.
     """
-    found: list[float] = []
+    found = []
     for part in images.split(CHUNK):
         rows = part.flatten(1).contiguous().numpy()
-        digests = (hashlib.blake2b(row, digest_size=8, key=key.encode()).digest() for row in rows)
-        found += [int.from_bytes(digest, "big") / 2**64 for digest in digests]
-    return torch.tensor(found, dtype=torch.float64)
+        digests = b"".join(hashlib.blake2b(row, digest_size=8, key=key.encode()).digest() for row in rows)
+        found.append(np.frombuffer(digests, ">u8") / 2**64)
+    return torch.from_numpy(np.concatenate(found))
 
 
 def even_batch(count: int, most: int) -> int:

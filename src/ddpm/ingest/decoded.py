@@ -15,11 +15,12 @@ from torch import Tensor
 from ddpm.images.splits import hashed_places
 from ddpm.ingest.decoding import LARGEST, Levels, Target, decode
 from ddpm.ingest.folders import Picture
-from ddpm.ingest.near_duplicates import thumbnails
+from ddpm.ingest.near_duplicates import MOST_SEARCHED, thumbnails
 from exact_stages.console import UserError, progress, shown
 
 BLOCK = 1 << 24  # bytes of images in memory at once
 MOST_THREADS = 16
+TOGETHER = 16  # images handed to a thread at once
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class Images:
     places: hashes of the source files that choose the test images, (N,).
     ranks: hashes of the source files that choose which near-duplicate decides for its group, (N,).
     keys: hashes of the levels, (N,), see `splits.hashed_places`.
-    thumbnails: see `near_duplicates.thumbnails`.
+    thumbnails: see `near_duplicates.thumbnails`; None of more than MOST_SEARCHED images.
     """
 
     def __init__(self, scratch: IO[bytes], pictures: Sequence[Picture], target: Target) -> None:
@@ -57,14 +58,15 @@ class Images:
 
         hashes: list[Tensor] = []
         keys, small = [], []
+        searched = len(pictures) <= MOST_SEARCHED
         for part in in_parallel(one, len(pictures), self._rows, "preprocess"):
             images = torch.from_numpy(np.stack([levels for levels, *_ in part]))
             scratch.write(images.numpy().data)
             hashes.append(torch.tensor([each[1:] for each in part], dtype=torch.float64))
             keys.append(hashed_places(images, "levels"))
-            small.append(thumbnails(images))
+            small += [thumbnails(images)] if searched else []
         self.places, self.ranks = torch.cat(hashes).unbind(1)
-        self.keys, self.thumbnails = torch.cat(keys), torch.cat(small)
+        self.keys, self.thumbnails = torch.cat(keys), torch.cat(small) if searched else None
 
     def take(self, chosen: Tensor) -> Iterator[Tensor]:
         """Yield the images that a mask (N,) selects, in parts, uint8 (n, C, H, W)."""
@@ -76,11 +78,17 @@ class Images:
 
 def in_parallel(function: Callable[[int], T], count: int, rows: int, what: str) -> Iterator[list[T]]:
     """Yield the results of a function of 0..count-1, `rows` at a time; threads suffice, as Pillow releases the GIL."""
+
+    def some(indices: range) -> list[T]:
+        return [function(index) for index in indices]
+
     room = psutil.virtual_memory().available // LARGEST  # each thread may hold a large image
     threads = max(1, min(MOST_THREADS, os.cpu_count() or 1, room))
     with ThreadPoolExecutor(threads) as pool, progress(desc=what, total=count, unit="img") as bar:
         for first in range(0, count, rows):
-            part = [*pool.map(function, range(first, min(first + rows, count)))]
+            block = range(first, min(first + rows, count))
+            parts = pool.map(some, [block[start : start + TOGETHER] for start in range(0, len(block), TOGETHER)])
+            part = [each for found in parts for each in found]
             bar.update(len(part))
             yield part
 

@@ -87,8 +87,10 @@ def decode(source: Path | Levels, target: Target) -> Levels:
         levels = np.asarray(image.convert("L") if channels == 1 else image)
     levels = levels.reshape(*target.inner, channels)
     rows, columns = height - target.inner[0], width - target.inner[1]
-    around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    return np.ascontiguousarray(np.pad(levels, around, mode="edge").transpose(2, 0, 1))
+    if rows or columns:
+        around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+        levels = np.pad(levels, around, mode="edge")
+    return np.ascontiguousarray(levels.transpose(2, 0, 1))
 
 
 def _fitted(image: Image.Image, target: Target) -> Image.Image:

@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,19 +34,20 @@ class Folder(NamedTuple):
     """The images of a folder.
 
     classes: the class names in natural order: digits by value, other characters by code point; "010" before "10".
-    train, test: images in natural order of file names, then by path; test is None if there is no test folder.
+    pictures: training images, then those of the folder's own test/; each in natural order of file names, then by path.
+    tested: the number of images of test/, 0 if there is no such folder.
     ignored: hidden files and folders, and files with other suffixes than SUFFIXES, relative to the folder.
     """
 
     classes: tuple[str, ...]
-    train: list[Picture]
-    test: list[Picture] | None
+    pictures: Sequence[Picture]
+    tested: int
     ignored: list[Path]
 
     @property
-    def pictures(self) -> list[Picture]:
-        """Return the training images, then the test images."""
-        return [*self.train, *(self.test or [])]
+    def files(self) -> list[Path]:
+        """Return the files of the images; those of arrays have none."""
+        return [each.source for each in self.pictures if isinstance(each.source, Path)]
 
 
 def read_folder(root: Path) -> Folder:
@@ -64,8 +66,9 @@ def read_folder(root: Path) -> Folder:
         first = f"{shown(str(root))}: {_count(len(faults), 'fault')}"
         raise UserError("\n  ".join([first, *faults[:FAULTS], *more, *ignored]))
     names = sorted(train, key=_natural)
-    tested = None if test is None else _listed(root, names, test)
-    return Folder(tuple(map(composed, names)), _listed(root, names, train), tested, sorted(scan.ignored))
+    tested = _listed(root, names, test or {})
+    pictures = _listed(root, names, train) + tested
+    return Folder(tuple(map(composed, names)), pictures, len(tested), sorted(scan.ignored))
 
 
 def of_ignored(files: list[Path]) -> str:

@@ -1,6 +1,7 @@
 """Read MNIST and Fashion-MNIST from their four raw files."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,26 @@ CLASSES = {  # names that are valid folders
 }
 
 
+class Mapped(Sequence[Picture]):
+    """The images of mapped arrays, levels (N, H, W) and labels (N,). Each is made when it is asked for.
+
+    A list of ten million would take gigabytes.
+    """
+
+    def __init__(self, *parts: tuple[Levels, Levels]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(labels) for _, labels in self.parts)
+
+    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
+        for levels, labels in self.parts:
+            if index < len(labels):
+                return Picture(levels[index], int(labels[index]))
+            index -= len(labels)
+        raise IndexError(index)
+
+
 def is_mnist(folder: Path) -> bool:
     """Return whether a folder has any of the four files."""
     return any((folder / name).is_file() for name in FILES)
@@ -44,7 +65,7 @@ def read_mnist(folder: Path) -> Folder:
     )
     digest = hashlib.sha256((folder / TRAIN_LABELS).read_bytes()).hexdigest()
     name = "fashion_mnist" if digest == CHECKSUMS["fashion_mnist"][TRAIN_LABELS] else "mnist"
-    return Folder(CLASSES[name], train, test, [])
+    return Folder(CLASSES[name], Mapped(train, test), len(test[1]), [])
 
 
 def read_idx(path: Path, dimensions: int) -> Levels:
@@ -68,8 +89,8 @@ def read_idx(path: Path, dimensions: int) -> Levels:
     raise UserError(f"{path}: damaged, or not an IDX file of bytes in {dimensions} dimensions; fetch it again")
 
 
-def _read_pair(images: Path, labels: Path) -> list[Picture]:
+def _read_pair(images: Path, labels: Path) -> tuple[Levels, Levels]:
     levels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(levels) != len(classes) or classes.max() > 9:
         raise UserError(f"{labels}: must have a label from 0 to 9 for each image in {images.name}; fetch both again")
-    return [*map(Picture, levels, classes.tolist())]
+    return levels, classes

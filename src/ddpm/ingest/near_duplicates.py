@@ -8,6 +8,7 @@ from ddpm.images.splits import to_float
 
 SIDE = 8  # pixels of the thumbnails that are compared
 NEAR = 0.02  # largest RMS difference of near-duplicates' thumbnails, over the RMS of all about their mean
+MOST_SEARCHED = 1_000_000  # images; the time grows with the square
 CHUNK = 200
 
 

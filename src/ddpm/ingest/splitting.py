@@ -21,20 +21,25 @@ class Sides(NamedTuple):
 
     test: the mask of test images, (N,).
     groups: for each image, the index of the near-duplicate on its side that decides for its group, (N,).
-    near: the number of test images that are near-duplicates of training images.
+    near: the number of test images that are near-duplicates of training images; None if they were not searched for.
     """
 
     test: Tensor
     groups: Tensor
-    near: int
+    near: int | None
 
 
 def split_images(images: Images, folder: Folder, params: DataParams) -> Sides:
-    """Split the images of a folder; without a test folder, near-duplicates share a side."""
+    """Split the images of a folder; without a test folder, near-duplicates share a side.
+
+    Equal files share a side even among too many images to search for near-duplicates.
+    """
     every = torch.arange(len(images.labels))
-    own = every >= len(folder.train)  # in the folder's own test/
+    own = every >= len(every) - folder.tested  # in the folder's own test/
+    if images.thumbnails is None:
+        return Sides(own if folder.tested else images.places < params.test, every, None)
     groups = near_duplicate_groups(images.thumbnails, images.ranks + own)  # no test image decides for training images
-    if folder.test is None:
+    if not folder.tested:
         return Sides(images.places[groups] < params.test, groups, 0)
     return Sides(own, torch.where(own, every, groups), int((own & ~own[groups]).sum()))
 
@@ -51,7 +56,7 @@ def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, p
             raise UserError(f"data.set: {params.set} leaves no training images of {name}; add some, or lower data.test")
     for split, labels, least in (("train", train, LEAST_TRAIN), ("test", test, LEAST_TEST)):
         if len(labels) < least:
-            share = ", or change data.test; near-duplicates stay on one side" if folder.test is None else ""
+            share = ", or change data.test; near-duplicates stay on one side" if not folder.tested else ""
             raise UserError(
                 f"data.set: {params.set} gives {len(labels)} {split} images, fewer than {least}; add images{share}"
             )

@@ -11,6 +11,7 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import save_split, to_float
 from ddpm.ingest.decoded import Images, named
 from ddpm.ingest.folders import Folder, of_ignored
+from ddpm.ingest.near_duplicates import MOST_SEARCHED
 from ddpm.ingest.splitting import Sides, in_two_classes
 
 PIXEL_VALUES = 256
@@ -42,8 +43,8 @@ def statistics_of(counts: Tensor) -> tuple[float, float]:
     return float(mean), float(variance.sqrt())
 
 
-def repetitions(images: Images, sides: Sides) -> dict[str, int]:
-    """Count equal images and near-duplicates.
+def repetitions(images: Images, sides: Sides) -> dict[str, int | None]:
+    """Count equal images and near-duplicates; these are None among too many images, see MOST_SEARCHED.
 
     equal_in_both: test images that are equal to training images.
     near_in_both: test images that are near-duplicates of training images, equal ones included.
@@ -54,7 +55,7 @@ def repetitions(images: Images, sides: Sides) -> dict[str, int]:
     return {
         "equal_in_both": int(torch.isin(images.keys[test], images.keys[~test]).sum()),
         "near_in_both": sides.near,
-        "with_near_duplicates": int((sides.groups != torch.arange(len(test))).sum()),
+        "with_near_duplicates": None if sides.near is None else int((sides.groups != torch.arange(len(test))).sum()),
         "in_two_classes": len(in_two_classes(images)),
     }
 
@@ -64,10 +65,12 @@ def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
     for name, text in summary["follows"].items():
         print(f"{name}: {text}")
     train, test = summary["train"]["images"], summary["test"]["images"]
-    how = "the folder's own" if folder.test is not None else "chosen by hashes of the files"
+    how = "the folder's own" if folder.tested else "chosen by hashes of the files"
     print(f"{len(folder.classes)} classes, {train:,} training images, {test:,} test images, {how}")
     if folder.ignored:
         print(of_ignored(folder.ignored))
+    if summary["near_in_both"] is None:
+        print(f"note: near-duplicates are not searched for among more than {MOST_SEARCHED:,} images; equal files are")
     if repeated := summary["with_near_duplicates"]:
         print(f"{repeated} images are near-duplicates of others on the same side")
     if near := summary["near_in_both"]:

@@ -22,7 +22,6 @@ def check_tracked(root: Path, folder: Folder) -> None:
     except NotDvcRepoError:
         return
     tracked = {*dvcignore.find(localfs, str(root))}
-    files = [str(picture.source) for picture in folder.pictures if isinstance(picture.source, Path)]
-    if hidden := [file for file in files if file not in tracked]:
+    if hidden := [str(file) for file in folder.files if str(file) not in tracked]:
         more = f" and {len(hidden) - 1} more images" if hidden[1:] else ""
         raise UserError(f"{shown(hidden[0])}{more}: ignored by a .dvcignore; rename them, or change its patterns")

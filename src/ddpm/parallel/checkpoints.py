@@ -66,9 +66,8 @@ class Checkpoints:
             parts: the objects to save and restore.
 
         Raises:
-            UserError: DDPM_SAVE_SECONDS is not a valid number, or processes have different keys.
+            UserError: DDPM_SAVE_SECONDS is not a valid number.
         """
-        world.agree(key)
         self.name = name
         self.world = world
         self.main = world.rank == 0
@@ -80,7 +79,7 @@ class Checkpoints:
 
     def __enter__(self) -> Self:
         self._handlers = {each: signal.signal(each, self._asked) for each in (signal.SIGINT, signal.SIGTERM)}
-        states = self.world.broadcast(self._load() if self.main else None)
+        states = self.world.broadcast(self._load)
         for name, state in (states or {}).items():
             self.parts[name].load_state_dict(state)
         if states and self.main:

@@ -7,8 +7,8 @@ DDPM_LAUNCH="torchrun --nproc-per-node N" dvc repro train sample
 import atexit
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -48,17 +48,18 @@ class World(NamedTuple):
             dist.all_gather_object(values, value)
         return values
 
-    def broadcast(self, value: T) -> T:
-        """Return the value of rank 0; transfers go through the CPU."""
-        return self.gather(value)[0]
+    def broadcast(self, compute: Callable[[], T]) -> T:
+        """Return what rank 0 computes; transfers go through the CPU."""
+        found: list[Any] = self.gather(compute() if self.rank == 0 else None)
+        return cast(T, found[0])
 
     def agree(self, fingerprint: str) -> None:
-        """Check that all processes have the same fingerprint of code, params and inputs.
+        """Check that one process of each machine has the same fingerprint of code, params and inputs; others have "".
 
         Raises:
             UserError: the fingerprints differ.
         """
-        if len({*self.gather(fingerprint)}) > 1:
+        if len({*self.gather(fingerprint)} - {""}) > 1:
             raise UserError("torchrun: machines differ in code, params, data or torch; make them equal")
 
 
@@ -68,7 +69,7 @@ def rank() -> int:
 
 
 def role() -> Role:
-    """Return the role of this process for its stage: rank 0 writes, and one process of each machine tells errors."""
+    """Return the role of this process for its stage: rank 0 writes, and one process of each machine leads."""
     return Role(rank() == 0, rank() == 0 or os.environ.get("LOCAL_RANK") == "0")
 
 
