@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ddpm.classifier.fit import fit_classifier
-from ddpm.classifier.model import NAMES, ClassifierParams, Recipe, accuracy, held_out, save_classifier
+from ddpm.classifier.fit import fit_classifier, training_images
+from ddpm.classifier.model import NAMES, ClassifierParams, Recipe, accuracy, save_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from exact_stages.files import write_json
@@ -27,8 +27,7 @@ def main(stage: Stage) -> None:
     recipe = Recipe(images=stage.params(Params).classifier.images, seed=NAMES.index(name))
     runtime = start()
     train, test = (load_split(stage.input(PROCESSED / f"{split}.safetensors")) for split in ("train", "test"))
-    learned = train.split.take(~held_out(train))
-    model = fit_classifier(f"classifier {name}", learned, train.card, recipe, runtime)
+    model = fit_classifier(f"classifier {name}", training_images(train, recipe), train.card, recipe, runtime)
     found = round(accuracy(model, *test.split, runtime.device), 6) if model.knows_classes else None
     save_classifier(stage.output(MODELS / f"classifier-{name}.safetensors"), model.cpu())
     parameters = sum(weight.numel() for weight in model.parameters())

@@ -10,10 +10,11 @@ from ddpm.classifier.fit import (
     shifted,
     total_steps,
     train_classifier,
+    training_images,
 )
-from ddpm.classifier.model import Classifier, Recipe, accuracy, features_and_logits
+from ddpm.classifier.model import Classifier, Recipe, accuracy, features_and_logits, held_out
 from ddpm.compute.device import Runtime
-from ddpm.images.splits import Split
+from ddpm.images.splits import Processed, Split
 from exact_stages.console import UserError
 from tests.small import DIGITS, FRUITS, images
 
@@ -86,6 +87,18 @@ def test_the_steps_are_those_of_whole_epochs_but_for_a_shorter_training(count: i
     recipe = RECIPE.model_copy(update={"images": seen, "channels": 1})
     losses = train_classifier(Classifier(recipe, DIGITS), separable(count), RUNTIME)
     assert len(list(losses)) == total_steps(recipe, count) == steps
+
+
+def test_a_training_takes_images_that_are_not_held_out_and_of_many_a_random_subset() -> None:
+    processed = Processed(DIGITS, separable(207), torch.arange(207), (1,) * 10)
+    rows = (~held_out(processed)).nonzero().flatten().tolist()
+    pictures = [processed.split.images[row].numpy().tobytes() for row in rows]
+    for most in (61, 1000):
+        found = training_images(processed, RECIPE.model_copy(update={"images": most}))
+        places = [pictures.index(image.tobytes()) for image in found.images.numpy()]
+        assert len({*places}) == len(places) == min(most, len(rows))
+        assert (places == [*range(len(rows))]) == (most == 1000)
+        assert found.labels.tolist() == [int(processed.split.labels[rows[place]]) for place in places]
 
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:

@@ -7,14 +7,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.classifier.model import FLIPS, Classifier, Recipe
+from ddpm.classifier.model import FLIPS, Classifier, Recipe, held_out
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Split, even_batch, to_float
+from ddpm.images.splits import Processed, Split, even_batch, to_float
 from exact_stages.console import UserError, progress
 
 READ_EVERY = 50  # steps
+
+
+def training_images(processed: Processed, recipe: Recipe) -> Split:
+    """Return the images that are not held out; of more than the training is long, a random subset."""
+    rows = (~held_out(processed)).nonzero().flatten()
+    if len(rows) > recipe.images:
+        rows = rows[torch.randperm(len(rows), generator=generator(recipe.seed, "images"))[: recipe.images]]
+    return processed.split.take(rows)
 
 
 def fit_classifier(name: str, train: Split, data: DataCard, recipe: Recipe, runtime: Runtime) -> Classifier:

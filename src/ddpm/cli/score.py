@@ -11,8 +11,8 @@ from platformdirs import user_cache_path
 from pydantic import Field
 
 from ddpm.classifier import fit, model
-from ddpm.classifier.fit import fit_classifier
-from ddpm.classifier.model import NAMES, Recipe, held_out, load_classifier, save_classifier
+from ddpm.classifier.fit import fit_classifier, training_images
+from ddpm.classifier.model import NAMES, Recipe, load_classifier, save_classifier
 from ddpm.cli.options import Options
 from ddpm.cli.page import score_page
 from ddpm.cli.reading import read_real, read_samples
@@ -119,8 +119,7 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
             load_classifier(files[name])
         except UserError:  # missing, or damaged
             folder.mkdir(parents=True, exist_ok=True)
-            learned = train.split.take(~held_out(train))
-            found = fit_classifier(f"classifier {name}", learned, train.card, recipe, runtime)
+            found = fit_classifier(f"classifier {name}", training_images(train, recipe), train.card, recipe, runtime)
             save_classifier(files[name], found.cpu())
     return files
 
