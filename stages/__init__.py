@@ -9,4 +9,5 @@ except ModuleNotFoundError:
 from exact_stages.stage import begin
 
 if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this package
-    begin(int(parent) if (parent := os.environ.get("DDPM_PARENT")) else None)  # the process id of DVC, by dvc.yaml
+    parent = os.environ.get("DDPM_PARENT")  # the process id of DVC, by dvc.yaml; 0 behind a launcher, which watches DVC
+    begin((int(parent) or os.getppid()) if parent else None)

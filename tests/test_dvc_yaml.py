@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +154,18 @@ def test_a_command_runs_its_script_and_train_and_sample_alone_are_launched(
 ) -> None:
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
+    real = f"case $1 in *launch.py) exec {sys.executable} $*; esac"
     for program in ("python", "torchrun"):
-        (tmp_path / program).write_text(f'#!/bin/sh\necho "$DDPM_PARENT" {program} "$@"\n')
+        (tmp_path / program).write_text(f'#!/bin/sh\n{real}\necho "$DDPM_PARENT" {program} "$@"\n')
         (tmp_path / program).chmod(0o755)
     environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
     for launch in ({}, {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}):
         for address, stage in stages.items():
             name, _, item = address.partition("@")
             printed = subprocess.run(
-                [shell, "-c", stage.cmd], env=environment | launch, capture_output=True, text=True, check=True
+                [shell, "-c", stage.cmd], cwd=ROOT, env=environment | launch, capture_output=True, text=True, check=True
             ).stdout
-            launcher = launch.get("DDPM_LAUNCH", "python") if name in ("train", "sample") else "python"
-            parent = "" if shell == "fish" else os.getpid()  # which has no PPID
+            launched = bool(launch) and name in ("train", "sample")
+            launcher = launch["DDPM_LAUNCH"] if launched else "python"
+            parent = 0 if launched else "" if shell == "fish" else os.getpid()  # which has no PPID
             assert printed == f"{parent} {launcher} -m stages.{name}{' ' * bool(item)}{item}\n"

@@ -109,8 +109,8 @@ def _scripts(words: list[str], folder: Path, roots: Sequence[Path]) -> list[Path
         case ["-m", module, *_]:
             files = _files(f"{module}.__main__", roots)
             return files if files and files[-1].stem in (module.split(".")[-1], "__main__") else []
-        case [name, *_] if (folder / name).is_file():
-            return [folder / name]
+        case [name, *more] if (folder / name).is_file():
+            return [folder / name, *(_scripts(more, folder, roots) if more else [])]  # it may start another
     return []
 
 

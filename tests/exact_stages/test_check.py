@@ -45,6 +45,7 @@ def checked(stage: str) -> Found:
         ("exec env -u B A=$PPID python3 -u -W error -m stages.fit a", FIT),
         (r"${run} sh -c 'exec \${LAUNCH:-python} -m stages.fit ${item.x}'", FIT),
         ("(uv run .venv/bin/python3.11 ${scripts.prepare} --x &> log) 2>&1", PREPARE),
+        ("python other.py python -m stages.fit", sorted([*FIT, "other.py"])),
         ("A='b c' python tools/prepare.py; python -m pkg", ["pkg/__init__.py", "pkg/__main__.py", *PREPARE[1:]]),
     ],
 )

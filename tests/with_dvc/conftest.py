@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, new_clone
+from tests.with_dvc.dvc_clone import LATE, SAMPLE, Built, Clone, Make, build_once, copy_clone, new_clone
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,21 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, worker_id: str, pipelin
         return clone, clone.dvc("exp", "run", "--name", "slower", "-S", "train.lr=0.0005")
 
     return build_once(tmp_path_factory, worker_id, "experiment", build)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(pipeline: Built, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Make:
+    """Training and sampling with other params, by one process or by two; each runs once."""
+
+    def make(launch: dict[str, str]) -> Clone:
+        def build(folder: Path) -> tuple[Clone, str]:
+            clone = copy_clone(pipeline.clone, folder)
+            clone.edit_params(LATE)
+            return clone, clone.run(*SAMPLE, **launch)
+
+        return build_once(tmp_path_factory, worker_id, "together" if launch else "alone", build).clone
+
+    return make
 
 
 @pytest.fixture

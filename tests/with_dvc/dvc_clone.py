@@ -50,6 +50,17 @@ TINY = {
     "classification_accuracy_score.count": 64,
 }
 
+TRAIN, SAMPLE = ("dvc", "repro", "train"), ("dvc", "repro", "sample@population")
+LATE = {  # a run that the cache does not have, of 123 steps, and 8 batches of samples
+    "train.seed": 1,
+    "train.epochs": 2,
+    "train.batch_size": 100,
+    "sample.population.count": 1000,
+    "sample.population.steps": 10,
+}
+SAVING = {"DDPM_SAVE_SECONDS": "0"}
+TWO = {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}
+
 
 class Clone(NamedTuple):
     """A git repository with its own DVC cache and settings."""
@@ -116,6 +127,9 @@ class Clone(NamedTuple):
     def lock(self) -> dict[str, Any]:
         """Return the stages of dvc.lock."""
         return YAML(typ="safe").load(self.path / "dvc.lock")["stages"]
+
+
+Make = Callable[[dict[str, str]], Clone]
 
 
 class Built(NamedTuple):
@@ -229,6 +243,21 @@ def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") 
         assert process.poll() is None, f"ended too early:\n{process.communicate()[0]}"
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def left(clone: Clone) -> dict[str, bytes]:
+    """All that training and sampling leave."""
+    found = clone.bytes_under("models", "metrics/train", "data/samples")
+    return found | {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
+
+
+def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]":
+    """Start the command, and return when its training has saved a checkpoint."""
+    began = time.time()
+    process = clone.start(*command, **SAVING, **launch)
+    saved = (clone.path / ".resume").glob
+    wait_for(lambda: [path for path in saved("train-*.state") if path.stat().st_mtime > began], process)
+    return process
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,56 +7,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAMLError
 
-from tests.with_dvc.dvc_clone import Built, Clone, build_once, copy_clone, wait_for
+from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, Clone, Make, begun, copy_clone, left
 
 pytestmark = pytest.mark.pipeline
 MODEL = "models/ddpm.safetensors"
-TRAIN, SAMPLE = ("dvc", "repro", "train"), ("dvc", "repro", "sample@population")
-LATE = {  # a run that the cache does not have, of 123 steps, and 8 batches of samples
-    "train.seed": 1,
-    "train.epochs": 2,
-    "train.batch_size": 100,
-    "sample.population.count": 1000,
-    "sample.population.steps": 10,
-}
-SAVING = {"DDPM_SAVE_SECONDS": "0"}
-TWO = {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}
 SECONDS_TO_END = 15
-Make = Callable[[dict[str, str]], Clone]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pipeline: Built, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Make:
-    """Training and sampling with other params, by one process or by two; each runs once."""
-
-    def make(launch: dict[str, str]) -> Clone:
-        def build(folder: Path) -> tuple[Clone, str]:
-            clone = copy_clone(pipeline.clone, folder)
-            clone.edit_params(LATE)
-            return clone, clone.run(*SAMPLE, **launch)
-
-        return build_once(tmp_path_factory, worker_id, "together" if launch else "alone", build).clone
-
-    return make
-
-
-def left(clone: Clone) -> dict[str, bytes]:
-    """All that training and sampling leave."""
-    found = clone.bytes_under("models", "metrics/train", "data/samples")
-    return found | {"dvc.lock": (clone.path / "dvc.lock").read_bytes()}
-
-
-def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]":
-    """Start the command, and return when its training has saved a checkpoint."""
-    process = clone.start(*command, **SAVING, **launch)
-    wait_for(lambda: list((clone.path / ".resume").glob("train-*")), process)
-    return process
 
 
 def ended(process: "subprocess.Popen[str]") -> str:

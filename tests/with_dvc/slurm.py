@@ -1,0 +1,95 @@
+"""A real Slurm of two nodes on this machine, for tests.
+
+Node n2 has process numbers of its own, as another machine has. All of it listens on loopback, and lives in one folder:
+slurmctld, a slurmd for each node, and the munged that they trust.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.with_dvc.servers import find
+
+PROGRAMS = ("slurmctld", "slurmd", "srun", "munged", "unshare")
+SECONDS_TO_START = 30
+CONFIG = """\
+ClusterName=two
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+AuthInfo=socket={folder}/munge.socket
+SlurmUser=root
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmdSpoolDir={folder}/spool-%n
+StateSaveLocation={folder}/state
+ProctrackType=proctrack/linuxproc
+SelectTypeParameters=CR_CPU
+MpiDefault=none
+KillWait=5
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
+PartitionName=all Nodes=ALL Default=YES
+"""
+
+
+@contextmanager
+def two_nodes(folder: Path) -> Iterator[dict[str, str]]:
+    """Run it, and give the environment that its commands need."""
+    missing = [name for name in PROGRAMS if not find(name)]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"needs root, and apt-get install slurm-wlm munge: {', '.join(missing)}")
+    for each in (folder, folder / "state"):
+        each.mkdir(mode=0o700)
+    (folder / "key").write_bytes(secrets.token_bytes(128))
+    (folder / "key").chmod(0o600)
+    config = folder / "slurm.conf"
+    config.write_text(CONFIG.format(folder=folder, ports=free_ports(3), host=socket.gethostname().split(".")[0]))
+    kept = {"SLURM_CONF": str(config)}
+    munge = ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={folder}/key"]
+    munge += [f"--{name}-file={folder}/munged.{name}" for name in ("pid", "log", "seed")]
+    apart = ["unshare", "--pid", "--mount-proc", "--kill-child", find("slurmd") or "", "-D", "-N", "n2"]
+    with ExitStack() as running, (folder / "log").open("ab") as log:
+        for command in (munge, ["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], apart):
+            program = [find(command[0]) or "", *command[1:]]
+            path = {"PATH": f"{os.environ['PATH']}{os.pathsep}/usr/sbin"}
+            process = subprocess.Popen(
+                program, env=os.environ | path | kept, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+            running.callback(end, process)
+            if command is munge:
+                wait_until((folder / "munge.socket").exists, folder)
+        listed = ["sinfo", "--noheader", "--states", "idle", "--format", "%D"]
+        wait_until(lambda: shell(listed, kept) == "2", folder)
+        yield kept
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as bound:
+        servers = [bound.enter_context(closing(socket.socket())) for _ in range(count)]
+        for server in servers:
+            server.bind(("127.0.0.1", 0))
+        return [server.getsockname()[1] for server in servers]
+
+
+def shell(command: list[str], variables: dict[str, str]) -> str:
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True).stdout.strip()
+
+
+def wait_until(condition: Callable[[], bool], folder: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"no Slurm\n{(folder / 'log').read_text()}", pytrace=False)
+        time.sleep(0.1)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
