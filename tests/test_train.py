@@ -19,7 +19,7 @@ from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_f
 from ddpm.model import ModelCard, load_model, save_model
 from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import draw_timesteps, timestep_cdf
-from ddpm.train import Best, Training, new_training
+from ddpm.train import START_LR, Best, Training, new_training
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
@@ -472,6 +472,7 @@ def test_what_is_not_set_follows_from_the_images_and_what_is_set_is_kept() -> No
         ({"validation": None}, 9_999, DIGITS.shape, "validation", 200 / 9_999),
         ({"validation": None}, 1_999, DIGITS.shape, "validation", 0.1),
         ({"validation": 0.5}, 60_000, DIGITS.shape, "validation", 0.5),
+        ({"lr": None}, 60_000, DIGITS.shape, "lr", 0.003),
         ({"target_images": None}, 60_000, DIGITS.shape, "target_images", 2048),
         ({"target_images": None}, 60_000, (3, 64, 64), "target_images", 130),
         ({"target_images": 9}, 60_000, (3, 1024, 1024), "target_images", 9),
@@ -521,7 +522,8 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     start = randomised(UNet(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
     card = ModelCard(data=FRUITS, model=start.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
     save_model(tmp_path / "start", start, card)
-    training = of_fruits(start=tmp_path / "start")
+    training = of_fruits(start=tmp_path / "start", lr=None)
+    assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": START_LR}
     assert_equal(training.network.state_dict(), start.state_dict())
     assert_equal(training.model.state_dict(), start.state_dict())
 

@@ -136,12 +136,13 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
 
 
 def begin_from(path: Path, network: UNet, data: DataCard, schedule: ScheduleParams) -> None:
-    """Initialise a network with the weights of a model file; the classes may differ.
+    """Initialise a network with the weights of a model file; classes and the size of the images may differ.
 
-    Classes are matched by name. A class that the file lacks starts with the mean of the file's class embeddings.
+    Classes are matched by name. A class that the file lacks keeps the network's own random embedding: classes that
+    begin alike stay alike for hundreds of steps.
 
     Raises:
-        UserError: the file is not a model, or is distilled; or its images, network or noise schedule differ.
+        UserError: the file is not a model, or is distilled; or its colour, network or noise schedule differ.
     """
     loaded = load_model(path)
     if loaded.card.timesteps:
@@ -149,7 +150,7 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: SchedulePara
         raise UserError(f"train.start: {path} is distilled to {few} evaluations; name a model that is not distilled")
     before, after = loaded.card, network.params
     facts = {
-        "data.image_size and colour": (before.data.shape, data.shape),
+        "data.colour": (before.data.shape[0] > 1, data.shape[0] > 1),
         **{f"model.{key}": (value, getattr(after, key)) for key, value in before.model if key != "class_conditional"},
         **{f"schedule.{key}": (value, getattr(schedule, key)) for key, value in before.schedule},
     }
@@ -161,6 +162,5 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: SchedulePara
     if network.label and loaded.network.label:
         known = loaded.network.label.weight.detach()
         of_name = {before.data.classes[label]: known[label] for label in before.classes}
-        mean = torch.stack([*of_name.values()]).mean(0)
-        rows = [of_name.get(name, mean) for name in data.classes]
-        network.label.weight.data.copy_(torch.stack(rows))
+        for row, name in zip(network.label.weight.data, data.classes, strict=True):
+            row.copy_(of_name.get(name, row))

@@ -27,7 +27,7 @@ class OptimizationParams(Section):
     """Optimizer, learning rate and EMA; params.yaml explains each choice."""
 
     optimizer: Literal["adam", "muon"]
-    lr: Annotated[float, Field(gt=0, le=1)]
+    lr: Annotated[float, Field(gt=0, le=1)] | None
     lr_decay: Literal["none", "cosine"]
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -37,6 +37,8 @@ class Optimization:
     """Optimizers, learning rate and EMA of a network that is already on its device."""
 
     def __init__(self, network: UNet, params: OptimizationParams, total_steps: int) -> None:
+        assert params.lr, "choose the rate first, see TrainParams.for_images"
+        self.lr = params.lr
         self.network = network
         self.params = params
         self.total_steps = total_steps
@@ -71,7 +73,7 @@ class Optimization:
         decay = 1.0
         if self.params.lr_decay == "cosine":
             decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
-        return self.params.lr * warmup * decay
+        return self.lr * warmup * decay
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during the training."""
@@ -94,13 +96,13 @@ class Optimization:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Build Adam for all weights; or Muon for the convolutions between stem and head, and Adam for the rest."""
         network, kind = self.network, self.network.time_table.device.type
-        adam = partial(torch.optim.Adam, lr=self.params.lr, fused=kind != "mps")
+        adam = partial(torch.optim.Adam, lr=self.lr, fused=kind != "mps")
         if self.params.optimizer == "adam":
             return [adam(network.parameters())]
         outer = {*network.stem.parameters(), *network.head.parameters()}
         hidden = [weight for weight in network.parameters() if weight.ndim == 4 and weight not in outer]
         others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
-        return [Muon(hidden, self.params.lr), adam(others)]
+        return [Muon(hidden, self.lr), adam(others)]
 
 
 class Muon(torch.optim.Optimizer):
