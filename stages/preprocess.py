@@ -9,7 +9,7 @@ from ddpm.ingest.decoded import Images
 from ddpm.ingest.fetching import FILES
 from ddpm.ingest.folders import read_folder
 from ddpm.ingest.mnist import is_mnist, read_mnist
-from ddpm.ingest.preparation import DataParams, looks_of, target_of
+from ddpm.ingest.preparation import DataParams, check_disk, looks_of, target_of
 from ddpm.ingest.splitting import check_counts, split_images
 from ddpm.ingest.summary import repetitions, report, write_split
 from ddpm.ingest.tracking import check_tracked
@@ -37,6 +37,7 @@ def main(stage: Stage) -> None:
     target, why = target_of(looks_of(folder.pictures, params.background_colour), params)
     card = DataCard(name=shown(root.resolve().name) or "images", shape=target.shape, classes=folder.classes)
     PROCESSED.mkdir(parents=True, exist_ok=True)
+    check_disk(PROCESSED, len(folder.pictures), target)
     with tempfile.TemporaryFile(dir=PROCESSED) as scratch:
         images = Images(scratch, folder.pictures, target)
         sides = split_images(images, folder, params)

@@ -1,9 +1,11 @@
 """The preprocess stage: which images are trained on and which are for testing, what is told and what is refused."""
 
+import contextlib
 import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.images.splits import Processed, hashed_places, load_split, to_float
-from ddpm.ingest import decoded
+from ddpm.ingest import decoded, preparation
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import target_of
 from exact_stages.console import UserError
@@ -238,6 +240,17 @@ def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
     monkeypatch.setattr(preprocess, "FILES", ())
     assert [run(set="data/mnist"), outputs()] == found
     assert split("train").split.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
+
+
+@pytest.mark.parametrize(("spare", "written"), [(0, True), (-1, False)])
+def test_a_disk_needs_room_for_the_images_twice(spare: int, written: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_many(30, "train")
+    draw_many(9, "test", first=30)
+    free = 2 * 39 * picture(0).numel() + spare
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with contextlib.nullcontext() if written else pytest.raises(UserError, match=r"^data\.set: 39 images need "):
+        run()
+    assert bool(outputs()) == written
 
 
 @pytest.mark.parametrize(("train", "test"), [(9, 9), (30, 5)])

@@ -1,7 +1,10 @@
 """Validate the data params, and choose the size and colour of the images."""
 
+import math
+import shutil
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL import ImageColor
@@ -110,3 +113,17 @@ def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[st
     if params.colour is None:
         why["data.colour"] = f"{str(colour).lower()}, since {coloured} of {looks.total()} images have colour"
     return Target((3 if colour else 1, *outer), inner, params.fit, params.background_colour), why
+
+
+def check_disk(folder: Path, count: int, target: Target) -> None:
+    """Check that a folder has room for `count` images twice: while they are split, and in the two splits.
+
+    Raises:
+        UserError: it has less.
+    """
+    needed, free = 2 * count * math.prod(target.shape), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"data.set: {count:,} images need {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} are free; free "
+            "some, name a folder with fewer images, or lower data.image_size"
+        )
