@@ -11,7 +11,8 @@
 set -euo pipefail
 
 if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
-    mapfile -t lines < <(grep -v '^ *\(#\|$\)' "${1:?a file with an experiment in each line}")
+    found=$(grep -v '^ *\(#\|$\)' "${1:?a file with an experiment in each line}")
+    mapfile -t lines <<<"$found"
     git diff --quiet HEAD || echo "note: the tasks run the last commit, without your uncommitted changes" >&2
     mkdir -p build/experiments
     # Slurm keeps these arguments, so LIST and the branch may change before the tasks begin.
