@@ -23,7 +23,7 @@ CONFIG = """\
 ClusterName=two
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid

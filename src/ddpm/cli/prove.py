@@ -1,6 +1,7 @@
 """`ddpm prove`: check what is known of a model file, or build it again."""
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -78,8 +79,8 @@ class Prove(Options):
 
 def _environment() -> dict[str, Any]:
     """Return the environment in which stages would run here."""
-    processes = re.search(r"nproc[-_]per[-_]node[= ](\d+)", os.environ.get("DDPM_LAUNCH", ""))
-    count = int(processes[1]) if processes else 1
+    counts = re.findall(r"--n(?:nodes|proc[-_]per[-_]node)[= ](\d+)", os.environ.get("DDPM_LAUNCH", ""))
+    count = math.prod(map(int, counts))
     return {**start().describe(), "processes": count, "accumulation_steps": accumulation_steps()}
 
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Run a list of experiments under Slurm, as a job array.
+#
+#   bash scripts/experiments.sh LIST [OPTION OF SBATCH ...]
+#
+# Each line of LIST is a name, and what `dvc exp run` takes: slow -S train.lr=0.0005 -S 'model.channels=[8, 16]'.
+# Submit from the project on a shared disk, with its .venv active and a DVC remote. Each task has a clone of the commit
+# that is checked out now, gets data from the DVC remote, and pushes its experiment to the git remote `origin` and its
+# outputs to the DVC remote. Then `dvc exp pull origin` and `dvc exp show` list all. A task that Slurm starts again, as
+# after the failure of a node, continues from its checkpoint. What a task prints is in build/experiments.
+set -euo pipefail
+
+if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    found=$(grep -v '^ *\(#\|$\)' "${1:?a file with an experiment in each line}")
+    mapfile -t lines <<<"$found"
+    git diff --quiet HEAD || echo "note: the tasks run the last commit, without your uncommitted changes" >&2
+    mkdir -p build/experiments
+    # Slurm keeps these arguments, so LIST and the branch may change before the tasks begin.
+    exec sbatch --array="1-${#lines[@]}" --requeue --open-mode=append --output=build/experiments/%A-%a.log "${@:2}" \
+        "$0" "$(git rev-parse HEAD)" "${lines[@]}"
+fi
+
+project=$SLURM_SUBMIT_DIR commit=$1
+setting=${*:SLURM_ARRAY_TASK_ID+1:1}
+name=${setting%% *}
+work=$project/build/experiments/$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID
+mkdir -p "$work"
+cd "$work"
+
+# A task that was cut off leaves its checkpoints and cache. Its clone may be damaged, and is made again.
+if [ -e clone/.resume ]; then mv clone/.resume .; fi
+rm -rf clone
+git clone --quiet --no-checkout "$project" clone
+cd clone
+git checkout --quiet --detach "$commit"
+git remote set-url origin "$(git -C "$project" remote get-url origin)"
+if [ -e "$project/.dvc/config.local" ]; then cp "$project/.dvc/config.local" .dvc; fi # keys of the remote
+git config --file .dvc/config.local cache.dir "$work/cache"
+if [ -e ../.resume ]; then mv ../.resume .; fi
+
+# xargs reads quotes as a shell does.
+xargs dvc exp run --pull --allow-missing --name "$name" <<<"${setting#"$name"}"
+dvc exp push --force origin "$name"
+rm -rf "$work"
