@@ -91,6 +91,8 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
         (GUIDED, {"steps": None}, {"guidance": 1.3}),
         (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
         (GUIDED | {"images_seen": 1000}, {"steps": None}, {"guidance": 1.0}),
+        (GUIDED | {"images_seen": 1000, "started": True}, {"steps": None}, {"guidance": 2.0}),
+        ({"started": True}, {"steps": None}, {"guidance": 1.0}),
         (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
         (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),
         (DISTILLED, {"sampler": "ddim", "steps": 3}, {"guidance": 1.0}),

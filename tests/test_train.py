@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm import train
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
+from ddpm.images.arrays import load_arrays
 from ddpm.images.card import DataCard, Shape
 from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_float
 from ddpm.model import ModelCard, load_model, save_model
@@ -523,6 +524,10 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     save_model(tmp_path / "start", start, card)
     training = of_fruits(start=tmp_path / "start", lr=None)
     assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": START_LR}
+    for name, each in {"started": training, "not": of_fruits()}.items():
+        each.save(tmp_path / name)
+        assert load_model(tmp_path / name).card.started == (name == "started")
+        assert ("started" in load_arrays(tmp_path / name)[1]["card"]) == (name == "started")
     assert_equal(training.network.state_dict(), start.state_dict())
     assert_equal(training.model.state_dict(), start.state_dict())
 

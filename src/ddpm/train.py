@@ -123,6 +123,7 @@ class Training:
         params: TrainParams,
         runtime: Runtime,
         world: World = ALONE,
+        started: bool = False,
     ) -> None:
         """Move everything to the device.
 
@@ -130,12 +131,14 @@ class Training:
             images: a split; a memory-mapped file stays on disk.
             rows: the indices of the images to train on, at least batch_size. held_out: those of the validation.
             world: the processes that train together. One process gives the same result, up to rounding.
+            started: whether the network has the weights of another model.
         """
         device = runtime.device
         self.card = card
         self.params = params
         self.runtime = runtime
         self.world = world
+        self.started = started
         self.accumulation_steps = accumulation_steps()
         self.network = to_device(network, device).train()
         self.images = images.to(device)
@@ -304,6 +307,7 @@ class Training:
             class_counts=tuple(self.class_counts),
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
+            started=self.started,
         )
         save_model(path, model, card, self.guide, **facts)
 
@@ -459,7 +463,7 @@ def new_training(
         raise UserError(str(error)) from None
     if start:
         begin_from(start, network, card, schedule)
-    return Training(network, card, schedule, split, rows, held_out, train, runtime, world)
+    return Training(network, card, schedule, split, rows, held_out, train, runtime, world, start is not None)
 
 
 def check_world(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> None:
