@@ -92,6 +92,8 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
         (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
         (GUIDED | {"images_seen": 1000}, {"steps": None}, {"guidance": 1.0}),
         (GUIDED | {"images_seen": 1000, "started": True}, {"steps": None}, {"guidance": 2.0}),
+        (GUIDED | {"images_seen": 160_000, "started": True}, {"steps": None}, {"guidance": 1.65}),
+        (GUIDED | {"images_seen": 320_000, "started": True}, {"steps": None}, {"guidance": 1.3}),
         ({"started": True}, {"steps": None}, {"guidance": 1.0}),
         (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
         (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),

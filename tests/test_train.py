@@ -20,7 +20,7 @@ from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_f
 from ddpm.model import ModelCard, load_model, save_model
 from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import draw_timesteps, timestep_cdf
-from ddpm.train import START_LR, Best, Training, new_training
+from ddpm.train import Best, Training, new_training
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
@@ -523,7 +523,7 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     card = ModelCard(data=FRUITS, model=start.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
     save_model(tmp_path / "start", start, card)
     training = of_fruits(start=tmp_path / "start", lr=None)
-    assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": START_LR}
+    assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": 0.003}
     for name, each in {"started": training, "not": of_fruits()}.items():
         each.save(tmp_path / name)
         assert load_model(tmp_path / name).card.started == (name == "started")

@@ -41,7 +41,7 @@ from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
-LR, START_LR = 0.003, 0.002  # peak learning rates from random weights, and from those of another model
+LR = 0.003  # peak learning rate, with and without train.start (studies/small_sets)
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
 VALIDATION_BATCH = 392_000  # pixels
@@ -80,20 +80,18 @@ class TrainParams(OptimizationParams):
             raise ValueError("log_snr_uniform needs a log_snr_center; set log_snr_uniform to 0, or name a center")
         return self
 
-    def for_images(self, count: int, shape: Shape, started: bool = False) -> "TrainParams":
+    def for_images(self, count: int, shape: Shape) -> "TrainParams":
         """Return these params with epochs, learning rate, validation share and target images for `count` images.
 
-        Their shape is (C, H, W), and the count includes held-out images. A `started` training begins with the weights
-        of another model. The target images have at most MOST_TARGET_VALUES levels, so that large ones cost no more than
-        small ones.
+        Their shape is (C, H, W), and the count includes held-out images. The target images have at most
+        MOST_TARGET_VALUES levels, so that large ones cost no more than small ones.
         """
         epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
         validation = held_out_share(count) if self.validation is None else self.validation
         target_images = self.target_images
         if target_images is None:
             target_images = MOST_TARGET_VALUES // math.prod(shape)
-        lr = self.lr or (START_LR if started else LR)
-        chosen = {"epochs": epochs, "lr": lr, "validation": validation, "target_images": target_images}
+        chosen = {"epochs": epochs, "lr": self.lr or LR, "validation": validation, "target_images": target_images}
         return self.model_copy(update=chosen)
 
 
@@ -450,7 +448,7 @@ def new_training(
     counts = split.labels.bincount(minlength=len(card.classes))[list(labels)].tolist()
     if missing := [card.classes[label] for label, count in zip(labels, counts, strict=True) if not count]:
         raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
-    train = train.for_images(sum(counts), card.shape, start is not None)
+    train = train.for_images(sum(counts), card.shape)
     chosen = torch.isin(split.labels, torch.tensor(labels))
     mask = held_out_mask(split, groups, train.validation or 0.0, train.seed)
     rows, held_out = (chosen & ~mask).nonzero().flatten(), (chosen & mask).nonzero().flatten()
