@@ -14,12 +14,13 @@ from torch import Tensor
 from ddpm import train
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
+from ddpm.images.arrays import load_arrays
 from ddpm.images.card import DataCard, Shape
 from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_float
 from ddpm.model import ModelCard, load_model, save_model
 from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import draw_timesteps, timestep_cdf
-from ddpm.train import START_LR, Best, Training, new_training
+from ddpm.train import Best, Training, new_training
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
@@ -523,7 +524,11 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     card = ModelCard(data=FRUITS, model=start.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
     save_model(tmp_path / "start", start, card)
     training = of_fruits(start=tmp_path / "start", lr=None)
-    assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": START_LR}
+    assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": 0.003}
+    for name, each in {"started": training, "not": of_fruits()}.items():
+        each.save(tmp_path / name)
+        assert load_model(tmp_path / name).card.started == (name == "started")
+        assert ("started" in load_arrays(tmp_path / name)[1]["card"]) == (name == "started")
     assert_equal(training.network.state_dict(), start.state_dict())
     assert_equal(training.model.state_dict(), start.state_dict())
 

@@ -49,6 +49,7 @@ class ModelCard(Section):
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]  # in training
     guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
     images_seen: Count | None = None  # in training, counting repeats; absent in older files
+    started: bool = False  # from the weights of another model; absent otherwise
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
     @field_validator("class_counts")
@@ -106,7 +107,8 @@ def save_model(
         facts: other JSON-compatible metadata, such as the versions of the training.
     """
     weights = dict(network.state_dict()) | {GUIDE + name: weight for name, weight in (guide or {}).items()}
-    save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
+    unsaid = None if card.started else {"started"}
+    save_arrays(path, weights, {"card": card.model_dump(mode="json", exclude=unsaid), **facts})
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedModel:

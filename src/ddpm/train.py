@@ -41,7 +41,7 @@ from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
-LR, START_LR = 0.003, 0.002  # peak learning rates from random weights, and from those of another model
+LR = 0.003  # peak learning rate, with and without train.start (studies/small_sets)
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
 VALIDATION_BATCH = 392_000  # pixels
@@ -80,20 +80,18 @@ class TrainParams(OptimizationParams):
             raise ValueError("log_snr_uniform needs a log_snr_center; set log_snr_uniform to 0, or name a center")
         return self
 
-    def for_images(self, count: int, shape: Shape, started: bool = False) -> "TrainParams":
+    def for_images(self, count: int, shape: Shape) -> "TrainParams":
         """Return these params with epochs, learning rate, validation share and target images for `count` images.
 
-        Their shape is (C, H, W), and the count includes held-out images. A `started` training begins with the weights
-        of another model. The target images have at most MOST_TARGET_VALUES levels, so that large ones cost no more than
-        small ones.
+        Their shape is (C, H, W), and the count includes held-out images. The target images have at most
+        MOST_TARGET_VALUES levels, so that large ones cost no more than small ones.
         """
         epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
         validation = held_out_share(count) if self.validation is None else self.validation
         target_images = self.target_images
         if target_images is None:
             target_images = MOST_TARGET_VALUES // math.prod(shape)
-        lr = self.lr or (START_LR if started else LR)
-        chosen = {"epochs": epochs, "lr": lr, "validation": validation, "target_images": target_images}
+        chosen = {"epochs": epochs, "lr": self.lr or LR, "validation": validation, "target_images": target_images}
         return self.model_copy(update=chosen)
 
 
@@ -123,6 +121,7 @@ class Training:
         params: TrainParams,
         runtime: Runtime,
         world: World = ALONE,
+        started: bool = False,
     ) -> None:
         """Move everything to the device.
 
@@ -130,12 +129,14 @@ class Training:
             images: a split; a memory-mapped file stays on disk.
             rows: the indices of the images to train on, at least batch_size. held_out: those of the validation.
             world: the processes that train together. One process gives the same result, up to rounding.
+            started: whether the network has the weights of another model.
         """
         device = runtime.device
         self.card = card
         self.params = params
         self.runtime = runtime
         self.world = world
+        self.started = started
         self.accumulation_steps = accumulation_steps()
         self.network = to_device(network, device).train()
         self.images = images.to(device)
@@ -304,6 +305,7 @@ class Training:
             class_counts=tuple(self.class_counts),
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
+            started=self.started,
         )
         save_model(path, model, card, self.guide, **facts)
 
@@ -446,7 +448,7 @@ def new_training(
     counts = split.labels.bincount(minlength=len(card.classes))[list(labels)].tolist()
     if missing := [card.classes[label] for label, count in zip(labels, counts, strict=True) if not count]:
         raise UserError(f"train.classes: no training images of {listed(missing)}; leave it out")
-    train = train.for_images(sum(counts), card.shape, start is not None)
+    train = train.for_images(sum(counts), card.shape)
     chosen = torch.isin(split.labels, torch.tensor(labels))
     # In one process: hashing ten million images takes half a minute.
     mask = world.broadcast(lambda: held_out_mask(split, groups, train.validation or 0.0, train.seed))
@@ -460,7 +462,7 @@ def new_training(
         raise UserError(str(error)) from None
     if start:
         begin_from(start, network, card, schedule)
-    return Training(network, card, schedule, split, rows, held_out, train, runtime, world)
+    return Training(network, card, schedule, split, rows, held_out, train, runtime, world, start is not None)
 
 
 def check_world(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> None:

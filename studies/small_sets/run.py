@@ -2,19 +2,23 @@
 
     python -m studies.small_sets.run --images 100 500 2000 --seeds 2
     python -m studies.small_sets.run --changes model.channels=[32,64,128] train.epochs=85 --guidance 1 null
+    python -m studies.small_sets.run --images 300 --changes --changes train.start=data/start.safetensors train.lr=null
+
+The last one compares the params of the workspace with changed ones, on the same subsets.
 
 Run `dvc repro` on the set first: images and classifiers come from the workspace. Every row is saved at once. A row of
 the same code, set, subset, changes and guidance is not computed again. Frechet distances and the
-two-sample test compare the samples with images of the whole set, near copies with the subset. A model that repeats the
-subset's images has the distance frechet_b_of_subset.
+two-sample test compare the samples with images of the whole set, near copies with the subset.
 """
 
 import argparse
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from dvc.utils.serialize import loads_yaml
@@ -23,7 +27,7 @@ from torch import Tensor
 from ddpm.compute.device import start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split, load_split
-from ddpm.pictures.grids import by_class_picture
+from ddpm.pictures.figures import to_png
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.train import Training
 from exact_stages.console import UserError, run
@@ -31,11 +35,13 @@ from exact_stages.files import write_whole
 from exact_stages.params import parse, read_yaml
 from stages.train import TRAIN, Params
 from studies.arguments import at_least, parser
-from studies.scoring import Scorer, sampled
+from studies.scoring import Scorer, picture_rows, sampled
+from studies.small_sets.augmentation import AugmentedTraining
 from studies.table import Table
 from studies.trainings import population_sampler, trained
 
 OUT = Path("studies/small_sets")
+PICTURED = 20  # images in a row of the pictures
 
 
 def main() -> None:
@@ -54,27 +60,30 @@ def main() -> None:
             table.add(key | scorer.scores(images, labels))
     for seed in range(args.seeds):
         for count in args.images or [len(train.split.labels)]:
-            key = {"src_tree": tree, "set": train.card.name, "images": count, "seed": seed}
-            key["changes"] = " ".join(args.changes)
-            missing = [each for each in args.guidance if not table.has(key | {"guidance": each})]
-            if not missing:
-                continue
             subset = subset_of(train, count, seed)
-            began = time.perf_counter()
-            loaded, training = trained(subset, params_of(args.changes, seed), runtime, f"{count} images")
-            facts = facts_of(training) | {"minutes": round((time.perf_counter() - began) / 60, 2)}
-            facts["frechet_b_of_subset"] = scorer.scores(*subset.split)["frechet_b"]
-            for scale in missing:
-                images, labels = sampled(loaded, samplers[scale], args.count or min(count, 2000), runtime)
-                scores = scorer.scores(images, labels) | copies(images, labels, subset.split, scorer.test)
-                row = {**key, "guidance": scale} | facts | scores
-                table.add(row)
-                told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "near_copies")
-                print(*(f"{name} {row[name]}" for name in told), sep=", ")
-                if args.pictures:
-                    caption = f"{count:,} training images, guidance: {scale}"
-                    picture = by_class_picture(images, labels, train.card.classes, caption)
-                    write_whole(OUT / f"{train.card.name}-{count}.png", picture)
+            made = {"real": subset.split.images}
+            for changes in args.changes or [[]]:
+                key = {"src_tree": tree, "set": train.card.name, "images": count, "seed": seed}
+                key["changes"] = " ".join([*changes, *([f"--augment {args.augment:g}"] if args.augment else [])])
+                missing = [each for each in args.guidance if not table.has(key | {"guidance": each})]
+                if not missing:
+                    continue
+                began = time.perf_counter()
+                kind = partial(AugmentedTraining, share=args.augment) if args.augment else Training
+                with patch("ddpm.train.Training", kind):
+                    loaded, training = trained(subset, params_of(changes, seed), runtime, f"{count} images")
+                facts = facts_of(training) | {"minutes": round((time.perf_counter() - began) / 60, 2)}
+                for scale in missing:
+                    images, labels = sampled(loaded, samplers[scale], args.count or min(count, 2000), runtime)
+                    scores = scorer.scores(images, labels) | copies(images, labels, subset.split, scorer.test)
+                    row = {**key, "guidance": scale} | facts | scores
+                    table.add(row)
+                    told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "near_copies")
+                    print(*(f"{name} {row[name]}" for name in told), sep=", ")
+                    made[f"{key['changes'] or 'default'}, guidance {scale}"] = images
+            if args.pictures and len(made) > 1:
+                name = OUT / f"{train.card.name}-{count}-{seed}.png"
+                write_whole(name, to_png(picture_rows({each: images[:PICTURED] for each, images in made.items()})))
 
 
 def subset_of(train: Processed, count: int, seed: int) -> Processed:
@@ -124,11 +133,16 @@ def arguments() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--images", type=at_least(20), nargs="+", help="images of each subset; by default all")
     options.add_argument("--seeds", type=at_least(1), default=1, help="number of subsets and training seeds")
-    options.add_argument("--changes", nargs="+", default=[], help="params of the sections model, schedule and train")
+    options.add_argument(
+        "--changes", nargs="*", action="append", help="params of the sections model, schedule and train; repeatable"
+    )
+    options.add_argument(
+        "--augment", type=float, help="share of images to move in each of five ways, see augmentation.py"
+    )
     options.add_argument("--real", type=at_least(0), default=0, help="random subsets of test images to score as well")
     options.add_argument("--guidance", nargs="+", default=["null"], help="scales; null chooses one")
     options.add_argument("--count", type=at_least(100), help="samples; by default as many as images, at most 2,000")
-    options.add_argument("--pictures", action="store_true", help="also draw samples by class")
+    options.add_argument("--pictures", action="store_true", help="also draw samples, each column of one noise")
     return options.parse_args()
 
 
