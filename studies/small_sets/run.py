@@ -14,7 +14,7 @@ two-sample test compare the samples with images of the whole set, near copies wi
 import argparse
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor
 from ddpm.compute.device import start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split, load_split
-from ddpm.pictures.figures import to_png
+from ddpm.pictures.figures import captioned, enlarged, image_png, tile
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.train import Training
 from exact_stages.console import UserError, run
@@ -35,13 +35,13 @@ from exact_stages.files import write_whole
 from exact_stages.params import parse, read_yaml
 from stages.train import TRAIN, Params
 from studies.arguments import at_least, parser
-from studies.scoring import Scorer, picture_rows, sampled
+from studies.scoring import Scorer, sampled
 from studies.small_sets.augmentation import AugmentedTraining
 from studies.table import Table
 from studies.trainings import population_sampler, trained
 
 OUT = Path("studies/small_sets")
-PICTURED = 20  # images in a row of the pictures
+COLUMNS = 16  # of the pictures
 
 
 def main() -> None:
@@ -80,10 +80,15 @@ def main() -> None:
                     table.add(row)
                     told = ("images", "changes", "guidance", "validation_loss", "frechet_b", "near_copies")
                     print(*(f"{name} {row[name]}" for name in told), sep=", ")
-                    made[f"{key['changes'] or 'default'}, guidance {scale}"] = images
+                    made[f"{key['changes'] or 'default'}, guidance: {scale}"] = images
             if args.pictures and len(made) > 1:
-                name = OUT / f"{train.card.name}-{count}-{seed}.png"
-                write_whole(name, to_png(picture_rows({each: images[:PICTURED] for each, images in made.items()})))
+                write_whole(OUT / f"{train.card.name}-{count}-{seed}.png", side_by_side(made))
+
+
+def side_by_side(made: Mapping[str, Tensor]) -> bytes:
+    """Draw the first of each set of images, uint8 (N, C, H, W), above its name."""
+    rows = (tile(images[: 2 * COLUMNS], COLUMNS) for images in made.values())
+    return image_png(torch.cat([captioned(enlarged(row, 2), name) for row, name in zip(rows, made, strict=True)], 1), 1)
 
 
 def subset_of(train: Processed, count: int, seed: int) -> Processed:
