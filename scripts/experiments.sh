@@ -9,10 +9,22 @@
 # outputs to the DVC remote. Then `dvc exp pull origin` and `dvc exp show` list all. A task that Slurm starts again, as
 # after the failure of a node, continues from its checkpoint. What a task prints is in build/experiments.
 set -euo pipefail
+fail() { echo "error: $1" >&2 && exit 1; }
 
 if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
-    found=$(grep -v '^ *\(#\|$\)' "${1:?a file with an experiment in each line}")
+    found=$(awk '
+        function fail(what) { print "error: " FILENAME ", line " FNR ": " what >"/dev/stderr"; exit 1 }
+        { gsub(/^[ \t]+|\r$/, "") }
+        /^(#|$)/ { next }
+        $1 !~ /^[A-Za-z0-9][A-Za-z0-9._-]*$/ { fail("begin with a name of letters, digits, and . _ -") }
+        seen[$1]++ { fail("the name " $1 " is taken; name each experiment differently") }
+        { print }' "${1:?a file with an experiment in each line}")
+    [ -n "$found" ] || fail "$1: no experiment; write a name in each line, and what dvc exp run takes"
+    xargs true <<<"$found" 2>/dev/null || fail "$1: close each quote"
     mapfile -t lines <<<"$found"
+    [ -z "$(git rev-parse --show-cdup)" ] || fail "submit from the top folder of the project"
+    git remote | grep -qx origin || fail "no git remote called origin, which takes the experiments; add one"
+    [ -n "$(dvc config core.remote)" ] || fail "no DVC remote, which takes the outputs; see docs/how-to/share.md"
     git diff --quiet HEAD || echo "note: the tasks run the last commit, without your uncommitted changes" >&2
     mkdir -p build/experiments
     # Slurm keeps these arguments, so LIST and the branch may change before the tasks begin.
@@ -22,7 +34,7 @@ fi
 
 project=$SLURM_SUBMIT_DIR commit=$1
 setting=${*:SLURM_ARRAY_TASK_ID+1:1}
-name=${setting%% *}
+name=${setting%%[[:blank:]]*}
 work=$project/build/experiments/$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID
 mkdir -p "$work"
 cd "$work"
@@ -33,9 +45,13 @@ rm -rf clone
 git clone --quiet --no-checkout "$project" clone
 cd clone
 git checkout --quiet --detach "$commit"
-git remote set-url origin "$(git -C "$project" remote get-url origin)"
+origin=$(git -C "$project" remote get-url origin)
+git remote set-url origin "${origin/#./"$project/."}"
 if [ -e "$project/.dvc/config.local" ]; then cp "$project/.dvc/config.local" .dvc; fi # keys of the remote
-git config --file .dvc/config.local cache.dir "$work/cache"
+dvc config --local cache.dir "$work/cache"
+# A remote's path may be relative. In this clone it would name another folder, which is removed at the end.
+(cd "$project" && dvc config --list) | sed -n 's|^\(remote\..*\.url\)=/|\1 /|p' |
+    while read -r key url; do dvc config --local "$key" "$url"; done
 if [ -e ../.resume ]; then mv ../.resume .; fi
 
 # xargs reads quotes as a shell does.
