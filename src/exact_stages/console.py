@@ -1,11 +1,13 @@
 """One-line errors and progress bars for all command lines of the project."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
 
+SILENCE = 60  # seconds that a process which does not speak waits for the one that does
 EXPLAINED: dict[type[BaseException], str] = {}  # messages for further exceptions, which the project adds
 
 
@@ -29,6 +31,8 @@ def run(main: Callable[[], None], speaks: bool = True) -> None:
     try:
         main()
     except UserError as error:
+        if not speaks:  # the launcher ends all when one ends, so the one that speaks must be the first
+            time.sleep(SILENCE)
         sys.exit(f"error: {error}" if speaks else 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

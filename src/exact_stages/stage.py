@@ -173,7 +173,8 @@ class Stage:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         try:
-            if kind is None and (changed := self.changes()):
+            # Another process would end at once, and its launcher would end the one that explains.
+            if kind is None and self._leads and (changed := self.changes()):
                 for path in self._outputs:
                     path.unlink(missing_ok=True)
                 names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if changed[5:] else "")

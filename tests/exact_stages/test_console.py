@@ -34,9 +34,13 @@ def test_run_makes_one_line_of_an_expected_error(
     assert caught.value.code == message
 
 
-def test_run_lets_a_bug_through_and_a_silent_process_only_fails() -> None:
+def test_run_lets_a_bug_through_and_a_silent_process_only_fails_after_the_one_that_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(console.time, "sleep", waited.append)
     with pytest.raises(ZeroDivisionError):
         console.run(failing(ZeroDivisionError()))
     with pytest.raises(SystemExit) as caught:
         console.run(failing(UserError("said by another process")), speaks=False)
-    assert caught.value.code == 1
+    assert (caught.value.code, waited) == (1, [console.SILENCE])

@@ -32,12 +32,13 @@ def test_a_launcher_that_cannot_start_ends_in_one_line(launcher: str) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_srun_is_named_and_one_dead_task_ends_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["", "env A=1 "])
+def test_srun_is_named_and_one_dead_task_ends_all(before: str, tmp_path: Path) -> None:
     (tmp_path / "srun").write_text('#!/bin/sh\necho $SLURM_KILL_BAD_EXIT $DDPM_PARENT "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, launch.__file__, "python", "-m", "x"]
-    launcher = os.environ | {"PATH": path, "DDPM_LAUNCH": "srun --nodes 2 torchrun"}
+    launcher = os.environ | {"PATH": path, "DDPM_LAUNCH": f"{before}srun --nodes 2 torchrun"}
     printed = subprocess.run(command, env=launcher, capture_output=True, text=True, check=True).stdout.split()
     name = printed.pop(2)
     assert name.startswith("--job-name=ddpm-")

@@ -22,17 +22,22 @@ def main() -> None:
     try:
         if launcher := shlex.split(os.environ.get("DDPM_LAUNCH", "")):
             name = f"ddpm-{os.uname().nodename}-{os.getpid()}"
-            is_srun = os.path.basename(launcher[0]) == "srun"
-            command[:1] = [launcher[0], f"--job-name={name}", *launcher[1:]] if is_srun else launcher
+            srun = [place for place, word in enumerate(launcher) if os.path.basename(word) == "srun"][:1]
+            for place in srun:
+                launcher.insert(place + 1, f"--job-name={name}")
+            command[:1] = launcher
             dvc = int(os.environ.get("DDPM_PARENT") or os.getppid())  # fish tells no PPID
             # A stage ends with the process that started it: an agent of torchrun may be killed, and leave it behind.
-            os.environ |= {"DDPM_PARENT": "0", "SLURM_KILL_BAD_EXIT": "1"}
+            # Of srun, one dead task ends all, and the first Ctrl-C does.
+            os.environ |= {"DDPM_PARENT": "0", "SLURM_KILL_BAD_EXIT": "1", "SLURM_DISABLE_STATUS": "1"}
             if os.fork() == 0:
-                _watch(dvc, os.getppid(), name if is_srun else "")
+                _watch(dvc, os.getppid(), name if srun else "")
                 os._exit(0)
         os.execvp(command[0], command)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: DDPM_LAUNCH: {command[0]}: {getattr(error, 'strerror', error)}")
+    except OSError as error:
+        sys.exit(f"error: DDPM_LAUNCH: {command[0]}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"error: DDPM_LAUNCH: {error}")
 
 
 def _watch(dvc: int, launcher: int, name: str) -> None:
@@ -40,9 +45,9 @@ def _watch(dvc: int, launcher: int, name: str) -> None:
 
     Whoever kills srun and its helper at once leaves the processes on the nodes running.
     """
+    os.setsid()  # outlive a kill of the process group
     import psutil
 
-    os.setsid()  # outlive a kill of the process group
     null = os.open(os.devnull, os.O_RDWR)
     for each in range(3):
         os.dup2(null, each)
