@@ -108,6 +108,10 @@ def test_no_output_is_left_when_what_was_read_has_changed(meanwhile: Callable[[]
     assert not Path("late").exists()
 
 
+def test_of_several_processes_only_the_one_that_leads_tells_a_change() -> None:
+    run(CHANGES["code"][0], role=Role(writes=False, leads=False))
+
+
 def test_the_fingerprint_is_of_code_params_inputs_and_further_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     def fingerprint(fact: str = "cpu") -> str:
         monkeypatch.setattr(stage, "CODE", hash_code())
