@@ -4,7 +4,9 @@ Node n2 has process numbers of its own, as another machine has. All of it listen
 slurmctld, a slurmd for each node, and the munged that they trust.
 """
 
+import contextlib
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -71,11 +73,14 @@ def two_nodes(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def free_ports(count: int) -> list[int]:
-    with ExitStack() as bound:
-        servers = [bound.enter_context(closing(socket.socket())) for _ in range(count)]
-        for server in servers:
-            server.bind(("127.0.0.1", 0))
-        return [server.getsockname()[1] for server in servers]
+    """Choose ports below those that the system gives to any program, such as the next srun."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with closing(socket.socket()) as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def shell(command: list[str], variables: dict[str, str]) -> str:
