@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -43,3 +44,18 @@ def test_srun_is_named_and_one_dead_task_ends_all(before: str, tmp_path: Path) -
     name = printed.pop(2)
     assert name.startswith("--job-name=ddpm-")
     assert printed == ["1", "0", "--nodes", "2", "torchrun", "-m", "x"]
+
+
+def test_a_watcher_cancels_no_step_of_another_name(tmp_path: Path) -> None:
+    for name, does in {"srun": "exit", "squeue": "echo 7.0 another", "scancel": f'echo "$@" >>{tmp_path}/told'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    told = tmp_path / "told"
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "DDPM_LAUNCH": "srun"}
+    subprocess.run([sys.executable, launch.__file__, "python"], env=environment, check=True)
+    deadline = time.monotonic() + 20
+    while not told.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    assert [line.split()[:2] for line in told.read_text().splitlines()] == [["--me", "--name"]]

@@ -65,8 +65,9 @@ def _watch(dvc: int, launcher: int, name: str) -> None:
         while not ended() and time.monotonic() < deadline:
             time.sleep(0.1)
     if name and shutil.which("scancel"):
-        steps = f"squeue --me --steps --noheader --name {name} --format %i | xargs --no-run-if-empty scancel"
-        subprocess.run(f"scancel --me --name {name}; {steps}", shell=True)
+        # squeue ignores --name together with --steps.
+        steps = f"""squeue --me --steps --noheader --format '%i %j' | awk '$2 == "{name}" {{ print $1 }}'"""
+        subprocess.run(f"scancel --me --name {name}; {steps} | xargs --no-run-if-empty scancel", shell=True)
 
 
 if __name__ == "__main__":
