@@ -12,6 +12,7 @@ INSTALL := .venv/bin/python -m pip install --quiet --constraint constraints.txt
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
+TESTS ?= not long
 
 .PHONY: help repro test check plots report card demo site plain unlabelled fashion distilled rare verify clean env
 
@@ -76,8 +77,8 @@ verify: env ## hash all outputs and the cache, list damaged files, and say how t
 
 ##@ Develop
 
-test: check ## check, then run all but the longest tests: 6 to 12 minutes on two CPU cores
-	pytest -n 2 --dist worksteal --durations 20 -m "not long"
+test: check ## check, then run all but the longest tests: 6 to 12 minutes on two CPU cores; with TESTS= also those
+	pytest -n 2 --dist worksteal --durations 20 -m "$(TESTS)"
 
 check: .venv/.with-test ## check format, lint and types: half a minute
 	ruff format --check .

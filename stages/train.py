@@ -13,12 +13,12 @@ from ddpm.model import check_times
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.parallel.world import join, role
 from ddpm.schedule import ScheduleParams
-from ddpm.train import TrainParams, accumulation_steps, new_training
+from ddpm.train import NO_START, TrainParams, accumulation_steps, new_training
 from ddpm.unet import UNetParams
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Stage, run_stage
 
-TRAIN = Path("data/processed/train.safetensors")
+TRAIN = Path(NO_START)
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
 FEW_STEPS = 300
@@ -46,7 +46,7 @@ class Sampled(Sections):
 def main(stage: Stage) -> None:
     """Train, or continue an interrupted run; then write the model, its curves and a summary."""
     params = stage.params(Params)
-    start_from = stage.input(Path(params.train.start))  # TRAIN means none: a DVC dependency cannot be null
+    stage.input(Path(params.train.start))
     processed = load_split(stage.input(TRAIN))
     processed.check_tested(params.train.classes, "train.classes")
     # No dependency of this stage: it decides only whether to begin a training whose samples could not be scored.
@@ -58,12 +58,11 @@ def main(stage: Stage) -> None:
         environment["accumulation_steps"] = accumulation_steps()
     key = stage.fingerprint(environment)
     world.agree(key)
-    given = params.schedule, params.model, params.train
-    training = new_training(processed, *given, None if start_from == TRAIN else start_from, runtime, world)
+    training = new_training(processed, params.schedule, params.model, params.train, runtime, world)
     follows = training.follows(params.model, params.train)
     if stage.writes:
         for name, value in follows.items():
-            print(f"{name}: {value}, chosen from the data")
+            print(f"{name}: {'none' if value == NO_START else value}, chosen from the data")
         if training.total_steps < FEW_STEPS:
             few = f"{training.total_steps} steps are few, expect noise"
             print(f"note: {few}; train.images and train.epochs set the length")

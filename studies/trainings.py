@@ -17,7 +17,7 @@ from ddpm.train import Training, new_training
 from ddpm.unet import UNet
 from exact_stages.console import progress
 from exact_stages.params import parse, read_yaml
-from stages.train import TRAIN, Params
+from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
 WITHOUT_END = 1e6  # epochs
@@ -41,8 +41,7 @@ def population_sampler(**changes: Any) -> SamplerParams:
 
 def train_model(path: Path, images: Processed, params: Params, runtime: Runtime, name: str) -> Training:
     """Train to the end, under a progress bar if `name` is given, and write the model file; return the training."""
-    start, given = Path(params.train.start), (params.schedule, params.model, params.train)
-    training = new_training(images, *given, None if start == TRAIN else start, runtime)
+    training = new_training(images, params.schedule, params.model, params.train, runtime)
     for _ in progress(gradient_steps(training), desc=name, total=training.total_steps, unit="step", disable=not name):
         pass
     path.parent.mkdir(parents=True, exist_ok=True)

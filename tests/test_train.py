@@ -20,7 +20,7 @@ from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_f
 from ddpm.model import ModelCard, load_model, save_model
 from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import draw_timesteps, timestep_cdf
-from ddpm.train import Best, Training, new_training
+from ddpm.train import BASE, NO_START, Best, Training, new_training
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
@@ -425,13 +425,12 @@ def fruits(count: int = 90, card: DataCard = FRUITS) -> Processed:
 def of_fruits(
     processed: Processed | None = None,
     model: UNetParams = MODEL,
-    start: Path | None = None,
     runtime: Runtime = CPU,
     world: World = ALONE,
     **changes: Any,
 ) -> Training:
     params = recipe(**{"validation": 0.2, **changes})
-    return new_training(processed or fruits(), SCHEDULE.params, model, params, start, runtime, world)
+    return new_training(processed or fruits(), SCHEDULE.params, model, params, runtime, world)
 
 
 def held_out(training: Training) -> list[int]:
@@ -523,14 +522,37 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     start = randomised(UNet(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
     card = ModelCard(data=FRUITS, model=start.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
     save_model(tmp_path / "start", start, card)
-    training = of_fruits(start=tmp_path / "start", lr=None)
-    assert training.follows(MODEL, recipe(lr=None, validation=0.2)) == {"train.lr": 0.003}
+    training = of_fruits(start=str(tmp_path / "start"), lr=None)
+    assert training.follows(MODEL, recipe(start=str(tmp_path / "start"), lr=None, validation=0.2)) == {
+        "train.lr": 0.003
+    }
     for name, each in {"started": training, "not": of_fruits()}.items():
         each.save(tmp_path / name)
         assert load_model(tmp_path / name).card.started == (name == "started")
         assert ("started" in load_arrays(tmp_path / name)[1]["card"]) == (name == "started")
     assert_equal(training.network.state_dict(), start.state_dict())
     assert_equal(training.model.state_dict(), start.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("most", "model", "chosen"),
+    [(90, MODEL, BASE), (89, MODEL, NO_START), (90, DOUBLE_CONV, NO_START)],
+    ids=["fits", "many images", "another network"],
+)
+def test_the_base_is_chosen_where_it_fits_few_images(
+    most: int, model: UNetParams, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ddpm.train.MOST_FOR_BASE", most)
+    base = randomised(UNet(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
+    card = ModelCard(data=FRUITS, model=base.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
+    save_model(Path(BASE), base, card)
+    training = of_fruits(start=BASE, model=model)
+    assert training.follows(model, recipe(start=BASE, validation=0.2)) == {"train.start": chosen}
+    training.save(Path("model"))
+    assert load_model("model").card.started == (chosen == BASE)
+    first = (base if chosen == BASE else of_fruits(model=model).network).state_dict()
+    assert_equal(training.network.state_dict(), first)
 
 
 def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ from ddpm.model import LoadedModel, ModelCard, load_model  # noqa: E402
 from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
 from ddpm.sample import SamplerParams, fitted  # noqa: E402
 from ddpm.schedule import ScheduleParams  # noqa: E402
-from ddpm.train import Training, TrainParams, new_training  # noqa: E402
+from ddpm.train import NO_START, Training, TrainParams, new_training  # noqa: E402
 from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
 from exact_stages.params import load_params, parse, read_yaml  # noqa: E402
@@ -58,7 +58,7 @@ KEPT = ROOT / "build/walk"
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 DIGITS = DataCard(name="digits of fonts", shape=(1, 28, 28), classes=tuple("0123456789"))
 SMALL = {"channels": (8, 16, 32), "bottleneck_blocks": 1}
-SHORT = {"images": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32}
+SHORT = {"start": NO_START, "images": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32}
 REAL = (ROOT / "models/ddpm.safetensors").exists() and (ROOT / "data/processed/train.safetensors").exists()
 
 
@@ -90,7 +90,7 @@ def small_training(processed: Processed | None = None, **changes: Any) -> Traini
     schedule = load_params(ScheduleParams, "schedule", PARAMS)
     network = load_params(UNetParams, "model", PARAMS).model_copy(update=SMALL)
     recipe = load_params(TrainParams, "train", PARAMS).model_copy(update=SHORT | changes)
-    return new_training(processed or images(), schedule, network, recipe, None, runtime)
+    return new_training(processed or images(), schedule, network, recipe, runtime)
 
 
 def distilled(evaluations: int = 4) -> LoadedModel:

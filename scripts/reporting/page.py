@@ -92,7 +92,7 @@ def facts(run: Run) -> dict[str, Any]:
     read = (prepared, trained, gallery, sampled)
     follows = {name: value for each in read for name, value in each.get("follows", {}).items()}
     used = settings | follows
-    start = settings.get("train.start", NO_START)
+    start = used.get("train.start", NO_START)
     own = {"parameters": trained.get("parameters"), "class_conditional": settings.get("model.class_conditional")}
     return {
         "prepared": prepared,

@@ -137,6 +137,18 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     return LoadedModel(network(weights), schedule, card, guide)
 
 
+def differences(
+    card: ModelCard, network: UNetParams, data: DataCard, schedule: ScheduleParams
+) -> dict[str, tuple[Any, Any]]:
+    """Return the params by which a network cannot take the weights of a model: the model's value and the network's."""
+    facts = {
+        "data.colour": (card.data.shape[0] > 1, data.shape[0] > 1),
+        **{f"model.{key}": (value, getattr(network, key)) for key, value in card.model if key != "class_conditional"},
+        **{f"schedule.{key}": (value, getattr(schedule, key)) for key, value in card.schedule},
+    }
+    return {name: (theirs, ours) for name, (theirs, ours) in facts.items() if theirs != ours}
+
+
 def begin_from(path: Path, network: UNet, data: DataCard, schedule: ScheduleParams) -> None:
     """Initialise a network with the weights of a model file; classes and the size of the images may differ.
 
@@ -147,18 +159,12 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: SchedulePara
         UserError: the file is not a model, or is distilled; or its colour, network or noise schedule differ.
     """
     loaded = load_model(path)
-    if loaded.card.timesteps:
-        few = len(loaded.card.timesteps)
+    before = loaded.card
+    if before.timesteps:
+        few = len(before.timesteps)
         raise UserError(f"train.start: {path} is distilled to {few} evaluations; name a model that is not distilled")
-    before, after = loaded.card, network.params
-    facts = {
-        "data.colour": (before.data.shape[0] > 1, data.shape[0] > 1),
-        **{f"model.{key}": (value, getattr(after, key)) for key, value in before.model if key != "class_conditional"},
-        **{f"schedule.{key}": (value, getattr(schedule, key)) for key, value in before.schedule},
-    }
-    for name, (theirs, ours) in facts.items():
-        if theirs != ours:
-            raise UserError(f"train.start: {path} has {name} {theirs}, where {ours} is set; make them equal")
+    for name, (theirs, ours) in differences(before, network.params, data, schedule).items():
+        raise UserError(f"train.start: {path} has {name} {theirs}, where {ours} is set; make them equal")
     own = network.state_dict()
     network.load_state_dict(own | {name: each for name, each in loaded.network.state_dict().items() if name != LABELS})
     if network.label and loaded.network.label:

@@ -33,7 +33,7 @@ from ddpm.compute.randomness import distinct, generator
 from ddpm.denoiser import Denoiser
 from ddpm.images.card import Classes, DataCard, Shape, listed
 from ddpm.images.splits import Processed, Split, even_batch, held_out_mask, held_out_share, to_float
-from ddpm.model import Guide, ModelCard, begin_from, save_model
+from ddpm.model import Guide, ModelCard, begin_from, differences, load_model, save_model
 from ddpm.optim import Optimization, OptimizationParams
 from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import NoiseSchedule, ScheduleParams, draw_timesteps, exact, relative_density, timestep_cdf
@@ -41,6 +41,10 @@ from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
+# Values of train.start, which DVC takes for a dependency: it cannot be null.
+NO_START = "data/processed/train.safetensors"
+BASE = "src/ddpm/pretrained/base.safetensors"  # chosen where it fits, for few images
+MOST_FOR_BASE = 1000  # training images; with more of them it was not measured (studies/small_sets)
 LR = 0.003  # peak learning rate, with and without train.start (studies/small_sets)
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
@@ -121,7 +125,6 @@ class Training:
         params: TrainParams,
         runtime: Runtime,
         world: World = ALONE,
-        started: bool = False,
     ) -> None:
         """Move everything to the device.
 
@@ -129,14 +132,12 @@ class Training:
             images: a split; a memory-mapped file stays on disk.
             rows: the indices of the images to train on, at least batch_size. held_out: those of the validation.
             world: the processes that train together. One process gives the same result, up to rounding.
-            started: whether the network has the weights of another model.
         """
         device = runtime.device
         self.card = card
         self.params = params
         self.runtime = runtime
         self.world = world
-        self.started = started
         self.accumulation_steps = accumulation_steps()
         self.network = to_device(network, device).train()
         self.images = images.to(device)
@@ -272,7 +273,9 @@ class Training:
         chosen: dict[str, Any] = {}
         for section, given, now in (("model", model, self.network.params), ("train", train, self.params)):
             before, after = given.model_dump(mode="json"), now.model_dump(mode="json")
-            chosen |= {f"{section}.{key}": value for key, value in after.items() if value != before[key]}
+            chosen |= {
+                f"{section}.{key}": value for key, value in after.items() if value != before[key] or value == BASE
+            }
         return chosen
 
     def summary(self) -> dict[str, Any]:
@@ -305,7 +308,7 @@ class Training:
             class_counts=tuple(self.class_counts),
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
-            started=self.started,
+            started=self.params.start != NO_START,
         )
         save_model(path, model, card, self.guide, **facts)
 
@@ -430,14 +433,12 @@ def new_training(
     schedule: ScheduleParams,
     model: UNetParams,
     train: TrainParams,
-    start: Path | None,
     runtime: Runtime,
     world: World = ALONE,
 ) -> Training:
     """Choose the images to train on, resolve the params that depend on them, and build the training.
 
-    Args:
-        start: a model file whose weights the network takes; None begins with fresh ones.
+    The network takes the weights of the model file train.start, if any.
 
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
@@ -460,9 +461,12 @@ def new_training(
         network = UNet(model, card.shape, len(card.classes), schedule.timesteps)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if start:
-        begin_from(start, network, card, schedule)
-    return Training(network, card, schedule, split, rows, held_out, train, runtime, world, start is not None)
+    few = sum(counts) <= MOST_FOR_BASE
+    if train.start == BASE and not (few and not differences(load_model(BASE).card, network.params, card, schedule)):
+        train = train.model_copy(update={"start": NO_START})
+    if train.start != NO_START:
+        begin_from(Path(train.start), network, card, schedule)
+    return Training(network, card, schedule, split, rows, held_out, train, runtime, world)
 
 
 def check_world(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> None:

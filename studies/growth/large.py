@@ -87,7 +87,7 @@ def step(files: list[str]) -> None:
     """Print the median CPU milliseconds of a training step on each processed file, and their ratio to the first."""
     params, runtime = load_params(Params), start()
     given = params.schedule, params.model, params.train
-    trainings = [new_training(load_split(Path(file)), *given, None, runtime) for file in files]
+    trainings = [new_training(load_split(Path(file)), *given, runtime) for file in files]
     running = [iter(training.run()) for training in trainings]
     found = [[milliseconds(each) for each in running] for _ in range(TURNS + 1)][1:]  # the first turn warms up
     print(runtime.describe())

@@ -2,7 +2,7 @@
 
     python -m studies.small_sets.run --images 100 500 2000 --seeds 2
     python -m studies.small_sets.run --changes model.channels=[32,64,128] train.epochs=85 --guidance 1 null
-    python -m studies.small_sets.run --images 300 --changes --changes train.start=data/start.safetensors train.lr=null
+    python -m studies.small_sets.run --images 300 --changes --changes train.start=data/start.safetensors
 
 The last one compares the params of the workspace with changed ones, on the same subsets.
 
@@ -15,10 +15,8 @@ import argparse
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from dvc.utils.serialize import loads_yaml
@@ -36,7 +34,6 @@ from exact_stages.params import parse, read_yaml
 from stages.train import TRAIN, Params
 from studies.arguments import at_least, parser
 from studies.scoring import Scorer, sampled
-from studies.small_sets.augmentation import AugmentedTraining
 from studies.table import Table
 from studies.trainings import population_sampler, trained
 
@@ -64,14 +61,12 @@ def main() -> None:
             made = {"real": subset.split.images}
             for changes in args.changes or [[]]:
                 key = {"src_tree": tree, "set": train.card.name, "images": count, "seed": seed}
-                key["changes"] = " ".join([*changes, *([f"--augment {args.augment:g}"] if args.augment else [])])
+                key["changes"] = " ".join(changes)
                 missing = [each for each in args.guidance if not table.has(key | {"guidance": each})]
                 if not missing:
                     continue
                 began = time.perf_counter()
-                kind = partial(AugmentedTraining, share=args.augment) if args.augment else Training
-                with patch("ddpm.train.Training", kind):
-                    loaded, training = trained(subset, params_of(changes, seed), runtime, f"{count} images")
+                loaded, training = trained(subset, params_of(changes, seed), runtime, f"{count} images")
                 facts = facts_of(training) | {"minutes": round((time.perf_counter() - began) / 60, 2)}
                 for scale in missing:
                     images, labels = sampled(loaded, samplers[scale], args.count or min(count, 2000), runtime)
@@ -140,9 +135,6 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--seeds", type=at_least(1), default=1, help="number of subsets and training seeds")
     options.add_argument(
         "--changes", nargs="*", action="append", help="params of the sections model, schedule and train; repeatable"
-    )
-    options.add_argument(
-        "--augment", type=float, help="share of images to move in each of five ways, see augmentation.py"
     )
     options.add_argument("--real", type=at_least(0), default=0, help="random subsets of test images to score as well")
     options.add_argument("--guidance", nargs="+", default=["null"], help="scales; null chooses one")

@@ -190,6 +190,7 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "no name": (lambda: None, ["--rebuild"], "name one model"),
     "two names": (lambda: None, [MODEL, "--pretrained", "mnist"], "name one model"),
     "another original": (lambda: None, ["--pretrained", "mnist"], rf"^{MODEL}: not the file .* `git checkout"),
+    "the base": (lambda: None, ["--pretrained", "base"], rf"^{MODEL}: not the file .*; studies/small_sets/README.md"),
     "a weight that differs": (lambda: rewritten(weight=0.1), ["--rebuild", MODEL], rf"^{MODEL}: 1 of \d+ facts"),
 }
 
