@@ -71,7 +71,8 @@ def main() -> None:
     args = arguments()
     params, train = read_params(), load_split(PROCESSED / "train.safetensors")
     folder, (origin, code) = HERE / "results" / train.card.name, fingerprints(params)
-    jobs = [Job(number, origin) for number in range(0, 10, 10 // params.subsets.get(train.card.name, 5))]
+    numbers = range(0, 10, 10 // params.subsets.get(train.card.name, 5))[: args.subsets]
+    jobs = [Job(number, origin) for number in numbers]
     methods = [method for method in METHODS if method.extra in args.extra]
     works = [(job, method, seed) for seed, job, method in itertools.product(SEEDS, jobs, methods)]
     generated, table = table_of(folder / "scores_generated.csv", origin), table_of(folder / "scores.csv", code)
@@ -209,6 +210,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__)
     cores = psutil.cpu_count(logical=False) or 1
+    options.add_argument("--subsets", type=at_least(1), help="only the first so many")
     extras = ("none", "generated", "real")
     options.add_argument("--extra", choices=extras, nargs="+", default=extras, help="only methods filled up with these")
     options.add_argument("--processes", type=at_least(1), default=cores, help="by default one for each core")
