@@ -31,7 +31,7 @@ from exact_stages.console import UserError, progress, shown
 from exact_stages.params import Section, Sections, parse
 
 CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
-START_SCALE = 2.0  # best for a short training that began from another model (studies/small_sets)
+START_SCALE = 1.5  # after a short training that began from another model; 2 is easier to tell (studies/small_sets)
 FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
