@@ -62,7 +62,7 @@ def main(stage: Stage) -> None:
     follows = training.follows(params.model, params.train)
     if stage.writes:
         for name, value in follows.items():
-            print(f"{name}: {'none' if value == NO_START else value}, chosen from the data")
+            print(f"{name}: {value}, chosen from the data")
         if training.total_steps < FEW_STEPS:
             few = f"{training.total_steps} steps are few, expect noise"
             print(f"note: {few}; train.images and train.epochs set the length")

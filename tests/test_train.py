@@ -547,8 +547,10 @@ def test_the_base_is_chosen_where_it_fits_few_images(
     base = randomised(UNet(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
     card = ModelCard(data=FRUITS, model=base.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
     save_model(Path(BASE), base, card)
-    training = of_fruits(start=BASE, model=model)
-    assert training.follows(model, recipe(start=BASE, validation=0.2)) == {"train.start": chosen}
+    training = of_fruits(start=f"./{BASE}", model=model)
+    assert training.follows(model, recipe(start=BASE, validation=0.2)) == {
+        "train.start": "none" if chosen == NO_START else BASE
+    }
     training.save(Path("model"))
     assert load_model("model").card.started == (chosen == BASE)
     first = (base if chosen == BASE else of_fruits(model=model).network).state_dict()

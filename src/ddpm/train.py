@@ -18,13 +18,14 @@ Environment:
 
 import copy
 import math
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pandas as pd
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,10 +42,9 @@ from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
-# Values of train.start, which DVC takes for a dependency: it cannot be null.
-NO_START = "data/processed/train.safetensors"
-BASE = "src/ddpm/pretrained/base.safetensors"  # chosen where it fits, for few images
-MOST_FOR_BASE = 1000  # training images; with more of them it was not measured (studies/small_sets)
+NO_START = "data/processed/train.safetensors"  # train.start is a dependency for DVC, and cannot be null
+BASE = "src/ddpm/pretrained/base.safetensors"  # taken only where it fits, for few images
+MOST_FOR_BASE = 1000  # images; more were not measured (studies/small_sets)
 LR = 0.003  # peak learning rate, with and without train.start (studies/small_sets)
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
@@ -73,7 +73,7 @@ class TrainParams(OptimizationParams):
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
     guide_share: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
-    start: Annotated[str, Field(min_length=1)]
+    start: Annotated[str, Field(min_length=1), AfterValidator(posixpath.normpath)]
     validation: Annotated[float, Field(ge=0, le=0.5)] | None
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -273,9 +273,9 @@ class Training:
         chosen: dict[str, Any] = {}
         for section, given, now in (("model", model, self.network.params), ("train", train, self.params)):
             before, after = given.model_dump(mode="json"), now.model_dump(mode="json")
-            chosen |= {
-                f"{section}.{key}": value for key, value in after.items() if value != before[key] or value == BASE
-            }
+            chosen |= {f"{section}.{key}": value for key, value in after.items() if value != before[key]}
+        if train.start == BASE:
+            chosen["train.start"] = BASE if self.params.start == BASE else "none"
         return chosen
 
     def summary(self) -> dict[str, Any]:
@@ -461,8 +461,8 @@ def new_training(
         network = UNet(model, card.shape, len(card.classes), schedule.timesteps)
     except ValueError as error:
         raise UserError(str(error)) from None
-    few = sum(counts) <= MOST_FOR_BASE
-    if train.start == BASE and not (few and not differences(load_model(BASE).card, network.params, card, schedule)):
+    many = sum(counts) > MOST_FOR_BASE
+    if train.start == BASE and (many or differences(load_model(BASE).card, network.params, card, schedule)):
         train = train.model_copy(update={"start": NO_START})
     if train.start != NO_START:
         begin_from(Path(train.start), network, card, schedule)
