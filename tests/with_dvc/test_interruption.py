@@ -30,7 +30,7 @@ def ended(process: "subprocess.Popen[str]") -> str:
 def test_kill_9_at_random_moments(clone: Clone, undisturbed: Make) -> None:
     clone.edit_params(LATE)
     chance = random.Random(0)
-    for name, seconds in [("train", 8.0)] * 2 + [("sample@population", 3.0)] * 2:
+    for name, seconds in [("train", 8.0)] * 3 + [("sample@population", 3.0)] * 3:
         process = clone.start(*SAMPLE, **SAVING)
         assert process.stdout
         while (line := process.stdout.readline()) and f"Running stage '{name}'" not in line:

@@ -43,8 +43,8 @@ def on(node: str) -> Callable[[Processes], Processes]:
     return lambda found: [each for each in found if each.environ().get("SLURMD_NODENAME") == node]
 
 
-def named(name: str) -> Callable[[Processes], Processes]:
-    return lambda found: [each for each in found if each.name() == name]
+def named(name: str, count: int | None = None) -> Callable[[Processes], Processes]:
+    return lambda found: sorted((each for each in found if each.name() == name), key=lambda each: each.pid)[:count]
 
 
 def wait_for(condition: Callable[[], object], seconds: int) -> None:
@@ -57,6 +57,7 @@ def wait_for(condition: Callable[[], object], seconds: int) -> None:
 KILLED: dict[str, Callable[[Processes], Processes]] = {
     "the second node": on("n2"),
     "torchrun alone": lambda found: [each for each in on("n2")(found) if "-m" not in each.cmdline()[:3]],
+    "srun": named("srun", 1),
     "srun and its helper": named("srun"),
     "dvc": named("dvc"),
 }
