@@ -82,6 +82,22 @@ def test_facts_are_those_of_the_sampled_model() -> None:
     assert "The images are not described" in page.card(run)
 
 
+@pytest.mark.parametrize(
+    ("model", "chosen", "said"),
+    [
+        ("models/ddpm", "base", True),
+        ("models/distilled-2", "base", True),
+        ("models/ddpm", "none", False),
+        ("own", "base", False),
+    ],
+)
+def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
+    run = whole_run(**{"params.yaml": PARAMS + f"sample: {{model: {model}.safetensors}}\n"})
+    run.files["metrics/train/summary.json"] = json.dumps({"follows": {"train.start": chosen}}).encode()
+    run.files["metrics/sample/population.json"] = json.dumps({"model": {"parameters": 333}}).encode()
+    assert ("began with the weights of base" in page.card(run)) == said
+
+
 def test_names_of_sets_and_classes_are_plain_text() -> None:
     assert "<i>" not in page.report([whole_run("<i>")], None)
     data = PREPARED["data"] | {"name": "[a](b)\n# c", "classes": ["<b>dog", "*`cat`_$|"]}
