@@ -1,8 +1,8 @@
-"""Train classifier `a` or `b`; the scores use the features of both, which depend only on the data."""
+"""Train the classifiers `a` and `b`; the scores use the features of both, which depend only on the data."""
 
 from pathlib import Path
 
-from ddpm.classifier.fit import fit_classifier, training_images
+from ddpm.classifier.fit import fit_classifiers, training_images
 from ddpm.classifier.model import NAMES, ClassifierParams, Recipe, accuracy, save_classifier
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
@@ -23,16 +23,17 @@ class Params(Sections):
 
 def main(stage: Stage) -> None:
     """Train on the images that are not held out, then test; a set with one class has no test accuracy."""
-    name = stage.item
-    recipe = Recipe(images=stage.params(Params).classifier.images, seed=NAMES.index(name))
+    length = stage.params(Params).classifier.images
     runtime = start()
     train, test = (load_split(stage.input(PROCESSED / f"{split}.safetensors")) for split in ("train", "test"))
-    model = fit_classifier(f"classifier {name}", training_images(train, recipe), train.card, recipe, runtime)
-    found = round(accuracy(model, *test.split, runtime.device), 6) if model.knows_classes else None
-    save_classifier(stage.output(MODELS / f"classifier-{name}.safetensors"), model.cpu())
-    parameters = sum(weight.numel() for weight in model.parameters())
-    write_json(stage.output(METRICS / f"{name}.json"), {"test_accuracy": found, "parameters": parameters})
+    recipes = [Recipe(images=length, seed=seed) for seed in range(len(NAMES))]
+    trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
+    for name, model in zip(NAMES, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True):
+        found = round(accuracy(model, *test.split, runtime.device), 6) if model.knows_classes else None
+        save_classifier(stage.output(MODELS / f"classifier-{name}.safetensors"), model.cpu())
+        parameters = sum(weight.numel() for weight in model.parameters())
+        write_json(stage.output(METRICS / f"{name}.json"), {"test_accuracy": found, "parameters": parameters})
 
 
 if __name__ == "__main__":
-    run_stage("classifier", main, NAMES)
+    run_stage("classifier", main)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from ddpm.compute.device import start
+from ddpm.compute.world import ALONE
 from ddpm.distill import Distillation, DistillParams
 from ddpm.images.arrays import contents
 from ddpm.images.splits import load_split
 from ddpm.model import load_model
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import ALONE
 from exact_stages.console import UserError
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
@@ -44,7 +44,7 @@ def main(stage: Stage) -> None:
         stage.record(
             path,
             origins=[TRAIN, TEACHER],
-            environment={**environment, "processes": 1},
+            environment=environment,
             resolved={"timesteps": distillation.timesteps},
             contents=contents(path),
         )

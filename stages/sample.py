@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from ddpm.compute.device import start
+from ddpm.compute.world import join, role
 from ddpm.images.splits import save_samples
 from ddpm.model import load_model
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import join, role
 from ddpm.sample import Sampling, SetParams, SharedParams, fitted_set
 from exact_stages.stage import Stage, run_stage
 

@@ -6,14 +6,14 @@ from typing import Self
 from pydantic import model_validator
 
 from ddpm.compute.device import start
+from ddpm.compute.world import join, role
 from ddpm.images.arrays import contents
 from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
 from ddpm.model import check_times
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import join, role
 from ddpm.schedule import ScheduleParams
-from ddpm.train import NO_START, TrainParams, accumulation_steps, new_training
+from ddpm.train import NO_START, TrainParams, environment_of, new_training
 from ddpm.unet import UNetParams
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Stage, run_stage
@@ -53,9 +53,7 @@ def main(stage: Stage) -> None:
     processed.check_tested(load_params(Sampled, "sample").classes, "sample.classes")
     runtime = start()
     world = join(runtime.device)
-    environment = {**runtime.describe(), "processes": world.size}
-    if accumulation_steps() > 1:
-        environment["accumulation_steps"] = accumulation_steps()
+    environment = environment_of(runtime, world.size)
     key = stage.fingerprint(environment)
     world.agree(key)
     training = new_training(processed, params.schedule, params.model, params.train, runtime, world)

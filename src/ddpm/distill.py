@@ -8,7 +8,7 @@ data, the best denoiser would be the teacher. So the student moves along the dif
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
+from ddpm.compute.world import ALONE, World
 from ddpm.images.splits import Split, to_float
 from ddpm.model import LoadedModel, save_model
-from ddpm.optim import Optimization, OptimizationParams
+from ddpm.optim import Optimization, OptimizationParams, add_gradients, shards_on_cpu
 from ddpm.schedule import exact, posterior, quantile_timesteps, timestep_cdf
 from ddpm.unet import UNet
 from exact_stages.console import UserError
@@ -52,6 +53,10 @@ class Batch(NamedTuple):
     labels: Tensor
     t: Tensor
     s: Tensor
+
+    def take(self, shard: slice) -> "Batch":
+        """Select some of the images."""
+        return Batch(*(each[shard] for each in self))
 
 
 class Distillation:
@@ -85,6 +90,9 @@ class Distillation:
         self.total_steps = max(1, round(params.images / params.batch_size))
         self.of_student = Optimization(student, STUDENT, self.total_steps)
         self.of_auxiliary = Optimization(auxiliary, AUXILIARY, self.total_steps)
+        on_cpu = device.type == "cpu"
+        self.pieces = shards_on_cpu(network.params, params.batch_size) if on_cpu else 1
+        self.world = ALONE
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
         self.rows: list[list[float]] = []  # see COLUMNS
@@ -102,12 +110,15 @@ class Distillation:
         """Return the number of steps taken, each of auxiliary model and student."""
         return self.of_student.steps
 
-    def run(self) -> Iterator[float | None]:
-        """Distil to the end. Yield None after every step, or the difference of the moments every LOG_EVERY steps.
+    def run(self, world: World = ALONE) -> Iterator[float | None]:
+        """Distil to the end, in all processes of a world at once.
+
+        Yield None after every step, or the difference of the moments every LOG_EVERY steps.
 
         Raises:
             UserError: a loss is not finite.
         """
+        self.world = world
         while self.step < self.total_steps:
             auxiliary = self._step_of_auxiliary()
             moments = self._step_of_student()
@@ -174,18 +185,23 @@ class Distillation:
         Its estimate is also pulled to the teacher's, so that it cannot run ahead of the student.
         """
         rng = self._rng("auxiliary")
-        batch = self._batch(rng)
-        with torch.no_grad():
-            x_start, x_s = self._student_sample(batch, rng)
-            teacher = self.teacher(x_s, batch.s, batch.labels).x_start
-        estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
-        # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
-        weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
-        error, distance = (
-            ((estimate - wanted).square().mean(dim=(1, 2, 3)) * weights).mean() for wanted in (x_start, teacher)
-        )
-        self._descend(self.of_auxiliary, error + distance)
-        return error.detach()
+        batch, noise = self._batch(rng), self._normal(rng)
+
+        def backward(shard: slice) -> Tensor:
+            part = batch.take(shard)
+            with torch.no_grad():
+                x_start, x_s = self._student_sample(part, noise[shard])
+                teacher = self.teacher(x_s, part.s, part.labels).x_start
+            estimate = self.auxiliary(x_s, part.s, part.labels).x_start
+            # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
+            weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[part.s].square()
+            error, distance = (
+                (estimate - wanted).square().mean(dim=(1, 2, 3)) * weights for wanted in (x_start, teacher)
+            )
+            ((error + distance).sum() / self.params.batch_size).backward()
+            return error.detach()
+
+        return self._descend(self.of_auxiliary, backward)
 
     def _step_of_student(self) -> Tensor:
         """Take one student step; return the mean squared difference of auxiliary model and teacher.
@@ -194,19 +210,25 @@ class Distillation:
         alike (Yin et al. 2024, arXiv:2311.18828, eq. 8).
         """
         rng = self._rng("student")
-        batch = self._batch(rng)
-        x_start, x_s = self._student_sample(batch, rng)
-        with torch.no_grad():
-            both = [each(x_s, batch.s, batch.labels).x_start for each in (self.auxiliary, self.teacher)]
-            auxiliary, teacher = (each.clamp(-1, 1) for each in both)
-            error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
-        self._descend(self.of_student, (x_start * (auxiliary - teacher) / error).sum() / len(x_start))
-        return (both[0] - both[1]).square().mean()
+        batch, noise = self._batch(rng), self._normal(rng)
 
-    def _descend(self, optimization: Optimization, loss: Tensor) -> None:
-        optimization.network.zero_grad(set_to_none=True)
-        loss.backward()
+        def backward(shard: slice) -> Tensor:
+            part = batch.take(shard)
+            x_start, x_s = self._student_sample(part, noise[shard])
+            with torch.no_grad():
+                both = [each(x_s, part.s, part.labels).x_start for each in (self.auxiliary, self.teacher)]
+                auxiliary, teacher = (each.clamp(-1, 1) for each in both)
+                error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
+            ((x_start * (auxiliary - teacher) / error).sum() / self.params.batch_size).backward()
+            return (both[0] - both[1]).square().mean(dim=(1, 2, 3))
+
+        return self._descend(self.of_student, backward)
+
+    def _descend(self, optimization: Optimization, backward: Callable[[slice], Tensor]) -> Tensor:
+        """Take a step, and return the mean loss of the images."""
+        losses = add_gradients(self.world, optimization.network, self.params.batch_size, self.pieces, backward)
         optimization.step()
+        return losses.mean()
 
     def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.
@@ -226,7 +248,7 @@ class Distillation:
         x_t = self.schedule.q_sample(to_float(images), t, self._normal(rng))
         return Batch(x_t, labels, t, s)
 
-    def _student_sample(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _student_sample(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the student's estimate of x_0, and x_s ~ q(x_s | x_t, x_0) given that estimate.
 
         The estimate is clipped to [-1, 1], as in sampling. Its gradient ignores the clipping.
@@ -235,7 +257,7 @@ class Distillation:
         x_start = x_start + (x_start.clamp(-1, 1) - x_start).detach()
         abar_t, abar_s = (self.alphas_cumprod[each].view(-1, 1, 1, 1) for each in (batch.t, batch.s))
         coef1, coef2, variance = (each.float() for each in posterior(abar_t, abar_s))
-        return x_start, coef1 * x_start + coef2 * batch.x_t + variance.sqrt() * self._normal(rng)
+        return x_start, coef1 * x_start + coef2 * batch.x_t + variance.sqrt() * noise
 
     def _normal(self, rng: torch.Generator) -> Tensor:
         shape = (self.params.batch_size, *self.card.data.shape)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
+from ddpm.compute.workers import in_pieces, tick
 from ddpm.images.splits import Split, to_float
 from ddpm.model import LoadedModel
 from ddpm.schedule import NoiseSchedule
@@ -65,19 +66,24 @@ def bits_per_dimension(
             raise UserError("likelihood: the model's predictions are not finite; fetch the model again, or retrain it")
         return pred_x_start.cpu()
 
-    scores: dict[str, object] = {"images": count, "terms": terms}
+    def bound(name: str, batch: Tensor) -> Bound:
+        noise = [generator(SEED, f"likelihood {name} image", index) for index in batch.tolist()]
+        images, labels = splits[name].take(batch)
+        found = variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
+        tick(len(batch))
+        return found
+
+    batches = {}
+    for name, split in splits.items():
+        order = torch.randperm(len(split.images), generator=generator(SEED, f"likelihood {name}"))
+        batches[name] = order[:count].split(BATCH)
+    pieces = [(name, number) for name in splits for number in range(len(batches[name]))]
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
-        for name, split in splits.items():
-            order = torch.randperm(len(split.images), generator=generator(SEED, f"likelihood {name}"))
-            bounds = []
-            for batch in order[:count].split(BATCH):
-                noise = [generator(SEED, f"likelihood {name} image", index) for index in batch.tolist()]
-                images, labels = split.take(batch)
-                bounds.append(
-                    variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
-                )
-                bar.update(len(batch))
-            scores[name] = summary(Bound(*map(torch.cat, zip(*bounds, strict=True))))
+        bounds = [*in_pieces(lambda piece: bound(piece[0], batches[piece[0]][piece[1]]), pieces, bar.update)]
+    scores: dict[str, object] = {"images": count, "terms": terms}
+    for name in splits:
+        own = [each for (split, _), each in zip(pieces, bounds, strict=True) if split == name]
+        scores[name] = summary(Bound(*map(torch.cat, zip(*own, strict=True))))
     return scores
 
 

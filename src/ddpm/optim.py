@@ -15,12 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.unet import UNet
+from ddpm.compute.world import World
+from ddpm.unet import UNet, UNetParams
 from exact_stages.params import Section
 
 MOMENTUM = 0.95  # of Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, from the same authors
 ITERATIONS = 5
+SHARDS = 4  # of a batch on CPUs
 
 
 class OptimizationParams(Section):
@@ -103,6 +105,47 @@ class Optimization:
         hidden = [weight for weight in network.parameters() if weight.ndim == 4 and weight not in outer]
         others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
         return [Muon(hidden, self.lr), adam(others)]
+
+
+def shards_on_cpu(model: UNetParams, batch_size: int) -> int:
+    """Return the number of shards of a batch on CPUs, for any number of processes; BatchNorm needs whole batches."""
+    return 1 if model.block == "double_conv" else min(SHARDS, batch_size)
+
+
+def add_gradients(world: World, network: UNet, count: int, pieces: int, backward: Callable[[slice], Tensor]) -> Tensor:
+    """Give the weights the sum of the gradients of all pieces of a batch; return the losses of all images.
+
+    On CPUs the pieces are added in their order, so the bytes do not depend on which process computes which.
+
+    Args:
+        count: the images of the batch. pieces: how many pieces it is divided into.
+        backward: adds the gradient of the images in a slice to the weights, and returns their detached losses, (B,).
+    """
+    slices = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in range(pieces)]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    network.zero_grad(set_to_none=True)
+    if pieces == 1:
+        return backward(slices[0])
+    own = [slices[piece] for piece in world.own(pieces)]
+    if weights[0].device.type != "cpu":
+        losses = torch.zeros(count, device=weights[0].device)
+        for shard in own:
+            losses[shard] = backward(shard)
+        world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
+        return losses
+    rows = torch.zeros(-(-pieces // world.size), count + sum(weight.numel() for weight in weights))
+    for row, shard in zip(rows, own, strict=False):
+        network.zero_grad(set_to_none=True)
+        row[shard] = backward(shard)
+        torch.cat([_grad(weight).flatten() for weight in weights], out=row[count:])
+    total = world.total(rows, pieces)
+    for weight, part in zip(weights, total[count:].split([weight.numel() for weight in weights]), strict=True):
+        weight.grad = torch.empty_like(weight).copy_(part.view_as(weight))
+    return total[:count]
+
+
+def _grad(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 class Muon(torch.optim.Optimizer):

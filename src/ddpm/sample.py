@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime, start, to_device
 from ddpm.compute.randomness import ImageNoise, generator
+from ddpm.compute.workers import in_pieces, tick
+from ddpm.compute.world import World
 from ddpm.images.card import Classes, listed
 from ddpm.images.splits import Samples, Split, to_uint8
 from ddpm.model import Guide, LoadedModel, ModelCard
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import World
 from ddpm.schedule import NoiseSchedule, posterior, renewed_share
 from ddpm.unet import NO_LABEL, UNet
 from exact_stages.console import UserError, progress, shown
@@ -35,6 +36,7 @@ START_SCALE = 1.5  # after a short training that began from another model; 2 is 
 FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
+LEAST_BATCHES = 4  # of a set on a CPU, so that workers can share it
 BAR: dict[str, Any] = {"unit": "eval", "unit_scale": True}
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
 Denoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> the estimate of x_0, like x_t
@@ -91,6 +93,8 @@ class Step(NamedTuple):
 def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
     """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
 
+    A CPU computes in this process, with one thread; the caller's number of threads is restored.
+
     All labels of a model that is not class-conditional are NO_LABEL.
 
     Args:
@@ -102,11 +106,15 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
     """
     if count < 1:
         raise UserError(f"count: {count}; set 1 or more")
-    runtime = start()
-    for network in filter(None, (loaded.network, loaded.guide)):
-        to_device(network, runtime.device)
-    fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
-    images = [batch for _, batch in sample_images(loaded, fitted_params, seed, range(count), runtime, "sample")]
+    threads = torch.get_num_threads()
+    runtime = start(alone=True)
+    try:
+        for network in filter(None, (loaded.network, loaded.guide)):
+            to_device(network, runtime.device)
+        fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
+        images = [batch for _, batch in sample_images(loaded, fitted_params, seed, range(count), runtime, "sample")]
+    finally:
+        torch.set_num_threads(threads)
     told = loaded.card.model.class_conditional
     labels = sample_labels(loaded.card, fitted_params, seed, range(count)) if told else torch.full((count,), NO_LABEL)
     return Split(torch.cat(images), labels)
@@ -119,17 +127,22 @@ def sample_images(
 
     The progress bar is called `label`; without a label there is none.
     """
+    size = sample_batch_size(loaded, runtime)
+    starts = numbers[::size]
+
+    def sampled(start: int) -> Tensor:
+        indices = _batch(numbers, start, size)
+        for step in sample_batch(loaded, params, seed, indices, runtime):
+            tick(len(indices))
+        return to_uint8(step.x_prev).cpu()
+
     with progress(desc=label, total=len(visited(loaded, params)) * len(numbers), disable=not label, **BAR) as bar:
-        for indices in batches(numbers.start, len(numbers), sample_batch_size(loaded, runtime)):
-            for step in sample_batch(loaded, params, seed, indices, runtime):
-                bar.update(len(indices))
-            yield indices, to_uint8(step.x_prev).cpu()
+        for start, images in zip(starts, in_pieces(sampled, starts, bar.update), strict=True):
+            yield _batch(numbers, start, size), images
 
 
-def batches(first: int, count: int, size: int) -> Iterator[range]:
-    """Split `count` indices, from `first` on, into ranges of at most `size`."""
-    for begin in range(first, first + count, size):
-        yield range(begin, min(begin + size, first + count))
+def _batch(numbers: range, start: int, size: int) -> range:
+    return range(start, min(start + size, numbers.stop))
 
 
 def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
@@ -429,7 +442,7 @@ class Sampling:
         self.images = torch.empty(shape, dtype=torch.uint8)
         self.frames = torch.empty(2, len(self.kept_t), *shape, dtype=torch.uint8)
         self.done = 0
-        self.batch_size = 0  # of each process; with the same one, a device gives equal bytes
+        self.batch_size = 0  # with the same one, a device gives equal bytes
 
     def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
         """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all.
@@ -438,16 +451,24 @@ class Sampling:
             UserError: the run was interrupted.
         """
         count, evaluations = self.own.count, len(self.timesteps)
-        self.batch_size = size = min(world.gather(sample_batch_size(self.loaded, runtime)))
+        size = min(world.gather(sample_batch_size(self.loaded, runtime)))
+        if runtime.device.type == "cpu":
+            size = min(size, -(-count // LEAST_BATCHES))
+        self.batch_size = size
         total, done = count * evaluations, self.done * evaluations
-        with progress(desc=f"sample {self.name}", total=total, initial=done, disable=world.rank > 0, **BAR) as bar:
-            while self.done < count:
-                first = self.done + world.rank * size
-                mine = range(first, min(first + size, count))  # empty if the other processes have the rest
-                found = self._batch(mine, runtime, checkpoints, bar) if mine else None
-                for images, frames in filter(None, world.gather(found)):
-                    self._add(images, frames)
-                bar.update(self.done * evaluations - bar.n)  # images of other processes
+
+        def rounds(world: World) -> None:
+            bar = progress(desc=f"sample {self.name}", total=total, initial=done, disable=world.rank > 0, **BAR)
+            with bar:
+                while self.done < count:
+                    first = self.done + world.rank * size
+                    mine = range(first, min(first + size, count))  # empty if the other processes have the rest
+                    found = self._batch(mine, runtime, checkpoints, bar) if mine else None
+                    for images, frames in filter(None, world.gather(found)):
+                        self._add(images, frames)
+                    bar.update(self.done * evaluations - bar.n)  # images of other processes
+
+        checkpoints.together(-(-(count - self.done) // size), rounds)
 
     def samples(self) -> Samples:
         """Return the set, with labels if the model is class-conditional."""

@@ -9,11 +9,12 @@
                                     params.target_images can replace eps by its mean given x_t
 6  until converged                  Training.ended; validation keeps the weights of the lowest loss
 
-Each process computes the gradients of its shard of the batch; their sum is the gradient of the whole batch.
+A batch is divided into shards. The sum of their gradients, in the order of the shards, is the gradient of the batch. On
+CPUs its bytes do not depend on the number of processes, since the number of shards does not.
 
 Environment:
-    DDPM_ACCUMULATE  micro-batches of a shard, for batches that do not fit into memory; by default 1. Gradients
-                     accumulate; results may differ by rounding.
+    DDPM_ACCUMULATE  micro-batches of a GPU's part of a batch, for batches that do not fit into memory; by default 1.
+                     Gradients accumulate; results may differ by rounding.
 """
 
 import copy
@@ -31,12 +32,12 @@ from torch.nn import functional as F
 
 from ddpm.compute.device import Runtime, number, to_device
 from ddpm.compute.randomness import distinct, generator
+from ddpm.compute.world import ALONE, World
 from ddpm.denoiser import Denoiser
 from ddpm.images.card import Classes, DataCard, Shape, listed
 from ddpm.images.splits import Processed, Split, even_batch, held_out_mask, held_out_share, to_float
 from ddpm.model import Guide, ModelCard, begin_from, differences, load_model, save_model
-from ddpm.optim import Optimization, OptimizationParams
-from ddpm.parallel.world import ALONE, World
+from ddpm.optim import Optimization, OptimizationParams, add_gradients, shards_on_cpu
 from ddpm.schedule import NoiseSchedule, ScheduleParams, draw_timesteps, exact, relative_density, timestep_cdf
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
@@ -48,7 +49,7 @@ MOST_FOR_BASE = 1000  # images; more were not measured (studies/small_sets)
 LR = 0.003  # peak learning rate, with and without train.start (studies/small_sets)
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
-VALIDATION_BATCH = 392_000  # pixels
+VALIDATION_BATCH = 100_352  # pixels
 TIMESTEP_BUCKETS = 10
 CURVES = {
     "loss": ["step", "train_loss"],
@@ -124,21 +125,21 @@ class Training:
         held_out: Tensor,
         params: TrainParams,
         runtime: Runtime,
-        world: World = ALONE,
+        shards: int = 1,
     ) -> None:
         """Move everything to the device.
 
         Args:
             images: a split; a memory-mapped file stays on disk.
             rows: the indices of the images to train on, at least batch_size. held_out: those of the validation.
-            world: the processes that train together. One process gives the same result, up to rounding.
+            shards: the number of shards of a batch, see `shards_of`.
         """
         device = runtime.device
         self.card = card
         self.params = params
         self.runtime = runtime
-        self.world = world
-        self.accumulation_steps = accumulation_steps()
+        self.world = ALONE
+        self.pieces = shards
         self.network = to_device(network, device).train()
         self.images = images.to(device)
         self.rows = rows.to(self.images.labels.device)
@@ -187,8 +188,8 @@ class Training:
         waited = self.curves["validation"][-1][0] - self.best.step if self.best else 0
         return self.epochs_done * self.steps_per_epoch >= self.total_steps or waited > PATIENCE * self.total_steps
 
-    def run(self) -> Iterator[float | None]:
-        """Train to the end (algorithm 1).
+    def run(self, world: World = ALONE) -> Iterator[float | None]:
+        """Train to the end (algorithm 1), in all processes of a world at once.
 
         Yield after every step and every epoch: the mean loss since the last one, every log_every steps and at the end,
         or None. At every yield the state is complete: a new Training that loads it continues bit for bit.
@@ -196,6 +197,7 @@ class Training:
         Raises:
             UserError: the loss is not finite.
         """
+        self.world = world
         while not self.ended:
             begun = self.epochs_done * self.steps_per_epoch
             for rows in self._batches(self.epochs_done + 1)[self.step - begun : self.total_steps - begun]:
@@ -222,16 +224,20 @@ class Training:
         Return t and the detached loss of every image, each (batch_size,). The returned loss is always the error of the
         noise (eq. 14), whatever is minimised, so that curves compare.
         """
-        count, mine = len(rows), self.world.shard(len(rows))
-        shard = self.images.batch(rows[mine], self.runtime.device)  # line 2: x_0 ~ q(x_0)
-        t, noise = self._draw(count, self.cdf, self.params.timestep_sampling, self._generator("train"))  # lines 3 and 4
-        mirrored = self._uniform("flip")[mine] < 0.5 if self.params.flip else None
-        batch = self._with_visible_labels(in_orientation(shard, mirrored), mine)
-        others = self._others(self._names(rows[mine], mirrored)) if self.params.target_images else None
-        self.network.zero_grad(set_to_none=True)
-        losses = torch.zeros(count, device=t.device)
-        losses[mine] = self._backward(batch, t[mine], noise[mine], others)  # line 5: the gradient
-        self.world.sum([losses, *(weight.grad for weight in self.network.parameters() if weight.grad is not None)])
+        batch = self.images.batch(rows, self.runtime.device)  # line 2: x_0 ~ q(x_0)
+        t, noise = self._draw(len(rows), self.cdf, self.params.timestep_sampling, self._generator("train"))  # 3 and 4
+        mirrored = self._uniform("flip") < 0.5 if self.params.flip else None
+        batch = self._with_visible_labels(in_orientation(batch, mirrored))
+        others = self._others(self._names(rows, mirrored)) if self.params.target_images else None
+
+        def backward(shard: slice) -> Tensor:
+            """Accumulate the gradient of the shard's part of the mean loss; return the loss of every image, (B,)."""
+            targets = others._replace(itself=others.itself[shard]) if others else None
+            errors = noise_errors(self.denoiser, batch.take(shard), t[shard], noise[shard], targets)
+            (self._weighted(errors, t[shard]).sum() / self.params.batch_size).backward()
+            return errors.detach()
+
+        losses = add_gradients(self.world, self.network, len(rows), self.pieces, backward)  # line 5: the gradient
         self.optimization.step()  # line 5: the step
         return t, losses
 
@@ -246,17 +252,19 @@ class Training:
             return
         denoiser = Denoiser(self.model.eval(), self.schedule, self.network.params.prediction, self.runtime)
         size = max(1, VALIDATION_BATCH // math.prod(self.card.shape[1:]))
-        buckets, total = torch.zeros_like(self.buckets), torch.zeros_like(self.loss_sum)
-        for index in range(self.world.rank, -(-count // size), self.world.size):
+        batches = -(-count // size)
+        rows = torch.zeros(-(-batches // self.world.size), 1 + self.buckets.numel(), device=device)
+        for row, index in zip(rows, self.world.own(batches), strict=False):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             rng = generator(self.params.seed, "validation", index, device)
             t, noise = self._draw(len(batch.images), self.uniform, "stratified", rng)
             errors = noise_errors(denoiser, batch, t, noise)
-            self._add(buckets, t, errors, torch.ones_like(errors))
-            total += (self._weighted(errors, t) * self.density[t]).sum()
-        self.world.sum([buckets, total])
+            self._add(row[1:].view_as(self.buckets), t, errors, torch.ones_like(errors))
+            row[0] = (self._weighted(errors, t) * self.density[t]).sum()
+        total = self.world.total(rows, batches)
+        buckets = total[1:].view_as(self.buckets)
         self.network.train()
-        if (loss := float(total) / count) < (self.best.loss if self.best else math.inf):
+        if (loss := float(total[0]) / count) < (self.best.loss if self.best else math.inf):
             self.best = Best(loss, self.step, copy.deepcopy(self.model.state_dict()))
         mean = self._replace("validation_loss", "validation_by_timestep", buckets)
         self.curves["validation"].append([self.step, mean])
@@ -354,40 +362,32 @@ class Training:
         """
         return errors / self.denoiser.schedule.alphas_cumprod[t] if self.params.loss == "v" else errors
 
-    def _backward(self, batch: Split, t: Tensor, noise: Tensor, others: tuple[Split, Tensor] | None) -> Tensor:
-        """Accumulate the gradients of the shard's part of the mean loss; return the loss of every image, (B,)."""
-        found = []
-        size = -(-len(t) // self.accumulation_steps)
-        for part in (slice(start, start + size) for start in range(0, len(t), size)):
-            targets = (others[0], others[1][part]) if others else None
-            errors = noise_errors(self.denoiser, batch.take(part), t[part], noise[part], targets)
-            (self._weighted(errors, t[part]).sum() / self.params.batch_size).backward()
-            found.append(errors.detach())
-        return torch.cat(found)
-
-    def _with_visible_labels(self, shard: Split, mine: slice) -> Split:
+    def _with_visible_labels(self, batch: Split) -> Split:
         """Hide the labels that the network does not see.
 
         These are all labels, or those of a random share of the images, params.label_dropout (arXiv:2207.12598).
         """
         if not self.network.params.class_conditional:
-            return Split(shard.images, torch.full_like(shard.labels, NO_LABEL))
+            return Split(batch.images, torch.full_like(batch.labels, NO_LABEL))
         if not self.params.label_dropout:
-            return shard
-        dropped = self._uniform("label dropout")[mine] < self.params.label_dropout
-        return Split(shard.images, shard.labels.masked_fill(dropped, NO_LABEL))
+            return batch
+        dropped = self._uniform("label dropout") < self.params.label_dropout
+        return Split(batch.images, batch.labels.masked_fill(dropped, NO_LABEL))
 
-    def _others(self, batch: Tensor) -> tuple[Split, Tensor]:
+    def _others(self, batch: Tensor) -> "Others":
         """Draw K target images, the same in every process; half are mirrored if images are.
 
-        Return them, and which of them are the images of the batch, given by their names, (B, K); see `stable_start`.
+        Args:
+            batch: the names of the images of the batch, (B,).
         """
         params, count = self.params, len(self.rows)
         drawn = distinct(params.target_images or 0, count, params.seed, "target images", self.step)
         rows = self.rows[drawn.to(self.rows.device)]
         mirrored = torch.arange(len(rows), device=self.runtime.device) % 2 == 1 if params.flip else None
-        others = in_orientation(self.images.batch(rows, self.runtime.device), mirrored)
-        return others, batch[:, None] == self._names(rows, mirrored)
+        split = in_orientation(self.images.batch(rows, self.runtime.device), mirrored)
+        images = split.images.flatten(1).float().div_(127.5).sub_(1)  # to_float in place, several times faster
+        itself = batch[:, None] == self._names(rows, mirrored)
+        return Others(images, images.square().sum(1), split.labels, itself)
 
     def _names(self, rows: Tensor, mirrored: Tensor | None) -> Tensor:
         """Return a number for each training image and orientation, (B,): an image and its mirror image differ."""
@@ -442,7 +442,7 @@ def new_training(
 
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
-            see `begin_from`; or the processes cannot share a batch, see `check_world`.
+            see `begin_from`; or the processes cannot share a batch, see `shards_of`.
     """
     card, split, groups, _ = processed
     labels = card.labels(train.classes, "train.classes")
@@ -455,7 +455,7 @@ def new_training(
     mask = world.broadcast(lambda: held_out_mask(split, groups, train.validation or 0.0, train.seed))
     rows, held_out = (chosen & ~mask).nonzero().flatten(), (chosen & mask).nonzero().flatten()
     train = train.model_copy(update={"batch_size": even_batch(len(rows), train.batch_size)})
-    check_world(model, train.batch_size, runtime, world)
+    shards = shards_of(model, train.batch_size, runtime, world)
     torch.manual_seed(train.seed)
     try:
         network = UNet(model, card.shape, len(card.classes), schedule.timesteps)
@@ -466,25 +466,43 @@ def new_training(
         train = train.model_copy(update={"start": NO_START})
     if train.start != NO_START:
         begin_from(Path(train.start), network, card, schedule)
-    return Training(network, card, schedule, split, rows, held_out, train, runtime, world)
+    return Training(network, card, schedule, split, rows, held_out, train, runtime, shards)
 
 
-def check_world(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> None:
-    """Refuse processes and micro-batches that cannot share a batch.
+def shards_of(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> int:
+    """Return the number of shards of a batch: on CPUs it is fixed, on GPUs it follows the processes.
 
     Raises:
-        UserError: processes outnumber the images of a batch; or BatchNorm would see parts of a batch; or the device
-            is MPS.
+        UserError: BatchNorm would see parts of a batch; or there are fewer images than shards; or the device cannot
+            share a batch.
     """
-    if model.block == "double_conv" and (world.size > 1 or accumulation_steps() > 1):
+    accumulated = accumulation_steps()
+    if runtime.device.type == "cpu":
+        if accumulated > 1:
+            raise UserError("DDPM_ACCUMULATE: only for GPUs, since CPUs compute a batch in parts; unset it")
+        shards = shards_on_cpu(model, batch_size)
+        if world.size > shards:
+            raise UserError(f"DDPM_LAUNCH: {world.size} processes, but a batch has {shards} shards; start {shards}")
+        return shards
+    shards = world.size * accumulated
+    if model.block == "double_conv" and shards > 1:
         raise UserError(
             "model.block: double_conv has BatchNorm, which needs whole batches; train in one process without "
             "DDPM_ACCUMULATE"
         )
-    if world.size > batch_size:
-        raise UserError(f"train.batch_size: {batch_size} images are too few for {world.size} processes; raise it")
+    if shards > batch_size:
+        raise UserError(f"train.batch_size: {batch_size} images are too few for {shards} shards; raise it")
     if world.size > 1 and runtime.device.type == "mps":  # torch has no all_reduce there
         raise UserError("DDPM_LAUNCH: MPS trains in one process; set DDPM_DEVICE=cpu for several")
+    return shards
+
+
+def environment_of(runtime: Runtime, processes: int) -> dict[str, str | int]:
+    """Return the facts of the machine that fix the bits of a training; on CPUs, the number of processes does not."""
+    if runtime.device.type == "cpu":
+        return runtime.describe()
+    accumulated = {"accumulation_steps": steps} if (steps := accumulation_steps()) > 1 else {}
+    return {**runtime.describe(), "processes": processes, **accumulated}
 
 
 def accumulation_steps() -> int:
@@ -496,9 +514,20 @@ def accumulation_steps() -> int:
     return number("DDPM_ACCUMULATE", 1, 1, 1_000_000, "micro-batches")
 
 
-def noise_errors(
-    denoiser: Denoiser, split: Split, t: Tensor, noise: Tensor, others: tuple[Split, Tensor] | None = None
-) -> Tensor:
+class Others(NamedTuple):
+    """Other training images, for stable targets.
+
+    images: in [-1, 1], flat (K, C * H * W). squares: their squared norms, (K,). labels: (K,). itself: where an image of
+    a batch is among them, (B, K), so that it does not count twice.
+    """
+
+    images: Tensor
+    squares: Tensor
+    labels: Tensor
+    itself: Tensor
+
+
+def noise_errors(denoiser: Denoiser, split: Split, t: Tensor, noise: Tensor, others: Others | None = None) -> Tensor:
     """Return L_simple of every image, (B,): the mean squared error of the predicted noise (eq. 14).
 
     With `others` the gradient is that of the error from a stable target: the noise if the image were `stable_start`,
@@ -511,14 +540,14 @@ def noise_errors(
     errors = F.mse_loss(pred_noise, noise, reduction="none").mean(dim=(1, 2, 3))
     if others is None:
         return errors
-    start = stable_start(x_t, x_start, split.labels, predicted.signal, predicted.spread, *others)
+    start = stable_start(x_t, x_start, split.labels, predicted.signal, predicted.spread, others)
     target = noise + predicted.signal / predicted.spread * (x_start - start)
     stable = F.mse_loss(pred_noise, target, reduction="none").mean(dim=(1, 2, 3))
     return stable + (errors - stable).detach()  # the value of errors, the gradient of stable
 
 
 def stable_start(
-    x_t: Tensor, x_start: Tensor, labels: Tensor, signal: Tensor, spread: Tensor, others: Split, itself: Tensor
+    x_t: Tensor, x_start: Tensor, labels: Tensor, signal: Tensor, spread: Tensor, others: Others
 ) -> Tensor:
     """Return the mean of x_0 given x_t, (B, C, H, W), over x_start and the other images of its class.
 
@@ -530,18 +559,15 @@ def stable_start(
         x_t: (B, C, H, W), noisy x_start.
         signal, spread: sqrt(abar) and sqrt(1 - abar) at each t, (B, 1, 1, 1).
         labels: (B,); NO_LABEL takes others of all classes.
-        others: K images and their labels.
-        itself: where an image is among the others, (B, K), so that it does not count twice.
     """
     x, own, signal, spread = (each.flatten(1) for each in (x_t, x_start, signal, spread))
-    images = others.images.flatten(1).float().div_(127.5).sub_(1)  # to_float in place, several times faster
     # The logarithm of N(x_t; signal x_0, spread^2 I) times spread^2, up to a constant of each x_t.
     of_own = signal * (x * own).sum(1, keepdim=True) - signal.square() * own.square().sum(1, keepdim=True) / 2
-    of_others = signal * (x @ images.T) - signal.square() * images.square().sum(1) / 2
+    of_others = signal * (x @ others.images.T) - signal.square() * others.squares / 2
     labels = labels.view(-1, 1)
-    of_others.masked_fill_(itself | (labels != NO_LABEL) & (labels != others.labels), -torch.inf)
+    of_others.masked_fill_(others.itself | (labels != NO_LABEL) & (labels != others.labels), -torch.inf)
     weights = (torch.cat([of_own, of_others], dim=1) / spread.square()).softmax(dim=1)
-    return (weights[:, :1] * own + weights[:, 1:] @ images).view_as(x_t)
+    return (weights[:, :1] * own + weights[:, 1:] @ others.images).view_as(x_t)
 
 
 def in_orientation(split: Split, mirrored: Tensor | None) -> Split:

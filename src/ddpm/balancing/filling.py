@@ -18,6 +18,7 @@ SPAN = 1_000_000  # numbers for each class: image j of class `label` has the num
 TRIES = 20  # candidates for each kept image; beyond this, a class is given up
 HOPELESS = 500  # candidates after which it may be; fewer if fewer images are wanted
 LEAST_BATCH = 16
+BATCHES = 4  # of candidates at a time, so that workers can share them
 
 
 class FillInputs(NamedTuple):
@@ -96,7 +97,7 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, A
     own = (inputs.train.labels == label).nonzero().squeeze(1)
     known = inputs.train.images[own]
     limit = threshold(inputs.fresh.images[inputs.fresh.labels == label], known)
-    most = sample_batch_size(loaded, runtime)
+    most = BATCHES * sample_batch_size(loaded, runtime)
     tally, seen = Tally(), set[bytes]()
     while not tally.done(wanted):
         count = min(most, max(LEAST_BATCH, wanted - tally.accepted), SPAN - tally.candidates)
@@ -137,13 +138,11 @@ def sample_class(
         UserError: the model cannot sample the class.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
-    candidates = []
     begin = label * SPAN + first
-    for numbers, images in sample_images(loaded, params, seed, range(begin, begin + count), runtime):
-        _, logits = features_and_logits(classifier, images, runtime.device)
-        probability = logits.softmax(1)[:, label]
-        candidates.append(Candidates(images, torch.tensor([*numbers]), probability, logits.argmax(1)))
-    return Candidates(*map(torch.cat, zip(*candidates, strict=True)))
+    numbers = range(begin, begin + count)
+    images = torch.cat([batch for _, batch in sample_images(loaded, params, seed, numbers, runtime)])
+    _, logits = features_and_logits(classifier, images, runtime.device)
+    return Candidates(images, torch.tensor([*numbers]), logits.softmax(1)[:, label], logits.argmax(1))
 
 
 def threshold(fresh: Tensor, train: Tensor) -> float:

@@ -1,7 +1,7 @@
 """Train the small classifier that supplies features to the scores."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ddpm.classifier.model import FLIPS, Classifier, Recipe, held_out
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
+from ddpm.compute.workers import in_pieces, tick
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split, even_batch, to_float
 from exact_stages.console import UserError, progress
@@ -25,24 +26,44 @@ def training_images(processed: Processed, recipe: Recipe) -> Split:
     return processed.split.take(rows)
 
 
-def fit_classifier(name: str, train: Split, data: DataCard, recipe: Recipe, runtime: Runtime) -> Classifier:
-    """Train a new classifier under a progress bar called `name`; see `train_classifier`.
+def fit_classifiers(
+    name: str, trainings: Sequence[tuple[Split, Recipe]], data: DataCard, runtime: Runtime
+) -> list[Classifier]:
+    """Train new classifiers side by side, under a progress bar called `name`; see `train_classifier`.
+
+    BatchNorm needs whole batches, so one process trains a classifier.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+
+    def fitted(index: int) -> dict[str, Tensor]:
+        return fit_classifier(name, *trainings[index], data, runtime).cpu().state_dict()
+
+    total = sum(total_steps(recipe, len(images.labels)) for images, recipe in trainings)
+    found = []
+    with progress(desc=name, total=total, unit="step") as bar:
+        for (_, recipe), weights in zip(trainings, in_pieces(fitted, range(len(trainings)), bar.update), strict=True):
+            found.append(Classifier(recipe, data))
+            found[-1].load_state_dict(weights)
+    return found
+
+
+def fit_classifier(name: str, train: Split, recipe: Recipe, data: DataCard, runtime: Runtime) -> Classifier:
+    """Train a new classifier; each step is a `tick`.
 
     The loss is read only every READ_EVERY steps and at the last, because reading it waits for the GPU.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite; the message begins with `name`.
     """
     torch.manual_seed(recipe.seed)
     model = Classifier(recipe, data)
     total = total_steps(recipe, len(train.images))
-    with progress(train_classifier(model, train, runtime), desc=name, total=total, unit="step") as bar:
-        for step, loss in enumerate(bar, start=1):
-            if step % READ_EVERY and step < total:
-                continue
-            if not math.isfinite(found := float(loss)):
-                raise UserError(f"{name}: the loss is {found}; check the images, and train it again")
-            bar.set_postfix(loss=f"{found:.3f}", refresh=False)
+    for step, loss in enumerate(train_classifier(model, train, runtime), start=1):
+        tick(1)
+        if (step % READ_EVERY == 0 or step == total) and not math.isfinite(found := float(loss)):
+            raise UserError(f"{name}: the loss is {found}; check the images, and train it again")
     return model
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ddpm.compute.device import MAX_HEADER, rebuild, to_device
+from ddpm.compute.workers import in_pieces
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, data_card, held_out_mask, held_out_share, to_float
@@ -16,6 +17,7 @@ from exact_stages.params import Section, parse
 
 FLIPS = 4  # none, across, upside down, both
 SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels in a batch: fits a CPU's caches; fills a GPU
+PIECE = 16  # batches at a time
 NAMES = ("a", "b")  # a selects settings; b is only for reporting
 
 
@@ -92,7 +94,6 @@ def held_out(processed: Processed) -> Tensor:
     return held_out_mask(processed.split, processed.groups, held_out_share(len(processed.groups)), seed=0)
 
 
-@torch.inference_mode()
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
 
@@ -102,8 +103,15 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
     to_device(model, device).eval()
     pixels = SEEN_ON_CPU if device.type == "cpu" else SEEN_ON_GPU
     batches = images.split(max(1, pixels // (images.shape[2] * images.shape[3])))
-    features = torch.cat([model.features(to_float(batch.to(device))) for batch in batches])
-    found = features.cpu(), model.head(features).cpu()
+
+    @torch.inference_mode()
+    def seen(first: int) -> Tensor:
+        part = [model.features(to_float(batch.to(device))) for batch in batches[first : first + PIECE]]
+        return torch.cat(part)
+
+    with torch.inference_mode():
+        features = torch.cat([*in_pieces(seen, range(0, len(batches), PIECE))])
+        found = features.cpu(), model.head(features).cpu()
     if not all(each.isfinite().all() for each in found):
         raise UserError("classifier: its features of images are not finite; train it again")
     return found

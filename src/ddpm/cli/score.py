@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 from pydantic import Field
 
 from ddpm.classifier import fit, model
-from ddpm.classifier.fit import fit_classifier, training_images
+from ddpm.classifier.fit import fit_classifiers, training_images
 from ddpm.classifier.model import NAMES, Recipe, load_classifier, save_classifier
 from ddpm.cli.options import Options
 from ddpm.cli.page import score_page
@@ -19,7 +19,7 @@ from ddpm.cli.reading import read_real, read_samples
 from ddpm.cli.summary import summary, table_of
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import MAX_SIDE, listed
-from ddpm.images.splits import Processed
+from ddpm.images.splits import Processed, Split
 from ddpm.ingest.preparation import LEAST_SIDE, DataParams
 from ddpm.scoring.evaluation import comparable, evaluate
 from exact_stages.console import UserError
@@ -106,7 +106,7 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     The key of the cache is all that decides them: images, labels, recipe, code, precision and torch.
     """
     folder = user_cache_path("ddpm") / "classifiers"
-    files = {}
+    files, missing = {}, list[tuple[Path, tuple[Split, Recipe]]]()
     for name in NAMES:
         recipe = Recipe(images=CLASSIFIER_IMAGES, seed=NAMES.index(name))
         card = train.card.shape, train.card.classes
@@ -119,8 +119,10 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
             load_classifier(files[name])
         except UserError:  # missing, or damaged
             folder.mkdir(parents=True, exist_ok=True)
-            found = fit_classifier(f"classifier {name}", training_images(train, recipe), train.card, recipe, runtime)
-            save_classifier(files[name], found.cpu())
+            missing.append((files[name], (training_images(train, recipe), recipe)))
+    trainings = [training for _, training in missing]
+    for (file, _), found in zip(missing, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True):
+        save_classifier(file, found)
     return files
 
 

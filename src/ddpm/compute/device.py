@@ -1,9 +1,8 @@
-"""Choose device, precision, threads and determinism from the machine and the environment, never from params.
+"""Choose device, precision and determinism from the machine and the environment, never from params.
 
 Environment:
     DDPM_DEVICE     cpu, cuda or mps; by default the fastest available.
     DDPM_PRECISION  float32 or bfloat16; by default the faster one, where the hardware has both.
-    DDPM_THREADS    CPU threads; by default torch's choice: the physical cores, or 1 under torchrun.
 """
 
 import contextlib
@@ -20,15 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from ddpm.compute.workers import MOST_WORKERS, allow, cores
 from exact_stages.console import EXPLAINED, UserError, shown
 
 Module = TypeVar("Module", bound=nn.Module)
 Number = TypeVar("Number", int, float)
 MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata in a file of weights; the default model has 6,000
-SAMPLED_ON_CPU, SAMPLED_ON_GPU = 100_352, 1_960_000  # pixels in a batch
+SAMPLED_ON_CPU, SAMPLED_ON_GPU = 25_088, 1_960_000  # pixels in a batch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD = -1, -3, 32 << 20  # malloc.h
 NARROW = 8  # pixels
-MOST_THREADS = 256  # some libraries crash silently with 100,000
+ARITHMETIC = (  # variables by which libraries choose other instructions, and so another rounding
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("DNNL_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE"),
+)
 EXPLAINED[torch.OutOfMemoryError] = "out of GPU memory; see docs/how-to/gpu.md for what to set, or set DDPM_DEVICE=cpu"
 
 
@@ -61,7 +64,7 @@ class Runtime:
                 follow the free memory, since the batch decides the rounding.
         """
         if self.device.type == "cpu":
-            return max(1, min(128, SAMPLED_ON_CPU // pixels))
+            return max(1, min(32, SAMPLED_ON_CPU // pixels))
         batch = SAMPLED_ON_GPU // pixels
         if self.device.type == "cuda":
             batch = min(batch, torch.cuda.mem_get_info(self.device)[1] // (2 * bytes_each))
@@ -74,14 +77,18 @@ class Runtime:
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
             "cpu": _processor(),
             "precision": str(self.precision).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
+            **{name: value for name in ARITHMETIC if (value := os.environ.get(name))},
         }
 
 
-def start() -> Runtime:
+def start(alone: bool = False) -> Runtime:
     """Choose device and precision, and make torch deterministic; call this once, before any computation.
 
-    Under torchrun, each process of a machine takes its own GPU.
+    On a CPU, each process computes with one thread, and pieces of work go to workers. Under torchrun, each process is a
+    worker, and takes its own GPU.
+
+    Args:
+        alone: whether to compute in this process only.
 
     Raises:
         UserError: an environment variable asks for something that this machine does not have.
@@ -91,7 +98,11 @@ def start() -> Runtime:
     if device == "cuda" and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     precision = _choose("DDPM_PRECISION", _precisions(device))
-    torch.set_num_threads(number("DDPM_THREADS", torch.get_num_threads(), 1, MOST_THREADS, "threads"))
+    if os.environ.get("DDPM_THREADS"):
+        raise UserError("DDPM_THREADS: no longer used, since a process has one thread; set DDPM_WORKERS instead")
+    workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
+    allow(1 if alone or device != "cpu" or dist.is_torchelastic_launched() else workers)
+    torch.set_num_threads(1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")  # some have no such version on GPUs
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow, for debugging

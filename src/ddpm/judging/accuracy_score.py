@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.classifier.fit import fit_classifier
+from ddpm.classifier.fit import fit_classifiers
 from ddpm.classifier.model import Classifier, accuracy, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
@@ -58,16 +58,16 @@ def accuracy_score(
         labels = asked[:count]
     recipe = classifier_b.recipe
     recipe = recipe.model_copy(update={"images": recipe.epochs_of(len(train.split.labels)) * count})
-    found: dict[str, list[float]] = {"samples": [], "real": []}
+    trainings = []
     for number in range(CLASSIFIERS):
         rng = generator(SEED, "classification accuracy score", number)
         subset = real.take(torch.randperm(len(real.images), generator=rng)[:count])
-        for name, split in (("samples", Split(images, labels)), ("real", subset)):
-            title = f"learn from {name}, {number + 1} of {CLASSIFIERS}"
-            new = recipe.model_copy(update={"seed": SEED + number})
-            learned = fit_classifier(title, split, classifier_b.data, new, runtime)
-            found[name].append(accuracy(learned, *tested, runtime.device))
-    rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in found.items()}
+        new = recipe.model_copy(update={"seed": SEED + number})
+        trainings += [(Split(images, labels), new), (subset, new)]
+    learned = fit_classifiers("learn from samples and real images", trainings, classifier_b.data, runtime)
+    found = [accuracy(each, *tested, runtime.device) for each in learned]
+    pairs = (("samples", found[::2]), ("real", found[1::2]))
+    rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in pairs}
     rows["samples"]["labels"] = "classifier b" if asked is None else "asked for"
     return {"count": count, "classifiers": CLASSIFIERS, **rows}
 

@@ -18,7 +18,8 @@ from typing import Any, Protocol, Self
 import torch
 
 from ddpm.compute.device import number
-from ddpm.parallel.world import World
+from ddpm.compute.workers import together
+from ddpm.compute.world import World
 from exact_stages.console import UserError, progress
 from exact_stages.files import SavedState
 
@@ -37,17 +38,24 @@ class Stateful(Protocol):
 
 
 class Work(Protocol):
-    """Work of `total_steps` steps of `params.batch_size` images, of which `step` are done."""
+    """Work of `total_steps` steps of `params.batch_size` images, of which `step` are done.
+
+    pieces: how many processes can share a step.
+    """
 
     params: Any
     total_steps: int
+    pieces: int
 
     @property
     def step(self) -> int:
         """Return the number of steps done."""
 
-    def run(self) -> Iterator[float | None]:
-        """Do the remaining steps; yield a mean loss, or None, wherever the state is consistent."""
+    def run(self, world: World) -> Iterator[float | None]:
+        """Do the remaining steps, in all processes of a world at once.
+
+        Yield a mean loss, or None, wherever the state is consistent.
+        """
 
 
 class Checkpoints:
@@ -70,12 +78,16 @@ class Checkpoints:
         """
         self.name = name
         self.world = world
-        self.main = world.rank == 0
         self.parts = parts
         self.saved = SavedState(name, key)
         self._stop = False
         self._seconds = number("DDPM_SAVE_SECONDS", 30.0, 0.0, 1e6, "seconds")
         self._due = time.monotonic() + self._seconds
+
+    @property
+    def main(self) -> bool:
+        """Tell whether this process decides."""
+        return self.world.rank == 0
 
     def __enter__(self) -> Self:
         self._handlers = {each: signal.signal(each, self._asked) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -101,16 +113,30 @@ class Checkpoints:
             UserError: a signal asked the run to end; its state is saved.
         """
         size = work.params.batch_size
-        total, done, shown = work.total_steps * size, work.step * size, time.monotonic()
-        with progress(desc=label, total=total, initial=done, unit="img", unit_scale=True, disable=not self.main) as bar:
-            for loss in work.run():
-                if loss is not None:
-                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                    if live and time.monotonic() - shown > LIVE_SECONDS:
-                        live()
-                        shown = time.monotonic()
-                bar.update(work.step * size - bar.n)
-                self.tick()
+        options = {"desc": label, "total": work.total_steps * size, "unit": "img", "unit_scale": True}
+
+        def steps(world: World) -> None:
+            shown = time.monotonic()
+            with progress(initial=work.step * size, disable=not self.main, **options) as bar:
+                for loss in work.run(world):
+                    if loss is not None:
+                        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                        if live and self.main and time.monotonic() - shown > LIVE_SECONDS:
+                            live()
+                            shown = time.monotonic()
+                    bar.update(work.step * size - bar.n)
+                    self.tick()
+
+        self.together(work.pieces, steps)
+
+    def together(self, pieces: int, work: Callable[[World], None]) -> None:
+        """Do `work`, which calls `tick`, in several processes of this machine; see `workers.together`."""
+
+        def within(world: World) -> None:
+            self.world = world
+            work(world)
+
+        together(self.world, pieces, within)
 
     def tick(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.

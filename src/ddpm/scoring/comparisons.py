@@ -7,13 +7,16 @@ prefix would be biased. Features have shape (N, D).
 
 import statistics
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
+from ddpm.compute.workers import in_pieces
+from ddpm.scoring.manifold import Manifold, ManifoldScores, manifold, manifold_scores
 from ddpm.scoring.scores import Estimate, FrechetDistance, jackknife
 
 DRAWS = 5
@@ -60,16 +63,25 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     """Compute precision, recall, density and coverage as means over the references, each reduced to equal count."""
-    references = [manifold(train[chosen[: len(samples)]]) for chosen in draws.references]
+    references = [train[chosen[: len(samples)]] for chosen in draws.references]
+    sets = _sets(samples, test, train, draws)
+    every = [*references, *chain(*sets.values())]
+    manifolds = iter([*in_pieces(lambda place: manifold(every[place]), range(len(every)))])
+    real = [*islice(manifolds, len(references))]
     rows: Rows = {}
-    for name, sets in _sets(samples, test, train, draws).items():
-        manifolds = [manifold(each) for each in sets]
-        found = [manifold_scores(each, manifolds[i % len(sets)]) for i, each in enumerate(references)]
+    for name, features in sets.items():
+        own = [*islice(manifolds, len(features))]
+        pairs = [(each, own[place % len(own)]) for place, each in enumerate(real)]
+        found = in_pieces(partial(_scores, pairs), range(len(pairs)))
         rows[name] = {}
         for field, estimates in zip(ManifoldScores._fields, zip(*found, strict=True), strict=True):
             mean = Estimate(*(statistics.fmean(values) for values in zip(*estimates, strict=True)))
             rows[name] |= mean.row(field)
     return rows
+
+
+def _scores(pairs: Sequence[tuple[Manifold, Manifold]], place: int) -> ManifoldScores:
+    return manifold_scores(*pairs[place])
 
 
 def _sets(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> dict[str, Sequence[Tensor]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
+from ddpm.compute.workers import in_pieces
 from ddpm.images.splits import to_float
 from ddpm.scoring.scores import NONE, Estimate
 
@@ -20,7 +21,8 @@ NEAR = 0.01
 LEAST = 100  # fresh images: fewer cannot estimate the quantile NEAR
 NEXT = 10
 NEAR_DUPLICATE = 0.2
-CHUNK = 500
+CHUNK = 500  # queries at a time
+PIECE = 4 * CHUNK
 WIDTH = 2000  # references in a block: its distances to the queries fit a processor's caches
 TABLE = 47_040_000  # numbers of references in memory at once
 PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
@@ -48,6 +50,12 @@ class Neighbours(NamedTuple):
 
 def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
     """Find the nearest reference of each query."""
+    parts = queries.split(PIECE)
+    found = in_pieces(lambda piece: _nearest_references(parts[piece], references), range(len(parts)))
+    return Neighbours(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _nearest_references(queries: Tensor, references: Tensor) -> Neighbours:
     nearest = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     least = torch.full((len(queries),), torch.inf, device=queries.device)
     for first, table in _tables(references, queries.device):
@@ -98,20 +106,28 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
     Args:
         versions: one or more versions of the images, each (N, ...); of an image's versions, the nearest counts.
     """
-    device = versions[0].device
-    distances, ratios = torch.full((2, len(labels)), torch.inf, device=device)
-    for label in labels.unique():
-        chosen = (labels == label).nonzero().squeeze(1)
-        near = [torch.empty(len(chosen), 0, device=device)]
-        for _, table in _tables(train, device, (train_labels == label).nonzero().squeeze(1)):
-            size = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * table.shape[1])))
-            near.append(torch.cat([_nearest([each[rows] for each in versions], table) for rows in chosen.split(size)]))
-        distance = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
-        if distance.shape[1]:
-            distances[chosen] = distance[:, 0]
-        if distance.shape[1] > 1:
-            ratios[chosen] = (distance[:, 0] / distance[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
-    return Nearness(distances.cpu(), ratios.cpu(), labels)
+    rows = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * versions[0][:1].numel())))
+    of_class = {label: (labels == label).nonzero().squeeze(1).split(rows) for label in labels.unique().tolist()}
+    pieces = [(label, part) for label, parts in of_class.items() for part in range(len(parts))]
+
+    def measured(piece: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        label, part = piece
+        queries = [each[of_class[label][part]] for each in versions]
+        own = (train_labels == label).nonzero().squeeze(1)
+        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, own)]
+        distance, ratio = torch.full((2, len(queries[0])), torch.inf, device=queries[0].device)
+        if near:
+            found = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
+            distance = found[:, 0]
+            if found.shape[1] > 1:
+                ratio = (distance / found[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
+        return distance.cpu(), ratio.cpu()
+
+    distances, ratios = torch.empty(2, len(labels))
+    for (label, part), found in zip(pieces, in_pieces(measured, pieces), strict=True):
+        chosen = of_class[label][part].cpu()
+        distances[chosen], ratios[chosen] = found
+    return Nearness(distances, ratios, labels)
 
 
 def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ a veil of one level over the background hardly changes it.
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
+from ddpm.compute.workers import in_pieces, tick
 from ddpm.scoring.scores import NONE, Estimate, mean_of
 
 FOLDS = 3
@@ -70,35 +71,71 @@ JUDGES = {  # widths of the convolutions, and length of the learned vectors; a s
 }
 
 
-def two_sample_test(
-    samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime, done: Callable[[], object] = lambda: None
-) -> TwoSample:
+def two_sample_tests(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    judge: str,
+    seed: int,
+    runtime: Runtime,
+    done: Callable[[int], object] = lambda _: None,
+) -> list[TwoSample]:
     """Train networks to tell samples from real images, and test each on the fold of images that it has not seen.
 
     Args:
-        samples: uint8 (N, C, H, W).
-        real: as many real images.
+        pairs: samples, uint8 (N, C, H, W), and as many real images.
         judge: one of JUDGES.
-        done: called after each of the FOLDS trainings.
+        done: called with 1 after each training; there are FOLDS for each pair.
     """
-    runtime = runtime.of(samples)
-    images = torch.cat([samples, real]).to(runtime.device)
-    is_real = torch.cat([torch.zeros(len(samples)), torch.ones(len(real))]).to(runtime.device)
-    rng = generator(seed, "two-sample test")
-    folds = torch.randperm(len(images), generator=rng).to(runtime.device).tensor_split(FOLDS)
-    logits = torch.empty(len(images), device=runtime.device)
-    for number, fold in enumerate(folds):
-        others = torch.cat([*folds[:number], *folds[number + 1 :]])
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-        model = _trained(Judge(images.shape[1], *JUDGES[judge]), images[others], is_real[others], rng, runtime)
-        with torch.inference_mode(), runtime.autocast():
-            logits[fold] = torch.cat([model(part) for part in images[fold].split(500)])
-        done()
-    right = ((logits > 0) == is_real.bool()).double()
+    sets = [_Folds.of(*pair, seed, runtime) for pair in pairs]
+
+    def logits(piece: int) -> Tensor:
+        found = _logits(sets[piece // FOLDS], piece % FOLDS, judge, seed, runtime.of(pairs[0][0]))
+        tick(1)
+        return found
+
+    trained = [*in_pieces(logits, range(len(sets) * FOLDS), done)]
+    return [_tested(each, trained[place * FOLDS : (place + 1) * FOLDS]) for place, each in enumerate(sets)]
+
+
+def two_sample_test(samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime) -> TwoSample:
+    """Run one of `two_sample_tests`."""
+    return two_sample_tests([(samples, real)], judge, seed, runtime)[0]
+
+
+class _Folds(NamedTuple):
+    """Samples and real images, (2N, C, H, W), which of them are real (2N,), and the folds of their indices."""
+
+    images: Tensor
+    is_real: Tensor
+    folds: Sequence[Tensor]
+
+    @staticmethod
+    def of(samples: Tensor, real: Tensor, seed: int, runtime: Runtime) -> "_Folds":
+        images = torch.cat([samples, real]).to(runtime.device)
+        is_real = torch.cat([torch.zeros(len(samples)), torch.ones(len(real))]).to(runtime.device)
+        order = torch.randperm(len(images), generator=generator(seed, "two-sample test")).to(runtime.device)
+        return _Folds(images, is_real, order.tensor_split(FOLDS))
+
+
+def _logits(sets: _Folds, number: int, judge: str, seed: int, runtime: Runtime) -> Tensor:
+    """Return the logits of a fold, by a network that learned from the other ones."""
+    others = torch.cat([*sets.folds[:number], *sets.folds[number + 1 :]])
+    rng = generator(seed, "two-sample test of a fold", number)
+    torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+    network = Judge(sets.images.shape[1], *JUDGES[judge])
+    model = _trained(network, sets.images[others], sets.is_real[others], rng, runtime)
+    with torch.inference_mode(), runtime.autocast():
+        return torch.cat([model(part) for part in sets.images[sets.folds[number]].split(500)])
+
+
+def _tested(sets: _Folds, logits: Sequence[Tensor]) -> TwoSample:
+    found = torch.empty(len(sets.images), device=sets.images.device)
+    for fold, each in zip(sets.folds, logits, strict=True):
+        found[fold] = each
+    right = ((found > 0) == sets.is_real.bool()).double()
     share = float(right.mean())
     of_images = math.sqrt(share * (1 - share) / len(right))
-    of_networks = statistics.stdev(float(right[fold].mean()) for fold in folds) / math.sqrt(FOLDS)
-    return TwoSample(Estimate(share, max(of_images, of_networks)), -logits[: len(samples)].cpu())
+    of_networks = statistics.stdev(float(right[fold].mean()) for fold in sets.folds) / math.sqrt(FOLDS)
+    return TwoSample(Estimate(share, max(of_images, of_networks)), -found[: len(found) // 2].cpu())
 
 
 def _trained(model: Judge, images: Tensor, is_real: Tensor, rng: torch.Generator, runtime: Runtime) -> Judge:
@@ -137,7 +174,12 @@ def tone_shares(images: Tensor) -> dict[str, float | None]:
 
 
 def two_sample_scores(
-    samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime, done: Callable[[], object] = lambda: None
+    samples: Tensor,
+    real: Tensor,
+    judge: str,
+    seed: int,
+    runtime: Runtime,
+    done: Callable[[int], object] = lambda _: None,
 ) -> tuple[dict[str, dict[str, float | None]], Tensor | None]:
     """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
 
@@ -152,14 +194,16 @@ def two_sample_scores(
     order = torch.randperm(len(real), generator=generator(seed, "two-sample real images"))
     samples, first, second = samples[:count], real[order[:count]], real[order[count : 2 * count]]
 
-    def test(one: Tensor, other: Tensor, there: bool) -> TwoSample:
-        if not there or count < LEAST_IMAGES:
-            return TwoSample(NONE, None)
-        return two_sample_test(one, other, judge, seed, runtime, done)
-
-    plain, halves = test(samples, first, True), test(second, first, len(second) == count)
     between = ((first >= BETWEEN[0]) & (first < BETWEEN[1])).double().mean()
-    shapes = test(without_tone(samples), without_tone(first), bool(between <= MOST_BETWEEN))
+    pairs = {"plain": (samples, first)}
+    if len(second) == count:
+        pairs["halves"] = second, first
+    if between <= MOST_BETWEEN:
+        pairs["shapes"] = without_tone(samples), without_tone(first)
+    if count < LEAST_IMAGES:
+        pairs = {}
+    tests = dict(zip(pairs, two_sample_tests([*pairs.values()], judge, seed, runtime, done), strict=True))
+    plain, halves, shapes = (tests.get(name, TwoSample(NONE, None)) for name in ("plain", "halves", "shapes"))
     name = "two_sample_accuracy"
     told = plain.accuracy.row(name) | shapes.accuracy.row("two_sample_without_tone_accuracy") | tone_shares(samples)
     return {"samples": told, "baseline": halves.accuracy.row(name) | tone_shares(first)}, plain.sureness

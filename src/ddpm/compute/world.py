@@ -1,6 +1,6 @@
-"""Communicate between the processes of one stage, which torchrun starts; each has a shard of the work.
+"""Communicate between processes that work together; each does some of the pieces.
 
-A single process is a world of one. Only the stages train and sample run in several processes:
+A single process is a world of one. Others are the workers of `ddpm.compute.workers`, or torchrun's:
 DDPM_LAUNCH="torchrun --nproc-per-node N" dvc repro train sample
 """
 
@@ -20,18 +20,40 @@ from exact_stages.stage import Role
 T = TypeVar("T")
 
 
+class Ended(SystemExit):
+    """Another process of the world has ended; it reports the error."""
+
+
 class World(NamedTuple):
     """The `rank` of this process among `size` processes."""
 
     rank: int = 0
     size: int = 1
 
-    def shard(self, count: int) -> slice:
-        """Return this process's shard of `count` items."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+    def own(self, pieces: int) -> range:
+        """Return which of the pieces of a work this process does: equally many in each, but for the last ones."""
+        each = -(-pieces // self.size)
+        return range(pieces)[self.rank * each : (self.rank + 1) * each]
+
+    def total(self, rows: Tensor, pieces: int) -> Tensor:
+        """Return the sum of a row of each piece, (D,), added in the order of the pieces, whoever has computed them.
+
+        Args:
+            rows: those of this process, (ceil(pieces / size), D), with any numbers behind its `own` pieces.
+        """
+        found = rows
+        if self.size > 1:
+            found = rows.new_empty(self.size * len(rows), *rows.shape[1:])
+            with _ending_together():
+                dist.all_gather_into_tensor(found, rows)
+        first, *others = found[:pieces]
+        total = first.clone()
+        for each in others:
+            total += each
+        return total
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes; all have one dtype."""
+        """Replace each tensor by its sum over the GPUs, in the order of NCCL; all have one dtype."""
         if self.size > 1:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             with _ending_together():
@@ -100,5 +122,5 @@ def _ending_together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(words in str(error) for words in ("closed by peer", "reset by peer", "Broken pipe")):
-            raise SystemExit(1) from None
+            raise Ended(1) from None
         raise
