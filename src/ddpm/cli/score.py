@@ -63,7 +63,7 @@ class Score(Options):
             raise UserError(f"--image-size: the images of {self.real} have their size; leave it out")
         for file in filter(None, (self.out, self.page)):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir() or not os.access(file.parent, os.W_OK):
+            if file.is_dir() or not os.access(file.resolve().parent, os.W_OK):
                 raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
