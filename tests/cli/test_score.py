@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.cli import score
 from ddpm.cli.reading import held_out_count, read_real, read_samples
 from ddpm.images.card import DataCard
+from ddpm.images.splits import load_split
 from ddpm.ingest.preparation import DataParams
 from ddpm.scoring import two_sample
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
-from stages import evaluate
+from stages import evaluate, preprocess
 from tests.cli.generating import call
 from tests.small import FRUITS, images
 from tests.stages.written import classifier_params, write_samples, write_split
 
+ROOT = Path(__file__).parents[2]
 NAMES = FRUITS.classes
 CARD = DataCard(name="real", shape=(3, 16, 16), classes=NAMES)
 LEVELS, LABELS = images(420, CARD.shape), torch.arange(420) % 3
@@ -167,6 +170,24 @@ def test_classifiers_of_other_images_are_refused() -> None:
     real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
     with pytest.raises(UserError, match="leave --classifiers out"):
         call("score", "--real", real, "--samples", as_folder(), "--classifiers", "models")
+
+
+def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_alone() -> None:
+    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, name)
+    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
+    data = {"set": "real", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+    Path("params.yaml").write_text(json.dumps({"data": data}))
+    preprocess.main(Stage("preprocess"))
+    processed = load_split(Path("data/processed/train.safetensors"))
+    for name in "ab":
+        network = Classifier(classifier_params(), processed.card)
+        save_classifier(Path(f"models/classifier-{name}.safetensors"), network)
+    words = "--samples", as_folder(), "--classifiers", "models", "--real"
+    assert scored(*words, real)["count"] == 300 - len(processed.split.labels)
+    other = folder(Path("other"), 255 - LEVELS[REAL], LABELS[REAL])
+    with pytest.raises(UserError, match="leave --classifiers out"):
+        call("score", *words, other)
 
 
 def test_of_few_images_a_third_and_of_many_a_tenth_is_held_out() -> None:

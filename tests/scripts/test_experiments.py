@@ -101,4 +101,6 @@ def test_a_task_pushes_to_remotes_of_relative_paths(project: Path) -> None:
     for names, code in (("two -S x=3\nthree\n", 1), ("one\ntw\n", 0)):
         (project / "list.txt").write_text(names)
         ended = experiments(project, "list.txt")
-        assert (ended.returncode, ended.stdout == "", ended.stderr.count("\n")) == (code, bool(code), code), ended.stderr
+        assert (ended.returncode, ended.stdout == "", ended.stderr.count("\n")) == (code, bool(code), code), (
+            ended.stderr
+        )

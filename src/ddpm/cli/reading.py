@@ -44,8 +44,12 @@ class SampleSet(NamedTuple):
     classes: list[int]
 
 
-def read_real(path: Path, params: DataParams) -> Real:
+def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> Real:
     """Read a folder, or train.safetensors with the test.safetensors next to it.
+
+    Args:
+        like_preprocess: whether to hold out the images that the stage does, for classifiers that it served; otherwise
+            small sets hold out more.
 
     Raises:
         UserError: the files are missing, damaged, or do not fit together.
@@ -62,7 +66,7 @@ def read_real(path: Path, params: DataParams) -> Real:
     card = DataCard(name=shown(path.resolve().name) or "images", shape=target.shape, classes=folder.classes)
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile(dir=place) as scratch:
         images = Images(scratch, folder.pictures, target)
-        if not folder.tested:
+        if not (folder.tested or like_preprocess):
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
             params = params.model_copy(update={"test": share})
         sides = split_images(images, folder, params)

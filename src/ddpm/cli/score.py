@@ -46,7 +46,8 @@ class Score(Options):
     page: Path | None = None
     """file for a page with pictures, such as score.html"""
     classifiers: Path | None = None
-    """folder with classifier-a.safetensors and classifier-b.safetensors of these real images, such as models"""
+    """folder with classifier-a.safetensors and classifier-b.safetensors of these real images, such as models; of a
+    folder without test/, the images are held out that data.test: 0.1 holds out"""
     image_size: Annotated[int, Field(ge=2 * LEAST_SIDE, le=MAX_SIDE)] | None = None
     """pixels a side that all images are brought to; by default the real images' own, or 32 if large or mixed"""
 
@@ -67,7 +68,8 @@ class Score(Options):
                 raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-        real = read_real(self.real, parse(DataParams, {"set": str(self.real), **wanted}, "options"))
+        params = parse(DataParams, {"set": str(self.real), **wanted}, "options")
+        real = read_real(self.real, params, like_preprocess=self.classifiers is not None)
         samples = read_samples(self.samples, real)
         names = real.train.card.classes
         if none := [name for label, name in enumerate(names) if label not in samples.classes]:
@@ -93,10 +95,18 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
         UserError: a file is missing or damaged, or of other images.
     """
     files = {name: folder / f"classifier-{name}.safetensors" for name in NAMES}
-    for file in files.values():
-        card = load_classifier(file).data
-        if (card.shape, card.classes) != (train.card.shape, train.card.classes):
-            raise UserError(f"{file}: of images with another size or other classes; leave --classifiers out")
+    cards = {file: load_classifier(file).data for file in files.values()}
+    for file, card in cards.items():
+        if card.same_images(train.card) is False or (card.shape, card.classes) != (
+            train.card.shape,
+            train.card.classes,
+        ):
+            raise UserError(
+                f"{file}: trained on other images than --real has for it; give the train.safetensors that it was "
+                "trained on as --real, or leave --classifiers out"
+            )
+    if any(card.same_images(train.card) is None for card in cards.values()):
+        print(f"note: whether the classifiers in {folder} learned these images is not known: files have no hash")
     return files
 
 
