@@ -3,7 +3,8 @@
     python -m scripts.report [REV [AGAINST]]
 
 REV is a revision, an experiment or a record such as results/fashion; by default the workspace. It is compared with
-AGAINST, by default main if it differs. Run it as `make report REV=... AGAINST=...`; `make card` writes a model card.
+AGAINST, by default main if it differs. Run it as `make report REV=... AGAINST=...`; `make card` writes the card of the
+model in the workspace.
 Stages that are not up to date with their run are named, and their numbers left out.
 """
 
@@ -20,7 +21,16 @@ REPORT, CARD = Path("build/report.html"), Path("models/README.md")
 
 
 def main(rev: str, against: str, card: bool = False) -> None:
-    """Read the runs from git, write the page or the card, and name the stages that are left out."""
+    """Read the runs from git, write the page or the card, and name the stages that are left out.
+
+    Raises:
+        UserError: there is no such run; or a card of another one than the workspace is asked for.
+    """
+    if card and rev:
+        how = f"`git checkout {rev}` and `dvc checkout`, or `dvc exp apply {rev}`"
+        raise UserError(
+            f"REV={rev}: {CARD} is of the model beside it; bring that of {rev} by {how}, then run make card"
+        )
     runs = [open_run(rev)]
     if card:
         write_card(runs[0])
