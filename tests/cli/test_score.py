@@ -72,8 +72,13 @@ def as_npz() -> Path:
 def as_table() -> Path:
     made = folder(Path("flat"), LEVELS[SAMPLES])
     rows = [f"{index:04d}.png,{NAMES[label]}" for index, label in enumerate(LABELS[SAMPLES].tolist())]
-    (made / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    (made / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n", "utf-8-sig")  # as spreadsheets do
     return made
+
+
+def as_folder_with_test_images() -> Path:
+    folder(Path("samples/test"), LEVELS[REAL], LABELS[REAL])
+    return folder(Path("samples/train"), LEVELS[SAMPLES], LABELS[SAMPLES]).parent
 
 
 def as_sorted_folder() -> Path:
@@ -82,7 +87,7 @@ def as_sorted_folder() -> Path:
     return folder(Path("samples"), LEVELS[SAMPLES][order], LABELS[SAMPLES][order])
 
 
-@pytest.mark.parametrize("written", [as_folder, as_npz, as_table, as_sorted_folder])
+@pytest.mark.parametrize("written", [as_folder, as_npz, as_table, as_sorted_folder, as_folder_with_test_images])
 def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
     params = DataParams(set="real", image_size=None, colour=None, fit="crop", background="white", test=0.1)
     real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), params)
@@ -150,6 +155,10 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
             lambda: (as_table() / "labels.csv").write_text("file,class\n") and Path("flat").rename("samples"),
             "columns image",
         ),
+        (
+            lambda: (as_table() / "labels.csv").open("a").write("0007.png,fig\n") and Path("flat").rename("samples"),
+            r"labels\.csv: .*0007\.png",
+        ),
         (lambda: (as_folder() / "fig").rename("samples/plum"), "no class plum"),
         (lambda: folder(Path("samples"), LEVELS[:3], torch.tensor([0, 0, 0])), "too few"),
     ],
@@ -162,6 +171,13 @@ def test_mistakes_end_in_one_line(make: Callable[[], object], message: str) -> N
         call("score", "--real", real, "--samples", samples, "--out", "scores.json")
     assert not Path("scores.json").exists()
     assert not Path("cache").exists()  # before anything is trained
+
+
+def test_scores_and_page_need_two_files() -> None:
+    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
+    with pytest.raises(UserError, match="--page"):
+        call("score", "--real", real, "--samples", as_folder(), "--out", "a", "--page", real / "../a")
+    assert not Path("a").exists()
 
 
 def test_classifiers_of_other_images_are_refused() -> None:

@@ -3,6 +3,7 @@
 import csv
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -140,14 +141,17 @@ def _sources(path: Path) -> tuple[Sequence[Picture], list[str] | None, Sequence[
     if path.suffix == ".npz":
         return *_from_npz(path), None
     folder = _folder(path, "--samples")
+    pictures = folder.pictures[: len(folder.pictures) - folder.tested]
     table = path / "labels.csv"
     if len(folder.classes) > 1 or not table.is_file():
-        return folder.pictures, [folder.classes[each.label] for each in folder.pictures], None
-    files = [Path(str(each.source)).name for each in folder.pictures]
+        return pictures, [folder.classes[each.label] for each in pictures], None
     try:
-        with table.open(encoding="utf-8", newline="") as opened:
-            by_file = {row["image"]: row["label"] for row in csv.DictReader(opened)}
-        return folder.pictures, [by_file[file] for file in files], None
+        with table.open(encoding="utf-8-sig", newline="") as opened:  # spreadsheets begin it with a mark
+            rows = [(row["image"], row["label"]) for row in csv.DictReader(opened)]
+        if twice := [file for file, lines in Counter(file for file, _ in rows).items() if lines > 1]:
+            raise UserError(f"{table}: more than one line for {listed(twice)}; keep one of each")
+        by_file = dict(rows)
+        return pictures, [by_file[Path(str(each.source)).name] for each in pictures], None
     except (KeyError, ValueError) as error:
         raise UserError(f"{table}: needs the columns image and label, and a line for each file: {error}") from None
 

@@ -66,6 +66,8 @@ class Score(Options):
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.is_dir() or not os.access(file.resolve().parent, os.W_OK):
                 raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
+        if self.out and self.page and self.out.resolve() == self.page.resolve():
+            raise UserError(f"--page {self.page}: --out is the same file; name another")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
         params = parse(DataParams, {"set": str(self.real), **wanted}, "options")
