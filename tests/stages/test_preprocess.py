@@ -208,6 +208,8 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
     Path(".dvcignore").unlink()
     with pytest.raises(UserError, match=rf"^{MINE}/no/0001\.png: [^\n]+$"):
         run()
+    Path("data/.dvcignore").unlink()
+    assert run(set=f"data/../{MINE}")["train"]["images"]
 
 
 def test_the_same_pictures_give_the_same_bytes() -> None:
