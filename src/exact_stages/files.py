@@ -21,16 +21,16 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     Raises:
         OSError: the disk is full, the folder is read-only, ...; the file at `path` is unchanged.
     """
-    if path.exists() and not path.is_file():
-        with path.open("wb") as special:
-            special.writelines([data] if isinstance(data, bytes) else data)
-        return
     target = Path(os.path.realpath(path))
     if path.is_symlink() and target.exists() and not target.stat().st_mode & 0o222:
         target = path
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.partial")
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as special:
+                special.writelines([data] if isinstance(data, bytes) else data)
+            return
         try:
             with temporary.open("wb") as file:
                 for part in [data] if isinstance(data, bytes) else data:
