@@ -29,7 +29,7 @@ if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
     there=$(git ls-remote origin "refs/exps/${head:0:2}/${head:2}/*" | sed 's|.*/||')
     # A task that starts again may overwrite its own experiment, but no list that of an earlier one.
     taken=$(grep -Fx "$(printf '%s\n' "${lines[@]%%[[:blank:]]*}")" <<<"$there" | paste -sd ' ') &&
-        fail "$1: origin has experiments of this commit with the name $taken; take another, or leave out what is done"
+        fail "$1: origin has experiments of this commit named $taken; take other names, or leave these out"
     git diff --quiet HEAD || echo "note: the tasks run the last commit, without your uncommitted changes" >&2
     mkdir -p build/experiments
     # Slurm keeps these arguments, so LIST and the branch may change before the tasks begin.

@@ -97,17 +97,14 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
         UserError: a file is missing or damaged, or of other images.
     """
     files = {name: folder / f"classifier-{name}.safetensors" for name in NAMES}
-    cards = {file: load_classifier(file).data for file in files.values()}
+    ours, cards = train.card, {file: load_classifier(file).data for file in files.values()}
     for file, card in cards.items():
-        if card.same_images(train.card) is False or (card.shape, card.classes) != (
-            train.card.shape,
-            train.card.classes,
-        ):
+        if ours.same_images(card) is False or (card.shape, card.classes) != (ours.shape, ours.classes):
             raise UserError(
-                f"{file}: trained on other images than --real has for it; give the train.safetensors that it was "
-                "trained on as --real, or leave --classifiers out"
+                f"{file}: trained on other images than those of --real, or other ones were held out; give the "
+                "train.safetensors that it was trained on as --real, or leave --classifiers out"
             )
-    if any(card.same_images(train.card) is None for card in cards.values()):
+    if any(ours.same_images(card) is None for card in cards.values()):
         print(f"note: whether the classifiers in {folder} learned these images is not known: files have no hash")
     return files
 
