@@ -25,11 +25,16 @@ if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
     [ -z "$(git rev-parse --show-cdup)" ] || fail "submit from the top folder of the project"
     git remote | grep -qx origin || fail "no git remote called origin, which takes the experiments; add one"
     [ -n "$(dvc config core.remote)" ] || fail "no DVC remote, which takes the outputs; see docs/how-to/share.md"
+    head=$(git rev-parse HEAD)
+    there=$(git ls-remote origin "refs/exps/${head:0:2}/${head:2}/*" | sed 's|.*/||')
+    # A task that starts again may overwrite its own experiment, but no list that of an earlier one.
+    taken=$(grep -Fx "$(printf '%s\n' "${lines[@]%%[[:blank:]]*}")" <<<"$there" | paste -sd ' ') &&
+        fail "$1: origin has experiments of this commit named $taken; take other names, or leave these out"
     git diff --quiet HEAD || echo "note: the tasks run the last commit, without your uncommitted changes" >&2
     mkdir -p build/experiments
     # Slurm keeps these arguments, so LIST and the branch may change before the tasks begin.
     exec sbatch --array="1-${#lines[@]}" --requeue --open-mode=append --output=build/experiments/%A-%a.log "${@:2}" \
-        "$0" "$(git rev-parse HEAD)" "${lines[@]}"
+        "$0" "$head" "${lines[@]}"
 fi
 
 project=$SLURM_SUBMIT_DIR commit=$1

@@ -15,21 +15,29 @@ KEPT = 4  # states of each stage, so that several experiments can continue
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write `data`, bytes or parts, to a temporary file, then move it to `path`; readers see the old file or the new.
 
-    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one.
+    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one. A device or pipe is written
+    to directly. A link is followed, unless it leads to a read-only file, as links into DVC's cache do: it is replaced.
 
     Raises:
         OSError: the disk is full, the folder is read-only, ...; the file at `path` is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    target = Path(os.path.realpath(path))
+    if path.is_symlink() and target.exists() and not target.stat().st_mode & 0o222:
+        target = path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.partial")
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as special:
+                special.writelines([data] if isinstance(data, bytes) else data)
+            return
         try:
             with temporary.open("wb") as file:
                 for part in [data] if isinstance(data, bytes) else data:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

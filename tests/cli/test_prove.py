@@ -148,6 +148,12 @@ def test_one_change_is_named_alone(
     assert told(capsys, MODEL)[0] == [name]
 
 
+def test_a_shallow_clone_names_no_commit(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    Path(".git/shallow").write_text(head)
+    assert told(capsys, MODEL)[0] == ["dvc.lock models/ddpm.safetensors"]
+
+
 def test_the_commit_is_the_first_that_has_both_the_record_and_the_code(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

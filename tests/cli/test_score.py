@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.cli import score
 from ddpm.cli.reading import held_out_count, read_real, read_samples
 from ddpm.images.card import DataCard
+from ddpm.images.splits import load_split
 from ddpm.ingest.preparation import DataParams
 from ddpm.scoring import two_sample
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
-from stages import evaluate
+from stages import evaluate, preprocess
 from tests.cli.generating import call
 from tests.small import FRUITS, images
 from tests.stages.written import classifier_params, write_samples, write_split
 
+ROOT = Path(__file__).parents[2]
 NAMES = FRUITS.classes
 CARD = DataCard(name="real", shape=(3, 16, 16), classes=NAMES)
 LEVELS, LABELS = images(420, CARD.shape), torch.arange(420) % 3
@@ -69,8 +72,13 @@ def as_npz() -> Path:
 def as_table() -> Path:
     made = folder(Path("flat"), LEVELS[SAMPLES])
     rows = [f"{index:04d}.png,{NAMES[label]}" for index, label in enumerate(LABELS[SAMPLES].tolist())]
-    (made / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    (made / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n", "utf-8-sig")  # as spreadsheets do
     return made
+
+
+def as_folder_with_test_images() -> Path:
+    folder(Path("samples/test"), LEVELS[REAL], LABELS[REAL])
+    return folder(Path("samples/train"), LEVELS[SAMPLES], LABELS[SAMPLES]).parent
 
 
 def as_sorted_folder() -> Path:
@@ -79,7 +87,7 @@ def as_sorted_folder() -> Path:
     return folder(Path("samples"), LEVELS[SAMPLES][order], LABELS[SAMPLES][order])
 
 
-@pytest.mark.parametrize("written", [as_folder, as_npz, as_table, as_sorted_folder])
+@pytest.mark.parametrize("written", [as_folder, as_npz, as_table, as_sorted_folder, as_folder_with_test_images])
 def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
     params = DataParams(set="real", image_size=None, colour=None, fit="crop", background="white", test=0.1)
     real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), params)
@@ -147,6 +155,10 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
             lambda: (as_table() / "labels.csv").write_text("file,class\n") and Path("flat").rename("samples"),
             "columns image",
         ),
+        (
+            lambda: (as_table() / "labels.csv").open("a").write("0007.png,fig\n") and Path("flat").rename("samples"),
+            r"labels\.csv: .*0007\.png",
+        ),
         (lambda: (as_folder() / "fig").rename("samples/plum"), "no class plum"),
         (lambda: folder(Path("samples"), LEVELS[:3], torch.tensor([0, 0, 0])), "too few"),
     ],
@@ -161,12 +173,37 @@ def test_mistakes_end_in_one_line(make: Callable[[], object], message: str) -> N
     assert not Path("cache").exists()  # before anything is trained
 
 
+def test_scores_and_page_need_two_files() -> None:
+    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
+    with pytest.raises(UserError, match="--page"):
+        call("score", "--real", real, "--samples", as_folder(), "--out", "a", "--page", real / "../a")
+    assert not Path("a").exists()
+
+
 def test_classifiers_of_other_images_are_refused() -> None:
     for name in "ab":
         save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(), FRUITS))
     real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
     with pytest.raises(UserError, match="leave --classifiers out"):
         call("score", "--real", real, "--samples", as_folder(), "--classifiers", "models")
+
+
+def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_alone() -> None:
+    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, name)
+    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
+    data = {"set": "real", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+    Path("params.yaml").write_text(json.dumps({"data": data}))
+    preprocess.main(Stage("preprocess"))
+    processed = load_split(Path("data/processed/train.safetensors"))
+    for name in "ab":
+        network = Classifier(classifier_params(), processed.card)
+        save_classifier(Path(f"models/classifier-{name}.safetensors"), network)
+    words = "--samples", as_folder(), "--classifiers", "models", "--real"
+    assert scored(*words, real)["count"] == 300 - len(processed.split.labels)
+    other = folder(Path("other"), 255 - LEVELS[REAL], LABELS[REAL])
+    with pytest.raises(UserError, match="leave --classifiers out"):
+        call("score", *words, other)
 
 
 def test_of_few_images_a_third_and_of_many_a_tenth_is_held_out() -> None:

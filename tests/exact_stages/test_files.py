@@ -67,8 +67,27 @@ files.write_whole(Path({str(folder)!r}) / "file", b"killed half-way")
     assert os.listdir() == ["file"]
 
 
-def test_a_link_is_replaced_and_not_what_it_points_to() -> None:
+def test_a_pipe_stays_a_pipe() -> None:
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(Path("pipe"), iter([b"ne", b"w"]))
+    assert os.read(reader, 9) == b"new"
+    os.close(reader)
+    assert Path("pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["file", "new"])
+def test_a_link_is_followed(name: str) -> None:
+    Path("below").mkdir()
+    Path("below/link").symlink_to(f"../{name}")
+    write_whole(Path("below/link"), b"new")
+    assert Path("below/link").is_symlink()
+    assert Path(name).read_bytes() == b"new"
+
+
+def test_a_link_to_a_read_only_file_is_replaced() -> None:
     # So does DVC lay out its cache where links are asked for.
+    Path("file").chmod(0o444)
     Path("link").symlink_to("file")
     write_whole(Path("link"), b"new")
     assert Path("file").read_bytes() == b"old"

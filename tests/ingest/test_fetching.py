@@ -73,6 +73,7 @@ def test_right_files_are_kept_and_others_replaced_also_behind_links(own: Path, t
     fill(TARGET)
     first, second, third, _ = (TARGET / name for name in FILES)
     (tmp_path / "cached").write_bytes(b"of another data set")
+    (tmp_path / "cached").chmod(0o444)
     first.unlink()
     first.symlink_to(tmp_path / "cached")
     second.write_bytes(b"wrong")

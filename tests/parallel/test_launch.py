@@ -46,13 +46,23 @@ def test_srun_is_named_and_one_dead_task_ends_all(before: str, tmp_path: Path) -
     assert printed == ["1", "0", "--nodes", "2", "torchrun", "-m", "x"]
 
 
-def test_a_watcher_cancels_no_step_of_another_name(tmp_path: Path) -> None:
+# A watcher that begins after its launcher has ended, and for safety ends where it would signal any process.
+LATE = """
+import os, runpy, time
+fork = os.fork
+os.fork = lambda: fork() or time.sleep(1) or 0
+os.kill = lambda *_: os._exit(1)
+"""
+
+
+def test_a_late_watcher_signals_no_process_and_cancels_no_step_of_another_name(tmp_path: Path) -> None:
     for name, does in {"srun": "exit", "squeue": "echo 7.0 another", "scancel": f'echo "$@" >>{tmp_path}/told'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
     told = tmp_path / "told"
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "DDPM_LAUNCH": "srun"}
-    subprocess.run([sys.executable, launch.__file__, "python"], env=environment, check=True)
+    program = f"{LATE}runpy.run_path({launch.__file__!r}, run_name='__main__')"
+    subprocess.run([sys.executable, "-c", program, "python"], env=environment, check=True)
     deadline = time.monotonic() + 20
     while not told.exists():
         assert time.monotonic() < deadline

@@ -97,3 +97,10 @@ def test_a_task_pushes_to_remotes_of_relative_paths(project: Path) -> None:
     listed = subprocess.run(["git", "-C", project.parent / "origin", "for-each-ref"], capture_output=True, text=True)
     assert listed.stdout.split()[-1].endswith("/two")
     assert not [*(project / "build/experiments").iterdir()]
+    # No later list of the same commit overwrites it.
+    for names, code in (("two -S x=3\nthree\n", 1), ("one\ntw\n", 0)):
+        (project / "list.txt").write_text(names)
+        ended = experiments(project, "list.txt")
+        assert (ended.returncode, ended.stdout == "", ended.stderr.count("\n")) == (code, bool(code), code), (
+            ended.stderr
+        )

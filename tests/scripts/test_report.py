@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from scripts import report
 from scripts.reporting import page
 from scripts.reporting.runs import open_run
-from tests.browser.runs import PARAMS, PREPARED, whole_run
+from tests.browser.runs import PARAMS, PREPARED, SCORES, whole_run
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ["data", "forward", "training", "samples", "reverse", "scores", "copies", "params", "hashes", "environment"]
@@ -96,6 +97,21 @@ def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen:
     run.files["metrics/train/summary.json"] = json.dumps({"follows": {"train.start": chosen}}).encode()
     run.files["metrics/sample/population.json"] = json.dumps({"model": {"parameters": 333}}).encode()
     assert ("began with the weights of base" in page.card(run)) == said
+
+
+@pytest.mark.parametrize(("version", "kept"), [(1, True), (2, False), (None, False)])
+def test_scores_of_another_version_are_left_out(
+    version: int | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions = {"mine": SCORES | {"version": 1}, "other": SCORES | ({"version": version} if version else {})}
+    runs = {name: whole_run(name, **{"evaluate/scores": scores}) for name, scores in versions.items()}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "open_run", runs.__getitem__)
+    monkeypatch.setattr(report, "main_run", lambda: None)
+    report.main("mine", "other")
+    read = text(Path("build/report.html").read_text())
+    assert read.count("2.0000 ±") == 1 + kept
+    assert len(capsys.readouterr().out.splitlines()) == 2 - kept
 
 
 def test_names_of_sets_and_classes_are_plain_text() -> None:

@@ -95,8 +95,13 @@ def test_page_and_card_of_an_experiment_that_failed(clone: Clone, capsys: pytest
     card = Path("models/README.md")
     assert "likelihood (models/ddpm.bin)" in card.read_text()
     card.write_text(card.read_text().replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + "mine\n")
-    report.main("first", "", card=True)
-    anew = page.card(open_run("first"))
+    with pytest.raises(UserError, match=r"^REV=first: "):  # the model in the workspace is another
+        report.main("first", "", card=True)
+    assert "likelihood (models/ddpm.bin)" in card.read_text()
+    clone.git("checkout", "--quiet", "--force", "first")
+    report.main("", "", card=True)
+    anew = page.card(open_run(""))
+    assert "likelihood (models/ddpm.bin)" not in anew
     assert card.read_text() == anew.replace("\n---\n", "\nlicense: cc-by-4.0\n---\n", 1) + "mine\n"
     card.write_text("mine\n")
     with pytest.raises(UserError, match=r"^models/README\.md: "):

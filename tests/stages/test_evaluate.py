@@ -59,7 +59,7 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     assert {path.name for path in Path("metrics/evaluate").iterdir()} == pictures | {"scores.json"}
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert found["count"] == 40
-    assert found.keys() == {"count", "a", "b", "pixels", "samples", "test", "baseline"}
+    assert found.keys() == {"version", "count", "a", "b", "pixels", "samples", "test", "baseline"}
     assert None not in [found[row]["label_accuracy"] for row in ("samples", "test")]
 
 

@@ -95,7 +95,8 @@ def test_a_folder_with_train_and_test_is_split_as_it_is(capsys: pytest.CaptureFi
     (Path(MINE) / "LICENSE").touch()
     summary = run()
     assert (contents("train"), contents("test")) == (drawn(*range(30)), drawn(*range(30, 39)))
-    assert summary["data"] == split("train").card.model_dump(mode="json") == split("test").card.model_dump(mode="json")
+    assert split("train").card == split("test").card
+    assert summary["data"] == split("train").card.model_dump(mode="json", exclude={"images_hash"})
     assert split("train").groups.tolist() == [*range(30)]
     assert split("train").test_counts == split("test").test_counts == (3, 3, 3)
     for name, count in (("train", 30), ("test", 9)):
@@ -106,6 +107,24 @@ def test_a_folder_with_train_and_test_is_split_as_it_is(capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert "warning" not in told
     assert "LICENSE" in told
+
+
+def test_a_hash_is_of_all_training_images_and_their_classes() -> None:
+    draw_many(30, "train")
+    draw_many(9, "test", first=30)
+    found = []
+    for change in (
+        lambda: None,
+        lambda: draw("test/fig/0030.png", 30, change=1),
+        lambda: draw("train/fig/0000.png", 0, change=1),
+        lambda: os.rename(f"{MINE}/train/fig/0003.png", f"{MINE}/train/no/0003.png"),
+    ):
+        change()
+        run()
+        assert split("train").card == split("test").card
+        found.append(split("train").card.images_hash)
+    assert found[0] == found[1]
+    assert len({*found}) == 3
 
 
 def test_about_a_share_is_held_out_and_neither_new_images_nor_other_params_move_one() -> None:
@@ -189,6 +208,8 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
     Path(".dvcignore").unlink()
     with pytest.raises(UserError, match=rf"^{MINE}/no/0001\.png: [^\n]+$"):
         run()
+    Path("data/.dvcignore").unlink()
+    assert run(set=f"data/../{MINE}")["train"]["images"]
 
 
 def test_the_same_pictures_give_the_same_bytes() -> None:

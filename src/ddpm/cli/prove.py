@@ -15,7 +15,7 @@ from ddpm.cli.options import Options
 from ddpm.compute.device import start
 from ddpm.pretrained import models
 from ddpm.proving.damage import check_all
-from ddpm.proving.facts import commit_of, facts_of, read_provenance
+from ddpm.proving.facts import commit_of, facts_of, git, read_provenance
 from ddpm.proving.rebuild import rebuild
 from ddpm.train import accumulation_steps
 from exact_stages.console import UserError
@@ -62,8 +62,10 @@ class Prove(Options):
         if not file.is_file():
             raise UserError(f"{file}: no such file; `dvc pull` or `dvc repro` brings it")
         made = read_provenance(beside(file))
-        found, commit = facts_of(file, made, _environment()), commit_of(beside(file), made)
-        found["dvc.lock", made.file] = "" if commit else "no commit of this branch records it with this code"
+        shallow = git("rev-parse", "--is-shallow-repository") == b"true\n"
+        found, commit = facts_of(file, made, _environment()), "" if shallow else commit_of(beside(file), made)
+        which = "run `git fetch --unshallow`; a shallow clone cannot tell which" if shallow else "no"
+        found["dvc.lock", made.file] = "" if commit else f"{which} commit of this branch records it with this code"
         faults = {key: fault for key, fault in found.items() if fault}
         for (kind, name), fault in faults.items():
             print(f"differs  {kind} {name}: {fault}")

@@ -3,6 +3,7 @@
 import csv
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,8 +45,12 @@ class SampleSet(NamedTuple):
     classes: list[int]
 
 
-def read_real(path: Path, params: DataParams) -> Real:
+def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> Real:
     """Read a folder, or train.safetensors with the test.safetensors next to it.
+
+    Args:
+        like_preprocess: whether to hold out the images that the stage does, for classifiers that it served; otherwise
+            small sets hold out more.
 
     Raises:
         UserError: the files are missing, damaged, or do not fit together.
@@ -62,7 +67,7 @@ def read_real(path: Path, params: DataParams) -> Real:
     card = DataCard(name=shown(path.resolve().name) or "images", shape=target.shape, classes=folder.classes)
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile(dir=place) as scratch:
         images = Images(scratch, folder.pictures, target)
-        if not folder.tested:
+        if not (folder.tested or like_preprocess):
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
             params = params.model_copy(update={"test": share})
         sides = split_images(images, folder, params)
@@ -136,14 +141,17 @@ def _sources(path: Path) -> tuple[Sequence[Picture], list[str] | None, Sequence[
     if path.suffix == ".npz":
         return *_from_npz(path), None
     folder = _folder(path, "--samples")
+    pictures = folder.pictures[: len(folder.pictures) - folder.tested]
     table = path / "labels.csv"
     if len(folder.classes) > 1 or not table.is_file():
-        return folder.pictures, [folder.classes[each.label] for each in folder.pictures], None
-    files = [Path(str(each.source)).name for each in folder.pictures]
+        return pictures, [folder.classes[each.label] for each in pictures], None
     try:
-        with table.open(encoding="utf-8", newline="") as opened:
-            by_file = {row["image"]: row["label"] for row in csv.DictReader(opened)}
-        return folder.pictures, [by_file[file] for file in files], None
+        with table.open(encoding="utf-8-sig", newline="") as opened:  # spreadsheets begin it with a mark
+            rows = [(row["image"], row["label"]) for row in csv.DictReader(opened)]
+        if twice := [file for file, lines in Counter(file for file, _ in rows).items() if lines > 1]:
+            raise UserError(f"{table}: more than one line for {listed(twice)}; keep one of each")
+        by_file = dict(rows)
+        return pictures, [by_file[Path(str(each.source)).name] for each in pictures], None
     except (KeyError, ValueError) as error:
         raise UserError(f"{table}: needs the columns image and label, and a line for each file: {error}") from None
 

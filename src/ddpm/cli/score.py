@@ -46,7 +46,8 @@ class Score(Options):
     page: Path | None = None
     """file for a page with pictures, such as score.html"""
     classifiers: Path | None = None
-    """folder with classifier-a.safetensors and classifier-b.safetensors of these real images, such as models"""
+    """folder with classifier-a.safetensors and classifier-b.safetensors of these real images, such as models; of a
+    folder without test/, the images are held out that data.test: 0.1 holds out"""
     image_size: Annotated[int, Field(ge=2 * LEAST_SIDE, le=MAX_SIDE)] | None = None
     """pixels a side that all images are brought to; by default the real images' own, or 32 if large or mixed"""
 
@@ -63,11 +64,14 @@ class Score(Options):
             raise UserError(f"--image-size: the images of {self.real} have their size; leave it out")
         for file in filter(None, (self.out, self.page)):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir() or not os.access(file.parent, os.W_OK):
+            if file.is_dir() or not os.access(file.resolve().parent, os.W_OK):
                 raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
+        if self.out and self.page and self.out.resolve() == self.page.resolve():
+            raise UserError(f"--page {self.page}: --out is the same file; name another")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-        real = read_real(self.real, parse(DataParams, {"set": str(self.real), **wanted}, "options"))
+        params = parse(DataParams, {"set": str(self.real), **wanted}, "options")
+        real = read_real(self.real, params, like_preprocess=self.classifiers is not None)
         samples = read_samples(self.samples, real)
         names = real.train.card.classes
         if none := [name for label, name in enumerate(names) if label not in samples.classes]:
@@ -93,10 +97,15 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
         UserError: a file is missing or damaged, or of other images.
     """
     files = {name: folder / f"classifier-{name}.safetensors" for name in NAMES}
-    for file in files.values():
-        card = load_classifier(file).data
-        if (card.shape, card.classes) != (train.card.shape, train.card.classes):
-            raise UserError(f"{file}: of images with another size or other classes; leave --classifiers out")
+    ours, cards = train.card, {file: load_classifier(file).data for file in files.values()}
+    for file, card in cards.items():
+        if ours.same_images(card) is False or (card.shape, card.classes) != (ours.shape, ours.classes):
+            raise UserError(
+                f"{file}: trained on other images than those of --real, or other ones were held out; give the "
+                "train.safetensors that it was trained on as --real, or leave --classifiers out"
+            )
+    if any(ours.same_images(card) is None for card in cards.values()):
+        print(f"note: whether the classifiers in {folder} learned these images is not known: files have no hash")
     return files
 
 

@@ -90,12 +90,19 @@ class DataCard(Section):
     shape: (C, H, W) of every image; C is 1 (grey) or 3 (colour).
     classes: the class names, see `composed`; label i means classes[i].
     value_range: the network's values for the levels 0 and 255, see `splits.to_float`.
+    images_hash: of the levels and labels of the training images, also in the card of test images; absent in older
+        files.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
     shape: Shape
     classes: Names
     value_range: tuple[Annotated[int, Field(ge=-1, le=-1)], Annotated[int, Field(ge=1, le=1)]] = (-1, 1)
+    images_hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", exclude_if=lambda each: each is None)] = None
+
+    def same_images(self, other: "DataCard") -> bool | None:
+        """Tell whether both are of the same training images; None if it is not known."""
+        return self.images_hash == other.images_hash if self.images_hash and other.images_hash else None
 
     def labels(self, names: Iterable[str | int], where: str) -> tuple[int, ...]:
         """Return the labels of the named classes, sorted and unique; all labels if there are no names.

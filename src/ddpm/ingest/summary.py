@@ -1,5 +1,6 @@
 """Write the two splits, their summary, and a report for the user."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ def write_split(path: Path, card: DataCard, images: Images, sides: Sides, chosen
     labels, levels = images.labels[chosen], torch.zeros(PIXEL_VALUES, dtype=torch.long)
     groups = (chosen.cumsum(0) - 1)[sides.groups[chosen]]
     tested = images.labels[sides.test].bincount(minlength=classes).tolist()
+    digest = hashlib.sha256()
+    for facts in (images.keys, images.labels):
+        digest.update(facts[~sides.test].numpy().data)
+    card = card.model_copy(update={"images_hash": digest.hexdigest()})
     save_split(path, card, labels, groups, tested, _counted(images.take(chosen), levels))
     mean, deviation = statistics_of(levels)
     return {

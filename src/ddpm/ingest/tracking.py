@@ -1,5 +1,6 @@
 """Check that DVC tracks the images of a folder."""
 
+import os
 from pathlib import Path
 
 from dvc.exceptions import NotDvcRepoError
@@ -21,7 +22,7 @@ def check_tracked(root: Path, folder: Folder) -> None:
         dvcignore = DvcIgnoreFilter(localfs, Repo.find_root())
     except NotDvcRepoError:
         return
-    tracked = {*dvcignore.find(localfs, str(root))}
-    if hidden := [str(file) for file in folder.files if str(file) not in tracked]:
+    tracked = {*dvcignore.find(localfs, str(root))}  # without the .. of data/../data
+    if hidden := [str(file) for file in folder.files if os.path.normpath(file) not in tracked]:
         more = f" and {len(hidden) - 1} more images" if hidden[1:] else ""
         raise UserError(f"{shown(hidden[0])}{more}: ignored by a .dvcignore; rename them, or change its patterns")

@@ -30,8 +30,9 @@ def main() -> None:
             # A stage ends with the process that started it: an agent of torchrun may be killed, and leave it behind.
             # Of srun, one dead task ends all, and the first Ctrl-C does.
             os.environ |= {"DDPM_PARENT": "0", "SLURM_KILL_BAD_EXIT": "1", "SLURM_DISABLE_STATUS": "1"}
+            own = os.getpid()  # the child's parent may have ended by the time that it asks
             if os.fork() == 0:
-                _watch(dvc, os.getppid(), name if srun else "")
+                _watch(dvc, own, name if srun else "")
                 os._exit(0)
         os.execvp(command[0], command)
     except OSError as error:

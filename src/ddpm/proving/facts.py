@@ -41,7 +41,8 @@ def read_provenance(path: Path) -> Provenance:
     try:
         return Provenance.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `dvc pull` or `dvc repro` brings it") from None
+        made = "`dvc pull` or `dvc repro` brings those of train, distill and preprocess"
+        raise UserError(f"{path}: no such file; {made}; other files, such as classifiers, have none") from None
     except ValueError:
         raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
 

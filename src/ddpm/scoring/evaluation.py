@@ -27,6 +27,7 @@ ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
+VERSION = 1  # of the scores; raise it when equal samples get another score, as by another judge or definition
 
 
 class Classified(NamedTuple):
@@ -134,7 +135,7 @@ def evaluate(
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
     surest = torch.empty(0, dtype=torch.int64) if sureness is None else sureness.argsort(descending=True)
     pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
-    return Evaluation({"count": count, **left_out, **scores}, seen, *pictured)
+    return Evaluation({"version": VERSION, "count": count, **left_out, **scores}, seen, *pictured)
 
 
 def comparable(samples: int, test: int, train: int) -> int:
