@@ -25,7 +25,15 @@ from stages import preprocess
 ROOT = Path(__file__).parents[2]
 MINE = "data/mine"
 FRUITS = ("fig", "no", "red apple")
-DATA = {"set": MINE, "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+DATA = {
+    "set": MINE,
+    "image_size": None,
+    "colour": None,
+    "fit": "crop",
+    "background": "white",
+    "test": 0.1,
+    "range": None,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -256,9 +264,8 @@ def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(levels).save(path)
     found = [run(set="data/mnist"), outputs()]
-    monkeypatch.setattr(preprocess, "is_mnist", lambda _: True)
-    monkeypatch.setattr(preprocess, "read_mnist", lambda _: few)
-    monkeypatch.setattr(preprocess, "FILES", ())
+    monkeypatch.setattr(preparation, "is_mnist", lambda _: True)
+    monkeypatch.setattr(preparation, "read_mnist", lambda _: few._replace(beside=[]))
     assert [run(set="data/mnist"), outputs()] == found
     assert split("train").split.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
 
@@ -302,7 +309,7 @@ def test_a_picture_that_breaks_while_it_runs_leaves_nothing_half_written(monkeyp
         Path(MINE, "test/fig/0030.png").write_bytes(b"")
         return target_of(*given)
 
-    monkeypatch.setattr(preprocess, "target_of", breaking)
+    monkeypatch.setattr(preparation, "target_of", breaking)
     with pytest.raises(UserError, match=rf"^{MINE}/test/fig/0030\.png: "):
         run()
     assert not [*Path("data/processed").iterdir()]
