@@ -208,7 +208,11 @@ def test_processes_may_share_a_folder_and_all_images_stay(
     np.testing.assert_equal(joined(archives(tmp_path / "out")[::-1]), joined([whole]))
 
 
-def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_ends_the_command_and_its_workers_in_one_line(
+    workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPM_WORKERS", workers)
     model = tiny_model(tmp_path, class_conditional=True, timesteps=1000)
     process = started("generate", "--model", model, "--out", tmp_path / "out", "--count", 2000, "--steps", 50)
     wait_for((tmp_path / "out/labels.csv").exists, process)

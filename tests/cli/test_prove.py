@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(levels.numpy()).save(path)
     for stage in ("preprocess", "train"):
         command = [sys.executable, "-m", f"stages.{stage}"]
-        subprocess.run(command, cwd=folder, env=os.environ | ENVIRONMENT | {"DDPM_THREADS": "1"}, check=True)
+        subprocess.run(command, cwd=folder, env=os.environ | ENVIRONMENT, check=True)
     (folder / "dvc.lock").write_text(f"{md5(folder / MODEL)} {md5(folder / RECORD)}\n")
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
     for words in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "built"]):
@@ -62,13 +62,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checkout(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def checkout(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(built, tmp_path / "checkout")
     monkeypatch.chdir(tmp_path / "checkout")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in `built`
-    yield tmp_path / "checkout"
-    torch.set_num_threads(threads)
+    return tmp_path / "checkout"
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[list[str], list[str]]:
@@ -119,7 +116,7 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "inputs data/processed/train.safetensors": lambda _: Path("data/processed/train.safetensors").unlink(),
     "provenance data/processed/train.provenance.json": lambda _: Path("data/processed/train.provenance.json").unlink(),
     "packages pillow": other_package,
-    "environment threads": lambda _: torch.set_num_threads(2),
+    "environment MKL_CBWR": lambda monkeypatch: monkeypatch.setenv("MKL_CBWR", "COMPATIBLE"),
     f"weights {WEIGHT}": lambda _: rewritten(weight=0.1),
     "metadata card.data.name": lambda _: rewritten(name="other"),
     "dvc.lock models/ddpm.safetensors": lambda _: edit(RECORD, lambda all: all | {"resolved": {}}),

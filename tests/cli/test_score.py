@@ -125,7 +125,7 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
     printed = capsys.readouterr().out
     assert re.search(r"^told from real images +\d+\.\d % .*chance is 50 %|cannot tell", printed, re.MULTILINE)
     assert "shows its class" in printed
-    monkeypatch.setattr(score, "fit_classifier", None)
+    monkeypatch.setattr(score, "fit_classifiers", None)
     assert scored(*words) == found
     page = Path("pages/score.html").read_text()
     assert page.count("data:image/png;base64,") == 3

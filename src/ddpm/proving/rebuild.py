@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
+from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import load_arrays
 from ddpm.proving.facts import KINDS, Provenance, chain, differences, git, read_provenance
 from exact_stages.console import UserError
@@ -47,12 +48,14 @@ def settings_of(made: Provenance) -> dict[str, str]:
     if not (found := made.environment):
         return {}
     wanted = {
-        "DDPM_THREADS": str(found["threads"]),
         "DDPM_PRECISION": found["precision"],
         "DDPM_DEVICE": "cpu" if found["device"] == "cpu" else "",
         "DDPM_ACCUMULATE": str(found.get("accumulation_steps", 1)),
-        "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found["processes"]) > 1 else "python",
+        "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found.get("processes", 1)) > 1 else "python",
+        **{name: found[name] for name in ARITHMETIC if name in found},
     }
+    if "threads" in found:  # of code before workers had one thread each
+        wanted["DDPM_THREADS"] = str(found["threads"])
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
