@@ -82,9 +82,8 @@ def _commands(text: str) -> Iterator[tuple[list[str], str]]:
             match words:
                 case ["exec" | "env", *rest] | ["-u", _, *rest] | ["poetry" | "uv" | "pipenv", "run", *rest]:
                     words = rest
-                case [assigned, *rest] if re.match(r"\w+=", assigned):
-                    name, _, value = assigned.partition("=")
-                    words, variable = rest, value if name == "PYTHONPATH" else variable
+                case [word, *rest] if assigned := re.match(r"(\w+)=(.*)", word, re.DOTALL):
+                    words, variable = rest, assigned[2] if assigned[1] == "PYTHONPATH" else variable
                 case ["sh" | "bash", "-c", inner, *_]:
                     yield from ((command, own or variable) for command, own in _commands(inner))
                     break

@@ -20,7 +20,7 @@ from exact_stages.console import UserError, shown
 from exact_stages.files import read_yaml, sha256
 from exact_stages.provenance import flat
 
-SMALL = 1 << 24  # bytes of a dep of which each file is hashed by content
+SMALL, BLOCK = 1 << 24, 1 << 12  # bytes of a dep of which each file is hashed by content; the least that a file counts
 OWN = {"__pycache__", ".resume"}  # folders to which Python and a stage write while the stage runs
 
 
@@ -77,8 +77,7 @@ class Declared:
 
     def files(self, dep: str) -> Iterator[str]:
         """Yield the files of a dep in a fixed order, without those that .dvcignore hides or a linked folder holds."""
-        if os.path.isfile(dep):
-            yield dep
+        yield from [dep] if os.path.isfile(dep) else []
         for folder, folders, files in self.ignore.walk(self._repo.fs, os.path.abspath(dep)):
             folders[:] = sorted({*folders} - OWN)
             paths = (os.path.join(folder, file) for file in sorted(files))
@@ -90,7 +89,7 @@ class Declared:
         for file in self.files(dep):
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 at = os.stat(file)
-                size += at.st_size
+                size += max(at.st_size, BLOCK)
                 seen.update(repr((file, at.st_size, at.st_mtime_ns)).encode())
                 if size <= SMALL or file.endswith(".py"):
                     found[file] = sha256(Path(file))
@@ -98,8 +97,7 @@ class Declared:
         return found if size <= SMALL else {dep: seen.hexdigest()} | code
 
     def _named(self, path: str) -> str:
-        inside = f"{path}/".startswith(f"{os.path.abspath(self._repo.root_dir)}/")
-        return os.path.relpath(path) if inside else path
+        return os.path.relpath(path) if f"{path}/".startswith(f"{self._repo.root_dir}/") else path
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

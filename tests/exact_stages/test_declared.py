@@ -8,10 +8,12 @@ import pytest
 
 from exact_stages import declared
 from exact_stages.console import UserError
+from exact_stages.files import sha256
 from exact_stages.stage import Stage, begun
 
 CODE, DEEP, DATA, SPACE = "lib/m.py", "lib/sub/deep.py", "lib/data.json", "lib/ä b.py"
 FILES = [CODE, DEEP, DATA, SPACE, "lib/.hidden", "configs/a.yaml", "large/x.bin", "large/m.py", "work/in.py"]
+LARGE = 50_000
 PARAMS = {
     "code": "lib",
     "fit": {"lr": 1, "deep": {"lr": 1}},
@@ -91,10 +93,10 @@ WAYS: dict[str, tuple[str, str]] = {  # of the stage fit, or of all: what change
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(declared, "SMALL", 100)
+    monkeypatch.setattr(declared, "SMALL", LARGE - 1)
     for name in FILES:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text("x" * (1000 if name == "large/x.bin" else 1))
+        Path(name).write_text("x" * (LARGE if name == "large/x.bin" else 1))
     Path("linked").symlink_to("lib")
     Path("params.yaml").write_text(json.dumps(PARAMS))
     Path("other.yaml").write_text(json.dumps(OTHER))
@@ -133,6 +135,31 @@ def test_an_edit_of_what_is_declared_leaves_no_output_and_no_state(way: str, tmp
     assert not Path("out").exists()
     begun.cache_clear()
     assert Stage("fit", item).fingerprint() != before
+
+
+def test_an_item_is_not_concerned_by_the_deps_of_another() -> None:
+    written("matrix: {it: [m, n]}, deps: ['lib/${item.it}.py']")
+    run("n", Path("out"), CODE)
+    assert Path("out").exists()
+    begun.cache_clear()
+    with pytest.raises(UserError, match=r": lib/n\.py"):
+        run("another name", Path("out"), "lib/n.py")  # so all are its deps
+
+
+def test_the_provenance_names_what_is_declared() -> None:
+    for name, text in {"pyproject.toml": "[project]\ndependencies = []", "constraints.txt": ""}.items():
+        Path(name).write_text(text)
+    deps = "deps: [./lib/, '${item}', large, other.yaml], params: [fit.deep, {other.yaml: [more]}]"
+    written(f"foreach: [configs/a.yaml], do: {{cmd: x, {deps}}}")
+    stage = Stage("fit", "configs/a.yaml")
+    stage.input(Path("other.yaml"))
+    stage.write(Path("out"), b"")
+    stage.record(Path("out"))
+    made = json.loads(Path("out.provenance.json").read_text())
+    assert made["code"] == {name: sha256(Path(name)) for name in (CODE, SPACE, DEEP, "large/m.py")}
+    inputs = [DATA, "lib/.hidden", "configs/a.yaml", "other.yaml"]
+    assert made["inputs"] == {name: sha256(Path(name)) for name in inputs}
+    assert made["params"] == {"fit.deep.lr": 1, "other.yaml:more.lr": 1}
 
 
 @pytest.mark.parametrize(
