@@ -16,7 +16,7 @@ from exact_stages import stage
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from exact_stages.params import Section, Sections
-from exact_stages.stage import Role, Stage, begun, run_stage
+from exact_stages.stage import Role, Stage, begin, begun, run_stage
 
 ROOT = Path(__file__).parents[2]
 BEGIN = "import sys; sys.argv[0] = '-m'; sys.path.insert(0, '.'); import stages; import os, time\n"
@@ -180,6 +180,14 @@ def test_one_process_of_a_machine_hashes_each_input_at_the_start_and_at_the_end(
             assert len(hashed) == role.leads
         assert len(hashed) == 2 * role.leads
         hashed.clear()
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_process_that_does_not_lead_hashes_no_deps(leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # that of the tests stays
+    begin(leads=leads)
+    with Stage("train", role=Role(writes=False, leads=leads)):
+        assert begun.cache_info().currsize == leads
 
 
 def test_a_process_that_does_not_write_takes_no_lock() -> None:
