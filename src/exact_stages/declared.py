@@ -79,9 +79,9 @@ class Declared:
         """Yield the files of a dep in a fixed order, without those that .dvcignore hides or a linked folder holds."""
         yield from [dep] if os.path.isfile(dep) else []
         for folder, folders, files in self.ignore.walk(self._repo.fs, os.path.abspath(dep)):
-            folders[:] = sorted({*folders} - OWN)
-            paths = (os.path.join(folder, file) for file in sorted(files))
-            yield from (self._named(path) for path in paths if os.path.exists(path))  # Emacs leaves links to nowhere
+            folders[:], name = sorted({*folders} - OWN), os.path.join(self._named(folder), "").removeprefix("./")
+            paths = (name + file for file in sorted(files))
+            yield from (path for path in paths if os.path.exists(path))  # Emacs leaves links to nowhere
 
     def hashed(self, dep: str) -> dict[str, str]:
         """Hash each file of a dep by content; of a large dep only Python files, and all by names, sizes and times."""
