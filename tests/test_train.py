@@ -635,7 +635,7 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **
     labels = torch.arange(40) % 5
     Path("data/processed").mkdir(parents=True)
     save_split(stage.TRAIN, card, labels, torch.arange(40), (6, 6, 6, 2, 2), [images(40)])
-    Path("dvc.yaml").write_text("stages: {train: {deps: []}}")
+    Path("dvc.yaml").write_text("stages: {train: {cmd: x, deps: []}}")
     sections = {"schedule": SCHEDULE.params.model_dump(), "model": unet_params().model_dump(mode="json")}
     params = {**sections, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
     Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML

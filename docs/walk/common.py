@@ -50,7 +50,8 @@ from ddpm.schedule import ScheduleParams  # noqa: E402
 from ddpm.train import NO_START, Training, TrainParams, new_training  # noqa: E402
 from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
-from exact_stages.params import load_params, parse, read_yaml  # noqa: E402
+from exact_stages.files import read_yaml  # noqa: E402
+from exact_stages.params import load_params, parse  # noqa: E402
 
 runtime = start(alone=True)  # a notebook's kernel should not fork
 PARAMS = ROOT / "params.yaml"

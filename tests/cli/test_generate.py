@@ -16,7 +16,8 @@ from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
 from ddpm.sample import SamplerParams, sample_batch, sample_labels
 from exact_stages.console import UserError
-from exact_stages.params import parse, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import parse
 from tests.cli.generating import ended, generate, sampler, started, tiny_model
 from tests.small import CPU, FRUITS
 from tests.with_dvc.dvc_clone import wait_for

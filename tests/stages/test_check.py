@@ -9,7 +9,8 @@ import pytest
 
 from ddpm.ingest.fetching import CHECKSUMS
 from exact_stages.console import UserError
-from exact_stages.params import load_params, parse, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import load_params, parse
 from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
 

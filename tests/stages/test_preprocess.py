@@ -18,7 +18,7 @@ from ddpm.ingest import decoded, preparation
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import target_of
 from exact_stages.console import UserError
-from exact_stages.files import sha256
+from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
 from stages import preprocess
 
@@ -57,7 +57,8 @@ def draw_many(count: int, where: str = "", first: int = 0) -> None:
 
 def run(**changes: Any) -> dict[str, Any]:
     """Run the stage; returns the summary."""
-    Path("params.yaml").write_text(json.dumps({"data": DATA | changes}))
+    params = read_yaml(ROOT / "params.yaml")  # of all stages, or DVC cannot resolve dvc.yaml
+    Path("params.yaml").write_text(json.dumps(params | {"data": DATA | changes}))
     preprocess.main(Stage("preprocess"))
     return json.loads(Path("metrics/preprocess/summary.json").read_text())
 

@@ -33,7 +33,8 @@ def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
         _call(["git", "-C", str(clone), "checkout", "--quiet", "--detach", commit])
         for name in {name for step in steps.values() for name in step.inputs}:
             path, copy = Path(name), (clone / name).resolve()  # the raw files; those at an absolute path stay there
-            if beside(path).as_posix() not in steps and path.is_file() and copy.is_relative_to(scratch):
+            made_or_committed = beside(path).as_posix() in steps or copy.exists()
+            if not made_or_committed and path.is_file() and copy.is_relative_to(scratch):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
         own = {f"DVC_{name}_DIR": f"{scratch}/{name}" for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
