@@ -7,6 +7,7 @@ DDPM_LAUNCH="torchrun --nproc-per-node N" dvc repro train sample
 import atexit
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -126,5 +127,6 @@ def _ending_together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(words in str(error) for words in ("closed by peer", "reset by peer", "Broken pipe")):
+            traceback.clear_frames(error.__traceback__)  # which hold connections open: a third process would wait
             raise Ended(1) from None
         raise
