@@ -24,6 +24,7 @@ help: ## show this list
 repro: env ## run the stages that are out of date: at first all, 11 to 35 minutes on two CPU cores
 	@python -m scripts.readable
 	dvc repro
+	@python -m scripts.equal
 
 ##@ Look
 
@@ -41,7 +42,7 @@ demo: .venv/.with-export ## build and serve a page that samples in a browser, wi
 	@python -m scripts.demo
 
 site: .venv/.with-docs ## write the site, build/site/index.html, and run the chapters of the walk: 4 minutes
-	@DDPM_THREADS=$${DDPM_THREADS:-1} sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site
+	@sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site
 
 ##@ Other configurations, each in a copy of the workspace
 

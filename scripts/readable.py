@@ -13,7 +13,7 @@ from dvc.utils.strictyaml import load
 
 from ddpm.compute.device import start
 from exact_stages.console import UserError, run
-from exact_stages.params import read_yaml
+from exact_stages.files import read_yaml
 
 PARAMS, LOCK = Path("params.yaml"), Path("dvc.lock")
 ENVIRONMENT = Path("metrics/train/environment.json")

@@ -13,4 +13,4 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 
 if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this package
     parent = os.environ.get("DDPM_PARENT")  # the process id of DVC, by dvc.yaml; 0 behind a launcher, which watches DVC
-    begin((int(parent) or os.getppid()) if parent else None)
+    begin((int(parent) or os.getppid()) if parent else None, leads=os.environ.get("LOCAL_RANK", "0") == "0")

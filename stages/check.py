@@ -20,7 +20,8 @@ from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.train import TrainParams
 from ddpm.unet import UNetParams
 from exact_stages.console import UserError
-from exact_stages.params import Section, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import Section
 from exact_stages.stage import Stage, run_stage
 
 CHECKED = Path("data/checked.txt")

@@ -16,7 +16,8 @@ from ddpm.schedule import NoiseSchedule
 from ddpm.train import Training, new_training
 from ddpm.unet import UNet
 from exact_stages.console import progress
-from exact_stages.params import parse, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import parse
 from stages.train import Params
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape

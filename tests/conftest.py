@@ -1,17 +1,22 @@
-"""One thread for each test process: workers that fight over the cores would wait for one another most of the time.
+"""One process and one thread for each test process; a test that needs several asks for them.
+
+Those that fight over the cores would wait for one another most of the time.
 
 A real browser; where there is none, the tests that ask for it are left out with a reason.
 """
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, so before anything else is
+os.environ |= {"OMP_NUM_THREADS": "1", "DDPM_WORKERS": "1"}  # read when torch is imported, so before anything else is
+os.environ.pop("DDPM_THREADS", None)
 
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from ddpm.compute.workers import allow
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -25,6 +30,13 @@ def browser() -> Iterator[Any]:
         launched = playwright.chromium.launch(executable_path=BROWSER)
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def allowed() -> Iterator[Callable[[int], None]]:
+    """Lets so many processes work, until the test ends."""
+    yield allow
+    allow(1)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import multiprocessing
 
-from ddpm.parallel.world import World, join
+from ddpm.compute.world import World, join
 
 Work = Callable[[World], object]
 

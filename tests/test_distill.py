@@ -1,5 +1,6 @@
 """Moment matching: a Gaussian is found exactly, a single point is left alone, and it resumes bit for bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm import distill
+from ddpm.compute.workers import together
+from ddpm.compute.world import ALONE, World
 from ddpm.distill import Distillation, DistillParams
 from ddpm.images.splits import Split, to_uint8
 from ddpm.model import LoadedModel, load_model
@@ -33,6 +36,7 @@ class Affine(nn.Module):
         self.gain = nn.Parameter(gain.float())
         self.offset = nn.Parameter((mean - gain * abar.sqrt() * mean).float())
         self.register_buffer("time_table", torch.zeros(1))
+        self.params = CARD.model
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         estimate = self.gain[t].view(-1, 1, 1, 1) * x_t + self.offset[t].view(-1, 1, 1, 1)
@@ -118,7 +122,7 @@ def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teach
         found.auxiliary.network.offset += 0.3
         rng = found._rng("auxiliary")
         batch = found._batch(rng)
-        x_start, x_s = found._student_sample(batch, rng)
+        x_start, x_s = found._student_sample(batch, found._normal(rng))
     estimate, teacher = (each(x_s, batch.s, batch.labels).x_start for each in (found.auxiliary, found.teacher))
     abar = SCHEDULE.alphas_cumprod[batch.s].float().view(-1, 1, 1, 1)
     v, pred_v, v_of_teacher = ((abar.sqrt() * x_s - each) / (1 - abar).sqrt() for each in (x_start, estimate, teacher))
@@ -174,6 +178,21 @@ def test_a_distillation_that_is_cut_off_after_every_step_goes_on_bit_for_bit(mon
         state = resaved(again.state_dict())
         torch.testing.assert_close(state, whole.state_dict(), rtol=0, atol=0)
     assert [row[0] for row in state["rows"]] == [3, 6, 8]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_several_workers_give_the_bytes_of_one(size: int, allowed: Callable[[int], None]) -> None:
+    allowed(size)
+
+    def state(world: World) -> dict[str, Any]:
+        found = new_distillation(batch_size=10)  # of which a shard has two images or three
+        list(found.run(world))
+        return resaved(found.state_dict())
+
+    alone = state(ALONE)
+    assert alone["rows"]
+    for found in together(ALONE, size, lambda world: world.gather(state(world))):
+        torch.testing.assert_close(found, alone, rtol=0, atol=0)
 
 
 def test_the_model_file_has_the_student_and_its_timesteps(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Sampling from a model: what fits it, labels, guidance, whole sets; an image depends on its seed and number alone."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ddpm import sample as module
+from ddpm.compute import workers
 from ddpm.compute.randomness import ImageNoise
+from ddpm.compute.workers import together
+from ddpm.compute.world import ALONE, World
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.model import LoadedModel, ModelCard, load_model
-from ddpm.parallel.world import ALONE, World
 from ddpm.pretrained.models import load_pretrained
 from ddpm.sample import (
     SamplerParams,
@@ -24,6 +27,7 @@ from ddpm.sample import (
     fitted,
     fitted_set,
     sample_batch,
+    sample_images,
     sample_labels,
 )
 from ddpm.unet import NO_LABEL
@@ -43,12 +47,20 @@ FREE = {"guides": ("classifier_free",)}
 def test_three_lines_of_python_sample_what_the_command_line_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--pretrained", "mnist", "--classes", 7, "--count", 16, "--format", "npz", "--out", tmp_path / "sevens"]
+    words = ["--pretrained", "mnist", "--classes", 7, "--count", 40, "--format", "npz", "--out", tmp_path / "sevens"]
     call("generate", *words)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    images, labels = module.sample(load_pretrained("mnist"), 16, classes=[7])
-    assert labels.tolist() == [7] * 16
+    monkeypatch.setenv("DDPM_WORKERS", "2")
+    monkeypatch.setattr(workers, "_forked", None)  # a program that imports it is not forked
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        images, labels = module.sample(load_pretrained("mnist"), 40, classes=[7])
+        assert torch.get_num_threads() == 2, "the threads of the caller are as they were"
+    finally:
+        torch.set_num_threads(threads)
+    assert labels.tolist() == [7] * 40
     np.testing.assert_array_equal(images.squeeze(1), np.load(tmp_path / "sevens/images.npz")["images"])
     unlabelled = tiny_model(tmp_path, class_conditional=False)
     assert module.sample(unlabelled, 2, steps=2).labels.tolist() == [NO_LABEL] * 2
@@ -256,9 +268,13 @@ def test_predictions_that_are_not_finite_end_in_an_error_that_names_the_image(
 class StatesAtTicks:
     """Stands for the checkpoints: keeps the state at every tick."""
 
-    def __init__(self, found: Sampling) -> None:
+    def __init__(self, found: Sampling, world: World) -> None:
         self.found = found
+        self.world = world
         self.states: list[dict[str, Any]] = []
+
+    def together(self, pieces: int, work: Callable[[World], None]) -> None:
+        together(self.world, pieces, work)
 
     def tick(self) -> None:
         self.states.append(resaved(self.found.state_dict()))
@@ -271,7 +287,7 @@ def whole_set(
     found = Sampling("gallery", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
     if state:
         found.load_state_dict(state)
-    ticks = StatesAtTicks(found)
+    ticks = StatesAtTicks(found, world)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "sample_batch_size", lambda *_: 2)
         found.run(CPU, world, ticks)  # type: ignore[arg-type]
@@ -326,3 +342,33 @@ def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
     (of_first, first), (_, second) = in_two_ranks(work, tmp_path)
     assert_equal_sets(of_first, alone)
     assert (first, second, steps) == (20, 20, 40), "each samples every other of four batches"
+
+
+@pytest.mark.parametrize(("size", "steps"), [(2, 20), (3, 20), (9, 10)])
+def test_several_workers_have_the_bytes_of_one(
+    size: int, steps: int, tmp_path: Path, allowed: Callable[[int], None]
+) -> None:
+    """One of the set, and of images one after another, also where a set is cut off."""
+    loaded = tiny_model(tmp_path)
+    numbers = range(3, 3 + 70)
+    expected, states = whole_set(loaded)
+    images = [*sample_images(loaded, sampler(steps=10), 3, numbers, CPU)]
+    assert [*map(len, (batch for batch, _ in images))] == [32, 32, 6]
+    allowed(size)
+    found, after = whole_set(loaded)
+    assert_equal_sets(found, expected)
+    assert len(after) == 1 + steps, "this process samples its part"
+    assert_equal_sets(whole_set(loaded, state=states[20])[0], expected)
+    for (batch, ours), (of, theirs) in zip(
+        sample_images(loaded, sampler(steps=10), 3, numbers, CPU), images, strict=True
+    ):
+        assert batch == of
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("count", "size"), [(7, 2), (8, 2), (500, 32), (1, 1)])
+def test_a_set_has_four_batches_or_more_where_it_has_so_many_images(count: int, size: int, tmp_path: Path) -> None:
+    loaded, params = tiny_model(tmp_path), sampler(steps=1)
+    found = Sampling("gallery", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))
+    found.run(CPU, ALONE, StatesAtTicks(found, ALONE))  # type: ignore[arg-type]
+    assert found.batch_size == size

@@ -8,7 +8,7 @@ from ddpm import train
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split, to_float
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.train import noise_errors, stable_start
+from ddpm.train import Others, noise_errors, stable_start
 from ddpm.unet import NO_LABEL
 from tests.small import CPU
 from tests.trainings import SCHEDULE, denoiser, network, recorded, small_training, split
@@ -43,6 +43,11 @@ def similar(count: int, seed: int) -> Split:
     return Split(images // 16 + 100, labels % 5)
 
 
+def as_others(split: Split, itself: Tensor) -> Others:
+    images = to_float(split.images).flatten(1)
+    return Others(images, images.square().sum(1), split.labels, itself)
+
+
 def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
     """Each counts once: the second image of the batch is among the others, too."""
     batch, others = similar(4, 1).images, similar(40, 2)
@@ -50,28 +55,28 @@ def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None
     itself[1, 5] = True
     own = to_float(batch)
     x_t = SCHEDULE.q_sample(own, TIMES, NOISE).float()
-    found = stable_start(x_t, own, LABELS, *levels(), others, itself)
+    found = stable_start(x_t, own, LABELS, *levels(), as_others(others, itself))
     torch.testing.assert_close(found, means(x_t, own, others, itself), rtol=0, atol=1e-4)
-    twice = stable_start(x_t, own, LABELS, *levels(), others, NOWHERE)
+    twice = stable_start(x_t, own, LABELS, *levels(), as_others(others, NOWHERE))
     assert not torch.allclose(twice[1], found[1], rtol=0, atol=1e-4)
     changed = (found - own).flatten(1).norm(dim=1) / (others.images.float().std() / 127.5 * 28)
     assert changed[0] > 0.5, "strong noise: the mean of the class"
     assert changed[1] > 0.5, "strong noise and no label: the mean of all"
     assert changed[3] < 1e-4, "faint noise: the image"
     alone = others.take(others.labels != 3)
-    nowhere = NOWHERE[:, : len(alone.labels)]
-    torch.testing.assert_close(stable_start(x_t, own, LABELS, *levels(), alone, nowhere)[0], own[0])
+    nobody = as_others(alone, NOWHERE[:, : len(alone.labels)])
+    torch.testing.assert_close(stable_start(x_t, own, LABELS, *levels(), nobody)[0], own[0])
 
 
 def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
-    model, batch, others = network(prediction="v"), similar(4, 1), similar(40, 2)
+    model, batch, others = network(prediction="v"), similar(4, 1), as_others(similar(40, 2), NOWHERE)
     plain = noise_errors(denoiser(model), batch, TIMES, NOISE)
-    stable = noise_errors(denoiser(model), batch, TIMES, NOISE, (others, NOWHERE))
+    stable = noise_errors(denoiser(model), batch, TIMES, NOISE, others)
     torch.testing.assert_close(stable, plain)
     x_start = to_float(batch.images)
     x_t = SCHEDULE.q_sample(x_start, TIMES, NOISE)
     signal, spread = levels()
-    target = (x_t - signal * stable_start(x_t, x_start, batch.labels, signal, spread, others, NOWHERE)) / spread
+    target = (x_t - signal * stable_start(x_t, x_start, batch.labels, signal, spread, others)) / spread
     error = (denoiser(model)(x_t, TIMES, batch.labels).noise - target).square().mean(dim=(1, 2, 3))
     found, expected, unchanged = (
         torch.autograd.grad(each.sum(), model.head[-1].weight)[0] for each in (stable, error, plain)
@@ -86,7 +91,7 @@ def test_next_to_no_noise_the_target_is_the_noise() -> None:
     denoise = Denoiser(model, schedule, "v", CPU)
     plain, stable = (
         torch.autograd.grad(noise_errors(denoise, similar(4, 1), t, NOISE, others).sum(), model.stem.weight)[0]
-        for others in (None, (similar(40, 2), NOWHERE))
+        for others in (None, as_others(similar(40, 2), NOWHERE))
     )
     assert plain.any()
     torch.testing.assert_close(stable, plain)
@@ -103,17 +108,22 @@ def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
         training.gradient_step(torch.tensor([7, 2, 11, 0]))
     images, labels = training.images.take(training.rows)
     met = 0
-    for (_, batch, _, _, (others, itself)), _ in given:
+    for (_, batch, _, _, others), _ in given:
         assert len(others.images) == drawn
-        plain = (others.images[:, None] == images).flatten(2).all(2)  # (drawn, training images)
-        mirrored = (others.images[:, None] == images.flip(3)).flatten(2).all(2)
+        assert torch.equal(others.squares, others.images.square().sum(1))
+        levels = ((others.images + 1) * 127.5).round().view(-1, 1, 28, 28).to(torch.uint8)
+        assert torch.equal(others.images, to_float(levels).flatten(1))
+        plain = (levels[:, None] == images).flatten(2).all(2)  # (drawn, training images)
+        mirrored = (levels[:, None] == images.flip(3)).flatten(2).all(2)
         assert int(mirrored.any(1).sum()) == (drawn // 2 if flip else 0)
         places = plain | mirrored
         assert (places.sum(1) == 1).all()
         assert places.any(0).sum() == drawn, "none twice"
         assert torch.equal(labels[places.int().argmax(1)], others.labels)
-        assert torch.equal(itself, (batch.images[:, None] == others.images).flatten(2).all(2))
+        assert torch.equal(others.itself, (batch.images[:, None] == levels).flatten(2).all(2))
         assert (batch.labels == NO_LABEL).all(), "the network sees no label"
-        met += int(itself.sum())
+        met += int(others.itself.sum())
     assert met == 16 if drawn == 16 else 0 < met < 16
-    assert not torch.equal(given[0][0][-1][0].images, given[1][0][-1][0].images)
+    of_steps = [others.images for (*_, others), _ in given[::4]]  # a step has four shards
+    assert len(of_steps) == 4
+    assert not torch.equal(of_steps[0], of_steps[1])

@@ -1,8 +1,8 @@
 """Training: its steps by hand, its order and its randomness; cut off anywhere, it goes on bit for bit."""
 
-import contextlib
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from ddpm import train
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
+from ddpm.compute.workers import together
+from ddpm.compute.world import ALONE, World
 from ddpm.images.arrays import load_arrays
 from ddpm.images.card import DataCard, Shape
 from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_float
 from ddpm.model import ModelCard, load_model, save_model
-from ddpm.parallel.world import ALONE, World
 from ddpm.schedule import draw_timesteps, timestep_cdf
-from ddpm.train import BASE, NO_START, Best, Training, new_training
+from ddpm.train import BASE, NO_START, Best, Training, environment_of, new_training, shards_of
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
@@ -48,7 +49,7 @@ UNIFORM = timestep_cdf(SCHEDULE, None)
 MODEL = unet_params(channels=(4, 6), class_conditional=True)
 DOUBLE_CONV = MODEL.model_copy(update={"block": "double_conv"})
 MORE = FRUITS.model_copy(update={"classes": ("apple", "fig", "pear", "leek", "plum")})
-MPS = Runtime(torch.device("mps"), torch.float32)
+MPS, GPU = (Runtime(torch.device(device), torch.float32) for device in ("mps", "cuda"))
 
 
 def by_bucket(t: Tensor, losses: Tensor) -> list[float]:
@@ -65,22 +66,16 @@ def told(curve: list[list[Any]]) -> list[float]:
     [
         ("residual", "noise", False, {"timestep_sampling": "uniform"}, [4]),
         ("residual", "noise", True, {"loss": "v"}, [2, 2]),
-        ("residual", "v", True, {"loss": "v", "log_snr_center": 0.0}, [4]),
+        ("residual", "v", True, {"loss": "v", "log_snr_center": 0.0}, [1, 1, 2]),
         ("residual", "v", False, {"log_snr_center": 0.0, "log_snr_uniform": 0.5}, [1, 1, 1, 1]),
         ("double_conv", "noise", False, {}, [4]),
     ],
 )
-def test_one_step_is_adam_on_the_mean_squared_error_also_by_micro_batches(
-    block: str,
-    prediction: str,
-    class_conditional: bool,
-    changes: dict[str, Any],
-    parts: list[int],
-    monkeypatch: pytest.MonkeyPatch,
+def test_one_step_is_adam_on_the_mean_squared_error_also_by_shards(
+    block: str, prediction: str, class_conditional: bool, changes: dict[str, Any], parts: list[int]
 ) -> None:
-    monkeypatch.setenv("DDPM_ACCUMULATE", str(len(parts)))
     model = network(block, prediction=prediction, class_conditional=class_conditional)
-    training = small_training(model=model, warmup_steps=9, **changes)
+    training = small_training(model=model, warmup_steps=9, shards=len(parts), **changes)
     params = training.params
     by_hand, rows = copy.deepcopy(training.network), torch.tensor([5, 0, 9, 2])
     batch = training.images.take(rows)
@@ -126,7 +121,7 @@ def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone(monkeypatch
     def seen(**changes: Any) -> tuple[list[Tensor], Tensor]:
         """Timesteps and noise of 20 steps, and which images are mirrored or have lost their label, (20, 2, 64)."""
         given.clear()
-        training = small_training(count=64, batch_size=64, **changes)
+        training = small_training(count=64, batch_size=64, shards=1, **changes)
         for _ in range(20):
             training.gradient_step(torch.arange(64))
         touched = []
@@ -199,7 +194,7 @@ def test_a_run_that_is_cut_off_after_every_step_goes_on_bit_for_bit(changes: dic
 
 
 def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = small_training(count=10, epochs=5)
+    training = small_training(count=10, epochs=5, shards=1)
     levels = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 28, 28)
     training.images = Split(levels, torch.arange(10))
     given = recorded(train, "noise_errors", monkeypatch)
@@ -243,34 +238,46 @@ def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer": "muon", "held_out": 1003, "guide_share": 0.5},  # three chunks of 500
+    "muon": {"optimizer": "muon", "held_out": 600, "guide_share": 0.5},  # five chunks of 128
     "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8},
     "one image each": {"optimizer": "muon", "batch_size": 2, "loss": "noise"},
+    "whole batches": {"block": "double_conv", "held_out": 200},
 }
 
 
 def every_case(world: World) -> dict[str, dict[str, Any]]:
-    """States of trainings by batches of five, which are shares of two and three."""
-    model = network(prediction="v")
-    return {
-        name: state_of(finished(model=copy.deepcopy(model), world=world, **{"batch_size": 5, "loss": "v", **changes}))
-        for name, changes in CASES.items()
-    }
+    """States of trainings by batches of five, of which a shard has one image or two."""
+    states = {}
+    for name, changes in CASES.items():
+        model = network(changes.get("block", "residual"), prediction="v")
+        training = small_training(model=model, **{"batch_size": 5, "loss": "v", **changes})
+        list(training.run(world))
+        states[name] = state_of(training)
+    return states
 
 
-def test_two_processes_of_two_micro_batches_give_what_one_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def alone() -> dict[str, dict[str, Any]]:
+    """The states that one process leaves."""
+    states = every_case(ALONE)
+    for case, state in states.items():
+        before, moved = network(CASES[case].get("block", "residual"), prediction="v"), state["optimization"]["network"]
+        assert all((moved[name] - weight).abs().max() > 1e-3 for name, weight in before.named_parameters()), case
+    return states
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_several_workers_give_the_bytes_of_one(
+    size: int, alone: dict[str, dict[str, Any]], allowed: Callable[[int], None]
 ) -> None:
-    alone = every_case(ALONE)
-    monkeypatch.setenv("DDPM_ACCUMULATE", "2")
-    first, second = in_two_ranks(every_case, tmp_path)
-    assert_equal(first, second)
-    before = weights(network(prediction="v"))
-    for name, state in alone.items():
-        # Only the order in which float32 adds differs; the last losses are rounded to six digits.
-        torch.testing.assert_close(first[name], state, rtol=1e-5, atol=2e-6)
-        moved = state["optimization"]["network"]
-        assert all((moved[name] - before[name]).abs().max() > 1e-3 for name in before), "it has been trained"
+    allowed(size)
+    for found in together(ALONE, size, lambda world: world.gather(every_case(world))):
+        assert_equal(found, alone)
+
+
+def test_two_processes_of_torchrun_give_the_bytes_of_one(alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    for found in in_two_ranks(every_case, tmp_path):
+        assert_equal(found, alone)
 
 
 def test_a_training_whose_validation_loss_does_not_fall_ends_after_its_patience(
@@ -294,13 +301,13 @@ def test_a_training_whose_validation_loss_does_not_fall_ends_after_its_patience(
 
 
 def test_validation_is_the_averaged_models_loss_by_bucket() -> None:
-    # More than one chunk of 500, and BatchNorm, whose mode shows in the values; t is uniform, whatever is trained.
+    # More than one chunk of 128, and BatchNorm, whose mode shows in the values; t is uniform, whatever is trained.
     training = small_training(held_out=503, block="double_conv", log_snr_center=0.0)
     for _ in range(3):
         training.gradient_step(torch.arange(4))
     model = copy.deepcopy(training.model).eval()
     timesteps, losses = [], []
-    for chunk, (levels, labels) in enumerate(zip(*(each.split(500) for each in training.held_out), strict=True)):
+    for chunk, (levels, labels) in enumerate(zip(*(each.split(128) for each in training.held_out), strict=True)):
         x_start = to_float(levels)
         rng = generator(0, "validation", chunk)
         t = draw_timesteps(len(x_start), UNIFORM, "stratified", rng)
@@ -497,13 +504,14 @@ def test_batches_leave_few_images_out(count: int, most: int, size: int) -> None:
         ({"classes": ["fig", "melon"]}, "1", "train.classes: "),
         ({"processed": fruits(card=MORE)}, "1", "train.classes: .* leek, plum"),
         ({"model": unet_params(channels=(4, 4, 4))}, "1", "model.channels: "),
-        ({"world": World(0, 5)}, "1", "train.batch_size: "),
-        ({"world": World(0, 2), "runtime": MPS}, "1", "DDPM_LAUNCH: "),
-        ({"world": World(0, 2), "model": DOUBLE_CONV}, "1", "model.block: "),
-        ({"model": DOUBLE_CONV}, "2", "model.block: "),
+        ({"world": World(0, 5)}, "1", "DDPM_LAUNCH: .* start 4$"),
+        ({"world": World(0, 2), "model": DOUBLE_CONV}, "1", "DDPM_LAUNCH: .* start 1$"),
+        ({}, "2", "DDPM_ACCUMULATE: .* unset it$"),
         ({}, "none", "DDPM_ACCUMULATE=none: "),
-        ({"model": DOUBLE_CONV}, "1", ""),
-        ({"world": World(0, 4)}, "8", ""),
+        ({"world": World(0, 5), "runtime": GPU}, "1", "train.batch_size: "),
+        ({"world": World(0, 2), "runtime": MPS}, "1", "DDPM_LAUNCH: .* DDPM_DEVICE=cpu"),
+        ({"world": World(0, 2), "model": DOUBLE_CONV, "runtime": GPU}, "1", "model.block: "),
+        ({"model": DOUBLE_CONV, "runtime": GPU}, "2", "model.block: "),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_its_key(
@@ -511,8 +519,42 @@ def test_what_cannot_be_trained_is_refused_by_its_key(
 ) -> None:
     monkeypatch.setenv("DDPM_ACCUMULATE", parts)
     monkeypatch.setattr(World, "gather", lambda _, value: [value])  # there are no other processes
-    with pytest.raises(UserError, match=f"^{key}") if key else contextlib.nullcontext():
+    with pytest.raises(UserError, match=f"^{key}"):
         of_fruits(**changes)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "runtime", "size", "parts", "shards"),
+    [
+        (MODEL, 45, CPU, 1, 1, 4),
+        (MODEL, 45, CPU, 4, 1, 4),
+        (MODEL, 3, CPU, 2, 1, 3),
+        (DOUBLE_CONV, 45, CPU, 1, 1, 1),
+        (MODEL, 45, GPU, 1, 1, 1),
+        (MODEL, 45, GPU, 4, 8, 32),
+        (DOUBLE_CONV, 45, GPU, 1, 1, 1),
+    ],
+)
+def test_the_shards_of_a_batch_follow_the_processes_on_gpus_alone(
+    model: UNetParams,
+    batch_size: int,
+    runtime: Runtime,
+    size: int,
+    parts: int,
+    shards: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DDPM_ACCUMULATE", str(parts))
+    assert shards_of(model, batch_size, runtime, World(0, size)) == shards
+
+
+def test_what_changes_the_rounding_is_told_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A kind of GPU")
+    monkeypatch.setenv("DDPM_ACCUMULATE", "3")
+    assert environment_of(GPU, 2) == GPU.describe() | {"processes": 2, "accumulation_steps": 3}
+    monkeypatch.delenv("DDPM_ACCUMULATE")
+    assert environment_of(GPU, 1) == GPU.describe() | {"processes": 1}
+    assert environment_of(CPU, 1) == environment_of(CPU, 4) == CPU.describe()
 
 
 def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -> None:
@@ -587,13 +629,13 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **
     """Run it in a folder of its own, on 40 images of five classes; classes 3 and 4 have two test images each."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)  # it would outlive the test
-    for name, value in {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32", "DDPM_ACCUMULATE": "2"}.items():
+    for name, value in {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32"}.items():
         monkeypatch.setenv(name, value)
     card = DIGITS.model_copy(update={"classes": tuple("01234")})
     labels = torch.arange(40) % 5
     Path("data/processed").mkdir(parents=True)
     save_split(stage.TRAIN, card, labels, torch.arange(40), (6, 6, 6, 2, 2), [images(40)])
-    Path("dvc.yaml").write_text("stages: {train: {deps: []}}")
+    Path("dvc.yaml").write_text("stages: {train: {cmd: x, deps: []}}")
     sections = {"schedule": SCHEDULE.params.model_dump(), "model": unet_params().model_dump(mode="json")}
     params = {**sections, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
     Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML
@@ -602,7 +644,7 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **
     stage.main(Stage("train"))
 
 
-def test_the_stage_writes_model_curves_summary_and_what_changes_the_rounding(
+def test_the_stage_writes_model_curves_summary_and_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_stage(tmp_path, monkeypatch, "all", validation=0.2, log_every=3)
@@ -611,7 +653,7 @@ def test_the_stage_writes_model_curves_summary_and_what_changes_the_rounding(
     )
     steps = summary["steps"]
     assert f"{steps} steps are few" in capsys.readouterr().out
-    assert environment == CPU.describe() | {"processes": 1, "accumulation_steps": 2}
+    assert environment == CPU.describe()
     assert summary["follows"] == {}
     assert load_model("models/ddpm.safetensors").card.images_seen == summary["images_seen"] == 4 * steps
     tables = {path.stem: pd.read_csv(path) for path in Path("metrics/train").glob("*.csv")}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split
-from ddpm.parallel.world import ALONE, World
+from ddpm.optim import shards_on_cpu
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.train import Training, TrainParams
 from ddpm.unet import UNet
@@ -69,13 +69,15 @@ def small_training(
     held_out: int = 0,
     model: UNet | None = None,
     block: str = "residual",
-    world: World = ALONE,
+    shards: int | None = None,
     **changes: object,
 ) -> Training:
     """Of 8 steps in 2 epochs, but for what is changed; the held-out images follow those of the training."""
+    model, params = model or network(block), recipe(**changes)
+    shards = shards or shards_on_cpu(model.params, params.batch_size)
     images = Split(*map(torch.cat, zip(split(count), split(held_out, seed=1), strict=True)))
     rows = torch.arange(count + held_out).split([count, held_out])
-    return Training(model or network(block), DIGITS, SCHEDULE.params, images, *rows, recipe(**changes), CPU, world)
+    return Training(model, DIGITS, SCHEDULE.params, images, *rows, params, CPU, shards)
 
 
 def finished(**changes: Any) -> Training:

@@ -50,9 +50,10 @@ from ddpm.schedule import ScheduleParams  # noqa: E402
 from ddpm.train import NO_START, Training, TrainParams, new_training  # noqa: E402
 from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
-from exact_stages.params import load_params, parse, read_yaml  # noqa: E402
+from exact_stages.files import read_yaml  # noqa: E402
+from exact_stages.params import load_params, parse  # noqa: E402
 
-runtime = start()
+runtime = start(alone=True)  # a notebook's kernel should not fork
 PARAMS = ROOT / "params.yaml"
 KEPT = ROOT / "build/walk"
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
@@ -118,7 +119,7 @@ def classifier(name: str = "b") -> Classifier:
         return load_classifier(path)
     except UserError:
         recipe = Recipe(images=12_000, channels=8)
-        save_classifier(path, fit_classifier("classifier", images().split, images().card, recipe, runtime))
+        save_classifier(path, fit_classifier("classifier", images().split, recipe, images().card, runtime))
         return load_classifier(path)
 
 

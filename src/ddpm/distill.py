@@ -227,7 +227,7 @@ class Distillation:
     def _descend(self, optimization: Optimization, backward: Callable[[slice], Tensor]) -> Tensor:
         """Take a step, and return the mean loss of the images."""
         losses = add_gradients(self.world, optimization.network, self.params.batch_size, self.pieces, backward)
-        optimization.step()
+        optimization.step(self.world)
         return losses.mean()
 
     def _batch(self, rng: torch.Generator) -> Batch:

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.compute.world import World
+from ddpm.compute.world import ALONE, World
 from ddpm.unet import UNet, UNetParams
 from exact_stages.params import Section
 
@@ -54,14 +54,17 @@ class Optimization:
         return self.ema or self.network
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Take one optimizer step, then update the EMA. EMA decay warms up, so that the initial weights are forgotten.
+    def step(self, world: World = ALONE) -> None:
+        """Take one optimizer step in all processes of a world at once, then update the EMA.
 
-        BatchNorm statistics are copied, not averaged. torch's AveragedModel would synchronise with the GPU each step.
+        EMA decay warms up, so that the initial weights are forgotten. BatchNorm statistics are copied, not averaged.
+        torch's AveragedModel would synchronise with the GPU each step.
         """
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.steps)
+            if isinstance(optimizer, Muon):
+                optimizer.world = world
             optimizer.step()
         self.steps += 1
         if self.ema:
@@ -133,7 +136,7 @@ def add_gradients(world: World, network: UNet, count: int, pieces: int, backward
             losses[shard] = backward(shard)
         world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
         return losses
-    rows = torch.zeros(-(-pieces // world.size), count + sum(weight.numel() for weight in weights))
+    rows = world.rows(pieces, count + sum(weight.numel() for weight in weights))
     for row, shard in zip(rows, own, strict=False):
         network.zero_grad(set_to_none=True)
         row[shard] = backward(shard)
@@ -158,6 +161,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
         """Take weights of two or more dimensions. As matrices, they are flattened from the second on."""
         super().__init__(weights, {"lr": lr})
+        self.world = ALONE
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -168,15 +172,39 @@ class Muon(torch.optim.Optimizer):
                 momentum = self._momentum(weight)
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
                 updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
-            for weight, update in zip(group["params"], orthogonalise(updates), strict=True):
+            for weight, update in zip(group["params"], self._orthogonalised(updates), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
                 weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
+
+    def _orthogonalised(self, updates: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Orthogonalise matrices; on CPUs in SHARDS groups, which the processes share."""
+        if updates[0].device.type != "cpu":
+            return orthogonalise(updates)
+        groups = even_groups([min(each.shape) * each.numel() for each in updates], SHARDS)
+        sizes = [[updates[place].numel() for place in group] for group in groups]
+        rows = self.world.rows(len(groups), max(map(sum, sizes)))
+        for row, number in zip(rows, self.world.own(len(groups)), strict=False):
+            found = orthogonalise([updates[place] for place in groups[number]])
+            torch.cat([each.flatten() for each in found], out=row[: sum(sizes[number])])
+        every = [*updates]
+        for row, group, own in zip(self.world.gathered(rows, len(groups)), groups, sizes, strict=True):
+            for place, part in zip(group, row[: sum(own)].split(own), strict=True):
+                every[place] = part.view_as(updates[place])
+        return every
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         return state["momentum"]  # type: ignore[no-any-return]
+
+
+def even_groups(costs: Sequence[int], most: int) -> list[list[int]]:
+    """Divide things into at most `most` groups of nearly equal cost: the costliest first, to the cheapest group."""
+    groups: list[list[int]] = [[] for _ in range(min(most, len(costs)))]
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
+        min(groups, key=lambda group: sum(costs[each] for each in group)).append(place)
+    return groups
 
 
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -238,7 +238,7 @@ class Training:
             return errors.detach()
 
         losses = add_gradients(self.world, self.network, len(rows), self.pieces, backward)  # line 5: the gradient
-        self.optimization.step()  # line 5: the step
+        self.optimization.step(self.world)  # line 5: the step
         return t, losses
 
     @torch.no_grad()

@@ -13,10 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from dvc.utils.flatten import flatten
-
 from exact_stages.console import UserError, shown
-from exact_stages.params import read_yaml
+from exact_stages.declared import Declared
 
 ENDS = {*";&|()\n"}  # of a command in a shell
 Found = tuple[list[str], list[str], list[str]]  # code to add to the deps, code to remove, commands that are unchecked
@@ -37,47 +35,41 @@ def main() -> None:
 
 
 def check(path: Path) -> dict[str, Found]:
-    """Compare the deps of each stage of a dvc.yaml with its scripts; modules lie beside it, in src, or here.
-
-    Raises:
-        UserError: dvc.yaml, a script or what it imports cannot be read.
-    """
-    whole, params = read_yaml(path), path.with_name("params.yaml")
-    if not isinstance(whole, dict) or not isinstance(whole.get("stages"), dict):
-        raise UserError(f"{path}: has no stages")
-    values = (read_yaml(params) or {}) if params.is_file() else {}
-    for each in whole.get("vars", ()):
-        values |= each if isinstance(each, dict) else {}
-    return {name: _check(each.get("do", each), path.parent, flatten(values)) for name, each in whole["stages"].items()}
+    """Compare the deps of each stage of a dvc.yaml with its scripts; modules lie beside it, in src, or here."""
+    declared = Declared(path)
+    return {group: _check(stages, path.parent, declared) for group, stages in declared.groups.items()}
 
 
-def _check(stage: dict[str, Any], top: Path, values: dict[str, Any]) -> Found:
-    def filled(text: str) -> str:  # with the variables of dvc.yaml, and the defaults of the shell's
-        text = re.sub(r"(?<!\\)\$\{([\w.-]+)\}", lambda found: str(values.get(found[1], found[0])), text)
-        return re.sub(r"\\?\$\{\w+:-([^}]*)\}", r"\1", text)
+def _check(stages: Sequence[Any], top: Path, declared: Declared) -> Found:
+    made = tuple(f"{out.fs_path}/" for stage in declared.stages.values() for out in stage.outs)
+    missing, real, needless = set[str](), set[str](), set[str]()
+    unchecked = [] if stages else ["what an empty list would run"]
+    for stage in stages:
+        folder, needed = Path(os.path.relpath(stage.wdir)), set[str]()
+        roots = [each / below for each in (folder, top, Path()) for below in (".", "src")]
+        text = "\n".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd)
+        for words, variable in _commands(text):
+            paths = [*(folder / each for each in variable.split(":") if each), *roots]
+            scripts = _scripts(words, folder, paths)
+            beside = [] if "-m" in words else [script.parent for script in scripts]  # where Python looks first
+            needed |= {os.path.abspath(file) for file in _imports(scripts, [*beside, *paths])}
+            unchecked += [] if scripts else [shlex.join(words)]
+        lacking = {file for file in needed if os.path.getsize(file)}  # not an empty __init__.py
+        for dep in stage.deps:
+            if hasattr(dep, "read_params") or dep.protocol != "local":
+                continue
+            files = {os.path.abspath(file) for file in declared.files(dep.fs_path)}
+            lacking -= files
+            other = any(not file.endswith(".py") for file in files or {dep.fs_path})
+            named = os.path.normpath(dep.def_path) in text or f"{dep.fs_path}/".startswith(made)
+            (real if other or named or files & needed else needless).add(str(dep.def_path))
+        missing |= {os.path.relpath(file, folder) for file in lacking}
+    return sorted(missing), [] if unchecked else sorted(needless - real), [*dict.fromkeys(unchecked)]
 
-    folder = top / stage.get("wdir", ".")
-    roots = [each / below for each in (folder, top, Path()) for below in (".", "src")]
-    started, unchecked = list[Path](), list[str]()
-    lines = stage.get("cmd", ())
-    for words in _commands(filled(lines if isinstance(lines, str) else "\n".join(lines))):
-        files = _scripts(words, folder, roots)
-        if "-m" not in words:  # Python looks for modules beside the script
-            roots[:0] = [file.parent for file in files]
-        started += files
-        unchecked += [] if files else [shlex.join(words)]
-    imported = {os.path.relpath(file, folder): file for file in _imports(started, roots)}
-    deps = [os.path.normpath(filled(dep)) for dep in stage.get("deps", ()) if isinstance(dep, str)]
-    covered = {dep: {each for each in imported if f"{each}/".startswith(f"{dep}/")} for dep in deps}
-    missing = imported.keys() - {each for files in covered.values() for each in files}
-    code = [dep for dep in deps if dep.endswith(".py") or next((folder / dep).rglob("*.py"), None)]
-    needed = sorted(each for each in missing if imported[each].stat().st_size)  # not an empty __init__.py
-    return needed, [dep for dep in code if not covered[dep] and not unchecked], unchecked
 
-
-def _commands(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command in a shell's text, without what only starts it: exec, env, variables, sh -c."""
-    plain = re.sub(r"\\\n|\d?>&\d|&(?=>)|(?<!\S)#.*", " ", text)
+def _commands(text: str) -> Iterator[tuple[list[str], str]]:
+    """Yield each command in a shell's text and its PYTHONPATH, without what starts it: exec, env, variables, sh -c."""
+    plain = re.sub(r"\\\n|\d?>&\d|&(?=>)|(?<!\S)#.*", " ", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))  # with defaults
     lexer = shlex.shlex(plain, posix=True, punctuation_chars="".join(ENDS))
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
     try:
@@ -85,18 +77,18 @@ def _commands(text: str) -> Iterator[list[str]]:
     except ValueError:  # an open quotation
         found = [text]
     for ends, group in groupby(found, lambda word: {*word} <= ENDS):
-        words = [] if ends else [*group]
+        words, variable = [] if ends else [*group], ""
         while words:
             match words:
                 case ["exec" | "env", *rest] | ["-u", _, *rest] | ["poetry" | "uv" | "pipenv", "run", *rest]:
                     words = rest
-                case [assigned, *rest] if re.match(r"\w+=", assigned):
-                    words = rest
+                case [word, *rest] if assigned := re.match(r"(\w+)=(.*)", word, re.DOTALL):
+                    words, variable = rest, assigned[2] if assigned[1] == "PYTHONPATH" else variable
                 case ["sh" | "bash", "-c", inner, *_]:
-                    yield from _commands(inner)
+                    yield from ((command, own or variable) for command, own in _commands(inner))
                     break
                 case _:
-                    yield words
+                    yield words, variable
                     break
 
 
@@ -127,7 +119,11 @@ def _imports(scripts: Iterable[Path], roots: Sequence[Path]) -> set[Path]:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 level, package = (node.level, node.module or "") if isinstance(node, ast.ImportFrom) else (0, "")
                 where = [path.parents[level - 1]] if level else roots
-                left |= {file for each in node.names for file in _files(f"{package}.{each.name}", where)} - found
+                names = {each.name for each in node.names}
+                if "*" in names and (files := _files(package, where)):
+                    listed = re.findall(rb"__all__[^=\n]*=\s*[\[(]([^])]*)", files[-1].read_bytes())
+                    names |= {*re.findall(r"\w+", b" ".join(listed).decode())}
+                left |= {file for name in names for file in _files(f"{package}.{name}", where)} - found
     return found
 
 

@@ -1,17 +1,15 @@
 """Load params.yaml strictly, and report all errors at once, each by its `section.key`."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from exact_stages.console import UserError, shown
+from exact_stages.files import read_yaml
 
 MISSING = "missing; add it (params.yaml in the repository's history has the default)"
 UNKNOWN = "unknown key; remove it or correct its spelling (CHANGELOG.md, if there is one, names removed keys)"
@@ -67,31 +65,6 @@ def parse(model: type[S], values: Any, source: str, section: str = "", complete:
     if lines:
         raise UserError("\n  ".join([f"{source}: {len(lines)} invalid", *lines]))
     return found
-
-
-def read_yaml(path: Path) -> Any:
-    """Load YAML 1.2 with DVC's parser: 1e-05 is a number and duplicate keys are errors.
-
-    Raises:
-        UserError: the file is missing, not UTF-8, not valid YAML, or has a merge conflict.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run this at the top of the repository") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
-    if conflict := re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE):
-        line = text.count("\n", 0, conflict.start()) + 1
-        fix = "keep one side and delete the lines with <<<<<<<, ======= and >>>>>>>"
-        raise UserError(f"{path}: line {line}: a merge conflict; {fix}")
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise UserError(f"{path}: not valid YAML: line {mark.line + 1}: {error.problem or error.context}") from None
-    except (YAMLError, ValueError) as error:  # a forbidden character, an impossible date
-        raise UserError(f"{path}: not valid YAML: {shown(str(error))}") from None
 
 
 def _defaults(model: type[BaseModel], values: Any) -> Iterator[list[str]]:

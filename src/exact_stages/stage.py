@@ -1,17 +1,21 @@
-"""Run a stage of the pipeline under a lock, and remove its outputs if code, params or inputs changed meanwhile.
+"""Run a stage of the pipeline under a lock, and remove its outputs if deps, params or inputs changed meanwhile.
 
 DVC hashes code, params and inputs only after a stage has ended. An edit during the run would make DVC record outputs
 for inputs that the stage never read. So a stage hashes them itself, before and after.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
+from os.path import abspath, isfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -21,14 +25,14 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from exact_stages.console import UserError, run
+from exact_stages.declared import Declared
 from exact_stages.files import sha256, write_json, write_whole
-from exact_stages.params import load_params, read_yaml
-from exact_stages.provenance import beside, code_of, flat, packages, params_of
+from exact_stages.params import load_params
+from exact_stages.provenance import beside, flat, packages
 
 LOCKS = Path(".resume")  # of this workspace; a temporary copy has its own
 PATIENCE = 10  # seconds; after DVC is killed, a stage may still be saving
-CODE: dict[str, str] = {}  # sha256 of the code of all stages, hashed before it is imported
-
+Hashes = dict[str, dict[str, str]]  # by dep, and by file
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -42,28 +46,27 @@ class Role(NamedTuple):
     leads: bool = True
 
 
-def begin(parent: int | None = None) -> None:
-    """Prepare for a stage: hash the code of all, and end this process when the process `parent` ends.
+def begin(parent: int | None = None, leads: bool = True) -> None:
+    """Prepare for a stage: hash the deps of all if this process leads, and end when the process `parent` ends.
 
     Call this in stages/__init__.py, before the imports of the stage: code that is edited meanwhile would be hashed, but
     not run.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback
-    if Path("dvc.yaml").exists():  # elsewhere there is no stage to run, as its Stage says
-        run(lambda: CODE.update(hash_code()))
+    if leads and Path("dvc.yaml").exists():  # elsewhere there is no stage to run, as its Stage says
+        run(lambda: begun(Path.cwd()) and None)
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def hash_code() -> dict[str, str]:
-    """Return the sha256 of each Python file that is a dep of a stage in dvc.yaml, or in a folder that is one.
-
-    Hidden files are left out: while it edits loop.py, Emacs keeps a link .#loop.py that leads nowhere.
-    """
-    paths = {Path(dep) for stage in read_yaml(Path("dvc.yaml"))["stages"].values() for dep in stage.get("deps", ())}
-    files = [path for path in paths if path.suffix == ".py" and path.is_file()]
-    files += [file for path in paths if path.is_dir() for file in path.rglob("[!.]*.py")]
-    return {path.as_posix(): sha256(path) for path in sorted(files)}
+@cache
+def begun(_folder: Path) -> tuple[Declared, Hashes]:
+    """Resolve the stages of the working folder, and hash the deps of all, once in a process."""
+    declared, hashes = Declared(), Hashes()
+    for name in declared.groups:
+        with contextlib.suppress(UserError):  # a dep that the stage itself refuses
+            hashes |= {dep: declared.hashed(dep) for dep in declared.deps(name) - hashes.keys()}
+    return declared, hashes
 
 
 class Stage:
@@ -72,7 +75,7 @@ class Stage:
     Only a process whose role is to write takes the lock and writes.
 
     Raises:
-        UserError: on entering, another run of the stage holds the lock; on leaving, code, params or inputs have
+        UserError: on entering, another run of the stage holds the lock; on leaving, deps, params or inputs have
             changed, and the outputs are removed.
     """
 
@@ -82,7 +85,7 @@ class Stage:
         self.item = item
         self.writes = role.writes
         self._leads = role.leads
-        self._stage = name
+        self._stage = f"{name}@{item}" if item else name
         self._params: list[tuple[type[BaseModel], str]] = []
         self._inputs: list[Path] = []
         self._outputs: set[Path] = set()
@@ -93,7 +96,7 @@ class Stage:
         """Load params, see `load_params`, and record their values."""
         found = load_params(model, section)
         self._params.append((model, section))
-        self._read |= _flat(found, section)
+        self._read |= flat(found.model_dump(mode="json"), section)
         return found
 
     def input(self, path: Path) -> Path:
@@ -130,12 +133,15 @@ class Stage:
             return
         inputs = {file.as_posix(): sha256(file) for file in read}
         inputs |= {file.as_posix(): self._read[str(file)] for file in self._inputs if file.is_file()}
+        declared, hashes, _ = self._began
+        deps = self._unread(hashes)
+        inputs |= {file: sha256(Path(file)) for file in deps if not file.endswith(".py") and isfile(file)}
         made = {
             "file": path.as_posix(),
             "sha256": sha256(path),
-            "stage": f"{self._stage}@{self.item}" if self.item else self._stage,
-            "code": code_of(self._stage, CODE),
-            "params": params_of(self._stage),
+            "stage": self._stage,
+            "code": {file: digest for file, digest in sorted(deps.items()) if file.endswith(".py")},
+            "params": declared.params(self._stage),
             "packages": packages(),
             "inputs": inputs,
             "origins": [beside(each).as_posix() for each in origins],
@@ -143,26 +149,41 @@ class Stage:
         self.write_json(beside(path), made | facts)
 
     def fingerprint(self, *facts: object) -> str:
-        """Hash the code, params and inputs of this run, and further JSON-compatible facts; "" if another one leads."""
+        """Hash the deps, params and inputs of this run, and further JSON-compatible facts; "" if another one leads."""
         if not self._leads:
             return ""
-        return hashlib.sha256(
-            json.dumps([code_of(self._stage, CODE), self._read, facts], sort_keys=True).encode()
-        ).hexdigest()
+        _, hashes, params = self._began
+        made = [self._unread(hashes), params | self._read, facts]
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
     def changes(self) -> list[str]:
-        """List the code, params and inputs that have changed since they were read."""
-        before = code_of(self._stage, CODE) | self._read
-        now: dict[str, Any] = code_of(self._stage, hash_code())
+        """List the deps, params and inputs that have changed since they were read."""
+        declared, hashes, params = self._began
+        before = self._unread(hashes) | params | self._read
+        now: dict[str, Any] = self._unread({dep: declared.hashed(dep) for dep in hashes})
         now |= {str(path): _digest(path) for path in self._inputs}
+        with contextlib.suppress(UserError):  # invalid while being edited: all values count as changed
+            now |= declared.params(self._stage)
         for model, section in self._params:
-            try:
-                now |= _flat(load_params(model, section), section)
-            except UserError:  # invalid while being edited: all its values count as changed
-                continue
+            with contextlib.suppress(UserError):
+                now |= flat(load_params(model, section).model_dump(mode="json"), section)
         return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
+    @cached_property
+    def _began(self) -> tuple[Declared, Hashes, dict[str, Any]]:
+        """What is declared, and this stage's deps as they were before imports, and params."""
+        declared, hashes = begun(Path.cwd())
+        return declared, {dep: hashes[dep] for dep in declared.deps(self._stage)}, declared.params(self._stage)
+
+    def _unread(self, hashes: Hashes) -> dict[str, str]:
+        """Return the hashes of code, and of the other deps that `input` does not hash."""
+        read = tuple(f"{abspath(path)}/" for path in self._inputs)
+        found = {file: digest for files in hashes.values() for file, digest in files.items()}
+        return {file: found[file] for file in found if file[-3:] == ".py" or not f"{abspath(file)}/".startswith(read)}
+
     def __enter__(self) -> Self:
+        if self._leads:
+            _ = self._began  # or dvc.yaml is refused
         if self.writes:
             LOCKS.mkdir(exist_ok=True)
             try:
@@ -176,7 +197,7 @@ class Stage:
             # Another process would end at once, and its launcher would end the one that explains.
             if kind is None and self._leads and (changed := self.changes()):
                 for path in self._outputs:
-                    path.unlink(missing_ok=True)
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
                 names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if changed[5:] else "")
                 raise UserError(
                     f"{self.name}: outputs removed, because files or params changed while it ran: {names}; run it again"
@@ -218,13 +239,7 @@ def _end_with(ancestor: int) -> None:
 
 
 def _digest(path: Path) -> str:
-    """Hash the content of a file, or the names, sizes and times of the files in a folder."""
+    """Hash a file by content, or a folder as a dep."""
     if path.is_file():
         return sha256(path)
-    found = [(str(each), each.lstat()) for each in sorted(path.rglob("*"))]
-    return hashlib.sha256(repr([(name, at.st_size, at.st_mtime_ns) for name, at in found]).encode()).hexdigest()
-
-
-def _flat(values: BaseModel, prefix: str) -> dict[str, Any]:
-    """Return the values of a params model by dotted name."""
-    return flat(values.model_dump(mode="json"), prefix)
+    return hashlib.sha256(json.dumps(begun(Path.cwd())[0].hashed(str(path))).encode()).hexdigest()

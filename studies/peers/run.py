@@ -1,7 +1,7 @@
 """Compare what equal minutes of training give here and in other projects, by Frechet distances of samples.
 
-    DDPM_THREADS=1 python -m studies.peers.run --minutes 3
-    DDPM_THREADS=1 python -m studies.peers.run --minutes 20 60 --only diffusers denoising_diffusion_pytorch
+    DDPM_WORKERS=1 python -m studies.peers.run --minutes 3
+    DDPM_WORKERS=1 python -m studies.peers.run --minutes 20 60 --only diffusers denoising_diffusion_pytorch
 
 All train on the real images for equal CPU time. The peers use the loops and samplers of their documentation, and
 continue from one number of minutes to the next. Ours uses the default's recipe, from the start for each number of

@@ -80,7 +80,7 @@ def main() -> None:
     needed = [
         job for job in jobs if not generated.has({"subset": job.number}) or any(work[0] == job for work in missing)
     ]
-    os.environ["DDPM_THREADS"] = "1"
+    os.environ["DDPM_WORKERS"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would leave the processes running
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(args.processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:

@@ -29,8 +29,8 @@ from ddpm.pictures.figures import captioned, enlarged, image_png, tile
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.train import Training
 from exact_stages.console import UserError, run
-from exact_stages.files import write_whole
-from exact_stages.params import parse, read_yaml
+from exact_stages.files import read_yaml, write_whole
+from exact_stages.params import parse
 from stages.train import TRAIN, Params
 from studies.arguments import at_least, parser
 from studies.scoring import Scorer, sampled

@@ -1,11 +1,14 @@
 """Training the classifier: what it learns, and that its seed decides all of it."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from ddpm.classifier.fit import (
     background_of,
     fit_classifier,
+    fit_classifiers,
     flipped,
     shifted,
     total_steps,
@@ -103,7 +106,25 @@ def test_a_training_takes_images_that_are_not_held_out_and_of_many_a_random_subs
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     with pytest.raises(UserError, match=r"^fit: the loss is (nan|inf)"):
-        fit_classifier("fit", separable(40), DIGITS, RECIPE.model_copy(update={"lr": 1e30}), RUNTIME)
+        fit_classifier("fit", separable(40), RECIPE.model_copy(update={"lr": 1e30}), DIGITS, RUNTIME)
+
+
+def test_side_by_side_each_learns_what_it_learns_alone(
+    allowed: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = [RECIPE.model_copy(update={"images": 200 * (3 - seed), "seed": seed}) for seed in range(3)]
+    alone = [fit_classifier("fit", separable(40), recipe, DIGITS, RUNTIME) for recipe in recipes]
+    for size in (1, 2, 3):
+        allowed(size)
+        side_by_side = fit_classifiers("fit", [(separable(40), recipe) for recipe in recipes], DIGITS, RUNTIME)
+        for found, expected in zip(side_by_side, alone, strict=True):
+            assert found.recipe == expected.recipe
+            torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+        steps = sum(total_steps(recipe, 40) for recipe in recipes)
+        assert f"{steps}/{steps}" in capsys.readouterr().err.rpartition("\r")[2]
+    wrong = [(separable(40), recipe.model_copy(update={"lr": 1e30})) for recipe in recipes]
+    with pytest.raises(UserError, match=r"^fit: the loss is (nan|inf)"):
+        fit_classifiers("fit", wrong, DIGITS, RUNTIME)
 
 
 def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
@@ -115,7 +136,7 @@ def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
 
     recipe = RECIPE.model_copy(update={"epochs": 20, "shift": 0})
     labels = torch.zeros(200, dtype=torch.long)
-    model = fit_classifier("fit", Split(corners(200, 0), labels), PEARS, recipe, RUNTIME)
+    model = fit_classifier("fit", Split(corners(200, 0), labels), recipe, PEARS, RUNTIME)
     flips = torch.arange(100) % 4
     others = flipped(corners(100, 1), flips)
     assert accuracy(model, others, flips, CPU) > 0.95

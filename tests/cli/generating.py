@@ -62,7 +62,6 @@ def call(*words: object) -> None:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.delenv("DDPM_THREADS", raising=False)
             for name, value in ENVIRONMENT.items():
                 patched.setenv(name, value)
             commands.read([*map(str, words)]).run()

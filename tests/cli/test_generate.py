@@ -16,7 +16,8 @@ from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
 from ddpm.sample import SamplerParams, sample_batch, sample_labels
 from exact_stages.console import UserError
-from exact_stages.params import parse, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import parse
 from tests.cli.generating import ended, generate, sampler, started, tiny_model
 from tests.small import CPU, FRUITS
 from tests.with_dvc.dvc_clone import wait_for
@@ -208,7 +209,11 @@ def test_processes_may_share_a_folder_and_all_images_stay(
     np.testing.assert_equal(joined(archives(tmp_path / "out")[::-1]), joined([whole]))
 
 
-def test_sigterm_ends_the_command_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_ends_the_command_and_its_workers_in_one_line(
+    workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPM_WORKERS", workers)
     model = tiny_model(tmp_path, class_conditional=True, timesteps=1000)
     process = started("generate", "--model", model, "--out", tmp_path / "out", "--count", 2000, "--steps", 50)
     wait_for((tmp_path / "out/labels.csv").exists, process)

@@ -21,6 +21,7 @@ from ddpm.images.splits import load_split
 from ddpm.ingest.preparation import DataParams
 from ddpm.scoring import two_sample
 from exact_stages.console import UserError
+from exact_stages.files import read_yaml
 from exact_stages.stage import Stage
 from stages import evaluate, preprocess
 from tests.cli.generating import call
@@ -142,7 +143,7 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
     printed = capsys.readouterr().out
     assert re.search(r"^told from real images +\d+\.\d % .*chance is 50 %|cannot tell", printed, re.MULTILINE)
     assert "shows its class" in printed
-    monkeypatch.setattr(score, "fit_classifier", None)
+    monkeypatch.setattr(score, "fit_classifiers", None)
     assert scored(*words) == found
     page = Path("pages/score.html").read_text()
     assert page.count("data:image/png;base64,") == 3
@@ -218,7 +219,7 @@ def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_al
         "test": 0.1,
         "range": None,
     }
-    Path("params.yaml").write_text(json.dumps({"data": data}))
+    Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | {"data": data}))
     preprocess.main(Stage("preprocess"))
     processed = load_split(Path("data/processed/train.safetensors"))
     for name in "ab":

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ddpm.compute import device
-from ddpm.compute.device import Runtime, start
+from ddpm.compute import device, workers
+from ddpm.compute.device import ARITHMETIC, Runtime, start
+from ddpm.compute.workers import allow
 from exact_stages.console import UserError
 from tests.small import CPU
 
-VARIABLES = ("DDPM_DEVICE", "DDPM_PRECISION", "DDPM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
+VARIABLES = ("DDPM_DEVICE", "DDPM_PRECISION", "DDPM_THREADS", "DDPM_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
     yield
+    allow(1)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, tf32
@@ -64,12 +66,46 @@ def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default
 
 
 @pytest.mark.parametrize(
-    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "PRECISION=half", "THREADS=0", "THREADS=1.5", "THREADS=100000"]
+    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "PRECISION=half", "WORKERS=0", "WORKERS=1.5", "WORKERS=100000"]
 )
 def test_what_is_not_there_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv(*f"DDPM_{given}".split("="))
     with pytest.raises(UserError, match=f"^DDPM_{given}: "):
         start()
+
+
+def test_a_number_of_threads_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_THREADS", "1")
+    with pytest.raises(UserError, match=r"^DDPM_THREADS: .* DDPM_WORKERS"):
+        start()
+
+
+@pytest.mark.parametrize(
+    ("environment", "machine_has", "alone", "expected"),
+    [
+        ({}, {}, False, 5),
+        ({"DDPM_WORKERS": "3"}, {}, False, 3),
+        ({"DDPM_WORKERS": "3"}, {}, True, 1),
+        ({"DDPM_WORKERS": "3"}, {"cuda": True}, False, 1),
+        ({"DDPM_WORKERS": "3", "TORCHELASTIC_RUN_ID": "1"}, {}, False, 1),
+    ],
+)
+def test_a_process_has_one_thread_and_on_a_cpu_as_many_workers_as_there_are_cores(
+    environment: dict[str, str],
+    machine_has: dict[str, bool],
+    alone: bool,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has(monkeypatch, **machine_has)  # type: ignore[arg-type]
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(device, "cores", lambda: 5)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    torch.set_num_threads(2)
+    start(alone)
+    assert torch.get_num_threads() == 1
+    assert workers._Process.workers == expected
 
 
 @pytest.mark.parametrize("cuda", [False, True])
@@ -91,9 +127,22 @@ def test_a_result_is_bound_to_the_kind_of_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert (described["device"], described["precision"]) == ("A kind of GPU", "bfloat16")
 
 
+def test_a_result_is_bound_to_what_chooses_instructions_and_not_to_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ARITHMETIC:
+        monkeypatch.delenv(variable, raising=False)
+    plain = CPU.describe()
+    torch.set_num_threads(2)
+    monkeypatch.setenv("DDPM_WORKERS", "2")
+    assert CPU.describe() == plain
+    for variable in ARITHMETIC:
+        monkeypatch.setenv(variable, "x")
+        assert CPU.describe() == plain | {variable: "x"}
+        monkeypatch.delenv(variable)
+
+
 @pytest.mark.parametrize(
     ("side", "memory", "on_cpu", "on_gpu"),
-    [(28, 10**12, 128, 2500), (56, 10**12, 32, 625), (1024, 10**12, 1, 1), (28, 2_000_000, 128, 100), (28, 0, 128, 1)],
+    [(28, 10**12, 32, 2500), (56, 10**12, 8, 625), (1024, 10**12, 1, 1), (28, 2_000_000, 32, 100), (8, 0, 32, 1)],
 )
 def test_images_sampled_side_by_side_fit_caches_and_memory(
     monkeypatch: pytest.MonkeyPatch, side: int, memory: int, on_cpu: int, on_gpu: int

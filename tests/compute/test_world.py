@@ -1,5 +1,7 @@
 """The processes of one stage: the place of each, its share, and what they tell one another."""
 
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +9,43 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from ddpm.parallel.world import ALONE, World, join, role
+from ddpm.compute.workers import together
+from ddpm.compute.world import ALONE, Ended, World, join, role
 from exact_stages.console import UserError
 from tests.ranks import in_two_ranks
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
-def test_shards_are_all_things_once_and_as_even_as_can_be(size: int) -> None:
+def test_own_pieces_are_all_pieces_once_in_order_and_the_first_processes_are_full(size: int) -> None:
+    """So that rows of equally many from each process are in the order of the pieces."""
     for count in range(20):
-        shards = [range(count)[World(rank, size).shard(count)] for rank in range(size)]
-        assert [thing for shard in shards for thing in shard] == list(range(count))
-        assert max(map(len, shards)) - min(map(len, shards)) <= 1
+        shares = [World(rank, size).own(count) for rank in range(size)]
+        assert [piece for share in shares for piece in share] == list(range(count))
+        assert max(map(len, shares)) == -(-count // size)
+        assert [share.start for share in shares if share] == [*range(0, count, -(-count // size) or 1)]
+
+
+ROWS = torch.tensor([1e8, 1.0, -1e8, 1.0, 3e-3]).view(5, 1) * torch.tensor([1.0, -3.0])  # their order decides the sum
+
+
+def totals(world: World) -> list[list[float]]:
+    """Sums of the first rows, of which each process has its own, and anything behind them."""
+    found = []
+    for pieces in range(1, 6):
+        rows = torch.full((-(-pieces // world.size), 2), torch.nan)
+        own = world.own(pieces)
+        rows[: len(own)] = ROWS[own.start : own.stop]
+        found.append(world.total(rows, pieces).tolist())
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_total_is_summed_in_the_order_of_the_pieces(size: int, allowed: Callable[[int], None]) -> None:
+    allowed(size)
+    alone = totals(ALONE)
+    assert alone == [row.tolist() for row in accumulate(ROWS)]
+    assert alone[3] != [1.0 + 1.0, -6.0], "another order gives another sum"
+    assert together(ALONE, size, lambda world: world.gather(totals(world))) == [alone] * size
 
 
 def test_a_process_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +75,7 @@ def operations(world: World) -> dict[str, Any]:
         "sum": [tensor.tolist() for tensor in (*tensors, turned)],
         "gather": world.gather(f"of {world.rank}"),
         "broadcast": world.broadcast(lambda: torch.tensor([world.rank])),
+        "total": totals(world),
     }
 
 
@@ -57,6 +86,7 @@ def test_two_processes_sum_and_tell(tmp_path: Path) -> None:
             "sum": [[[3, 3, 3], [3, 3, 3]], 10, [], [[0, 9], [3, 12], [6, 15]]],
             "gather": ["of 0", "of 1"],
             "broadcast": torch.tensor([0]),
+            "total": totals(ALONE),
         }
 
 
@@ -79,7 +109,7 @@ def test_rank_0_writes_and_one_process_of_each_machine_tells_errors(
 
 
 @pytest.mark.parametrize(
-    ("said", "ends"), [("Connection closed by peer", SystemExit), ("NCCL error: unhandled cuda error", RuntimeError)]
+    ("said", "ends"), [("Connection closed by peer", Ended), ("NCCL error: unhandled cuda error", RuntimeError)]
 )
 def test_a_process_ends_in_silence_when_another_has_ended(
     monkeypatch: pytest.MonkeyPatch, said: str, ends: type[BaseException]
@@ -87,8 +117,9 @@ def test_a_process_ends_in_silence_when_another_has_ended(
     def broken(*_: object) -> None:
         raise RuntimeError(said)
 
-    for name in ("all_gather_object", "all_reduce"):
+    for name in ("all_gather_object", "all_reduce", "all_gather_into_tensor"):
         monkeypatch.setattr(dist, name, broken)
-    for operation in (lambda: World(1, 2).gather(0), lambda: World(1, 2).sum([torch.zeros(1)])):
+    world, row = World(1, 2), torch.zeros(1, 1)
+    for operation in (lambda: world.gather(0), lambda: world.sum([row]), lambda: world.total(row, 2)):
         with pytest.raises(ends):
             operation()

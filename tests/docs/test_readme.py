@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from exact_stages.params import read_yaml
+from exact_stages.files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,6 +22,7 @@ FILES = {
     "data/rows.csv": "1,2",
     "params.yaml": "scripts: {prepare: tools/prepare.py}\n",
 }
+MAKE = "{cmd: cp a made.py, outs: [made.py, gen]}"
 FIT = ["helpers/deep.py", "src/lib/layers.py", "src/lib/model.py", "stages/__init__.py", "stages/fit.py"]
 PREPARE = ["pkg/__init__.py", "tools/near.py", "tools/prepare.py"]
 
@@ -35,7 +36,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checked(stage: str) -> Found:
-    Path("dvc.yaml").write_text(f"vars: [run: exec env A=1]\nstages:\n  it: {stage}\n")
+    Path("dvc.yaml").write_text(f"vars: [run: exec env A=1]\nstages:\n  make: {MAKE}\n  it: {stage}\n")
     return check(Path("dvc.yaml"))["it"]
 
 
@@ -43,7 +44,7 @@ def checked(stage: str) -> Found:
     ("command", "files"),
     [
         ("exec env -u B A=$PPID python3 -u -W error -m stages.fit a", FIT),
-        (r"${run} sh -c 'exec \${LAUNCH:-python} -m stages.fit ${item.x}'", FIT),
+        (r"${run} sh -c 'exec \${LAUNCH:-python} -m stages.fit'", FIT),
         ("(uv run .venv/bin/python3.11 ${scripts.prepare} --x &> log) 2>&1", PREPARE),
         ("python other.py python -m stages.fit", sorted([*FIT, "other.py"])),
         ("A='b c' python tools/prepare.py; python -m pkg", ["pkg/__init__.py", "pkg/__main__.py", *PREPARE[1:]]),
@@ -60,15 +61,61 @@ def test_what_is_no_python_of_the_project_is_named(command: str) -> None:
 
 
 def test_deps_are_files_and_folders_and_what_is_no_code_is_left_alone() -> None:
-    deps = "[helpers/, src/lib, stages/__init__.py, stages/fit.py, pkg, other.py, data, '${item}']"
-    assert checked(f"{{cmd: python -m stages.fit, deps: {deps}}}") == ([], ["pkg", "other.py"], [])
+    deps = "[helpers/, src/lib, stages/__init__.py, stages/fit.py, pkg, other.py, data, gone.py]"
+    assert checked(f"{{cmd: python -m stages.fit, deps: {deps}}}") == ([], ["gone.py", "other.py", "pkg"], [])
     stage = "{foreach: [1], do: {wdir: tools, cmd: python prepare.py, deps: [near.py]}}"
     assert checked(stage) == (["../pkg/__init__.py", "prepare.py"], [], [])
 
 
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        ("cmd: python -m pkg, deps: [pkg, src/lib]", ["NEEDLESS src/lib"]),
+        ("cmd: python other.py, deps: [other.py, made.py, gen/a.py, gen]", []),
+        ("cmd: python other.py --at=tools/near.py pkg, deps: [other.py, tools/near.py, ./pkg/]", []),
+        ("cmd: python other.py, deps: [other.py, mixed, 'https://example.org/a.py']", []),
+        ("cmd: python other.py, deps: [.]", []),
+        ("cmd: python other.py, params: [{other.py: [x]}]", ["other.py"]),
+        ("cmd: python linked/x.py, deps: [linking]", ["linked/x.py"]),
+        ("cmd: python linking/link/x.py, deps: [linking]", ["linking/link/x.py"]),
+        ("cmd: python hiding/hidden.py, deps: [hiding]", ["hiding/hidden.py"]),
+        ("cmd: PYTHONPATH=alone python other.py && python uses.py, deps: [other.py, uses.py]", []),
+        ("cmd: PYTHONPATH=alone python uses.py, deps: [uses.py]", ["alone/far.py"]),
+        ("cmd: env PYTHONPATH=$PYTHONPATH:alone sh -c 'python uses.py', deps: [uses.py]", ["alone/far.py"]),
+        ("cmd: export PYTHONPATH=alone, deps: [uses.py]", ["UNCHECKED export PYTHONPATH=alone"]),
+        ("cmd: python uses.py, deps: [uses.py]", []),
+        ("cmd: [python a/go.py, python b/go.py], deps: [a/go.py, b/go.py]", ["a/own.py", "b/own.py"]),
+        ("cmd: python star.py, deps: [star.py, stars/__init__.py]", ["stars/one.py", "stars/two.py"]),
+        ("foreach: [a, b], do: {cmd: 'python ${item}/go.py', deps: ['${item}/go.py']}", ["a/own.py", "b/own.py"]),
+        ("matrix: {it: [a, b]}, cmd: 'python ${item.it}/go.py', deps: ['${item.it}', other.py]", ["NEEDLESS other.py"]),
+        ("matrix: {it: '${none}', by: [1]}, cmd: 'python other.py ${item.it}'", ["other.py"]),
+        ("foreach: '${none}', do: {cmd: 'python ${item.file}'}", ["UNCHECKED what an empty list would run"]),
+    ],
+)
+def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) -> None:
+    for name in ("mixed/a.csv", "mixed/stray.py", "linked/x.py", "hiding/hidden.py", "alone/far.py", "stars/one.py"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("x = 1")
+    Path("linking").mkdir()
+    Path("linking/link").symlink_to("../linked")
+    Path(".dvcignore").write_text("hidden.py")
+    Path("uses.py").write_text("import far")
+    Path("star.py").write_text("from stars import *")
+    Path("stars/two.py").write_text("x = 1")
+    Path("stars/__init__.py").write_text('__all__: list[str] = [\n    "one",\n    "two",\n]\nname = 1')
+    for folder in "ab":
+        Path(folder).mkdir()
+        Path(folder, "go.py").write_text("import own")
+        Path(folder, "own.py").write_text("x = 1")
+    Path("params.yaml").write_text("none: []")
+    found, needless, unchecked = checked(f"{{{stage}}}")
+    titled = [f"NEEDLESS {each}" for each in needless] + [f"UNCHECKED {each}" for each in unchecked]
+    assert [*found, *titled] == missing
+
+
 def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["exact_stages", "check"])
-    checked("{cmd: [python other.py, ls], deps: [data]}")
+    Path("dvc.yaml").write_text("stages: {it: {cmd: [python other.py, ls], deps: [data]}}")
     with pytest.raises(SystemExit) as caught:
         main()
     assert (caught.value.code, capsys.readouterr().out.split("\n")[1]) == (True, "      - other.py")

@@ -8,7 +8,8 @@ from dvc.utils.serialize import parse_yaml
 from pydantic import AfterValidator, Field
 
 from exact_stages.console import UserError
-from exact_stages.params import Section, Sections, load_params, parse, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import Section, Sections, load_params, parse
 
 
 def even(value: int) -> int:

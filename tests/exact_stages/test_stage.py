@@ -16,7 +16,7 @@ from exact_stages import stage
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from exact_stages.params import Section, Sections
-from exact_stages.stage import Role, Stage, hash_code, run_stage
+from exact_stages.stage import Role, Stage, begin, begun, run_stage
 
 ROOT = Path(__file__).parents[2]
 BEGIN = "import sys; sys.argv[0] = '-m'; sys.path.insert(0, '.'); import stages; import os, time\n"
@@ -25,8 +25,8 @@ TEXT = "train:\n  lr: 0.001\n  classes: [7]\nother: 1\n"
 LOOP, SCORES, SCRIPT, KIT = CODE = ["src/a/loop.py", "src/b/scores.py", "stages/train.py", "src/exact_stages/files.py"]
 DEPS = """
 stages:
-  train: {deps: [stages/train.py, src/exact_stages, src/a, input, pictures, "${data.set}"]}
-  sample: {deps: [src/b]}
+  train: {cmd: x, deps: [stages/train.py, src/exact_stages, src/a, input, pictures, configs, absent]}
+  sample: {cmd: x, deps: [src/b]}
   download: {cmd: x}
 """
 
@@ -44,13 +44,14 @@ class Params(Sections):
 def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write params, a file and a folder to read, and code, of which the stage declares a part."""
     monkeypatch.chdir(tmp_path)
-    for name in (PICTURE, "pictures/cat/2.png", "pictures/dog/1.png", *CODE):
+    for name in (PICTURE, "pictures/cat/2.png", "pictures/dog/1.png", "configs/a.yaml", *CODE):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
     Path("params.yaml").write_text(TEXT)
     Path("dvc.yaml").write_text(DEPS)
     Path("input").write_bytes(b"images")
-    monkeypatch.setattr(stage, "CODE", hash_code())
+    Path(".dvcignore").write_text("hidden.py")
+    begun.cache_clear()
     monkeypatch.setattr(stage, "PATIENCE", 0.3)
 
 
@@ -78,6 +79,9 @@ HARMLESS: dict[str, Callable[[], object]] = {
     "the same bytes in a new file": lambda: edit("input", "images"),
     "code of another stage": lambda: edit(SCORES, "x = 2"),
     "a leftover of an editor": lambda: Path("src/a/.#loop.py").symlink_to("user@machine.123"),  # as Emacs leaves it
+    "compiled code": lambda: shutil.copytree("src/a", "src/a/__pycache__"),
+    "what .dvcignore hides in code": lambda: Path("src/a/hidden.py").touch(),
+    "what .dvcignore hides in an input": lambda: Path("pictures/hidden.py").touch(),
 }
 CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "a value": (lambda: edit("params.yaml", TEXT.replace("0.001", "0.9")), "train.lr"),
@@ -86,6 +90,8 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "code of exact_stages": (lambda: edit(KIT, "x = 2"), KIT),
     "the script": (lambda: Path(SCRIPT).unlink(), SCRIPT),
     "new code": (lambda: Path("src/a/new.py").touch(), "src/a/new.py"),
+    "a dep that no input names": (lambda: edit("configs/a.yaml", "x"), "configs/a.yaml"),
+    "a dep that was not there": (lambda: Path("absent").touch(), "absent"),
     "an input": (lambda: edit("input", "others"), "input"),
     "a picture added": (lambda: Path("pictures/cat/3.png").touch(), "pictures"),
     "a picture replaced": (lambda: edit(PICTURE, "pictures/cat/9.png"), "pictures"),
@@ -112,23 +118,28 @@ def test_of_several_processes_only_the_one_that_leads_tells_a_change() -> None:
     run(CHANGES["code"][0], role=Role(writes=False, leads=False))
 
 
-def test_the_fingerprint_is_of_code_params_inputs_and_further_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_is_of_deps_params_inputs_and_further_facts() -> None:
     def fingerprint(fact: str = "cpu") -> str:
-        monkeypatch.setattr(stage, "CODE", hash_code())
+        begun.cache_clear()
         running = Stage("train")
         running.params(Params)
         running.input(Path("input"))
         return running.fingerprint(fact)
 
     found = [fingerprint()]
-    for file, text in (("params.yaml", TEXT.replace("[7]", "[7, 8]")), ("input", "others"), (LOOP, "x = 2")):
+    for file, text in (
+        ("params.yaml", TEXT.replace("[7]", "[7, 8]")),
+        ("input", "others"),
+        ("configs/a.yaml", "x"),
+        (LOOP, "x = 2"),
+    ):
         Path(file).write_text(text)
         found.append(fingerprint())
     found.append(fingerprint("cuda"))
-    assert len({*found}) == 5
+    assert len({*found}) == 6
     Path("params.yaml").write_text(TEXT.replace("[7]", "[7, 8]").replace("other: 1", "other: 2"))
     Path(SCORES).write_text("x = 2")
-    assert fingerprint() == found[3]
+    assert fingerprint() == found[4]
 
 
 def hold(seconds: float) -> None:
@@ -161,7 +172,6 @@ def test_one_process_of_a_machine_hashes_each_input_at_the_start_and_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hashed: list[Path] = []
-    monkeypatch.setattr(stage, "CODE", hash_code())
     monkeypatch.setattr(stage, "_digest", lambda path: hashed.append(path) or "")
     for role in (Role(), Role(writes=False, leads=False)):
         with Stage("train", role=role) as running:
@@ -170,6 +180,14 @@ def test_one_process_of_a_machine_hashes_each_input_at_the_start_and_at_the_end(
             assert len(hashed) == role.leads
         assert len(hashed) == 2 * role.leads
         hashed.clear()
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_process_that_does_not_lead_hashes_no_deps(leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # that of the tests stays
+    begin(leads=leads)
+    with Stage("train", role=Role(writes=False, leads=leads)):
+        assert begun.cache_info().currsize == leads
 
 
 def test_a_process_that_does_not_write_takes_no_lock() -> None:
@@ -204,7 +222,10 @@ def start(code: str, root: Path = ROOT, **variables: str) -> "subprocess.Popen[s
 
 
 def test_all_code_of_the_stages_is_hashed_before_it_is_imported() -> None:
-    code = "from exact_stages.stage import CODE; print('torch' in sys.modules); print(*CODE.items(), sep='\\n')"
+    code = (
+        "from exact_stages.stage import begun, Path; print('torch' in sys.modules); "
+        "print(*(each for files in begun(Path.cwd())[1].values() for each in files.items()), sep='\\n')"
+    )
     printed, told = start(code).communicate(timeout=60)
     assert told == ""
     late, *hashes = printed.splitlines()

@@ -33,15 +33,17 @@ def real(count: int) -> Processed:
 class Learned(list[tuple[Split, Recipe]]):
     """What a classifier was to learn from, and how, in order."""
 
-    def fit(self, _name: str, train: Split, data: DataCard, recipe: Recipe, _runtime: Any) -> Classifier:
-        self.append((train, recipe))
-        return Classifier(recipe, data)
+    def fit(
+        self, _name: str, trainings: Sequence[tuple[Split, Recipe]], data: DataCard, _runtime: Any
+    ) -> list[Classifier]:
+        self += trainings
+        return [Classifier(recipe, data) for _, recipe in trainings]
 
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> Learned:
     found = Learned()
-    monkeypatch.setattr(module, "fit_classifier", found.fit)
+    monkeypatch.setattr(module, "fit_classifiers", found.fit)
     monkeypatch.setattr(module, "CLASSIFIERS", 2)
     return found
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.compute.world import ALONE, World
 from ddpm.parallel import checkpoints
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.parallel.world import ALONE
 from exact_stages.console import UserError
 
 
@@ -23,6 +23,7 @@ class Counter:
 
     def __init__(self, total_steps: int = 6, halt: int = 0) -> None:
         self.params = SimpleNamespace(batch_size=2)
+        self.pieces = 1
         self.total_steps = total_steps
         self.step = 0
         self.halt = halt
@@ -31,7 +32,8 @@ class Counter:
     def weights(self) -> Tensor:
         return torch.full((50,), self.step + 0.1)
 
-    def run(self) -> Iterator[float | None]:
+    def run(self, world: World) -> Iterator[float | None]:
+        assert world == ALONE
         while self.step < self.total_steps:
             self.step += 1
             if self.step == self.halt:

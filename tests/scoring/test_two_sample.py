@@ -1,12 +1,14 @@
 """The two-sample test: chance between halves of one set, and sure of a faint veil."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.scoring import two_sample
-from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test, without_tone
+from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test, two_sample_tests, without_tone
 from tests.small import CPU
 
 
@@ -35,6 +37,20 @@ def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: i
     assert alike.accuracy.value == pytest.approx(0.5, abs=0.05)
     found = two_sample_test(veiled(images[:1500]), images[1500:], judge, 0, CPU)
     assert found.accuracy.value > 0.9
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_test_among_others_is_that_of_the_pair_alone(size: int, allowed: Callable[[int], None]) -> None:
+    images, done = spots(600, 0), list[int]()
+    pairs = [(images[:200], images[200:400]), (veiled(images[:200]), images[400:])]
+    alone = [two_sample_test(*pair, "a", 0, CPU) for pair in pairs]
+    allowed(size)
+    for found, expected in zip(two_sample_tests(pairs, "a", 0, CPU, done.append), alone, strict=True):
+        assert found.accuracy == expected.accuracy
+        assert found.sureness is not None
+        assert expected.sureness is not None
+        assert torch.equal(found.sureness, expected.sureness)
+    assert sum(done) == 2 * 2
 
 
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:

@@ -44,9 +44,8 @@ def test_a_lock_that_cannot_be_used_is_one_line_with_what_mends_it(
 
 def test_an_environment_that_is_not_the_recorded_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_DEVICE", "cpu")
-    monkeypatch.setenv("DDPM_THREADS", "1")
     recorded, here = tmp_path / "environment.json", start().describe()
     recorded.write_text(json.dumps({**here, "processes": 1}))
     assert environment_note(recorded) == ""
-    recorded.write_text(json.dumps({**here, "torch": "2.9.0", "threads": 8}))
-    assert f"torch 2.9.0 (here {here['torch']}), threads 8 (here 1)" in environment_note(recorded)
+    recorded.write_text(json.dumps({**here, "torch": "2.9.0", "MKL_CBWR": "AVX2"}))
+    assert f"torch 2.9.0 (here {here['torch']}), MKL_CBWR AVX2 (here None)" in environment_note(recorded)

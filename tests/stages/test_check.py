@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from exact_stages.console import UserError
-from exact_stages.params import load_params, parse, read_yaml
+from exact_stages.files import read_yaml
+from exact_stages.params import load_params, parse
 from exact_stages.stage import Stage
 from stages.check import CHECKED, AllParams, main, spanning_errors
 

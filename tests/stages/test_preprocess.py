@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,7 @@ from ddpm.ingest import decoded, preparation
 from ddpm.ingest.mnist import is_mnist, read_mnist
 from ddpm.ingest.preparation import target_of
 from exact_stages.console import UserError
-from exact_stages.files import sha256
+from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
 from stages import preprocess
 
@@ -65,7 +66,8 @@ def draw_many(count: int, where: str = "", first: int = 0) -> None:
 
 def run(**changes: Any) -> dict[str, Any]:
     """Run the stage; returns the summary."""
-    Path("params.yaml").write_text(json.dumps({"data": DATA | changes}))
+    params = read_yaml(ROOT / "params.yaml")  # of all stages, or DVC cannot resolve dvc.yaml
+    Path("params.yaml").write_text(json.dumps(params | {"data": DATA | changes}))
     preprocess.main(Stage("preprocess"))
     return json.loads(Path("metrics/preprocess/summary.json").read_text())
 
@@ -246,6 +248,21 @@ def test_the_provenance_has_the_pictures_and_no_other_file() -> None:
     run()
     changed = json.loads(file.read_bytes())["inputs"]
     assert [path for path in pictures if changed[path] != pictures[path]] == [f"{MINE}/fig/0000.png"]
+
+
+def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:
+    values = torch.stack([picture(number) for number in range(200)]).numpy().astype(np.uint16) * 16
+    Path("data").mkdir()
+    np.savez_compressed("data/mine.npz", images=values, labels=np.arange(200) % 3)
+    summary = run(set="data/mine.npz")
+    made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
+    assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
+    assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
+    train, test = split("train"), split("test")
+    assert train.card == test.card
+    assert len(train.split.images) + len(test.split.images) == 200
+    made_of = {each.tobytes() for each in np.rint(values * (255 / 4095)).astype(np.uint8).transpose(0, 3, 1, 2)}
+    assert {image.numpy().tobytes() for image in train.split.images} <= made_of
 
 
 def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.with_dvc.dvc_clone import LATE, SAMPLE, Built, Clone, Make, build_once, copy_clone, new_clone
+from tests.with_dvc.dvc_clone import LATE, SAMPLE, Built, Clone, build_once, copy_clone, new_clone
 
 
 @pytest.fixture(scope="session")
@@ -35,18 +35,15 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, worker_id: str, pipelin
 
 
 @pytest.fixture(scope="session")
-def undisturbed(pipeline: Built, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Make:
-    """Training and sampling with other params, by one process or by two; each runs once."""
+def undisturbed(pipeline: Built, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
+    """Training and sampling with other params, by one process."""
 
-    def make(launch: dict[str, str]) -> Clone:
-        def build(folder: Path) -> tuple[Clone, str]:
-            clone = copy_clone(pipeline.clone, folder)
-            clone.edit_params(LATE)
-            return clone, clone.run(*SAMPLE, **launch)
+    def build(folder: Path) -> tuple[Clone, str]:
+        clone = copy_clone(pipeline.clone, folder)
+        clone.edit_params(LATE)
+        return clone, clone.run(*SAMPLE)
 
-        return build_once(tmp_path_factory, worker_id, "together" if launch else "alone", build).clone
-
-    return make
+    return build_once(tmp_path_factory, worker_id, "undisturbed", build).clone
 
 
 @pytest.fixture

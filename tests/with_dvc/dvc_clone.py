@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
 STAGES = [
-    *("download", "preprocess", "forward_diffusion", "classifier@a", "classifier@b", "train"),
+    *("download", "preprocess", "forward_diffusion", "classifier", "train"),
     *("sample@gallery", "sample@population", "filter", "evaluate", "likelihood", "classification_accuracy_score"),
 ]
 PICTURES = [
@@ -60,6 +60,7 @@ LATE = {  # a run that the cache does not have, of 123 steps, and 8 batches of s
 }
 SAVING = {"DDPM_SAVE_SECONDS": "0"}
 TWO = {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}
+WORKERS = {"DDPM_WORKERS": "2"}
 
 
 class Clone(NamedTuple):
@@ -129,9 +130,6 @@ class Clone(NamedTuple):
         return YAML(typ="safe").load(self.path / "dvc.lock")["stages"]
 
 
-Make = Callable[[dict[str, str]], Clone]
-
-
 class Built(NamedTuple):
     """A clone that is not to be changed, and what dvc printed when it ran there."""
 
@@ -151,8 +149,7 @@ def environment(scratch: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
         "DDPM_DATA_DIR": data,
         "DDPM_DEVICE": "cpu",
-        "DDPM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
+        "DDPM_WORKERS": "1",
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(scratch / "site"),
         "DVC_GLOBAL_CONFIG_DIR": str(scratch / "global"),

@@ -9,10 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from ruamel.yaml import YAMLError
 
-from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, Clone, Make, begun, copy_clone, left
+from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, WORKERS, Clone, begun, copy_clone, left
 
 pytestmark = pytest.mark.pipeline
 MODEL = "models/ddpm.safetensors"
@@ -26,12 +27,19 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return printed
 
 
+def stage_and_worker(dvc: "subprocess.Popen[str]") -> tuple[psutil.Process, psutil.Process]:
+    """Return the process of the stage, and the one that it has forked."""
+    found = [each for each in psutil.Process(dvc.pid).children(recursive=True) if "stages.train" in each.cmdline()]
+    (worker,) = [each for each in found if each.ppid() in {other.pid for other in found}]
+    return worker.parent() or worker, worker
+
+
 @pytest.mark.long
-def test_kill_9_at_random_moments(clone: Clone, undisturbed: Make) -> None:
+def test_two_workers_that_are_killed_at_random_moments_are_continued_by_one(clone: Clone, undisturbed: Clone) -> None:
     clone.edit_params(LATE)
     chance = random.Random(0)
     for name, seconds in [("train", 8.0)] * 3 + [("sample@population", 3.0)] * 3:
-        process = clone.start(*SAMPLE, **SAVING)
+        process = clone.start(*SAMPLE, **SAVING, **WORKERS)
         assert process.stdout
         while (line := process.stdout.readline()) and f"Running stage '{name}'" not in line:
             pass
@@ -44,33 +52,42 @@ def test_kill_9_at_random_moments(clone: Clone, undisturbed: Make) -> None:
         except YAMLError:  # DVC writes it in place; docs/how-to/fix-it.md says what to do
             clone.git("checkout", "dvc.lock")
     clone.run(*SAMPLE)
-    assert left(clone) == left(undisturbed({}))
+    assert left(clone) == left(undisturbed)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("target", "number", "launch"),
+    ("target", "number", "launch", "said"),
     [
-        pytest.param("group", signal.SIGINT, {}, id="ctrl-c"),
-        pytest.param("dvc", signal.SIGKILL, TWO, id="orphans"),
+        pytest.param("group", signal.SIGINT, WORKERS, "train: interrupted", id="ctrl-c"),
+        pytest.param("group", signal.SIGTERM, WORKERS, "train: interrupted", id="sigterm"),
+        pytest.param("dvc", signal.SIGKILL, TWO, "train: interrupted", id="orphans"),
+        pytest.param("dvc", signal.SIGKILL, WORKERS, "train: interrupted", id="orphaned workers"),
+        pytest.param("stage", signal.SIGKILL, WORKERS, "", id="kill -9 of the stage"),
+        pytest.param("worker", signal.SIGKILL, WORKERS, "a worker was killed", id="kill -9 of a worker"),
     ],
 )
-def test_training_that_is_cut_off_continues(
-    clone: Clone, undisturbed: Make, target: str, number: signal.Signals, launch: dict[str, str]
+def test_training_that_is_cut_off_continues_in_one_process(
+    clone: Clone, undisturbed: Clone, target: str, number: signal.Signals, launch: dict[str, str], said: str
 ) -> None:
     clone.edit_params(LATE)
     process = begun(clone, *TRAIN, **launch)
-    (os.killpg if target == "group" else os.kill)(process.pid, number)
+    if target in ("stage", "worker"):
+        stage_and_worker(process)[target == "worker"].send_signal(number)
+    else:
+        (os.killpg if target == "group" else os.kill)(process.pid, number)
     printed = ended(process)
-    assert printed.count("error: train: interrupted") == 1, printed
-    assert launch or "Traceback" not in printed, printed  # torchrun adds a report of its own
-    printed = clone.run(*SAMPLE, **launch)
+    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(errors) == bool(said), printed
+    assert not said or errors[0].startswith(f"error: {said}"), printed
+    assert launch is TWO or "Traceback" not in printed, printed  # torchrun adds a report of its own
+    printed = clone.run(*SAMPLE)
     assert printed.count("train: continues") == 1, printed
-    assert left(clone) == left(undisturbed(launch))
+    assert left(clone) == left(undisturbed)
 
 
 @pytest.mark.long
-def test_two_machines_train_what_two_processes_train(clone: Clone, undisturbed: Make, tmp_path: Path) -> None:
+def test_two_machines_train_what_one_process_trains(clone: Clone, undisturbed: Clone, tmp_path: Path) -> None:
     clone.edit_params(LATE)
     second = copy_clone(clone, tmp_path / "second")
     with socket.socket() as server:
@@ -84,7 +101,7 @@ def test_two_machines_train_what_two_processes_train(clone: Clone, undisturbed: 
     for process in started:
         printed, _ = process.communicate()
         assert process.returncode == 0, printed
-    expected = undisturbed(TWO).bytes_under("models")
+    expected = undisturbed.bytes_under("models")
     assert clone.bytes_under("models") == expected
     assert second.bytes_under("models") != expected, "the second writes nothing"
 

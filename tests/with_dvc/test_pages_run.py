@@ -44,7 +44,7 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("how-to/own-images", "# copy your images", "cp -r ../data/mine data/mine #", "by hand"),
     ("how-to/own-images", "# in params.yaml", "sed -i 's/mnist/mine/' params.yaml #", "by hand"),
     ("how-to/own-images", "make repro", "dvc repro preprocess", MORE),
-    ("how-to/rare-class", "data.test=0.2", "data.test=0.2 -S train.classes=all train classifier@a", MORE),
+    ("how-to/rare-class", "data.test=0.2", "data.test=0.2 -S train.classes=all train classifier", MORE),
     ("how-to/rare-class", "set=data/balanced", "set=data/balanced preprocess", MORE),
     ("how-to/few-steps", "'distill.steps=[4]'", "'distill.steps=[4]' -S distill.images=500", TRAIN),
     ("how-to/few-steps", "population.steps=null", "population.steps=null -S sample.gallery.steps=null sample", MORE),

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, Clone, Make, begun, copy_clone, left
+from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, Clone, begun, copy_clone, left
 from tests.with_dvc.slurm import free_ports, two_nodes
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
@@ -63,7 +63,7 @@ KILLED: dict[str, Callable[[Processes], Processes]] = {
 }
 
 
-def test_two_nodes_train_and_sample_whatever_is_killed(clone: Clone, undisturbed: Make, slurm: dict[str, str]) -> None:
+def test_two_nodes_train_and_sample_whatever_is_killed(clone: Clone, undisturbed: Clone, slurm: dict[str, str]) -> None:
     clone.edit_params(LATE)
     for what, chosen in KILLED.items():
         process = begun(clone, *TRAIN, **both(slurm))
@@ -81,7 +81,7 @@ def test_two_nodes_train_and_sample_whatever_is_killed(clone: Clone, undisturbed
         assert process.returncode != 0
     printed = clone.run(*SAMPLE, **both(slurm))
     assert printed.count("train: continues") == 1, printed
-    assert left(clone) == left(undisturbed(TWO))
+    assert left(clone) == left(undisturbed)
     samples = clone.bytes_under("data/samples")
     clone.run("dvc", "repro", "--force", "--single-item", "sample@population")
     assert clone.bytes_under("data/samples") == samples, "one process makes the same of one model"

@@ -17,7 +17,7 @@ from ddpm.pretrained import models
 from ddpm.proving.damage import check_all
 from ddpm.proving.facts import commit_of, facts_of, git, read_provenance
 from ddpm.proving.rebuild import rebuild
-from ddpm.train import accumulation_steps
+from ddpm.train import environment_of
 from exact_stages.console import UserError
 from exact_stages.files import md5, sha256
 from exact_stages.provenance import beside
@@ -83,7 +83,7 @@ def _environment() -> dict[str, Any]:
     """Return the environment in which stages would run here."""
     counts = re.findall(r"--n(?:nodes|proc[-_]per[-_]node)[= ](\d+)", os.environ.get("DDPM_LAUNCH", ""))
     count = math.prod(map(int, counts))
-    return {**start().describe(), "processes": count, "accumulation_steps": accumulation_steps()}
+    return environment_of(start(), count)
 
 
 def _original(name: str) -> Path:

@@ -115,7 +115,7 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     The key of the cache is all that decides them: images, labels, recipe, code, precision and torch.
     """
     folder = user_cache_path("ddpm") / "classifiers"
-    files, missing = {}, list[tuple[Path, tuple[Split, Recipe]]]()
+    files, missing = {}, dict[Path, tuple[Split, Recipe]]()
     for name in NAMES:
         recipe = Recipe(images=CLASSIFIER_IMAGES, seed=NAMES.index(name))
         card = train.card.shape, train.card.classes
@@ -128,10 +128,11 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
             load_classifier(files[name])
         except UserError:  # missing, or damaged
             folder.mkdir(parents=True, exist_ok=True)
-            missing.append((files[name], (training_images(train, recipe), recipe)))
-    trainings = [training for _, training in missing]
-    for (file, _), found in zip(missing, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True):
-        save_classifier(file, found)
+            missing[files[name]] = training_images(train, recipe), recipe
+    if missing:
+        found = fit_classifiers("classifiers", [*missing.values()], train.card, runtime)
+        for file, each in zip(missing, found, strict=True):
+            save_classifier(file, each)
     return files
 
 

@@ -122,8 +122,9 @@ def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
             try:
                 return cast(R, joined(0))
             except Ended:
-                for each in others:
-                    each.result()
+                for error in (each.exception() for each in others):
+                    if error and not isinstance(error, Ended):
+                        raise error from None
                 raise
 
 

@@ -7,6 +7,7 @@ DDPM_LAUNCH="torchrun --nproc-per-node N" dvc repro train sample
 import atexit
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -35,18 +36,22 @@ class World(NamedTuple):
         each = -(-pieces // self.size)
         return range(pieces)[self.rank * each : (self.rank + 1) * each]
 
-    def total(self, rows: Tensor, pieces: int) -> Tensor:
-        """Return the sum of a row of each piece, (D,), added in the order of the pieces, whoever has computed them.
+    def rows(self, pieces: int, length: int) -> Tensor:
+        """Return room for a row of each of this process's `own` pieces, (ceil(pieces / size), length)."""
+        return torch.zeros(-(-pieces // self.size), length)
 
-        Args:
-            rows: those of this process, (ceil(pieces / size), D), with any numbers behind its `own` pieces.
-        """
-        found = rows
-        if self.size > 1:
-            found = rows.new_empty(self.size * len(rows), *rows.shape[1:])
-            with _ending_together():
-                dist.all_gather_into_tensor(found, rows)
-        first, *others = found[:pieces]
+    def gathered(self, rows: Tensor, pieces: int) -> Tensor:
+        """Return the rows of all processes in the order of the pieces, (pieces, D); see `rows`."""
+        if self.size == 1:
+            return rows
+        found = rows.new_empty(self.size * len(rows), *rows.shape[1:])
+        with _ending_together():
+            dist.all_gather_into_tensor(found, rows)
+        return found[:pieces]
+
+    def total(self, rows: Tensor, pieces: int) -> Tensor:
+        """Return the sum of the rows of all pieces, (D,), added in their order, whoever has computed them."""
+        first, *others = self.gathered(rows, pieces)
         total = first.clone()
         for each in others:
             total += each
@@ -122,5 +127,6 @@ def _ending_together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(words in str(error) for words in ("closed by peer", "reset by peer", "Broken pipe")):
+            traceback.clear_frames(error.__traceback__)  # which hold connections open: a third process would wait
             raise Ended(1) from None
         raise

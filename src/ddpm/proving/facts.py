@@ -1,16 +1,18 @@
 """Compare what made a file, by its provenance, with this checkout."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
 from exact_stages.console import UserError, shown
+from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
-from exact_stages.params import Section, read_yaml
-from exact_stages.provenance import beside, code_of, flat, packages, params_of
-from exact_stages.stage import hash_code
+from exact_stages.params import Section
+from exact_stages.provenance import beside, flat, packages
 
 Facts = dict[tuple[str, str], str]  # by kind and name: how it differs; empty if it holds
 KINDS = ("code", "params", "packages", "inputs", "environment")  # what a stage ran on
@@ -66,17 +68,18 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
     found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
     if not any(found.values()):
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
-    known, code, locked = chain(made), hash_code(), packages()
+    known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
-        stage = each.stage.partition("@")[0]
-        if stage not in read_yaml(Path("dvc.yaml"))["stages"]:
-            raise UserError(f"dvc.yaml: has no stage {shown(stage)}, which made {shown(each.file)}")
+        if each.stage.partition("@")[0] not in declared.groups:
+            raise UserError(f"dvc.yaml: has no stage {shown(each.stage)}, which made {shown(each.file)}")
+        files = {file for dep in declared.deps(each.stage) for file in declared.files(dep) if file.endswith(".py")}
+        ignored = {name for name in each.code if declared.ignore.is_ignored_file(os.path.abspath(name))}
         here: dict[str, dict[str, Any]] = {
-            "code": code_of(stage, code),
-            "params": params_of(stage),
+            "code": {name: each.code[name] for name in ignored} | {file: sha256(Path(file)) for file in files},
+            "params": declared.params(each.stage),
             "packages": locked,
             "inputs": {name: sha256(Path(name)) for name in each.inputs if Path(name).is_file()},
-            "environment": {name: environment.get(name) for name in each.environment},
+            "environment": _here(each.environment, environment),
         }
         for key, fault in differences(each, here).items():
             found[key] = found.get(key) or fault
@@ -84,6 +87,16 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
             ("provenance", name): "" if name in known else "not here, or of another file" for name in each.origins
         }
     return found
+
+
+def _here(recorded: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of this machine that a provenance has, and variables that it lacks.
+
+    Threads and processes of CPUs are in those of earlier code only; a rebuild sets them.
+    """
+    variables = {name: environment[name] for name in ARITHMETIC if name in environment and recorded}
+    chosen = {name: recorded[name] for name in ("threads", "processes") if name in recorded and name not in environment}
+    return {name: environment.get(name) for name in recorded} | variables | chosen
 
 
 def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:

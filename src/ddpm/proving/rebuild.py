@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
+from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import load_arrays
 from ddpm.proving.facts import KINDS, Provenance, chain, differences, git, read_provenance
 from exact_stages.console import UserError
@@ -32,7 +33,8 @@ def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
         _call(["git", "-C", str(clone), "checkout", "--quiet", "--detach", commit])
         for name in {name for step in steps.values() for name in step.inputs}:
             path, copy = Path(name), (clone / name).resolve()  # the raw files; those at an absolute path stay there
-            if beside(path).as_posix() not in steps and path.is_file() and copy.is_relative_to(scratch):
+            made_or_committed = beside(path).as_posix() in steps or copy.exists()
+            if not made_or_committed and path.is_file() and copy.is_relative_to(scratch):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
         own = {f"DVC_{name}_DIR": f"{scratch}/{name}" for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
@@ -47,12 +49,14 @@ def settings_of(made: Provenance) -> dict[str, str]:
     if not (found := made.environment):
         return {}
     wanted = {
-        "DDPM_THREADS": str(found["threads"]),
         "DDPM_PRECISION": found["precision"],
         "DDPM_DEVICE": "cpu" if found["device"] == "cpu" else "",
         "DDPM_ACCUMULATE": str(found.get("accumulation_steps", 1)),
-        "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found["processes"]) > 1 else "python",
+        "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found.get("processes", 1)) > 1 else "python",
+        **{name: found[name] for name in ARITHMETIC if name in found},
     }
+    if "threads" in found:  # of code before workers had one thread each
+        wanted["DDPM_THREADS"] = str(found["threads"])
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 

@@ -1,0 +1,46 @@
+"""Tell whether the trained model is the committed one, byte for byte, and if not, what differs."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from exact_stages.console import run
+from exact_stages.files import md5
+from exact_stages.provenance import flat
+
+MODEL, ENVIRONMENT, LOCK = Path("models/ddpm.safetensors"), Path("metrics/train/environment.json"), Path("dvc.lock")
+
+
+def main() -> None:
+    """Print one line."""
+    before, after = facts(committed(LOCK), committed(ENVIRONMENT)), facts(LOCK.read_bytes(), ENVIRONMENT.read_bytes())
+    wanted = before.pop(str(MODEL), None)
+    after.pop(str(MODEL), None)
+    if wanted is None:
+        print(f"{MODEL}: no commit records it yet")
+    elif md5(MODEL) == wanted:
+        print(f"{MODEL}: equal to the committed one, byte for byte")
+    else:
+        other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        print(f"{MODEL}: not the committed one; what differs: {', '.join(other) or 'nothing that is recorded'}")
+
+
+def committed(path: Path) -> bytes:
+    """Return a file of the last commit; nothing if that lacks it."""
+    return subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True).stdout
+
+
+def facts(lock: bytes, environment: bytes) -> dict[str, Any]:
+    """Return the md5 of the model, and what decided it: deps and params of the stage train, and its environment."""
+    stage = ((YAML(typ="safe").load(lock) or {}).get("stages") or {}).get("train") or {}
+    found = {each["path"]: each["md5"] for each in stage.get("deps", [])}
+    found |= {each["path"]: each["md5"] for each in stage.get("outs", []) if each["path"] == str(MODEL)}
+    found |= flat(stage.get("params", {}).get("params.yaml", {}))
+    return found | json.loads(environment or b"{}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,109 @@
+"""Resolve a dvc.yaml by DVC's own parser: the deps and params of each stage, and the files that DVC sees in a dep.
+
+This takes half a second, with the import of DVC, whose own commands begin with the same `Repo` and loader.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dvc.dependency import DatasetDependency, ParamsDependency
+from dvc.dvcfile import load_file
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from exact_stages.console import UserError, shown
+from exact_stages.files import read_yaml, sha256
+from exact_stages.provenance import flat
+
+SMALL, BLOCK = 1 << 24, 1 << 12  # bytes of a dep of which each file is hashed by content; the least that a file counts
+OWN = {"__pycache__", ".resume"}  # folders to which Python and a stage write while the stage runs
+
+
+class Declared:
+    """What the stages of a dvc.yaml declare, by name: fit, or fit@a for an item of foreach or matrix.
+
+    Paths are relative to the working folder, or absolute if they lie outside the repository.
+    """
+
+    def __init__(self, path: Path = Path("dvc.yaml")) -> None:
+        """Resolve all stages; raise UserError if DVC cannot."""
+        self._path = path
+        for each in (path, path.with_name("params.yaml")):
+            _ = read_yaml(each) if each.is_file() or each == path else None  # whose errors name the line
+        with self._explained(), Repo(str(path.parent.absolute()), uninitialized=True) as self._repo:
+            self.ignore, file = self._repo.dvcignore, load_file(self._repo, str(path))
+            loader = file.LOADER(file, file.contents)  # without dvc.lock, which takes as long as all the rest
+            self.stages = {name: loader[name] for name in loader}
+            self.groups: dict[str, list[Any]] = {name: [] for name in file.contents.get("stages", ())}
+            for name, stage in self.stages.items():
+                self.groups[name.partition("@")[0]].append(stage)
+        for group in [group for group, stages in self.groups.items() if not stages]:  # over an empty list
+            file = load_file(self._repo, str(path))
+            each = file.contents["stages"][group]
+            each |= {"matrix": {key: ["item"] for key in each["matrix"]}} if "matrix" in each else {"foreach": ["item"]}
+            loader = file.LOADER(file, file.contents)
+            with contextlib.suppress(DvcException):  # its items are no texts
+                self.groups[group] = [loader[name] for name in loader if name.startswith(f"{group}@")]
+
+    def items(self, name: str) -> list[Any]:
+        """Return DVC's stage of a name; or those of all items, if it names none or another one."""
+        group = name.partition("@")[0]
+        if group not in self.groups:
+            raise UserError(f"dvc.yaml: no stage {shown(group)}; give it and its script in stages/ one name")
+        return [self.stages[name]] if name in self.stages else self.groups[group]
+
+    def deps(self, name: str) -> set[str]:
+        """Return the paths that a stage depends on; raise UserError if one is not on this machine."""
+        found = [dep for stage in self.items(name) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        for dep in found:
+            if isinstance(dep, DatasetDependency) or dep.protocol != "local":
+                raise UserError(f"dvc.yaml: {name}: cannot hash the dep {dep.def_path}; let a stage fetch it")
+        return {self._named(dep.fs_path) for dep in found}
+
+    def params(self, name: str) -> dict[str, Any]:
+        """Return the params of a stage as they are now, by dotted name, which begins with the file if it is another."""
+        found: dict[str, Any] = {}
+        for dep in [dep for stage in self.items(name) for dep in stage.deps if isinstance(dep, ParamsDependency)]:
+            with self._explained():
+                values = flat(json.loads(json.dumps(dep.read_params(), default=str)))  # as `parse` takes them
+            file = self._named(dep.fs_path)
+            found |= {key if file == "params.yaml" else f"{file}:{key}": value for key, value in values.items()}
+        return found
+
+    def files(self, dep: str) -> Iterator[str]:
+        """Yield the files of a dep in a fixed order, without those that .dvcignore hides or a linked folder holds."""
+        yield from [dep] if os.path.isfile(dep) else []
+        for folder, folders, files in self.ignore.walk(self._repo.fs, os.path.abspath(dep)):
+            folders[:], name = sorted({*folders} - OWN), os.path.join(self._named(folder), "").removeprefix("./")
+            paths = (name + file for file in sorted(files))
+            yield from (path for path in paths if os.path.exists(path))  # Emacs leaves links to nowhere
+
+    def hashed(self, dep: str) -> dict[str, str]:
+        """Hash each file of a dep by content; of a large dep only Python files, and all by names, sizes and times."""
+        size, found, seen = 0, dict[str, str](), hashlib.sha256()
+        for file in self.files(dep):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                at = os.stat(file)
+                size += max(at.st_size, BLOCK)
+                seen.update(repr((file, at.st_size, at.st_mtime_ns)).encode())
+                if size <= SMALL or file.endswith(".py"):
+                    found[file] = sha256(Path(file))
+        code = {file: digest for file, digest in found.items() if file.endswith(".py")}
+        return found if size <= SMALL else {dep: seen.hexdigest()} | code
+
+    def _named(self, path: str) -> str:
+        return os.path.relpath(path) if f"{path}/".startswith(f"{self._repo.root_dir}/") else path
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell an error of DVC in one line."""
+        try:
+            yield
+        except DvcException as error:
+            reason = f"{error} {getattr(error, 'exc', '')}"  # what is not as DVC's schema says
+            raise UserError(shown(f"{self._path}: {' '.join(reason.split())}")) from None

@@ -1,0 +1,93 @@
+"""Print hashes of a short training, with and without settings that limit the instructions, and the speed of both.
+
+    python -m studies.processors.run
+
+Rows of two kinds of processors show where their bytes begin to differ: in the noisy images of the first step, in the
+network's outputs, in the gradients, in the weights after the step, or after STEPS steps. Adds rows to results.csv.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from ddpm.compute.device import start
+from ddpm.images.splits import load_split
+from ddpm.train import NO_START, new_training
+from exact_stages.console import progress, run
+from exact_stages.params import load_params
+from stages.train import Params
+
+RESULTS = Path(__file__).with_name("results.csv")
+PRETRAINED = "src/ddpm/pretrained/mnist.safetensors"
+STEPS = 100
+LIMITED = {"DDPM_PRECISION": "float32", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+SETTINGS: dict[str, dict[str, str]] = {
+    "none": {},
+    "float32": {"DDPM_PRECISION": "float32"},
+    "AVX2": LIMITED | {"MKL_CBWR": "AVX2"},
+    "compatible": LIMITED | {"MKL_CBWR": "COMPATIBLE"},
+}
+
+
+def main() -> None:
+    """Train with each setting in a process of its own; print and keep the rows."""
+    if sys.argv[1:] == ["one"]:
+        print(json.dumps(trained()))
+        return
+    rows = []
+    for setting, variables in progress([*SETTINGS.items()], desc="processors", unit="setting"):
+        command = [sys.executable, "-m", "studies.processors.run", "one"]
+        environment = os.environ | variables | {"OMP_NUM_THREADS": "1"}
+        printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
+        rows.append({"setting": setting, **json.loads(printed)})
+    found = pd.DataFrame(rows)
+    print(found.to_string(index=False))
+    before = [pd.read_csv(RESULTS)] if RESULTS.exists() else []
+    every = pd.concat([*before, found]).drop_duplicates(["cpu", "torch", "setting"], keep="last")
+    every.to_csv(RESULTS, index=False)
+
+
+def trained() -> dict[str, object]:
+    """Train the pretrained model for STEPS steps in this process, as the default is trained."""
+    runtime, params = start(), load_params(Params)
+    # The first step of a new network tells nothing: its outputs are zero.
+    train = params.train.model_copy(update={"start": PRETRAINED})
+    training = new_training(load_split(Path(NO_START)), params.schedule, params.model, train, runtime)
+    first: dict[str, str] = {}
+
+    def look(_: object, given: tuple[Tensor, ...], found: Tensor) -> None:
+        first.update({"noisy images": hashed(given[:1]), "outputs": hashed([found])})
+        hook.remove()
+
+    hook = training.network.register_forward_hook(look)
+    steps = training.run()
+    next(steps)
+    weights = [*training.network.parameters()]
+    first |= {"gradients": hashed(weight.grad for weight in weights if weight.grad is not None)}
+    first |= {"step 1": hashed(weights)}
+    began = time.monotonic()
+    while training.step < STEPS:
+        next(steps)
+    speed = (STEPS - 1) * training.params.batch_size / (time.monotonic() - began)
+    facts = {name: value for name, value in runtime.describe().items() if name in ("cpu", "torch", "precision")}
+    return {**facts, **first, f"step {STEPS}": hashed(weights), "images a second": round(speed)}
+
+
+def hashed(values: Iterable[Tensor]) -> str:
+    """Return the beginning of a hash of tensors."""
+    found = hashlib.sha256()
+    for value in values:
+        found.update(value.detach().float().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,234 @@
+"""Pieces of work in several processes: their results are those of one, and whatever ends one of them ends all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.compute import workers
+from ddpm.compute.workers import cores, in_pieces, tick, together
+from ddpm.compute.world import ALONE, World
+from exact_stages.console import UserError
+
+SOURCE = Path(__file__).parents[2] / "src"
+SECONDS_TO_END = 15  # on a machine that is busy with other things
+KILLED = r"^a worker was killed; .* DDPM_WORKERS"
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert psutil.Process().children() == []
+    assert time.monotonic() - began < SECONDS_TO_END
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_results_come_in_the_order_of_the_pieces_and_progress_adds_up(
+    size: int, allowed: Callable[[int], None]
+) -> None:
+    allowed(size)
+    told: list[int] = []
+
+    def work(piece: int) -> tuple[int, Tensor]:
+        time.sleep(0.02 * (piece % 3))  # later ones end sooner
+        tick(1)
+        tick(piece)
+        return os.getpid(), torch.full((2,), piece)
+
+    found = [*in_pieces(work, range(3, 20), told.append)]
+    assert [each.tolist() for _, each in found] == [[piece] * 2 for piece in range(3, 20)]
+    assert sum(told) == sum(range(3, 20)) + 17
+    pids = {pid for pid, _ in found}
+    assert (os.getpid() in pids) == (size == 1)
+    assert len(pids) <= size
+    assert [*in_pieces(work, [])] == []
+    tick(1)  # tells nobody
+    assert sum(told) == sum(range(3, 20)) + 17
+
+
+def test_one_piece_starts_no_process(allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed(3)
+    monkeypatch.setattr(workers, "_forked", None)
+    assert [*in_pieces(lambda piece: (piece, os.getpid()), [7])] == [(7, os.getpid())]
+    assert together(ALONE, 1, lambda world: (world, os.getpid())) == (ALONE, os.getpid())
+    of_torchrun = World(1, 2)
+    assert together(of_torchrun, 4, lambda world: world) is of_torchrun
+
+
+def test_a_worker_has_no_workers(allowed: Callable[[int], None]) -> None:
+    allowed(2)
+
+    def work(_: int) -> tuple[int, list[int], list[World]]:
+        alone = together(ALONE, 4, lambda world: world)
+        return os.getpid(), [*in_pieces(lambda _: os.getpid(), range(3))], [alone]
+
+    for pid, nested, world in in_pieces(work, range(4)):
+        assert nested == [pid] * 3
+        assert world == [ALONE]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_together_are_a_world_of_at_most_one_for_each_piece(
+    size: int, allowed: Callable[[int], None]
+) -> None:
+    allowed(size)
+    for pieces in (2, 9):
+        found = together(ALONE, pieces, lambda world: world.gather((world.rank, world.size, os.getpid())))
+        count = min(size, pieces)
+        assert [each[:2] for each in found] == [(rank, count) for rank in range(count)]
+        assert found[0][2] == os.getpid(), "what it changes stays"
+        assert len({pid for *_, pid in found}) == count
+
+
+class MistakeError(Exception):
+    """Of another kind."""
+
+
+@pytest.mark.parametrize(
+    "error", [MistakeError("of piece 3"), UserError("of piece 3")], ids=lambda each: type(each).__name__
+)
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_error_in_a_piece_is_raised_as_itself(error: Exception, size: int, allowed: Callable[[int], None]) -> None:
+    allowed(size)
+
+    def work(piece: int) -> int:
+        if piece == 3:
+            raise error
+        if piece > 3:
+            time.sleep(60)  # nobody waits for it
+        return piece
+
+    found = list[int]()
+    with pytest.raises(type(error), match=r"^of piece 3$"):  # noqa: PT012
+        for each in in_pieces(work, range(9)):
+            found.append(each)
+    assert found == [0, 1, 2]
+
+
+def test_who_wants_no_further_piece_waits_for_none(allowed: Callable[[int], None]) -> None:
+    allowed(2)
+    for _ in in_pieces(lambda piece: time.sleep(60 * piece), range(4)):
+        break
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_an_error_of_one_process_of_a_world_is_what_the_caller_gets(rank: int, allowed: Callable[[int], None]) -> None:
+    allowed(3)
+
+    def work(world: World) -> None:
+        if world.gather(world.rank)[world.rank] == rank:
+            raise UserError(f"of rank {rank}")
+        world.gather(0)
+
+    with pytest.raises(UserError, match=f"^of rank {rank}$"):
+        together(ALONE, 3, work)
+
+
+def kill_itself() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_a_worker_that_is_killed_ends_all_in_one_error(allowed: Callable[[int], None]) -> None:
+    allowed(2)
+
+    def work(piece: int) -> None:
+        if piece == 3:
+            kill_itself()
+        time.sleep(60 if piece > 3 else 0)
+
+    with pytest.raises(UserError, match=KILLED):
+        list(in_pieces(work, range(9)))
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("operation", ["gather", "total"])
+def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(
+    operation: str, rank: int, allowed: Callable[[int], None]
+) -> None:
+    allowed(3)
+
+    def work(world: World) -> None:
+        world.gather(0)
+        if world.rank == rank:
+            kill_itself()
+        world.gather(0) if operation == "gather" else world.total(torch.zeros(1, 5), 3)
+
+    with pytest.raises(UserError, match=KILLED):
+        together(ALONE, 3, work)
+
+
+# A program whose pieces last for a minute, or for ever; each tells its process.
+LASTING = """
+import os, signal, sys, time
+from pathlib import Path
+from ddpm.compute.workers import allow, in_pieces, together
+from ddpm.compute.world import ALONE
+from exact_stages.console import run
+
+def work(_):
+    Path(sys.argv[2], str(os.getpid())).touch()
+    time.sleep(60)
+
+def main():
+    if sys.argv[1] == "pieces":
+        list(in_pieces(work, range(4)))
+    else:
+        together(ALONE, 2, work)
+
+allow(2)
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["pieces", "together"])
+def test_workers_end_with_their_parent_and_ctrl_c_is_told_once(
+    kind: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Ctrl-C and SIGTERM come to all processes of the group, and kill -9 to the parent alone."""
+    command = [sys.executable, "-c", LASTING, kind, str(tmp_path)]
+    variables = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as parent:
+        while len(at_work := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+            assert parent.poll() is None
+            time.sleep(0.05)
+        assert (parent.pid in at_work) == (kind == "together")
+        found = psutil.Process(parent.pid).children()
+        began = time.monotonic()
+        (os.kill if number == signal.SIGKILL else os.killpg)(parent.pid, number)
+        printed, _ = parent.communicate(timeout=SECONDS_TO_END)  # once all that have the pipe have ended
+        assert time.monotonic() - began < SECONDS_TO_END / 3
+        assert printed == ("" if number == signal.SIGKILL else "interrupted\n")
+        assert parent.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
+        assert psutil.wait_procs(found, SECONDS_TO_END)[1] == []
+
+
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from ddpm.compute.workers import cores
+print(cores())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_cores_of_this_program_are_those_it_may_use() -> None:
+    assert 1 <= cores() <= len(os.sched_getaffinity(0))
+    variables = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    printed = subprocess.run([sys.executable, "-c", ONE_CORE], env=variables, capture_output=True, check=True).stdout
+    assert printed == b"1\n"

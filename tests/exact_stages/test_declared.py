@@ -1,0 +1,197 @@
+"""However a dvc.yaml writes a dep or a param, an edit of it during a run leaves no output and no saved state."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from exact_stages import declared
+from exact_stages.console import UserError
+from exact_stages.files import sha256
+from exact_stages.stage import Stage, begun
+
+CODE, DEEP, DATA, SPACE = "lib/m.py", "lib/sub/deep.py", "lib/data.json", "lib/ä b.py"
+FILES = [CODE, DEEP, DATA, SPACE, "lib/.hidden", "configs/a.yaml", "large/x.bin", "large/m.py", "work/in.py"]
+LARGE = 50_000
+PARAMS = {
+    "code": "lib",
+    "fit": {"lr": 1, "deep": {"lr": 1}},
+    "names": ["lib/m", "lib/n"],
+    "runs": {"a": {"dir": "lib"}},
+    "none": [],
+    "folders": [{"dir": "lib"}],
+}
+OTHER = {"dir": "lib", "more": {"lr": 1}, "nested": {"file": "m.py"}}
+WAYS: dict[str, tuple[str, str]] = {  # of the stage fit, or of all: what changes
+    "deps: [lib]": ("", CODE),
+    "deps: [lib/]": ("", CODE),
+    "deps: [./lib]": ("", CODE),
+    "deps: [lib/.]": ("", CODE),
+    "deps: [./lib//]": ("", DEEP),
+    "deps: [lib/sub/..]": ("", CODE),
+    "deps: [lib/m.py]": ("", CODE),
+    "deps: [./lib/m.py]": ("", CODE),
+    "deps: [lib//m.py]": ("", CODE),
+    "deps: [lib/sub/../m.py]": ("", CODE),
+    "deps: [HERE/lib/m.py]": ("", CODE),
+    "deps: [HERE/lib/]": ("", CODE),
+    "deps: ['lib/ä b.py']": ("", SPACE),
+    "deps: [lib, lib/m.py, work]": ("", CODE),
+    "deps: [linked]": ("", CODE.replace("lib", "linked")),
+    "deps: [linked/m.py]": ("", CODE.replace("lib", "linked")),
+    "deps: [lib/sub]": ("", DEEP),
+    "deps: [ lib ]  # data beside code": ("", DATA),
+    "deps: [ lib ]  # hidden": ("", "lib/.hidden"),
+    "deps: [ lib ]  # new": ("", "lib/sub/new"),
+    "deps: [configs/a.yaml]": ("", "configs/a.yaml"),
+    "deps: [configs]": ("", "configs/a.yaml"),
+    "deps: [large/x.bin]": ("", "large/x.bin"),
+    "deps: [large]": ("", "large/x.bin"),
+    "deps: [large/]": ("", "large/m.py"),
+    "deps: [absent.bin]": ("", "absent.bin"),
+    "frozen: true, deps: [lib]": ("", CODE),
+    "deps: ['${code}/m.py']": ("", CODE),
+    "deps: ['${code}']": ("", CODE),
+    "deps: ['./${code}//m.py']": ("", CODE),
+    "deps: ['${names[0]}.py']": ("", CODE),
+    "deps: ['${runs.a.dir}']": ("", CODE),
+    "deps: ['${top}']": ("vars: [{top: lib}]", CODE),
+    "deps: ['${dir}']": ("vars: [other.yaml]", CODE),
+    "deps: ['${dir}/${nested.file}']": ("vars: ['other.yaml:dir,nested']", CODE),
+    "vars: [{own: lib}], deps: ['${own}']": ("", CODE),
+    "vars: [other.yaml], deps: ['${dir}']": ("", CODE),
+    "wdir: work, deps: [../lib]": ("", CODE),
+    "wdir: work/, deps: [in.py]": ("", "work/in.py"),
+    "wdir: '${code}', deps: [m.py]": ("", CODE),
+    "wdir: HERE/lib, deps: [./m.py]": ("", CODE),
+    "foreach: [m, n], do: {cmd: x, deps: ['lib/${item}.py']}": ("", CODE),
+    "foreach: '${runs}', do: {cmd: x, deps: ['${item.dir}/m.py']}": ("", CODE),
+    "foreach: {m: 1}, do: {cmd: x, deps: ['lib/${key}.py']}": ("", CODE),
+    "foreach: '${folders}', do: {cmd: x, deps: ['${item.dir}']}": ("", CODE),
+    "foreach: [m], do: {cmd: x, wdir: lib, deps: ['${item}.py']}": ("", CODE),
+    "matrix: {it: [m]}, deps: ['lib/${item.it}.py']": ("", CODE),
+    "matrix: {a: [lib], b: [m, n]}, deps: ['${item.a}/${item.b}.py']": ("", CODE),
+    "matrix: {it: '${names}'}, deps: ['${item.it}.py']": ("", CODE),
+    "matrix: {it: '${folders}'}, deps: ['${item.it.dir}']": ("", CODE),
+    "matrix: {it: '${none}'}, deps: [lib]": ("", CODE),
+    "deps: *shared": ("vars: [{all: &shared [lib/]}]", CODE),
+    "params: [fit]": ("", "fit.lr"),
+    "params: [fit.deep]": ("", "fit.deep.lr"),
+    "params: ['${at}.lr']": ("vars: [{at: fit}]", "fit.lr"),
+    "params: [{params.yaml: [fit.lr]}]": ("", "fit.lr"),
+    "params: [{./params.yaml: [fit]}]": ("", "fit.lr"),
+    "params: [{params.yaml: }]": ("", "fit.deep.lr"),
+    "params: [{other.yaml: [more]}]": ("", "other.yaml:more.lr"),
+    "params: [{other.yaml: }]": ("", "other.yaml:more.lr"),
+    "params: [{configs/p.toml: [lr]}]": ("", "configs/p.toml:lr"),
+    "wdir: configs, params: [{p.toml: [lr]}]": ("", "configs/p.toml:lr"),
+    "foreach: [fit], do: {cmd: x, params: ['${item}.lr']}": ("", "fit.lr"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(declared, "SMALL", LARGE - 1)
+    for name in FILES:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("x" * (LARGE if name == "large/x.bin" else 1))
+    Path("linked").symlink_to("lib")
+    Path("params.yaml").write_text(json.dumps(PARAMS))
+    Path("other.yaml").write_text(json.dumps(OTHER))
+    Path("configs/p.toml").write_text("lr = 1")
+
+
+def written(stage: str, top: str = "") -> None:
+    Path("dvc.yaml").write_text(f"{top}\nstages:\n  fit: {{{'' if 'do:' in stage else 'cmd: x, '}{stage}\n  }}\n")
+    begun.cache_clear()
+
+
+def edit(name: str) -> None:
+    """Change a file, or a value: fit.lr of params.yaml, other.yaml:more.lr."""
+    file = name.rpartition(":")[0]
+    path = Path("params.yaml" if name.startswith("fit.") else file or name)
+    text = path.read_text() if path.exists() else ""
+    path.write_text(re.sub(r"\b1\b", "2", text) if name != str(path) else "y" * len(text or "y"))
+
+
+def run(item: str, output: Path, name: str) -> None:
+    """Run the stage, which writes a file or a folder, and change something meanwhile."""
+    with Stage("fit", item) as stage:
+        stage.output(output).mkdir() if output.suffix else stage.write(output, b"")
+        edit(name)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_edit_of_what_is_declared_leaves_no_output_and_no_state(way: str, tmp_path: Path) -> None:
+    top, name = WAYS[way]
+    written(way.replace("HERE", str(tmp_path)), top)
+    item = "m" if "foreach: [m, n]" in way else ""
+    before = Stage("fit", item).fingerprint()
+    with pytest.raises(UserError, match="changed while it ran: ") as raised:
+        run(item, Path("out"), name)
+    assert ("large" if name == "large/x.bin" else name) in str(raised.value)
+    assert not Path("out").exists()
+    begun.cache_clear()
+    assert Stage("fit", item).fingerprint() != before
+
+
+def test_an_item_is_not_concerned_by_the_deps_of_another() -> None:
+    written("matrix: {it: [m, n]}, deps: ['lib/${item.it}.py']")
+    run("n", Path("out"), CODE)
+    assert Path("out").exists()
+    begun.cache_clear()
+    with pytest.raises(UserError, match=r": lib/n\.py"):
+        run("another name", Path("out"), "lib/n.py")  # so all are its deps
+
+
+def test_the_provenance_names_what_is_declared() -> None:
+    for name, text in {"pyproject.toml": "[project]\ndependencies = []", "constraints.txt": ""}.items():
+        Path(name).write_text(text)
+    deps = "deps: [./lib/, '${item}', large, other.yaml], params: [fit.deep, {other.yaml: [more]}]"
+    written(f"foreach: [configs/a.yaml], do: {{cmd: x, {deps}}}")
+    stage = Stage("fit", "configs/a.yaml")
+    stage.input(Path("other.yaml"))
+    stage.write(Path("out"), b"")
+    stage.record(Path("out"))
+    made = json.loads(Path("out.provenance.json").read_text())
+    assert made["code"] == {name: sha256(Path(name)) for name in (CODE, SPACE, DEEP, "large/m.py")}
+    inputs = [DATA, "lib/.hidden", "configs/a.yaml", "other.yaml"]
+    assert made["inputs"] == {name: sha256(Path(name)) for name in inputs}
+    assert made["params"] == {"fit.deep.lr": 1, "other.yaml:more.lr": 1}
+
+
+@pytest.mark.parametrize(
+    ("stage", "item", "named"),
+    [
+        ("deps: ['https://example.org/a']", "", "https://example.org/a"),
+        ("deps: ['ds://images']", "", "ds://images"),
+        ("deps: ['${absent}']", "", "absent"),
+        ("depends: [lib]", "", "depends"),
+        ("deps: lib", "", "deps"),
+        ("deps: [", "", "line 4"),
+        ("matrix: {it: [m]}, vars: [absent.yaml]", "m", "absent.yaml"),
+    ],
+)
+def test_what_cannot_be_resolved_is_refused_in_one_line_before_the_run(stage: str, item: str, named: str) -> None:
+    written(stage)
+    with pytest.raises(UserError, match=r"^dvc\.yaml: ") as raised, Stage("fit", item):
+        pytest.fail("it ran")
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_stage_is_not_concerned_by_a_dep_of_another_that_is_not_here() -> None:
+    Path("dvc.yaml").write_text("stages: {fit: {cmd: x, deps: [lib]}, get: {cmd: x, deps: ['https://example.org/a']}}")
+    begun.cache_clear()
+    with Stage("fit") as stage:
+        stage.write(Path("out"), b"")
+    assert Path("out").exists()
+
+
+def test_a_folder_that_is_an_output_is_removed() -> None:
+    written("deps: [lib]")
+    with pytest.raises(UserError, match="outputs removed"):
+        run("", Path("out.folder"), CODE)
+    assert not Path("out.folder").exists()

@@ -1,0 +1,66 @@
+"""What is computed in pieces has the same bytes in one, two and three processes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.classifier.model import Classifier, features_and_logits
+from ddpm.compute import workers
+from ddpm.images.splits import Split
+from ddpm.likelihood import bits_per_dimension
+from ddpm.scoring.comparisons import draw_subsets, variety
+from ddpm.scoring.copying import nearest_neighbours, nearness
+from tests.reverse import tiny_model
+from tests.small import CPU, DIGITS, images, normal
+from tests.stages.written import classifier_params
+from tests.trainings import assert_equal
+
+
+def levels(count: int, seed: int, side: int) -> Tensor:
+    """uint8 images."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 1, side, side), generator=rng, dtype=torch.uint8)
+
+
+def of_features(_: Path) -> object:
+    torch.manual_seed(0)
+    return features_and_logits(Classifier(classifier_params(), DIGITS), levels(3000, 0, 28), CPU.device)
+
+
+def of_neighbours(_: Path) -> object:
+    return nearest_neighbours(levels(4100, 0, 8), levels(900, 1, 8))
+
+
+def of_nearness(_: Path) -> object:
+    return nearness(
+        [levels(900, 0, 8), levels(900, 2, 8)], torch.arange(900) % 3, levels(700, 1, 8), torch.arange(700) % 4
+    )
+
+
+def of_variety(_: Path) -> object:
+    samples, test, train = (normal(count, 8, seed=count) for count in (60, 200, 300))
+    return variety(samples, test, train, draw_subsets(200, 300, 60, seed=0))
+
+
+def of_likelihood(folder: Path) -> object:
+    splits = {name: Split(images(count), torch.arange(count) % 10) for name, count in (("train", 250), ("test", 230))}
+    return bits_per_dimension(tiny_model(folder), splits, 210, CPU.device)
+
+
+@pytest.mark.parametrize("compute", [of_features, of_neighbours, of_nearness, of_variety, of_likelihood])
+def test_the_bytes_do_not_depend_on_the_workers(
+    compute: Callable[[Path], Any],
+    allowed: Callable[[int], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone, forked, begun = compute(tmp_path), workers._forked, list[int]()
+    monkeypatch.setattr(workers, "_forked", lambda size, work: begun.append(size) or forked(size, work))
+    for size in (2, 3):
+        allowed(size)
+        assert_equal(compute(tmp_path), alone)
+        assert max(begun) == size, "so many work"
