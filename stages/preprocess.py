@@ -39,7 +39,7 @@ def main(stage: Stage) -> None:
             name: write_split(stage.output(PROCESSED / f"{name}.safetensors"), card, images, sides, chosen)
             for name, chosen in (("train", ~sides.test), ("test", sides.test))
         }
-    summary |= {"data": card.model_dump(mode="json"), "follows": why, **repetitions(images, sides)}
+    summary |= {"data": card.model_dump(mode="json"), "chosen": why, **repetitions(images, sides)}
     report(summary, folder, images)
     resolved = {"shape": list(target.shape), "inner": list(target.inner)}
     stage.record(PROCESSED / "train.safetensors", folder.files, environment={}, resolved=resolved)
