@@ -41,6 +41,7 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
     ("key", "value", "message"),
     [
         ("data.background", "witte", "colour"),
+        ("data.range", [5, 5], "low below high"),
         ("model.channels", [8] * 6, "at most 5"),
         ("train.lr", "0.002", "number"),
         ("train.log_snr_center", None, "log_snr_uniform"),
