@@ -74,10 +74,7 @@ class Folder(NamedTuple):
 
 
 def read_folder(root: Path, least: int = 2) -> Folder:
-    """List the images below `root`, except hidden ones.
-
-    Args:
-        least: images that a class needs; training and validation take one each.
+    """List the images below `root`, except hidden ones; a class needs `least` training images.
 
     Raises:
         UserError: the folder has faults; the message has one line for each.
