@@ -157,6 +157,12 @@ def test_colour_of_sixteen_bits_has_its_upper_eight_scaled_by_the_range() -> Non
     assert len(notes_of(seen, None)) == 1
 
 
+def test_a_bmp_of_sixteen_bits_a_pixel_has_no_more_than_eight_a_channel() -> None:
+    head = struct.pack("<IiiHHIIiiII3I", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+    Path("a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + head + struct.pack("<2H", 0x1082, 0))
+    assert look(Path("a.bmp"), WHITE)[0].depth == EIGHT
+
+
 def images(count: int, *shape: int, dtype: type = np.uint8) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, *shape)).astype(dtype)
 

@@ -5,6 +5,7 @@ scaled by one range for all images. Pillow reduces 16-bit colour to its upper 8 
 images that have not 8 bits.
 """
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,7 +148,7 @@ def _read(source: Path | Levels | Values, background: Colour) -> tuple[Image.Ima
                 whole.verify()  # a PNG's checksums, which load() skips
             image: Image.Image = Image.open(file, formats=FORMATS)
             pages = image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
-            wide = ";16" in str(getattr(image, "tile", ""))
+            wide = re.search(";16[BLN]", str(getattr(image, "tile", "")))  # unlike BGR;16, of 5 or 6 bits a channel
             image = ImageOps.exif_transpose(image)
             if image.mode[0] not in "IF":
                 image = _opaque(image, background)
