@@ -54,7 +54,7 @@ def _check(stages: Sequence[Any], top: Path, declared: Declared) -> Found:
             beside = [] if "-m" in words else [script.parent for script in scripts]  # where Python looks first
             needed |= {os.path.abspath(file) for file in _imports(scripts, [*beside, *paths])}
             unchecked += [] if scripts else [shlex.join(words)]
-        lacking = {file for file in needed if os.path.getsize(file)}  # not an empty __init__.py
+        lacking = {file for file in needed if _has_code(file)}
         for dep in stage.deps:
             if hasattr(dep, "read_params") or dep.protocol != "local":
                 continue
@@ -65,6 +65,12 @@ def _check(stages: Sequence[Any], top: Path, declared: Declared) -> Found:
             (real if other or named or files & needed else needless).add(str(dep.def_path))
         missing |= {os.path.relpath(file, folder) for file in lacking}
     return sorted(missing), [] if unchecked else sorted(needless - real), [*dict.fromkeys(unchecked)]
+
+
+def _has_code(file: str) -> bool:
+    """Tell whether a file has more than comments and a docstring; most __init__.py have not."""
+    tree = ast.parse(Path(file).read_bytes())
+    return len(tree.body) > (ast.get_docstring(tree) is not None)
 
 
 def _commands(text: str) -> Iterator[tuple[list[str], str]]:

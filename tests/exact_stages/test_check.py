@@ -8,7 +8,7 @@ from exact_stages.check import Found, check, main
 from exact_stages.console import UserError
 
 FILES = {
-    "src/lib/__init__.py": "",
+    "src/lib/__init__.py": '"""No code."""\n# Nor here.\n',
     "src/lib/model.py": "from . import layers\nfrom .. import lib\nimport numpy, json",
     "src/lib/layers.py": "def late():\n    from helpers.deep import thing",
     "helpers/deep.py": "x = 1",  # no __init__.py: a namespace
