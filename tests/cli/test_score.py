@@ -21,6 +21,7 @@ from ddpm.images.splits import load_split
 from ddpm.ingest.preparation import DataParams
 from ddpm.scoring import two_sample
 from exact_stages.console import UserError
+from exact_stages.files import read_yaml
 from exact_stages.stage import Stage
 from stages import evaluate, preprocess
 from tests.cli.generating import call
@@ -193,7 +194,8 @@ def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_al
         shutil.copy(ROOT / name, name)
     real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
     data = {"set": "real", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-    Path("params.yaml").write_text(json.dumps({"data": data}))
+    params = read_yaml(ROOT / "params.yaml")  # of all stages, or DVC cannot resolve dvc.yaml
+    Path("params.yaml").write_text(json.dumps(params | {"data": data}))
     preprocess.main(Stage("preprocess"))
     processed = load_split(Path("data/processed/train.safetensors"))
     for name in "ab":
