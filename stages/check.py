@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -20,18 +20,12 @@ from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.train import TrainParams
 from ddpm.unet import UNetParams
 from exact_stages.console import UserError
+from exact_stages.files import read_yaml
 from exact_stages.params import Section
 from exact_stages.stage import Stage, run_stage
 
 CHECKED = Path("data/checked.txt")
 MODEL = "models/ddpm.safetensors"
-KnownSet = Literal["mnist", "fashion_mnist"]  # those of ddpm.ingest.fetching
-
-
-class DownloadParams(Section):
-    """The data sets to download; dvc.yaml has a stage for each."""
-
-    sets: tuple[KnownSet, ...]
 
 
 class SampleSection(SharedParams):
@@ -48,7 +42,6 @@ class AllParams(Section):
     """All sections of params.yaml; unlike a stage's `Params`, no others are allowed."""
 
     data: DataParams
-    download: DownloadParams
     schedule: ScheduleParams
     classifier: ClassifierParams
     model: UNetParams
@@ -69,9 +62,6 @@ def _errors(params: AllParams) -> Iterator[str]:
     timesteps, made = params.schedule.timesteps, {MODEL, *_distilled(params)}
     if any(steps > timesteps for steps in params.distill.steps):
         yield f"distill.steps: must be at most schedule.timesteps, {timesteps}"
-    folder, _, name = params.data.set.rpartition("/")
-    if folder == "data" and name in get_args(KnownSet) and name not in params.download.sets:
-        yield f"data.set: {params.data.set} needs download.sets to contain {name}; add it"
     if params.train.start in made:
         yield f"train.start: {params.train.start} is an output of training; copy it to data/, and `dvc add` the copy"
     if params.train.label_dropout and not params.model.class_conditional:
@@ -116,6 +106,8 @@ def _distilled(params: AllParams) -> dict[str, int]:
 
 def main(stage: Stage) -> None:
     """Check all params; write a text that never changes, so that a legal edit makes no other stage stale."""
+    if "download" in (read_yaml(Path("params.yaml")) or ()):  # of an earlier version
+        raise UserError("params.yaml: download: remove this section; data.set alone decides what is downloaded")
     if errors := spanning_errors(stage.params(AllParams)):
         raise UserError("\n  ".join([f"params.yaml: {len(errors)} invalid", *errors]))
     stage.write(CHECKED, b"params.yaml is valid\n")

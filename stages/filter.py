@@ -41,7 +41,10 @@ def main(stage: Stage) -> None:
     real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(population.classes)))
     samples, summary = filtered(population, real, classifier, params, runtime)
     save_samples(stage.output(SAMPLES / "filtered.safetensors"), samples)
-    write_json(stage.output(METRICS / "summary.json"), summary)
+    share = (
+        {} if params.least_probability is not None else {"filter.least_probability": f"clearest {summary['share']:.1%}"}
+    )
+    write_json(stage.output(METRICS / "summary.json"), {**summary, "chosen": share})
     print("\n".join(report(summary)))
 
 

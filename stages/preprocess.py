@@ -1,19 +1,14 @@
-"""Convert a folder of labelled images to train and test arrays of one size and colour."""
+"""Convert a set of labelled images to train and test arrays of one size and colour."""
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from ddpm.images.card import DataCard
 from ddpm.ingest.decoded import Images
-from ddpm.ingest.fetching import FILES
-from ddpm.ingest.folders import read_folder
-from ddpm.ingest.mnist import is_mnist, read_mnist
-from ddpm.ingest.preparation import DataParams, check_disk, looks_of, target_of
+from ddpm.ingest.preparation import DataParams, check_disk, read_source
 from ddpm.ingest.splitting import check_counts, split_images
 from ddpm.ingest.summary import repetitions, report, write_split
 from ddpm.ingest.tracking import check_tracked
-from exact_stages.console import shown
 from exact_stages.files import write_json
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
@@ -32,10 +27,8 @@ def main(stage: Stage) -> None:
     """Write one file for each split, and a summary of both."""
     params = stage.params(Params).data
     root = stage.input(Path(params.set))
-    folder = read_mnist(root) if is_mnist(root) else read_folder(root)
+    folder, target, card, why = read_source(root, params)
     check_tracked(root, folder)
-    target, why = target_of(looks_of(folder.pictures, params.background_colour), params)
-    card = DataCard(name=shown(root.resolve().name) or "images", shape=target.shape, classes=folder.classes)
     PROCESSED.mkdir(parents=True, exist_ok=True)
     check_disk(PROCESSED, len(folder.pictures), target)
     with tempfile.TemporaryFile(dir=PROCESSED) as scratch:
@@ -46,11 +39,10 @@ def main(stage: Stage) -> None:
             name: write_split(stage.output(PROCESSED / f"{name}.safetensors"), card, images, sides, chosen)
             for name, chosen in (("train", ~sides.test), ("test", sides.test))
         }
-    summary |= {"data": card.model_dump(mode="json"), "follows": why, **repetitions(images, sides)}
+    summary |= {"data": card.model_dump(mode="json"), "chosen": why, **repetitions(images, sides)}
     report(summary, folder, images)
-    read = folder.files or [root / name for name in FILES]
     resolved = {"shape": list(target.shape), "inner": list(target.inner)}
-    stage.record(PROCESSED / "train.safetensors", read, environment={}, resolved=resolved)
+    stage.record(PROCESSED / "train.safetensors", folder.files, environment={}, resolved=resolved)
     write_json(stage.output(METRICS / "summary.json"), summary)
 
 

@@ -51,7 +51,7 @@ def main(stage: Stage) -> None:
             "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
         }
         facts = {"evaluations": len(sampling.timesteps), "batch": sampling.batch_size, "model": model}
-        stage.write_json(METRICS / f"{name}.json", {**facts, "follows": follows})
+        stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": follows})
         checkpoints.finish([SAMPLES / f"{name}.safetensors"])
 
 

@@ -80,7 +80,9 @@ def main(stage: Stage) -> None:
         if stage.writes:
             training.save(stage.output(MODEL), environment=environment)
             stage.record(MODEL, origins=[TRAIN], environment=environment, resolved=follows, contents=contents(MODEL))
-        stage.write_json(METRICS / "summary.json", {**training.summary(), "follows": follows})
+        # As text: DVC's tables leave out lists.
+        chosen = {name: str(value) if isinstance(value, list) else value for name, value in follows.items()}
+        stage.write_json(METRICS / "summary.json", {**training.summary(), "chosen": chosen})
         stage.write_json(METRICS / "environment.json", environment)
         checkpoints.finish([MODEL])
 

@@ -625,7 +625,9 @@ def test_a_loss_that_is_not_finite_ends_in_one_line(monkeypatch: pytest.MonkeyPa
         finished()
 
 
-def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **changes: Any) -> None:
+def run_stage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, channels: object = (4,), **changes: Any
+) -> None:
     """Run it in a folder of its own, on 40 images of five classes; classes 3 and 4 have two test images each."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)  # it would outlive the test
@@ -636,7 +638,10 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **
     Path("data/processed").mkdir(parents=True)
     save_split(stage.TRAIN, card, labels, torch.arange(40), (6, 6, 6, 2, 2), [images(40)])
     Path("dvc.yaml").write_text("stages: {train: {cmd: x, deps: []}}")
-    sections = {"schedule": SCHEDULE.params.model_dump(), "model": unet_params().model_dump(mode="json")}
+    sections = {
+        "schedule": SCHEDULE.params.model_dump(),
+        "model": unet_params(channels=channels).model_dump(mode="json"),
+    }
     params = {**sections, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
     Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML
     Path("pyproject.toml").write_text("[project]\ndependencies = []\n")
@@ -647,14 +652,14 @@ def run_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, sampled: object, **
 def test_the_stage_writes_model_curves_summary_and_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_stage(tmp_path, monkeypatch, "all", validation=0.2, log_every=3)
+    run_stage(tmp_path, monkeypatch, "all", None, validation=0.2, log_every=3)
     summary, environment = (
         json.loads(Path(f"metrics/train/{name}.json").read_text()) for name in ("summary", "environment")
     )
     steps = summary["steps"]
     assert f"{steps} steps are few" in capsys.readouterr().out
     assert environment == CPU.describe()
-    assert summary["follows"] == {}
+    assert summary["chosen"] == {"model.channels": "[128]"}, "DVC shows no lists"
     assert load_model("models/ddpm.safetensors").card.images_seen == summary["images_seen"] == 4 * steps
     tables = {path.stem: pd.read_csv(path) for path in Path("metrics/train").glob("*.csv")}
     assert {name: list(table.columns) for name, table in tables.items()} == train.CURVES

@@ -90,8 +90,8 @@ def facts(run: Run) -> dict[str, Any]:
     gallery, sampled = (run.mapping(f"metrics/sample/{name}.json") for name in ("gallery", "population"))
     settings = run.flat("params.yaml")
     read = (prepared, trained, gallery, sampled)
-    follows = {name: value for each in read for name, value in each.get("follows", {}).items()}
-    used = settings | follows
+    chosen = {name: value for each in read for name, value in each.get("chosen", each.get("follows", {})).items()}
+    used = settings | chosen  # earlier records have "follows"
     start = used.get("train.start", "none")
     own = {"parameters": trained.get("parameters"), "class_conditional": settings.get("model.class_conditional")}
     return {
@@ -101,7 +101,7 @@ def facts(run: Run) -> dict[str, Any]:
         "began_from": "" if start in NO_START or not run.model.startswith("models/") else start,
         "gallery": gallery,
         "sampled": sampled,
-        "follows": follows,
+        "chosen": chosen,
         "guidance": used.get("sample.population.guidance", used.get("sample.guidance")),
         "filtered": run.mapping("metrics/filter/summary.json"),
         "settings": settings,

@@ -23,9 +23,9 @@ PREPARED = {
     "train": {"images": 1234, "label_counts": {"cat": 1000, "<b>dog": 234}},
     "test": {"images": 100},
     "data": {"name": "mine", "shape": [3, 32, 48], "classes": ["cat", "<b>dog"]},
-    "follows": {"data.image_size": "32 x 48, their own"},
+    "chosen": {"data.image_size": "32 x 48, their own"},
 }
-TRAINED = {"parameters": 54321, "images_seen": 9876, "follows": {"train.epochs": 5.5}}
+TRAINED = {"parameters": 54321, "images_seen": 9876, "chosen": {"train.epochs": 5.5}}
 ENVIRONMENT = {"torch": "9.9.9", "device": "cpu"}
 PARAMS = "schedule: {timesteps: 100}\nmodel: {class_conditional: true, channels: null}\ntrain: {lr: 0.003}\n"
 HASHES = {"data/images": "d1", "stages/train.py": "c1", "models/ddpm.safetensors": "e1", "metrics/train/loss.csv": "f1"}

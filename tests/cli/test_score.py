@@ -102,6 +102,23 @@ def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Ca
     assert len(real.test.split.labels) == pytest.approx(held_out_count(300), abs=5)
 
 
+@pytest.mark.parametrize("form", ["npz", "safetensors"])
+def test_samples_of_sixteen_bits_have_the_range_of_the_real_images(form: str) -> None:
+    sixteen = LEVELS.permute(0, 2, 3, 1).numpy().astype(np.uint16)
+    path = Path("real.npz")
+    np.savez(path, images=sixteen[REAL] * 16, labels=LABELS[REAL], classes=NAMES)
+    if form == "safetensors":
+        card, path = CARD.model_copy(update={"source_range": (0.0, 4095.0)}), Path("data/processed/train.safetensors")
+        write_split("train", card, LEVELS[:250], LABELS[:250])
+        write_split("test", card, LEVELS[250:300], LABELS[250:300])
+    params = DataParams(set="real", image_size=None, colour=None, fit="crop", background="white", test=0.1)
+    np.savez("samples.npz", images=sixteen[:9])  # darker: alone, their range would be 0 to 1,023
+    found = read_samples(Path("samples.npz"), read_real(path, params))
+    assert {image.numpy().tobytes() for image in found.images} == {
+        image.tobytes() for image in np.rint(sixteen[:9].transpose(0, 3, 1, 2) * 255 / 4095).astype(np.uint8)
+    }
+
+
 def test_the_pipelines_files_have_the_scores_of_the_stage() -> None:
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
@@ -151,7 +168,7 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
         (lambda: folder(Path("samples"), LEVELS[:8], torch.zeros(8)).rename("other"), "no such file or folder"),
         (lambda: Path("samples.npz").write_bytes(b"no zip"), "not an npz file"),
         (lambda: np.savez("samples.npz", images=np.zeros((9, 16, 16))), "must be uint8"),
-        (lambda: np.savez("samples.npz", images=LEVELS[:9, 0], labels=[-1] * 9, classes=NAMES), "its labels must be"),
+        (lambda: np.savez("samples.npz", images=LEVELS[:9, 0], labels=[-1] * 9, classes=NAMES), "labels must be"),
         (
             lambda: (as_table() / "labels.csv").write_text("file,class\n") and Path("flat").rename("samples"),
             "columns image",
@@ -193,9 +210,16 @@ def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_al
     for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, name)
     real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
-    data = {"set": "real", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-    params = read_yaml(ROOT / "params.yaml")  # of all stages, or DVC cannot resolve dvc.yaml
-    Path("params.yaml").write_text(json.dumps(params | {"data": data}))
+    data = {
+        "set": "real",
+        "image_size": None,
+        "colour": None,
+        "fit": "crop",
+        "background": "white",
+        "test": 0.1,
+        "range": None,
+    }
+    Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | {"data": data}))
     preprocess.main(Stage("preprocess"))
     processed = load_split(Path("data/processed/train.safetensors"))
     for name in "ab":

@@ -62,7 +62,7 @@ def test_exif_turns_a_picture_upright(tmp_path: Path) -> None:
     expected = np.rot90(levels, -1)
     got = decoded(tmp_path, encoded(levels, "JPEG", exif=exif), target(*expected.shape, 1))
     np.testing.assert_allclose(got[0].astype(int), expected.astype(int), atol=6)
-    assert look(tmp_path / "picture", WHITE) == Look(*expected.shape, False)
+    assert look(tmp_path / "picture", WHITE)[0] == Look(*expected.shape, False)
 
 
 RGBA = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)  # opaque, away, a fifth
@@ -110,12 +110,12 @@ def test_a_picture_has_colour_when_one_pixel_has(tmp_path: Path, pixel: Colour, 
     levels = np.full((30, 20, 3), 100, np.uint8)
     levels[29, 7] = pixel
     (tmp_path / "picture").write_bytes(encoded(levels))
-    assert look(tmp_path / "picture", WHITE) == Look(30, 20, colour)
+    assert look(tmp_path / "picture", WHITE)[0] == Look(30, 20, colour)
 
 
 def test_colour_is_that_of_the_picture_on_its_background(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(encoded(np.array([[[0, 0, 255, 0]]], np.uint8)))
-    assert [look(tmp_path / "picture", background).colour for background in (WHITE, RED)] == [False, True]
+    assert [look(tmp_path / "picture", background)[0].colour for background in (WHITE, RED)] == [False, True]
 
 
 def test_fits(tmp_path: Path) -> None:
@@ -152,7 +152,6 @@ LARGE = GOOD["BMP"][:18] + struct.pack("<ii", 10_001, 10_000) + GOOD["BMP"][26:]
         pytest.param(None, id="missing"),
         pytest.param(b"", id="empty"),
         pytest.param(b"<html>404</html>", id="a web page"),
-        pytest.param(encoded(Image.new("F", (4, 4)), "TIFF"), id="floats"),
         pytest.param(LARGE, id="more than 100 megapixels"),
         pytest.param(GOOD["PNG"][:-30] + b"????" + GOOD["PNG"][-26:], id="PNG, wrong checksum"),
         *[pytest.param(data[: len(data) // 2], id=f"half a {form}") for form, data in GOOD.items()],

@@ -11,6 +11,8 @@ import pytest
 
 from ddpm.ingest.fetching import CHECKSUMS, FILES, PACKAGES, SILENCE, fetch
 from exact_stages.console import UserError
+from exact_stages.stage import Stage
+from stages import download
 
 CONTENTS = {name: random.Random(name).randbytes(200) for name in FILES}
 TARGET = Path("data/mnist")
@@ -66,6 +68,18 @@ def test_the_users_folder_has_all(pack: bool, below: str, tmp_path: Path, monkey
     monkeypatch.setenv("DDPM_DATA_DIR", str(tmp_path / "other"))
     assert f"DDPM_DATA_DIR={tmp_path}/other" in fetch("mnist", TARGET)
     assert contents() == CONTENTS
+
+
+@pytest.mark.parametrize(("wanted", "fetched"), [("data/mnist", True), ("data/mnist/", True), ("data/mine", False)])
+def test_only_the_set_that_is_named_is_downloaded_and_no_file_is_lost(wanted: str, fetched: bool) -> None:
+    Path("params.yaml").write_text(f"data: {{set: {wanted}}}")
+    fill(Path("data/fashion_mnist"))
+    for _ in range(2):
+        download.main(Stage("download"))
+        assert contents() == CONTENTS if fetched else contents().keys() == {"README"}
+    Path("params.yaml").write_text("data: {set: data/mnist}")
+    download.main(Stage("download"))
+    assert contents() == contents(Path("data/fashion_mnist")) == CONTENTS
 
 
 def test_right_files_are_kept_and_others_replaced_also_behind_links(own: Path, tmp_path: Path) -> None:

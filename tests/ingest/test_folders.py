@@ -79,7 +79,7 @@ def test_pictures_in_no_folder_are_one_class_named_as_the_whole(
 
 
 def test_what_is_no_picture_is_listed_and_so_is_what_is_hidden(tmp_path: Path) -> None:
-    ignored = ["a/png", "a/x.tiff", "labels.csv", "a/deep/README", "a/.b.png"]
+    ignored = ["a/png", "a/x.psd", "a/labels.csv", "a/deep/README", "a/.b.png"]
     root = made(tmp_path, *two("a", ".net", "a/.cache"), *ignored)
     folder = read_folder(root)
     assert (folder.classes, len(folder.pictures)) == (("a",), 2)
@@ -98,7 +98,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
 @pytest.mark.parametrize(
     ("names", "places"),
     [
-        pytest.param([], ["no images (png, jpg, jpeg, webp, bmp or gif)"], id="nothing"),
+        pytest.param([], ["no images (png, jpg, jpeg, webp, bmp, gif, tif or tiff)"], id="nothing"),
         pytest.param([*two("a"), "b/1.png", "c/x.txt"], ["class b", "class c"], id="a class of fewer than two"),
         pytest.param([*two("train/a", "test/b")], ["class b"], id="a class of test pictures alone"),
         pytest.param([*two("Training/a", "valid/a")], ["Training", "valid", "no folder train"], id="other names"),

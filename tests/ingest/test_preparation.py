@@ -16,7 +16,7 @@ from ddpm.ingest.decoded import Images
 from ddpm.ingest.decoding import Look, Target
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
-from ddpm.ingest.preparation import MOST_FAULTS, DataParams, looks_of, target_of
+from ddpm.ingest.preparation import MOST_FAULTS, DataParams, Seen, looks_of, target_of
 from exact_stages.console import UserError
 from exact_stages.params import parse
 from tests.small import FRUITS, images
@@ -29,9 +29,9 @@ def params(**changes: object) -> DataParams:
     return parse(DataParams, PARAMS | changes, "params.yaml", "data")
 
 
-def looks(*sizes: tuple[int, int], coloured: int = 0) -> Counter[Look]:
+def looks(*sizes: tuple[int, int], coloured: int = 0) -> Seen:
     """Of pictures of these sizes, the first of which have colour."""
-    return Counter(Look(*size, index < coloured) for index, size in enumerate(sizes))
+    return Seen(Counter(Look(*size, index < coloured) for index, size in enumerate(sizes)))
 
 
 @pytest.mark.parametrize(

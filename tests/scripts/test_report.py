@@ -55,7 +55,7 @@ def test_a_page_has_all_parts_and_fetches_nothing() -> None:
 def test_a_page_says_how_samples_were_made_and_what_the_filter_found() -> None:
     samplers = "sample: {population: {sampler: ddpm, guidance: null}, gallery: {sampler: ddim}}\n"
     run = whole_run(**{"params.yaml": PARAMS + samplers})
-    sampled = {"evaluations": 24, "follows": {"sample.population.guidance": 1.25}}
+    sampled = {"evaluations": 24, "chosen": {"sample.population.guidance": 1.25}}
     filtered = {"share": 0.951, "clear": 0.9, "clear_by_class": {"cat": 0.97, "dog": 0.8}}
     more = {"sample/population": sampled, "sample/gallery": {"evaluations": 50}, "filter/summary": filtered}
     run.files.update({f"metrics/{name}.json": json.dumps(values).encode() for name, values in more.items()})
@@ -94,7 +94,7 @@ def test_facts_are_those_of_the_sampled_model() -> None:
 )
 def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
     run = whole_run(**{"params.yaml": PARAMS + f"sample: {{model: {model}.safetensors}}\n"})
-    run.files["metrics/train/summary.json"] = json.dumps({"follows": {"train.start": chosen}}).encode()
+    run.files["metrics/train/summary.json"] = json.dumps({"chosen": {"train.start": chosen}}).encode()
     run.files["metrics/sample/population.json"] = json.dumps({"model": {"parameters": 333}}).encode()
     assert ("began with the weights of base" in page.card(run)) == said
 

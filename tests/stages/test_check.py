@@ -3,16 +3,15 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from ddpm.ingest.fetching import CHECKSUMS
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import load_params, parse
 from exact_stages.stage import Stage
-from stages.check import CHECKED, AllParams, KnownSet, main, spanning_errors
+from stages.check import CHECKED, AllParams, main, spanning_errors
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
@@ -42,7 +41,7 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
     ("key", "value", "message"),
     [
         ("data.background", "witte", "colour"),
-        ("download.sets", ["cifar"], "mnist"),
+        ("data.range", [5, 5], "low below high"),
         ("model.channels", [8] * 6, "at most 5"),
         ("train.lr", "0.002", "number"),
         ("train.log_snr_center", None, "log_snr_uniform"),
@@ -70,7 +69,6 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: st
         ([("sample.gallery.steps", 1001)], ["sample.gallery.steps"]),
         ([("sample.gallery.keep_every", 1), ("sample.gallery.count", 1001)], ["sample.gallery.keep_every"]),
         ([("sample.population.count", 3)], ["sample.population.count"]),
-        ([("data.set", "data/fashion_mnist"), ("download.sets", ["mnist"])], ["data.set"]),
         ([("data.set", "data/mine")], []),
         ([("train.start", "models/ddpm.safetensors")], ["train.start"]),
         ([("train.guide_share", 0), ("sample.guidance", 1.3)], ["sample.guidance"]),
@@ -110,5 +108,8 @@ def test_errors_end_the_stage_without_an_output(
     assert CHECKED.exists() == written
 
 
-def test_every_known_set_can_be_downloaded() -> None:
-    assert {*get_args(KnownSet)} == CHECKSUMS.keys()
+def test_params_of_an_earlier_version_name_what_replaces_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps(changed(("download", {"sets": []}))))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^params\.yaml: download: .*data\.set.*$"):
+        main(Stage("check"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -25,7 +26,15 @@ from stages import preprocess
 ROOT = Path(__file__).parents[2]
 MINE = "data/mine"
 FRUITS = ("fig", "no", "red apple")
-DATA = {"set": MINE, "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+DATA = {
+    "set": MINE,
+    "image_size": None,
+    "colour": None,
+    "fit": "crop",
+    "background": "white",
+    "test": 0.1,
+    "range": None,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -241,6 +250,21 @@ def test_the_provenance_has_the_pictures_and_no_other_file() -> None:
     assert [path for path in pictures if changed[path] != pictures[path]] == [f"{MINE}/fig/0000.png"]
 
 
+def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:
+    values = torch.stack([picture(number) for number in range(200)]).numpy().astype(np.uint16) * 16
+    Path("data").mkdir()
+    np.savez_compressed("data/mine.npz", images=values, labels=np.arange(200) % 3)
+    summary = run(set="data/mine.npz")
+    made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
+    assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
+    assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
+    train, test = split("train"), split("test")
+    assert train.card == test.card
+    assert len(train.split.images) + len(test.split.images) == 200
+    made_of = {each.tobytes() for each in np.rint(values * (255 / 4095)).astype(np.uint8).transpose(0, 3, 1, 2)}
+    assert {image.numpy().tobytes() for image in train.split.images} <= made_of
+
+
 def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -257,9 +281,8 @@ def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(levels).save(path)
     found = [run(set="data/mnist"), outputs()]
-    monkeypatch.setattr(preprocess, "is_mnist", lambda _: True)
-    monkeypatch.setattr(preprocess, "read_mnist", lambda _: few)
-    monkeypatch.setattr(preprocess, "FILES", ())
+    monkeypatch.setattr(preparation, "is_mnist", lambda _: True)
+    monkeypatch.setattr(preparation, "read_mnist", lambda _: few._replace(beside=[]))
     assert [run(set="data/mnist"), outputs()] == found
     assert split("train").split.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
 
@@ -303,7 +326,7 @@ def test_a_picture_that_breaks_while_it_runs_leaves_nothing_half_written(monkeyp
         Path(MINE, "test/fig/0030.png").write_bytes(b"")
         return target_of(*given)
 
-    monkeypatch.setattr(preprocess, "target_of", breaking)
+    monkeypatch.setattr(preparation, "target_of", breaking)
     with pytest.raises(UserError, match=rf"^{MINE}/test/fig/0030\.png: "):
         run()
     assert not [*Path("data/processed").iterdir()]

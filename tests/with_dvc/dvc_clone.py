@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
 STAGES = [
-    *("download@mnist", "preprocess", "forward_diffusion", "classifier", "train"),
+    *("download", "preprocess", "forward_diffusion", "classifier", "train"),
     *("sample@gallery", "sample@population", "filter", "evaluate", "likelihood", "classification_accuracy_score"),
 ]
 PICTURES = [

@@ -16,10 +16,8 @@ from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_cl
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 CLASSES = ("010", "no", "red apple")  # in natural order
-OWN = {*STAGES} - {"download@mnist"}
 SMALL = {
     "data.test": 0.3,
-    "download.sets": [],
     "train.classes": "all",
     "train.batch_size": 50,
     "classifier.images": 100,
@@ -65,9 +63,11 @@ def experiment(clone: Clone, *options: str) -> str:
 
 def everything_is_there(clone: Clone) -> None:
     lock = clone.lock()
-    assert set(lock) == {*OWN, "check"}
-    made = clone.bytes_under("metrics", "models", "data/processed", "data/samples").keys() | {"data/checked.txt"}
-    assert made == {out["path"] for stage in lock.values() for out in stage["outs"]}
+    assert set(lock) == {*STAGES, "check"}
+    known = {"data/fashion_mnist", "data/mnist"}
+    assert clone.bytes_under(*known).keys() == {f"{name}/README" for name in known}, "nothing is downloaded"
+    made = clone.bytes_under("metrics", "models", "data/processed", "data/samples").keys()
+    assert made | known | {"data/checked.txt"} == {out["path"] for stage in lock.values() for out in stage["outs"]}
     for name in PICTURES:
         with Image.open(clone.path / name) as picture:
             picture.load()
@@ -77,7 +77,7 @@ def everything_is_there(clone: Clone) -> None:
 def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
     classes = ("train.classes=[010,no,red apple]", "sample.classes=[no,010]")
     printed = experiment(clone, "data.set=data/mine", *classes, "model.channels=null", "model.patch_size=null")
-    assert (ran(printed), restored(printed)) == (OWN, set()), printed
+    assert (ran(printed), restored(printed)) == ({*STAGES}, set()), printed
     assert "data.image_size: 16 x 8, their own\n" in printed
     assert "model.channels: [64, 128], chosen from the data\n" in printed
     everything_is_there(clone)
@@ -98,7 +98,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
 
 def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes_is_of(clone: Clone) -> None:
     printed = experiment(clone, "--temp", "--name", "apart", "data.set=data/my kites")
-    assert (ran(printed), restored(printed)) == (OWN, set()), printed
+    assert (ran(printed), restored(printed)) == ({*STAGES}, set()), printed
     assert clone.git("status", "--porcelain") == "", "the workspace stays as it was"
     assert not (clone.path / "data/processed").exists()
     clone.dvc("exp", "apply", "apart")

@@ -38,7 +38,7 @@ class Score(Options):
     """
 
     real: Path
-    """real images: a folder in any layout of data.set, or train.safetensors with test.safetensors next to it"""
+    """real images: whatever data.set may name, or train.safetensors with test.safetensors next to it"""
     samples: Path
     """samples: a folder, images.npz, or a file such as data/samples/filtered.safetensors"""
     out: Path | None = None

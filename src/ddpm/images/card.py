@@ -90,6 +90,7 @@ class DataCard(Section):
     shape: (C, H, W) of every image; C is 1 (grey) or 3 (colour).
     classes: the class names, see `composed`; label i means classes[i].
     value_range: the network's values for the levels 0 and 255, see `splits.to_float`.
+    source_range: the images' own values for the levels 0 and 255; absent if they had 8 bits.
     images_hash: of the levels and labels of the training images, also in the card of test images; absent in older
         files.
     """
@@ -98,6 +99,7 @@ class DataCard(Section):
     shape: Shape
     classes: Names
     value_range: tuple[Annotated[int, Field(ge=-1, le=-1)], Annotated[int, Field(ge=1, le=1)]] = (-1, 1)
+    source_range: Annotated[tuple[float, float] | None, Field(exclude_if=lambda each: each is None)] = None
     images_hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", exclude_if=lambda each: each is None)] = None
 
     def same_images(self, other: "DataCard") -> bool | None:

@@ -1,33 +1,54 @@
 """List the images of a folder and their classes.
 
 Each class has a folder with images at any depth. Images directly in the folder form one class, named like the folder.
-Both layouts may instead lie below train/ and test/.
+Or a table of labels beside the images names the class of each. All layouts may instead lie below train/ and test/.
 """
 
 import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ddpm.images.card import MAX_CLASSES, check_class_name, composed
-from ddpm.ingest.decoding import Levels
+from ddpm.ingest.decoding import Levels, Values
+from ddpm.ingest.tables import TABLES, read_table
 from exact_stages.console import UserError, shown
 
 Classes = dict[str, list[Path]]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-READ = "png, jpg, jpeg, webp, bmp or gif"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+READ = "png, jpg, jpeg, webp, bmp, gif, tif or tiff"
 FAULTS = 50  # faults in one message
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # no names of classes
 
 
 class Picture(NamedTuple):
-    """A source image, as a file or as grey levels (H, W), and its label."""
+    """A source image, as a file or as levels or 16-bit values (H, W) or (H, W, 3), and its label."""
 
-    source: Path | Levels
+    source: Path | Levels | Values
     label: int
+
+
+class Mapped(Sequence[Picture]):
+    """The images of mapped arrays, (N, H, W) or (N, H, W, 3), and labels (N,). Each is made when it is asked for.
+
+    A list of ten million would take gigabytes.
+    """
+
+    def __init__(self, *parts: tuple[Values, Values]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(labels) for _, labels in self.parts)
+
+    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
+        for levels, labels in self.parts:
+            if index < len(labels):
+                return Picture(levels[index], int(labels[index]))
+            index -= len(labels)
+        raise IndexError(index)
 
 
 class Folder(NamedTuple):
@@ -37,30 +58,35 @@ class Folder(NamedTuple):
     pictures: training images, then those of the folder's own test/; each in natural order of file names, then by path.
     tested: the number of images of test/, 0 if there is no such folder.
     ignored: hidden files and folders, and files with other suffixes than SUFFIXES, relative to the folder.
+    beside: further files that were read, such as a table of labels.
     """
 
     classes: tuple[str, ...]
     pictures: Sequence[Picture]
     tested: int
     ignored: list[Path]
+    beside: list[Path]
 
     @property
     def files(self) -> list[Path]:
-        """Return the files of the images; those of arrays have none."""
-        return [each.source for each in self.pictures if isinstance(each.source, Path)]
+        """Return all files that were read in the folder."""
+        return self.beside + [each.source for each in self.pictures if isinstance(each.source, Path)]
 
 
-def read_folder(root: Path) -> Folder:
-    """List the images below `root`, except hidden ones.
+def read_folder(root: Path, least: int = 2) -> Folder:
+    """List the images below `root`, except hidden ones; a class needs `least` training images.
 
     Raises:
         UserError: the folder has faults; the message has one line for each.
     """
     scan = _Scan(root)
     train, test = scan.splits()
+    for path in scan.rows:
+        scan.fault(root, f"{shown(str(path))}: a row of the table of labels, but no image; remove the row")
     if not train and not scan.faults:
         scan.fault(root, f"no images ({READ})")
-    if faults := scan.faults or _class_faults(train, test or {}):
+    counts, tests = ({name: len(files) for name, files in (split or {}).items()} for split in (train, test))
+    if faults := scan.faults or class_faults(counts, tests, least):
         more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
         ignored = [of_ignored(scan.ignored)] if scan.ignored else []
         first = f"{shown(str(root))}: {_count(len(faults), 'fault')}"
@@ -68,7 +94,7 @@ def read_folder(root: Path) -> Folder:
     names = sorted(train, key=_natural)
     tested = _listed(root, names, test or {})
     pictures = _listed(root, names, train) + tested
-    return Folder(tuple(map(composed, names)), pictures, len(tested), sorted(scan.ignored))
+    return Folder(tuple(map(composed, names)), pictures, len(tested), sorted(scan.ignored), scan.tables)
 
 
 def of_ignored(files: list[Path]) -> str:
@@ -85,6 +111,8 @@ class _Scan:
         self.flat = Path(os.path.abspath(root)).name  # the class of images outside of class folders
         self.faults: list[str] = []
         self.ignored: list[Path] = []
+        self.tables: list[Path] = []
+        self.rows: dict[Path, str] = {}  # the labels of images in tables, until the image is found
 
     def fault(self, path: Path, reason: str) -> None:
         where = "" if path == self.root else f"{shown(path.relative_to(self.root).as_posix())}: "
@@ -93,15 +121,16 @@ class _Scan:
     def splits(self) -> tuple[Classes, Classes | None]:
         """Return training and test images by class; the latter are None if there is no test folder."""
         folders, pictures = self.level(self.root)
+        tabled = self.table(self.root)
         words = {each.name.casefold() for each in folders}
         if not words & {"train", "test"} and not (words and words <= SPLITS):
-            return self.classes(self.root, folders, pictures), None
+            return self.classes(self.root, folders, pictures, tabled), None
         if pictures:
             self.fault(self.root, f"{_count(len(pictures), 'image')} outside of train and test; move them into one")
         read = {}
         for folder in folders:
             if folder.name in ("train", "test"):
-                read[folder.name] = self.classes(folder, *self.level(folder))
+                read[folder.name] = self.classes(folder, *self.level(folder), self.table(folder) or tabled)
                 if not any(read[folder.name].values()):
                     self.fault(folder, "no images")
             elif self.below(folder):
@@ -110,8 +139,27 @@ class _Scan:
             self.fault(self.root, "no folder train")
         return read.get("train", {}), read.get("test")
 
-    def classes(self, folder: Path, folders: list[Path], pictures: list[Path]) -> Classes:
+    def table(self, folder: Path) -> bool:
+        """Read the table of labels in a folder, and return whether there is one."""
+        found = [folder / name for name in TABLES if (folder / name).is_file()]
+        if found[1:]:
+            self.fault(folder, f"has {' and '.join(each.name for each in found)}; keep one table of labels")
+        for path in found[:1]:
+            self.rows |= read_table(path)
+            self.tables.append(path)
+            self.ignored.remove(path.relative_to(self.root))
+        return bool(found)
+
+    def classes(self, folder: Path, folders: list[Path], pictures: list[Path], tabled: bool) -> Classes:
         """Return the images of a folder by class; `folders` and `pictures` lie directly in it."""
+        if tabled:
+            labelled = defaultdict[str, list[Path]](list)
+            for path in [*pictures, *(each for inner in folders for each in self.below(inner))]:
+                if path in self.rows:
+                    labelled[self.rows.pop(path)].append(path)
+                else:
+                    self.fault(path, "has no row in the table of labels; add one")
+            return labelled
         classes = {each.name: self.below(each) for each in folders}
         if pictures and any(classes.values()):
             self.fault(folder, f"{_count(len(pictures), 'image')} outside of the class folders; move them into one")
@@ -152,7 +200,8 @@ class _Scan:
         return folders, pictures
 
 
-def _class_faults(train: Classes, test: Classes) -> list[str]:
+def class_faults(train: Mapping[str, int], test: Mapping[str, int], least: int) -> list[str]:
+    """Say what is wrong with classes, given the number of images of each."""
     faults = [f"{len(train)} classes, more than {MAX_CLASSES}"] if len(train) > MAX_CLASSES else []
     alike = defaultdict[str, list[str]](list)
     for name in sorted({*train, *(each for each in test if test[each])}, key=_natural):
@@ -160,8 +209,8 @@ def _class_faults(train: Classes, test: Classes) -> list[str]:
             faults.append(f"class {shown(name)}: the name {reason}")
         folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
         alike[folded].append(shown(name))
-        if (own := len(train.get(name, []))) < 2:
-            faults.append(f"class {shown(name)}: {_count(own, 'training image')}; at least 2 are needed")
+        if (own := train.get(name, 0)) < least:
+            faults.append(f"class {shown(name)}: {_count(own, 'training image')}; at least {least} are needed")
     same = [" and ".join(names) for names in alike.values() if len(names) > 1]
     return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
 

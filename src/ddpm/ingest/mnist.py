@@ -1,14 +1,13 @@
 """Read MNIST and Fashion-MNIST from their four raw files."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ddpm.ingest.decoding import Levels
 from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from ddpm.ingest.folders import Folder, Picture
+from ddpm.ingest.folders import Folder, Mapped
 from exact_stages.console import UserError
 
 CLASSES = {  # names that are valid folders
@@ -28,26 +27,6 @@ CLASSES = {  # names that are valid folders
 }
 
 
-class Mapped(Sequence[Picture]):
-    """The images of mapped arrays, levels (N, H, W) and labels (N,). Each is made when it is asked for.
-
-    A list of ten million would take gigabytes.
-    """
-
-    def __init__(self, *parts: tuple[Levels, Levels]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(labels) for _, labels in self.parts)
-
-    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
-        for levels, labels in self.parts:
-            if index < len(labels):
-                return Picture(levels[index], int(labels[index]))
-            index -= len(labels)
-        raise IndexError(index)
-
-
 def is_mnist(folder: Path) -> bool:
     """Return whether a folder has any of the four files."""
     return any((folder / name).is_file() for name in FILES)
@@ -65,7 +44,7 @@ def read_mnist(folder: Path) -> Folder:
     )
     digest = hashlib.sha256((folder / TRAIN_LABELS).read_bytes()).hexdigest()
     name = "fashion_mnist" if digest == CHECKSUMS["fashion_mnist"][TRAIN_LABELS] else "mnist"
-    return Folder(CLASSES[name], Mapped(train, test), len(test[1]), [])
+    return Folder(CLASSES[name], Mapped(train, test), len(test[1]), [], [folder / each for each in FILES])
 
 
 def read_idx(path: Path, dimensions: int) -> Levels:

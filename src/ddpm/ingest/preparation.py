@@ -1,24 +1,27 @@
-"""Validate the data params, and choose the size and colour of the images."""
+"""Validate the data params, read the images of a set, and choose their size, colour and range."""
 
 import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from PIL import ImageColor
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ddpm.images.card import MAX_SIDE, padded
+from ddpm.images.card import MAX_SIDE, DataCard, padded
+from ddpm.ingest.arrays import read_arrays
 from ddpm.ingest.decoded import in_parallel, named
-from ddpm.ingest.decoding import Colour, Look, Target, look
-from ddpm.ingest.folders import Picture
-from exact_stages.console import UserError
+from ddpm.ingest.decoding import COLOUR_16, EIGHT, OTHER, Colour, Extent, Look, Range, Target, look
+from ddpm.ingest.folders import Folder, Picture, read_folder
+from ddpm.ingest.mnist import is_mnist, read_mnist
+from exact_stages.console import UserError, shown
 from exact_stages.params import Section
 
 OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
 LEAST_SIDE = 5  # pixels: the classifiers halve three times, and in bfloat16 smaller images give NaN
+TOPS = (1023, 4095, 16383, 65535)  # greatest values of 10, 12, 14 and 16 bits
 MOST_FAULTS = 50
 TOGETHER = 1000  # images handed to the threads at once
 
@@ -44,6 +47,12 @@ def _is_side(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SIDE
 
 
+def _ascending(limits: Range | None) -> Range | None:
+    if limits and limits[0] >= limits[1]:
+        raise ValueError("must be null, or [low, high] with low below high")
+    return limits
+
+
 class DataParams(Section):
     """The source of the images and their conversion; None means chosen from the images."""
 
@@ -52,6 +61,7 @@ class DataParams(Section):
     colour: bool | None
     fit: Literal["crop", "pad", "stretch"]
     background: Annotated[str, AfterValidator(_is_colour)]
+    range: Annotated[Range | None, AfterValidator(_ascending)] = None
     test: Annotated[float, Field(gt=0, le=0.5)]
 
     @property
@@ -61,37 +71,81 @@ class DataParams(Section):
         return red, green, blue
 
 
-def looks_of(pictures: Sequence[Picture], background: Colour) -> Counter[Look]:
-    """Read all images, and count each combination of size and colour.
+class Seen(NamedTuple):
+    """How many of the images have each look, and the values of those of more than 8 bits, None if there are none."""
+
+    looks: Counter[Look]
+    extent: Extent | None = None
+
+
+class Source(NamedTuple):
+    """The images of a set, what they are converted to, and a reason for each param that is null."""
+
+    folder: Folder
+    target: Target
+    card: DataCard
+    why: dict[str, str]
+
+
+def looks_of(pictures: Sequence[Picture], background: Colour, limits: Range | None = None) -> Seen:
+    """Read all images, and count what is in them; `limits` are those of `look`.
 
     Raises:
         UserError: images are unreadable; the message has one line for each.
     """
 
-    def one(index: int) -> Look | str:
+    def one(index: int) -> tuple[Look, Extent | None] | str:
         try:
-            return look(pictures[index].source, background)
+            return look(pictures[index].source, background, limits)
         except ValueError as error:
             return f"{named(pictures, index)}: {error}"
 
-    looks = Counter[Look]()
-    faults: list[str] = []
+    looks, extents, faults = Counter[Look](), list[Extent](), list[str]()
     for part in in_parallel(one, len(pictures), TOGETHER, "look"):
-        looks.update(each for each in part if isinstance(each, Look))
+        looks.update(each[0] for each in part if not isinstance(each, str))
         faults += [each for each in part if isinstance(each, str)]
+        extents += [each[1] for each in part if not isinstance(each, str) and each[1]]
+        if extents:
+            lows, highs, beyond = zip(*extents, strict=True)
+            extents = [(min(lows), max(highs), sum(beyond))]
     if faults:
         more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
         raise UserError("\n  ".join([f"{len(faults)} unreadable; repair or remove:", *faults[:MOST_FAULTS], *more]))
-    return looks
+    return Seen(looks, *extents)
 
 
-def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[str, str]]:
-    """Choose size and colour; return them, and a reason for each param that is null.
+def range_of(seen: Seen) -> Range | None:
+    """Choose the range of values of more than 8 bits, None if there are none."""
+    if seen.extent is None:
+        return None
+    low, high, _ = seen.extent
+    if any(each.depth == OTHER for each in seen.looks):
+        return low, high
+    return 0, next(top for top in TOPS if high <= top)
+
+
+def notes_of(seen: Seen, limits: Range | None) -> list[str]:
+    """Say what a user may not expect of depths and pages; `limits` are those that were given."""
+    depths, pages = Counter[str](), 0
+    for each, count in seen.looks.items():
+        depths[each.depth] += count
+        pages += count * each.pages
+    notes = [f"{pages} files have several pages; the first one counts"] if pages else []
+    if limits or len(depths) > 1 or depths[COLOUR_16]:
+        counts = ", ".join(f"{count} of {depth}" for depth, count in sorted(depths.items()))
+        notes.append(f"depths: {counts}; one range scales all but those of {EIGHT}")
+    if seen.extent and seen.extent[2]:
+        notes.append(f"warning: {seen.extent[2]:,} values are beyond data.range, and clipped")
+    return notes
+
+
+def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
+    """Choose size, colour and range; return them, and a reason for each param that is null.
 
     Raises:
         UserError: the images would be too small.
     """
-    why: dict[str, str] = {}
+    why, looks = dict[str, str](), seen.looks
     sizes = {(each.height, each.width) for each in looks}
     if params.image_size:
         inner = params.image_size
@@ -112,7 +166,36 @@ def target_of(looks: Counter[Look], params: DataParams) -> tuple[Target, dict[st
     colour = coloured > 0 if params.colour is None else params.colour
     if params.colour is None:
         why["data.colour"] = f"{str(colour).lower()}, since {coloured} of {looks.total()} images have colour"
-    return Target((3 if colour else 1, *outer), inner, params.fit, params.background_colour), why
+    limits = params.range or range_of(seen) if seen.extent else None
+    if seen.extent and limits and not params.range:
+        low, high, _ = seen.extent
+        why["data.range"] = f"{limits[0]:,g} to {limits[1]:,g}, since values are {low:,g} to {high:,g}"
+    return Target((3 if colour else 1, *outer), inner, params.fit, params.background_colour, limits), why
+
+
+def read_source(path: Path, params: DataParams) -> Source:
+    """Read all images of a set once, and choose what they become.
+
+    Raises:
+        UserError: the set has faults; the message names them.
+    """
+    folder = list_images(path)
+    seen = looks_of(folder.pictures, params.background_colour, params.range)
+    target, why = target_of(seen, params)
+    for each in notes_of(seen, params.range):
+        print(each)
+    name = shown(path.resolve().name.removesuffix(".npz")) or "images"
+    card = DataCard(name=name, shape=target.shape, classes=folder.classes, source_range=target.range)
+    return Source(folder, target, card, why)
+
+
+def list_images(path: Path, least: int = 2) -> Folder:
+    """List the images of a folder, an npz file or the raw files of MNIST; for `least` see `read_folder`."""
+    if path.suffix == ".npz" and path.is_file():
+        return read_arrays(path, least)
+    if not path.is_dir():
+        raise UserError(f"{path}: must be a folder or an .npz file")
+    return read_mnist(path) if is_mnist(path) else read_folder(path, least)
 
 
 def check_disk(folder: Path, count: int, target: Target) -> None:

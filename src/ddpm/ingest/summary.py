@@ -67,7 +67,7 @@ def repetitions(images: Images, sides: Sides) -> dict[str, int | None]:
 
 def report(summary: dict[str, Any], folder: Folder, images: Images) -> None:
     """Print the choices made from the images, the counts, and warnings."""
-    for name, text in summary["follows"].items():
+    for name, text in summary["chosen"].items():
         print(f"{name}: {text}")
     train, test = summary["train"]["images"], summary["test"]["images"]
     how = "the folder's own" if folder.tested else "chosen by hashes of the files"
