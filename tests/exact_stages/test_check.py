@@ -1,9 +1,13 @@
 """The check names what a stage's deps lack and have too much, and each command that it cannot see through."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import exact_stages
 from exact_stages.check import Found, check, main
 from exact_stages.console import UserError
 
@@ -122,3 +126,12 @@ def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str], m
     Path("other.py").write_text("x = ")
     with pytest.raises(UserError, match=r"^other.py: line 1: "):
         main()
+
+
+def test_the_package_alone_checks_without_what_only_stages_need() -> None:
+    shutil.copytree(Path(exact_stages.__file__).parent, "exact_stages")
+    Path("dvc.yaml").write_text("stages: {it: {cmd: python other.py, deps: [other.py]}}")
+    absent = "import runpy, sys; sys.modules |= dict.fromkeys(('filelock', 'pydantic', 'pydantic_core'))"
+    command = [sys.executable, "-c", f"{absent}; runpy.run_module('exact_stages', run_name='__main__')", "check"]
+    ran = subprocess.run(command, env={}, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "1 stages, 0 with wrong deps, 0 unchecked\n"), ran.stderr
