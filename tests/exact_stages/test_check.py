@@ -117,15 +117,64 @@ def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) ->
     assert [*found, *titled] == missing
 
 
-def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["exact_stages", "check"])
-    Path("dvc.yaml").write_text("stages: {it: {cmd: [python other.py, ls], deps: [data]}}")
+WRITE = """\
+stages:
+  it: # one
+    cmd: python -m stages.fit
+    deps: # all
+
+    - stages/__init__.py # kept
+    # the model
+    - 'src/lib'
+    - other.py # gone
+    - data
+
+  # two
+  other: {cmd: "python -m stages.fit", deps: [helpers]}
+"""
+
+
+def right(writes: bool) -> bool:
+    """Run the command; return whether it ends with code 0."""
     with pytest.raises(SystemExit) as caught:
-        main()
-    assert (caught.value.code, capsys.readouterr().out.split("\n")[1]) == (True, "      - other.py")
+        main(Path("dvc.yaml"), writes)
+    return not caught.value.code
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_deps_are_written_and_no_other_byte_changes(end: str) -> None:
+    after = WRITE.replace(" # kept\n", " # kept\n    - stages/fit.py\n").replace("    - other.py # gone\n", "")
+    Path("dvc.yaml").write_bytes(WRITE.replace("\n", end).encode())
+    assert not right(writes=True)  # the other has its deps in brackets
+    written = after.replace("- data\n", "- data\n    - helpers\n").replace("\n", end)
+    assert Path("dvc.yaml").read_bytes().decode() == written
+    assert check(Path("dvc.yaml"))["it"] == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "cmd: [python other.py, ls]\n    deps:\n      - data",
+        "cmd: python other.py\n    deps: &deps\n      - data",
+        "cmd: python other.py\n    deps: [data]",
+        "cmd: python other.py",
+        "matrix: {it: [tools/near, other]}\n    cmd: python ${item.it}.py\n    deps:\n      - data",
+        "cmd: python other.py\n    deps:\n      - other.py\n      - ${scripts.prepare}",
+    ],
+)
+def test_what_is_unsure_is_left_as_it_is(stage: str) -> None:
+    Path("dvc.yaml").write_text(text := f"stages:\n  it:\n    {stage}\n")
+    assert not right(writes=True)
+    assert Path("dvc.yaml").read_text() == text
+
+
+def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("dvc.yaml").write_text("stages: {it: {cmd: [python other.py, ls], deps: [data]}}")
+    assert not right(writes=False)
+    assert capsys.readouterr().out.split("\n")[1] == "      - other.py"
     Path("other.py").write_text("x = ")
     with pytest.raises(UserError, match=r"^other.py: line 1: "):
-        main()
+        main(Path("dvc.yaml"))
 
 
 def test_the_package_alone_checks_without_what_only_stages_need() -> None:
