@@ -11,7 +11,7 @@ from dvc.exceptions import DvcException
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.strictyaml import load
 
-from ddpm.compute.device import start
+from ddpm.compute.device import ARITHMETIC, start
 from exact_stages.console import UserError, run
 from exact_stages.files import read_yaml
 
@@ -49,8 +49,10 @@ def environment_note(recorded: Path) -> str:
         UserError: an environment variable asks for something that this machine lacks.
     """
     here = start().describe()
-    before = here | (read_yaml(recorded) if recorded.exists() else {})
-    other = ", ".join(f"{name} {before[name]} (here {here[name]})" for name in here if before[name] != here[name])
+    before = read_yaml(recorded) if recorded.exists() else here
+    names = [*here, *(name for name in ARITHMETIC if name in before and name not in here)]
+    pairs = [(name, before.get(name), here.get(name)) for name in names]
+    other = ", ".join(f"{name} {then} (here {now})" for name, then, now in pairs if then != now)
     return other and f"note: {recorded} has {other}: results from this machine may differ by rounding"
 
 

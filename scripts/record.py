@@ -63,7 +63,7 @@ def keep(found: Run, folder: Path, commit: str, command: str) -> None:
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": ", ".join(trained[key] for key in ("device", "cpu") if trained.get(key, "cpu") != "cpu") or None,
-        **{key: trained.get(key) for key in ("torch", "precision", "threads", "processes")},
+        **{key: trained.get(key) for key in ("torch", "precision")},
         "up_to_date": True,
     }
     write_json(folder / "run.json", facts)

@@ -1,5 +1,6 @@
 """dvc.yaml declares what the code reads and writes: code, params and outputs, as DVC itself resolves them."""
 
+import difflib
 import importlib
 import os
 import re
@@ -16,7 +17,7 @@ from dvc.stage import PipelineStage
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from exact_stages.check import check
+from exact_stages.check import check, main
 from exact_stages.params import Sections, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +75,27 @@ def test_code_deps_are_the_files_and_packages_of_the_imports() -> None:
     assert check(ROOT / "dvc.yaml") == dict.fromkeys(NAMES, ([], [], []))
     deps = {dep for stage in PIPELINE["stages"].values() for dep in stage["deps"] if dep.startswith("src/")}
     assert deps == {code_of(ROOT / dep) for dep in deps}
+
+
+def test_the_check_writes_the_deps_of_dvc_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, name, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, name)
+    path = Path("dvc.yaml")
+    before = path.read_text().split("\n")
+    code = [at for at, line in enumerate(before) if re.match(r" +- (src|stages)/", line)]
+    taken = [code[0], code[len(code) // 2], code[-1]]  # in three stages
+    for left_out in ([], taken):
+        path.write_text("\n".join(line for at, line in enumerate(before) if at not in left_out))
+        with pytest.raises(SystemExit, match="False"):
+            main(path, writes=True)
+        after = path.read_text().split("\n")
+        kept = [line for at, line in enumerate(before) if at not in left_out]
+        added = [line[2:] for line in difflib.ndiff(kept, after) if line[0] in "+-"]
+        assert added == [before[at] for at in left_out]
+        assert check(path) == dict.fromkeys(NAMES, ([], [], []))
 
 
 def test_imports_run_one_way() -> None:

@@ -1,6 +1,19 @@
 """Run `python -m exact_stages check`."""
 
-from exact_stages.check import main
-from exact_stages.console import run
+import sys
+from pathlib import Path
+
+from exact_stages import check
+from exact_stages.console import UserError, run
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    match sys.argv[1:]:
+        case ["check", *rest] if len(path := [each for each in rest if each != "--write"]) < 2:
+            check.main(Path(*path or ["dvc.yaml"]), "--write" in rest)
+        case _:
+            raise UserError("usage: python -m exact_stages check [--write] [dvc.yaml]")
+
 
 run(main)

@@ -4,45 +4,95 @@ No stage imports this file, and .dvcignore has it: an edit here makes no stage s
 """
 
 import ast
+import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
+from exact_stages.files import write_whole
 
 ENDS = {*";&|()\n"}  # of a command in a shell
+WRITTEN = "written"
 Found = tuple[list[str], list[str], list[str]]  # code to add to the deps, code to remove, commands that are unchecked
 
 
-def main() -> None:
-    """Print what is wrong with a dvc.yaml, as lines to paste; exit with code 1 if a dep is."""
-    if sys.argv[1:2] != ["check"] or len(sys.argv) > 3:
-        raise UserError("usage: python -m exact_stages check [dvc.yaml]")
-    found = check(Path(*sys.argv[2:] or ["dvc.yaml"]))
-    for stage, (missing, too_much, unchecked) in found.items():
+def main(path: Path, writes: bool = False) -> None:
+    """Print what is wrong with a dvc.yaml, as lines to paste, or write them; exit with code 1 if a dep stays wrong."""
+    found = _found(path)
+    states = _write(path, found) if writes else {}
+    for stage, ((missing, too_much, unchecked), _) in found.items():
         for title, paths in (("add to deps", missing), ("remove from deps", too_much)):
             print(end="".join([f"{stage}: {title}\n", *(f"      - {path}\n" for path in paths)] if paths else []))
         print(end="".join(f"{stage}: unchecked: {shown(command, 100)}\n" for command in unchecked))
-    wrong = sum(bool(missing or too_much) for missing, too_much, _ in found.values())
-    print(f"{len(found)} stages, {wrong} with wrong deps, {sum(bool(each[2]) for each in found.values())} unchecked")
+        print(end=f"{stage}: {states[stage]}\n" if stage in states else "")
+    wrong = sum(bool(each[0][0] or each[0][1]) and states.get(stage) != WRITTEN for stage, each in found.items())
+    print(f"{len(found)} stages, {wrong} with wrong deps, {sum(bool(each[0][2]) for each in found.values())} unchecked")
     sys.exit(wrong > 0)
 
 
 def check(path: Path) -> dict[str, Found]:
     """Compare the deps of each stage of a dvc.yaml with its scripts; modules lie beside it, in src, or here."""
+    return {stage: found for stage, (found, _) in _found(path).items()}
+
+
+def _write(path: Path, found: dict[str, tuple[Found, bool]]) -> dict[str, str]:
+    """Write and remove lines of deps, and change no other byte; return whether and why not, by stage."""
+    text, states = path.read_bytes().decode(), dict[str, str]()
+    anchors = any(getattr(event, "anchor", None) for event in YAML().parse(text))
+    lines, whole = [[line] for line in text.split("\n")], YAML().load(text)["stages"]
+    for stage, ((missing, too_much, unchecked), agree) in found.items():
+        deps = whole[stage].get("do", whole[stage]).get("deps")
+        block = bool(deps) and not deps.fa.flow_style()
+        places = {str(dep): deps.lc.item(at) for at, dep in enumerate(deps)} if block else {}
+        reasons = {
+            "a command is unchecked": unchecked,
+            "dvc.yaml has YAML anchors": anchors,
+            "its items lack different files": not agree,
+            "its deps are no list with a line for each": not block,
+            "a template names a dep to remove": not {*too_much} <= places.keys(),
+        }
+        if missing or too_much:
+            states[stage] = next((f"not written: {why}" for why, holds in reasons.items() if holds), WRITTEN)
+        if states.get(stage) != WRITTEN:
+            continue
+        heads = {dep: lines[line][0][:column] for dep, (line, column) in places.items()}
+        end = "\r" * text.count("\r\n", 0, 1 + text.find("\n"))
+        for dep in too_much:
+            del lines[places[dep][0]][0]
+        for file in missing:  # below the dep with which it shares most folders
+            parts = file.split("/")
+            near = max(reversed(heads), key=lambda dep: [*map(str.__eq__, dep.split("/"), parts)])
+            quoted = file if re.fullmatch(r"[\w./][\w./-]*", file) else json.dumps(file)
+            lines[places[near][0]].append(f"{heads[near]}{quoted}{end}")
+    if WRITTEN in states.values():
+        write_whole(path, "\n".join(line for group in lines for line in group).encode())
+    return states
+
+
+def _found(path: Path) -> dict[str, tuple[Found, bool]]:
+    """Return what is found of each stage, and whether all its items lack the same files."""
     declared = Declared(path)
-    return {group: _check(stages, path.parent, declared) for group, stages in declared.groups.items()}
-
-
-def _check(stages: Sequence[Any], top: Path, declared: Declared) -> Found:
+    files = cache(lambda dep: {os.path.abspath(file) for file in declared.files(dep)})
+    deps = {dep.fs_path for stage in declared.stages.values() for dep in stage.deps if dep.protocol == "local"}
+    packages = [dep for dep in deps if os.path.isdir(dep) and all(file.endswith(".py") for file in files(dep))]
     made = tuple(f"{out.fs_path}/" for stage in declared.stages.values() for out in stage.outs)
-    missing, real, needless = set[str](), set[str](), set[str]()
+    return {name: _check(stages, path.parent, files, made, packages) for name, stages in declared.groups.items()}
+
+
+def _check(
+    stages: Sequence[Any], top: Path, files: Callable[[str], set[str]], made: tuple[str, ...], packages: list[str]
+) -> tuple[Found, bool]:
+    missing, real, needless = list[set[str]](), set[str](), set[str]()
     unchecked = [] if stages else ["what an empty list would run"]
     for stage in stages:
         folder, needed = Path(os.path.relpath(stage.wdir)), set[str]()
@@ -54,17 +104,30 @@ def _check(stages: Sequence[Any], top: Path, declared: Declared) -> Found:
             beside = [] if "-m" in words else [script.parent for script in scripts]  # where Python looks first
             needed |= {os.path.abspath(file) for file in _imports(scripts, [*beside, *paths])}
             unchecked += [] if scripts else [shlex.join(words)]
-        lacking = {file for file in needed if os.path.getsize(file)}  # not an empty __init__.py
+        lacking = {file for file in needed if _has_code(file)}
         for dep in stage.deps:
             if hasattr(dep, "read_params") or dep.protocol != "local":
                 continue
-            files = {os.path.abspath(file) for file in declared.files(dep.fs_path)}
-            lacking -= files
-            other = any(not file.endswith(".py") for file in files or {dep.fs_path})
+            held = files(dep.fs_path)
+            lacking -= held
+            other = any(not file.endswith(".py") for file in held or {dep.fs_path})
             named = os.path.normpath(dep.def_path) in text or f"{dep.fs_path}/".startswith(made)
-            (real if other or named or files & needed else needless).add(str(dep.def_path))
-        missing |= {os.path.relpath(file, folder) for file in lacking}
-    return sorted(missing), [] if unchecked else sorted(needless - real), [*dict.fromkeys(unchecked)]
+            (real if other or named or held & needed else needless).add(str(dep.def_path))
+        # A folder of code that is a dep of another stage stands for its files.
+        best = (max((each for each in packages if file in files(each)), key=len, default=file) for file in lacking)
+        missing.append({os.path.relpath(each, folder) for each in best})
+    found = (
+        sorted(set[str]().union(*missing)),
+        [] if unchecked else sorted(needless - real),
+        [*dict.fromkeys(unchecked)],
+    )
+    return found, all(each == missing[0] for each in missing)
+
+
+def _has_code(file: str) -> bool:
+    """Tell whether a file has more than comments and a docstring; most __init__.py have not."""
+    tree = ast.parse(Path(file).read_bytes())
+    return len(tree.body) > (ast.get_docstring(tree) is not None)
 
 
 def _commands(text: str) -> Iterator[tuple[list[str], str]]:

@@ -104,6 +104,6 @@ class Declared:
         """Tell an error of DVC in one line."""
         try:
             yield
-        except DvcException as error:
+        except (DvcException, ImportError) as error:  # a remote's plugin may be missing
             reason = f"{error} {getattr(error, 'exc', '')}"  # what is not as DVC's schema says
             raise UserError(shown(f"{self._path}: {' '.join(reason.split())}")) from None

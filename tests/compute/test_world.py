@@ -117,7 +117,7 @@ def test_a_process_ends_in_silence_when_another_has_ended(
     def broken(*_: object) -> None:
         raise RuntimeError(said)
 
-    for name in ("all_gather_object", "all_reduce", "all_gather_into_tensor"):
+    for name in ("all_gather_object", "all_reduce", "all_gather_single"):
         monkeypatch.setattr(dist, name, broken)
     world, row = World(1, 2), torch.zeros(1, 1)
     for operation in (lambda: world.gather(0), lambda: world.sum([row]), lambda: world.total(row, 2)):

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from studies.dependencies.run import table
+
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"
 
@@ -27,3 +29,8 @@ def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
     for of, (distance, spread) in expected.items():
         found = [rows["frechet_b"][of], rows["spread"][of]]
         assert found == pytest.approx([distance, spread], abs=6e-5)
+
+
+def test_the_table_of_dependencies_is_that_of_its_rows() -> None:
+    rows = pd.read_csv(STUDIES / "dependencies/pipelines.csv", keep_default_na=False)
+    assert "\n".join(table(rows)) in (STUDIES / "dependencies/README.md").read_text()

@@ -1,14 +1,18 @@
 """The check names what a stage's deps lack and have too much, and each command that it cannot see through."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import exact_stages
 from exact_stages.check import Found, check, main
 from exact_stages.console import UserError
 
 FILES = {
-    "src/lib/__init__.py": "",
+    "src/lib/__init__.py": '"""No code."""\n# Nor here.\n',
     "src/lib/model.py": "from . import layers\nfrom .. import lib\nimport numpy, json",
     "src/lib/layers.py": "def late():\n    from helpers.deep import thing",
     "helpers/deep.py": "x = 1",  # no __init__.py: a namespace
@@ -113,12 +117,70 @@ def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) ->
     assert [*found, *titled] == missing
 
 
-def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["exact_stages", "check"])
-    Path("dvc.yaml").write_text("stages: {it: {cmd: [python other.py, ls], deps: [data]}}")
+WRITE = """\
+stages:
+  it: # one
+    cmd: python -m stages.fit
+    deps: # all
+
+    - stages/__init__.py # kept
+    # the model
+    - 'src/lib'
+    - other.py # gone
+    - data
+
+  # two
+  other: {cmd: "python -m stages.fit", deps: [helpers]}
+"""
+
+
+def right(writes: bool) -> bool:
+    """Run the command; return whether it ends with code 0."""
     with pytest.raises(SystemExit) as caught:
-        main()
-    assert (caught.value.code, capsys.readouterr().out.split("\n")[1]) == (True, "      - other.py")
+        main(Path("dvc.yaml"), writes)
+    return not caught.value.code
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_deps_are_written_and_no_other_byte_changes(end: str) -> None:
+    after = WRITE.replace(" # kept\n", " # kept\n    - stages/fit.py\n").replace("    - other.py # gone\n", "")
+    Path("dvc.yaml").write_bytes(WRITE.replace("\n", end).encode())
+    assert not right(writes=True)  # the other has its deps in brackets
+    written = after.replace("- data\n", "- data\n    - helpers\n").replace("\n", end)
+    assert Path("dvc.yaml").read_bytes().decode() == written
+    assert check(Path("dvc.yaml"))["it"] == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "cmd: [python other.py, ls]\n    deps:\n      - data",
+        "cmd: python other.py\n    deps: &deps\n      - data",
+        "cmd: python other.py\n    deps: [data]",
+        "cmd: python other.py",
+        "matrix: {it: [tools/near, other]}\n    cmd: python ${item.it}.py\n    deps:\n      - data",
+        "cmd: python other.py\n    deps:\n      - other.py\n      - ${scripts.prepare}",
+    ],
+)
+def test_what_is_unsure_is_left_as_it_is(stage: str) -> None:
+    Path("dvc.yaml").write_text(text := f"stages:\n  it:\n    {stage}\n")
+    assert not right(writes=True)
+    assert Path("dvc.yaml").read_text() == text
+
+
+def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("dvc.yaml").write_text("stages: {it: {cmd: [python other.py, ls], deps: [data]}}")
+    assert not right(writes=False)
+    assert capsys.readouterr().out.split("\n")[1] == "      - other.py"
     Path("other.py").write_text("x = ")
     with pytest.raises(UserError, match=r"^other.py: line 1: "):
-        main()
+        main(Path("dvc.yaml"))
+
+
+def test_the_package_alone_checks_without_what_only_stages_need() -> None:
+    shutil.copytree(Path(exact_stages.__file__).parent, "exact_stages")
+    Path("dvc.yaml").write_text("stages: {it: {cmd: python other.py, deps: [other.py]}}")
+    absent = "import runpy, sys; sys.modules |= dict.fromkeys(('filelock', 'pydantic', 'pydantic_core'))"
+    command = [sys.executable, "-c", f"{absent}; runpy.run_module('exact_stages', run_name='__main__')", "check"]
+    ran = subprocess.run(command, env={}, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "1 stages, 0 with wrong deps, 0 unchecked\n"), ran.stderr

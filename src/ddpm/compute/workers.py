@@ -8,6 +8,7 @@ Environment:
 """
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -150,7 +151,9 @@ def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[A
 
 
 def _begin(parent: int, number: Any, done: Any) -> None:
-    """Begin as a worker: Ctrl-C belongs to the parent, and the worker ends with it."""
+    """Begin as a worker: Ctrl-C and SIGTERM belong to the parent, and the worker ends with it."""
+    gc.freeze()  # a worker must not end what it inherits, since the threads of gloo are not there
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
