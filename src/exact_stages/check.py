@@ -11,17 +11,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import write_whole
 
 ENDS = {*";&|()\n"}  # of a command in a shell
+OTHER_WAYS = re.compile(rb"\b(import_module|spec_from_file_location|__import__|runpy|subprocess|exec\()")
 WRITTEN = "written"
 Found = tuple[list[str], list[str], list[str]]  # code to add to the deps, code to remove, commands that are unchecked
 
@@ -60,11 +62,13 @@ def _write(path: Path, found: dict[str, tuple[Found, bool]]) -> dict[str, str]:
             "its items lack different files": not agree,
             "its deps are no list with a line for each": not block,
             "a template names a dep to remove": not {*too_much} <= places.keys(),
+            "it would have no deps": not missing and {*too_much} >= places.keys(),
         }
         if missing or too_much:
             states[stage] = next((f"not written: {why}" for why, holds in reasons.items() if holds), WRITTEN)
         if states.get(stage) != WRITTEN:
             continue
+        before, lines = lines, [[*group] for group in lines]
         heads = {dep: lines[line][0][:column] for dep, (line, column) in places.items()}
         end = "\r" * text.count("\r\n", 0, 1 + text.find("\n"))
         for dep in too_much:
@@ -74,9 +78,20 @@ def _write(path: Path, found: dict[str, tuple[Found, bool]]) -> dict[str, str]:
             near = max(reversed(heads), key=lambda dep: [*map(str.__eq__, dep.split("/"), parts)])
             quoted = file if re.fullmatch(r"[\w./][\w./-]*", file) else json.dumps(file)
             lines[places[near][0]].append(f"{heads[near]}{quoted}{end}")
+        if _deps("\n".join(chain(*lines)), stage) != sorted([*({*places} - {*too_much}), *missing]):
+            lines, states[stage] = before, "not written: a dep is not on a line of its own"
     if WRITTEN in states.values():
-        write_whole(path, "\n".join(line for group in lines for line in group).encode())
+        write_whole(path, "\n".join(chain(*lines)).encode())
     return states
+
+
+def _deps(text: str, stage: str) -> list[str]:
+    """Return the deps of a stage in the text of a dvc.yaml; none if it is no YAML."""
+    try:
+        found = YAML().load(text)["stages"][stage]
+    except YAMLError:
+        return []
+    return sorted(map(str, found.get("do", found).get("deps") or []))
 
 
 def _found(path: Path) -> dict[str, tuple[Found, bool]]:
@@ -93,17 +108,19 @@ def _check(
     stages: Sequence[Any], top: Path, files: Callable[[str], set[str]], made: tuple[str, ...], packages: list[str]
 ) -> tuple[Found, bool]:
     missing, real, needless = list[set[str]](), set[str](), set[str]()
-    unchecked = [] if stages else ["what an empty list would run"]
+    unchecked, unsure = [] if stages else ["what an empty list would run"], False
     for stage in stages:
         folder, needed = Path(os.path.relpath(stage.wdir)), set[str]()
         roots = [each / below for each in (folder, top, Path()) for below in (".", "src")]
         text = "\n".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd)
         for words, variable in _commands(text):
+            variable = re.sub(r"\$(PYTHONPATH\b|\{PYTHONPATH\b[^}]*\})", "", variable)
+            variable = re.sub(r"\$(PWD\b|\{PWD\})", ".", variable)
             paths = [*(folder / each for each in variable.split(":") if each), *roots]
-            scripts = _scripts(words, folder, paths)
-            beside = [] if "-m" in words else [script.parent for script in scripts]  # where Python looks first
+            scripts, beside = _scripts(words, folder, paths)
             needed |= {os.path.abspath(file) for file in _imports(scripts, [*beside, *paths])}
-            unchecked += [] if scripts else [shlex.join(words)]
+            unknown = [f"PYTHONPATH={variable}"] if "$" in variable else []
+            unchecked += [" ".join([*unknown, shlex.join(words)])] if unknown or not scripts else []
         lacking = {file for file in needed if _has_code(file)}
         for dep in stage.deps:
             if hasattr(dep, "read_params") or dep.protocol != "local":
@@ -116,9 +133,10 @@ def _check(
         # A folder of code that is a dep of another stage stands for its files.
         best = (max((each for each in packages if file in files(each)), key=len, default=file) for file in lacking)
         missing.append({os.path.relpath(each, folder) for each in best})
+        unsure = unsure or any(map(_runs_others, needed))
     found = (
         sorted(set[str]().union(*missing)),
-        [] if unchecked else sorted(needless - real),
+        [] if unchecked or unsure else sorted(needless - real),
         [*dict.fromkeys(unchecked)],
     )
     return found, all(each == missing[0] for each in missing)
@@ -128,6 +146,12 @@ def _has_code(file: str) -> bool:
     """Tell whether a file has more than comments and a docstring; most __init__.py have not."""
     tree = ast.parse(Path(file).read_bytes())
     return len(tree.body) > (ast.get_docstring(tree) is not None)
+
+
+def _runs_others(file: str) -> bool:
+    """Tell whether a file names a way to run code without an import; this package loads its own modules so."""
+    own = Path(file).parent == Path(__file__).parent
+    return not own and OTHER_WAYS.search(Path(file).read_bytes()) is not None
 
 
 def _commands(text: str) -> Iterator[tuple[list[str], str]]:
@@ -155,18 +179,22 @@ def _commands(text: str) -> Iterator[tuple[list[str], str]]:
                     break
 
 
-def _scripts(words: list[str], folder: Path, roots: Sequence[Path]) -> list[Path]:
-    """Return the files that Python starts with: a script, or a module and its packages; none for other commands."""
+def _scripts(words: list[str], folder: Path, roots: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files that Python starts with, and the folders of scripts, where it looks first.
+
+    The files are a script, or a module and its packages; none for other commands.
+    """
     program, *rest = words
     while rest and re.fullmatch(r"-[^mc]", rest[0]):
         rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]
     match rest if re.fullmatch(r"(\S*/)?python[\d.]*", program) else []:
         case ["-m", module, *_]:
             files = _files(f"{module}.__main__", roots)
-            return files if files and files[-1].stem in (module.split(".")[-1], "__main__") else []
-        case [name, *more] if (folder / name).is_file():
-            return [folder / name, *(_scripts(more, folder, roots) if more else [])]  # it may start another
-    return []
+            return files if files and files[-1].stem in (module.split(".")[-1], "__main__") else [], []
+        case [name, *more] if (script := folder / name).is_file():
+            files, beside = _scripts(more, folder, roots) if more else ([], [])  # it may start another
+            return [script, *files], [script.parent, *beside]
+    return [], []
 
 
 def _imports(scripts: Iterable[Path], roots: Sequence[Path]) -> set[Path]:
@@ -174,20 +202,34 @@ def _imports(scripts: Iterable[Path], roots: Sequence[Path]) -> set[Path]:
     found, left = set[Path](), {*scripts}
     while left:
         found.add(path := left.pop())
-        try:
-            nodes = [*ast.walk(ast.parse(path.read_bytes()))]
-        except SyntaxError as error:
-            raise UserError(f"{path}: line {error.lineno}: {error.msg}") from None
-        for node in nodes:
+        for node in ast.walk(_parsed(path)):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 level, package = (node.level, node.module or "") if isinstance(node, ast.ImportFrom) else (0, "")
-                where = [path.parents[level - 1]] if level else roots
+                where = [*path.parents[level - 1 : level]] if level else roots
                 names = {each.name for each in node.names}
                 if "*" in names and (files := _files(package, where)):
-                    listed = re.findall(rb"__all__[^=\n]*=\s*[\[(]([^])]*)", files[-1].read_bytes())
-                    names |= {*re.findall(r"\w+", b" ".join(listed).decode())}
+                    names |= _listed(files[-1])
                 left |= {file for name in names for file in _files(f"{package}.{name}", where)} - found
     return found
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise UserError(f"{path}: line {error.lineno}: {error.msg}") from None
+
+
+def _listed(path: Path) -> set[str]:
+    """Return the names in `__all__` of a module; if it computes the list, all names in its folder."""
+    names = set[str]()
+    for node in _parsed(path).body:
+        if "'__all__'" in ast.dump(node):
+            try:
+                names |= {*ast.literal_eval(node.value)}  # type: ignore[attr-defined]
+            except (AttributeError, ValueError):
+                return {each.stem for each in path.parent.iterdir()}
+    return names
 
 
 def _files(name: str, roots: Sequence[Path]) -> list[Path]:

@@ -51,6 +51,8 @@ def checked(stage: str) -> Found:
         (r"${run} sh -c 'exec \${LAUNCH:-python} -m stages.fit'", FIT),
         ("(uv run .venv/bin/python3.11 ${scripts.prepare} --x &> log) 2>&1", PREPARE),
         ("python other.py python -m stages.fit", sorted([*FIT, "other.py"])),
+        ("python tools/prepare.py -m fast", PREPARE),
+        ("python tools/prepare.py python -m stages.fit", sorted([*FIT, *PREPARE])),
         ("A='b c' python tools/prepare.py; python -m pkg", ["pkg/__init__.py", "pkg/__main__.py", *PREPARE[1:]]),
     ],
 )
@@ -86,10 +88,21 @@ def test_deps_are_files_and_folders_and_what_is_no_code_is_left_alone() -> None:
         ("cmd: PYTHONPATH=alone python other.py && python uses.py, deps: [other.py, uses.py]", []),
         ("cmd: PYTHONPATH=alone python uses.py, deps: [uses.py]", ["alone/far.py"]),
         ("cmd: env PYTHONPATH=$PYTHONPATH:alone sh -c 'python uses.py', deps: [uses.py]", ["alone/far.py"]),
+        ("cmd: 'PYTHONPATH=$PWD/alone:. python uses.py', deps: [uses.py]", ["alone/far.py"]),
+        (
+            "cmd: 'PYTHONPATH=$A:alone python uses.py', deps: [uses.py, alone]",
+            ["UNCHECKED PYTHONPATH=$A:alone python uses.py"],
+        ),
+        ("cmd: 'PYTHONPATH=alone\\${PYTHONPATH:+:$PYTHONPATH} python uses.py', deps: [uses.py]", ["alone/far.py"]),
         ("cmd: export PYTHONPATH=alone, deps: [uses.py]", ["UNCHECKED export PYTHONPATH=alone"]),
         ("cmd: python uses.py, deps: [uses.py]", []),
         ("cmd: [python a/go.py, python b/go.py], deps: [a/go.py, b/go.py]", ["a/own.py", "b/own.py"]),
         ("cmd: python star.py, deps: [star.py, stars/__init__.py]", ["stars/one.py", "stars/two.py"]),
+        ("cmd: python adding.py, deps: [adding.py, adds/__init__.py]", ["adds/one.py", "adds/two.py"]),
+        ("cmd: python a/above.py, deps: [a/above.py]", []),
+        ("cmd: python import_module.py, deps: [import_module.py, pkg]", []),
+        ("cmd: python starts.py, deps: [starts.py, pkg]", []),
+        ("cmd: python exec.py, deps: [exec.py, pkg]", []),
         ("foreach: [a, b], do: {cmd: 'python ${item}/go.py', deps: ['${item}/go.py']}", ["a/own.py", "b/own.py"]),
         ("matrix: {it: [a, b]}, cmd: 'python ${item.it}/go.py', deps: ['${item.it}', other.py]", ["NEEDLESS other.py"]),
         ("matrix: {it: '${none}', by: [1]}, cmd: 'python other.py ${item.it}'", ["other.py"]),
@@ -97,7 +110,15 @@ def test_deps_are_files_and_folders_and_what_is_no_code_is_left_alone() -> None:
     ],
 )
 def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) -> None:
-    for name in ("mixed/a.csv", "mixed/stray.py", "linked/x.py", "hiding/hidden.py", "alone/far.py", "stars/one.py"):
+    for name in (
+        "mixed/a.csv",
+        "mixed/stray.py",
+        "linked/x.py",
+        "hiding/hidden.py",
+        "alone/far.py",
+        "stars/one.py",
+        "adds/one.py",
+    ):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("x = 1")
     Path("linking").mkdir()
@@ -107,10 +128,17 @@ def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) ->
     Path("star.py").write_text("from stars import *")
     Path("stars/two.py").write_text("x = 1")
     Path("stars/__init__.py").write_text('__all__: list[str] = [\n    "one",\n    "two",\n]\nname = 1')
+    Path("adding.py").write_text("from adds import *")
+    Path("adds/two.py").write_text("x = 1")
+    Path("adds/__init__.py").write_text('__all__ = ["one"] + ["two"]')
+    Path("import_module.py").write_text("from importlib import import_module\nimport_module('pkg')")
+    Path("starts.py").write_text("import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pkg'])")
+    Path("exec.py").write_text("exec(open('pkg/__init__.py').read())")
     for folder in "ab":
         Path(folder).mkdir()
         Path(folder, "go.py").write_text("import own")
         Path(folder, "own.py").write_text("x = 1")
+    Path("a/above.py").write_text("from ...lib import model")
     Path("params.yaml").write_text("none: []")
     found, needless, unchecked = checked(f"{{{stage}}}")
     titled = [f"NEEDLESS {each}" for each in needless] + [f"UNCHECKED {each}" for each in unchecked]
@@ -160,9 +188,13 @@ def test_lines_of_deps_are_written_and_no_other_byte_changes(end: str) -> None:
         "cmd: python other.py",
         "matrix: {it: [tools/near, other]}\n    cmd: python ${item.it}.py\n    deps:\n      - data",
         "cmd: python other.py\n    deps:\n      - other.py\n      - ${scripts.prepare}",
+        "cmd: python other.py\n    deps:\n      - other.py\n      - >-\n        pkg\n",
+        "cmd: python other.py\n    deps:\n      - >-\n        data\n",
+        "cmd: python empty.py\n    deps:\n      - pkg\n",
     ],
 )
 def test_what_is_unsure_is_left_as_it_is(stage: str) -> None:
+    Path("empty.py").touch()
     Path("dvc.yaml").write_text(text := f"stages:\n  it:\n    {stage}\n")
     assert not right(writes=True)
     assert Path("dvc.yaml").read_text() == text
