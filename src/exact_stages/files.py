@@ -16,6 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from exact_stages.console import UserError, shown
 
 KEPT = 4  # states of each stage, so that several experiments can continue
+LENGTH = len("-0123456789abcdef.state")  # what follows the name of the stage
 
 
 def read_yaml(path: Path) -> Any:
@@ -110,14 +111,14 @@ class SavedState:
         """Replace the state, and remove the oldest ones of the stage.
 
         Args:
-            outputs: the outputs of a run that has ended, in case it is killed before DVC records them.
+            outputs: the files that a run has written that has ended, in case it is killed before DVC records them.
 
         Raises:
             OSError: the disk is full, ...; the last state is unchanged.
         """
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])
-        saved = self.path.parent.glob(f"{self.name}-*.state")
+        saved = [path for path in self.path.parent.glob("*.state") if path.name[:-LENGTH] == self.name]
         for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
 
