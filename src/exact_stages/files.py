@@ -16,7 +16,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from exact_stages.console import UserError, shown
 
 KEPT = 4  # states of each stage, so that several experiments can continue
-LENGTH = len("-0123456789abcdef.state")  # what follows the name of the stage
 
 
 def read_yaml(path: Path) -> Any:
@@ -118,7 +117,7 @@ class SavedState:
         """
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])
-        saved = [path for path in self.path.parent.glob("*.state") if path.name[:-LENGTH] == self.name]
+        saved = [path for path in self.path.parent.glob("*.state") if path.name.rpartition("-")[0] == self.name]
         for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
 
