@@ -87,6 +87,29 @@ def test_a_broken_tiff_is_named(damage: str) -> None:
         read()
 
 
+def with_tag(values: np.ndarray, tag: int, value: int) -> Path:
+    """A TIFF whose tag, a short number, has another value than Pillow writes."""
+    path = save("a.tif", values, tiffinfo={339: 1 + (values.dtype.kind == "f") * 2})
+    entry = struct.pack("<HHI", tag, 3, 1)
+    before, after = path.read_bytes().split(entry)
+    path.write_bytes(before + entry + struct.pack("<H", value) + after[2:])
+    return path
+
+
+@pytest.mark.parametrize(("dtype", "tag", "value"), [(np.uint16, 262, 0), (np.float32, 262, 0), (np.uint8, 339, 2)])
+def test_a_tiff_whose_values_pillow_misreads_is_refused(dtype: type, tag: int, value: int) -> None:
+    path = with_tag(np.array([[1, 7]], dtype), tag, value)
+    for attempt in (lambda: look(path, WHITE), lambda: decode(path, Target((1, 1, 2), (1, 2), "crop", WHITE))):
+        with pytest.raises(ValueError, match="convert"):
+            attempt()
+
+
+def test_a_tiff_of_32_bits_without_a_sign_has_no_negative_values() -> None:
+    path = with_tag(np.array([[7, -1]], np.int32), 339, 1)
+    assert look(path, WHITE)[1] == (7, 2**32 - 1, 0)
+    assert decode(path, Target((1, 1, 2), (1, 2), "crop", WHITE, (0, 2**32 - 1))).tolist() == [[[0, 255]]]
+
+
 def test_the_first_of_several_pages_counts_and_the_files_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (7, 9))
     first.save(save("mine/0.tif", np.asarray(first)), save_all=True, append_images=[second])
