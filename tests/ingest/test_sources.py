@@ -264,7 +264,13 @@ def test_a_table_names_the_classes(table: str, parted: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "named"),
-    [(ROWS[:3], "3.png"), ([*ROWS, ("4.png", "fig")], "4.png"), ([*ROWS, ("2.png", "10")], "2.png")],
+    [
+        (ROWS[:3], "3.png"),
+        ([*ROWS, ("4.png", "fig")], "4.png"),
+        ([*ROWS, ("2.png", "10")], "2.png"),
+        ([*ROWS, ("./2.png", "10")], "2.png"),
+        ([*ROWS, ("deep//1.png", "fig")], "deep/1.png"),
+    ],
 )
 def test_a_file_and_a_row_that_lack_the_other_and_a_second_row_are_named(
     rows: list[tuple[str, str]], named: str
@@ -273,4 +279,21 @@ def test_a_file_and_a_row_that_lack_the_other_and_a_second_row_are_named(
         save(f"mine/{name}", images(1, 4, 4)[0] + number)
     tabled("metadata.csv", rows)
     with pytest.raises(UserError, match=rf"^mine(: 1 fault\n  )?[^\n]*{named}[^\n]*$"):
+        list_images(Path("mine"))
+
+
+def test_a_file_with_rows_in_two_tables_is_named() -> None:
+    for folder in ("train/", "test/"):
+        for number, (name, _) in enumerate(ROWS):
+            save(f"mine/{folder}{name}", images(1, 4, 4)[0] + number)
+    tabled("labels.csv", [("train/2.png", "10"), *((f"test/{name}", label) for name, label in ROWS)])
+    tabled("labels.csv", ROWS, "mine/train")
+    with pytest.raises(UserError, match=r"^mine: 1 fault\n  mine/train/2\.png: [^\n]*$"):
+        list_images(Path("mine"))
+
+
+def test_a_table_nested_too_deeply_is_named() -> None:
+    Path("mine").mkdir()
+    Path("mine/metadata.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"^mine/metadata\.jsonl: [^\n]*$"):
         list_images(Path("mine"))
