@@ -40,6 +40,7 @@ class Declared:
             loader = file.LOADER(file, file.contents)  # without dvc.lock, which takes as long as all the rest
             self.stages = {name: loader[name] for name in loader}
             self.groups: dict[str, list[Any]] = {name: [] for name in file.contents.get("stages", ())}
+            self.outs = {self._named(out.fs_path) for stage in self.stages.values() for out in stage.outs}
             for name, stage in self.stages.items():
                 self.groups[name.partition("@")[0]].append(stage)
         for group in [group for group, stages in self.groups.items() if not stages]:  # over an empty list

@@ -110,14 +110,14 @@ class SavedState:
         """Replace the state, and remove the oldest ones of the stage.
 
         Args:
-            outputs: the outputs of a run that has ended, in case it is killed before DVC records them.
+            outputs: the files that a run has written that has ended, in case it is killed before DVC records them.
 
         Raises:
             OSError: the disk is full, ...; the last state is unchanged.
         """
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])
-        saved = self.path.parent.glob(f"{self.name}-*.state")
+        saved = [path for path in self.path.parent.glob("*.state") if path.name.rpartition("-")[0] == self.name]
         for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from exact_stages.console import UserError, run
 from exact_stages.declared import Declared
-from exact_stages.files import sha256, write_json, write_whole
+from exact_stages.files import SavedState, sha256, write_json, write_whole
 from exact_stages.params import load_params
 from exact_stages.provenance import beside, flat, packages
 
@@ -61,11 +61,11 @@ def begin(parent: int | None = None, leads: bool = True) -> None:
 
 @cache
 def begun(_folder: Path) -> tuple[Declared, Hashes]:
-    """Resolve the stages of the working folder, and hash the deps of all, once in a process."""
+    """Resolve the stages of the working folder, and hash the deps of all that no stage makes, once in a process."""
     declared, hashes = Declared(), Hashes()
     for name in declared.groups:
         with contextlib.suppress(UserError):  # a dep that the stage itself refuses
-            hashes |= {dep: declared.hashed(dep) for dep in declared.deps(name) - hashes.keys()}
+            hashes |= {dep: declared.hashed(dep) for dep in declared.deps(name) - hashes.keys() - declared.outs}
     return declared, hashes
 
 
@@ -90,6 +90,7 @@ class Stage:
         self._inputs: list[Path] = []
         self._outputs: set[Path] = set()
         self._read: dict[str, Any] = {}  # hashes of inputs and values of params, by name
+        self._key = ""  # of the state of this run
         self._lock = FileLock(LOCKS / f"{self.name}.lock")
 
     def params(self, model: type[S], section: str = "") -> S:
@@ -149,31 +150,40 @@ class Stage:
         self.write_json(beside(path), made | facts)
 
     def fingerprint(self, *facts: object) -> str:
-        """Hash the deps, params and inputs of this run, and further JSON-compatible facts; "" if another one leads."""
+        """Hash command, deps, params and inputs, and further JSON-compatible facts; "" if another process leads.
+
+        Raises:
+            UserError: a dep or a param has changed since the stage began, maybe before it was imported.
+        """
         if not self._leads:
             return ""
-        _, hashes, params = self._began
-        made = [self._unread(hashes), params | self._read, facts]
-        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+        if changed := self.changes(inputs=False):
+            raise UserError(f"{self.name}: changed while it began: {_some(changed)}; run it again")
+        declared, hashes, params = self._began
+        commands = [stage.cmd for stage in declared.items(self._stage)]
+        made = [commands, self._unread(hashes), params | self._read, facts]
+        self._key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+        return self._key
 
-    def changes(self) -> list[str]:
-        """List the deps, params and inputs that have changed since they were read."""
+    def changes(self, inputs: bool = True) -> list[str]:
+        """List the deps, params and, if wanted, inputs that have changed since they were read."""
         declared, hashes, params = self._began
         before = self._unread(hashes) | params | self._read
         now: dict[str, Any] = self._unread({dep: declared.hashed(dep) for dep in hashes})
-        now |= {str(path): _digest(path) for path in self._inputs}
+        now |= {str(path): _digest(path) if inputs else before[str(path)] for path in self._inputs}
         with contextlib.suppress(UserError):  # invalid while being edited: all values count as changed
             now |= declared.params(self._stage)
         for model, section in self._params:
             with contextlib.suppress(UserError):
                 now |= flat(load_params(model, section).model_dump(mode="json"), section)
-        return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        return sorted(name for name in before.keys() | now.keys() if repr(before.get(name)) != repr(now.get(name)))
 
     @cached_property
     def _began(self) -> tuple[Declared, Hashes, dict[str, Any]]:
-        """What is declared, and this stage's deps as they were before imports, and params."""
+        """What is declared, and this stage's deps, code as it was before imports, and params."""
         declared, hashes = begun(Path.cwd())
-        return declared, {dep: hashes[dep] for dep in declared.deps(self._stage)}, declared.params(self._stage)
+        own = {dep: hashes[dep] if dep in hashes else declared.hashed(dep) for dep in declared.deps(self._stage)}
+        return declared, own, declared.params(self._stage)
 
     def _unread(self, hashes: Hashes) -> dict[str, str]:
         """Return the hashes of code, and of the other deps that `input` does not hash."""
@@ -184,6 +194,9 @@ class Stage:
     def __enter__(self) -> Self:
         if self._leads:
             _ = self._began  # or dvc.yaml is refused
+        run_by_dvc = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+        if run_by_dvc and run_by_dvc.partition("@")[0] != self._stage.partition("@")[0]:
+            raise UserError(f"dvc.yaml: {run_by_dvc} runs the script of {self._stage}; give both one name")
         if self.writes:
             LOCKS.mkdir(exist_ok=True)
             try:
@@ -192,16 +205,15 @@ class Stage:
                 raise UserError(f"{self.name}: another run holds the lock; wait for it, or end it") from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        succeeded = error is None or (isinstance(error, SystemExit) and not error.code)
         try:
             # Another process would end at once, and its launcher would end the one that explains.
-            if kind is None and self._leads and (changed := self.changes()):
-                for path in self._outputs:
+            if succeeded and self._leads and (changed := self.changes()):
+                for path in [*self._outputs, SavedState(self.name, self._key).path]:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-                names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if changed[5:] else "")
-                raise UserError(
-                    f"{self.name}: outputs removed, because files or params changed while it ran: {names}; run it again"
-                )
+                reason = f"because files or params changed while it ran: {_some(changed)}"
+                raise UserError(f"{self.name}: outputs removed, {reason}; run it again")
         finally:
             self._lock.release()
 
@@ -236,6 +248,10 @@ def _end_with(ancestor: int) -> None:
     while ancestor in [each.pid for each in psutil.Process().parents()]:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def _digest(path: Path) -> str:

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.statement import Statement
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -179,6 +183,29 @@ def test_the_commit_is_the_first_that_has_both_the_record_and_the_code(
     assert f"since commit {wanted}" in capsys.readouterr().out
 
 
+def test_an_attestation_is_an_in_toto_statement_with_the_provenance_of_slsa(checkout: Path) -> None:
+    call("prove", MODEL, "--attest", "out.json", "--builder", "mailto:ada@example.org")
+    parsed = json_format.Parse(Path("out.json").read_text(), statement_pb2.Statement())  # which refuses other fields
+    Statement.copy_from_pb(parsed).validate()
+    assert parsed.predicate_type == "https://slsa.dev/provenance/v1"
+    assert [(each.name, each.digest["sha256"]) for each in parsed.subject] == [(str(MODEL), sha256(MODEL))]
+    predicate = json_format.ParseDict(json_format.MessageToDict(parsed.predicate), provenance_pb2.Provenance())
+    assert predicate.run_details.builder.id == "mailto:ada@example.org"
+    commit, *others = predicate.build_definition.resolved_dependencies
+    assert commit.digest["gitCommit"] == subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    made, hashes = json.loads(RECORD.read_text()), {each.name: each.digest["sha256"] for each in others if each.name}
+    assert hashes == made["code"] | made["inputs"]
+    assert f"pkg:pypi/pillow@{made['packages']['pillow']}" in {each.uri for each in others}
+    assert json_format.MessageToDict(predicate.build_definition.external_parameters)["params"] == made["params"]
+
+
+def test_what_does_not_hold_is_not_attested(checkout: Path) -> None:
+    comment("src/ddpm/optim.py")
+    with pytest.raises(UserError):
+        call("prove", MODEL, "--attest", "out.json", "--builder", "mailto:ada@example.org")
+    assert not Path("out.json").exists()
+
+
 REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "a damaged model": (lambda: MODEL.write_bytes(MODEL.read_bytes()[:-9]), [MODEL], rf"^{MODEL}: "),
     "a file of another kind": (lambda: None, ["dvc.yaml"], r"^dvc\.provenance\.json: no such file; "),
@@ -194,6 +221,8 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "no name": (lambda: None, ["--rebuild"], "name one model"),
     "two names": (lambda: None, [MODEL, "--pretrained", "mnist"], "name one model"),
+    "no builder": (lambda: None, [MODEL, "--attest", "out.json"], "--builder"),
+    "a name for a builder": (lambda: None, [MODEL, "--attest", "out.json", "--builder", "ada"], "--builder"),
     "another original": (lambda: None, ["--pretrained", "mnist"], rf"^{MODEL}: not the file .* `git checkout"),
     "the base": (lambda: None, ["--pretrained", "base"], rf"^{MODEL}: not the file .*; studies/small_sets/README.md"),
     "a weight that differs": (lambda: rewritten(weight=0.1), ["--rebuild", MODEL], rf"^{MODEL}: 1 of \d+ facts"),

@@ -136,9 +136,10 @@ def test_the_state_of_a_run_that_has_ended_stays_until_dvc_has_recorded_its_outp
 
 def test_the_newest_states_of_a_stage_are_kept() -> None:
     SavedState("sample", "0").write(b"of another stage")
+    SavedState("train-large", "0").write(b"of another stage")
     for number in range(KEPT + 2):
         SavedState("train", str(number)).write(b"state")
         for path in Path(".resume").glob("train-*"):
             os.utime(path, (path.stat().st_mtime - 10,) * 2)
     kept = {f"train-{number}.state" for number in range(2, KEPT + 2)}
-    assert {*os.listdir(".resume")} == kept | {"sample-0.state"}
+    assert {*os.listdir(".resume")} == kept | {"sample-0.state", "train-large-0.state"}

@@ -14,7 +14,7 @@ import pytest
 
 from exact_stages import stage
 from exact_stages.console import UserError
-from exact_stages.files import sha256
+from exact_stages.files import SavedState, sha256
 from exact_stages.params import Section, Sections
 from exact_stages.stage import Role, Stage, begin, begun, run_stage
 
@@ -112,6 +112,44 @@ def test_no_output_is_left_when_what_was_read_has_changed(meanwhile: Callable[[]
         run(meanwhile)
     assert not Path("early").exists()
     assert not Path("late").exists()
+
+
+def test_no_output_is_left_either_if_the_stage_ends_by_exit() -> None:
+    def exit_after_an_edit() -> None:
+        CHANGES["code"][0]()
+        sys.exit(0)
+
+    with pytest.raises(UserError, match="changed while it ran"):
+        run(exit_after_an_edit)
+    assert not Path("early").exists()
+
+
+def test_no_state_is_begun_or_left_with_code_that_was_edited_meanwhile() -> None:
+    running = Stage("train")
+    saved = SavedState("train", running.fingerprint())
+    saved.write(b"state")
+    CHANGES["code"][0]()
+    with pytest.raises(UserError, match="changed while it ran"):
+        running.__exit__(None, None, None)
+    assert saved.read() is None, "its later part may be of the edited code"
+    with pytest.raises(UserError, match=f"changed while it began: {LOOP};"):
+        Stage("train").fingerprint()
+
+
+def test_another_command_is_another_run() -> None:
+    found = [Stage("train").fingerprint()]
+    edit("dvc.yaml", DEPS.replace("cmd: ", "cmd: env K=5 "))
+    begun.cache_clear()
+    assert Stage("train").fingerprint() not in found
+
+
+def test_a_stage_that_dvc_runs_by_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train", "dvc.yaml:train", "train@item"):
+        monkeypatch.setenv("DVC_STAGE", name)
+        run()
+    monkeypatch.setenv("DVC_STAGE", "train_big")
+    with pytest.raises(UserError, match="train_big"):
+        run()
 
 
 def test_of_several_processes_only_the_one_that_leads_tells_a_change() -> None:

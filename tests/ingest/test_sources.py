@@ -87,6 +87,29 @@ def test_a_broken_tiff_is_named(damage: str) -> None:
         read()
 
 
+def with_tag(values: np.ndarray, tag: int, value: int) -> Path:
+    """A TIFF whose tag, a short number, has another value than Pillow writes."""
+    path = save("a.tif", values, tiffinfo={339: 1 + (values.dtype.kind == "f") * 2})
+    entry = struct.pack("<HHI", tag, 3, 1)
+    before, after = path.read_bytes().split(entry)
+    path.write_bytes(before + entry + struct.pack("<H", value) + after[2:])
+    return path
+
+
+@pytest.mark.parametrize(("dtype", "tag", "value"), [(np.uint16, 262, 0), (np.float32, 262, 0), (np.uint8, 339, 2)])
+def test_a_tiff_whose_values_pillow_misreads_is_refused(dtype: type, tag: int, value: int) -> None:
+    path = with_tag(np.array([[1, 7]], dtype), tag, value)
+    for attempt in (lambda: look(path, WHITE), lambda: decode(path, Target((1, 1, 2), (1, 2), "crop", WHITE))):
+        with pytest.raises(ValueError, match="convert"):
+            attempt()
+
+
+def test_a_tiff_of_32_bits_without_a_sign_has_no_negative_values() -> None:
+    path = with_tag(np.array([[7, -1]], np.int32), 339, 1)
+    assert look(path, WHITE)[1] == (7, 2**32 - 1, 0)
+    assert decode(path, Target((1, 1, 2), (1, 2), "crop", WHITE, (0, 2**32 - 1))).tolist() == [[[0, 255]]]
+
+
 def test_the_first_of_several_pages_counts_and_the_files_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (7, 9))
     first.save(save("mine/0.tif", np.asarray(first)), save_all=True, append_images=[second])
@@ -241,7 +264,13 @@ def test_a_table_names_the_classes(table: str, parted: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "named"),
-    [(ROWS[:3], "3.png"), ([*ROWS, ("4.png", "fig")], "4.png"), ([*ROWS, ("2.png", "10")], "2.png")],
+    [
+        (ROWS[:3], "3.png"),
+        ([*ROWS, ("4.png", "fig")], "4.png"),
+        ([*ROWS, ("2.png", "10")], "2.png"),
+        ([*ROWS, ("./2.png", "10")], "2.png"),
+        ([*ROWS, ("deep//1.png", "fig")], "deep/1.png"),
+    ],
 )
 def test_a_file_and_a_row_that_lack_the_other_and_a_second_row_are_named(
     rows: list[tuple[str, str]], named: str
@@ -250,4 +279,21 @@ def test_a_file_and_a_row_that_lack_the_other_and_a_second_row_are_named(
         save(f"mine/{name}", images(1, 4, 4)[0] + number)
     tabled("metadata.csv", rows)
     with pytest.raises(UserError, match=rf"^mine(: 1 fault\n  )?[^\n]*{named}[^\n]*$"):
+        list_images(Path("mine"))
+
+
+def test_a_file_with_rows_in_two_tables_is_named() -> None:
+    for folder in ("train/", "test/"):
+        for number, (name, _) in enumerate(ROWS):
+            save(f"mine/{folder}{name}", images(1, 4, 4)[0] + number)
+    tabled("labels.csv", [("train/2.png", "10"), *((f"test/{name}", label) for name, label in ROWS)])
+    tabled("labels.csv", ROWS, "mine/train")
+    with pytest.raises(UserError, match=r"^mine: 1 fault\n  mine/train/2\.png: [^\n]*$"):
+        list_images(Path("mine"))
+
+
+def test_a_table_nested_too_deeply_is_named() -> None:
+    Path("mine").mkdir()
+    Path("mine/metadata.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"^mine/metadata\.jsonl: [^\n]*$"):
         list_images(Path("mine"))

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from exact_stages.trace import hooked
 from tests.with_dvc.dvc_clone import LATE, SAMPLE, Built, Clone, build_once, copy_clone, new_clone
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Built:
-    """The tiny pipeline, run from nothing and committed; reads.txt beside it names what each stage read."""
+    """The tiny pipeline, run from nothing and committed; the folder beside it, traced, tells what each stage opened."""
 
     def build(folder: Path) -> tuple[Clone, str]:
         clone = new_clone(folder)
-        reads = {"PYTHONPATH": str(Path(__file__).with_name("reads")), "READS": str(folder / "reads.txt")}
-        output = clone.run("dvc", "repro", **reads)
+        (folder / "traced").mkdir()
+        output = clone.run("dvc", "repro", **hooked(str(folder / "traced")))
         clone.commit()
         return clone, output
 

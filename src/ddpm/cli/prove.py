@@ -14,12 +14,13 @@ from pydantic_settings import CliPositionalArg
 from ddpm.cli.options import Options
 from ddpm.compute.device import start
 from ddpm.pretrained import models
+from ddpm.proving.attest import statement
 from ddpm.proving.damage import check_all
 from ddpm.proving.facts import commit_of, facts_of, git, read_provenance
 from ddpm.proving.rebuild import rebuild
 from ddpm.train import environment_of
 from exact_stages.console import UserError
-from exact_stages.files import md5, sha256
+from exact_stages.files import md5, sha256, write_json
 from exact_stages.provenance import beside
 
 TRAINED = Path("models/ddpm.safetensors")
@@ -41,6 +42,10 @@ class Prove(Options):
     """build the file again, which takes as long as its training"""
     all: bool = False
     """also hash all outputs and the cache, and list damaged files"""
+    attest: Path | None = None
+    """write an in-toto statement with SLSA's provenance here, once all holds; it is not signed"""
+    builder: str = ""
+    """for --attest: the URI of who vouches for the build, such as mailto:ada@example.org"""
 
     def run(self) -> None:
         """Print the facts; exit with code 0 if all hold, or if the bytes match.
@@ -53,6 +58,8 @@ class Prove(Options):
         named = (self.model is not None) + (self.pretrained is not None)
         if named > 1 or (not named and (self.rebuild or not self.all)):
             raise UserError("name one model: a file such as models/ddpm.safetensors, or --pretrained mnist")
+        if bool(self.attest) != bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:\S+$", self.builder)):
+            raise UserError("--attest OUT needs --builder URI, such as mailto:ada@example.org, and --builder needs it")
         if self.all:
             check_all()
         if file := self.model if self.pretrained is None else _original(self.pretrained):
@@ -77,6 +84,8 @@ class Prove(Options):
             if lines := rebuild(file, made, commit):
                 raise UserError("\n  ".join([f"{file}: NO MATCH", *lines]))
             print(f"MATCH: {file} has the sha256 {made.sha256}, as rebuilt from commit {commit}")
+        if self.attest:
+            write_json(self.attest, statement(made, commit, self.builder))
 
 
 def _environment() -> dict[str, Any]:

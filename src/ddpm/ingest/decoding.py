@@ -149,11 +149,19 @@ def _read(source: Path | Levels | Values, background: Colour) -> tuple[Image.Ima
             image: Image.Image = Image.open(file, formats=FORMATS)
             pages = image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
             wide = re.search(";16[BLN]", str(getattr(image, "tile", "")))  # unlike BGR;16, of 5 or 6 bits a channel
+            tags = getattr(image, "tag_v2", {})  # of a TIFF; exif_transpose drops them
+            bits, kinds = tags.get(258), tags.get(339, (1,))
             image = ImageOps.exif_transpose(image)
+            if bits == (8,) and kinds == (2,):
+                raise ValueError("8 bits with a sign; convert them to 8 bits without")
             if image.mode[0] not in "IF":
                 image = _opaque(image, background)
                 return (np.asarray(image).astype(np.uint16) * 257, COLOUR_16, pages) if wide else (image, EIGHT, pages)
+            if tags.get(262) == 0:  # Pillow inverts only 8 bits
+                raise ValueError("white is zero; convert it to black is zero")
             values = np.asarray(image)
+            if bits == (32,) and kinds == (1,):
+                values = values.view(np.uint32)  # Pillow has only integers with a sign
     except UnidentifiedImageError:
         raise ValueError("not a readable PNG, JPEG, WebP, BMP, GIF or TIFF file") from None
     except Exception as error:  # Pillow raises many types for damaged files

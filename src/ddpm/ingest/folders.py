@@ -145,7 +145,10 @@ class _Scan:
         if found[1:]:
             self.fault(folder, f"has {' and '.join(each.name for each in found)}; keep one table of labels")
         for path in found[:1]:
-            self.rows |= read_table(path)
+            rows = read_table(path)
+            for twice in sorted(rows.keys() & self.rows.keys()):
+                self.fault(self.root, f"{shown(str(twice))}: a row in two tables of labels; keep one")
+            self.rows |= rows
             self.tables.append(path)
             self.ignored.remove(path.relative_to(self.root))
         return bool(found)

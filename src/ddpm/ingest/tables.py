@@ -21,13 +21,13 @@ def read_table(path: Path) -> dict[Path, str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin it with a mark
             rows = map(json.loads, filter(str.strip, file)) if path.suffix == ".jsonl" else csv.DictReader(file)
-            if not (pairs := [(str(row[column]), row["label"]) for row in rows]):
+            if not (pairs := [(path.parent / str(row[column]), row["label"]) for row in rows]):
                 raise ValueError("it has no rows")
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         wanted = f"needs the columns {column} and label, and a row for each image"
         raise UserError(f"{path}: {wanted}; complete it, or rename it: {shown(str(error))}") from None
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise UserError(f"{path}: more than one row of {listed(twice)}; keep one of each")
     if odd := [name for name, label in pairs if not isinstance(label, str | int) or isinstance(label, bool)]:
         raise UserError(f"{path}: no label, or several, of {listed(odd)}; give each a word or a whole number")
-    return {path.parent / name: str(label) for name, label in pairs}
+    return {name: str(label) for name, label in pairs}
