@@ -111,10 +111,27 @@ def other_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "distribution", other)
 
 
+def own_origin() -> None:
+    """Let the provenance of the data name itself."""
+    path = Path("data/processed/train.provenance.json")
+    made = json.loads(path.read_text())
+    inputs = made["inputs"] | {made["file"]: made["sha256"]}
+    edit(path, lambda all: all | {"origins": [str(path)], "inputs": inputs})
+
+
+def hide(file: str) -> None:
+    comment(file)
+    with Path(".dvcignore").open("a") as ignoring:
+        ignoring.write(f"/{file}\n")
+
+
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "code src/ddpm/optim.py": lambda _: comment("src/ddpm/optim.py"),
     "code stages/preprocess.py": lambda _: comment("stages/preprocess.py"),
     "code src/exact_stages/files.py": lambda _: Path("src/exact_stages/files.py").unlink(),
+    "code src/ddpm/images/splits.py": lambda _: hide("src/ddpm/images/splits.py"),
+    "inputs src/ddpm/images/new.json": lambda _: Path("src/ddpm/images/new.json").write_text("{}"),
+    "inputs data/mine/cat/new.png": lambda _: shutil.copy(PICTURE, "data/mine/cat/new.png"),
     "params train.lr": lambda _: edit(Path("params.yaml"), lambda all: all | {"train": all["train"] | {"lr": 0.5}}),
     "params data.fit": lambda _: edit(Path("params.yaml"), lambda all: all | {"data": all["data"] | {"fit": "pad"}}),
     f"inputs {PICTURE}": lambda _: PICTURE.write_bytes(PICTURE.read_bytes()[:-1] + b"x"),
@@ -149,6 +166,11 @@ def test_one_change_is_named_alone(
 ) -> None:
     CHANGES[name](monkeypatch)
     assert told(capsys, MODEL)[0] == [name]
+
+
+def test_a_provenance_that_names_itself_ends(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own_origin()
+    assert told(capsys, MODEL)[0] == []
 
 
 def test_a_shallow_clone_names_no_commit(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

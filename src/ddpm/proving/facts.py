@@ -8,6 +8,7 @@ from typing import Any
 
 from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
+from exact_stages.check import check
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
@@ -49,12 +50,18 @@ def read_provenance(path: Path) -> Provenance:
         raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
 
 
-def chain(made: Provenance) -> dict[str, Provenance]:
-    """Return the provenance of what a file was made from, and last its own, by the path of the provenance."""
+def chain(made: Provenance, above: tuple[Path, ...] = ()) -> dict[str, Provenance]:
+    """Return the provenance of what a file was made from, and last its own, by the path of the provenance.
+
+    Args:
+        above: the provenance files that led here; a damaged one may name itself.
+    """
     found: dict[str, Provenance] = {}
     for origin in map(Path, made.origins):
-        if origin.is_file() and (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
-            found |= chain(parent)
+        if origin in above or not origin.is_file():
+            continue
+        if (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
+            found |= chain(parent, (*above, origin))
     return found | {beside(Path(made.file)).as_posix(): made}
 
 
@@ -72,13 +79,17 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
     for each in known.values():
         if each.stage.partition("@")[0] not in declared.groups:
             raise UserError(f"dvc.yaml: has no stage {shown(each.stage)}, which made {shown(each.file)}")
-        files = {file for dep in declared.deps(each.stage) for file in declared.files(dep) if file.endswith(".py")}
+        deps = {dep: [*declared.files(dep)] for dep in declared.deps(each.stage)}
+        code = {file for files in deps.values() for file in files if file.endswith(".py")}
         ignored = {name for name in each.code if declared.ignore.is_ignored_file(os.path.abspath(name))}
+        if ignored:  # recorded before .dvcignore named them; those that the stage imports count
+            code |= ignored & {*check(Path("dvc.yaml"))[each.stage.partition("@")[0]][0]}
+        new = {file for dep in deps.keys() - declared.outs for file in _new(deps[dep], each.inputs)}
         here: dict[str, dict[str, Any]] = {
-            "code": {name: each.code[name] for name in ignored} | {file: sha256(Path(file)) for file in files},
+            "code": {name: each.code[name] for name in ignored} | {file: sha256(Path(file)) for file in code},
             "params": declared.params(each.stage),
             "packages": locked,
-            "inputs": {name: sha256(Path(name)) for name in each.inputs if Path(name).is_file()},
+            "inputs": {name: sha256(Path(name)) for name in {*each.inputs, *new} if Path(name).is_file()},
             "environment": _here(each.environment, environment),
         }
         for key, fault in differences(each, here).items():
@@ -87,6 +98,14 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
             ("provenance", name): "" if name in known else "not here, or of another file" for name in each.origins
         }
     return found
+
+
+def _new(files: list[str], recorded: dict[str, str]) -> set[str]:
+    """Return the files of a dep that its stage would read now, and did not: beside code, or of a kind that it read."""
+    beside_code = any(file.endswith(".py") for file in files)
+    kinds = {Path(file).suffix for file in files if file in recorded}
+    seen = {file for file in files if not file.endswith(".py") and "/." not in f"/{file}"}
+    return {file for file in seen - recorded.keys() if beside_code or Path(file).suffix in kinds}
 
 
 def _here(recorded: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
