@@ -172,6 +172,27 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
         np.testing.assert_equal(archives(tmp_path / "out"), archives(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize(
+    ("step", "rest"),
+    [(0, ""), (12, "; ended after 6 of 20 images; continue with --first 6 --count 14 and another --out")],
+)
+def test_after_a_killed_worker_the_rest_can_be_sampled(
+    step: int, rest: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(step))
+
+    def killed(*arguments: Any) -> Any:
+        for each in sample_batch(*arguments):
+            if next(steps, None) is None:
+                raise UserError("a worker was killed")
+            yield each
+
+    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
+    monkeypatch.setattr("ddpm.sample.sample_batch", killed)
+    with pytest.raises(UserError, match=f"^a worker was killed{rest}$"):
+        generate(models["conditional"], tmp_path / "out", "--count", 20)
+
+
 def joined(batches: list[Arrays]) -> Arrays:
     return {name: np.concatenate([batch[name] for batch in batches]) for name in ("images", "labels")}
 

@@ -44,8 +44,8 @@ class Generate(ModelOptions):
         """Sample the images, and write each batch when it is finished.
 
         Raises:
-            UserError: the model cannot sample with these options, the folder is not empty, the disk is full, or Ctrl-C
-                interrupts the work.
+            UserError: the model cannot sample with these options, the folder is not empty, the disk is full, a worker
+                was killed, or Ctrl-C interrupts the work.
         """
         check_free(self.out)
         runtime = start()
@@ -62,7 +62,9 @@ class Generate(ModelOptions):
                     labels = sample_labels(loaded.card, params, self.seed, indices) if told else None
                     writer.add(indices, images.permute(0, 2, 3, 1).squeeze(3), labels)  # (B, H, W) or (B, H, W, 3)
                     done += len(images)
-            except (OSError, KeyboardInterrupt) as error:
+            except (OSError, KeyboardInterrupt, UserError) as error:
+                if isinstance(error, UserError) and not done:
+                    raise
                 left = f"--first {self.first + done} --count {self.count - done} and another --out"
                 raise UserError(f"{_reason(error)} after {done} of {self.count} images; continue with {left}") from None
 
@@ -158,8 +160,10 @@ class Arrays:
         shutil.rmtree(self.parts)
 
 
-def _reason(error: OSError | KeyboardInterrupt) -> str:
+def _reason(error: OSError | KeyboardInterrupt | UserError) -> str:
     """Say why the work ends, and name the file if the error does."""
+    if isinstance(error, UserError):
+        return f"{error}; ended"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)

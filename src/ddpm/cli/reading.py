@@ -111,7 +111,11 @@ def read_samples(path: Path, real: Real) -> SampleSet:
     seen = looks_of(pictures, target.background, target.range)
     for each in notes_of(seen, None):
         print(f"samples: {each}")
-    target, looks = target._replace(range=target.range or range_of(seen)), seen.looks
+    if seen.extent and not target.range and (chosen := range_of(seen)):
+        target, (low, high, _) = target._replace(range=chosen), seen.extent
+        limits = f"{chosen[0]:,g} to {chosen[1]:,g}, since values are {low:,g} to {high:,g}"
+        print(f"samples: their range is {limits}; the real images, of 8 bits, have none")
+    looks = seen.looks
     if {each[:2] for each in looks} == {target.shape[1:]}:  # of a model that was trained on padded images
         target = target._replace(inner=target.shape[1:])
     if others := sorted({each[:2] for each in looks} - {target.inner}):
