@@ -237,7 +237,7 @@ def _files(name: str, roots: Sequence[Path]) -> list[Path]:
     parts = name.strip(".").split(".")
     for root in roots:
         paths = [root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
-        either = [each for path in paths for each in (path / "__init__.py", path.with_suffix(".py"))]
+        either = [each for path in paths for each in (path / "__init__.py", Path(f"{path}.py"))]
         if files := [each for each in either if each.is_file()]:
             return files
     return []

@@ -139,7 +139,7 @@ def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) ->
         Path(folder).mkdir()
         Path(folder, "go.py").write_text("import own")
         Path(folder, "own.py").write_text("x = 1")
-    Path("a/above.py").write_text("from ...lib import model")
+    Path("a/above.py").write_text("from ...lib import model\nfrom .. import *")
     Path("params.yaml").write_text("none: []")
     found, needless, unchecked = checked(f"{{{stage}}}")
     titled = [f"NEEDLESS {each}" for each in needless] + [f"UNCHECKED {each}" for each in unchecked]
