@@ -45,21 +45,27 @@ def main() -> None:
     options.add_argument("before", type=Path, help="a clone of the earlier commit")
     options.add_argument("now", type=Path, help="a clone of the commit to measure")
     options.add_argument("--rounds", type=at_least(1), default=2, help="turns of each")
+    options.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="by default all")
     args = options.parse_args()
     shorten(args.before)
     shorten(args.now)
-    works = [(stage, TWO) for stage in STAGES] + [("train", ONE), ("train", BESIDE)]
-    seconds: dict[tuple[str, str, bool], list[float]] = {}
-    with progress(desc="cores", total=2 * args.rounds * len(works), unit="turn") as bar:
+    works = [(stage, TWO, clone) for stage in args.stages for clone in (args.before, args.now)]
+    works += [("train", ONE, args.before), ("train", ONE, args.now), ("train", BESIDE, args.now)]
+    seconds: dict[tuple[str, str, Path], list[float]] = {work: [] for work in works}
+    with progress(desc="cores", total=args.rounds * len(works), unit="turn") as bar:
         for _ in range(args.rounds):
-            for stage, where in works:
-                for old, clone in ((True, args.before), (False, args.now)):
-                    seconds.setdefault((stage, where, old), []).append(measured(clone, stage, where))
-                    bar.update()
+            for stage, where, clone in works:
+                seconds[stage, where, clone].append(measured(clone, stage, where))
+                bar.update()
+    median = {work: statistics.median(each) for work, each in seconds.items()}
     print("| stage | where | seconds before | now | speed, of before |\n| --- | --- | --- | --- | --- |")
-    for stage, where in works:
-        before, now = (statistics.median(seconds[stage, where, old]) for old in (True, False))
-        print(f"| `{stage}` | {where} | {before:.1f} | {now:.1f} | {before / now:.2f} |")
+    for stage, where, clone in works:
+        if clone == args.before:
+            before, now = median[stage, where, clone], median[stage, where, args.now]
+            print(f"| `{stage}` | {where} | {before:.1f} | {now:.1f} | {before / now:.2f} |")
+    if ("train", TWO, args.now) in median:
+        alone, beside = (median["train", where, args.now] for where in (TWO, BESIDE))
+        print(f"| `train` | {BESIDE} | | {beside:.1f} | {alone / beside:.2f} of alone |")
 
 
 def shorten(clone: Path) -> None:
