@@ -23,7 +23,7 @@ from studies.arguments import at_least, parser
 
 SHORT = {
     "classifier.images": 51_200,
-    "train.images": 32_000,
+    "train.images": 12_800,
     "sample.gallery.steps": 500,
     "sample.population.count": 2_600,
     "sample.guidance": 1.0,
