@@ -1,6 +1,6 @@
 """Train on random subsets of the workspace's images, and score the samples, in studies/small_sets/.
 
-    python -m studies.small_sets.run --images 100 500 2000 --seeds 2
+    python -m studies.small_sets.run --images 100 500 2000 --seeds 0 1
     python -m studies.small_sets.run --changes model.channels=[32,64,128] train.epochs=85 --guidance 1 null
     python -m studies.small_sets.run --images 300 --changes --changes train.start=data/start.safetensors
 
@@ -55,7 +55,7 @@ def main() -> None:
         key["changes"] = "real test images"
         if not table.has(key):
             table.add(key | scorer.scores(images, labels))
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         for count in args.images or [len(train.split.labels)]:
             subset = subset_of(train, count, seed)
             made = {"real": subset.split.images}
@@ -132,7 +132,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__)
     options.add_argument("--images", type=at_least(20), nargs="+", help="images of each subset; by default all")
-    options.add_argument("--seeds", type=at_least(1), default=1, help="number of subsets and training seeds")
+    options.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="of the subset and of training")
     options.add_argument(
         "--changes", nargs="*", action="append", help="params of the sections model, schedule and train; repeatable"
     )
