@@ -27,7 +27,6 @@ RECIPE = {
     "loss": "noise",
     "timestep_sampling": "stratified",
     "log_snr_center": None,
-    "log_snr_uniform": 0.0,
     "target_images": 0,
     "classes": "all",
     "label_dropout": 0.0,

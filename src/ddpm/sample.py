@@ -65,7 +65,7 @@ class StepParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
     steps: Annotated[int, Field(ge=1, le=100_000)] | None = 24
-    spacing: Literal["trailing", "cubic", "log_snr"] | None = None
+    spacing: Literal["trailing", "log_snr"] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
     clip: bool = True
 
@@ -184,29 +184,19 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
 
     trailing: equal steps down from T-1.
     log_snr: equal steps of the log SNR, from T-1 to 0.
-    cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
     """
     timesteps = schedule.timesteps
     if steps is None:
         return [*reversed(range(timesteps))]
     assert spacing, "fit the params first"
-    match spacing:
-        case "trailing":
-            return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
-        case "cubic":
-            roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
-            return _each_once((roots**3).round().int().tolist(), timesteps)
-        case _:
-            log_snr = schedule.alphas_cumprod.logit()
-            grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
-            return _each_once([int((log_snr - wanted).abs().argmin()) for wanted in grid], timesteps)
-
-
-def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
-    """Return the wanted timesteps of 0..timesteps-1, descending; move repeated ones to the nearest that is free."""
+    if spacing == "trailing":
+        return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
+    log_snr = schedule.alphas_cumprod.logit()
+    grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
     found, free = [], timesteps - 1
-    for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
-        found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
+    for left, wanted in zip(reversed(range(steps)), grid, strict=True):
+        nearest = int((log_snr - wanted).abs().argmin())
+        found.append(max(min(nearest, free), left))  # each once; later steps still need `left` timesteps below
         free = found[-1] - 1
     return found
 
@@ -361,7 +351,7 @@ def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
     elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
         raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
     elif params.steps and params.spacing is None:  # with all timesteps there is nothing to space
-        params = params.model_copy(update={"spacing": "cubic" if card.data.shape[0] == 1 else "log_snr"})
+        params = params.model_copy(update={"spacing": "trailing" if card.data.shape[0] == 1 else "log_snr"})
     scale, known = params.guidance, params.guide in card.guides
     if scale is None and params.guide == "autoguidance":
         # The guide of a short training has hardly learned: its errors say little about those of the model. A guide that

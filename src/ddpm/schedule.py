@@ -126,24 +126,18 @@ def _over_images(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     return table[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
-def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None, log_snr_uniform: float = 0) -> Tensor:
+def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:
     """Return the cumulative distribution of t for training, (T,), float64.
 
     With None, t is uniform; linear betas then spend half of the samples where x_t is almost pure noise. With a center,
     the log SNR lambda has the density sech((lambda - center) / 2) / (2 pi). A center of 0 gives the cosine schedule
     (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17). For a given loss, only this density distinguishes the noise
     schedules of a training (Kingma and Gao 2023, arXiv:2303.00848).
-
-    A share log_snr_uniform of the timesteps is instead uniform in the log SNR, from the center to 1 above that of
-    t = 0. They teach the network to remove faint noise, where the density above is nearly zero.
     """
     if log_snr_center is None:
         return torch.arange(1, schedule.timesteps + 1, dtype=torch.float64) / schedule.timesteps
     log_snr = schedule.alphas_cumprod.logit()
-    secant = ((log_snr_center - log_snr) / 2).exp().atan() * 2 / math.pi
-    top = log_snr[0] + 1
-    uniform = ((top - log_snr) / (top - log_snr_center).clamp(min=1)).clamp(max=1)
-    return (1 - log_snr_uniform) * secant + log_snr_uniform * uniform if log_snr_uniform else secant
+    return ((log_snr_center - log_snr) / 2).exp().atan() * 2 / math.pi
 
 
 def draw_timesteps(count: int, cdf: Tensor, sampling: str, rng: torch.Generator) -> Tensor:

@@ -22,11 +22,11 @@ import math
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,7 +68,6 @@ class TrainParams(OptimizationParams):
     loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None
-    log_snr_uniform: Annotated[float, Field(ge=0, le=1)]
     target_images: Annotated[int, Field(ge=0, le=1_000_000)] | None
     classes: Classes
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -78,12 +77,6 @@ class TrainParams(OptimizationParams):
     validation: Annotated[float, Field(ge=0, le=0.5)] | None
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-
-    @model_validator(mode="after")
-    def _centered(self) -> Self:
-        if self.log_snr_uniform and self.log_snr_center is None:
-            raise ValueError("log_snr_uniform needs a log_snr_center; set log_snr_uniform to 0, or name a center")
-        return self
 
     def for_images(self, count: int, shape: Shape) -> "TrainParams":
         """Return these params with epochs, learning rate, validation share and target images for `count` images.
@@ -150,7 +143,7 @@ class Training:
         self.optimization = Optimization(self.network, params, self.total_steps)
         self.schedule = NoiseSchedule(schedule)
         self.uniform = exact(timestep_cdf(self.schedule, None), device)
-        self.cdf = exact(timestep_cdf(self.schedule, params.log_snr_center, params.log_snr_uniform), device)
+        self.cdf = exact(timestep_cdf(self.schedule, params.log_snr_center), device)
         self.density = relative_density(self.cdf).float()  # of t, relative to uniform t, (T,)
         self.denoiser = Denoiser(self.network, self.schedule, network.params.prediction, runtime)
         self.epochs_done = 0

@@ -53,7 +53,7 @@ def tiny_model(
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `generate` mean, but for the changes."""
-    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "spacing": "cubic", "clip": True, **changes})
+    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "clip": True, **changes})
 
 
 def call(*words: object) -> None:

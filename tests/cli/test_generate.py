@@ -68,7 +68,7 @@ def test_pictures_and_arrays_are_those_of_the_classes_and_numbers_that_are_asked
     options = ["--count", "20", "--first", "3", "--seed", "2", *options]
     arrays, loaded = sampled(models[kind], tmp_path / "npz", *options), load_model(models[kind])
     names = loaded.card.data.classes
-    params = sampler(classes=[names[label] for label in labels], spacing="log_snr" if kind == "fruits" else "cubic")
+    params = sampler(classes=[names[label] for label in labels], spacing="log_snr" if kind == "fruits" else "trailing")
     assert set(arrays["labels"].tolist()) == labels
     assert arrays["labels"].tolist() == sample_labels(loaded.card, params, 2, range(3, 23)).tolist()
     assert arrays["classes"].tolist() == [*names]
