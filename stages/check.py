@@ -14,7 +14,7 @@ from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams
 from ddpm.judging.filtering import FilterParams
 from ddpm.likelihood import LikelihoodParams
 from ddpm.model import Guide, ModelCard
-from ddpm.sample import SetParams, SharedParams, fitted_set
+from ddpm.sampling.params import SetParams, SharedParams, fitted_set
 from ddpm.schedule import ScheduleParams
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.train import TrainParams

@@ -11,7 +11,7 @@ from ddpm.compute.device import Runtime, to_device
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
 from ddpm.model import LoadedModel, ModelCard, load_model
-from ddpm.sample import SamplerParams
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import NoiseSchedule
 from ddpm.train import Training, new_training
 from ddpm.unet import UNet

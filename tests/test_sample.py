@@ -19,17 +19,9 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.model import LoadedModel, ModelCard, load_model
 from ddpm.pretrained.models import load_pretrained
-from ddpm.sample import (
-    SamplerParams,
-    Sampling,
-    SetParams,
-    SharedParams,
-    fitted,
-    fitted_set,
-    sample_batch,
-    sample_images,
-    sample_labels,
-)
+from ddpm.sample import sample_batch, sample_images
+from ddpm.sampling.params import SamplerParams, SetParams, SharedParams, fitted, fitted_set, sample_labels
+from ddpm.sampling.sets import Sampling
 from ddpm.unet import NO_LABEL
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call

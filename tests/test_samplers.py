@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.sample import Denoise, SamplerParams, log_snr_of, p_sample, spaced_timesteps
+from ddpm.sample import Denoise, log_snr_of, p_sample, spaced_timesteps
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from tests.reverse import REFERENCE, noise_from, normals, reverse, sampler
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from ddpm.compute.device import Runtime, start, to_device
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split
-from ddpm.sample import fitted, sample_images
+from ddpm.sample import sample_images
+from ddpm.sampling.params import fitted
 from ddpm.schedule import NoiseSchedule
 from ddpm.train import noise_errors
 from exact_stages.console import UserError, run

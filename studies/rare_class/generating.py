@@ -11,7 +11,7 @@ from ddpm.classifier.model import Recipe as ClassifierRecipe
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Processed, Split
 from ddpm.model import load_model
-from ddpm.sample import fitted
+from ddpm.sampling.params import fitted
 from exact_stages.params import load_params
 from stages.train import Params
 from studies.rare_class.subset import Subset

@@ -24,7 +24,8 @@ from ddpm.compute.device import Runtime, start
 from ddpm.denoiser import Denoiser
 from ddpm.model import LoadedModel, load_model
 from ddpm.pictures.figures import to_png
-from ddpm.sample import SamplerParams, sample_batch
+from ddpm.sample import sample_batch
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import NoiseSchedule
 from exact_stages.console import run
 from exact_stages.files import write_whole

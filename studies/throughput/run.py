@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm.compute.device import Runtime, start
-from ddpm.sample import fitted, sample_batch, sample_batch_size
+from ddpm.sample import sample_batch
+from ddpm.sampling.params import fitted, sample_batch_size
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import Params
@@ -122,7 +123,7 @@ def sampling(runtime: Runtime) -> Contestant:
     """Return the population's sampler, without its guide: an evaluation runs one network once."""
     loaded = untrained(load_params(Params), runtime)
     sampler = fitted(population_sampler(guidance=1.0), loaded.card)
-    batch = sample_batch_size(loaded, runtime)
+    batch = sample_batch_size(loaded.card, runtime)
     steps = chain.from_iterable(forever(partial(sample_batch, loaded, sampler, 0, range(batch), runtime)))
     cost = batch * operations(loaded.network, *inputs(1))
     return Contestant(f"sampling, population, batch {batch}", batch, cost, steps)

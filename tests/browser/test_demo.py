@@ -16,7 +16,8 @@ from torch import Tensor
 from ddpm.cli import export
 from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
-from ddpm.sample import SamplerParams, guided_denoiser, p_sample_loop, spaced_timesteps, visited
+from ddpm.sample import guided_denoiser, p_sample_loop, spaced_timesteps, visited
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
 from scripts import demo

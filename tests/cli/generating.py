@@ -11,7 +11,7 @@ import torch
 from ddpm.cli import commands
 from ddpm.images.card import DataCard
 from ddpm.model import ModelCard, save_model
-from ddpm.sample import SamplerParams
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import ScheduleParams
 from ddpm.unet import UNet
 from tests import reverse

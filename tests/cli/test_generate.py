@@ -14,7 +14,8 @@ from PIL import Image
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
-from ddpm.sample import SamplerParams, sample_batch, sample_labels
+from ddpm.sample import sample_batch
+from ddpm.sampling.params import SamplerParams, sample_labels
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse

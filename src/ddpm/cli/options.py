@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ddpm.model import LoadedModel, ModelCard, load_model
 from ddpm.pretrained import models
-from ddpm.sample import SamplerParams, fitted
+from ddpm.sampling.params import SamplerParams, fitted
 from exact_stages.console import UserError
 from exact_stages.params import parse
 
