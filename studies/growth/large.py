@@ -24,7 +24,7 @@ from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from ddpm.ingest.fetching import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from ddpm.ingest.mnist import read_idx
-from ddpm.train import new_training
+from ddpm.training.begin import new_training
 from exact_stages.console import UserError, progress, run
 from exact_stages.params import load_params
 from stages.train import Params
@@ -94,7 +94,7 @@ def step(files: list[str]) -> None:
     for training, times in zip(trainings, zip(*found, strict=True), strict=True):
         ratios = [own / first for own, (first, *_) in zip(times, found, strict=True)]
         text = f"{statistics.median(times):.0f} ms, {statistics.median(ratios):.3f} times the first"
-        print(f"{len(training.images.labels):,} images: {text} ({min(ratios):.3f} to {max(ratios):.3f})")
+        print(f"{len(training.draws.images.labels):,} images: {text} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
 def milliseconds(running: Iterator[object]) -> float:
