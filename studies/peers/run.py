@@ -5,7 +5,8 @@
 
 All train on the real images for equal CPU time. The peers use the loops and samplers of their documentation, and
 continue from one number of minutes to the next. Ours uses the default's recipe, from the start for each number of
-minutes, and samples as sample.population does. Five random subsets of as many real test images are scored, too.
+minutes. It samples as sample.population does, and again without guidance, to compare with the peers; nothing is
+filtered. Five random subsets of as many real test images are scored, too.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def contestants(
     """Yield each contestant's cells of the table after each number of minutes, and samples, uint8 (count, C, H, W)."""
     if DEFAULT in names:
         for each in minutes:
-            yield by_default(train, each, count, runtime)
+            yield from by_default(train, each, count, runtime)
     for peer in peers(runtime.device, to_float(train.split.images), [name for name in names if name != DEFAULT]):
         seen = 0
         for before, now in itertools.pairwise([0.0, *minutes]):
@@ -70,16 +71,17 @@ def contestants(
             yield [peer.name, size(peer.network), now, seen, EVALUATIONS], to_uint8(images.cpu())
 
 
-def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -> tuple[list[object], Tensor]:
-    """Train by the default's recipe, which is scaled to the minutes by its speed; return `count` samples, too."""
+def by_default(train: Processed, minutes: float, count: int, runtime: Runtime) -> Iterator[tuple[list[object], Tensor]]:
+    """Train by the default's recipe, scaled to the minutes by its speed; yield samples with guidance and without."""
     params = load_params(Params)
     images = round(images_per_second(params, train.card, runtime) * 60 * minutes)
     scaled = params.train.model_copy(update={"images": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0})
     loaded, training = trained(train, params.model_copy(update={"train": scaled}), runtime, "the default")
-    sampler = population_sampler()
-    samples, _ = sampled(loaded, sampler, count, runtime)
     seen = training.step * training.params.batch_size
-    return ["the default", size(training.model), minutes, seen, sampler.steps], samples
+    for name, changes in {"the default": {}, "... without guidance": {"guidance": 1}}.items():
+        sampler = population_sampler(**changes)
+        samples, _ = sampled(loaded, sampler, count, runtime)
+        yield [name, size(training.model), minutes, seen, sampler.steps], samples
 
 
 def images_per_second(params: Params, data: DataCard, runtime: Runtime) -> float:
