@@ -81,11 +81,11 @@ class Optimization:
         so the bytes do not depend on which process computes which.
 
         Args:
-            pieces: how many parts the batch is divided into.
+            pieces: how many parts the batch is divided into. Every process computes an undivided batch itself.
         """
         count = len(losses)
         parts = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in range(pieces)]
-        own = [parts[piece] for piece in self.world.own(pieces)]
+        own = parts if pieces == 1 else [parts[piece] for piece in self.world.own(pieces)]
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.network.zero_grad(set_to_none=True)
         if pieces == 1 or losses.device.type != "cpu":
