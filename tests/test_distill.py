@@ -15,7 +15,8 @@ from ddpm.distill import Distillation, DistillParams
 from ddpm.images.splits import Split, to_uint8
 from ddpm.model import LoadedModel, load_model
 from ddpm.optim import OptimizationParams
-from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior, timestep_cdf
+from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
+from ddpm.timesteps import timestep_cdf
 from ddpm.unet import UNet
 from exact_stages.console import UserError
 from tests.reverse import model_card

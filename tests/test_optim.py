@@ -11,7 +11,7 @@ from ddpm.compute.workers import together
 from ddpm.compute.world import ALONE, World
 from ddpm.optim import Muon, even_groups, orthogonalise
 from tests.small import normal
-from tests.trainings import assert_equal, small_training, weights
+from tests.trainings import assert_equal, one_step, small_training, weights
 
 HALF = 0.5**0.5
 
@@ -38,7 +38,7 @@ def test_the_learning_rate_warms_up_and_falls_by_half_a_cosine(
 def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
     training = small_training(optimizer=optimizer, lr=0.02, lr_decay="cosine", warmup_steps=2)
     for step in range(3):
-        training.gradient_step(torch.arange(4))
+        one_step(training)
         rates = {group["lr"] for each in training.optimization.optimizers for group in each.param_groups}
         assert rates == {training.optimization.learning_rate(step)}
 
@@ -46,7 +46,7 @@ def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
 def test_muon_moves_the_convolutions_between_stem_and_head_and_adam_all_others() -> None:
     training = small_training(optimizer="muon")
     before = weights(training.network)
-    training.gradient_step(torch.arange(4))
+    one_step(training)
     for name, weight in training.network.named_parameters():
         assert weight.grad is not None
         if name in {"bottleneck.0.conv1.weight", "bottleneck.0.conv2.weight"}:
@@ -60,7 +60,7 @@ def test_average_is_a_moving_average_whose_decay_warms_up() -> None:
     training = small_training(block="double_conv", ema_decay=0.3)
     average: dict[str, Tensor] = {}
     for step in range(1, 25):
-        training.gradient_step(torch.arange(4))
+        one_step(training)
         decay = min(0.3, (1 + step) / (10 + step))
         for name, weight in training.network.named_parameters():
             now = weight.detach().double()

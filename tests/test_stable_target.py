@@ -1,22 +1,24 @@
 """The stable target: what a step learns from other images than its own."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm import train
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split, to_float
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.train import Others, noise_errors, stable_start
+from ddpm.training.draws import Batch
+from ddpm.training.stable_targets import Others, stable_start
 from ddpm.unet import NO_LABEL
 from tests.small import CPU
-from tests.trainings import SCHEDULE, denoiser, network, recorded, small_training, split
+from tests.trainings import SCHEDULE, assert_equal, network, one_step, small_training, split
 
 TIMES = torch.tensor([19, 19, 12, 0])  # little but noise, twice; between; little noise
 LABELS = torch.tensor([3, NO_LABEL, 3, NO_LABEL])
 NOISE = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-NOWHERE = torch.zeros(4, 40, dtype=torch.bool)  # no image of the batch is among the 40 others
+NAMES, OTHERS = torch.arange(4), torch.arange(4, 44)  # no image of the batch is among the 40 others
 
 
 def means(x_t: Tensor, own: Tensor, others: Split, itself: Tensor) -> Tensor:
@@ -43,87 +45,85 @@ def similar(count: int, seed: int) -> Split:
     return Split(images // 16 + 100, labels % 5)
 
 
-def as_others(split: Split, itself: Tensor) -> Others:
+def as_others(split: Split, names: Tensor) -> Others:
     images = to_float(split.images).flatten(1)
-    return Others(images, images.square().sum(1), split.labels, itself)
+    return Others(images, images.square().sum(1), split.labels, names)
 
 
 def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
     """Each counts once: the second image of the batch is among the others, too."""
     batch, others = similar(4, 1).images, similar(40, 2)
-    others.images[5], itself = batch[1], NOWHERE.clone()
-    itself[1, 5] = True
+    others.images[5], names = batch[1], OTHERS.clone()
+    names[5] = NAMES[1]
     own = to_float(batch)
     x_t = SCHEDULE.q_sample(own, TIMES, NOISE).float()
-    found = stable_start(x_t, own, LABELS, *levels(), as_others(others, itself))
-    torch.testing.assert_close(found, means(x_t, own, others, itself), rtol=0, atol=1e-4)
-    twice = stable_start(x_t, own, LABELS, *levels(), as_others(others, NOWHERE))
+    found, twice = (
+        stable_start(x_t, own, LABELS, NAMES, *levels(), as_others(others, each)) for each in (names, OTHERS)
+    )
+    expected = means(x_t, own, others, NAMES[:, None] == names)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert not torch.allclose(twice[1], found[1], rtol=0, atol=1e-4)
     changed = (found - own).flatten(1).norm(dim=1) / (others.images.float().std() / 127.5 * 28)
     assert changed[0] > 0.5, "strong noise: the mean of the class"
     assert changed[1] > 0.5, "strong noise and no label: the mean of all"
     assert changed[3] < 1e-4, "faint noise: the image"
-    alone = others.take(others.labels != 3)
-    nobody = as_others(alone, NOWHERE[:, : len(alone.labels)])
-    torch.testing.assert_close(stable_start(x_t, own, LABELS, *levels(), nobody)[0], own[0])
+    alone = as_others(others, OTHERS)._replace(labels=torch.full((40,), 4))
+    torch.testing.assert_close(stable_start(x_t, own, LABELS, NAMES, *levels(), alone)[0], own[0])
 
 
 def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
-    model, batch, others = network(prediction="v"), similar(4, 1), as_others(similar(40, 2), NOWHERE)
-    plain = noise_errors(denoiser(model), batch, TIMES, NOISE)
-    stable = noise_errors(denoiser(model), batch, TIMES, NOISE, others)
-    torch.testing.assert_close(stable, plain)
-    x_start = to_float(batch.images)
-    x_t = SCHEDULE.q_sample(x_start, TIMES, NOISE)
-    signal, spread = levels()
-    target = (x_t - signal * stable_start(x_t, x_start, batch.labels, signal, spread, others)) / spread
-    error = (denoiser(model)(x_t, TIMES, batch.labels).noise - target).square().mean(dim=(1, 2, 3))
-    found, expected, unchanged = (
-        torch.autograd.grad(each.sum(), model.head[-1].weight)[0] for each in (stable, error, plain)
+    plain, stable = (
+        small_training(model=network(class_conditional=False), log_snr_center=-5.0, target_images=count, shards=2)
+        for count in (0, 8)
     )
+    by_hand = copy.deepcopy(stable.denoiser)
+    x_start, labels, t, noise, names, others = stable.draws.draw(torch.arange(4), 0)
+    assert others
+    assert_equal(one_step(stable), one_step(plain))
+    x_t = SCHEDULE.q_sample(x_start, t, noise)
+    predicted = by_hand(x_t, t, labels)
+    signal, spread = predicted.signal, predicted.spread
+    target = (x_t - signal * stable_start(x_t, x_start, labels, names, signal, spread, others)) / spread
+    (predicted.noise - target).square().mean().backward()
+    found, expected, unchanged = (each.network.head[-1].weight.grad for each in (stable, by_hand, plain))
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, unchanged, rtol=1e-3)
 
 
 def test_next_to_no_noise_the_target_is_the_noise() -> None:
     schedule = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=1e-10, beta_end=0.5))
-    model, t = network(prediction="v"), torch.zeros(4, dtype=torch.int64)
-    denoise = Denoiser(model, schedule, "v", CPU)
-    plain, stable = (
-        torch.autograd.grad(noise_errors(denoise, similar(4, 1), t, NOISE, others).sum(), model.stem.weight)[0]
-        for others in (None, as_others(similar(40, 2), NOWHERE))
-    )
-    assert plain.any()
-    torch.testing.assert_close(stable, plain)
+    t, x_start = torch.zeros(4, dtype=torch.int64), to_float(similar(4, 1).images)
+    batch = Batch(x_start, LABELS, t, NOISE, NAMES, as_others(similar(40, 2), OTHERS))
+    x_t = schedule.q_sample(x_start, t, NOISE)
+    predicted = Denoiser(network(prediction="v"), schedule, "v", CPU)(x_t, t, LABELS)
+    torch.testing.assert_close(batch.target(x_t, predicted), NOISE)
 
 
 @pytest.mark.parametrize(("flip", "count", "drawn"), [(False, 8, 8), (False, 99, 16), (True, 15, 15)])
 def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
-    flip: bool, count: int, drawn: int, monkeypatch: pytest.MonkeyPatch
+    flip: bool, count: int, drawn: int
 ) -> None:
     """None of them is held out, and none is drawn twice. A mirror image is another image."""
-    training = small_training(held_out=9, model=network(class_conditional=False), target_images=count, flip=flip)
-    given = recorded(train, "noise_errors", monkeypatch)
-    for _ in range(4):
-        training.gradient_step(torch.tensor([7, 2, 11, 0]))
-    images, labels = training.images.take(training.rows)
-    met = 0
-    for (_, batch, _, _, others), _ in given:
+    draws = small_training(held_out=9, target_images=count, flip=flip).draws
+    images, labels = draws.images.take(draws.rows)
+    x_start, met, of_steps = to_float(images), 0, []
+    for step in range(4):
+        batch = draws.draw(torch.tensor([7, 2, 11, 0]), step)
+        others = batch.others
+        assert others
         assert len(others.images) == drawn
         assert torch.equal(others.squares, others.images.square().sum(1))
-        levels = ((others.images + 1) * 127.5).round().view(-1, 1, 28, 28).to(torch.uint8)
-        assert torch.equal(others.images, to_float(levels).flatten(1))
-        plain = (levels[:, None] == images).flatten(2).all(2)  # (drawn, training images)
-        mirrored = (levels[:, None] == images.flip(3)).flatten(2).all(2)
+        shown = others.images.view(-1, 1, 1, 28, 28)
+        plain = (shown == x_start).flatten(2).all(2)  # (drawn, training images)
+        mirrored = (shown == x_start.flip(3)).flatten(2).all(2)
         assert int(mirrored.any(1).sum()) == (drawn // 2 if flip else 0)
         places = plain | mirrored
         assert (places.sum(1) == 1).all()
         assert places.any(0).sum() == drawn, "none twice"
         assert torch.equal(labels[places.int().argmax(1)], others.labels)
-        assert torch.equal(others.itself, (batch.images[:, None] == levels).flatten(2).all(2))
-        assert (batch.labels == NO_LABEL).all(), "the network sees no label"
-        met += int(others.itself.sum())
+        itself = batch.names[:, None] == others.names
+        assert torch.equal(itself, (batch.x_start[:, None] == shown[:, 0]).flatten(2).all(2))
+        met += int(itself.sum())
+        of_steps.append(others.images)
     assert met == 16 if drawn == 16 else 0 < met < 16
-    of_steps = [others.images for (*_, others), _ in given[::4]]  # a step has four shards
-    assert len(of_steps) == 4
     assert not torch.equal(of_steps[0], of_steps[1])

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ddpm.images.card import DataCard
 from ddpm.pretrained.models import load_pretrained
-from ddpm.unet import Attention, DoubleConv, UNet, UNetParams
+from ddpm.unet import NO_LABEL, Attention, DoubleConv, UNet, UNetParams
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
 
 BLOCKS = ("double_conv", "residual")
@@ -120,6 +120,17 @@ def test_labels_are_needed_by_networks_that_are_told_them_alone() -> None:
     assert torch.equal(plain(x_t, t, torch.tensor([3, 4])), plain(x_t, t))
     with pytest.raises(ValueError, match="labels"):
         conditional(x_t, t)
+
+
+def test_without_a_label_the_network_sees_the_time_alone_and_learns_of_no_class() -> None:
+    model = randomised(network(tiny(class_conditional=True))).eval()
+    x_t, t = normal(3, 1, 28, 28), torch.tensor([2, 5, 9])
+    predicted = model(x_t, t, torch.tensor([4, NO_LABEL, NO_LABEL]))
+    predicted.square().mean().backward()
+    assert model.label.weight.grad.any(1).nonzero().flatten().tolist() == [4]
+    with torch.no_grad():
+        model.label.weight.zero_()
+        assert torch.equal(predicted[1:], model(x_t, t, torch.tensor([4, 4, 4]))[1:])
 
 
 @pytest.mark.parametrize(

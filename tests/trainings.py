@@ -10,6 +10,7 @@ from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split
 from ddpm.optim import shards_on_cpu
 from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.train import train_loop
 from ddpm.training.params import TrainParams
 from ddpm.training.run import Training
 from ddpm.unet import UNet
@@ -93,6 +94,17 @@ def stopped(step: int, **changes: Any) -> Training:
     return training
 
 
+def one_step(training: Training, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Take a step on the batch of these rows, by default the first four; t and the loss of every image."""
+    batch = torch.arange(4) if rows is None else rows
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training.draws, "batches", lambda *_: [batch])
+        (found,) = train_loop(
+            training.denoiser, training.optimization, training.draws, training.loss_weights, training.pieces
+        )
+    return found
+
+
 def recorded(of: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], Any]]:
     """A list that grows by arguments and result with every call of a function of an object."""
     calls, function = [], getattr(of, name)
@@ -105,17 +117,11 @@ def recorded(of: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tup
     return calls
 
 
-def validated(training: Training) -> list[list[Any]]:
-    """The loss on the held-out images, over t, as the training would tell it now."""
-    training.validate()
-    return training.curves["validation_by_timestep"]
-
-
 def state_of(training: Training) -> dict[str, Any]:
     """All that changes, as numbers and tensors that stay what they are."""
     state = resaved(training.state_dict())
-    curves = {name: [[*map(float, row)] for row in rows] for name, rows in state["curves"].items()}
-    return state | {"curves": curves}
+    rows = {name: [[*map(float, row)] for row in rows] for name, rows in state["curves"]["rows"].items()}
+    return state | {"curves": state["curves"] | {"rows": rows}}
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:

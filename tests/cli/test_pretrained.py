@@ -12,13 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.model import differences, load_model
+from ddpm.model import load_model
 from ddpm.pretrained import models
-from ddpm.schedule import ScheduleParams
-from ddpm.train import BASE, TrainParams
-from ddpm.unet import UNetParams
 from exact_stages.console import UserError
-from exact_stages.params import load_params
 from scripts import demo
 from tests import reverse
 from tests.cli.generating import call, ended, started, tiny_model
@@ -33,21 +29,6 @@ def test_facts_and_weights_agree(name: str) -> None:
     loaded = models.load_pretrained(name)
     assert (loaded.card.data.name, loaded.card.guides) == (name, ("autoguidance",))
     assert len(data) < 2.1 * sum(each.numel() for each in [*loaded.network.parameters()]) * 2
-
-
-def test_the_digits_show_their_class() -> None:
-    facts = json.loads(models.FOLDER.joinpath("mnist.json").read_text())
-    assert 0.9 < facts["scores"]["samples"]["label_accuracy"] <= 1
-
-
-def test_the_base_fits_small_images_in_colour() -> None:
-    card = models.load_pretrained("base").card
-    params = Path(demo.__file__).parents[1] / "params.yaml"
-    network, schedule = load_params(UNetParams, "model", params), load_params(ScheduleParams, "schedule", params)
-    for side in (20, 24, 28, 32, 36):
-        data = card.data.model_copy(update={"shape": (3, side, side)})
-        assert not differences(card, network.for_images(data.shape), data, schedule)
-    assert load_params(TrainParams, "train", params).start == BASE
 
 
 def test_weights_are_rounded_to_float16_and_come_back_as_float32(
@@ -83,10 +64,9 @@ def test_it_needs_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("generate", "give either --model FILE or --pretrained NAME, one of: base, mnist"),
-        ("export --model {} --pretrained mnist", "give either --model FILE or --pretrained NAME, one of: base, mnist"),
-        ("generate --pretrained cifar", "--pretrained cifar: no such model; choose from base, mnist"),
-        ("generate --pretrained ../pretrained/mnist", "--pretrained .*: no such model; choose from base, mnist"),
+        ("generate", "give either --model FILE or --pretrained NAME, one of: mnist"),
+        ("export --model {} --pretrained mnist", "give either --model FILE or --pretrained NAME, one of: mnist"),
+        ("generate --pretrained ../pretrained/mnist", "--pretrained .*: no such model; choose from mnist"),
     ],
 )
 def test_which_model_must_be_clear(words: str, message: str, tmp_path: Path) -> None:
