@@ -14,8 +14,8 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import load_split
 from ddpm.model import LoadedModel
 from ddpm.pictures.figures import tile
-from ddpm.sample import sample_images
 from ddpm.sampling.params import SamplerParams, fitted, sample_labels
+from ddpm.sampling.sets import sample_images
 from ddpm.scoring.evaluation import evaluate
 
 MODELS = Path("models")

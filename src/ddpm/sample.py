@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime, start, to_device
 from ddpm.compute.randomness import ImageNoise
-from ddpm.compute.workers import in_pieces, tick
 from ddpm.images.splits import Split, to_uint8
 from ddpm.model import LoadedModel
 from ddpm.sampling.params import SamplerParams, fitted, sample_batch_size, sample_labels
@@ -188,7 +187,10 @@ def sample_batch(
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = sample_labels(loaded.card, params, seed, indices)
     denoise = guided_denoiser(loaded, labels, params, runtime)
-    for step in p_sample_loop(denoise, loaded.schedule, params, noise, visited(loaded, params)):
+    *_, last = timesteps = visited(loaded, params)
+    for step in p_sample_loop(denoise, loaded.schedule, params, noise, timesteps):
+        if step.t == last and (faint := loaded.card.faint):  # an estimate of such a level is a 0
+            step = step._replace(x_prev=step.x_prev.masked_fill(step.x_prev < (faint + 0.5) / 127.5 - 1, -1))
         yield step
     if not (finite := step.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises
         image = indices[int(finite.int().argmin())]
@@ -198,9 +200,8 @@ def sample_batch(
 def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
     """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
 
-    A CPU computes in this process, with one thread; the caller's number of threads is restored.
-
-    All labels of a model that is not class-conditional are NO_LABEL.
+    A CPU computes in this process, with one thread; the caller's number of threads is restored. All labels of a model
+    that is not class-conditional are NO_LABEL.
 
     Args:
         loaded: from `load_model` or `load_pretrained`.
@@ -211,34 +212,18 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
     """
     if count < 1:
         raise UserError(f"count: {count}; set 1 or more")
-    threads = torch.get_num_threads()
+    threads, images = torch.get_num_threads(), []
     runtime = start(alone=True)
     try:
         for network in filter(None, (loaded.network, loaded.guide)):
             to_device(network, runtime.device)
-        fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
-        images = [batch for _, batch in sample_images(loaded, fitted_params, seed, range(count), runtime, "sample")]
+        chosen = fitted(parse(SamplerParams, params, "sample"), loaded.card)
+        size = sample_batch_size(loaded.card, runtime)
+        with progress(desc="sample", total=len(visited(loaded, chosen)) * count, **BAR) as bar:
+            for batch in (range(count)[first : first + size] for first in range(0, count, size)):
+                for step in sample_batch(loaded, chosen, seed, batch, runtime):
+                    bar.update(len(batch))
+                images.append(to_uint8(step.x_prev).cpu())
     finally:
         torch.set_num_threads(threads)
-    told = loaded.card.model.class_conditional
-    labels = sample_labels(loaded.card, fitted_params, seed, range(count)) if told else torch.full((count,), NO_LABEL)
-    return Split(torch.cat(images), labels)
-
-
-def sample_images(
-    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime, label: str = ""
-) -> Iterator[tuple[range, Tensor]]:
-    """Sample the images `numbers`, and yield each finished batch: its numbers and images, uint8 (B, C, H, W).
-
-    The progress bar is called `label`; without a label there is none.
-    """
-    size = sample_batch_size(loaded.card, runtime)
-    batches = [numbers[first : first + size] for first in range(0, len(numbers), size)]
-
-    def sampled(batch: range) -> Tensor:
-        for step in sample_batch(loaded, params, seed, batch, runtime):
-            tick(len(batch))
-        return to_uint8(step.x_prev).cpu()
-
-    with progress(desc=label, total=len(visited(loaded, params)) * len(numbers), disable=not label, **BAR) as bar:
-        yield from zip(batches, in_pieces(sampled, batches, bar.update), strict=True)
+    return Split(torch.cat(images), sample_labels(loaded.card, chosen, seed, range(count)))

@@ -20,8 +20,8 @@ from torch import Tensor
 from ddpm.compute.device import Runtime, start, to_device
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import to_float
-from ddpm.sample import sample_images
 from ddpm.sampling.params import fitted
+from ddpm.sampling.sets import sample_images
 from ddpm.schedule import NoiseSchedule
 from ddpm.train import loss_weights, mean_squared_error
 from exact_stages.console import UserError, run

@@ -150,7 +150,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
             yield each
 
-    monkeypatch.setattr("ddpm.sample.sample_batch", interrupted)
+    monkeypatch.setattr("ddpm.sampling.sets.sample_batch", interrupted)
 
 
 @pytest.mark.parametrize("image_format", ["png", "npz"])
@@ -189,7 +189,7 @@ def test_after_a_killed_worker_the_rest_can_be_sampled(
             yield each
 
     monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
-    monkeypatch.setattr("ddpm.sample.sample_batch", killed)
+    monkeypatch.setattr("ddpm.sampling.sets.sample_batch", killed)
     with pytest.raises(UserError, match=f"^a worker was killed{rest}$"):
         generate(models["conditional"], tmp_path / "out", "--count", 20)
 

@@ -11,8 +11,8 @@ from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.model import LoadedModel
-from ddpm.sample import sample_images
 from ddpm.sampling.params import SamplerParams, sample_batch_size
+from ddpm.sampling.sets import sample_images
 from ddpm.scoring.copying import LEAST, NEAR, near_duplicates, nearest_neighbours
 
 SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j

@@ -11,6 +11,7 @@ from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.card import Classes, listed
 from ddpm.model import Guide, ModelCard
+from ddpm.unet import NO_LABEL
 from exact_stages.console import UserError, shown
 from exact_stages.params import Section, Sections
 
@@ -62,7 +63,9 @@ class SetParams(StepParams):
 
 
 def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """Sample the label of each of `indices`, as frequent as in training; only class-conditional models use them."""
+    """Sample the label of each of `indices`, as frequent as in training; NO_LABEL if the model is told none."""
+    if not card.model.class_conditional:
+        return torch.full((len(indices),), NO_LABEL)
     wanted = wanted_classes(card, params)
     places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
     shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)

@@ -1,11 +1,13 @@
-"""Sample one set of images, batch by batch: what the stage `sample` does, in one or several processes."""
+"""Sample many images, batch by batch, in one or several processes."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm.compute.device import Runtime
+from ddpm.compute.workers import in_pieces, tick
 from ddpm.compute.world import World
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.model import LoadedModel
@@ -15,6 +17,25 @@ from ddpm.sampling.params import SamplerParams, SetParams, sample_batch_size, sa
 from exact_stages.console import progress
 
 LEAST_BATCHES = 4  # of a set on a CPU, so that workers can share it
+
+
+def sample_images(
+    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime, label: str = ""
+) -> Iterator[tuple[range, Tensor]]:
+    """Sample the images `numbers`, and yield each finished batch: its numbers and images, uint8 (B, C, H, W).
+
+    The progress bar is called `label`; without a label there is none.
+    """
+    size = sample_batch_size(loaded.card, runtime)
+    batches = [numbers[first : first + size] for first in range(0, len(numbers), size)]
+
+    def sampled(batch: range) -> Tensor:
+        for step in sample_batch(loaded, params, seed, batch, runtime):
+            tick(len(batch))
+        return to_uint8(step.x_prev).cpu()
+
+    with progress(desc=label, total=len(visited(loaded, params)) * len(numbers), disable=not label, **BAR) as bar:
+        yield from zip(batches, in_pieces(sampled, batches, bar.update), strict=True)
 
 
 class Sampling:

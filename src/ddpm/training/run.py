@@ -29,6 +29,7 @@ from exact_stages.console import UserError
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
 VALIDATION_BATCH = 100_352  # pixels
+LEVEL_ERROR = 1.5  # levels: how far an estimate is from the level of a pixel when sampling ends (studies/samplers)
 
 
 class Best(NamedTuple):
@@ -200,6 +201,7 @@ class Training:
             class_counts=tuple(self.class_counts),
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
+            faint=faint_levels(self.draws.images.images[:10_000]),
             started=self.params.start != NO_START,
         )
         save_model(path, model, card, self.guide, **facts)
@@ -232,3 +234,14 @@ class Training:
         if not math.isfinite(loss):
             raise UserError(f"train.lr: the loss is {loss} at step {self.step}; try less than {self.params.lr}")
         return loss
+
+
+def faint_levels(images: Tensor) -> int:
+    """Return the highest level whose estimate is more probably a 0, for uint8 images (N, C, H, W).
+
+    Where real images have a black background, levels just above 0 are rare. There an estimate of 1 or 2 is a 0: by
+    Bayes' rule, if the error of an estimate is normal. For photographs the result is 0.
+    """
+    logs = images.flatten().cpu().bincount(minlength=256).clamp(min=1).double().log()
+    level = torch.arange(256)
+    return int(((logs[0] - logs) > (level / LEVEL_ERROR).square() / 2).int()[1:].cumprod(0).sum())
