@@ -190,6 +190,17 @@ def test_the_network_is_told_the_labels_and_samples_by_them(tmp_path: Path) -> N
         assert (mixed[labels != label] - alone[labels != label]).abs().amax(dim=(1, 2, 3)).min() > 0.1
 
 
+def test_faint_levels_are_black_in_samples_and_nowhere_before(tmp_path: Path) -> None:
+    plain = tiny_model(tmp_path)
+    dark = plain._replace(card=plain.card.model_copy(update={"faint": 200}))
+    both = ([*sample_batch(each, sampler(), 0, range(4), CPU)] for each in (plain, dark))
+    (*before, last), (*early, black) = both
+    assert_equal(early, before)
+    levels = to_uint8(last.x_prev)
+    assert 0 < int((levels > 200).sum()) < levels.numel()
+    assert_equal(to_uint8(black.x_prev), torch.where(levels > 200, levels, 0))
+
+
 def test_a_distilled_model_samples_at_its_own_timesteps(tmp_path: Path) -> None:
     loaded = tiny_model(tmp_path, timesteps=(9, 6, 2))
     steps = sample_batch(loaded, fitted(SamplerParams(), loaded.card), 0, [4, 7], CPU)

@@ -21,7 +21,7 @@ from ddpm.model import ModelCard, load_model, save_model
 from ddpm.timesteps import draw_timesteps, timestep_cdf
 from ddpm.training.begin import environment_of, new_training, shards_of
 from ddpm.training.curves import COLUMNS
-from ddpm.training.run import Best, Training
+from ddpm.training.run import Best, Training, faint_levels
 from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
@@ -536,6 +536,19 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
         "kept_step": training.total_steps,
         "guide_step": round(training.total_steps / 2),
     }
+
+
+@pytest.mark.parametrize(
+    ("counts", "faint"),
+    [
+        ([100_000, 100, 100, 50_000], 2),  # log 1000 is above 2^2 / 4.5, log 2 is not above 3^2 / 4.5
+        ([500, 450, 300, 400], 0),
+        ([100_000], 7),  # black and white: log 100000 is above 7^2 / 4.5
+    ],
+)
+def test_levels_that_are_rare_beside_black_are_faint(counts: list[int], faint: int) -> None:
+    levels = torch.arange(len(counts), dtype=torch.uint8).repeat_interleave(torch.tensor(counts))
+    assert faint_levels(torch.cat([levels, torch.full((1000,), 255, dtype=torch.uint8)])) == faint
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
