@@ -110,12 +110,6 @@ def test_the_largest_draw_is_still_a_timestep(sampling: str, monkeypatch: pytest
     assert draw_timesteps(128, timestep_cdf(SCHEDULE, None), sampling, generator(0, "test"))[-1] == 999
 
 
-def test_the_density_around_0_is_uniform_in_the_angle_whose_cosine_is_the_signal() -> None:
-    angles = [math.acos(math.sqrt(alpha_bar(t))) for t in TIMESTEPS]
-    expected = [each / (math.pi / 2) for each in angles]
-    assert timestep_cdf(SCHEDULE, 0.0)[TIMESTEPS].tolist() == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize("center", [-3.0, 2.5])
 def test_the_log_snr_has_the_density_of_a_hyperbolic_secant(center: float) -> None:
     log_snr = SCHEDULE.alphas_cumprod.logit()
