@@ -1,4 +1,4 @@
-"""Write one HTML file about a run that works offline: its pictures, curves, scores, params and hashes.
+"""Write one HTML file about a run that works offline: its pictures, scores and params.
 
     python -m scripts.report [REV [AGAINST]]
 
@@ -36,11 +36,10 @@ def main(rev: str, against: str, card: bool = False) -> None:
     if card:
         write_card(runs[0])
     else:
-        default = main_run()
-        other = open_run(against) if against else default
+        other = open_run(against) if against else main_run()
         if other and (against or (other.files, other.stale) != (runs[0].files, runs[0].stale)):
             runs.append(comparable(other, runs[0]))
-        data = page.report(runs, default).encode()
+        data = page.report(runs).encode()
         write_whole(REPORT, data)
         names = " compared with ".join(each.name for each in runs)
         print(f"{REPORT}: {names}, {len(data) / 1e6:.1f} MB, for any browser")

@@ -89,10 +89,8 @@ def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], ob
     "change",
     [
         lambda card, arrays: arrays.pop("head.2.bias"),
-        lambda card, arrays: arrays.pop("guide.head.2.bias"),
         lambda card, arrays: arrays.update({"guide.wings": torch.zeros(1)}),
         lambda card, arrays: arrays.update({"head.2.bias": torch.zeros(4).double()}),
-        lambda card, arrays: card.update(guides=[]),
         lambda card, arrays: card["data"].update(shape=[3, 28, 28]),
         lambda card, arrays: card["model"].update(channels=[2048, 6], bottleneck_blocks=16),  # takes no memory
     ],
@@ -105,13 +103,9 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path, change: 
     ("change", "keys"),
     [
         ({"model": {"block": "transformer", "wings": 2}}, ["model.block", "model.wings"]),
-        ({"model": {"channels": None}}, ["the whole file: model"]),
         ({"model": {"class_conditional": False}, "guides": ["classifier_free"]}, ["the whole file: guides"]),
-        ({"guides": ["autoguidance", "autoguidance"]}, ["the whole file: guides"]),
         ({"timesteps": [11, 5]}, ["the whole file: guides"]),
         ({"timesteps": [11, 5, 6], "guides": []}, ["the whole file: timesteps"]),
-        ({"timesteps": [10, 2], "guides": []}, ["the whole file: timesteps"]),
-        ({"class_counts": [0] * 10}, ["class_counts"]),
         ({"class_counts": [1] * 9}, ["the whole file: 9 class_counts"]),
         ({"data": {"shape": [1, 28, 29]}}, ["the whole file: model.channels"]),
     ],

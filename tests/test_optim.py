@@ -93,17 +93,17 @@ def test_an_orthogonal_update_is_the_quintic_iteration_of_the_singular_values(
 
 
 def test_muon_s_steps_are_nesterov_momentum_made_orthogonal() -> None:
-    weight = normal(6, 4, 3, 3).requires_grad_()
-    optimizer = Muon([weight], lr=0.01)
-    expected, momentum = weight.detach().clone(), torch.zeros(6, 4, 3, 3)
+    weights = [normal(side, 4, 3, 3, seed=side).requires_grad_() for side in (3, 4, 6, 8, 6, 4)]  # in uneven groups
+    optimizer = Muon(weights, lr=0.01)
+    expected, momenta = [weight.detach().clone() for weight in weights], [torch.zeros_like(each) for each in weights]
     for step in range(3):
-        gradient = normal(6, 4, 3, 3, seed=step + 2)
-        weight.grad = gradient.clone()
-        momentum = 0.95 * momentum + 0.05 * gradient
-        nesterov = 0.05 * gradient + 0.95 * momentum
-        expected = expected - 0.01 * 0.2 * 36**0.5 * orthogonalise([nesterov.flatten(1)])[0].view(6, 4, 3, 3)
+        for place, weight in enumerate(weights):
+            weight.grad = normal(*weight.shape, seed=10 * step + place)
+            momenta[place] = 0.95 * momenta[place] + 0.05 * weight.grad
+            nesterov = (0.05 * weight.grad + 0.95 * momenta[place]).flatten(1)
+            expected[place] -= 0.01 * 0.2 * 36**0.5 * orthogonalise([nesterov])[0].view(weight.shape)
         optimizer.step()
-        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close([weight.detach() for weight in weights], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("costs", [[5], [3, 3], [9, 1, 1, 7, 2, 2, 8, 1, 4], [1] * 17])

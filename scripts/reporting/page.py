@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from scripts.reporting import charts, tables
+from scripts.reporting import tables
 from scripts.reporting.runs import TRAINED, Run
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -22,34 +21,17 @@ PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MN
 }
 
 
-def report(runs: Sequence[Run], default: Run | None) -> str:
-    """Render one self-contained HTML file.
-
-    Args:
-        runs: the run, and optionally one to compare it with.
-        default: the run with the default params, if known.
-    """
-    run, against = runs[0], (runs[1] if len(runs) > 1 else None)
-    params = {each.name: each.flat("params.yaml") for each in reversed(runs)}
-    if default and default.flat("params.yaml") not in params.values():
-        params = {f"default ({default.name})": default.flat("params.yaml"), **params}
-    hashes = [tables.hashes(each) for each in runs]
+def report(runs: Sequence[Run]) -> str:
+    """Render one self-contained HTML file about a run, and optionally one to compare it with."""
     return _rendered(
         "report.html.j2",
         html=True,
-        **facts(run),
-        run=run,
-        against=against,
+        **facts(runs[0]),
+        run=runs[0],
+        against=runs[1] if len(runs) > 1 else None,
         runs=runs,
-        default=default,
-        scripts=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=charts.VEGA_LITE),
-        forward=drawn(charts.FORWARD, runs),
-        training=drawn(charts.TRAINING, runs),
-        distillation=drawn(charts.distillation(runs), runs),
         scores=tables.scores([tables.numbers(each) for each in runs]),
-        compared=list(params),
-        params=tables.differences(list(params.values())),
-        hashes={kind: tables.beside([each[kind] for each in hashes]) for kind in hashes[0]},
+        params=tables.beside([each.flat("params.yaml") for each in runs]),
         environment=tables.beside([each.mapping("run.json") | each.mapping(ENVIRONMENT) for each in runs]),
     )
 
@@ -111,12 +93,6 @@ def facts(run: Run) -> dict[str, Any]:
 def plain(text: str) -> str:
     """Escape the user's text, such as a class name, for Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]<>&#|~!$])", r"\\\1", " ".join(text.split()))
-
-
-def drawn(wanted: Sequence[charts.Chart], runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """Return titles and specifications of the charts that have data."""
-    found = ((chart.title, charts.curves(chart, runs)) for chart in wanted)
-    return [(title, spec) for title, spec in found if spec]
 
 
 def _rendered(name: str, html: bool, **values: Any) -> str:

@@ -1,8 +1,6 @@
 """Read the params, metrics and hashes of a run: the workspace, a revision, an experiment or a record."""
 
 import base64
-import csv
-import io
 import json
 import subprocess
 from collections.abc import Callable
@@ -53,7 +51,10 @@ class Run:
             UserError: the file is neither, or does not hold a mapping.
         """
         read: Callable[[str], Any] = json.loads if path.endswith(".json") else lambda text: parse_yaml(text, path)
-        values = self._read(path, lambda text: read(text) or {})
+        try:
+            values = (read(self.files[path].decode()) if path in self.files else {}) or {}
+        except (ValueError, DvcException) as error:  # encoding, JSON, YAML
+            raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it again") from None
         if not isinstance(values, dict):
             raise UserError(f"{path} of {self.name}: holds no mapping of names to values; make it again with dvc repro")
         return values
@@ -62,25 +63,11 @@ class Run:
         """Read the same file, flattened to dotted names."""
         return dict(flatten(self.mapping(path)))
 
-    def table(self, path: str) -> list[dict[str, float]]:
-        """Read the rows of a csv file of numbers."""
-
-        def numbers(text: str) -> list[dict[str, float]]:
-            return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
-
-        return self._read(path, numbers) or []
-
     def picture(self, path: str) -> str:
         """Return an image as a data URI; empty if it is absent."""
         if path not in self.files:
             return ""
         return f"data:{TYPES[Path(path).suffix]};base64,{base64.b64encode(self.files[path]).decode()}"
-
-    def _read(self, path: str, read: Callable[[str], Any]) -> Any:
-        try:
-            return read(self.files[path].decode()) if path in self.files else {}
-        except (ValueError, TypeError, DvcException) as error:  # encoding, JSON, YAML, or a cell that is not a number
-            raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it again") from None
 
 
 def open_run(rev: str) -> Run:

@@ -1,4 +1,4 @@
-"""Build the tables that compare runs: scores, params, and hashes of data, code and models."""
+"""Build the tables of runs: scores, params, and hashes of data and models."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
@@ -122,16 +122,7 @@ def beside(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [[name, *(column.get(name, "") for column in columns)] for name in names]
 
 
-def differences(columns: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    """Return name and values of everything that differs between columns."""
-    return [row for row in beside(columns) if any(value != row[1] for value in row[2:])]
-
-
 def hashes(run: Run) -> dict[str, dict[str, str]]:
-    """Return the MD5 of data, models and code."""
-    known: dict[str, dict[str, str]] = {"data": {}, "models": {}, "code": {}}
-    for path, md5 in sorted(run.hashes.items()):
-        top = path.split("/")[0]
-        if top != "metrics":
-            known[top if top in known else "code"][path] = md5
-    return known
+    """Return the MD5 of data and models."""
+    every = sorted(run.hashes.items())
+    return {kind: {path: md5 for path, md5 in every if path.startswith(f"{kind}/")} for kind in ("data", "models")}

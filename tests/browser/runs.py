@@ -1,4 +1,4 @@
-"""A run of three numbers and a few pixels, with all files that a run has."""
+"""A run of a few numbers and pixels, with all files that a page and a card show."""
 
 import io
 import json
@@ -28,20 +28,12 @@ PREPARED = {
 TRAINED = {"parameters": 54321, "images_seen": 9876, "chosen": {"train.epochs": 5.5}}
 ENVIRONMENT = {"torch": "9.9.9", "device": "cpu"}
 PARAMS = "schedule: {timesteps: 100}\nmodel: {class_conditional: true, channels: null}\ntrain: {lr: 0.003}\n"
-HASHES = {"data/images": "d1", "stages/train.py": "c1", "models/ddpm.safetensors": "e1", "metrics/train/loss.csv": "f1"}
+HASHES = {"data/images": "d1", "models/ddpm.safetensors": "e1"}
 PICTURES = ["samples.png", "by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif"]
 
 
 def whole_run(name: str = "mine", shade: int = 0, **more: Any) -> Run:
-    """All that a run has; `shade` makes its pictures and curves others, `more` replaces files by their stems."""
-    tables = {
-        "forward_diffusion/schedule": ["t,betas,alphas_cumprod,log10_snr", "0,0.1,0.9,1", "99,0.2,0.1,-1"],
-        "train/loss": ["step,train_loss", *(f"{step},{(1 + shade) / step}" for step in range(1, 601))],
-        "train/validation": ["step,validation_loss", "300,0.5", "600,0.25"],
-        "train/loss_by_timestep": ["t,train_loss", "25,0.5", "75,0.125"],
-        "train/validation_by_timestep": ["t,validation_loss", "25,0.5", "75,0.25"],
-        "distill/4/loss": ["step,auxiliary,moments", "20,1,0.5", "40,1,0.25"],
-    }
+    """All of a run; `shade` makes its pictures others, `more` replaces files by their stems."""
     values = {
         "evaluate/scores": SCORES,
         "likelihood/bits": BITS,
@@ -50,8 +42,7 @@ def whole_run(name: str = "mine", shade: int = 0, **more: Any) -> Run:
         "train/summary": TRAINED,
         "train/environment": ENVIRONMENT,
     }
-    files = {f"metrics/{path}.csv": "\n".join(lines).encode() for path, lines in tables.items()}
-    files |= {f"metrics/{path}.json": json.dumps(more.get(path, value)).encode() for path, value in values.items()}
+    files = {f"metrics/{path}.json": json.dumps(more.get(path, value)).encode() for path, value in values.items()}
     files |= {f"metrics/evaluate/{path}": picture(shade, path[-3:]) for path in PICTURES}
     files["metrics/forward_diffusion/strip.png"] = picture(shade, "png")
     files["params.yaml"] = more.get("params.yaml", PARAMS).encode()

@@ -1,4 +1,4 @@
-"""The report in a browser: nothing is fetched, curves are drawn, and all can be read."""
+"""The report in a browser: nothing is fetched, and all can be read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,8 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip i
 @pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1400, "dark")])
 def test_report_can_be_read(visit: Callable[..., Any], tmp_path: Path, width: int, scheme: str) -> None:
     file = tmp_path / "report.html"
-    html = page.report([whole_run(), whole_run("other", shade=40)], None)
-    file.write_text(html.replace("<details", "<details open"))
+    file.write_text(page.report([whole_run(), whole_run("other", shade=40)]))
     found = visit(file.as_uri(), width, scheme)
-    found.wait_for_function("[...document.querySelectorAll('.chart')].every(each => each.querySelector('svg'))")
-    assert found.locator(".chart").count() == 6
     assert found.evaluate("document.documentElement.scrollWidth") == width, "what is wide scrolls in itself"
     broken = axe.Axe().run(found).response["violations"]  # contrast, alternative texts, headings, names, ...
     assert [(each["id"], each["nodes"][0]["html"]) for each in broken] == []

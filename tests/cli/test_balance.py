@@ -103,16 +103,6 @@ def test_settings_stand_beside_the_table_and_equal_seeds_give_equal_bytes(files:
     assert (settings["seed"], settings["wanted"], settings["sampler"]["eta"]) == (2, {"fig": 3}, 0.5)
 
 
-def test_classes_without_test_images_have_no_folder_and_a_warning(
-    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = saved_split(tmp_path / "other.safetensors", split((2, 0, 1), 9))
-    rows = balance(files._replace(test=other), tmp_path / "out", "--target", 6)
-    assert [counted(rows).get(("test", name, "real")) for name in FRUITS.classes] == [2, None, 1]
-    assert sorted(path.name for path in (tmp_path / "out/test").iterdir()) == ["apple", "pear"]
-    assert "warning: no images of fig for test: " in capsys.readouterr().err
-
-
 def test_files_of_other_images_are_named_and_taken(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,10 +141,8 @@ def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Pat
         ({"model": {"class_conditional": False}}, "", "classes: this model is not class-conditional"),
         ({"model": {"class_conditional": True, "counts": (30, 0, 12)}}, "", "classes: the model has not seen fig"),
         ({"data": (30, 0, 12)}, "", "--classes: there is no training image of fig"),
-        ({"data": "none"}, "", ".*none: no such file"),
         ({"test": "set/train.safetensors"}, "", ".*has the training images already"),
         ({}, "--classes plum", "classes: no class is named plum"),
-        ({}, "--guidance 2", "guidance: this model has no guide"),
         ({}, "--target 0", "ddpm balance: --target: "),
         ({}, "--out .", r"--out \.: this folder cannot be replaced"),
     ],
@@ -177,10 +165,3 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     with pytest.raises(UserError, match=f"^{message}"):
         balance(files, tmp_path / "out", *options.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "set"]
-
-
-def test_a_link_to_an_empty_folder_is_filled(files: Files, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    assert counted(balance(files, tmp_path / "link", "--target", 5)) == REAL
-    assert (tmp_path / "real/manifest.csv").exists()

@@ -115,12 +115,10 @@ def test_the_defaults_are_those_of_the_pipeline() -> None:
     ("kind", "options", "key"),
     [
         ("plain", "--count 0", "ddpm generate: --count: "),
-        ("plain", "--guidance-interval 1,2,3", "ddpm generate: --guidance-interval: "),
         ("plain", "--guidance-interval=2,-4", "options: 1 invalid\n  guidance_interval: "),
         ("plain", "--nonsense 1", "unrecognized arguments: --nonsense 1; see ddpm generate --help"),
         ("conditional", "--classes 7,2", "classes: the model has not seen 2"),
         ("distilled", "--steps 3 --sampler dpmpp_2m", "sampler: "),
-        ("distilled", "--steps 3 --guide autoguidance", "guide: "),
         ("missing", "", "missing.safetensors: no such file"),
     ],
 )
@@ -171,27 +169,6 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
         assert all(path.read_bytes() == whole[name].read_bytes() for name, path in found.items())
     else:
         np.testing.assert_equal(archives(tmp_path / "out"), archives(tmp_path / "whole"))
-
-
-@pytest.mark.parametrize(
-    ("step", "rest"),
-    [(0, ""), (12, "; ended after 6 of 20 images; continue with --first 6 --count 14 and another --out")],
-)
-def test_after_a_killed_worker_the_rest_can_be_sampled(
-    step: int, rest: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = iter(range(step))
-
-    def killed(*arguments: Any) -> Any:
-        for each in sample_batch(*arguments):
-            if next(steps, None) is None:
-                raise UserError("a worker was killed")
-            yield each
-
-    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
-    monkeypatch.setattr("ddpm.sampling.sets.sample_batch", killed)
-    with pytest.raises(UserError, match=f"^a worker was killed{rest}$"):
-        generate(models["conditional"], tmp_path / "out", "--count", 20)
 
 
 def joined(batches: list[Arrays]) -> Arrays:

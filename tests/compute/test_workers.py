@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm.compute import workers
-from ddpm.compute.workers import cores, in_pieces, tick, together
+from ddpm.compute.workers import in_pieces, tick, together
 from ddpm.compute.world import ALONE, World
 from exact_stages.console import UserError
 
@@ -216,19 +216,3 @@ def test_workers_end_with_their_parent_and_ctrl_c_is_told_once(
         assert printed == ("" if number == signal.SIGKILL else "interrupted\n")
         assert parent.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
         assert psutil.wait_procs(found, SECONDS_TO_END)[1] == []
-
-
-ONE_CORE = """
-import os
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from ddpm.compute.workers import cores
-print(cores())
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_the_cores_of_this_program_are_those_it_may_use() -> None:
-    assert 1 <= cores() <= len(os.sched_getaffinity(0))
-    variables = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    printed = subprocess.run([sys.executable, "-c", ONE_CORE], env=variables, capture_output=True, check=True).stdout
-    assert printed == b"1\n"

@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 
 from ddpm.compute.workers import together
-from ddpm.compute.world import ALONE, Ended, World, join, role
+from ddpm.compute.world import ALONE, World, join, role
 from exact_stages.console import UserError
 from tests.ranks import in_two_ranks
 
@@ -106,20 +106,3 @@ def test_rank_0_writes_and_one_process_of_each_machine_tells_errors(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert role() == expected
-
-
-@pytest.mark.parametrize(
-    ("said", "ends"), [("Connection closed by peer", Ended), ("NCCL error: unhandled cuda error", RuntimeError)]
-)
-def test_a_process_ends_in_silence_when_another_has_ended(
-    monkeypatch: pytest.MonkeyPatch, said: str, ends: type[BaseException]
-) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError(said)
-
-    for name in ("all_gather_object", "all_reduce", "all_gather_single"):
-        monkeypatch.setattr(dist, name, broken)
-    world, row = World(1, 2), torch.zeros(1, 1)
-    for operation in (lambda: world.gather(0), lambda: world.sum([row]), lambda: world.total(row, 2)):
-        with pytest.raises(ends):
-            operation()

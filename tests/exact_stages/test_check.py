@@ -81,28 +81,20 @@ def test_deps_are_files_and_folders_and_what_is_no_code_is_left_alone() -> None:
         ("cmd: python other.py, deps: [other.py, made.py, gen/a.py, gen]", []),
         ("cmd: python other.py --at=tools/near.py pkg, deps: [other.py, tools/near.py, ./pkg/]", []),
         ("cmd: python other.py, deps: [other.py, mixed, 'https://example.org/a.py']", []),
-        ("cmd: python other.py, deps: [.]", []),
         ("cmd: python other.py, params: [{other.py: [x]}]", ["other.py"]),
         ("cmd: python linked/x.py, deps: [linking]", ["linked/x.py"]),
-        ("cmd: python linking/link/x.py, deps: [linking]", ["linking/link/x.py"]),
         ("cmd: python hiding/hidden.py, deps: [hiding]", ["hiding/hidden.py"]),
         ("cmd: PYTHONPATH=alone python other.py && python uses.py, deps: [other.py, uses.py]", []),
         ("cmd: PYTHONPATH=alone python uses.py, deps: [uses.py]", ["alone/far.py"]),
-        ("cmd: env PYTHONPATH=$PYTHONPATH:alone sh -c 'python uses.py', deps: [uses.py]", ["alone/far.py"]),
         ("cmd: 'PYTHONPATH=$PWD/alone:. python uses.py', deps: [uses.py]", ["alone/far.py"]),
         (
             "cmd: 'PYTHONPATH=$A:alone python uses.py', deps: [uses.py, alone]",
             ["UNCHECKED PYTHONPATH=$A:alone python uses.py"],
         ),
-        ("cmd: 'PYTHONPATH=alone\\${PYTHONPATH:+:$PYTHONPATH} python uses.py', deps: [uses.py]", ["alone/far.py"]),
-        ("cmd: export PYTHONPATH=alone, deps: [uses.py]", ["UNCHECKED export PYTHONPATH=alone"]),
-        ("cmd: python uses.py, deps: [uses.py]", []),
-        ("cmd: [python a/go.py, python b/go.py], deps: [a/go.py, b/go.py]", ["a/own.py", "b/own.py"]),
         ("cmd: python star.py, deps: [star.py, stars/__init__.py]", ["stars/one.py", "stars/two.py"]),
         ("cmd: python adding.py, deps: [adding.py, adds/__init__.py]", ["adds/one.py", "adds/two.py"]),
         ("cmd: python a/above.py, deps: [a/above.py]", []),
         ("cmd: python import_module.py, deps: [import_module.py, pkg]", []),
-        ("cmd: python starts.py, deps: [starts.py, pkg]", []),
         ("cmd: python exec.py, deps: [exec.py, pkg]", []),
         ("foreach: [a, b], do: {cmd: 'python ${item}/go.py', deps: ['${item}/go.py']}", ["a/own.py", "b/own.py"]),
         ("matrix: {it: [a, b]}, cmd: 'python ${item.it}/go.py', deps: ['${item.it}', other.py]", ["NEEDLESS other.py"]),
@@ -133,7 +125,6 @@ def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) ->
     Path("adds/two.py").write_text("x = 1")
     Path("adds/__init__.py").write_text('__all__ = ["one"] + ["two"]')
     Path("import_module.py").write_text("from importlib import import_module\nimport_module('pkg')")
-    Path("starts.py").write_text("import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pkg'])")
     Path("exec.py").write_text("exec(open('pkg/__init__.py').read())")
     for folder in "ab":
         Path(folder).mkdir()
@@ -186,11 +177,9 @@ def test_lines_of_deps_are_written_and_no_other_byte_changes(end: str) -> None:
         "cmd: [python other.py, ls]\n    deps:\n      - data",
         "cmd: python other.py\n    deps: &deps\n      - data",
         "cmd: python other.py\n    deps: [data]",
-        "cmd: python other.py",
         "matrix: {it: [tools/near, other]}\n    cmd: python ${item.it}.py\n    deps:\n      - data",
         "cmd: python other.py\n    deps:\n      - other.py\n      - ${scripts.prepare}",
         "cmd: python other.py\n    deps:\n      - other.py\n      - >-\n        pkg\n",
-        "cmd: python other.py\n    deps:\n      - >-\n        data\n",
         "cmd: python empty.py\n    deps:\n      - pkg\n",
     ],
 )

@@ -8,9 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 
-import exact_stages
 from tests.with_dvc.dvc_clone import ROOT, Clone, ran, wait_for
 
 pytestmark = pytest.mark.pipeline
@@ -62,21 +60,6 @@ def test_kill_9_and_equal_bytes_in_a_fresh_environment_without_torch(mine: Clone
     shutil.rmtree(tmp_path)  # large
 
 
-def test_the_run_after_an_orphan_records_its_own(mine: Clone, tmp_path: Path) -> None:
-    mine.edit_params({"fit.steps": 10**7})
-    process = fitting(mine)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    mine.edit_params({"fit.steps": 1000})
-    assert "fit: begins at step 0\n" in mine.dvc("repro")
-    process.communicate(timeout=15)  # the orphan has ended
-    undisturbed = copied(tmp_path / "another")
-    undisturbed.edit_params({"fit.steps": 1000})
-    undisturbed.dvc("repro")
-    assert made(mine) == made(undisturbed)
-    assert not ran(mine.dvc("repro"))
-
-
 def test_what_changes_during_a_run_leaves_no_output(mine: Clone) -> None:
     mine.edit_params(LONG)
     process = fitting(mine)
@@ -96,21 +79,3 @@ def test_an_edit_reruns_the_stages_that_import_the_file_and_none_behind(mine: Cl
         assert ran(mine.dvc("repro")) == stages
     mine.append("exact_stages/check.py", "# no stage imports it")
     assert not ran(mine.dvc("repro"))
-
-
-def test_a_wrong_param_is_one_line(mine: Clone) -> None:
-    mine.edit_params({"fit.lr": "fast"})
-    printed = mine.dvc("repro", code=255)
-    assert "error: params.yaml: 1 invalid\n  fit.lr: " in printed
-    assert "Traceback" not in printed
-    assert not mine.bytes_under("metrics", "models")
-
-
-def test_the_repository_has_no_stage_of_the_example() -> None:
-    with Repo(str(ROOT)) as repo:
-        assert not [stage for stage in repo.index.stages if "examples" in stage.path_in_repo]
-
-
-def test_at_most_ten_names_are_for_others_and_each_says_what_it_is() -> None:
-    assert len(exact_stages.__all__) <= 10
-    assert all(getattr(exact_stages, name).__doc__ for name in exact_stages.__all__)

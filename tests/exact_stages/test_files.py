@@ -2,9 +2,6 @@
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,22 +46,6 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(monkeypatch: pytest.M
         write_whole(Path("file"), b"new")
     assert caught.value.filename == "file"
     assert is_old()
-
-
-def test_what_a_killed_writer_has_left_is_replaced(folder: Path) -> None:
-    writer = f"""
-import os, signal
-from pathlib import Path
-from exact_stages import files
-files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-files.write_whole(Path({str(folder)!r}) / "file", b"killed half-way")
-"""
-    source = Path(files.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", writer], cwd=source).returncode == -signal.SIGKILL
-    assert Path("file").read_bytes() == b"old"
-    write_whole(Path("file"), b"whole")
-    assert Path("file").read_bytes() == b"whole"
-    assert os.listdir() == ["file"]
 
 
 def test_a_pipe_stays_a_pipe() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddpm.ingest.decoding import Colour, Look, Target, decode, look
 
-WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (255, 0, 0)
+WHITE, RED = (255, 255, 255), (255, 0, 0)
 LOSSLESS = {"lossless": True}
 
 
@@ -81,17 +81,6 @@ def test_transparency_is_laid_on_the_background(tmp_path: Path, background: Colo
     palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
     palette.putpalette(RGBA[0, :, :3].tobytes())
     assert row(tmp_path, encoded(palette, transparency=RGBA[0, :, 3].tobytes()), 3, background) == expected
-
-
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_grey_level_may_be_transparent(tmp_path: Path, form: str) -> None:
-    assert row(tmp_path, encoded(np.array([[9, 5]], np.uint8), form, transparency=5), 2, RED) == [[9] * 3, [255, 0, 0]]
-
-
-def test_sixteen_bits_are_scaled_and_rounded(tmp_path: Path) -> None:
-    values = [0, 128, 129, 257, 300, 32767, 32768, 65407, 65535]
-    grey = encoded(np.array([values], np.uint16))
-    assert decoded(tmp_path, grey, target(1, 9, 1))[0, 0].tolist() == [0, 0, 1, 1, 1, 127, 128, 255, 255]
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])

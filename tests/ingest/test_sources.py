@@ -73,16 +73,9 @@ def test_tiff_of_any_depth_comes_through(values: np.ndarray, depth: str, compres
     np.testing.assert_allclose(got, np.atleast_3d(expected).transpose(2, 0, 1), atol=0.5001)
 
 
-@pytest.mark.parametrize("damage", ["half", "nan"])
-def test_a_broken_tiff_is_named(damage: str) -> None:
-    values = np.random.default_rng(0).random((30, 30)).astype(np.float32)
+def test_a_value_that_is_not_a_number_is_named() -> None:
     for number in range(3):
-        save(f"mine/{number}.tif", values)
-    if damage == "nan":
-        values[3, 4] = np.nan
-        save("mine/1.tif", values)
-    else:
-        Path("mine/1.tif").write_bytes(Path("mine/1.tif").read_bytes()[:2000])
+        save(f"mine/{number}.tif", np.full((3, 3), np.nan if number == 1 else 1, np.float32))
     with pytest.raises(UserError, match=r"^1 unreadable.*\n  mine/1\.tif: .+$"):
         read()
 
@@ -102,20 +95,6 @@ def test_a_tiff_whose_values_pillow_misreads_is_refused(dtype: type, tag: int, v
     for attempt in (lambda: look(path, WHITE), lambda: decode(path, Target((1, 1, 2), (1, 2), "crop", WHITE))):
         with pytest.raises(ValueError, match="convert"):
             attempt()
-
-
-def test_a_tiff_of_32_bits_without_a_sign_has_no_negative_values() -> None:
-    path = with_tag(np.array([[7, -1]], np.int32), 339, 1)
-    assert look(path, WHITE)[1] == (7, 2**32 - 1, 0)
-    assert decode(path, Target((1, 1, 2), (1, 2), "crop", WHITE, (0, 2**32 - 1))).tolist() == [[[0, 255]]]
-
-
-def test_the_first_of_several_pages_counts_and_the_files_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (7, 9))
-    first.save(save("mine/0.tif", np.asarray(first)), save_all=True, append_images=[second])
-    save("mine/1.tif", np.asarray(second))
-    assert levels_of(read(), 1, 2) == [[7, 7]]
-    assert "1 files have several pages" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["tif", "png"])
@@ -180,12 +159,6 @@ def test_colour_of_sixteen_bits_has_its_upper_eight_scaled_by_the_range() -> Non
     assert len(notes_of(seen, None)) == 1
 
 
-def test_a_bmp_of_sixteen_bits_a_pixel_has_no_more_than_eight_a_channel() -> None:
-    head = struct.pack("<IiiHHIIiiII3I", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
-    Path("a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + head + struct.pack("<2H", 0x1082, 0))
-    assert look(Path("a.bmp"), WHITE)[0].depth == EIGHT
-
-
 def images(count: int, *shape: int, dtype: type = np.uint8) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, *shape)).astype(dtype)
 
@@ -216,10 +189,7 @@ def test_an_npz_of_images_has_the_names_of_its_classes_and_sixteen_bits() -> Non
     ("changes", "key"),
     [
         ({"images": images(6, 4, 4, 4)}, "images"),
-        ({"images": images(6, 4, 4).astype(float)}, "images"),
-        ({"labels": np.zeros((6, 14), int)}, "labels"),
         ({"labels": np.zeros(5, int)}, "labels"),
-        ({"labels": np.zeros(6)}, "labels"),
         ({"labels": np.array([0, 1, 2] * 2), "classes": ["a", "b"]}, "labels"),
         ({"images": np.array([None] * 6)}, "npz"),
         ({"labels": np.arange(6)}, "class 0"),
@@ -268,7 +238,6 @@ def test_a_table_names_the_classes(table: str, parted: str | None) -> None:
         (ROWS[:3], "3.png"),
         ([*ROWS, ("4.png", "fig")], "4.png"),
         ([*ROWS, ("2.png", "10")], "2.png"),
-        ([*ROWS, ("./2.png", "10")], "2.png"),
         ([*ROWS, ("deep//1.png", "fig")], "deep/1.png"),
     ],
 )
@@ -279,21 +248,4 @@ def test_a_file_and_a_row_that_lack_the_other_and_a_second_row_are_named(
         save(f"mine/{name}", images(1, 4, 4)[0] + number)
     tabled("metadata.csv", rows)
     with pytest.raises(UserError, match=rf"^mine(: 1 fault\n  )?[^\n]*{named}[^\n]*$"):
-        list_images(Path("mine"))
-
-
-def test_a_file_with_rows_in_two_tables_is_named() -> None:
-    for folder in ("train/", "test/"):
-        for number, (name, _) in enumerate(ROWS):
-            save(f"mine/{folder}{name}", images(1, 4, 4)[0] + number)
-    tabled("labels.csv", [("train/2.png", "10"), *((f"test/{name}", label) for name, label in ROWS)])
-    tabled("labels.csv", ROWS, "mine/train")
-    with pytest.raises(UserError, match=r"^mine: 1 fault\n  mine/train/2\.png: [^\n]*$"):
-        list_images(Path("mine"))
-
-
-def test_a_table_nested_too_deeply_is_named() -> None:
-    Path("mine").mkdir()
-    Path("mine/metadata.jsonl").write_text("[" * 100_000)
-    with pytest.raises(UserError, match=r"^mine/metadata\.jsonl: [^\n]*$"):
         list_images(Path("mine"))

@@ -19,14 +19,13 @@ from exact_stages.console import UserError
 
 
 class Counter:
-    """Work on twos of images; every second step has a loss, and the step before `halt` tells the process to end."""
+    """Work on twos of images; every second step has a loss."""
 
-    def __init__(self, total_steps: int = 6, halt: int = 0) -> None:
+    def __init__(self, total_steps: int = 6) -> None:
         self.params = SimpleNamespace(batch_size=2)
         self.pieces = 1
         self.total_steps = total_steps
         self.step = 0
-        self.halt = halt
 
     @property
     def weights(self) -> Tensor:
@@ -36,8 +35,6 @@ class Counter:
         assert world == ALONE
         while self.step < self.total_steps:
             self.step += 1
-            if self.step == self.halt:
-                os.kill(os.getpid(), signal.SIGTERM)
             yield self.step / 8 if self.step % 2 == 0 else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,10 +54,10 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "WORK_PER_SAVE", 0)
 
 
-def run_to(step: int, environment: str = "cpu", stage: str = "train") -> int:
+def run_to(step: int) -> int:
     """Work until `step`, with a checkpoint after each, and return where the work began."""
     counter = Counter(step)
-    with Checkpoints(stage, environment, ALONE, counter=counter) as checkpoint:
+    with Checkpoints("train", "cpu", ALONE, counter=counter) as checkpoint:
         began = counter.step
         checkpoint.run("counting", counter)
     return began
@@ -69,29 +66,6 @@ def run_to(step: int, environment: str = "cpu", stage: str = "train") -> int:
 def test_a_run_continues_from_its_last_checkpoint() -> None:
     assert [run_to(3), run_to(5), run_to(5)] == [0, 3, 5]
     assert os.listdir(".resume") == ["train-cpu.state"]
-
-
-def test_the_bar_counts_images_and_shows_the_last_loss(capsys: pytest.CaptureFixture[str]) -> None:
-    counter = Counter(halt=3)
-    with Checkpoints("train", "cpu", ALONE, counter=counter) as checkpoint:
-        handlers = checkpoint._handlers
-        with pytest.raises(UserError, match=r"^train: interrupted"):
-            checkpoint.run("counting", counter)
-    for each, handler in handlers.items():
-        signal.signal(each, handler)
-    assert "counting:  50%" in capsys.readouterr().err
-    assert run_to(6) == 3
-    last = capsys.readouterr().err.rpartition("\r")[2]
-    assert "counting: 100%" in last
-    assert "12.0/12.0" in last
-    assert "loss=0.7500" in last
-
-
-def test_another_environment_or_stage_begins_from_nothing() -> None:
-    run_to(3)
-    assert run_to(1, environment="cuda") == 0
-    assert run_to(1, stage="sample") == 0
-    assert run_to(3) == 3
 
 
 def test_a_finished_run_stays_until_dvc_has_recorded_its_outputs() -> None:

@@ -20,16 +20,6 @@ def numbered(*shape: int) -> torch.Tensor:
     return torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).view(shape)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_image_table_shows_each_image_unscaled_at_its_place(channels: int) -> None:
-    images = numbered(2, 3, channels, 4, 4)
-    figure = image_table(images, ["a", "b"], "all of them")
-    for axis, image in zip(figure.axes, images.flatten(0, 1), strict=True):
-        (shown,) = axis.images
-        assert np.array_equal(shown.get_array(), image.permute(1, 2, 0).squeeze(2).numpy())
-        assert (shown.norm.vmin, shown.norm.vmax) == (0, 255)
-
-
 @pytest.mark.parametrize(
     ("name", "written"),
     [

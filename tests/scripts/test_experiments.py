@@ -2,64 +2,54 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-DVC_YAML = "stages: {one: {cmd: cp params.yaml out.txt, params: [x], outs: [out.txt]}}\n"
+from tests.with_dvc.dvc_clone import ROOT, Clone, environment, identify
 
-
-def variables(folder: Path) -> dict[str, str]:
-    """Return an environment in which sbatch prints what it gets, and DVC keeps its files in a folder."""
-    (folder / "bin").mkdir(exist_ok=True)
-    (folder / "bin/sbatch").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    (folder / "bin/sbatch").chmod(0o755)
-    path = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "GIT_", "DVC_"))}
-    return kept | {
-        "PATH": path,
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(folder / "site"),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-    }
+SCRIPT = "scripts/experiments.sh"
+FILES = {
+    "dvc.yaml": "stages: {one: {cmd: cp params.yaml out.txt, params: [x], outs: [out.txt]}}\n",
+    "params.yaml": "x: 1\n",
+    ".gitignore": "/build\n/out.txt\n",
+    "../bin/sbatch": '#!/bin/sh\nprintf "%s\\n" "$@"\n',  # prints what it gets
+}
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path) -> Clone:
     """A project of one stage, with remotes in folders beside it that it names by relative paths."""
-    made = tmp_path / "a project"
-    (made / "scripts").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts/experiments.sh", made / "scripts")
-    (made / "dvc.yaml").write_text(DVC_YAML)
-    (made / "params.yaml").write_text("x: 1\n")
-    (made / ".gitignore").write_text("/build\n/out.txt\n")
-    for command in (
-        "git init --quiet --initial-branch main",
-        "git config user.name Test",
-        "git config user.email test@example.org",
-        "git init --quiet --bare ../origin",
-        "git remote add origin ../origin",
-        "dvc init --quiet",
-        "dvc remote add --quiet --default storage ../storage",
-        "dvc remote modify --local storage verify true",
-        "git add --all",
-        "git commit --quiet --message project",
-    ):
-        subprocess.run(command.split(), cwd=made, env=variables(tmp_path), check=True)
+    made = Clone(tmp_path / "a project")
+    for folder in (made.path / "scripts", tmp_path / "bin"):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / SCRIPT, made.path / "scripts")
+    for name, text in FILES.items():
+        (made.path / name).write_text(text)
+    (tmp_path / "bin/sbatch").chmod(0o755)
+    made.git("init", "--quiet", "--initial-branch", "main")
+    identify(made)
+    made.git("init", "--quiet", "--bare", "../origin")
+    made.git("remote", "add", "origin", "../origin")
+    made.dvc("init", "--quiet")
+    made.dvc("remote", "add", "--quiet", "--default", "storage", "../storage")
+    made.dvc("remote", "modify", "--local", "storage", "verify", "true")
+    made.commit()
     return made
 
 
-def experiments(project: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(project / "scripts/experiments.sh"), *arguments]
-    return subprocess.run(command, cwd=project, env=variables(project.parent) | more, capture_output=True, text=True)
+def experiments(project: Clone, *arguments: str, code: int = 0, **more: str) -> str:
+    """What the script prints; if it ends with an error, one line."""
+    scratch = project.path.parent
+    path = f"{scratch / 'bin'}{os.pathsep}{environment(scratch)['PATH']}"
+    printed = project.run("bash", SCRIPT, *arguments, code=code, PATH=path, **more)
+    assert not code or (printed.startswith("error: ") and printed.count("\n") == 1), printed
+    return printed
 
 
-def test_a_list_becomes_arguments_of_sbatch(project: Path) -> None:
-    (project / "list.txt").write_text("# which\n\n  one -S x=2\r\n\ttwo\t-S 'x=a b'\n # no\nthree")
-    printed = experiments(project, "list.txt", "--gpus", "1").stdout.splitlines()
+def test_a_list_becomes_arguments_of_sbatch(project: Clone) -> None:
+    (project.path / "list.txt").write_text("# which\n\n  one -S x=2\r\n\ttwo\t-S 'x=a b'\n # no\nthree")
+    printed = experiments(project, "list.txt", "--gpus", "1").splitlines()
     assert printed[0] == "--array=1-3"
     assert printed[-3:] == ["one -S x=2", "two\t-S 'x=a b'", "three"]
 
@@ -67,40 +57,28 @@ def test_a_list_becomes_arguments_of_sbatch(project: Path) -> None:
 WRONG = ("", "# none\n", "one\none -S x=2\n", "-S x=2\n", "a/b -S x=2\n", "one -S 'x=2\n", "one\ttwo\nx: 1\n")
 
 
-def test_a_wrong_list_is_not_submitted(project: Path) -> None:
+def test_a_wrong_list_is_not_submitted(project: Clone) -> None:
     for listed in WRONG:
-        (project / "list.txt").write_text(listed)
-        ended = experiments(project, "list.txt")
-        assert (ended.returncode, ended.stdout) == (1, ""), listed
-        assert ended.stderr.startswith("error: list.txt")
-        assert ended.stderr.count("\n") == 1
-    assert not (project / "build").exists()
+        (project.path / "list.txt").write_text(listed)
+        assert experiments(project, "list.txt", code=1).startswith("error: list.txt"), listed
+    assert not (project.path / "build").exists()
 
 
-@pytest.mark.parametrize("lost", ["git remote remove origin", "rm .dvc/config .dvc/config.local", "elsewhere"])
-def test_where_its_results_have_no_place_nothing_is_submitted(project: Path, lost: str) -> None:
-    (project / "list.txt").write_text("one\n")
-    if lost != "elsewhere":
-        subprocess.run(lost.split(), cwd=project, check=True)
-    command = ["bash", str(project / "scripts/experiments.sh"), str(project / "list.txt")]
-    folder = project / "scripts" if lost == "elsewhere" else project
-    ended = subprocess.run(command, cwd=folder, env=variables(project.parent), capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1), ended.stderr
+@pytest.mark.parametrize("lost", ["git remote remove origin", "rm .dvc/config .dvc/config.local"])
+def test_where_its_results_have_no_place_nothing_is_submitted(project: Clone, lost: str) -> None:
+    (project.path / "list.txt").write_text("one\n")
+    project.run(*lost.split())
+    experiments(project, "list.txt", code=1)
 
 
-def test_a_task_pushes_to_remotes_of_relative_paths(project: Path) -> None:
-    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_SUBMIT_DIR": str(project)}
-    ended = experiments(project, "HEAD", "one", "two -S x=2", **task)
-    assert ended.returncode == 0, ended.stderr
-    stored = [path.read_text() for path in (project.parent / "storage/files").rglob("*") if path.is_file()]
+def test_a_task_pushes_to_remotes_of_relative_paths(project: Clone) -> None:
+    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_SUBMIT_DIR": str(project.path)}
+    experiments(project, "HEAD", "one", "two -S x=2", **task)
+    stored = [path.read_text() for path in (project.path.parent / "storage/files").rglob("*") if path.is_file()]
     assert stored == ["x: 2\n"]
-    listed = subprocess.run(["git", "-C", project.parent / "origin", "for-each-ref"], capture_output=True, text=True)
-    assert listed.stdout.split()[-1].endswith("/two")
-    assert not [*(project / "build/experiments").iterdir()]
+    assert project.run("git", "-C", "../origin", "for-each-ref").split()[-1].endswith("/two")
+    assert not [*(project.path / "build/experiments").iterdir()]
     # No later list of the same commit overwrites it.
     for names, code in (("two -S x=3\nthree\n", 1), ("one\ntw\n", 0)):
-        (project / "list.txt").write_text(names)
-        ended = experiments(project, "list.txt")
-        assert (ended.returncode, ended.stdout == "", ended.stderr.count("\n")) == (code, bool(code), code), (
-            ended.stderr
-        )
+        (project.path / "list.txt").write_text(names)
+        experiments(project, "list.txt", code=code)

@@ -15,17 +15,11 @@ from scripts.reporting.runs import open_run
 from tests.browser.runs import PARAMS, PREPARED, SCORES, whole_run
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ["data", "forward", "training", "samples", "reverse", "scores", "copies", "params", "hashes", "environment"]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page.vl_convert, "javascript_bundle", lambda *_, **__: "// Vega")
 
 
 def text(html: str) -> str:
-    """What is read of a page, without tags, scripts and runs of blanks."""
-    html = re.sub("<(script|style).*?</\\1>", " ", html, flags=re.DOTALL)
+    """What is read of a page, without tags and runs of blanks."""
+    html = re.sub("<style.*?</style>", " ", html, flags=re.DOTALL)
     return " ".join(re.sub("<[^>]*>", " ", html).split())
 
 
@@ -35,16 +29,16 @@ def front(card: str) -> dict[str, Any]:
     return read
 
 
-def test_a_page_has_all_parts_and_fetches_nothing() -> None:
-    html = page.report([whole_run(), whole_run("other", shade=1)], None)
-    assert re.findall(r'<section id="(\w+)"', html) == SECTIONS
+def test_a_page_has_the_pictures_and_facts_of_both_runs_and_fetches_nothing() -> None:
+    other = whole_run("other", shade=1, **{"params.yaml": PARAMS.replace("0.003", "1e-05")})
+    html = page.report([whole_run(), other])
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", html)
     images = re.findall(r"<img [^>]*>", html)
     assert len(images) == 12, "six of each: by_class takes the place of samples"
     assert all(re.search(r'alt="\w[^"]* of (mine|other)"', image) for image in images)
-    for fact in ("1,234 training images", "54,321 parameters", "9,876 images", "32 x 48, their own", "torch 9.9.9"):
+    for fact in ("1,234 training images", "54,321 parameters", "32 x 48, their own", "torch 9.9.9", "0.003 1e-05"):
         assert fact in text(html)
-    same = page.report([whole_run(), whole_run("main")], None)
+    same = page.report([whole_run(), whole_run("main")])
     assert same.count("<img ") == 6, "equal pictures are shown once"
     card = page.card(whole_run())
     assert front(card)["pipeline_tag"] == "unconditional-image-generation"
@@ -59,7 +53,7 @@ def test_a_page_says_how_samples_were_made_and_what_the_filter_found() -> None:
     filtered = {"share": 0.951, "clear": 0.9, "clear_by_class": {"cat": 0.97, "dog": 0.8}}
     more = {"sample/population": sampled, "sample/gallery": {"evaluations": 50}, "filter/summary": filtered}
     run.files.update({f"metrics/{name}.json": json.dumps(values).encode() for name, values in more.items()})
-    read = text(page.report([run], None))
+    read = text(page.report([run]))
     assert "Sampler: ddpm, 24 steps, guidance 1.25." in read
     assert "not filtered. Sampler: ddim, 50 steps." in read
     assert "rejected 4.9 % of the samples" in read
@@ -72,7 +66,7 @@ def test_facts_are_those_of_the_sampled_model() -> None:
     )
     facts = {"data": "mine", "images": 777, "images_seen": 4242, "class_conditional": False, "parameters": 333}
     run.files["metrics/sample/population.json"] = json.dumps({"model": facts}).encode()
-    read, card = text(page.report([run], None)), page.card(run)
+    read, card = text(page.report([run])), page.card(run)
     assert "models/own.safetensors , with 333 parameters" in read
     assert "models/ddpm.safetensors , has 54,321 parameters" in read
     assert "for a given class" not in read
@@ -85,12 +79,7 @@ def test_facts_are_those_of_the_sampled_model() -> None:
 
 @pytest.mark.parametrize(
     ("model", "chosen", "said"),
-    [
-        ("models/ddpm", "base", True),
-        ("models/distilled-2", "base", True),
-        ("models/ddpm", "none", False),
-        ("own", "base", False),
-    ],
+    [("models/distilled-2", "base", True), ("models/ddpm", "none", False), ("own", "base", False)],
 )
 def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
     run = whole_run(**{"params.yaml": PARAMS + f"sample: {{model: {model}.safetensors}}\n"})
@@ -115,20 +104,12 @@ def test_scores_of_another_version_are_left_out(
 
 
 def test_names_of_sets_and_classes_are_plain_text() -> None:
-    assert "<i>" not in page.report([whole_run("<i>")], None)
+    assert "<i>" not in page.report([whole_run("<i>")])
     data = PREPARED["data"] | {"name": "[a](b)\n# c", "classes": ["<b>dog", "*`cat`_$|"]}
     card = page.card(whole_run(**{"preprocess/summary": PREPARED | {"data": data}}))
     assert r"\<b\>dog, \*\`cat\`\_\$\|." in card
     assert r"# A diffusion model of \[a\](b) \# c" in card
     assert not re.search(r"<b>dog|\[a\]\(b\)", card.split("---\n")[2])
-
-
-def test_params_that_differ_are_listed() -> None:
-    other, main = whole_run("other", **{"params.yaml": PARAMS.replace("0.003", "1e-05")}), whole_run("main")
-    assert "param main other train.lr 0.003 1e-05" in text(page.report([other, main], main))
-    third = whole_run("third", **{"params.yaml": PARAMS.replace("100", "50")})
-    read = text(page.report([other, third], main))
-    assert "param default (main) third other schedule.timesteps 100 50 100" in read
 
 
 def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_that_name() -> None:
@@ -145,5 +126,5 @@ def test_records_of_any_age_have_a_page_and_a_card(record: str, monkeypatch: pyt
     monkeypatch.chdir(ROOT)
     run = open_run(f"results/{record}")
     assert len(run.commit) == 40
-    assert "None was selected by hand." in text(page.report([run], None))
+    assert "None was selected by hand." in text(page.report([run]))
     assert page.card(run).startswith("---\n")

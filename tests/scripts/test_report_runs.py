@@ -15,11 +15,6 @@ from tests.with_dvc.dvc_clone import Clone, git_clone
 METRICS = {"metrics/train/summary.json", "metrics/likelihood/bits.json"}
 
 
-@pytest.fixture(autouse=True)
-def _quick(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page.vl_convert, "javascript_bundle", lambda *_, **__: "// Vega")
-
-
 def seen(rev: str) -> int:
     return int(open_run(rev).mapping("metrics/train/summary.json")["images_seen"])
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from ddpm.images.splits import Processed, hashed_places, load_split, to_float
 from ddpm.ingest import decoded, preparation
-from ddpm.ingest.mnist import is_mnist, read_mnist
-from ddpm.ingest.preparation import target_of
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -222,15 +220,6 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
     assert run(set=f"data/../{MINE}")["train"]["images"]
 
 
-def test_the_same_pictures_give_the_same_bytes() -> None:
-    draw_many(200)
-    run()
-    first = outputs()
-    shutil.copytree(MINE, "elsewhere/mine")
-    run(set="elsewhere/mine/fig/..")  # a set is named by its folder
-    assert outputs() == first
-
-
 def test_the_provenance_has_the_pictures_and_no_other_file() -> None:
     draw_many(60)
     run()
@@ -265,28 +254,6 @@ def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() 
     assert {image.numpy().tobytes() for image in train.split.images} <= made_of
 
 
-def test_mnist_as_pictures_named_by_their_numbers_gives_the_arrays_of_its_files(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    own = Path(os.environ.get("DDPM_DATA_DIR") or ROOT / "data")
-    raw = own / "mnist" if (own / "mnist").is_dir() else own
-    if not is_mnist(raw):
-        pytest.skip("the raw files of MNIST are not here")
-    whole = read_mnist(raw)
-    chosen = {"train": range(400), "test": range(60_000, 60_100)}
-    few = whole._replace(pictures=[whole.pictures[index] for part in chosen.values() for index in part], tested=100)
-    for name, part in chosen.items():
-        for number, (levels, label) in enumerate(whole.pictures[index] for index in part):
-            path = Path(f"data/mnist/{name}/{label}/{number:05d}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(levels).save(path)
-    found = [run(set="data/mnist"), outputs()]
-    monkeypatch.setattr(preparation, "is_mnist", lambda _: True)
-    monkeypatch.setattr(preparation, "read_mnist", lambda _: few._replace(beside=[]))
-    assert [run(set="data/mnist"), outputs()] == found
-    assert split("train").split.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
-
-
 @pytest.mark.parametrize(("spare", "written"), [(0, True), (-1, False)])
 def test_a_disk_needs_room_for_the_images_twice(spare: int, written: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(30, "train")
@@ -316,17 +283,3 @@ def test_a_class_of_which_all_would_be_held_out_is_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.set: .* pear; "):
         run(test=0.5)
     assert not outputs()
-
-
-def test_a_picture_that_breaks_while_it_runs_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_many(30, "train")
-    draw_many(9, "test", first=30)
-
-    def breaking(*given: Any) -> Any:
-        Path(MINE, "test/fig/0030.png").write_bytes(b"")
-        return target_of(*given)
-
-    monkeypatch.setattr(preparation, "target_of", breaking)
-    with pytest.raises(UserError, match=rf"^{MINE}/test/fig/0030\.png: "):
-        run()
-    assert not [*Path("data/processed").iterdir()]

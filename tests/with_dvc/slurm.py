@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import secrets
+import shutil
 import socket
 import subprocess
 import time
@@ -16,8 +17,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-
-from tests.with_dvc.servers import find
 
 PROGRAMS = ("slurmctld", "slurmd", "srun", "munged", "unshare")
 SECONDS_TO_START = 30
@@ -70,6 +69,11 @@ def two_nodes(folder: Path) -> Iterator[dict[str, str]]:
         listed = ["sinfo", "--noheader", "--states", "idle", "--format", "%D"]
         wait_until(lambda: shell(listed, kept) == "2", folder)
         yield kept
+
+
+def find(program: str) -> str | None:
+    """Where a program is: daemons are not on every path."""
+    return shutil.which(program, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 
 
 def free_ports(count: int) -> list[int]:

@@ -40,6 +40,17 @@ def test_the_second_run_runs_nothing(clone: Clone) -> None:
     assert clone.git("status", "--porcelain") == ""
 
 
+def test_what_python_editors_and_systems_leave_reaches_no_stage(clone: Clone) -> None:
+    packages = [path.parent for path in clone.path.glob("src/ddpm/*/__init__.py")]
+    assert packages
+    for folder in [*packages, clone.path / "src/exact_stages", clone.path / "stages"]:
+        (folder / "__pycache__").mkdir(exist_ok=True)
+        for name in ("__pycache__/x.pyc", ".DS_Store", "Thumbs.db", ".a.py.swp", "a.py~", "#a.py#"):
+            (folder / name).touch()
+        (folder / ".#a.py").symlink_to("user@machine.123")  # as Emacs leaves it
+    assert clone.dvc("status").strip() == "Data and pipelines are up to date."
+
+
 @pytest.mark.long
 def test_an_independent_run_of_two_workers_gives_the_bytes_of_one(pipeline: Built, tmp_path: Path) -> None:
     again = git_clone(pipeline.clone, tmp_path, "main~1")  # before its results were committed; with a cache of its own

@@ -1,52 +1,74 @@
-"""Sharing through real remotes: one of each kind, on loopback."""
+"""Sharing through a real remote: the S3 server of rclone, on loopback."""
 
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.with_dvc.dvc_clone import Clone, git_clone, ran
-from tests.with_dvc.servers import SERVERS, Server, find
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 MODEL = "models/ddpm.safetensors"
+KEYS = {"access_key_id": "user", "secret_access_key": "secret-of-the-test"}
+RCLONE = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    kind = SERVERS[request.param]
-    if kind.program and not find(kind.program):
-        pytest.skip(f"{kind.program} is not installed")
-    server = kind(tmp_path / "server")
-    server.start()
-    yield server
-    server.stop()
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Of a server that stores in the folder `storage`."""
+    if not RCLONE:
+        pytest.skip("rclone is not installed")
+    (tmp_path / "storage/bucket").mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = [RCLONE, "serve", "s3", "--auth-key", ",".join(KEYS.values()), "--addr", f"127.0.0.1:{port}"]
+    server = subprocess.Popen([*serve, "--config", os.devnull, str(tmp_path / "storage")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.kill()
+    server.wait()
+
+
+def connect(clone: Clone, address: str) -> Clone:
+    """Make it the clone's default remote, as docs/how-to/share.md says."""
+    clone.dvc("remote", "add", "--default", "--force", "storage", "s3://bucket/ddpm")
+    clone.dvc("remote", "modify", "storage", "verify", "true")
+    for name, value in {"endpointurl": address, **KEYS}.items():
+        clone.dvc("remote", "modify", "--local", "storage", name, value)
+    return clone
 
 
 def test_a_fresh_clone_has_everything_no_damaged_object_and_no_credentials(
-    clone: Clone, server: Server, tmp_path: Path
+    clone: Clone, address: str, tmp_path: Path
 ) -> None:
-    server.connect(clone)
-    clone.dvc("push", "--run-cache")
+    connect(clone, address).dvc("push", "--run-cache")
     clone.commit()
     tracked = clone.git("grep", "--cached", "-I", "", "--", ".dvc")
     assert "storage" in tracked
-    assert not [name for name in server.settings if name in tracked]
+    assert not [name for name in KEYS if name in tracked]
 
-    fresh = git_clone(clone, tmp_path / "fresh")
-    server.connect(fresh)
+    fresh = connect(git_clone(clone, tmp_path / "fresh"), address)
     fresh.dvc("pull", "--run-cache")
     artifacts = clone.bytes_under("data", "models")
     assert fresh.bytes_under("data", "models") == artifacts
     assert not ran(fresh.dvc("repro"))
 
-    (stored,) = [path for path in server.objects() if path.read_bytes() == artifacts[MODEL]]
-    damaged = bytearray(artifacts[MODEL])
-    damaged[-1] ^= 1
+    stored = next(
+        path for path in (tmp_path / "storage").rglob("files/md5/*/*") if path.read_bytes() == artifacts[MODEL]
+    )
+    damaged = artifacts[MODEL][:-1] + bytes([artifacts[MODEL][-1] ^ 1])
     stored.chmod(0o644)
     stored.write_bytes(damaged)
-    another = git_clone(clone, tmp_path / "another")
-    server.connect(another)
+    another = connect(git_clone(clone, tmp_path / "another"), address)
     another.dvc("pull", MODEL, "data/samples/gallery.safetensors", code=1)
     assert another.bytes_under("data/samples", "models").keys() == {"data/samples/gallery.safetensors"}
     assert damaged not in another.bytes_under(".dvc/cache").values()
