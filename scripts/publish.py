@@ -38,7 +38,7 @@ SHOWN = {
     "Frechet distance, classifier b": ("frechet-distance", "lower"),
     "shows the class asked for": ("shows-the-class-asked-for", "higher"),
     "classification accuracy score": ("classification-accuracy-score", "higher"),
-    "near copies in pixels, in features": ("near-copies", "to 0.01"),
+    "near copies by ratio, by distance": ("near-copies", "that of real images"),
     "told from real images by a network": ("two-sample-accuracy", "0.5"),
     "... in black and white": ("two-sample-accuracy", "0.5"),
     "Frechet distance, pixels": ("frechet-distance", "lower"),

@@ -163,11 +163,12 @@ def _flat(values: Tensor) -> Tensor:
 
 
 class NearCopies(NamedTuple):
-    """Shares of samples that are nearer to training images than all but a share NEAR of the fresh images are.
+    """Shares of images that are nearer to training images than all but a share NEAR of the fresh images are.
 
-    Without copying, NEAR is expected. distance: by the distance, with a threshold for each class, because one for all
-    would only find copies in the tightest class; classes of fewer than LEAST fresh images are left out. ratio: by the
-    ratio. A share is None if there is nothing to compare with.
+    The threshold is that of fresh images without near-duplicates, which would hide copies. The shares count them, among
+    samples as among fresh images: these say what to expect without copying. distance: by the distance, with a threshold
+    for each class, because one for all would only find copies in the tightest class; classes of fewer than LEAST fresh
+    images are left out. ratio: by the ratio. A share is None if there is nothing to compare with.
     """
 
     distance: Estimate
@@ -179,8 +180,8 @@ Versions = tuple[Sequence[Tensor], Tensor]  # versions of images, each (N, ...),
 
 def compare_nearness(
     samples: Versions, fresh: Versions, train: tuple[Tensor, Tensor], seed: int
-) -> tuple[NearCopies, Tensor]:
-    """Compute `near_copies` of samples; return the indices of samples, too, nearest by the ratio first.
+) -> tuple[NearCopies, NearCopies, Tensor]:
+    """Compute `near_copies`; return the indices of samples, too, nearest by the ratio first.
 
     Of large sets, random subsets are compared.
     """
@@ -190,22 +191,20 @@ def compare_nearness(
         some = some_queries(len(labels), pairs * train[0][0].numel() * len(versions), seed)
         near.append(nearness([each[some] for each in versions], labels[some], *train))
         chosen.append(torch.arange(len(labels))[some])
-    return near_copies(*near), chosen[0][near[0].ratio.argsort()]
+    return *near_copies(*near), chosen[0][near[0].ratio.argsort()]
 
 
-def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
-    """Count near copies among samples (N,), compared with fresh images (M,) that are no near-duplicates."""
-    single = ~near_duplicates(fresh.distance, fresh.labels)
-    thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
+def near_copies(samples: Nearness, fresh: Nearness) -> tuple[NearCopies, NearCopies]:
+    """Count near copies among samples (N,), and how many to expect, by fresh images (M,)."""
+    natural = near_duplicates(fresh.distance, fresh.labels)
+    limits = torch.full((1 + int(torch.cat([samples.labels, fresh.labels]).max()),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
-        thresholds[samples.labels == label] = _threshold(fresh.distance[single & (fresh.labels == label)])
-    judged = ~thresholds.isnan()
-    known = torch.isin(fresh.labels[single], samples.labels[judged])
-    threshold = _threshold(fresh.ratio[single])
-    return NearCopies(
-        distance=_share((samples.distance < thresholds)[judged], int(known.sum())),
-        ratio=NONE if np.isnan(threshold) else _share(samples.ratio < threshold, len(known)),
-    )
+        limits[label] = _threshold(fresh.distance[~natural & (fresh.labels == label)])
+    limit = torch.tensor(_threshold(fresh.ratio[~natural]))
+    by_distance = _shares(samples.distance, limits[samples.labels], fresh.distance, limits[fresh.labels], natural)
+    by_ratio = _shares(samples.ratio, limit.expand(len(samples.ratio)), fresh.ratio, limit.expand_as(natural), natural)
+    mine, expected = zip(by_distance, by_ratio, strict=True)
+    return NearCopies(*mine), NearCopies(*expected)
 
 
 def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
@@ -227,9 +226,19 @@ def _threshold(values: Tensor) -> float:
     return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
 
 
-def _share(among: Tensor, fresh: int) -> Estimate:
-    """Estimate a share, as the mean of flags (N,); its threshold comes from some number of fresh images."""
-    if not len(among):
-        return NONE
-    share, chance = float(among.double().mean()), NEAR * (1 - NEAR)
-    return Estimate(share, math.sqrt(max(share * (1 - share), chance) / len(among) + chance / fresh))
+def _shares(
+    samples: Tensor, limits: Tensor, fresh: Tensor, fresh_limits: Tensor, natural: Tensor
+) -> tuple[Estimate, Estimate]:
+    """Estimate the share of samples (N,) below their limits, and that to expect; NaN is no limit."""
+    judged, known = ~limits.isnan(), ~fresh_limits.isnan()
+    if not judged.any():
+        return NONE, NONE
+    near = (samples < limits)[judged].double()
+    # In expectation, a share NEAR of fresh images that are no near-duplicates lies below the limit.
+    expected = torch.where(natural, (fresh < fresh_limits).double(), NEAR)[known]
+    mine, theirs = (_share(float(each.mean()), len(each)) for each in (near, expected))
+    return mine, theirs
+
+
+def _share(value: float, count: int) -> Estimate:
+    return Estimate(value, math.sqrt(max(value * (1 - value), NEAR * (1 - NEAR)) / count))
