@@ -24,7 +24,6 @@ NAMES = {
     "near_copies_pixels": "near copies, by distance",
 }
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
-SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
 UNSEEN = "; less than {seen} would not show"
 RESTS = {"class_mix": "", "label_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
@@ -43,7 +42,6 @@ SAYS = {
         "the set differs from a new real one",
         "the set is nearer to training images than a new real one",
     ),
-    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
     "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
     "precision": (
         "as many look real as of real images",
@@ -56,14 +54,9 @@ SAYS = {
         "their class shows more often",
         "their class shows less often",
     ),
-    "near_copies_ratio": (
-        "no sign of copies",
-        "{excess} more than in new real images, by this alone: look at the nearest",
-        "fewer than in new real images",
-    ),
     "near_copies": (
         "no sign of copies",
-        "{excess} more than in new real images, by this alone: blur, not copies",
+        "{excess} more than in new real images, by this measure alone",
         "fewer than in new real images",
     ),
 }

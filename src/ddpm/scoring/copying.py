@@ -26,19 +26,8 @@ PIECE = 4 * CHUNK
 WIDTH = 2000  # references in a block: its distances to the queries fit a processor's caches
 TABLE = 47_040_000  # numbers of references in memory at once
 PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
-WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores
+WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores; of more images, a random subset
 SHIFT = 1  # pixels: copies that are shifted by up to this are found
-
-
-def some_queries(count: int, products: int, seed: int) -> Tensor | slice:
-    """Choose which of `count` queries to search for: all, or a random subset (n,) that costs WORK multiplications.
-
-    Args:
-        products: the multiplications that a search for all queries costs.
-    """
-    if products <= WORK:
-        return slice(None)
-    return torch.randperm(count, generator=generator(seed, "copying"))[: max(1, count * WORK // products)]
 
 
 class Neighbours(NamedTuple):
@@ -188,23 +177,27 @@ def compare_nearness(
     near, chosen = [], []
     for versions, labels in (samples, fresh):
         pairs = int(train[1].bincount(minlength=1 + int(labels.max()))[labels].sum())
-        some = some_queries(len(labels), pairs * train[0][0].numel() * len(versions), seed)
-        near.append(nearness([each[some] for each in versions], labels[some], *train))
-        chosen.append(torch.arange(len(labels))[some])
+        products, some = pairs * train[0][0].numel() * len(versions), torch.arange(len(labels))
+        if products > WORK:
+            order = torch.randperm(len(labels), generator=generator(seed, "copying"))
+            some = order[: max(1, len(labels) * WORK // products)]
+            versions, labels = [each[some] for each in versions], labels[some]
+        near.append(nearness(versions, labels, *train))
+        chosen.append(some)
     return *near_copies(*near), chosen[0][near[0].ratio.argsort()]
 
 
 def near_copies(samples: Nearness, fresh: Nearness) -> tuple[NearCopies, NearCopies]:
     """Count near copies among samples (N,), and how many to expect, by fresh images (M,)."""
-    natural = near_duplicates(fresh.distance, fresh.labels)
-    limits = torch.full((1 + int(torch.cat([samples.labels, fresh.labels]).max()),), torch.nan, dtype=torch.float64)
+    twins = near_duplicates(fresh.distance, fresh.labels)
+    own = torch.full((1 + int(torch.cat([samples.labels, fresh.labels]).max()),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
-        limits[label] = _threshold(fresh.distance[~natural & (fresh.labels == label)])
-    limit = torch.tensor(_threshold(fresh.ratio[~natural]))
-    by_distance = _shares(samples.distance, limits[samples.labels], fresh.distance, limits[fresh.labels], natural)
-    by_ratio = _shares(samples.ratio, limit.expand(len(samples.ratio)), fresh.ratio, limit.expand_as(natural), natural)
-    mine, expected = zip(by_distance, by_ratio, strict=True)
-    return NearCopies(*mine), NearCopies(*expected)
+        own[label] = _threshold(fresh.distance[~twins & (fresh.labels == label)])
+    same = torch.full_like(own, _threshold(fresh.ratio[~twins]))
+    return (
+        NearCopies(_share(samples.distance, own[samples.labels]), _share(samples.ratio, same[samples.labels])),
+        NearCopies(_share(fresh.distance, own[fresh.labels], twins), _share(fresh.ratio, same[fresh.labels], twins)),
+    )
 
 
 def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
@@ -226,19 +219,11 @@ def _threshold(values: Tensor) -> float:
     return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
 
 
-def _shares(
-    samples: Tensor, limits: Tensor, fresh: Tensor, fresh_limits: Tensor, natural: Tensor
-) -> tuple[Estimate, Estimate]:
-    """Estimate the share of samples (N,) below their limits, and that to expect; NaN is no limit."""
-    judged, known = ~limits.isnan(), ~fresh_limits.isnan()
-    if not judged.any():
-        return NONE, NONE
-    near = (samples < limits)[judged].double()
-    # In expectation, a share NEAR of fresh images that are no near-duplicates lies below the limit.
-    expected = torch.where(natural, (fresh < fresh_limits).double(), NEAR)[known]
-    mine, theirs = (_share(float(each.mean()), len(each)) for each in (near, expected))
-    return mine, theirs
-
-
-def _share(value: float, count: int) -> Estimate:
-    return Estimate(value, math.sqrt(max(value * (1 - value), NEAR * (1 - NEAR)) / count))
+def _share(values: Tensor, limits: Tensor, twins: Tensor | None = None) -> Estimate:
+    """Estimate the share of values (N,) below their limits; NaN is none. Beside `twins`, if given, NEAR is expected."""
+    near = (values < limits).double()
+    near = (near if twins is None else torch.where(twins, near, NEAR))[~limits.isnan()]
+    if not len(near):
+        return NONE
+    share = float(near.mean())
+    return Estimate(share, math.sqrt(max(share * (1 - share), NEAR * (1 - NEAR)) / len(near)))

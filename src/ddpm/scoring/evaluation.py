@@ -191,9 +191,9 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
             rows[name] |= (mean_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
-    if len(classes) > 1:
-        given = sets.samples.given is not None
-        own, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
+    given = sets.samples.given is not None
+    own, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
+    if len(true.unique()) > 1:
         for name, mix in zip(("samples", "test"), class_mix(own, true), strict=True):
             rows[name] |= mix.row("class_mix")
     found, order = copies(sets, classes)
@@ -205,10 +205,7 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
 
 
 def copies(sets: Sets, classes: list[int]) -> tuple[Rows, Tensor]:
-    """Compare how near samples and test images are to training images of their class, in pixels, at the best shift.
-
-    Of large sets, random subsets are used. Return the indices of samples, nearest first, too.
-    """
+    """Count near copies among samples and test images; return the indices of samples, too, nearest first."""
     place = sets.samples.features.device
     mine, fresh = ((shifted(each.images.to(place)), each.given_or_seen(classes)) for each in sets[:2])
     train = middle(sets.train.images), sets.train.given_or_seen(classes)

@@ -23,7 +23,6 @@ class Manifold(NamedTuple):
 
     features: Tensor
     radii: Tensor
-    k: int
 
 
 class ManifoldScores(NamedTuple):
@@ -48,7 +47,7 @@ def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
     features = features.double()
     rows = _squared_distances(features, features)
     radii = torch.cat([distances.topk(k + 1, largest=False).values[:, k] for distances in rows])  # the first is itself
-    return Manifold(features, radii.clamp(min=0), k)
+    return Manifold(features, radii.clamp(min=0))
 
 
 def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
