@@ -38,12 +38,11 @@ SHOWN = {
     "Frechet distance, classifier b": ("frechet-distance", "lower"),
     "shows the class asked for": ("shows-the-class-asked-for", "higher"),
     "classification accuracy score": ("classification-accuracy-score", "higher"),
-    "near copies in pixels, in features": ("near-copies", "to 0.01"),
+    "near copies by ratio, by distance": ("near-copies", "that of real images"),
     "told from real images by a network": ("two-sample-accuracy", "0.5"),
     "... in black and white": ("two-sample-accuracy", "0.5"),
     "Frechet distance, pixels": ("frechet-distance", "lower"),
     "precision, recall": ("precision-and-recall", "higher"),
-    "density, coverage": ("density-and-coverage", "1, higher"),
     "bits per dimension of test, of training images": ("bits-per-dimension", "lower"),
     "kept by the filter": ("kept-by-the-filter", "higher"),
 }

@@ -23,7 +23,7 @@ RESULTS = Path("results")
 KEPT = (  # of a run's files; curves, animations and other pictures are in the experiment
     "params.yaml",
     *(f"metrics/*/{name}.json" for name in ("summary", "scores", "bits", "accuracy", "population")),
-    "metrics/evaluate/by_class.png",
+    "metrics/draw/by_class.png",
 )
 
 

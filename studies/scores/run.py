@@ -98,7 +98,7 @@ def copies(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator
         labels = torch.cat([copied.labels, fresh.labels[len(copied.labels) :]])
         began = time.process_time()
         test = real.test.split
-        found, _ = compare_nearness(
+        found, *_ = compare_nearness(
             (shifted(images), labels), (shifted(test.images), test.labels), (middle(train.images), train.labels), 0
         )
         shares = {name: value for kind in found._fields for name, value in getattr(found, kind).row(kind).items()}

@@ -124,7 +124,7 @@ def facts_of(training: Training) -> dict[str, Any]:
 def copies(images: Tensor, labels: Tensor, subset: Split, test: Split) -> dict[str, float | None]:
     """Return the shares of samples that are near copies of images of the subset, in pixels."""
     both = (shifted(images), labels), (shifted(test.images), test.labels)
-    found, _ = compare_nearness(*both, (middle(subset.images), subset.labels), 0)
+    found, *_ = compare_nearness(*both, (middle(subset.images), subset.labels), 0)
     return {"near_copies": found.distance.value, "near_copies_ratio": found.ratio.value}
 
 

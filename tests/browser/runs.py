@@ -14,7 +14,7 @@ SCORES: dict[str, Any] = {
         "test": {"frechet": 1.0},
         "baseline": {"frechet": 0.5},
     },
-    "samples": {"precision": 0.25, "recall": 0.5, "near_copies_pixels": 0.5, "near_copies_features": 0.25},
+    "samples": {"precision": 0.25, "recall": 0.5, "near_copies_ratio_pixels": 0.5, "near_copies_pixels": 0.25},
     "test": {"precision": 0.75, "recall": 1.0},
 }
 BITS = {"images": 10, "test": {"bits_per_dim": 2.5}, "train": {"bits_per_dim": 2.25}}
@@ -43,7 +43,7 @@ def whole_run(name: str = "mine", shade: int = 0, **more: Any) -> Run:
         "train/environment": ENVIRONMENT,
     }
     files = {f"metrics/{path}.json": json.dumps(more.get(path, value)).encode() for path, value in values.items()}
-    files |= {f"metrics/evaluate/{path}": picture(shade, path[-3:]) for path in PICTURES}
+    files |= {f"metrics/draw/{path}": picture(shade, path[-3:]) for path in PICTURES}
     files["metrics/forward_diffusion/strip.png"] = picture(shade, "png")
     files["params.yaml"] = more.get("params.yaml", PARAMS).encode()
     return Run(name, files, "0123456789abcdef", hashes=HASHES)

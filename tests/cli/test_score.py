@@ -135,7 +135,6 @@ def test_the_pipelines_files_have_the_scores_of_the_stage() -> None:
     write_split("train", CARD, LEVELS[:250], LABELS[:250])
     write_split("test", CARD, LEVELS[250:300], LABELS[250:300])
     write_samples("filtered", CARD, LEVELS[SAMPLES], LABELS[SAMPLES], [0, 1, 2])
-    write_samples("gallery", CARD, LEVELS[SAMPLES], LABELS[SAMPLES], [0, 1, 2], 2)
     found = scored(
         "--real=data/processed/train.safetensors", "--samples=data/samples/filtered.safetensors", "--classifiers=models"
     )

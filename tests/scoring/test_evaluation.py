@@ -75,6 +75,7 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
         _, logits = seen(classifiers, given.images)  # all of them, though `count` of the test images make the distances
         assert found[name]["label_accuracy"] == float(f"{(logits.argmax(1) == given.labels).double().mean():.4g}")
     assert found["samples"]["near_copies_pixels"] == pytest.approx(0.2, abs=0.04)
+    assert found["samples"]["class_mix"] == pytest.approx(float((COPIER.labels == 7).double().mean()) - 0.5, abs=1e-4)
     # The first half of the test images is all threes: no sample. Random ones are as near as training images are.
     train, first = (seen(classifiers, given)[0] for given in (TRAIN.images, FRESH.images[:300]))
     rows = found["b"]
@@ -105,8 +106,7 @@ def test_samples_without_labels_are_compared_if_they_are_seen_as_a_class_that_is
 def test_few_test_images_judge_no_copies(classifiers: dict[str, Path]) -> None:
     found = scores(classifiers, HONEST, drawn(20, 1), drawn(60, 0))
     assert found["count"] == 20
-    for space in ("pixels", "features"):
-        assert found["samples"][f"near_copies_{space}"] is found["samples"][f"near_copies_ratio_{space}"] is None
+    assert found["samples"]["near_copies_pixels"] is found["samples"]["near_copies_ratio_pixels"] is None
     assert found["b"]["test"]["frechet_deviation"] > 0  # of the jackknife: they are all there are
     with pytest.raises(UserError, match=r"sample\.population\.count or data\.test"):
         scores(classifiers, HONEST, drawn(5, 1), drawn(60, 0))
@@ -120,8 +120,6 @@ def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(tmp_pa
     found = scores(written(tmp_path, card), samples, test, train)
     for row in ("samples", "test"):
         assert found[row]["label_accuracy"] is None
-    assert found["samples"]["nearest_train_pixels"] == 0  # of the first forty, thirty are copies
-    assert found["test"]["nearest_train_pixels"] > 0
     assert 0 <= found["samples"]["precision"] <= 1
     assert found["b"]["samples"]["frechet"] > 0
     assert "label_accuracy" not in scores(written(tmp_path, card), (samples.images, None), test, train)["samples"]
@@ -139,5 +137,5 @@ def test_of_features_that_do_not_vary_there_is_no_score_and_the_reason_is_given(
     assert "are alike" in found["b"]["why_null"]
     assert "warning: b: " in capsys.readouterr().out
     assert found["b"]["samples"] == {"frechet": None, "frechet_deviation": None}
-    assert found["samples"]["precision"] is found["samples"]["near_copies_features"] is None
-    assert found["samples"]["nearest_train_pixels"] == whole["samples"]["nearest_train_pixels"]
+    assert found["samples"]["precision"] is None
+    assert found["samples"]["near_copies_pixels"] == whole["samples"]["near_copies_pixels"]

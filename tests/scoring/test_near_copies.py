@@ -1,5 +1,7 @@
 """How many samples are copies of training images: of a model that copies, and of one that does not."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -45,20 +47,25 @@ def near(images: Tensor, labels: Tensor) -> Nearness:
 
 
 def test_a_model_that_copies_is_caught() -> None:
-    found = near_copies(near(*copier()), near(FRESH, FRESH_LABELS))
+    found, _ = near_copies(near(*copier()), near(FRESH, FRESH_LABELS))
     assert found.distance.value == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.01)
     assert found.ratio.value == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.02)
 
 
-def test_near_duplicates_in_the_data_do_not_silence_the_score() -> None:
-    images, labels = copies(150, 0.005, shift=False, first=1000)  # a twentieth of what there is
-    fresh = near(torch.cat([FRESH, images]), torch.cat([FRESH_LABELS, labels]))
+def test_near_duplicates_in_the_data_do_not_silence_the_score_and_count_on_both_sides() -> None:
+    natural = round(0.03 * len(FRESH))
+    images, labels = copies(natural, 0.005, shift=False, first=1000)
+    fresh = near(torch.cat([FRESH[natural:], images]), torch.cat([FRESH_LABELS[natural:], labels]))
     samples = near(*copier())
     for label in (1, 2):  # with them, no threshold is passed by a copy that was moved
         assert fresh.distance[fresh.labels == label].quantile(NEAR) < samples.distance[:600].min()
-    found = near_copies(samples, fresh)
-    assert found == near_copies(samples, near(FRESH, FRESH_LABELS))
-    assert near_copies(near(HONEST, HONEST_LABELS), fresh).distance.value == pytest.approx(NEAR, abs=0.006)
+    images, labels = copies(natural, 0.005, shift=False, first=2000)
+    honest = near(torch.cat([HONEST[natural:], images]), torch.cat([HONEST_LABELS[natural:], labels]))
+    for found, expected in zip(*near_copies(honest, fresh), strict=True):
+        assert expected.value == pytest.approx(0.03 + 0.97 * NEAR, abs=0.001)
+        assert found.value == pytest.approx(expected.value, abs=2 * math.hypot(found[1], expected[1]))
+    for found, expected in zip(*near_copies(samples, fresh), strict=True):
+        assert found.value - expected.value == pytest.approx(COPIED - 0.03, abs=0.02)
 
 
 def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
@@ -66,8 +73,8 @@ def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
     others = Nearness(*(each[samples.labels != 1] for each in samples))
     kept = (FRESH_LABELS != 1) | ((FRESH_LABELS == 1).cumsum(0) <= 99)
     fresh = near(FRESH[kept], FRESH_LABELS[kept])
-    assert near_copies(samples, fresh).distance == near_copies(others, fresh).distance
-    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99])) == (NONE, NONE)
+    assert near_copies(samples, fresh)[0].distance == near_copies(others, fresh)[0].distance
+    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99])) == ((NONE, NONE), (NONE, NONE))
 
 
 def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> None:
@@ -75,7 +82,7 @@ def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> No
     for _ in range(400):
         # Far from zero, so without near-duplicates.
         sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, 100))
-        found = near_copies(*(Nearness(*each, torch.zeros(each.shape[1])) for each in sets))
+        found, _ = near_copies(*(Nearness(*each, torch.zeros(each.shape[1], dtype=torch.long)) for each in sets))
         shares.append([found.distance.value, found.ratio.value])
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
     assert torch.tensor(shares).mean(0).tolist() == pytest.approx([NEAR, NEAR], abs=0.0012)
@@ -87,8 +94,8 @@ def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple
     moved = train[:150].roll(move, dims=(2, 3))
     samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
     both = (shifted(samples), labels), (shifted(fresh), FRESH_LABELS)
-    found, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
-    for share in found:
-        assert share.value == pytest.approx(0.05 + 0.95 * NEAR, abs=0.006)
-        assert share.deviation == pytest.approx((0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1)
+    found, expected, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
+    for share, chance in zip(found, expected, strict=True):
+        assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)
+        assert math.hypot(share[1], chance[1]) == pytest.approx((0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1)
     assert {*order[:150].tolist()} == {*range(2850, 3000)}

@@ -1,4 +1,4 @@
-"""The stages evaluate and filter: what they write, and what they refuse."""
+"""The stages evaluate, draw and filter: what they write, and what they refuse."""
 
 import json
 import warnings
@@ -12,7 +12,7 @@ from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.images.splits import load_samples
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
-from stages import evaluate, filter
+from stages import draw, evaluate, filter
 from tests.small import FRUITS, images
 from tests.stages.written import classifier_params, write_samples, write_split
 
@@ -50,13 +50,14 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         evaluate.main(Stage("evaluate"))
+        draw.main(Stage("draw"))
     made = {"set": "population", "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
     filtered = load_samples(Path("data/samples/filtered.safetensors"))
     assert filtered.made == made | {"kept": 1.0}
     assert filtered.clear is not None
     assert filtered.clear.keys() == {*CARD.classes}
     pictures = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
-    assert {path.name for path in Path("metrics/evaluate").iterdir()} == pictures | {"scores.json"}
+    assert {path.name for path in Path("metrics/draw").iterdir()} == pictures
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert found["count"] == 40
     assert found.keys() == {"version", "count", "a", "b", "pixels", "samples", "test", "baseline"}
@@ -76,4 +77,4 @@ def test_a_gallery_without_frames_is_refused() -> None:
     for name in ("gallery", "filtered"):
         write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2])
     with pytest.raises(UserError, match=r"^sample\.gallery\.keep_every: "):
-        evaluate.main(Stage("evaluate"))
+        draw.main(Stage("draw"))

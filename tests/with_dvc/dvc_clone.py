@@ -23,11 +23,12 @@ RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
 STAGES = [
     *("download", "preprocess", "forward_diffusion", "classifier", "train"),
-    *("sample@gallery", "sample@population", "filter", "evaluate", "likelihood", "classification_accuracy_score"),
+    *("sample@gallery", "sample@population", "filter", "evaluate", "draw", "likelihood"),
+    "classification_accuracy_score",
 ]
 PICTURES = [
     "metrics/forward_diffusion/strip.png",
-    *(f"metrics/evaluate/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours", "classes")),
+    *(f"metrics/draw/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours", "classes")),
 ]
 TINY = {
     "classifier.images": 2560,

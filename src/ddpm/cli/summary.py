@@ -4,67 +4,64 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from ddpm.scoring.copying import LEAST, NEAR
+from ddpm.scoring.copying import LEAST
 from ddpm.scoring.two_sample import LEAST_IMAGES
 
 T = TypeVar("T")
 SURE = 2  # standard errors: a smaller difference may be chance
+OFF = 0.05  # of the images: classes that differ by more, beyond chance, decide other scores
 NAMES = {
+    "class_mix": "mix of classes",
+    "label_accuracy": "shows its class",
     "a.frechet": "Frechet distance by classifier a",
     "b.frechet": "Frechet distance by classifier b",
     "pixels.frechet": "Frechet distance in pixels",
     "two_sample_accuracy": "told from real images",
     "two_sample_without_tone_accuracy": "told in black and white",
-    "level_0": "values at level 0",
-    "levels_1_to_9": "values at levels 1 to 9",
-    "level_255": "values at level 255",
     "precision": "precision",
     "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-    "label_accuracy": "shows its class",
-    "nearest_train_pixels": "distance to the nearest, pixels",
-    "nearest_train_features": "distance to the nearest, features",
-    "near_copies_pixels": "near copies, pixels",
-    "near_copies_ratio_pixels": "near copies, pixels, by ratio",
-    "near_copies_features": "near copies, features",
-    "near_copies_ratio_features": "near copies, features, by ratio",
+    "near_copies_ratio_pixels": "near copies",
+    "near_copies_pixels": "near copies, by distance",
 }
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
-SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
-# By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
 FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
+UNSEEN = "; less than {seen} would not show"
+RESTS = {"class_mix": "", "label_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
+WITHHELD = "cannot be told: the classes are off, see above"
+COPIED = "near_copies_ratio_pixels", "near_copies_pixels"  # blur raises the second alone, too
+COPIES = "copies: {excess} more than in new real images"
+# By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
 SAYS = {
+    "class_mix": (
+        "the classes are as frequent as among real images",
+        "{samples} would need another class: sample each as often as real images have it",
+        "the classes are as frequent as among real images",
+    ),
     "frechet": (
         "the set is like a new real one",
         "the set differs from a new real one",
         "the set is nearer to training images than a new real one",
     ),
-    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
     "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
-    "level": ("as many as in real images", "more than in real images", "fewer than in real images"),
     "precision": (
         "as many look real as of real images",
         "more look typical than of real images",
         "some are unlike all real images",
     ),
     "recall": ("as varied as real images", "more scattered than real images", "less varied than real images"),
-    "density": ("as typical as real images", "more typical than real images", "less typical than real images"),
-    "coverage": ("as many kinds as real images", "more kinds than real images", "fewer kinds than real images"),
     "label": (
         "their class shows as often as in real images",
         "their class shows more often",
         "their class shows less often",
     ),
-    "nearest": (
-        "as near to training images as real images",
-        "farther than real images",
-        "nearer than real images: copies, or blur",
+    "near_copies": (
+        "no sign of copies",
+        "{excess} more than in new real images, by this measure alone",
+        "fewer than in new real images",
     ),
-    "near_copies": ("no sign of copies", "copies: {excess} more than by chance", "fewer near copies than by chance"),
 }
-NUMBERS = {"frechet": True, "density": True, "nearest": True}  # scores that are no shares
-CHANCE = {"two_sample": 0.5, "near_copies": NEAR}  # what to expect where nothing differs
+NUMBERS = {"frechet": True}  # scores that are no shares
+CHANCE = {"two_sample": 0.5}  # what to expect where nothing differs
 LEFT_OUT = {
     "two_sample_without": "left out: too few images, or they have many levels between black and white",
     "two_sample": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
@@ -118,20 +115,32 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
 
 
 def summary(scores: dict[str, Any]) -> list[Line]:
-    """Return a line for each score that `compared` has."""
+    """Return a line for each score that `compared` has; where classes are off, it says nothing that rests on them."""
     lines = []
-    for name, samples, real, excess, error in compared(scores):
+    rows = compared(scores)
+    copied = {each.key for each in rows if each.excess > SURE * each.error} >= {*COPIED}
+    off = tuple(RESTS[each.key] for each in rows if _off(each))
+    for name, samples, real, excess, error in rows:
         key = name.rpartition(".")[2]
         if samples is None:
             lines.append(Line(NAMES[name], "-", "-", "-", _of(LEFT_OUT, key) or ""))
             continue
         form = "{:.3g}" if _of(NUMBERS, key) else "{:.1%}"
         alike, higher, lower = _of(SAYS, key) or ("", "", "")
-        says = alike if abs(excess) <= SURE * error else higher if excess > 0 else lower
+        says = alike + UNSEEN if abs(excess) <= SURE * error else higher if excess > 0 else lower
+        if key.startswith(off) and key != "class_mix":
+            says = WITHHELD
+        elif copied and key in COPIED:
+            says = COPIES
         value, expected, deviation = (form.format(each) for each in (samples, real, error))
-        told = says.format(samples=value, excess=form.format(excess))
+        told = says.format(samples=value, excess=form.format(excess), seen=form.format(SURE * error))
         lines.append(Line(NAMES[name], value, expected, deviation, told))
     return lines
+
+
+def _off(row: Compared) -> bool:
+    """Tell whether the classes of samples are mixed otherwise than those of real images, or not the ones that show."""
+    return row.key in RESTS and (row.excess if row.key == "class_mix" else -row.excess) > max(OFF, SURE * row.error)
 
 
 def table_of(lines: Sequence[Line]) -> str:

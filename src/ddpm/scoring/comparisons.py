@@ -62,7 +62,7 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
 
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute precision, recall, density and coverage as means over the references, each reduced to equal count."""
+    """Compute precision and recall as means over the references, each reduced to equal count."""
     references = [train[chosen[: len(samples)]] for chosen in draws.references]
     sets = _sets(samples, test, train, draws)
     every = [*references, *chain(*sets.values())]

@@ -26,19 +26,8 @@ PIECE = 4 * CHUNK
 WIDTH = 2000  # references in a block: its distances to the queries fit a processor's caches
 TABLE = 47_040_000  # numbers of references in memory at once
 PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
-WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores
+WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores; of more images, a random subset
 SHIFT = 1  # pixels: copies that are shifted by up to this are found
-
-
-def some_queries(count: int, products: int, seed: int) -> Tensor | slice:
-    """Choose which of `count` queries to search for: all, or a random subset (n,) that costs WORK multiplications.
-
-    Args:
-        products: the multiplications that a search for all queries costs.
-    """
-    if products <= WORK:
-        return slice(None)
-    return torch.randperm(count, generator=generator(seed, "copying"))[: max(1, count * WORK // products)]
 
 
 class Neighbours(NamedTuple):
@@ -163,11 +152,12 @@ def _flat(values: Tensor) -> Tensor:
 
 
 class NearCopies(NamedTuple):
-    """Shares of samples that are nearer to training images than all but a share NEAR of the fresh images are.
+    """Shares of images that are nearer to training images than all but a share NEAR of the fresh images are.
 
-    Without copying, NEAR is expected. distance: by the distance, with a threshold for each class, because one for all
-    would only find copies in the tightest class; classes of fewer than LEAST fresh images are left out. ratio: by the
-    ratio. A share is None if there is nothing to compare with.
+    The threshold is that of fresh images without near-duplicates, which would hide copies. The shares count them, among
+    samples as among fresh images: these say what to expect without copying. distance: by the distance, with a threshold
+    for each class, because one for all would only find copies in the tightest class; classes of fewer than LEAST fresh
+    images are left out. ratio: by the ratio. A share is None if there is nothing to compare with.
     """
 
     distance: Estimate
@@ -179,32 +169,34 @@ Versions = tuple[Sequence[Tensor], Tensor]  # versions of images, each (N, ...),
 
 def compare_nearness(
     samples: Versions, fresh: Versions, train: tuple[Tensor, Tensor], seed: int
-) -> tuple[NearCopies, Tensor]:
-    """Compute `near_copies` of samples; return the indices of samples, too, nearest by the ratio first.
+) -> tuple[NearCopies, NearCopies, Tensor]:
+    """Compute `near_copies`; return the indices of samples, too, nearest by the ratio first.
 
     Of large sets, random subsets are compared.
     """
     near, chosen = [], []
     for versions, labels in (samples, fresh):
         pairs = int(train[1].bincount(minlength=1 + int(labels.max()))[labels].sum())
-        some = some_queries(len(labels), pairs * train[0][0].numel() * len(versions), seed)
-        near.append(nearness([each[some] for each in versions], labels[some], *train))
-        chosen.append(torch.arange(len(labels))[some])
-    return near_copies(*near), chosen[0][near[0].ratio.argsort()]
+        products, some = pairs * train[0][0].numel() * len(versions), torch.arange(len(labels))
+        if products > WORK:
+            order = torch.randperm(len(labels), generator=generator(seed, "copying"))
+            some = order[: max(1, len(labels) * WORK // products)]
+            versions, labels = [each[some] for each in versions], labels[some]
+        near.append(nearness(versions, labels, *train))
+        chosen.append(some)
+    return *near_copies(*near), chosen[0][near[0].ratio.argsort()]
 
 
-def near_copies(samples: Nearness, fresh: Nearness) -> NearCopies:
-    """Count near copies among samples (N,), compared with fresh images (M,) that are no near-duplicates."""
-    single = ~near_duplicates(fresh.distance, fresh.labels)
-    thresholds = torch.full((len(samples.labels),), torch.nan, dtype=torch.float64)
+def near_copies(samples: Nearness, fresh: Nearness) -> tuple[NearCopies, NearCopies]:
+    """Count near copies among samples (N,), and how many to expect, by fresh images (M,)."""
+    twins = near_duplicates(fresh.distance, fresh.labels)
+    own = torch.full((1 + int(torch.cat([samples.labels, fresh.labels]).max()),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
-        thresholds[samples.labels == label] = _threshold(fresh.distance[single & (fresh.labels == label)])
-    judged = ~thresholds.isnan()
-    known = torch.isin(fresh.labels[single], samples.labels[judged])
-    threshold = _threshold(fresh.ratio[single])
-    return NearCopies(
-        distance=_share((samples.distance < thresholds)[judged], int(known.sum())),
-        ratio=NONE if np.isnan(threshold) else _share(samples.ratio < threshold, len(known)),
+        own[label] = _threshold(fresh.distance[~twins & (fresh.labels == label)])
+    same = torch.full_like(own, _threshold(fresh.ratio[~twins]))
+    return (
+        NearCopies(_share(samples.distance, own[samples.labels]), _share(samples.ratio, same[samples.labels])),
+        NearCopies(_share(fresh.distance, own[fresh.labels], twins), _share(fresh.ratio, same[fresh.labels], twins)),
     )
 
 
@@ -227,9 +219,11 @@ def _threshold(values: Tensor) -> float:
     return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
 
 
-def _share(among: Tensor, fresh: int) -> Estimate:
-    """Estimate a share, as the mean of flags (N,); its threshold comes from some number of fresh images."""
-    if not len(among):
+def _share(values: Tensor, limits: Tensor, twins: Tensor | None = None) -> Estimate:
+    """Estimate the share of values (N,) below their limits; NaN is none. Beside `twins`, if given, NEAR is expected."""
+    near = (values < limits).double()
+    near = (near if twins is None else torch.where(twins, near, NEAR))[~limits.isnan()]
+    if not len(near):
         return NONE
-    share, chance = float(among.double().mean()), NEAR * (1 - NEAR)
-    return Estimate(share, math.sqrt(max(share * (1 - share), chance) / len(among) + chance / fresh))
+    share = float(near.mean())
+    return Estimate(share, math.sqrt(max(share * (1 - share), NEAR * (1 - NEAR)) / len(near)))

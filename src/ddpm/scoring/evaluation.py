@@ -15,11 +15,12 @@ from ddpm.classifier.model import Classifier, features_and_logits, likeliest, lo
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
+from ddpm.scoring.classes import class_mix
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
-from ddpm.scoring.copying import compare_nearness, middle, nearest_neighbours, shifted, some_queries
+from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import NONE, mean_of, median_of, varies
+from ddpm.scoring.scores import NONE, mean_of, varies
 from ddpm.scoring.two_sample import FOLDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
 
@@ -27,7 +28,7 @@ ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 1  # of the scores; raise it when equal samples get another score, as by another judge or definition
+VERSION = 2  # of the scores; raise it when equal samples get another score, as by another judge or definition
 
 
 class Classified(NamedTuple):
@@ -190,7 +191,12 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
             rows[name] |= (mean_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
-    found, order = copies(sets, classes, draws.test[0])
+    given = sets.samples.given is not None
+    own, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
+    if len(true.unique()) > 1:
+        for name, mix in zip(("samples", "test"), class_mix(own, true), strict=True):
+            rows[name] |= mix.row("class_mix")
+    found, order = copies(sets, classes)
     for name, row in found.items():
         rows[name] |= row
     if not varies(sets.train.features):
@@ -198,30 +204,14 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     return rows, order
 
 
-def copies(sets: Sets, classes: list[int], chosen: Tensor) -> tuple[Rows, Tensor]:
-    """Measure how near samples and test images are to training images, in pixels and in features.
-
-    Distances to the nearest of all training images use the chosen test images, and as many samples. Distances within a
-    class use all images; in pixels, those of the best shift. Both use random subsets of large sets. Return the indices
-    of samples, nearest by pixels first, too.
-    """
-    rows: Rows = {"samples": {}, "test": {}}
-    pixels = [each.images.to(sets.samples.features.device) for each in sets[:2]]
-    features = [each.features for each in sets[:2]]
-    for space, (samples, test), real in (
-        ("pixels", pixels, sets.train.images),
-        ("features", features, sets.train.features),
-    ):
-        some = some_queries(len(chosen), len(chosen) * real.numel(), SEED)
-        for name, each in (("samples", samples[: len(chosen)]), ("test", test[chosen])):
-            rows[name] |= median_of(nearest_neighbours(each[some], real).distance).row(f"nearest_train_{space}")
-    own, true, learned = (each.given_or_seen(classes) for each in sets)
-    moved = [shifted(each) for each in pixels]
-    by_pixels, order = compare_nearness((moved[0], own), (moved[1], true), (middle(sets.train.images), learned), SEED)
-    by_features, _ = compare_nearness(([features[0]], own), ([features[1]], true), (sets.train.features, learned), SEED)
-    for space, found in (("pixels", by_pixels), ("features", by_features)):
-        rows["samples"] |= found.distance.row(f"near_copies_{space}") | found.ratio.row(f"near_copies_ratio_{space}")
-    return rows, order
+def copies(sets: Sets, classes: list[int]) -> tuple[Rows, Tensor]:
+    """Count near copies among samples and test images; return the indices of samples, too, nearest first."""
+    place = sets.samples.features.device
+    mine, fresh = ((shifted(each.images.to(place)), each.given_or_seen(classes)) for each in sets[:2])
+    train = middle(sets.train.images), sets.train.given_or_seen(classes)
+    *found, order = compare_nearness(mine, fresh, train, SEED)
+    rows = [each.distance.row("near_copies_pixels") | each.ratio.row("near_copies_ratio_pixels") for each in found]
+    return dict(zip(("samples", "test"), rows, strict=True)), order
 
 
 def rounded(rows: Rows, digits: int) -> Rows:

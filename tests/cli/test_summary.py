@@ -1,0 +1,95 @@
+"""What `ddpm score` says of scores: no more than their errors allow, and nothing that rests on classes that are off."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.cli.summary import COPIES, NAMES, SAYS, WITHHELD, summary
+from ddpm.scoring.classes import class_mix
+from ddpm.scoring.copying import NEAR, NearCopies, near_copies, nearness
+from ddpm.scoring.scores import Estimate
+
+COPIED = COPIES.partition(":")[0]
+
+
+def says(**rows: tuple[Estimate, Estimate]) -> dict[str, str]:
+    """The sentence of each score, by its key; given are those of samples and of real images."""
+    scores: dict[str, Any] = {"samples": {}, "test": {}, "baseline": {}}
+    for key, estimates in rows.items():
+        for name, estimate in zip(("samples", "test"), estimates, strict=True):
+            scores[name] |= estimate.row(key)
+    lines = {line.name: line.says for line in summary(scores)}
+    return {key: lines[NAMES[key]] for key in rows}
+
+
+def both(found: tuple[NearCopies, NearCopies]) -> dict[str, tuple[Estimate, Estimate]]:
+    mine, real = found
+    return {
+        "near_copies_ratio_pixels": (mine.ratio, real.ratio),
+        "near_copies_pixels": (mine.distance, real.distance),
+    }
+
+
+def gaussian(count: int, seed: int) -> tuple[list[Tensor], Tensor]:
+    values = torch.randn(count, 40, generator=torch.Generator().manual_seed(seed))
+    return [values], torch.zeros(count, dtype=torch.long)
+
+
+def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
+    """As blur, guidance and filter shrink samples: by distance alone, a tenth would be copies."""
+    ([train], labels), ([own], mine) = gaussian(4000, 0), gaussian(2000, 2)
+    fresh = nearness(*gaussian(2000, 1), train, labels)
+    found = near_copies(nearness([0.8 * own], mine, train, labels), fresh)
+    distance, ratio = found[0].distance.value, found[0].ratio.value
+    assert distance is not None
+    assert distance > 6 * NEAR
+    assert ratio == pytest.approx(NEAR, abs=0.008)
+    assert not [text for text in says(**both(found)).values() if text.startswith(COPIED)]
+    own[:100] = train[:100]
+    told = says(**both(near_copies(nearness([own], mine, train, labels), fresh)))
+    assert all(text.startswith(COPIED) for text in told.values())
+
+
+def test_of_classes_that_are_mixed_otherwise_this_is_said_and_nothing_else() -> None:
+    ones_and_threes = torch.tensor([1] * 540 + [3] * 60)
+    real = torch.arange(2000) % 10
+    risen = Estimate(0.05, 0.002), Estimate(0.01, 0.002)
+    given = {"precision": risen, "near_copies_ratio_pixels": risen, "near_copies_pixels": risen}
+    told = says(class_mix=class_mix(ones_and_threes, real), **given)
+    assert next(iter(NAMES)) == "class_mix"
+    assert told.pop("class_mix").startswith("80.0%")  # they may keep a fifth
+    assert {*told.values()} == {WITHHELD}
+    same = says(class_mix=class_mix(real[:600], real), **given)
+    assert same["class_mix"].startswith(SAYS["class_mix"][0])
+    assert WITHHELD not in same.values()
+
+
+def test_of_images_that_do_not_show_the_class_asked_for_no_copies_are_told() -> None:
+    """As of labels that are shifted by an image."""
+    accuracy, risen = Estimate(0.99, 0.002), (Estimate(0.055, 0.002), Estimate(0.01, 0.002))
+    copies = {"near_copies_ratio_pixels": risen, "near_copies_pixels": risen}
+    told = says(label_accuracy=(Estimate(0.1, 0.005), accuracy), precision=risen, **copies)
+    assert [told[key] == WITHHELD for key in ("label_accuracy", "precision", *copies)] == [False, False, True, True]
+    assert list(NAMES).index("label_accuracy") < list(NAMES).index("near_copies_ratio_pixels")
+    told = says(label_accuracy=(accuracy, accuracy), **copies)
+    assert told["near_copies_pixels"].startswith(COPIED)
+
+
+def test_where_nothing_differs_the_smallest_difference_that_would_show_is_said() -> None:
+    few, many = (says(precision=(Estimate(0.95, error), Estimate(0.95, 0))) for error in (0.03, 0.001))
+    assert "6.0%" in few["precision"]
+    assert "0.2%" in many["precision"]
+
+
+def test_the_mix_of_two_sets_of_the_same_classes_differs_as_much_as_is_expected() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for shares in ([0.9, 0.1], [0.5, 0.2, 0.2, 0.1]):
+        off = []
+        for _ in range(200):
+            sets = (torch.multinomial(torch.tensor(shares), size, True, generator=rng) for size in (600, 200))
+            mine, expected = class_mix(*sets)
+            off.append((mine.value - expected.value) / mine[1])  # type: ignore[operator]
+        assert torch.tensor(off).mean().abs() < 0.2
+        assert torch.tensor(off).square().mean().sqrt() == pytest.approx(1, abs=0.15)
