@@ -90,5 +90,5 @@ def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple
     found, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
     for share in found:
         assert share.value == pytest.approx(0.05 + 0.95 * NEAR, abs=0.006)
-        assert share.deviation == pytest.approx((0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1)
+        assert share.error == pytest.approx((0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1)
     assert {*order[:150].tolist()} == {*range(2850, 3000)}

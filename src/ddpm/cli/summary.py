@@ -75,13 +75,16 @@ LEFT_OUT = {
 
 
 class Compared(NamedTuple):
-    """A score of samples, that of real images, their difference, and its standard error; None: it is left out."""
+    """A score of samples, that of real images, their difference, and its standard error.
+
+    The score is None if it is left out, the error if it is not known.
+    """
 
     key: str
     samples: float | None
     real: float = 0.0
     excess: float = 0.0
-    error: float = 0.0
+    error: float | None = None
 
 
 class Line(NamedTuple):
@@ -112,7 +115,9 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
         real: dict[str, Any] = next((rows[row] for row in ("test", "baseline") if rows[row].get(key) is not None), {})
         chance = _of(CHANCE, key)
         other: Any = real.get(key, chance)
-        error = math.hypot(rows["samples"][f"{key}_deviation"], real.get(f"{key}_deviation", 0))
+        error, of_real = rows["samples"][f"{key}_error"], real.get(f"{key}_error")
+        if chance is None:
+            error = None if error is None or of_real is None else math.hypot(error, of_real)
         found.append(Compared(name, value, other, value - (other if chance is None else chance), error))
     return found
 
@@ -127,10 +132,13 @@ def summary(scores: dict[str, Any]) -> list[Line]:
             continue
         form = "{:.3g}" if _of(NUMBERS, key) else "{:.1%}"
         alike, higher, lower = _of(SAYS, key) or ("", "", "")
+        value, expected = form.format(samples), form.format(real)
+        if error is None:
+            lines.append(Line(NAMES[name], value, expected, "-", ""))
+            continue
         says = alike if abs(excess) <= SURE * error else higher if excess > 0 else lower
-        value, expected, deviation = (form.format(each) for each in (samples, real, error))
         told = says.format(samples=value, excess=form.format(excess))
-        lines.append(Line(NAMES[name], value, expected, deviation, told))
+        lines.append(Line(NAMES[name], value, expected, form.format(error), told))
     return lines
 
 

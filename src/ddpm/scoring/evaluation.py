@@ -19,7 +19,7 @@ from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import compare_nearness, middle, nearest_neighbours, shifted, some_queries
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import NONE, mean_of, median_of, varies
+from ddpm.scoring.scores import NONE, median_of, share_of, varies
 from ddpm.scoring.two_sample import FOLDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
 
@@ -27,7 +27,7 @@ ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 1  # of the scores; raise it when equal samples get another score, as by another judge or definition
+VERSION = 2  # of the scores; raise it when equal samples get another score, as by another judge or definition
 
 
 class Classified(NamedTuple):
@@ -129,13 +129,17 @@ def evaluate(
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
+    if equal := len(samples[0]) - len({image.numpy().tobytes() for image in samples[0]}):
+        print(f"warning: {equal} of {len(samples[0])} samples equal another one")
     if alike := [name for name, row in scores.items() if isinstance(row, dict) and "why_null" in row]:
         print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
     surest = torch.empty(0, dtype=torch.int64) if sureness is None else sureness.argsort(descending=True)
     pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
-    return Evaluation({"version": VERSION, "count": count, **left_out, **scores}, seen, *pictured)
+    return Evaluation(
+        {"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, seen, *pictured
+    )
 
 
 def comparable(samples: int, test: int, train: int) -> int:
@@ -185,12 +189,12 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     set use equal counts; shares do not, and use all images. With a single class, there is no recognition. Of features
     that do not vary, and of predictions from them, there is no score.
     """
-    rows = variety(*sets.features(len(draws.test[0])), draws)
+    rows = variety(*sets.features(len(draws.test)), draws)
     several = sets.train.logits.shape[1] > 1
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
-            rows[name] |= (mean_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
-    found, order = copies(sets, classes, draws.test[0])
+            rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
+    found, order = copies(sets, classes, draws.test)
     for name, row in found.items():
         rows[name] |= row
     if not varies(sets.train.features):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.scoring.scores import Estimate, mean_of
+from ddpm.scoring.scores import Estimate, mean_of, share_of
 
 NEIGHBOURS = 5
 CHUNK = 100  # queries at a time: larger distance tables would be allocated each time
@@ -68,10 +68,10 @@ def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
         covered |= inside.amax(0)
         reached |= reaches.amax(0)
     return ManifoldScores(
-        precision=mean_of(torch.cat(among_real)),
-        recall=mean_of(reached),
+        precision=share_of(torch.cat(among_real)),
+        recall=share_of(reached),
         density=mean_of(torch.cat(holds).double() / real.k),
-        coverage=mean_of(covered),
+        coverage=Estimate(float(covered.double().mean()), None),
     )
 
 
