@@ -43,7 +43,6 @@ SHOWN = {
     "... in black and white": ("two-sample-accuracy", "0.5"),
     "Frechet distance, pixels": ("frechet-distance", "lower"),
     "precision, recall": ("precision-and-recall", "higher"),
-    "density, coverage": ("density-and-coverage", "1, higher"),
     "bits per dimension of test, of training images": ("bits-per-dimension", "lower"),
     "kept by the filter": ("kept-by-the-filter", "higher"),
 }

@@ -38,10 +38,8 @@ MEASURES = {
     "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.two_sample_accuracy"]),
     "... in black and white": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
     "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
-    "density, coverage": Measure("quality", ".3f", ["scores.{row}.density", "scores.{row}.coverage"]),
     "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.label_accuracy"]),
     "classification accuracy score": Measure("quality", ".4f", ["accuracy.{learned}.accuracy"]),
-    "nearest in pixels, in features": Measure("copies", ".3f", _spaces("nearest_train")),
     "near copies in pixels, in features": Measure("copies", ".4f", _spaces("near_copies")),
     "bits per dimension of test, of training images": Measure(
         "quality", ".3f", ["bits.{test}.bits_per_dim", "bits.{train}.bits_per_dim"]
@@ -57,12 +55,9 @@ MEANINGS = {  # docs/reference/scores.md has more
     " on unseen ones. 0.5 is chance; 1 means that every sample shows a trace.",
     "... in black and white": "The same in black and white, so that only shapes count.",
     "precision, recall": "The share of samples among real images (quality), of real images among samples (variety).",
-    "density, coverage": "The same, less sensitive to single outliers.",
     "shows the class asked for": "The share that shows the class asked for, according to the classifier.",
     "classification accuracy score": "The accuracy on real test images of a classifier trained on samples alone; in the"
     " last column, of one trained on as many real images.",
-    "nearest in pixels, in features": "The median distance to the nearest training image. Far below that of test"
-    " images, the model copies.",
     "near copies in pixels, in features": "The share that is nearer to a training image than 99 % of test images;"
     " 0.01 is expected.",
     "bits per dimension of test, of training images": "An upper bound on the bits per pixel value. Lower is better. Far"

@@ -15,16 +15,9 @@ NAMES = {
     "pixels.frechet": "Frechet distance in pixels",
     "two_sample_accuracy": "told from real images",
     "two_sample_without_tone_accuracy": "told in black and white",
-    "level_0": "values at level 0",
-    "levels_1_to_9": "values at levels 1 to 9",
-    "level_255": "values at level 255",
     "precision": "precision",
     "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
     "label_accuracy": "shows its class",
-    "nearest_train_pixels": "distance to the nearest, pixels",
-    "nearest_train_features": "distance to the nearest, features",
     "near_copies_pixels": "near copies, pixels",
     "near_copies_ratio_pixels": "near copies, pixels, by ratio",
     "near_copies_features": "near copies, features",
@@ -42,28 +35,20 @@ SAYS = {
     ),
     "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
     "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
-    "level": ("as many as in real images", "more than in real images", "fewer than in real images"),
     "precision": (
         "as many look real as of real images",
         "more look typical than of real images",
         "some are unlike all real images",
     ),
     "recall": ("as varied as real images", "more scattered than real images", "less varied than real images"),
-    "density": ("as typical as real images", "more typical than real images", "less typical than real images"),
-    "coverage": ("as many kinds as real images", "more kinds than real images", "fewer kinds than real images"),
     "label": (
         "their class shows as often as in real images",
         "their class shows more often",
         "their class shows less often",
     ),
-    "nearest": (
-        "as near to training images as real images",
-        "farther than real images",
-        "nearer than real images: copies, or blur",
-    ),
     "near_copies": ("no sign of copies", "copies: {excess} more than by chance", "fewer near copies than by chance"),
 }
-NUMBERS = {"frechet": True, "density": True, "nearest": True}  # scores that are no shares
+NUMBERS = {"frechet": True}  # scores that are no shares
 CHANCE = {"two_sample": 0.5, "near_copies": NEAR}  # what to expect where nothing differs
 LEFT_OUT = {
     "two_sample_without": "left out: too few images, or they have many levels between black and white",

@@ -46,17 +46,15 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
 
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute precision, recall, density and coverage; the reference is reduced to equal count."""
+    """Compute precision and recall; the reference is reduced to equal count."""
     sets = _sets(samples, test, train, draws)
     features = [train[draws.reference[: len(samples)]], *sets.values()]
     real, *others = in_pieces(lambda place: manifold(features[place]), range(len(features)))
     found = in_pieces(lambda place: manifold_scores(real, others[place]), range(len(others)))
-    rows: Rows = {}
-    for name, each in zip(sets, found, strict=True):
-        rows[name] = {}
-        for field in each._fields:
-            rows[name] |= getattr(each, field).row(field)
-    return rows
+    return {
+        name: each.precision.row("precision") | each.recall.row("recall")
+        for name, each in zip(sets, found, strict=True)
+    }
 
 
 def _sets(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
-from ddpm.scoring.copying import compare_nearness, middle, nearest_neighbours, shifted, some_queries
+from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import NONE, median_of, share_of, varies
+from ddpm.scoring.scores import NONE, share_of, varies
 from ddpm.scoring.two_sample import FOLDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
 
@@ -194,7 +194,7 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
             rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
-    found, order = copies(sets, classes, draws.test)
+    found, order = copies(sets, classes)
     for name, row in found.items():
         rows[name] |= row
     if not varies(sets.train.features):
@@ -202,23 +202,15 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     return rows, order
 
 
-def copies(sets: Sets, classes: list[int], chosen: Tensor) -> tuple[Rows, Tensor]:
+def copies(sets: Sets, classes: list[int]) -> tuple[Rows, Tensor]:
     """Measure how near samples and test images are to training images, in pixels and in features.
 
-    Distances to the nearest of all training images use the chosen test images, and as many samples. Distances within a
-    class use all images; in pixels, those of the best shift. Both use random subsets of large sets. Return the indices
-    of samples, nearest by pixels first, too.
+    Distances are within a class; in pixels, those of the best shift. Of large sets, random subsets are used. Return the
+    indices of samples, nearest by pixels first, too.
     """
     rows: Rows = {"samples": {}, "test": {}}
     pixels = [each.images.to(sets.samples.features.device) for each in sets[:2]]
     features = [each.features for each in sets[:2]]
-    for space, (samples, test), real in (
-        ("pixels", pixels, sets.train.images),
-        ("features", features, sets.train.features),
-    ):
-        some = some_queries(len(chosen), len(chosen) * real.numel(), SEED)
-        for name, each in (("samples", samples[: len(chosen)]), ("test", test[chosen])):
-            rows[name] |= median_of(nearest_neighbours(each[some], real).distance).row(f"nearest_train_{space}")
     own, true, learned = (each.given_or_seen(classes) for each in sets)
     moved = [shifted(each) for each in pixels]
     by_pixels, order = compare_nearness((moved[0], own), (moved[1], true), (middle(sets.train.images), learned), SEED)

@@ -1,7 +1,6 @@
 """Score quality and variety apart: which samples lie among the real features, and which real features are covered.
 
-Kynkaanniemi et al. 2019, "Improved precision and recall metric"; Naeem et al. 2020, "Reliable fidelity and diversity
-metrics".
+Kynkaanniemi et al. 2019, "Improved precision and recall metric".
 """
 
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.scoring.scores import Estimate, mean_of, share_of
+from ddpm.scoring.scores import Estimate, share_of
 
 NEIGHBOURS = 5
 CHUNK = 100  # queries at a time: larger distance tables would be allocated each time
@@ -28,17 +27,14 @@ class Manifold(NamedTuple):
 
 
 class ManifoldScores(NamedTuple):
-    """Precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797).
+    """Precision and recall (arXiv:1904.06991).
 
     precision: share of samples in some real neighbourhood. recall: share of real features in some sample's
-    neighbourhood. density: mean number of real neighbourhoods that contain a sample, over k; it can exceed 1. coverage:
-    share of real neighbourhoods that contain a sample.
+    neighbourhood.
     """
 
     precision: Estimate
     recall: Estimate
-    density: Estimate
-    coverage: Estimate
 
 
 def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
@@ -56,23 +52,16 @@ def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
 
 
 def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
-    """Compute all four scores; compare equal counts only."""
-    among_real, holds = [], []
-    reached, covered = torch.zeros(2, len(real.radii), dtype=torch.uint8, device=real.radii.device)
+    """Compute both scores; compare equal counts only."""
+    among_real = []
+    reached = torch.zeros(len(real.radii), dtype=torch.uint8, device=real.radii.device)
     rows = zip(_squared_distances(samples.features, real.features), samples.radii.split(CHUNK), strict=True)
     for distances, radii in rows:
         # uint8 instead of bool: processors compare many at once.
         inside, reaches = ((distances <= each).view(torch.uint8) for each in (real.radii, radii[:, None]))
         among_real.append(inside.amax(1))
-        holds.append(inside.sum(1, dtype=torch.int32))
-        covered |= inside.amax(0)
         reached |= reaches.amax(0)
-    return ManifoldScores(
-        precision=share_of(torch.cat(among_real)),
-        recall=share_of(reached),
-        density=mean_of(torch.cat(holds).double() / real.k),
-        coverage=Estimate(float(covered.double().mean()), None),
-    )
+    return ManifoldScores(precision=share_of(torch.cat(among_real)), recall=share_of(reached))
 
 
 def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:

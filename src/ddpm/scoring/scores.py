@@ -46,14 +46,6 @@ def share_of(flags: Tensor) -> Estimate:
     return Estimate(value, (more * (1 - more) / (len(flags) + 2)) ** 0.5)
 
 
-def median_of(values: Tensor) -> Estimate:
-    """Estimate a median from values (N,); an error of it moves its rank by half the square root of N."""
-    values = values.double()
-    middle, rank = 0.5, 0.5 / len(values) ** 0.5
-    low, value, high = values.quantile(torch.tensor([max(0, middle - rank), middle, min(1, middle + rank)]).double())
-    return Estimate(float(value), float(high - low) / 2)
-
-
 def varies(features: Tensor) -> bool:
     """Tell whether features (N, D) differ by more than rounding; else distances between them mean nothing."""
     spread = features.amax(0) - features.amin(0)

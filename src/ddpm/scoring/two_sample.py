@@ -169,13 +169,9 @@ def without_tone(images: Tensor) -> Tensor:
 
 
 def tone_shares(images: Tensor) -> dict[str, float | None]:
-    """Estimate the shares of black, nearly black and white pixel values in uint8 images (N, C, H, W)."""
+    """Estimate the shares of black and nearly black pixel values in uint8 images (N, C, H, W)."""
     flat = images.flatten(1)
-    rows = {
-        "level_0": flat == 0,
-        f"levels_1_to_{DARK - 1}": (flat > 0) & (flat < DARK),
-        "level_255": flat == 255,
-    }
+    rows = {"level_0": flat == 0, f"levels_1_to_{DARK - 1}": (flat > 0) & (flat < DARK)}
     return {key: value for name, of in rows.items() for key, value in mean_of(of.double().mean(1)).row(name).items()}
 
 
