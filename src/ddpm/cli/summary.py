@@ -26,7 +26,7 @@ NAMES = {
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
 SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 # By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
-FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
+FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
 SAYS = {
     "frechet": (
         "the set is like a new real one",
@@ -60,16 +60,13 @@ LEFT_OUT = {
 
 
 class Compared(NamedTuple):
-    """A score of samples, that of real images, their difference, and its standard error.
-
-    The score is None if it is left out, the error if it is not known.
-    """
+    """A score of samples, that of real images, their difference, and its standard error; None: it is left out."""
 
     key: str
     samples: float | None
     real: float = 0.0
     excess: float = 0.0
-    error: float | None = None
+    error: float = 0.0
 
 
 class Line(NamedTuple):
@@ -86,7 +83,7 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
     """Compare each score of `evaluation.evaluate` with that of real images; scores that need classes may be absent.
 
     The real images are test images, or training images for a score that test images lack. Where it is known what to
-    expect if nothing differs, the difference is to that.
+    expect if nothing differs, the difference is to that, which has no error.
     """
     found = []
     for name in NAMES:
@@ -100,10 +97,9 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
         real: dict[str, Any] = next((rows[row] for row in ("test", "baseline") if rows[row].get(key) is not None), {})
         chance = _of(CHANCE, key)
         other: Any = real.get(key, chance)
-        error, of_real = rows["samples"][f"{key}_error"], real.get(f"{key}_error")
-        if chance is None:
-            error = None if error is None or of_real is None else math.hypot(error, of_real)
-        found.append(Compared(name, value, other, value - (other if chance is None else chance), error))
+        expected, of_real = (other, real[f"{key}_error"]) if chance is None else (chance, 0)
+        error = math.hypot(rows["samples"][f"{key}_error"], of_real)
+        found.append(Compared(name, value, other, value - expected, error))
     return found
 
 
@@ -117,13 +113,10 @@ def summary(scores: dict[str, Any]) -> list[Line]:
             continue
         form = "{:.3g}" if _of(NUMBERS, key) else "{:.1%}"
         alike, higher, lower = _of(SAYS, key) or ("", "", "")
-        value, expected = form.format(samples), form.format(real)
-        if error is None:
-            lines.append(Line(NAMES[name], value, expected, "-", ""))
-            continue
         says = alike if abs(excess) <= SURE * error else higher if excess > 0 else lower
+        value, expected, deviation = (form.format(each) for each in (samples, real, error))
         told = says.format(samples=value, excess=form.format(excess))
-        lines.append(Line(NAMES[name], value, expected, form.format(error), told))
+        lines.append(Line(NAMES[name], value, expected, deviation, told))
     return lines
 
 
