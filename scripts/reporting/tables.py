@@ -12,7 +12,6 @@ FILES = {
     "bits": "metrics/likelihood/bits.json",
     "accuracy": "metrics/classification_accuracy_score/accuracy.json",
 }
-SPREADS = {"bits_per_dim": "standard_error"}  # for other values: the name and _deviation
 
 
 class Measure(NamedTuple):
@@ -83,14 +82,10 @@ def shown(found: Mapping[str, float], path: str, form: str) -> str:
     """Format the value at this path, with its spread by chance where that is known; or a dash."""
     if path not in found:
         return "-"
-    spread = found.get(spread_of(path))
+    # A deviation is between trainings. Scores before version 2 call an error so, too.
+    known = (f"{path}_error", f"{path}_deviation", f"{path.rpartition('.')[0]}.standard_error")
+    spread = next((found[each] for each in known if each in found), None)
     return f"{found[path]:{form}}" + ("" if spread is None else f" +- {spread:{form}}")
-
-
-def spread_of(path: str) -> str:
-    """Return the path of the spread of the value at this path."""
-    parent, _, name = path.rpartition(".")
-    return f"{parent}.{SPREADS.get(name, f'{name}_deviation')}"
 
 
 def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -98,7 +93,7 @@ def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     if len(runs) == 1:
         return runs[0]
     values = {path: [run[path] for run in runs] for path in set.intersection(*map(set, runs))}
-    spreads = {spread_of(path): stdev(each) for path, each in values.items()}
+    spreads = {f"{path}_error": stdev(each) for path, each in values.items()}
     return {path: mean(each) for path, each in values.items()} | spreads
 
 

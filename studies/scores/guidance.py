@@ -12,7 +12,7 @@ import torch
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from ddpm.model import load_model
-from ddpm.sample import SamplerParams
+from ddpm.sampling.params import SamplerParams
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from exact_stages.console import run
 from studies.arguments import at_least, parser

@@ -1,90 +1,165 @@
 """Test the scores themselves: are they silent where nothing differs, and do they see what does? In studies/scores/.
 
-    python -m studies.scores.run power            # which changes of real images the judges see
-    python -m studies.scores.run halves           # real images scored as samples, twenty times
+    python -m studies.scores.run power            # how often the judge sees a change of real images
+    python -m studies.scores.run proof            # are the errors right? real images scored as samples
     python -m studies.scores.run copies --real data/processed/train.safetensors
 
-`power` and `halves` need a default run in the workspace. Every row is saved at once, and not computed again.
+`power` and `proof` need a default run in the workspace. Every row is saved at once, and not computed again.
 """
 
 import argparse
-import io
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transform
 
-from ddpm.classifier.model import NAMES
+from ddpm.classifier.model import NAMES, load_classifier
 from ddpm.cli.reading import read_real
 from ddpm.cli.summary import SURE, compared
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.ingest.preparation import DataParams
+from ddpm.scoring.comparisons import draw_subsets
+from ddpm.scoring.components import principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
-from ddpm.scoring.evaluation import evaluate
-from ddpm.scoring.two_sample import JUDGES, two_sample_test
+from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
+from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test
 from exact_stages.console import run
 from studies.arguments import at_least, parser
 from studies.scoring import MODELS, PROCESSED
-from studies.table import Table
+from studies.table import Table, read_rows
 
 OUT = Path("studies/scores")
 COPIED = 0.05
+MELTED = 3
+POOL = 30_000  # images that the pairs are drawn from
+TRAIN = 6  # training images for each sample, as for MNIST
+JUDGE = "b"
 
 
 def main() -> None:
     """Compute the rows that the table of a part does not have."""
     args = arguments()
     table, runtime = Table(OUT / f"{args.part}.csv"), start()
-    for row in {"power": power, "halves": halves, "copies": copies}[args.part](args, table, runtime):
+    for row in {"power": power, "proof": proof, "copies": copies}[args.part](args, table, runtime):
         table.add(row | {"threads": torch.get_num_threads(), "dtype": str(runtime.precision).removeprefix("torch.")})
         print(row, flush=True)
 
 
 def power(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Let both judges tell changed training images from other ones, that are not changed."""
-    split = load_split(PROCESSED / "train.safetensors").split
-    order = torch.randperm(len(split.images), generator=generator(0, "power"))
-    ours, others = (split.take(each) for each in (order[: args.count], order[args.count : 2 * args.count]))
-    for judge in sorted(JUDGES, reverse=True):
-        for name, change in CHANGES.items():
-            key = {"change": name, "judge": judge, "count": args.count}
-            if table.has(key):
-                continue
-            began = time.process_time()
-            found = two_sample_test(change(ours), others.images, judge, 0, runtime).accuracy
-            seconds = round(time.process_time() - began)
-            yield key | {"accuracy": found.value, "deviation": found.deviation, "cpu_seconds": seconds}
-
-
-def halves(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Score a half of real images, which no classifier has seen, as samples against the other half."""
-    train, test = (load_split(PROCESSED / f"{name}.safetensors") for name in ("train", "test"))
-    classes = [*range(len(train.card.classes))]
-    files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
-    for seed in range(args.seeds):
-        key = {"seed": seed, "count": args.count}
+    """Let the judge tell changed images from other ones that are not changed; all are random."""
+    real = read_real(args.real, _as_they_are(args.real)).train
+    for (count, draw), name in product(repeated(args.counts, args.draws), CHANGES):
+        key = {"set": real.card.name, "change": name, "count": count, "draw": draw}
         if table.has(key):
             continue
-        order = torch.randperm(len(test.split.labels), generator=generator(seed, "halves"))
-        one, other = (test.split.take(each) for each in order[: 2 * args.count].split(args.count))
-        rows = torch.randperm(len(train.split.labels), generator=generator(seed, "reference"))[: 3 * args.count]
-        found = evaluate(one, other, train.split.take(rows), classes, files, runtime).scores
-        errors = {each.key: round(each.excess / each.error, 2) for each in compared(found) if each.error}
-        yield key | {"beyond": sum(abs(each) > SURE for each in errors.values())} | errors
+        order = torch.randperm(len(real.split.images), generator=generator(draw, "power"))
+        ours, others = (real.split.images[each] for each in order[: 2 * count].split(count))
+        began = time.process_time()
+        found = two_sample_test(CHANGES[name](ours), others, JUDGE, draw, runtime).accuracy
+        assert found.value is not None
+        assert found.error is not None
+        measured = {"accuracy": round(found.value, 4), "error": round(found.error, 4)}
+        rejects = abs(found.value - 0.5) > SURE * found.error
+        yield key | measured | {"rejects": int(rejects), "cpu_seconds": round(time.process_time() - began)}
+    rows = read_rows(table.path).groupby(["set", "change", "count"], sort=False)
+    columns = {"draws": ("draw", "size"), "power": ("rejects", "mean"), "accuracy": ("accuracy", "mean")}
+    print(rows.agg(**columns, deviation=("accuracy", "std"), error=("error", "mean")).round(3).to_string())
+
+
+def repeated(counts: Sequence[int], times: Sequence[int]) -> list[tuple[int, int]]:
+    """Return each count with the numbers of its draws."""
+    return [(count, draw) for count, most in zip(counts, times, strict=True) for draw in range(most)]
+
+
+def _as_they_are(real: Path) -> DataParams:
+    wanted = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+    return DataParams.model_validate({"set": str(real), **wanted})
+
+
+class Pool:
+    """Real images of both splits, at random, so that nothing but chance tells sets of them apart."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        splits = [load_split(PROCESSED / f"{name}.safetensors") for name in ("train", "test")]
+        images, labels = (torch.cat(parts) for parts in zip(*(each.split for each in splits), strict=True))
+        order = torch.randperm(len(images), generator=generator(0, "pool"))[:POOL]
+        self.split, self.classes = Split(images, labels).take(order), [*range(len(splits[0].card.classes))]
+
+    @cached_property
+    def seen(self) -> dict[str, Classified]:
+        """What each classifier sees; every image is classified once for all pairs."""
+        files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
+        return {name: classify(load_classifier(file), *self.split, self.runtime) for name, file in files.items()}
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Return the principal components of all images."""
+        return principal_components(self.split.images)(self.split.images)
+
+    def scores(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
+        """Compute all scores but those of the two-sample test, as `evaluate` does."""
+        spaces = {name: each.features for name, each in self.seen.items()} | {"pixels": self.pixels}
+        sets = Sets(*(self.seen[NAMES[-1]].take(each) for each in places))
+        draws = draw_subsets(len(places[1]), len(places[2]), len(places[0]), seed)
+        samples, test, train = places
+        found = {name: distances(x[samples], x[test], x[train], draws) for name, x in spaces.items()}
+        rows, _ = examine(sets, draws, self.classes)
+        tones = {"samples": tone_shares(sets.samples.images), "test": tone_shares(sets.test.images), "baseline": {}}
+        return found | {name: row | tones[name] for name, row in rows.items()}
+
+    def two_sample(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
+        """Tell samples from as many training images."""
+        samples, _, train = (self.split.images[each] for each in places)
+        rows, _ = two_sample_scores(samples, train[: len(samples)], JUDGE, seed, self.runtime)
+        tests = {key: value for key, value in rows["samples"].items() if key.startswith("two_sample")}
+        return {"samples": tests, "test": {}, "baseline": {}}
+
+
+def proof(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
+    """Score random real images as samples beside others as test images: z is their difference over its error.
+
+    All sets are disjoint. The training images are TRAIN times as many.
+    """
+    pool = Pool(runtime)
+    parts = {"scores": (pool.scores, args.draws), "two-sample": (pool.two_sample, args.trained)}
+    for part, (scored, pairs) in parts.items():
+        for count, pair in repeated(args.counts, pairs):
+            key = {"part": part, "count": count, "pair": pair}
+            if table.has(key):
+                continue
+            order = torch.randperm(POOL, generator=generator(pair, "proof"))[: (2 + TRAIN) * count]
+            found = compared(scored(order.split([count, count, TRAIN * count]), pair))
+            yield key | {each.key: f"{each.excess / each.error:.2f}" for each in found if each.error}
+    print(proven(table.path))
+
+
+def proven(path: Path) -> str:
+    """Return for each score the root mean square of z, and the share of pairs beyond SURE errors."""
+    rows = read_rows(path)
+    lines = [f"{'score':36}{'images':>7}{'pairs':>6}{'rms z':>7}{'beyond':>8}"]
+    for name in rows.columns.difference(["part", "count", "pair", "threads", "dtype"], sort=False):
+        for count, each in rows.groupby("count")[name]:
+            z = each.dropna()
+            if len(z):
+                root, beyond = (z**2).mean() ** 0.5, (z.abs() > SURE).mean()
+                lines.append(f"{name:36}{count:7}{len(z):6}{root:7.2f}{beyond:8.1%}")
+    return "\n".join(lines)
 
 
 def copies(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
     """Plant copies among real images that are new, and count near copies in pixels."""
-    wanted = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-    real = read_real(args.real, DataParams.model_validate({"set": str(args.real), **wanted}))
+    real = read_real(args.real, _as_they_are(args.real))
     order = torch.randperm(len(real.train.split.labels), generator=generator(0, "copies"))
     count = min(args.count, len(order) // 2)
     planted = round(COPIED * count)
@@ -110,64 +185,56 @@ def moved(images: Tensor) -> Tensor:
     return torch.cat([images[..., :1], images[..., :-1]], dim=3)
 
 
-def affine(angle: float, across: float) -> Callable[[Split], Tensor]:
-    """Return a change that turns images by degrees, and moves them by pixels, with bilinear interpolation."""
-
-    def change(split: Split) -> Tensor:
-        width = split.images.shape[3]
-        turn = torch.tensor(angle).deg2rad()
-        theta = torch.tensor([[turn.cos(), -turn.sin(), 2 * across / width], [turn.sin(), turn.cos(), 0]])
-        grid = F.affine_grid(theta.expand(len(split.images), 2, 3), list(split.images.shape), align_corners=False)
-        return F.grid_sample(split.images.float(), grid, padding_mode="border", align_corners=False).round().byte()
-
-    return change
+def blurred(pixels: float) -> Callable[[Tensor], Tensor]:
+    """Return a change that blurs by a Gaussian of this deviation."""
+    size = 2 * math.ceil(3 * pixels) + 1
+    return lambda images: transform.gaussian_blur(images, [size, size], [pixels, pixels])
 
 
-def jpeg(split: Split) -> Tensor:
-    """Encode and decode images as JPEG at quality 95."""
-    found = []
-    for image in split.images.permute(0, 2, 3, 1).squeeze(3).numpy():
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=95)
-        found.append(np.asarray(Image.open(buffer)).reshape(*split.images.shape[2:], -1))
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
-
-
-def noisy(split: Split) -> Tensor:
+def noisy(images: Tensor) -> Tensor:
     """Add -1, 0 or 1 to each level."""
-    noise = torch.randint(-1, 2, split.images.shape, generator=generator(0, "noise"))
-    return (split.images + noise).clamp(0, 255).byte()
+    noise = torch.randint(-1, 2, images.shape, generator=generator(0, "noise"))
+    return (images + noise).clamp(0, 255).byte()
 
 
-def misplaced(split: Split) -> Tensor:
-    """Replace one image in ten by an image of another class."""
-    images = split.images.clone()
-    for index in range(0, len(images), 10):
-        others = (split.labels != split.labels[index]).nonzero().squeeze(1)
-        images[index] = split.images[others[index % len(others)]]
-    return images
+def turned(images: Tensor) -> Tensor:
+    """Turn images by 3 degrees, with bilinear interpolation."""
+    return transform.rotate(images, 3, transform.InterpolationMode.BILINEAR, fill=[float(images[0, 0, 0, 0])])
 
 
-CHANGES: dict[str, Callable[[Split], Tensor]] = {
-    "none": lambda split: split.images,
-    "moved by half a pixel": affine(0, 0.5),
-    "blurred by 0.3 pixels": lambda split: transform.gaussian_blur(split.images, [5, 5], [0.3, 0.3]),
-    "strokes one level brighter": lambda split: split.images + ((split.images > 0) & (split.images < 255)).byte(),
+def melted(images: Tensor) -> Tensor:
+    """Move the pixels by up to MELTED along a smooth random field, so that shapes run and levels stay as they are."""
+    count, _, height, width = images.shape
+    field = torch.rand(count, 2, 4, 4, generator=generator(0, "melted")) * 2 - 1
+    moves = F.interpolate(field, size=(height, width), mode="bicubic").movedim(1, 3)
+    grid = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(images.shape), align_corners=False)
+    moves = 2 * MELTED * moves / torch.tensor([width, height])
+    return F.grid_sample(images.float(), grid + moves, "nearest", "border", align_corners=False).byte()
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda images: images,
+    "blurred by 0.3 pixels": blurred(0.3),
+    "blurred by 1 pixel": blurred(1),
     "noise of one level": noisy,
-    "JPEG at quality 95": jpeg,
-    "turned by 3 degrees": affine(3, 0),
-    "one image in ten of another class": misplaced,
+    "turned by 3 degrees": turned,
+    "melted by up to 3 pixels": melted,
 }
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__)
-    options.add_argument("part", choices=["power", "halves", "copies"])
-    options.add_argument("--count", type=at_least(100), default=10_000, help="images on each side")
-    options.add_argument("--seeds", type=at_least(1), default=20, help="number of halves")
+    options.add_argument("part", choices=["power", "proof", "copies"])
+    options.add_argument("--count", type=at_least(100), default=10_000, help="copies: images on each side")
+    options.add_argument("--counts", type=at_least(100), nargs="+", help="power, proof: images in a set")
+    options.add_argument("--draws", type=at_least(0), nargs="+", help="power, proof: sets or pairs of each count")
+    options.add_argument("--trained", type=at_least(0), nargs="+", default=[200, 50], help="proof: two-sample tests")
     options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="as in ddpm score")
-    return options.parse_args()
+    args = options.parse_args()
+    args.counts = args.counts or {"power": [200, 600, 2000], "proof": [200, 2000]}.get(args.part)
+    args.draws = args.draws or {"power": [20, 20, 20], "proof": [200, 200]}.get(args.part)
+    return args
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scripts.reporting.runs import Run
 
 SCORES: dict[str, Any] = {
     "b": {
-        "samples": {"frechet": 2.0, "frechet_deviation": 0.5},
+        "samples": {"frechet": 2.0, "frechet_error": 0.5},
         "test": {"frechet": 1.0},
         "baseline": {"frechet": 0.5},
     },

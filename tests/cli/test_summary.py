@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.cli.summary import COPIES, NAMES, SAYS, WITHHELD, summary
+from ddpm.cli.summary import COPIES, NAMES, SAYS, WITHHELD, compared, summary
 from ddpm.scoring.classes import class_mix
 from ddpm.scoring.copying import NEAR, NearCopies, near_copies, nearness
-from ddpm.scoring.scores import Estimate
+from ddpm.scoring.scores import Estimate, share_of
 
 COPIED = COPIES.partition(":")[0]
 
@@ -90,6 +90,22 @@ def test_the_mix_of_two_sets_of_the_same_classes_differs_as_much_as_is_expected(
         for _ in range(200):
             sets = (torch.multinomial(torch.tensor(shares), size, True, generator=rng) for size in (600, 200))
             mine, expected = class_mix(*sets)
-            off.append((mine.value - expected.value) / mine[1])  # type: ignore[operator]
+            off.append((mine.value - expected.value) / mine.error)  # type: ignore[operator]
         assert torch.tensor(off).mean().abs() < 0.2
         assert torch.tensor(off).square().mean().sqrt() == pytest.approx(1, abs=0.15)
+
+
+def test_a_known_chance_has_no_error() -> None:
+    tests = {"samples": Estimate(0.51, 0.004), "baseline": Estimate(0.497, 0.004)}
+    rows = {name: each.row("two_sample_accuracy") for name, each in tests.items()} | {"test": {}}
+    (found,) = compared(rows)
+    assert (found.samples, found.real, round(found.excess, 4), found.error) == (0.51, 0.497, 0.01, 0.004)
+    assert "cannot" not in summary(rows)[0].says
+
+
+def test_all_of_a_hundred_may_be_as_many_as_ninety_five() -> None:
+    shares = {"samples": 95, "test": 100}
+    rows = {name: share_of(torch.arange(100) < each).row("label_accuracy") for name, each in shares.items()}
+    assert summary(rows | {"baseline": {}})[0].says.startswith("their class shows as often as in real images")
+    rows["samples"] = share_of(torch.arange(100) < 93).row("label_accuracy")
+    assert summary(rows | {"baseline": {}})[0].says == "their class shows less often"

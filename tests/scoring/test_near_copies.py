@@ -97,5 +97,7 @@ def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple
     found, expected, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
     for share, chance in zip(found, expected, strict=True):
         assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)
-        assert math.hypot(share[1], chance[1]) == pytest.approx((0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1)
+        assert math.hypot(share.error or 0, chance.error or 0) == pytest.approx(
+            (0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1
+        )
     assert {*order[:150].tolist()} == {*range(2850, 3000)}

@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.scoring import two_sample
-from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test, two_sample_tests, without_tone
+from ddpm.scoring.two_sample import (
+    _Folds,
+    tone_shares,
+    two_sample_scores,
+    two_sample_test,
+    two_sample_tests,
+    without_tone,
+)
 from tests.small import CPU
 
 
@@ -53,6 +60,17 @@ def test_a_test_among_others_is_that_of_the_pair_alone(size: int, allowed: Calla
     assert sum(done) == 2 * 2
 
 
+def test_folds_divide_each_side_evenly_and_equal_images_lie_in_one() -> None:
+    one, other = spots(50, 0), spots(50, 1)
+    sets = _Folds.of(torch.cat([one, one[:40]]), torch.cat([other, other[:30], one[:10]]), 0, CPU)
+    assert sorted(torch.cat([*sets.folds]).tolist()) == list(range(180))
+    for fold in sets.folds:
+        assert sets.is_real[fold].sum() == pytest.approx(90 / len(sets.folds), abs=5)
+        assert len(fold) == pytest.approx(180 / len(sets.folds), abs=10)
+        others = {image.numpy().tobytes() for other in sets.folds if other is not fold for image in sets.images[other]}
+        assert others.isdisjoint(image.numpy().tobytes() for image in sets.images[fold])
+
+
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
     real, others = spots(3000, 0), spots(1500, 1)
     row = two_sample_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]
@@ -75,4 +93,4 @@ def test_tone_is_cut_and_counted_by_level() -> None:
     assert without_tone(levels).flatten().tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
     found = tone_shares(torch.cat([levels, torch.zeros_like(levels)]))  # shares of the two images: 1/8 and 1, ...
     assert [found[name] for name in ("level_0", "levels_1_to_9")] == [9 / 16, 1 / 8]
-    assert found["level_0_deviation"] == pytest.approx(7 / 16 / 2**0.5)
+    assert found["level_0_error"] == pytest.approx(7 / 16 / 2**0.5)

@@ -14,7 +14,7 @@ from scripts.reporting.runs import Run
 ROOT = Path(__file__).parents[2]
 SCORES = {
     "b": {
-        "samples": {"frechet": 2, "frechet_deviation": 0.25},
+        "samples": {"frechet": 2, "frechet_error": 0.25},
         "test": {"frechet": 1},
         "baseline": {"frechet": 0.5},
     },

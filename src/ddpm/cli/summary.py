@@ -24,6 +24,7 @@ NAMES = {
     "near_copies_pixels": "near copies, by distance",
 }
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
+SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
 UNSEEN = "; less than {seen} would not show"
 RESTS = {"class_mix": "", "label_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
@@ -42,6 +43,7 @@ SAYS = {
         "the set differs from a new real one",
         "the set is nearer to training images than a new real one",
     ),
+    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
     "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
     "precision": (
         "as many look real as of real images",
@@ -95,7 +97,7 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
     """Compare each score of `evaluation.evaluate` with that of real images; scores that need classes may be absent.
 
     The real images are test images, or training images for a score that test images lack. Where it is known what to
-    expect if nothing differs, the difference is to that.
+    expect if nothing differs, the difference is to that, which has no error.
     """
     found = []
     for name in NAMES:
@@ -109,8 +111,9 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
         real: dict[str, Any] = next((rows[row] for row in ("test", "baseline") if rows[row].get(key) is not None), {})
         chance = _of(CHANCE, key)
         other: Any = real.get(key, chance)
-        error = math.hypot(rows["samples"][f"{key}_deviation"], real.get(f"{key}_deviation", 0))
-        found.append(Compared(name, value, other, value - (other if chance is None else chance), error))
+        expected, of_real = (other, real[f"{key}_error"]) if chance is None else (chance, 0)
+        error = math.hypot(rows["samples"][f"{key}_error"], of_real)
+        found.append(Compared(name, value, other, value - expected, error))
     return found
 
 

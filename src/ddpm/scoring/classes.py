@@ -11,7 +11,7 @@ from ddpm.scoring.scores import Estimate
 def class_mix(samples: Tensor, real: Tensor) -> tuple[Estimate, Estimate]:
     """Measure the share of samples that would need another class for the mix of real images; labels (N,) and (M,).
 
-    It is the total variation distance. Return its mean over two sets of one mix, too. The deviation is over such sets:
+    It is the total variation distance. Return its mean over two sets of one mix, too. The error is over such sets:
     of a sum of absolute values of correlated normal differences.
     """
     counts = torch.stack([(each == torch.cat([samples, real]).unique()[:, None]).sum(1) for each in (samples, real)])

@@ -20,7 +20,7 @@ from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import NONE, mean_of, varies
+from ddpm.scoring.scores import NONE, share_of, varies
 from ddpm.scoring.two_sample import FOLDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
 
@@ -130,13 +130,17 @@ def evaluate(
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
+    if equal := len(samples[0]) - len({image.numpy().tobytes() for image in samples[0]}):
+        print(f"warning: {equal} of {len(samples[0])} samples equal another one")
     if alike := [name for name, row in scores.items() if isinstance(row, dict) and "why_null" in row]:
         print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
     surest = torch.empty(0, dtype=torch.int64) if sureness is None else sureness.argsort(descending=True)
     pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
-    return Evaluation({"version": VERSION, "count": count, **left_out, **scores}, seen, *pictured)
+    return Evaluation(
+        {"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, seen, *pictured
+    )
 
 
 def comparable(samples: int, test: int, train: int) -> int:
@@ -186,11 +190,11 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     set use equal counts; shares do not, and use all images. With a single class, there is no recognition. Of features
     that do not vary, and of predictions from them, there is no score.
     """
-    rows = variety(*sets.features(len(draws.test[0])), draws)
+    rows = variety(*sets.features(len(draws.test)), draws)
     several = sets.train.logits.shape[1] > 1
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
-            rows[name] |= (mean_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
+            rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
     given = sets.samples.given is not None
     own, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
     if len(true.unique()) > 1:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.scoring.scores import Estimate, mean_of
+from ddpm.scoring.scores import Estimate, share_of
 
 NEIGHBOURS = 5
 CHUNK = 100  # queries at a time: larger distance tables would be allocated each time
@@ -60,7 +60,7 @@ def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
         inside, reaches = ((distances <= each).view(torch.uint8) for each in (real.radii, radii[:, None]))
         among_real.append(inside.amax(1))
         reached |= reaches.amax(0)
-    return ManifoldScores(precision=mean_of(torch.cat(among_real)), recall=mean_of(reached))
+    return ManifoldScores(precision=share_of(torch.cat(among_real)), recall=share_of(reached))
 
 
 def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:

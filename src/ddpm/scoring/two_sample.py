@@ -5,8 +5,6 @@ means that it cannot tell them apart; 1 means that every sample shows a trace. T
 a veil of one level over the background hardly changes it.
 """
 
-import math
-import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces, tick
-from ddpm.scoring.scores import NONE, Estimate, mean_of
+from ddpm.scoring.scores import NONE, Estimate, mean_of, share_of
 
 FOLDS = 3
 LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
@@ -102,7 +100,11 @@ def two_sample_test(samples: Tensor, real: Tensor, judge: str, seed: int, runtim
 
 
 class _Folds(NamedTuple):
-    """Samples and real images, (2N, C, H, W), which of them are real (2N,), and the folds of their indices."""
+    """Samples and real images, (2N, C, H, W), which of them are real (2N,), and the folds of their indices.
+
+    Folds divide each side evenly: a fold with more samples has fewer in the training, which would say "real" to them.
+    Equal images are in one fold, so that none is tested by a network that has learned it.
+    """
 
     images: Tensor
     is_real: Tensor
@@ -110,10 +112,17 @@ class _Folds(NamedTuple):
 
     @staticmethod
     def of(samples: Tensor, real: Tensor, seed: int, runtime: Runtime) -> "_Folds":
-        images = torch.cat([samples, real]).to(runtime.device)
-        is_real = torch.cat([torch.zeros(len(samples)), torch.ones(len(real))]).to(runtime.device)
-        order = torch.randperm(len(images), generator=generator(seed, "two-sample test")).to(runtime.device)
-        return _Folds(images, is_real, order.tensor_split(FOLDS))
+        images = torch.cat([samples, real])
+        folds: list[list[int]] = [[] for _ in range(FOLDS)]
+        sizes = [[0] * FOLDS, [0] * FOLDS]
+        fold_of: dict[bytes, int] = {}
+        for index in torch.randperm(len(images), generator=generator(seed, "two-sample test")).tolist():
+            side = sizes[index >= len(samples)]
+            fold = fold_of.setdefault(images[index].numpy().tobytes(), side.index(min(side)))
+            folds[fold].append(index)
+            side[fold] += 1
+        is_real = (torch.arange(len(images)) >= len(samples)).float()
+        return _Folds(images.to(runtime.device), is_real.to(runtime.device), [*map(torch.tensor, folds)])
 
 
 def _logits(sets: _Folds, number: int, judge: str, seed: int, runtime: Runtime) -> Tensor:
@@ -131,11 +140,8 @@ def _tested(sets: _Folds, logits: Sequence[Tensor]) -> TwoSample:
     found = torch.empty(len(sets.images), device=sets.images.device)
     for fold, each in zip(sets.folds, logits, strict=True):
         found[fold] = each
-    right = ((found > 0) == sets.is_real.bool()).double()
-    share = float(right.mean())
-    of_images = math.sqrt(share * (1 - share) / len(right))
-    of_networks = statistics.stdev(float(right[fold].mean()) for fold in sets.folds) / math.sqrt(FOLDS)
-    return TwoSample(Estimate(share, max(of_images, of_networks)), -found[: len(found) // 2].cpu())
+    right = (found > 0) == sets.is_real.bool()
+    return TwoSample(share_of(right), -found[: len(found) // 2].cpu())
 
 
 def _trained(model: Judge, images: Tensor, is_real: Tensor, rng: torch.Generator, runtime: Runtime) -> Judge:
