@@ -27,7 +27,7 @@ from ddpm.pictures.figures import image_gif, image_png, tile, to_png
 from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
-from scripts.reporting.runs import TRAINED, Run, committed, open_run
+from scripts.reporting.runs import TRAINED, Run, open_run
 from scripts.reporting.tables import MEASURES, cell, numbers, scores, together
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
@@ -76,7 +76,9 @@ def write_pages() -> None:
 
 def filled(text: str) -> str:
     """Replace the parts of a page between `<!-- from NAME -->` and `<!-- end -->`, by the committed metrics."""
-    runs = {name: Run(name, committed(Path(folder))) for name, (folder, _) in CONFIGURATIONS.items()}
+    files = [Path("params.yaml"), *Path("metrics").rglob("*.json")]
+    workspace = Run("", {path.as_posix(): path.read_bytes() for path in files})
+    runs = {name: open_run(folder) if folder else workspace for name, (folder, _) in CONFIGURATIONS.items()}
     found = {name: numbers(each) for name, each in runs.items()}
     compared = {name: found[name] for name in ("default", "without classes", "plain DDPM")}
     parts = {

@@ -50,7 +50,7 @@ def report(runs: Sequence[Run], default: Run | None) -> str:
         compared=list(params),
         params=tables.differences(list(params.values())),
         hashes={kind: tables.beside([each[kind] for each in hashes]) for kind in hashes[0]},
-        environment=tables.beside([each.mapping("run.json") | each.mapping(ENVIRONMENT) for each in runs]),
+        environment=tables.beside([each.facts | each.mapping(ENVIRONMENT) for each in runs]),
     )
 
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,13 +16,10 @@ STUDIES = ROOT / "studies"
 def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
     rows = pd.read_csv(STUDIES / "speedrun/quality.csv", index_col=["project", "cpu_minutes"])
 
-    def frechet(run: str) -> dict[str, Any]:
-        scores: dict[str, Any] = json.loads((ROOT / f"results/{run}/metrics/evaluate/scores.json").read_text())["b"]
-        return scores
-
     seeds = pd.read_csv(STUDIES / "speedrun/seeds.csv")["scores.b.samples.frechet"]
     expected = {("this project", 5): (mean(seeds), stdev(seeds))}
-    samples = frechet("plain_ddpm")["samples"]
+    record = json.loads((ROOT / "results/plain_ddpm/record.json").read_text())
+    samples = record["metrics"]["evaluate/scores"]["b"]["samples"]
     name = "this project's plain DDPM"
     expected[name, 96] = samples["frechet"], samples["frechet_deviation"]
     for of, (distance, spread) in expected.items():
