@@ -31,7 +31,7 @@ from scripts.reporting.runs import TRAINED, Run, open_run
 from scripts.reporting.tables import MEASURES, cell, numbers, scores, together
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
-PICTURES, SAMPLES, SPEEDRUN = Path("docs/pictures"), Path("data/samples"), Path("studies/speedrun/quality.csv")
+PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
 NAME, PACKED = "mnist", Path("src/ddpm/pretrained")
 # Scores that pages show: the entry in docs/reference/scores.md, and the better direction. README has the first six.
 SHOWN = {
@@ -125,9 +125,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_pictures() -> None:
-    """Draw the plot of the speedrun, samples, and their reverse process."""
+    """Draw the plot of quality against minutes, samples, and their reverse process."""
     up_to_date()
-    write_whole(PICTURES / "quality.png", quality(pd.read_csv(SPEEDRUN)))
+    write_whole(PICTURES / "quality.png", quality(pd.read_csv(QUALITY)))
     kept = load_samples(SAMPLES / "filtered.safetensors")
     assert kept.labels is not None  # the default is class-conditional
     columns = [kept.images[kept.labels == label][:4] for label in kept.labels.unique()]

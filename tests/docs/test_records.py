@@ -7,16 +7,14 @@ from statistics import mean, stdev
 import pandas as pd
 import pytest
 
-from studies.dependencies.run import table
-
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"
 
 
 def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
-    rows = pd.read_csv(STUDIES / "speedrun/quality.csv", index_col=["project", "cpu_minutes"])
+    rows = pd.read_csv(STUDIES / "speed/quality.csv", index_col=["project", "cpu_minutes"])
 
-    seeds = pd.read_csv(STUDIES / "speedrun/seeds.csv")["scores.b.samples.frechet"]
+    seeds = pd.read_csv(STUDIES / "speed/seeds.csv")["scores.b.samples.frechet"]
     expected = {("this project", 5): (mean(seeds), stdev(seeds))}
     record = json.loads((ROOT / "results/plain_ddpm/record.json").read_text())
     samples = record["metrics"]["evaluate/scores"]["b"]["samples"]
@@ -25,8 +23,3 @@ def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
     for of, (distance, spread) in expected.items():
         found = [rows["frechet_b"][of], rows["spread"][of]]
         assert found == pytest.approx([distance, spread], abs=6e-5)
-
-
-def test_the_table_of_dependencies_is_that_of_its_rows() -> None:
-    rows = pd.read_csv(STUDIES / "dependencies/pipelines.csv", keep_default_na=False)
-    assert "\n".join(table(rows)) in (STUDIES / "dependencies/README.md").read_text()

@@ -1,6 +1,6 @@
 """Compare the speed of the stages of two checkouts on this machine, in turns: two threads then, two workers now.
 
-    python -m studies.throughput.cores BEFORE NOW --rounds 2
+    python -m studies.speed.cores BEFORE NOW --rounds 2
 
 Both are clones in which `dvc repro preprocess` has run. Their params.yaml is shortened. BEFORE is of a commit whose
 stages compute with DDPM_THREADS. Prints seconds of the whole stages, medians over the rounds, and their ratios.
