@@ -5,8 +5,9 @@
 
 All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their
 documentation, and continue from one number of minutes to the next. This project trains from the start for each of
-them, and samples as sample.population does. A row has, after commas, what each number of minutes gives. Five random
-subsets of as many real test images are scored, too.
+them. It samples as sample.population does, the default also without guidance, to compare with the peers; nothing is
+filtered. A row has, after commas, what each number of minutes gives. Five random subsets of as many real test images
+are scored, too.
 """
 
 import argparse
@@ -40,13 +41,12 @@ HEAD += ["Frechet distance, a", "b", "told"]
 
 
 class Trained(NamedTuple):
-    """A network, how many images it has seen in its CPU seconds, and samples, uint8 (N, C, H, W), with theirs."""
+    """A network, how many images it has seen in its CPU seconds; samples by name, uint8 (N, C, H, W), with theirs."""
 
     network: nn.Module
     seen: int
     seconds: float
-    samples: Tensor
-    sampling: float
+    samples: dict[str, tuple[Tensor, float]]
 
 
 def main() -> None:
@@ -66,18 +66,20 @@ def main() -> None:
         else:
             works = theirs(name, train, args.minutes, args.count)
         try:
-            each, scores = zip(*((work, scorer.scores(work.samples, None)) for work in works), strict=True)
+            each = [*works]
         except ImportError as error:
             print(f"{name}: left out, {error}; make .venv/.with-peers")
             continue
-        print(row(cells(name, each, pd.DataFrame(scores), args)), flush=True)
+        for kind in each[0].samples:
+            scores = pd.DataFrame([scorer.scores(work.samples[kind][0], None) for work in each])
+            print(row(cells(kind, each, scores, args)), flush=True)
 
 
-def cells(name: str, each: tuple[Trained, ...], scores: pd.DataFrame, args: argparse.Namespace) -> list[str]:
+def cells(name: str, each: list[Trained], scores: pd.DataFrame, args: argparse.Namespace) -> list[str]:
     """Return the cells of a row, from what each number of minutes gave."""
     last, good = each[-1], scores["frechet_b"] <= args.quality
     until = f"{args.minutes[good.argmax()]:g}" if good.any() else f"more than {args.minutes[-1]:g}"
-    rates = [last.seen / last.seconds, len(last.samples) / last.sampling]
+    rates = [last.seen / last.seconds, args.count / last.samples[name][1]]
     size = sum(weight.numel() for weight in last.network.parameters())
     seen = ", ".join(str(work.seen) for work in each)
     values = [", ".join(f"{value:.3g}" for value in scores[score]) for score in REPORTED]
@@ -98,10 +100,13 @@ def ours(name: str, train: Processed, minutes: float, count: int, runtime: Runti
     scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
     began = time.process_time()
     loaded, training = trained(train, scaled, runtime, name)
-    seconds, began = time.process_time() - began, time.process_time()
-    samples, _ = sampled(loaded, population_sampler(), count, runtime)
-    seen = training.step * training.params.batch_size
-    return Trained(training.model, seen, seconds, samples, time.process_time() - began)
+    found = Trained(training.model, training.step * training.params.batch_size, time.process_time() - began, {})
+    changes = {name: {}, f"{name}, no guidance": {"guidance": 1}} if loaded.guide else {name: {}}
+    for kind, change in changes.items():
+        began = time.process_time()
+        samples, _ = sampled(loaded, population_sampler(**change), count, runtime)
+        found.samples[kind] = samples, time.process_time() - began
+    return found
 
 
 def theirs(name: str, train: Processed, minutes: list[float], count: int) -> Iterator[Trained]:
@@ -119,7 +124,7 @@ def theirs(name: str, train: Processed, minutes: list[float], count: int) -> Ite
             began = time.process_time()
             with torch.inference_mode():
                 images = torch.cat([peer.sample(len(part)) for part in torch.arange(count).split(TOGETHER)])
-            yield Trained(peer.network, seen, spent, to_uint8(images), time.process_time() - began)
+            yield Trained(peer.network, seen, spent, {name: (to_uint8(images), time.process_time() - began)})
 
 
 def row(cells: list[str]) -> str:
