@@ -71,7 +71,7 @@ def main() -> None:
             print(f"{name}: left out, {error}; make .venv/.with-peers")
             continue
         for kind in each[0].samples:
-            scores = pd.DataFrame([scorer.scores(work.samples[kind][0], None) for work in each])
+            scores = pd.DataFrame([scorer.scores(work.samples[kind][0], None) for work in each])[REPORTED].astype(float)
             print(row(cells(kind, each, scores, args)), flush=True)
 
 
