@@ -109,6 +109,7 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
         "known": card.classes,
         "class_conditional": card.model.class_conditional,
         "schedule": card.schedule.model_dump(mode="json"),
+        "faint": card.faint,
         "timesteps": card.timesteps,
     }
 

@@ -14,10 +14,10 @@ from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams
 from ddpm.judging.filtering import FilterParams
 from ddpm.likelihood import LikelihoodParams
 from ddpm.model import Guide, ModelCard
-from ddpm.sample import SetParams, SharedParams, fitted_set
+from ddpm.sampling.params import SetParams, SharedParams, fitted_set
 from ddpm.schedule import ScheduleParams
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.train import TrainParams
+from ddpm.training.params import TrainParams
 from ddpm.unet import UNetParams
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml

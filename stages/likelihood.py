@@ -1,4 +1,4 @@
-"""Bound the negative log-likelihood of test and training images, in bits per dimension."""
+"""Bound the negative log-likelihood of test and training images by the trained model, in bits per dimension."""
 
 from pathlib import Path
 
@@ -32,7 +32,9 @@ def main(stage: Stage) -> None:
     if not classes:
         raise UserError("train.classes, data.test: no test images of these classes; add some, or train others")
     splits = {"test": test.of(classes), "train": train.of(classes)}
-    write_json(stage.output(METRICS / "bits.json"), bits_per_dimension(loaded, splits, params.images, runtime.device))
+    bits = bits_per_dimension(loaded, splits, params.images, runtime.device)
+    named = {"model": MODEL.as_posix(), **bits}  # sample.model may be another
+    write_json(stage.output(METRICS / "bits.json"), named)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from ddpm.compute.world import join, role
 from ddpm.images.splits import save_samples
 from ddpm.model import load_model
 from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.sample import Sampling, SetParams, SharedParams, fitted_set
+from ddpm.sampling.params import SetParams, SharedParams, fitted_set
+from ddpm.sampling.sets import Sampling
 from exact_stages.stage import Stage, run_stage
 
 SAMPLES = Path("data/samples")

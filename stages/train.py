@@ -13,7 +13,8 @@ from ddpm.images.splits import load_split
 from ddpm.model import check_times
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.schedule import ScheduleParams
-from ddpm.train import NO_START, TrainParams, environment_of, new_training
+from ddpm.training.begin import environment_of, new_training
+from ddpm.training.params import NO_START, TrainParams
 from ddpm.unet import UNetParams
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Stage, run_stage
@@ -66,7 +67,7 @@ def main(stage: Stage) -> None:
             print(f"note: {few}; train.images and train.epochs set the length")
 
     def write_curves() -> None:
-        for name, table in training.csv().items():
+        for name, table in training.curves.csv().items():
             stage.write(METRICS / name, table)
 
     with Checkpoints(stage.name, key, world, training=training) as checkpoints:

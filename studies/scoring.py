@@ -11,7 +11,8 @@ from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import load_split
 from ddpm.model import LoadedModel
-from ddpm.sample import SamplerParams, fitted, sample_images, sample_labels
+from ddpm.sampling.params import SamplerParams, fitted, sample_labels
+from ddpm.sampling.sets import sample_images
 from ddpm.scoring.evaluation import evaluate
 
 MODELS = Path("models")

@@ -11,9 +11,10 @@ from ddpm.compute.device import Runtime, to_device
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
 from ddpm.model import LoadedModel, ModelCard, load_model
-from ddpm.sample import SamplerParams
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import NoiseSchedule
-from ddpm.train import Training, new_training
+from ddpm.training.begin import new_training
+from ddpm.training.run import Training
 from ddpm.unet import UNet
 from exact_stages.console import progress
 from exact_stages.files import read_yaml

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ddpm.images.card import DataCard
 from ddpm.model import LoadedModel, ModelCard, load_model, save_model
-from ddpm.sample import Denoise, SamplerParams, Step, p_sample_loop, sample_batch, spaced_timesteps
+from ddpm.sample import Denoise, Step, p_sample_loop, sample_batch, spaced_timesteps
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from tests.small import CPU, DIGITS, randomised, unet_params

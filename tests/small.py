@@ -25,7 +25,6 @@ def unet_params(**changes: object) -> UNetParams:
     """About the smallest network that there is, but for what is changed."""
     smallest = {
         "channels": (4,),
-        "fourier_features": (),
         "time_embed_dim": 4,
         "block": "residual",
         "patch_size": 4,

@@ -19,17 +19,9 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.model import LoadedModel, ModelCard, load_model
 from ddpm.pretrained.models import load_pretrained
-from ddpm.sample import (
-    SamplerParams,
-    Sampling,
-    SetParams,
-    SharedParams,
-    fitted,
-    fitted_set,
-    sample_batch,
-    sample_images,
-    sample_labels,
-)
+from ddpm.sample import sample_batch, sample_images
+from ddpm.sampling.params import SamplerParams, SetParams, SharedParams, fitted, fitted_set, sample_labels
+from ddpm.sampling.sets import Sampling
 from ddpm.unet import NO_LABEL
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
@@ -97,7 +89,7 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
 @pytest.mark.parametrize(
     ("facts", "params", "chosen"),
     [
-        ({}, {}, {"guidance": 1.0, "spacing": "cubic"}),
+        ({}, {}, {"guidance": 1.0, "spacing": "trailing"}),
         ({"data": FRUITS}, {"guidance": 1.0}, {"spacing": "log_snr"}),
         ({}, {"steps": None}, {"guidance": 1.0}),
         (GUIDED, {"steps": None}, {"guidance": 1.3}),
@@ -147,7 +139,7 @@ def test_a_card_may_stand_in_for_that_of_a_model_to_come() -> None:
     facts = {"data": data, "model": unet_params(class_conditional=True), "schedule": REFERENCE.params}
     card = ModelCard.model_construct(class_counts=(1,), guides=("autoguidance",), **facts)
     params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, card)
-    assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "cubic"}
+    assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "trailing"}
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
     few = card.model_copy(update={"guides": (), "timesteps": (0, 0, 0)})
     assert fitted_set("gallery", SharedParams(), SET.model_copy(update={"steps": None}), few)[1] == {}

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.sample import Denoise, SamplerParams, log_snr_of, p_sample, spaced_timesteps
+from ddpm.sample import Denoise, log_snr_of, p_sample, spaced_timesteps
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from tests.reverse import REFERENCE, noise_from, normals, reverse, sampler
 
@@ -127,7 +128,6 @@ def spaced(timesteps: int, steps: int | None, spacing: str) -> list[int]:
     [
         (4, "trailing", [999, 749, 499, 249]),
         (4, "log_snr", [999, 603, 73, 0]),  # log SNR -10.1, -3.7, 2.8, 9.2
-        (4, "cubic", [999, 296, 37, 0]),  # 999 (1 - i / 3)^3
     ],
 )
 def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None:
@@ -136,7 +136,7 @@ def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None
     assert spaced(1000, 1000, spacing) == [*reversed(range(1000))], "each once, even where the log SNR hardly falls"
 
 
-@pytest.mark.parametrize("spacing", ["log_snr", "cubic", "trailing"])
+@pytest.mark.parametrize("spacing", ["log_snr", "trailing"])
 @pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
 def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
     for steps in range(1, timesteps + 1):
@@ -154,7 +154,7 @@ def all_finite(schedule: NoiseSchedule, name: str, spacing: str, steps: int) -> 
     return bool(reverse(lambda x_t, _: 0.9 * x_t, params, schedule)[-1].x_prev.isfinite().all())
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "log_snr", "cubic"])
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr"])
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
 @pytest.mark.parametrize(
     ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]

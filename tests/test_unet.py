@@ -87,7 +87,7 @@ def test_the_output_is_like_the_input_and_each_image_is_told_its_own_time_and_la
     block: str, data: DataCard, levels: int, patch_size: int
 ) -> None:
     # In float64, for the time moves untrained tiny networks only a little.
-    params = tiny(block, levels, patch_size, class_conditional=True, fourier_features=(3, 5))
+    params = tiny(block, levels, patch_size, class_conditional=True)
     model = randomised(network(params, data)).double().eval()
     x_t, t, labels = normal(2, *data.shape).double(), torch.tensor([3, 9]), torch.tensor([0, 2])
     with torch.no_grad():

@@ -10,7 +10,8 @@ from ddpm.denoiser import Denoiser
 from ddpm.images.splits import Split
 from ddpm.optim import shards_on_cpu
 from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.train import Training, TrainParams
+from ddpm.training.params import TrainParams
+from ddpm.training.run import Training
 from ddpm.unet import UNet
 from tests.small import CPU, DIGITS, resaved, unet_params
 
@@ -27,7 +28,6 @@ RECIPE = {
     "loss": "noise",
     "timestep_sampling": "stratified",
     "log_snr_center": None,
-    "log_snr_uniform": 0.0,
     "target_images": 0,
     "classes": "all",
     "label_dropout": 0.0,

@@ -44,7 +44,11 @@ export async function* sample(model, { label, steps, guidance, sampler, eta }, n
     return eps.map((value, i) => worse[i] + guidance * (value - worse[i]));
   }
 
-  yield* sampleLoop(predictNoise, table, timesteps, noise, how);
+  const black = (model.faint + 0.5) / 127.5 - 1; // fainter values become black in the end
+  for await (const step of sampleLoop(predictNoise, table, timesteps, noise, how)) {
+    if (model.faint && step.t === timesteps.at(-1)) step.next = step.next.map((x) => (x < black ? -1 : x));
+    yield step;
+  }
 }
 
 async function evaluate(session, model, x, t, label) {

@@ -1,4 +1,4 @@
-// The reverse process, the same update as src/ddpm/sampling/samplers.py: from pure noise to an image, step by step.
+// The reverse process, the same update as src/ddpm/sample.py: from pure noise to an image, step by step.
 
 // The cumulative product of the alphas at t = 0..T-1, for betas that rise linearly (Ho et al. 2020, section 4).
 export function alphasCumprod({ timesteps, beta_start, beta_end }) {
@@ -12,13 +12,14 @@ export function alphasCumprod({ timesteps, beta_start, beta_end }) {
   return table;
 }
 
-// `steps` of the timesteps, descending from T-1 to 0: of grey images the cubes of equal steps ("cubic"), of coloured
-// ones equal steps of the log signal-to-noise ratio; each at the nearest timestep that is still free.
+// `steps` of the timesteps, descending from T-1: for grey images equal steps ("trailing"), for coloured ones equal steps
+// of the log signal-to-noise ratio down to 0, each at the nearest timestep that is still free.
 export function spacedTimesteps(table, steps, channels) {
-  const last = table.length - 1;
+  const timesteps = table.length;
+  const last = timesteps - 1;
+  if (channels === 1) return Array.from({ length: steps }, (_, i) => roundHalfEven(timesteps - (i * timesteps) / steps) - 1);
   const ratios = Array.from(table, logSNR);
   const wanted = (share) => {
-    if (channels === 1) return roundHalfEven((last ** (1 / 3) * (1 - share)) ** 3);
     const ratio = ratios[last] + (ratios[0] - ratios[last]) * share;
     return ratios.reduce((nearest, each, t) => (Math.abs(each - ratio) < Math.abs(ratios[nearest] - ratio) ? t : nearest), 0);
   };

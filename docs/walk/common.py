@@ -45,9 +45,11 @@ from ddpm.images.splits import (  # noqa: E402
 )
 from ddpm.model import LoadedModel, ModelCard, load_model  # noqa: E402
 from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
-from ddpm.sample import SamplerParams, fitted  # noqa: E402
+from ddpm.sampling.params import SamplerParams, fitted  # noqa: E402
 from ddpm.schedule import ScheduleParams  # noqa: E402
-from ddpm.train import NO_START, Training, TrainParams, new_training  # noqa: E402
+from ddpm.training.begin import new_training  # noqa: E402
+from ddpm.training.params import NO_START, TrainParams  # noqa: E402
+from ddpm.training.run import Training  # noqa: E402
 from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
 from exact_stages.files import read_yaml  # noqa: E402

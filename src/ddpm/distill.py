@@ -8,7 +8,7 @@ data, the best denoiser would be the teacher. So the student moves along the dif
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,8 +22,9 @@ from ddpm.compute.randomness import generator
 from ddpm.compute.world import ALONE, World
 from ddpm.images.splits import Split, to_float
 from ddpm.model import LoadedModel, save_model
-from ddpm.optim import Optimization, OptimizationParams, add_gradients, shards_on_cpu
-from ddpm.schedule import exact, posterior, quantile_timesteps, timestep_cdf
+from ddpm.optim import Optimization, OptimizationParams, shards_on_cpu
+from ddpm.schedule import exact, posterior
+from ddpm.timesteps import quantile_timesteps, timestep_cdf
 from ddpm.unet import UNet
 from exact_stages.console import UserError
 from exact_stages.params import Section
@@ -92,7 +93,6 @@ class Distillation:
         self.of_auxiliary = Optimization(auxiliary, AUXILIARY, self.total_steps)
         on_cpu = device.type == "cpu"
         self.pieces = shards_on_cpu(network.params, params.batch_size) if on_cpu else 1
-        self.world = ALONE
         self.sums = torch.zeros(2, device=device)
         self.since_log = 0
         self.rows: list[list[float]] = []  # see COLUMNS
@@ -118,7 +118,7 @@ class Distillation:
         Raises:
             UserError: a loss is not finite.
         """
-        self.world = world
+        self.of_student.world = self.of_auxiliary.world = world
         while self.step < self.total_steps:
             auxiliary = self._step_of_auxiliary()
             moments = self._step_of_student()
@@ -186,8 +186,8 @@ class Distillation:
         """
         rng = self._rng("auxiliary")
         batch, noise = self._batch(rng), self._normal(rng)
-
-        def backward(shard: slice) -> Tensor:
+        errors = torch.zeros(len(noise), device=noise.device)
+        for shard in self.of_auxiliary.shards(errors, self.pieces):
             part = batch.take(shard)
             with torch.no_grad():
                 x_start, x_s = self._student_sample(part, noise[shard])
@@ -199,9 +199,9 @@ class Distillation:
                 (estimate - wanted).square().mean(dim=(1, 2, 3)) * weights for wanted in (x_start, teacher)
             )
             ((error + distance).sum() / self.params.batch_size).backward()
-            return error.detach()
-
-        return self._descend(self.of_auxiliary, backward)
+            errors[shard] = error.detach()
+        self.of_auxiliary.step()
+        return errors.mean()
 
     def _step_of_student(self) -> Tensor:
         """Take one student step; return the mean squared difference of auxiliary model and teacher.
@@ -211,8 +211,8 @@ class Distillation:
         """
         rng = self._rng("student")
         batch, noise = self._batch(rng), self._normal(rng)
-
-        def backward(shard: slice) -> Tensor:
+        moments = torch.zeros(len(noise), device=noise.device)
+        for shard in self.of_student.shards(moments, self.pieces):
             part = batch.take(shard)
             x_start, x_s = self._student_sample(part, noise[shard])
             with torch.no_grad():
@@ -220,15 +220,9 @@ class Distillation:
                 auxiliary, teacher = (each.clamp(-1, 1) for each in both)
                 error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
             ((x_start * (auxiliary - teacher) / error).sum() / self.params.batch_size).backward()
-            return (both[0] - both[1]).square().mean(dim=(1, 2, 3))
-
-        return self._descend(self.of_student, backward)
-
-    def _descend(self, optimization: Optimization, backward: Callable[[slice], Tensor]) -> Tensor:
-        """Take a step, and return the mean loss of the images."""
-        losses = add_gradients(self.world, optimization.network, self.params.batch_size, self.pieces, backward)
-        optimization.step(self.world)
-        return losses.mean()
+            moments[shard] = (both[0] - both[1]).square().mean(dim=(1, 2, 3))
+        self.of_student.step()
+        return moments.mean()
 
     def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.

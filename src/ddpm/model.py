@@ -50,6 +50,7 @@ class ModelCard(Section):
     guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
     images_seen: Count | None = None  # in training, counting repeats; absent in older files
     started: bool = False  # from the weights of another model; absent otherwise
+    faint: Annotated[int, Field(ge=0, le=254)] = 0  # the highest level that becomes 0 in samples; absent in older files
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
     @field_validator("class_counts")

@@ -7,7 +7,7 @@ processors without bfloat16 instructions.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddpm.compute.world import ALONE, World
+from ddpm.compute.world import ALONE
 from ddpm.unet import UNet, UNetParams
 from exact_stages.params import Section
 
@@ -45,6 +45,7 @@ class Optimization:
         self.params = params
         self.total_steps = total_steps
         self.steps = 0  # steps taken
+        self.world = ALONE  # the processes that share the steps
         self.ema = copy.deepcopy(network) if params.ema_decay else None
         self.optimizers = self._optimizers()
 
@@ -54,8 +55,8 @@ class Optimization:
         return self.ema or self.network
 
     @torch.no_grad()
-    def step(self, world: World = ALONE) -> None:
-        """Take one optimizer step in all processes of a world at once, then update the EMA.
+    def step(self) -> None:
+        """Take one optimizer step in all processes of the world at once, then update the EMA.
 
         EMA decay warms up, so that the initial weights are forgotten. BatchNorm statistics are copied, not averaged.
         torch's AveragedModel would synchronise with the GPU each step.
@@ -64,13 +65,44 @@ class Optimization:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.steps)
             if isinstance(optimizer, Muon):
-                optimizer.world = world
+                optimizer.world = self.world
             optimizer.step()
         self.steps += 1
         if self.ema:
             decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
             torch._foreach_lerp_([*self.ema.parameters()], [*self.network.parameters()], 1 - decay)
             torch._foreach_copy_([*self.ema.buffers()], [*self.network.buffers()])
+
+    def shards(self, losses: Tensor, pieces: int) -> Iterator[slice]:
+        """Yield the parts of a batch that this process computes; then add up what all processes have computed.
+
+        For each part, the caller adds the gradient of its images to the weights, and sets their `losses`, (B,). At the
+        end, all processes have the sum of all gradients, and all losses. On CPUs the parts are added in their order,
+        so the bytes do not depend on which process computes which.
+
+        Args:
+            pieces: how many parts the batch is divided into.
+        """
+        count = len(losses)
+        parts = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in range(pieces)]
+        own = [parts[piece] for piece in self.world.own(pieces)]
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.network.zero_grad(set_to_none=True)
+        if pieces == 1 or losses.device.type != "cpu":
+            yield from own
+            if pieces > 1:
+                self.world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
+            return
+        rows = self.world.rows(pieces, count + sum(weight.numel() for weight in weights))
+        for row, part in zip(rows, own, strict=False):
+            self.network.zero_grad(set_to_none=True)
+            yield part
+            row[part] = losses[part]
+            torch.cat([_grad(weight).flatten() for weight in weights], out=row[count:])
+        total = self.world.total(rows, pieces)
+        losses.copy_(total[:count])
+        for weight, grad in zip(weights, total[count:].split([weight.numel() for weight in weights]), strict=True):
+            weight.grad = torch.empty_like(weight).copy_(grad.view_as(weight))
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0: linear warm-up, times 1 or half a cosine down to zero."""
@@ -113,38 +145,6 @@ class Optimization:
 def shards_on_cpu(model: UNetParams, batch_size: int) -> int:
     """Return the number of shards of a batch on CPUs, for any number of processes; BatchNorm needs whole batches."""
     return 1 if model.block == "double_conv" else min(SHARDS, batch_size)
-
-
-def add_gradients(world: World, network: UNet, count: int, pieces: int, backward: Callable[[slice], Tensor]) -> Tensor:
-    """Give the weights the sum of the gradients of all pieces of a batch; return the losses of all images.
-
-    On CPUs the pieces are added in their order, so the bytes do not depend on which process computes which.
-
-    Args:
-        count: the images of the batch. pieces: how many pieces it is divided into.
-        backward: adds the gradient of the images in a slice to the weights, and returns their detached losses, (B,).
-    """
-    slices = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in range(pieces)]
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    network.zero_grad(set_to_none=True)
-    if pieces == 1:
-        return backward(slices[0])
-    own = [slices[piece] for piece in world.own(pieces)]
-    if weights[0].device.type != "cpu":
-        losses = torch.zeros(count, device=weights[0].device)
-        for shard in own:
-            losses[shard] = backward(shard)
-        world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
-        return losses
-    rows = world.rows(pieces, count + sum(weight.numel() for weight in weights))
-    for row, shard in zip(rows, own, strict=False):
-        network.zero_grad(set_to_none=True)
-        row[shard] = backward(shard)
-        torch.cat([_grad(weight).flatten() for weight in weights], out=row[count:])
-    total = world.total(rows, pieces)
-    for weight, part in zip(weights, total[count:].split([weight.numel() for weight in weights]), strict=True):
-        weight.grad = torch.empty_like(weight).copy_(part.view_as(weight))
-    return total[:count]
 
 
 def _grad(weight: Tensor) -> Tensor:

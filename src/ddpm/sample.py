@@ -1,85 +1,29 @@
 """Sampling: algorithm 2 of Ho et al. 2020 (arXiv:2006.11239), with a choice of the reverse step, and guidance.
 
-    1  x_T ~ N(0, I)                    p_sample_loop
-    2  for t = T, ..., 1                p_sample_loop, over the timesteps of spaced_timesteps
-    3    z ~ N(0, I), 0 in the last     p_sample_loop
-    4    x_{t-1} = mean + sigma_t z     p_sample returns the mean (eqs. 7 and 11) and sigma_t^2
-    6  return x_0                       x_prev of the last Step
-
 ddpm is the ancestral sampler of that paper. ddim generalises it (Song et al. 2021, arXiv:2010.02502). dpmpp_2m is the
 second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), of the ODE with eta 0, of the SDE with eta 1.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from ddpm.compute.device import Runtime, start, to_device
-from ddpm.compute.randomness import ImageNoise, generator
-from ddpm.compute.workers import in_pieces, tick
-from ddpm.compute.world import World
-from ddpm.images.card import Classes, listed
-from ddpm.images.splits import Samples, Split, to_uint8
-from ddpm.model import Guide, LoadedModel, ModelCard
-from ddpm.parallel.checkpoints import Checkpoints
+from ddpm.compute.randomness import ImageNoise
+from ddpm.images.splits import Split, to_uint8
+from ddpm.model import LoadedModel
+from ddpm.sampling.params import SamplerParams, fitted, sample_batch_size, sample_labels
 from ddpm.schedule import NoiseSchedule, posterior, renewed_share
 from ddpm.unet import NO_LABEL, UNet
-from exact_stages.console import UserError, progress, shown
-from exact_stages.params import Section, Sections, parse
+from exact_stages.console import UserError, progress
+from exact_stages.params import parse
 
-CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
-START_SCALE = 1.5  # after a short training that began from another model; 2 is easier to tell (studies/small_sets)
-FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
-GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
-MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
-LEAST_BATCHES = 4  # of a set on a CPU, so that workers can share it
 BAR: dict[str, Any] = {"unit": "eval", "unit_scale": True}
-LogSNR = Annotated[float, Field(ge=-100, le=100)]
 Denoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> the estimate of x_0, like x_t
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t
-
-
-class SharedParams(Sections):
-    """Guidance, classes and variance, which gallery and population share; params.yaml explains each choice."""
-
-    variance: Literal["posterior", "beta"] = "posterior"
-    guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
-    guide: Guide = "autoguidance"
-    guidance_interval: tuple[LogSNR, LogSNR] = (-4.0, 2.0)
-    classes: Classes = ()
-
-    @field_validator("guidance_interval")
-    @classmethod
-    def _ascending(cls, interval: tuple[float, float]) -> tuple[float, float]:
-        if interval[0] > interval[1]:
-            raise ValueError("must be from, to in ascending order")
-        return interval
-
-
-class StepParams(Section):
-    """The sampler and its timesteps; params.yaml explains each choice."""
-
-    sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
-    steps: Annotated[int, Field(ge=1, le=100_000)] | None = 24
-    spacing: Literal["trailing", "cubic", "log_snr"] | None = None
-    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
-    clip: bool = True
-
-
-class SamplerParams(SharedParams, StepParams):
-    """All that a sampler needs, with the defaults of the population; functions want them `fitted` to the model."""
-
-
-class SetParams(StepParams):
-    """The params of one set of samples: its sampler, the number of images, their seed, and the frames to keep."""
-
-    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
-    keep_every: Annotated[int, Field(ge=0, le=100_000)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Step(NamedTuple):
@@ -88,127 +32,6 @@ class Step(NamedTuple):
     t: int
     x_prev: Tensor
     pred_x_start: Tensor
-
-
-def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
-    """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
-
-    A CPU computes in this process, with one thread; the caller's number of threads is restored.
-
-    All labels of a model that is not class-conditional are NO_LABEL.
-
-    Args:
-        loaded: from `load_model` or `load_pretrained`.
-        params: fields of `SamplerParams`; the others have its defaults, a distilled model its own.
-
-    Raises:
-        UserError: params are wrong, or do not fit the model; the message names the param.
-    """
-    if count < 1:
-        raise UserError(f"count: {count}; set 1 or more")
-    threads = torch.get_num_threads()
-    runtime = start(alone=True)
-    try:
-        for network in filter(None, (loaded.network, loaded.guide)):
-            to_device(network, runtime.device)
-        fitted_params = fitted(parse(SamplerParams, params, "sample"), loaded.card)
-        images = [batch for _, batch in sample_images(loaded, fitted_params, seed, range(count), runtime, "sample")]
-    finally:
-        torch.set_num_threads(threads)
-    told = loaded.card.model.class_conditional
-    labels = sample_labels(loaded.card, fitted_params, seed, range(count)) if told else torch.full((count,), NO_LABEL)
-    return Split(torch.cat(images), labels)
-
-
-def sample_images(
-    loaded: LoadedModel, params: SamplerParams, seed: int, numbers: range, runtime: Runtime, label: str = ""
-) -> Iterator[tuple[range, Tensor]]:
-    """Sample the images `numbers`, and yield each finished batch: its numbers and images, uint8 (B, C, H, W).
-
-    The progress bar is called `label`; without a label there is none.
-    """
-    size = sample_batch_size(loaded, runtime)
-    starts = numbers[::size]
-
-    def sampled(start: int) -> Tensor:
-        indices = _batch(numbers, start, size)
-        for step in sample_batch(loaded, params, seed, indices, runtime):
-            tick(len(indices))
-        return to_uint8(step.x_prev).cpu()
-
-    with progress(desc=label, total=len(visited(loaded, params)) * len(numbers), disable=not label, **BAR) as bar:
-        for start, images in zip(starts, in_pieces(sampled, starts, bar.update), strict=True):
-            yield _batch(numbers, start, size), images
-
-
-def _batch(numbers: range, start: int, size: int) -> range:
-    return range(start, min(start + size, numbers.stop))
-
-
-def sample_batch_size(loaded: LoadedModel, runtime: Runtime) -> int:
-    """Return how many images to sample in one batch on this runtime."""
-    (channels, height, width), widths = loaded.card.data.shape, loaded.card.model.channels
-    assert widths
-    float32_bytes = 4 * height * width * (channels + 8 * widths[0])  # of eight tensors
-    return runtime.sample_batch_size(height * width, float32_bytes)
-
-
-@torch.inference_mode()
-def sample_batch(
-    loaded: LoadedModel, params: SamplerParams, seed: int, indices: Sequence[int], runtime: Runtime
-) -> Iterator[Step]:
-    """Sample the images `indices`, and yield the steps of the reverse process.
-
-    Image i depends on (seed, i), not on the batch. The last `x_prev` is the images, `sample_labels` returns the labels.
-
-    Raises:
-        UserError: after the last step, an image is not finite.
-    """
-    noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
-    labels = sample_labels(loaded.card, params, seed, indices)
-    denoise = guided_denoiser(loaded, labels, params, runtime)
-    for step in p_sample_loop(denoise, loaded.schedule, params, noise, visited(loaded, params)):
-        yield step
-    if not (finite := step.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises
-        image = indices[int(finite.int().argmin())]
-        raise UserError(f"image {image}: the model's predictions are not finite; fetch the model again, or retrain it")
-
-
-def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
-    """Return the timesteps at which a model is evaluated, descending."""
-    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
-
-
-def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
-    """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
-
-    trailing: equal steps down from T-1.
-    log_snr: equal steps of the log SNR, from T-1 to 0.
-    cubic: shrinking steps from T-1 to 0, the cubes of equal steps; Song et al. 2021, appendix D.2, take squares.
-    """
-    timesteps = schedule.timesteps
-    if steps is None:
-        return [*reversed(range(timesteps))]
-    assert spacing, "fit the params first"
-    match spacing:
-        case "trailing":
-            return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
-        case "cubic":
-            roots = torch.linspace((timesteps - 1) ** (1 / 3), 0, steps, dtype=torch.float64)
-            return _each_once((roots**3).round().int().tolist(), timesteps)
-        case _:
-            log_snr = schedule.alphas_cumprod.logit()
-            grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
-            return _each_once([int((log_snr - wanted).abs().argmin()) for wanted in grid], timesteps)
-
-
-def _each_once(wanted: Sequence[int], timesteps: int) -> list[int]:
-    """Return the wanted timesteps of 0..timesteps-1, descending; move repeated ones to the nearest that is free."""
-    found, free = [], timesteps - 1
-    for left, nearest in zip(reversed(range(len(wanted))), wanted, strict=True):
-        found.append(max(min(nearest, free), left))  # later steps still need `left` timesteps below
-        free = found[-1] - 1
-    return found
 
 
 def p_sample_loop(
@@ -280,6 +103,33 @@ def log_snr_of(abar: float) -> float:
     return math.log(abar / (1 - abar))
 
 
+def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
+    """Return the timesteps at which a model is evaluated, descending."""
+    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
+
+
+def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
+    """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
+
+    trailing: equal steps down from T-1.
+    log_snr: equal steps of the log SNR, from T-1 to 0.
+    """
+    timesteps = schedule.timesteps
+    if steps is None:
+        return [*reversed(range(timesteps))]
+    assert spacing, "fit the params first"
+    if spacing == "trailing":
+        return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
+    log_snr = schedule.alphas_cumprod.logit()
+    grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
+    found, free = [], timesteps - 1
+    for left, wanted in zip(reversed(range(steps)), grid, strict=True):
+        nearest = int((log_snr - wanted).abs().argmin())
+        found.append(max(min(nearest, free), left))  # each once; later steps still need `left` timesteps below
+        free = found[-1] - 1
+    return found
+
+
 def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
     """Return the function that a sampler calls: the model with the labels (B,), guided as the params say.
 
@@ -323,189 +173,57 @@ def guided(
     return denoise_guided
 
 
-def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """Sample the label of each of `indices`, as frequent as in training; only class-conditional models use them."""
-    wanted = wanted_classes(card, params)
-    places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
-    shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
-    return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
+@torch.inference_mode()
+def sample_batch(
+    loaded: LoadedModel, params: SamplerParams, seed: int, indices: Sequence[int], runtime: Runtime
+) -> Iterator[Step]:
+    """Sample the images `indices`, and yield the steps of the reverse process.
 
-
-def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
-    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model.
+    Image i depends on (seed, i), not on the batch. The last `x_prev` is the images, `sample_labels` returns the labels.
 
     Raises:
-        UserError: the model cannot sample one of the classes.
+        UserError: after the last step, an image is not finite.
     """
-    if not params.classes:
-        return list(card.classes)
-    if not card.model.class_conditional:
-        raise UserError("classes: this model is not class-conditional; set all, or train one on only these classes")
-    labels = card.data.labels(params.classes, "classes")
-    if unknown := sorted(set(labels) - set(card.classes)):
-        seen = listed(card.data.classes[label] for label in card.classes)
-        raise UserError(f"classes: the model has not seen {shown(card.data.classes[unknown[0]])}; choose from {seen}")
-    return list(labels)
+    noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
+    labels = sample_labels(loaded.card, params, seed, indices)
+    denoise = guided_denoiser(loaded, labels, params, runtime)
+    *_, last = timesteps = visited(loaded, params)
+    for step in p_sample_loop(denoise, loaded.schedule, params, noise, timesteps):
+        if step.t == last and (faint := loaded.card.faint):  # an estimate of such a level is a 0
+            step = step._replace(x_prev=step.x_prev.masked_fill(step.x_prev < (faint + 0.5) / 127.5 - 1, -1))
+        yield step
+    if not (finite := step.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises
+        image = indices[int(finite.int().argmin())]
+        raise UserError(f"image {image}: the model's predictions are not finite; fetch the model again, or retrain it")
 
 
-def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
-    """Return these params with the unset ones chosen for a model; only here is it decided whether they fit it.
+def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
+    """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
+
+    A CPU computes in this process, with one thread; the caller's number of threads is restored. All labels of a model
+    that is not class-conditional are NO_LABEL.
+
+    Args:
+        loaded: from `load_model` or `load_pretrained`.
+        params: fields of `SamplerParams`; the others have its defaults, a distilled model its own.
 
     Raises:
-        UserError: params ask for more steps than the model has timesteps, or for classes or guidance that it lacks; or
-            they do not fit a distilled model. The message begins with the param.
+        UserError: params are wrong, or do not fit the model; the message names the param.
     """
-    wanted_classes(card, params)
-    if card.timesteps:
-        params = _distilled(params, len(card.timesteps))
-    elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
-        raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
-    elif params.steps and params.spacing is None:  # with all timesteps there is nothing to space
-        params = params.model_copy(update={"spacing": "cubic" if card.data.shape[0] == 1 else "log_snr"})
-    scale, known = params.guidance, params.guide in card.guides
-    if scale is None and params.guide == "autoguidance":
-        # The guide of a short training has hardly learned: its errors say little about those of the model. A guide that
-        # began from another model draws well, but does not know the classes.
-        learned = 1 if card.images_seen is None else min(1, card.images_seen / FULL_IMAGES)
-        least = START_SCALE if card.started else 1
-        scale = round(least + (FULL_SCALE - least) * learned, 2) if known else 1.0
-    if scale != 1 and not known:
-        guides = listed(card.guides) if card.guides else "none"
-        other = "" if card.timesteps else f", or train a model with train.{GUIDED_BY[params.guide]}"
-        raise UserError(f"guidance: this model has no guide {params.guide} (it has {guides}); set guidance to 1{other}")
-    return params.model_copy(update={"guidance": CLASSIFIER_FREE_SCALE if scale is None else scale})
-
-
-def _distilled(params: SamplerParams, few: int) -> SamplerParams:
-    """Return these params for a distilled model: ancestral, with its own timesteps; those not given follow from it."""
-    fitting: dict[str, tuple[Any, ...]] = {
-        "sampler": ("ddpm", "ddim"),
-        "variance": ("posterior",),
-        "eta": (1,),
-        "steps": (None, few),
-        "spacing": (None,),
-    }
-    given = params.model_fields_set
-    params = params.model_copy(update={key: values[0] for key, values in fitting.items() if key not in given})
-    for key, values in fitting.items():
-        if (value := getattr(params, key)) not in values:
-            needed = " or ".join("null" if each is None else str(each) for each in values)
-            raise UserError(f"{key}: {value}, but a distilled model needs {needed}; set that, or leave it out")
-    return params
-
-
-def fitted_set(
-    name: str, shared: SharedParams, own: SetParams, card: ModelCard
-) -> tuple[SamplerParams, dict[str, Any]]:
-    """Return the params of the set `name`, `fitted` to a model, and those of them that were chosen, by dotted name.
-
-    Raises:
-        UserError: see `fitted`; or too many frames would be held in memory. The message begins with the dotted name.
-    """
-
-    def dotted(key: str) -> str:
-        return f"sample.{name}.{key}" if key in SetParams.model_fields else f"sample.{key}"
-
-    given = SamplerParams.model_construct(**dict(shared) | dict(own))
+    if count < 1:
+        raise UserError(f"count: {count}; set 1 or more")
+    threads, images = torch.get_num_threads(), []
+    runtime = start(alone=True)
     try:
-        params = fitted(given, card)
-    except UserError as error:
-        key, _, problem = str(error).partition(": ")
-        raise UserError(f"{dotted(key)}: {problem}") from None
-    unset = [] if card.timesteps else [key for key in ("guidance", "spacing") if getattr(given, key) is None]
-    chosen = {dotted(key): value for key in unset if (value := getattr(params, key)) is not None}
-    steps = len(card.timesteps) or params.steps or card.schedule.timesteps
-    frames = -(-steps // own.keep_every) if own.keep_every else 0
-    if frames * own.count > MOST_FRAMES:  # they are in memory
-        kept = f"{own.keep_every} keeps {frames} frames of {own.count} images, more than {MOST_FRAMES} in all"
-        raise UserError(f"{dotted('keep_every')}: {kept}; raise it, lower the count, or set 0")
-    return params, chosen
-
-
-class Sampling:
-    """The sampling of one set of images, which grows by whole batches.
-
-    images: uint8 (count, C, H, W).
-    frames: x_t and pred_x_start at the timesteps `kept_t`, uint8 (2, frames, count, C, H, W).
-    done: number of images sampled so far.
-    """
-
-    def __init__(self, name: str, loaded: LoadedModel, params: SamplerParams, own: SetParams) -> None:
-        """Begin without images; `own` has count, seed and frames."""
-        self.name = name
-        self.loaded = loaded
-        self.params = params
-        self.own = own
-        self.timesteps = visited(loaded, params)
-        self.kept_t = [*self.timesteps[::-1][:: own.keep_every]][::-1] if own.keep_every else []
-        shape = (own.count, *loaded.card.data.shape)
-        self.images = torch.empty(shape, dtype=torch.uint8)
-        self.frames = torch.empty(2, len(self.kept_t), *shape, dtype=torch.uint8)
-        self.done = 0
-        self.batch_size = 0  # with the same one, a device gives equal bytes
-
-    def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
-        """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all.
-
-        Raises:
-            UserError: the run was interrupted.
-        """
-        count, evaluations = self.own.count, len(self.timesteps)
-        size = min(world.gather(sample_batch_size(self.loaded, runtime)))
-        if runtime.device.type == "cpu":
-            size = min(size, -(-count // LEAST_BATCHES))
-        self.batch_size = size
-        total, done = count * evaluations, self.done * evaluations
-
-        def rounds(world: World) -> None:
-            bar = progress(desc=f"sample {self.name}", total=total, initial=done, disable=world.rank > 0, **BAR)
-            with bar:
-                while self.done < count:
-                    first = self.done + world.rank * size
-                    mine = range(first, min(first + size, count))  # empty if the other processes have the rest
-                    found = self._batch(mine, runtime, checkpoints, bar) if mine else None
-                    for images, frames in filter(None, world.gather(found)):
-                        self._add(images, frames)
-                    bar.update(self.done * evaluations - bar.n)  # images of other processes
-
-        checkpoints.together(-(-(count - self.done) // size), rounds)
-
-    def samples(self) -> Samples:
-        """Return the set, with labels if the model is class-conditional."""
-        card, params = self.loaded.card, self.params
-        labels = sample_labels(card, params, self.own.seed, range(self.own.count))
-        made = {"set": self.name, "sampler": params.sampler, "evaluations": len(self.timesteps)}
-        made["guidance"] = params.guidance
-        return Samples(
-            images=self.images,
-            labels=labels if card.model.class_conditional else None,
-            x_t=self.frames[0],
-            pred_x_start=self.frames[1],
-            card=card.data,
-            classes=wanted_classes(card, params),
-            kept_t=self.kept_t,
-            made=made,
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the images and frames sampled so far."""
-        return {"images": self.images[: self.done].clone(), "frames": self.frames[:, :, : self.done].clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the state of another sampling with the same arguments."""
-        self._add(state["images"], state["frames"])
-
-    def _batch(self, indices: range, runtime: Runtime, checkpoints: Checkpoints, bar: Any) -> tuple[Tensor, Tensor]:
-        """Sample the images `indices`; return them and their frames."""
-        frames = torch.empty(2, len(self.kept_t), len(indices), *self.images.shape[1:], dtype=torch.uint8)
-        for step in sample_batch(self.loaded, self.params, self.own.seed, indices, runtime):
-            if step.t in self.kept_t:
-                frames[:, self.kept_t.index(step.t)] = to_uint8(torch.stack([step.x_prev, step.pred_x_start]))
-            bar.update(len(indices))
-            checkpoints.tick()
-        return to_uint8(step.x_prev).cpu(), frames
-
-    def _add(self, images: Tensor, frames: Tensor) -> None:
-        end = self.done + len(images)
-        self.images[self.done : end], self.frames[:, :, self.done : end] = images, frames
-        self.done = end
+        for network in filter(None, (loaded.network, loaded.guide)):
+            to_device(network, runtime.device)
+        chosen = fitted(parse(SamplerParams, params, "sample"), loaded.card)
+        size = sample_batch_size(loaded.card, runtime)
+        with progress(desc="sample", total=len(visited(loaded, chosen)) * count, **BAR) as bar:
+            for batch in (range(count)[first : first + size] for first in range(0, count, size)):
+                for step in sample_batch(loaded, chosen, seed, batch, runtime):
+                    bar.update(len(batch))
+                images.append(to_uint8(step.x_prev).cpu())
+    finally:
+        torch.set_num_threads(threads)
+    return Split(torch.cat(images), sample_labels(loaded.card, chosen, seed, range(count)))

@@ -19,7 +19,6 @@ COLOUR_WIDTH = 32  # least width of the first level for colour; 16 channels leav
 NO_LABEL = -1  # hides the class of an image from the network
 MOST_HALVINGS = 3  # larger images enter as patches
 Channels = Annotated[int, Field(ge=1, le=2048)]
-Octave = Annotated[int, Field(ge=0, le=8)]
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -27,7 +26,6 @@ class UNetParams(Section):
     """Width, depth and kind of the network; params.yaml explains each choice."""
 
     channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)] | None
-    fourier_features: Annotated[tuple[Octave, ...], Field(max_length=9)]
     time_embed_dim: Annotated[int, Field(ge=2, le=1024, multiple_of=2)]
     block: Literal["double_conv", "residual"]
     patch_size: Literal[1, 2, 4] | None
@@ -91,17 +89,16 @@ class UNet(nn.Module):
         dim = params.time_embed_dim
         self.patch_size = params.patch_size
         pixels = shape[0] * params.patch_size**2
-        inputs = pixels * (1 + 2 * len(params.fourier_features))
         self.register_buffer("time_table", time_embedding(timesteps, dim), persistent=False)
         if params.block == "residual":
             block: type[ResidualBlock | DoubleConv] = ResidualBlock
             width = params.channels[0]
             self.time_mlp: nn.Module = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
             self.activation: nn.Module = nn.SiLU()
-            self.stem: nn.Module = nn.Conv2d(inputs, width, 3, padding=1)
+            self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
             self.head: nn.Module = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), zeroed(nn.Conv2d(width, pixels, 1)))
         else:
-            block, width = DoubleConv, inputs
+            block, width = DoubleConv, pixels
             self.time_mlp, self.activation, self.stem = nn.Identity(), nn.Identity(), nn.Identity()
             self.head = nn.Conv2d(params.channels[0], pixels, 1)
         self.label = nn.Embedding(classes, dim) if params.class_conditional else None
@@ -133,7 +130,6 @@ class UNet(nn.Module):
             class_embedding = self.label(labels.clamp(min=0))
             embedding = embedding + class_embedding.masked_fill(labels.view(-1, 1) == NO_LABEL, 0)
         embedding = self.activation(embedding)
-        x_t = with_fourier_features(x_t, self.params.fourier_features)
         h = self.stem(F.pixel_unshuffle(x_t, self.patch_size))
         skips = []
         for block in self.down:
@@ -155,16 +151,6 @@ def time_embedding(timesteps: int, dim: int) -> Tensor:
     i = torch.arange(0, dim, 2, dtype=torch.float64)
     angles = t / 10000 ** (i / dim)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
-
-
-def with_fourier_features(x: Tensor, octaves: tuple[int, ...]) -> Tensor:
-    """Append sin(2^n pi x) and cos(2^n pi x) for each octave n to images x (B, C, H, W), along the channels.
-
-    They magnify small differences (Kingma et al. 2021, arXiv:2107.00630, appendix C). In an almost clean image, the
-    noise is a few thousandths of the image, and bfloat16, which has eight bits, hardly resolves it.
-    """
-    angles = [2**n * math.pi * x for n in octaves]
-    return torch.cat([x, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
 
 
 class DoubleConv(nn.Module):

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from ddpm.compute.device import Runtime, start, to_device
 from ddpm.denoiser import Denoiser
-from ddpm.images.splits import Split
-from ddpm.sample import fitted, sample_images
+from ddpm.images.splits import to_float
+from ddpm.sampling.params import fitted
+from ddpm.sampling.sets import sample_images
 from ddpm.schedule import NoiseSchedule
-from ddpm.train import noise_errors
+from ddpm.train import loss_weights, mean_squared_error
 from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params
@@ -128,8 +129,9 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     network = to_device(network, runtime.device).train()
     denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
     images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
-    errors = noise_errors(denoiser, Split(images, labels), t, noise)
-    (errors / denoiser.schedule.alphas_cumprod[t] if params.train.loss == "v" else errors).mean().backward()
+    x_t = denoiser.schedule.q_sample(to_float(images), t, noise)
+    errors = mean_squared_error(denoiser(x_t, t, labels).noise, noise)
+    (loss_weights(params.train.loss, denoiser)[t] * errors).mean().backward()
     return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
-from ddpm.train import NO_START, new_training
+from ddpm.training.begin import new_training
+from ddpm.training.params import NO_START
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import Params

@@ -18,7 +18,7 @@ from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
 from ddpm.model import load_model
-from ddpm.sample import fitted
+from ddpm.sampling.params import fitted
 from exact_stages.console import UserError
 from exact_stages.params import load_params
 from stages.train import Params

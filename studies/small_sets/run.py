@@ -27,7 +27,7 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split, load_split
 from ddpm.pictures.figures import captioned, enlarged, image_png, tile
 from ddpm.scoring.copying import compare_nearness, middle, shifted
-from ddpm.train import Training
+from ddpm.training.run import Training
 from exact_stages.console import UserError, run
 from exact_stages.files import read_yaml, write_whole
 from exact_stages.params import parse

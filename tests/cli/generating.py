@@ -11,7 +11,7 @@ import torch
 from ddpm.cli import commands
 from ddpm.images.card import DataCard
 from ddpm.model import ModelCard, save_model
-from ddpm.sample import SamplerParams
+from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import ScheduleParams
 from ddpm.unet import UNet
 from tests import reverse
@@ -53,7 +53,7 @@ def tiny_model(
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `generate` mean, but for the changes."""
-    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "spacing": "cubic", "clip": True, **changes})
+    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "clip": True, **changes})
 
 
 def call(*words: object) -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
-from ddpm.sample import SamplerParams, sample_batch, sample_labels
+from ddpm.sample import sample_batch
+from ddpm.sampling.params import SamplerParams, sample_labels
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
@@ -68,7 +69,7 @@ def test_pictures_and_arrays_are_those_of_the_classes_and_numbers_that_are_asked
     options = ["--count", "20", "--first", "3", "--seed", "2", *options]
     arrays, loaded = sampled(models[kind], tmp_path / "npz", *options), load_model(models[kind])
     names = loaded.card.data.classes
-    params = sampler(classes=[names[label] for label in labels], spacing="log_snr" if kind == "fruits" else "cubic")
+    params = sampler(classes=[names[label] for label in labels], spacing="log_snr" if kind == "fruits" else "trailing")
     assert set(arrays["labels"].tolist()) == labels
     assert arrays["labels"].tolist() == sample_labels(loaded.card, params, 2, range(3, 23)).tolist()
     assert arrays["classes"].tolist() == [*names]
@@ -149,7 +150,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
             yield each
 
-    monkeypatch.setattr("ddpm.sample.sample_batch", interrupted)
+    monkeypatch.setattr("ddpm.sampling.sets.sample_batch", interrupted)
 
 
 @pytest.mark.parametrize("image_format", ["png", "npz"])
@@ -188,7 +189,7 @@ def test_after_a_killed_worker_the_rest_can_be_sampled(
             yield each
 
     monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
-    monkeypatch.setattr("ddpm.sample.sample_batch", killed)
+    monkeypatch.setattr("ddpm.sampling.sets.sample_batch", killed)
     with pytest.raises(UserError, match=f"^a worker was killed{rest}$"):
         generate(models["conditional"], tmp_path / "out", "--count", 20)
 

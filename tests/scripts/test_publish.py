@@ -57,8 +57,11 @@ def test_pages_have_the_numbers_of_metrics(page: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     text = page.read_text()
     assert publish.filled(text) == text, "python -m scripts.publish pages writes it"
-    frechet = json.loads(Path("metrics/evaluate/scores.json").read_text())["b"]["samples"]["frechet"]
-    assert f"| {frechet:.4f}\u00a0±" in text
+    b = json.loads(Path("metrics/evaluate/scores.json").read_text())["b"]
+    cells = text.partition("[Frechet distance, classifier b](")[2].split(" | ")[2:5]
+    assert [float(each.split()[0]) for each in cells] == pytest.approx(
+        [b[row]["frechet"] for row in ("test", "baseline", "samples")], abs=6e-5
+    )
 
 
 def test_only_a_run_that_is_up_to_date_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

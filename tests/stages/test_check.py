@@ -44,7 +44,6 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
         ("data.range", [5, 5], "low below high"),
         ("model.channels", [8] * 6, "at most 5"),
         ("train.lr", "0.002", "number"),
-        ("train.log_snr_center", None, "log_snr_uniform"),
         ("train.classes", "7", "list of class names"),
         ("distill.steps", [65], "64"),
         ("sample.guidance_interval", [2, -4], "ascending"),

@@ -11,7 +11,8 @@ from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split
 from ddpm.model import LoadedModel
-from ddpm.sample import SamplerParams, sample_batch_size, sample_images
+from ddpm.sampling.params import SamplerParams, sample_batch_size
+from ddpm.sampling.sets import sample_images
 from ddpm.scoring.copying import LEAST, NEAR, near_duplicates, nearest_neighbours
 
 SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j
@@ -97,7 +98,7 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, A
     own = (inputs.train.labels == label).nonzero().squeeze(1)
     known = inputs.train.images[own]
     limit = threshold(inputs.fresh.images[inputs.fresh.labels == label], known)
-    most = BATCHES * sample_batch_size(loaded, runtime)
+    most = BATCHES * sample_batch_size(loaded.card, runtime)
     tally, seen = Tally(), set[bytes]()
     while not tally.done(wanted):
         count = min(most, max(LEAST_BATCH, wanted - tally.accepted), SPAN - tally.candidates)

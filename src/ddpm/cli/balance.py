@@ -17,7 +17,7 @@ from ddpm.compute.device import start
 from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import Processed, load_split
 from ddpm.model import load_model
-from ddpm.sample import wanted_classes
+from ddpm.sampling.params import wanted_classes
 from exact_stages.console import UserError, progress, shown
 from exact_stages.files import sha256
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
 from ddpm.compute.device import start
 from ddpm.images.card import DataCard
-from ddpm.sample import sample_images, sample_labels
+from ddpm.sampling.params import sample_labels
+from ddpm.sampling.sets import sample_images
 from exact_stages.console import UserError
 from exact_stages.files import write_whole
 

@@ -18,7 +18,7 @@ from ddpm.proving.attest import statement
 from ddpm.proving.damage import check_all
 from ddpm.proving.facts import commit_of, facts_of, git, read_provenance
 from ddpm.proving.rebuild import rebuild
-from ddpm.train import environment_of
+from ddpm.training.begin import environment_of
 from exact_stages.console import UserError
 from exact_stages.files import md5, sha256, write_json
 from exact_stages.provenance import beside
