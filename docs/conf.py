@@ -34,7 +34,7 @@ CHANGING = [
     "models/*.safetensors",
     "data/processed/*.safetensors",
     "metrics/**/*.*",
-    "results/*/metrics/**/*.*",
+    "results/*/record.json",
     "studies/*/*.csv",
     "src/ddpm/**/*.py",
     "studies/**/*.py",

@@ -27,11 +27,11 @@ from ddpm.pictures.figures import image_gif, image_png, tile, to_png
 from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
-from scripts.reporting.runs import TRAINED, Run, committed, open_run
+from scripts.reporting.runs import TRAINED, Run, open_run
 from scripts.reporting.tables import MEASURES, cell, numbers, scores, together
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
-PICTURES, SAMPLES, SPEEDRUN = Path("docs/pictures"), Path("data/samples"), Path("studies/speedrun/quality.csv")
+PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
 NAME, PACKED = "mnist", Path("src/ddpm/pretrained")
 # Scores that pages show: the entry in docs/reference/scores.md, and the better direction. README has the first six.
 SHOWN = {
@@ -75,7 +75,9 @@ def write_pages() -> None:
 
 def filled(text: str) -> str:
     """Replace the parts of a page between `<!-- from NAME -->` and `<!-- end -->`, by the committed metrics."""
-    runs = {name: Run(name, committed(Path(folder))) for name, (folder, _) in CONFIGURATIONS.items()}
+    files = [Path("params.yaml"), *Path("metrics").rglob("*.json")]
+    workspace = Run("", {path.as_posix(): path.read_bytes() for path in files})
+    runs = {name: open_run(folder) if folder else workspace for name, (folder, _) in CONFIGURATIONS.items()}
     found = {name: numbers(each) for name, each in runs.items()}
     compared = {name: found[name] for name in ("default", "without classes", "plain DDPM")}
     parts = {
@@ -122,9 +124,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_pictures() -> None:
-    """Draw the plot of the speedrun, samples, and their reverse process."""
+    """Draw the plot of quality against minutes, samples, and their reverse process."""
     up_to_date()
-    write_whole(PICTURES / "quality.png", quality(pd.read_csv(SPEEDRUN)))
+    write_whole(PICTURES / "quality.png", quality(pd.read_csv(QUALITY)))
     kept = load_samples(SAMPLES / "filtered.safetensors")
     assert kept.labels is not None  # the default is class-conditional
     columns = [kept.images[kept.labels == label][:4] for label in kept.labels.unique()]

@@ -2,29 +2,22 @@
 
     python -m scripts.record NAME KEY=VALUE ...
 
-The run becomes the DVC experiment NAME and uses the run cache. results/NAME contains params.yaml, scores and
-summaries, one picture, and run.json, which names the commit, command, machine and date.
+The run becomes the DVC experiment NAME and uses the run cache. results/NAME contains params.yaml, a picture of samples,
+and record.json, with commit, command, date, machine and all metrics.
 """
 
 import shlex
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
 from exact_stages.console import UserError, run
 from exact_stages.files import write_json
-from scripts.reporting.runs import Run, open_run
+from scripts.reporting.runs import RECORD, RECORDED, Run, open_run
 
 RESULTS = Path("results")
-KEPT = (  # of a run's files; curves, animations and other pictures are in the experiment
-    "params.yaml",
-    *(f"metrics/*/{name}.json" for name in ("summary", "scores", "bits", "accuracy", "population")),
-    "metrics/draw/by_class.png",
-)
 
 
 def main(name: str, settings: list[str]) -> None:
@@ -34,7 +27,7 @@ def main(name: str, settings: list[str]) -> None:
         UserError: files are not committed, a stage failed, or a stage is not up to date.
     """
     if subprocess.run(["git", "diff", "--quiet", "HEAD"]).returncode:
-        raise UserError("git: files have changed; commit them first, since run.json names the commit")
+        raise UserError("git: files have changed; commit them first, since record.json names the commit")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     fresh = f"{name}-new"  # replaces an earlier experiment after success
     dvc("exp", "remove", "--quiet", fresh, stderr=subprocess.DEVNULL)
@@ -50,23 +43,21 @@ def main(name: str, settings: list[str]) -> None:
 
 def keep(found: Run, folder: Path, commit: str, command: str) -> None:
     """Write the results of a run; keep other files in the folder, such as README.md."""
-    shutil.rmtree(folder / "metrics", ignore_errors=True)
-    (folder / "run.json").unlink(missing_ok=True)  # written last: a folder without it is not a record
-    for path, data in found.files.items():
-        if not any(fnmatch(path, each) for each in KEPT):
-            continue
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)  # written last: a folder without it is not a record
+    for name, path in RECORDED.items():
+        if path in found.files:
+            (folder / name).write_bytes(found.files[path])
+    metrics = [path for path in sorted(found.files) if path.startswith("metrics/") and path.endswith(".json")]
     trained = found.mapping("metrics/train/environment.json")
     facts = {
         "commit": commit,
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": ", ".join(trained[key] for key in ("device", "cpu") if trained.get(key, "cpu") != "cpu") or None,
-        **{key: trained.get(key) for key in ("torch", "precision")},
-        "up_to_date": True,
+        "metrics": {path.removeprefix("metrics/").removesuffix(".json"): found.mapping(path) for path in metrics},
     }
-    write_json(folder / "run.json", facts)
+    write_json(folder / RECORD, facts)
 
 
 def dvc(*arguments: str, stderr: int | None = None) -> int:

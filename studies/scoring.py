@@ -1,11 +1,9 @@
-"""Sample images, score them against the workspace's training images by its two classifiers, and draw rows of them."""
+"""Sample images, score them against the workspace's training images by its two classifiers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddpm.classifier.model import NAMES
@@ -13,7 +11,6 @@ from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import load_split
 from ddpm.model import LoadedModel
-from ddpm.pictures.figures import tile
 from ddpm.sampling.params import SamplerParams, fitted, sample_labels
 from ddpm.sampling.sets import sample_images
 from ddpm.scoring.evaluation import evaluate
@@ -59,14 +56,3 @@ def sampled(loaded: LoadedModel, params: SamplerParams, count: int, runtime: Run
     params = fitted(params, loaded.card)
     batches = sample_images(loaded, params, SEED, range(count), runtime, "sample")
     return torch.cat([images for _, images in batches]), sample_labels(loaded.card, params, SEED, range(count))
-
-
-def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
-    """Draw a titled row for each set of grey images, uint8 (N, 1, H, W)."""
-    size = (9, 10 * len(rows) / len(next(iter(rows.values()))))
-    figure, axes = plt.subplots(len(rows), figsize=size, layout="constrained", squeeze=False)
-    for (axis,), (title, images) in zip(axes, rows.items(), strict=True):
-        axis.imshow(tile(images, len(images)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-        axis.set_ylabel(title, rotation=0, va="center", ha="right")
-        axis.set(xticks=[], yticks=[])
-    return figure

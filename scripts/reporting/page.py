@@ -32,7 +32,7 @@ def report(runs: Sequence[Run]) -> str:
         runs=runs,
         scores=tables.scores([tables.numbers(each) for each in runs]),
         params=tables.beside([each.flat("params.yaml") for each in runs]),
-        environment=tables.beside([each.mapping("run.json") | each.mapping(ENVIRONMENT) for each in runs]),
+        environment=tables.beside([each.facts | each.mapping(ENVIRONMENT) for each in runs]),
     )
 
 

@@ -21,6 +21,8 @@ from scripts.reporting.staleness import pipeline, stale
 TYPES = {".png": "image/png", ".gif": "image/gif"}
 MAIN = ("main", "origin/main")
 TRAINED = "models/ddpm.safetensors"  # by the stage train
+RECORD = "record.json"  # of a record: its facts, and all metrics that are JSON
+RECORDED = {"params.yaml": "params.yaml", "samples.png": "metrics/draw/by_class.png"}  # its other files
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Run:
     commit: str = ""  # of the revision, or the one that the workspace is based on
     stale: dict[str, str] = field(default_factory=dict)  # stages that are not up to date, and why
     hashes: dict[str, str] = field(default_factory=dict)  # MD5 of everything that up-to-date stages read and wrote
+    facts: dict[str, Any] = field(default_factory=dict)  # of a record: commit, command, date and machine
 
     @property
     def model(self) -> str:
@@ -81,7 +84,7 @@ def open_run(rev: str) -> Run:
     if not rev:
         check_readable()
         return _of_pipeline("workspace", None, _commit("HEAD"))
-    if (Path(rev) / "params.yaml").is_file():
+    if (Path(rev) / RECORD).is_file():
         return _record(Path(rev))
     try:
         commit = _commit(str(resolve_rev(SCM("."), rev)))
@@ -98,20 +101,12 @@ def main_run() -> Run | None:
     return _of_pipeline("main", commit, commit) if commit else None
 
 
-def committed(folder: Path) -> dict[str, bytes]:
-    """Return the params and all metrics of a folder, up to date or not."""
-    files = [folder / "params.yaml", folder / "run.json", *sorted((folder / "metrics").rglob("*"))]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
-
-
 def _record(folder: Path) -> Run:
-    run = Run(folder.as_posix(), committed(folder))
-    facts = run.mapping("run.json")
-    if facts.get("up_to_date") is not True:
-        raise UserError(
-            f"{folder}/run.json: does not say that all stages were up to date; run python -m scripts.record"
-        )
-    return Run(run.name, run.files, facts.get("commit") or "")
+    name = folder.as_posix()
+    facts = Run(name, {RECORD: (folder / RECORD).read_bytes()}).mapping(RECORD)
+    files = {f"metrics/{each}.json": json.dumps(values).encode() for each, values in facts.pop("metrics", {}).items()}
+    files |= {path: (folder / each).read_bytes() for each, path in RECORDED.items() if (folder / each).is_file()}
+    return Run(name, files, facts.get("commit") or "", facts=facts)
 
 
 def _of_pipeline(name: str, rev: str | None, commit: str) -> Run:

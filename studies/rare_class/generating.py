@@ -1,27 +1,77 @@
-"""Train a model and a filter on a subset, and fill up its classes, as the pipeline and `ddpm balance` do."""
+"""Make long-tailed subsets of a training set, train a model and a filter on each, and fill up its classes.
 
+Subsets treat all classes alike. The rest is as the pipeline and `ddpm balance` do it.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
 from ddpm.classifier.fit import train_classifier
 from ddpm.classifier.model import Classifier, ClassifierParams, held_out
 from ddpm.classifier.model import Recipe as ClassifierRecipe
 from ddpm.compute.device import Runtime
+from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
 from ddpm.model import load_model
 from ddpm.sampling.params import fitted
+from exact_stages.console import UserError
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.rare_class.subset import Subset
 from studies.trainings import population_sampler, train_model
+
+
+class Subset(NamedTuple):
+    """A long-tailed subset, and real images outside it.
+
+    counts: the number of images of each class. kept: the subset. pool: as many images of each class, to validate on.
+    spare: further images, which fill up each class in place of samples.
+    """
+
+    counts: list[int]
+    kept: Processed
+    pool: Split
+    spare: Split
 
 
 class Recipe(Params):
     """The params of the pipeline that models and filters of the study follow; `population_sampler` has the rest."""
 
     classifier: ClassifierParams
+
+
+def make_subset(train: Processed, counts: Sequence[int], pool: int, target: int, number: int) -> Subset:
+    """Choose the images of subset `number` at random; no two of them are near-duplicates.
+
+    The counts go around the classes: subset i + 1 gives each class the count of the class before it. So over as many
+    subsets as classes, each class has each of the counts once.
+
+    Raises:
+        UserError: the set has too few classes or images.
+    """
+    names, labels = train.card.classes, train.split.labels
+    if len(counts) != len(names):
+        raise UserError(f"counts: has {len(counts)} numbers, but {train.card.name} has {len(names)} classes")
+    order = torch.randperm(len(names), generator=generator(0, "order of classes")).tolist()
+    of_class = [counts[(order[label] + number) % len(counts)] for label in range(len(names))]
+    leaders = train.groups == torch.arange(len(train.groups))  # one of each group of near-duplicates
+    parts: list[list[Tensor]] = [[], [], []]
+    for label, count in enumerate(of_class):
+        rows = (leaders & (labels == label)).nonzero().flatten()
+        if len(rows) < (needed := pool + max(target, count)):
+            raise UserError(f"pool: class {names[label]} has {len(rows)} different images, needed are {needed}")
+        rows = rows[torch.randperm(len(rows), generator=generator(number, "subset", label))]
+        sizes = [pool, count, max(0, target - count), len(rows) - needed]
+        for part, chosen in zip(parts, rows.split(sizes), strict=False):
+            part.append(chosen)
+    on_pool, kept, spare = (torch.cat(part).sort().values for part in parts)
+    split = train.split
+    own = train._replace(split=split.take(kept), groups=torch.arange(len(kept)))
+    return Subset(of_class, own, split.take(on_pool), split.take(spare))
 
 
 def fill_up(subset: Subset, target: int, seed: int, file: Path, runtime: Runtime) -> tuple[Split, list[Tally]]:

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -30,12 +29,11 @@ from ddpm.images.splits import Processed, Split, load_split
 from ddpm.pictures.grids import EACH_CLASS, by_class_picture
 from ddpm.scoring.copying import nearest_neighbours
 from exact_stages.console import progress, run
-from exact_stages.files import sha256, write_json, write_whole
+from exact_stages.files import sha256, write_whole
 from exact_stages.params import Section, load_params
 from studies.arguments import at_least, parser
-from studies.rare_class.generating import Recipe, fill_up
+from studies.rare_class.generating import Recipe, Subset, fill_up, make_subset
 from studies.rare_class.learning import METHODS, LearnParams, Method, learn
-from studies.rare_class.subset import Subset, make_subset
 from studies.table import Table
 from studies.trainings import population_sampler
 
@@ -88,13 +86,8 @@ def main() -> None:
             generated.add(*({"code": origin, **row} for row in rows))
         for row in progress(workers.imap_unordered(classify, missing), desc="classifiers", total=len(missing)):
             table.add({"code": code, **row})
-    if needed:
-        if jobs[0].path.exists() and len(generated_by(jobs[0]).labels):  # else every class was given up
-            write_whole(folder / "samples.png", picture(jobs[0]))
-        facts = {"command": "python -m studies.rare_class.run", "date": datetime.now(UTC).date().isoformat()}
-        write_json(
-            folder / "run.json", facts | {"code": code, **start().describe(), "params": params.model_dump(mode="json")}
-        )
+    if needed and jobs[0].path.exists() and len(generated_by(jobs[0]).labels):  # else every class was given up
+        write_whole(folder / "samples.png", picture(jobs[0]))
 
 
 def table_of(path: Path, code: str) -> Table:
@@ -188,7 +181,7 @@ def read_params() -> StudyParams:
 def fingerprints(params: StudyParams) -> tuple[str, str]:
     """Hash what generated images depend on, and what the scores of classifiers depend on."""
     files = [PROCESSED / f"{split}.safetensors" for split in ("train", "test")]
-    files += [HERE / "subset.py", HERE / "generating.py", Path("studies/trainings.py"), *library()]
+    files += [HERE / "generating.py", Path("studies/trainings.py"), *library()]
     recipe = [each.model_dump(mode="json") for each in (load_params(Recipe), population_sampler())]
     origin = digest(recipe, params.counts, params.target, params.pool, [sha256(path) for path in files])
     return origin, digest(origin, sha256(HERE / "learning.py"), params.flips, params.learn.model_dump(mode="json"))

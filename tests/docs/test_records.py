@@ -3,34 +3,23 @@
 import json
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import pandas as pd
 import pytest
-
-from studies.dependencies.run import table
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"
 
 
 def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
-    rows = pd.read_csv(STUDIES / "speedrun/quality.csv", index_col=["project", "cpu_minutes"])
+    rows = pd.read_csv(STUDIES / "speed/quality.csv", index_col=["project", "cpu_minutes"])
 
-    def frechet(run: str) -> dict[str, Any]:
-        scores: dict[str, Any] = json.loads((ROOT / f"results/{run}/metrics/evaluate/scores.json").read_text())["b"]
-        return scores
-
-    seeds = pd.read_csv(STUDIES / "speedrun/seeds.csv")["scores.b.samples.frechet"]
+    seeds = pd.read_csv(STUDIES / "speed/seeds.csv")["scores.b.samples.frechet"]
     expected = {("this project", 5): (mean(seeds), stdev(seeds))}
-    samples = frechet("plain_ddpm")["samples"]
+    record = json.loads((ROOT / "results/plain_ddpm/record.json").read_text())
+    samples = record["metrics"]["evaluate/scores"]["b"]["samples"]
     name = "this project's plain DDPM"
     expected[name, 96] = samples["frechet"], samples["frechet_deviation"]
     for of, (distance, spread) in expected.items():
         found = [rows["frechet_b"][of], rows["spread"][of]]
         assert found == pytest.approx([distance, spread], abs=6e-5)
-
-
-def test_the_table_of_dependencies_is_that_of_its_rows() -> None:
-    rows = pd.read_csv(STUDIES / "dependencies/pipelines.csv", keep_default_na=False)
-    assert "\n".join(table(rows)) in (STUDIES / "dependencies/README.md").read_text()

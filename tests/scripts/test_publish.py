@@ -46,7 +46,7 @@ def test_of_several_runs_the_mean_and_the_spread_between_them_are_printed(
     monkeypatch.chdir(ROOT)
     records = ["results/distilled-1", "results/distilled-2"]
     publish.print_scores(*records)
-    scores = [json.loads(Path(each, "metrics/evaluate/scores.json").read_text()) for each in records]
+    scores = [json.loads(Path(each, "record.json").read_text())["metrics"]["evaluate/scores"] for each in records]
     distances = [each["b"]["samples"]["frechet"] for each in scores]
     expected = f"{mean(distances):.4f}\u00a0±\u00a0{stdev(distances):.4f}"
     assert f"| Frechet distance, classifier b | {expected} |" in capsys.readouterr().out

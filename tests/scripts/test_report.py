@@ -121,10 +121,12 @@ def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_t
         assert ("check them before you share the model" in card) == (licence is None)
 
 
-@pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/run.json")))
+@pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/record.json")))
 def test_records_of_any_age_have_a_page_and_a_card(record: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     run = open_run(f"results/{record}")
     assert len(run.commit) == 40
-    assert "None was selected by hand." in text(page.report([run]))
+    html = page.report([run])
+    assert "None was selected by hand." in text(html)
+    assert html.count("<img ") == 1
     assert page.card(run).startswith("---\n")

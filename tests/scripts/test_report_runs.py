@@ -1,6 +1,5 @@
 """Which run is meant, which of its numbers belong to it, and what is kept of one as a record."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -109,9 +108,8 @@ def test_a_record_is_kept_and_trusted(clone: Clone) -> None:
     record.main("slow", ["lr=3"])
     run = open_run("results/slow")
     assert (run.commit, seen("results/slow"), run.stale) == (commit, 30, {})
-    assert set(run.files) == {"params.yaml", "run.json", *METRICS}
-    facts = run.mapping("run.json")
-    assert facts["command"] == "python -m scripts.record slow lr=3"
+    assert set(run.files) == {"params.yaml", *METRICS}
+    assert run.facts["command"] == "python -m scripts.record slow lr=3"
     assert clone.git("status", "--short").split() == ["??", "results/"]
     (clone.path / "library/code.py").write_text("# later")
     with pytest.raises(UserError, match="commit"):
@@ -120,6 +118,6 @@ def test_a_record_is_kept_and_trusted(clone: Clone) -> None:
     with pytest.raises(UserError, match="failed"):
         record.main("slow", ["lr=9"])
     assert seen("results/slow") == 30
-    (clone.path / "results/slow/run.json").write_text(json.dumps(facts | {"up_to_date": False}))
-    with pytest.raises(UserError, match=r"^results/slow/run\.json: "):
+    (clone.path / "results/slow/record.json").write_text("{")
+    with pytest.raises(UserError, match=r"^record\.json of results/slow: "):
         open_run("results/slow")

@@ -6,7 +6,7 @@ import torch
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
 from exact_stages.console import UserError
-from studies.rare_class.subset import make_subset
+from studies.rare_class.generating import make_subset
 
 COUNTS = (2, 3, 5, 8)
 CARD = DataCard(name="levels", shape=(1, 1, 2), classes=("a", "b", "c", "d"))

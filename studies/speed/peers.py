@@ -1,0 +1,113 @@
+"""Provide other projects' networks, training loops and samplers, as their documentation shows, for square images.
+
+Networks have about as many parameters as the default. All run in float32, as in their documentation. `make env` lacks
+their packages: make .venv/.with-peers.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH = 128
+TIMESTEPS = 1000
+EVALUATIONS = 24  # for each sample, as many as the default takes
+
+
+class Peer(NamedTuple):
+    """A network, its training steps, and its sampler, which returns images in [-1, 1]."""
+
+    network: nn.Module
+    steps: Iterator[Any]
+    sample: Callable[[int], Tensor]
+
+
+def diffusers(pictures: Tensor) -> Peer:
+    """Build UNet2DModel in the loop of diffusers' training tutorial, without its data loader; DDIM samples."""
+    from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
+
+    _, channels, _, side = pictures.shape
+    network: Any = UNet2DModel(
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(32, 48, 64),
+        norm_num_groups=16,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    )
+
+    def steps() -> Iterator[float]:
+        scheduler: Any = DDPMScheduler(num_train_timesteps=TIMESTEPS)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        while True:
+            clean = some(pictures)
+            noise = torch.randn_like(clean)
+            t = torch.randint(0, TIMESTEPS, (BATCH,))
+            loss = F.mse_loss(network(scheduler.add_noise(clean, noise, t), t, return_dict=False)[0], noise)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+
+    def sample(count: int) -> Tensor:
+        pipeline: Any = DDIMPipeline(network.eval(), DDIMScheduler(num_train_timesteps=TIMESTEPS))
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(count, num_inference_steps=EVALUATIONS, output_type="np").images
+        return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+
+    return Peer(network, steps(), sample)
+
+
+def denoising_diffusion_pytorch(pictures: Tensor) -> Peer:
+    """Build the loop of its README: the diffusion object returns the loss of images in [0, 1], and samples by DDIM."""
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+
+    _, channels, _, side = pictures.shape
+    network = Unet(dim=20, dim_mults=(1, 2, 4), channels=channels)
+    diffusion = GaussianDiffusion(network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=EVALUATIONS)
+
+    def steps() -> Iterator[float]:
+        optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4)
+        while True:
+            loss = diffusion(some(pictures) / 2 + 0.5)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            yield loss.item()
+
+    def sample(count: int) -> Tensor:
+        network.eval()
+        return diffusion.sample(batch_size=count) * 2 - 1
+
+    return Peer(network, steps(), sample)
+
+
+def smalldiffusion(pictures: Tensor) -> Peer:
+    """Build its own training_loop and samples, both generators, as in its Fashion-MNIST example, but without EMA."""
+    from accelerate import Accelerator
+    from smalldiffusion import Scaled, ScheduleLogLinear, samples, training_loop
+    from smalldiffusion.model_unet import Unet
+
+    _, channels, _, side = pictures.shape
+    network = Scaled(Unet)(side, channels, channels, ch=32, ch_mult=(1, 2), attn_resolutions=(side // 2,))
+    schedule, accelerator = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800), Accelerator(cpu=True)
+    loader = torch.utils.data.DataLoader[Any](pictures, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
+
+    def sample(count: int) -> Tensor:
+        sigmas = schedule.sample_sigmas(EVALUATIONS)
+        *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
+        return last.clamp(-1, 1)
+
+    return Peer(network, training_loop(loader, network, schedule, accelerator, epochs=10**9, lr=7e-4), sample)
+
+
+def some(pictures: Tensor) -> Tensor:
+    """Return a batch of random images."""
+    return pictures[torch.randint(len(pictures), (BATCH,))]
+
+
+PEERS = {peer.__name__: peer for peer in (diffusers, denoising_diffusion_pytorch, smalldiffusion)}
