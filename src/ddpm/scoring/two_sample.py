@@ -122,7 +122,7 @@ class _Folds(NamedTuple):
             folds[fold].append(index)
             side[fold] += 1
         is_real = (torch.arange(len(images)) >= len(samples)).float()
-        return _Folds(*(each.to(runtime.device) for each in (images, is_real)), [*map(torch.tensor, folds)])
+        return _Folds(images.to(runtime.device), is_real.to(runtime.device), [*map(torch.tensor, folds)])
 
 
 def _logits(sets: _Folds, number: int, judge: str, seed: int, runtime: Runtime) -> Tensor:
