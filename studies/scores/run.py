@@ -32,7 +32,7 @@ from ddpm.scoring.comparisons import draw_subsets
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
-from ddpm.scoring.two_sample import tone_shares, two_sample_scores, two_sample_test
+from ddpm.scoring.two_sample import two_sample_scores, two_sample_test
 from exact_stages.console import run
 from studies.arguments import at_least, parser
 from studies.scoring import MODELS, PROCESSED
@@ -110,13 +110,14 @@ class Pool:
     def scores(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
         """Compute all scores but those of the two-sample test, as `evaluate` does."""
         spaces = {name: each.features for name, each in self.seen.items()} | {"pixels": self.pixels}
-        sets = Sets(*(self.seen[NAMES[-1]].take(each) for each in places))
-        draws = draw_subsets(len(places[1]), len(places[2]), len(places[0]), seed)
         samples, test, train = places
-        found = {name: distances(x[samples], x[test], x[train], draws) for name, x in spaces.items()}
-        rows, _ = examine(sets, draws, self.classes)
-        tones = {"samples": tone_shares(sets.samples.images), "test": tone_shares(sets.test.images), "baseline": {}}
-        return found | {name: row | tones[name] for name, row in rows.items()}
+        sets = Sets(*(self.seen[NAMES[-1]].take(each) for each in places))
+        draws = draw_subsets(len(test), len(train), len(samples), seed)
+        found = {
+            name: distances(features[samples], features[test], features[train], draws)
+            for name, features in spaces.items()
+        }
+        return found | examine(sets, draws, self.classes)[0]
 
     def two_sample(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
         """Tell samples from as many training images."""
