@@ -56,7 +56,7 @@ def test_jackknife_of_a_mean_is_its_standard_error() -> None:
 
 def test_errors_of_distances_of_similar_sets_are_right() -> None:
     """Where many references and few images leave hardly a slope, the jackknife alone is too large by the root of 2."""
-    real, drawn = features(3000, seed=0, width=8), [features(100, seed, width=8) for seed in range(1, 61)]
+    real, drawn = features(3000, seed=0, width=16), [features(300, seed, width=16) for seed in range(1, 41)]
     distance = FrechetDistance(real)
     z = [
         (distance(one) - distance(other)) / (jackknife(distance, one) ** 2 + jackknife(distance, other) ** 2) ** 0.5
