@@ -47,11 +47,11 @@ site: .venv/.with-docs ## write the site, build/site/index.html, and run the cha
 ##@ Other configurations, each in a copy of the workspace
 
 plain: env ## run a plain DDPM (Ho et al. 2020), and keep its results in results/plain_ddpm: 2 hours of one core
-	python -m scripts.record plain_ddpm schedule.beta_start=0.0001 'model.channels=[64,128,256]' 'model.fourier_features=[]' model.time_embed_dim=32 \
+	python -m scripts.record plain_ddpm 'model.channels=[64,128,256]' model.time_embed_dim=32 \
 		model.block=double_conv model.patch_size=1 model.bottleneck_blocks=1 model.attention=false model.class_conditional=false \
-		model.prediction=noise train.images=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
+		model.prediction=noise train.images_seen=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
-		train.log_snr_center=null train.log_snr_uniform=0 train.target_images=0 train.guide_share=0 train.validation=0 \
+		train.log_snr_center=null train.target_images=0 train.guide_share=0 train.validation=0 \
 		train.log_every=1 sample.gallery.clip=false filter.least_probability=0
 
 unlabelled: env ## run the default without class labels, and keep its results in results/unlabelled: as long as repro
@@ -60,7 +60,7 @@ unlabelled: env ## run the default without class labels, and keep its results in
 
 fashion: env ## run on Fashion-MNIST with twice the training, and keep the results in results/fashion
 	python -m scripts.record fashion data.set=data/fashion_mnist \
-		train.images=660000 'sample.guidance_interval=[-4,6]' filter.least_probability=0
+		train.images_seen=660000 'sample.guidance_interval=[-4,6]' filter.least_probability=0
 
 distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, ten minutes or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -26,6 +26,16 @@ from exact_stages.stage import Stage, run_stage
 
 CHECKED = Path("data/checked.txt")
 MODEL = "models/ddpm.safetensors"
+
+
+EARLIER = {  # params that went, and what to do
+    "download": "remove this section; data.set alone decides what is downloaded",
+    "classifier.images": "is now classifier.images_seen",
+    "train.images": "is now train.images_seen",
+    "distill.images": "is now distill.images_seen",
+    "model.fourier_features": "remove it; sampling ends with the levels of the images",
+    "train.log_snr_uniform": "remove it; sampling ends with the levels of the images",
+}
 
 
 class SampleSection(SharedParams):
@@ -62,8 +72,8 @@ def _errors(params: AllParams) -> Iterator[str]:
     timesteps, made = params.schedule.timesteps, {MODEL, *_distilled(params)}
     if any(steps > timesteps for steps in params.distill.steps):
         yield f"distill.steps: must be at most schedule.timesteps, {timesteps}"
-    if params.train.start in made:
-        yield f"train.start: {params.train.start} is an output of training; copy it to data/, and `dvc add` the copy"
+    if (model := params.train.fine_tune_from) in made:
+        yield f"train.fine_tune_from: {model} is an output of training; copy it to data/, and `dvc add` the copy"
     if params.train.label_dropout and not params.model.class_conditional:
         yield "train.label_dropout: no labels to drop, since model.class_conditional is false; set 0"
     if params.sample.model.startswith("models/") and params.sample.model not in made:
@@ -104,10 +114,16 @@ def _distilled(params: AllParams) -> dict[str, int]:
     return {f"models/distilled-{steps}.safetensors": steps for steps in params.distill.steps}
 
 
+def _has(given: Any, section: str, key: str | None = None) -> bool:
+    """Tell whether params have a section, or a key in it."""
+    return section in given and (key is None or key in (given[section] or {}))
+
+
 def main(stage: Stage) -> None:
     """Check all params; write a text that never changes, so that a legal edit makes no other stage stale."""
-    if "download" in (read_yaml(Path("params.yaml")) or ()):  # of an earlier version
-        raise UserError("params.yaml: download: remove this section; data.set alone decides what is downloaded")
+    given = read_yaml(Path("params.yaml")) or {}
+    if old := [f"{key}: {fix}" for key, fix in EARLIER.items() if _has(given, *key.split("."))]:
+        raise UserError("\n  ".join([f"params.yaml: {len(old)} of an earlier version", *old]))
     if errors := spanning_errors(stage.params(AllParams)):
         raise UserError("\n  ".join([f"params.yaml: {len(errors)} invalid", *errors]))
     stage.write(CHECKED, b"params.yaml is valid\n")

@@ -23,10 +23,10 @@ class Params(Sections):
 
 def main(stage: Stage) -> None:
     """Train on the images that are not held out, then test; a set with one class has no test accuracy."""
-    length = stage.params(Params).classifier.images
+    length = stage.params(Params).classifier.images_seen
     runtime = start()
     train, test = (load_split(stage.input(PROCESSED / f"{split}.safetensors")) for split in ("train", "test"))
-    recipes = [Recipe(images=length, seed=seed) for seed in range(len(NAMES))]
+    recipes = [Recipe(images_seen=length, seed=seed) for seed in range(len(NAMES))]
     trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
     for name, model in zip(NAMES, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True):
         found = round(accuracy(model, *test.split, runtime.device), 6) if model.knows_classes else None

@@ -14,12 +14,12 @@ from ddpm.model import check_times
 from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.schedule import ScheduleParams
 from ddpm.training.begin import environment_of, new_training
-from ddpm.training.params import NO_START, TrainParams
+from ddpm.training.params import FROM_SCRATCH, TrainParams
 from ddpm.unet import UNetParams
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Stage, run_stage
 
-TRAIN = Path(NO_START)
+TRAIN = Path(FROM_SCRATCH)
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
 FEW_STEPS = 300
@@ -47,7 +47,7 @@ class Sampled(Sections):
 def main(stage: Stage) -> None:
     """Train, or continue an interrupted run; then write the model, its curves and a summary."""
     params = stage.params(Params)
-    stage.input(Path(params.train.start))
+    stage.input(Path(params.train.fine_tune_from))
     processed = load_split(stage.input(TRAIN))
     processed.check_tested(params.train.classes, "train.classes")
     # No dependency of this stage: it decides only whether to begin a training whose samples could not be scored.

@@ -18,9 +18,9 @@ from ddpm.scoring.evaluation import evaluate
 MODELS = Path("models")
 PROCESSED = Path("data/processed")
 SCORES = {  # by name in a study's rows
-    "as_asked": "label_accuracy",
-    "two_sample_a": "two_sample_accuracy",
-    "two_sample_a_without_tone": "two_sample_without_tone_accuracy",
+    "as_asked": "conditional_accuracy",
+    "c2st_a": "c2st_accuracy",
+    "c2st_a_black_and_white": "c2st_black_and_white_accuracy",
 }
 SEED = 2  # of samples; differs from the gallery's and the population's
 

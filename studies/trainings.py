@@ -30,7 +30,7 @@ def plain_params() -> Params:
     """Return the params of the plain DDPM, but no guide or removed params; added ones have their default."""
     now, then = read_yaml(PARAMS), read_yaml(PLAIN)
     sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
-    sections["train"] |= {"images": None, "guide_share": 0, "target_images": 0}
+    sections["train"] |= {"images_seen": None, "guide_share": 0, "target_images": 0}
     return parse(Params, sections, str(PLAIN))
 
 
@@ -63,7 +63,7 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     """Start an endless training on `count` images of noise, since speed does not depend on content; none held out."""
     labels = torch.randint(len(data.classes), (count,))
     images = Split(torch.randint(256, (count, *data.shape), dtype=torch.uint8), labels)
-    train = params.train.model_copy(update={"images": None, "epochs": WITHOUT_END, "validation": 0.0})
+    train = params.train.model_copy(update={"images_seen": None, "epochs": WITHOUT_END, "validation": 0.0})
     train, rows = train.for_images(count, data.shape), torch.arange(count)
     return Training(new_network(params, data), data, params.schedule, images, rows, rows[:0], train, runtime)
 

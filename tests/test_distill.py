@@ -47,7 +47,7 @@ class Affine(nn.Module):
 
 def new_distillation(evaluations: int = 2, **changes: Any) -> Distillation:
     """Of 8 steps with a tiny network and the settings of the stage, but for what is changed."""
-    params = DistillParams.model_validate({"steps": (2,), "images": 64, "batch_size": 8, "seed": 0} | changes)
+    params = DistillParams.model_validate({"steps": (2,), "images_seen": 64, "batch_size": 8, "seed": 0} | changes)
     teacher = randomised(UNet(CARD.model, DIGITS.shape, 10, 20)).eval()
     return Distillation(
         LoadedModel(teacher, SCHEDULE, CARD), Split(images(30), torch.arange(30) % 10), evaluations, params, CPU
@@ -60,7 +60,7 @@ def gaussian(
     """Of images whose pixels are sampled from N(mean, deviation^2), with their exact denoiser as the teacher."""
     rng = torch.Generator().manual_seed(0)
     of = Split(to_uint8(mean + deviation * torch.randn(4000, 1, 4, 4, generator=rng)), torch.zeros(4000).long())
-    params = DistillParams.model_validate({"steps": (2,), "images": 64, "batch_size": 8, "seed": 0} | changes)
+    params = DistillParams.model_validate({"steps": (2,), "images_seen": 64, "batch_size": 8, "seed": 0} | changes)
     card = CARD.model_copy(update={"data": DIGITS.model_copy(update={"shape": (1, 4, 4)})})
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(distill, "STUDENT", ADAM.model_copy(update={"lr": lr}))
@@ -88,7 +88,7 @@ def sampled(found: Distillation, count: int = 4000) -> Tensor:
 
 
 def test_a_gaussian_is_sampled_in_one_evaluation_where_the_teacher_would_need_many() -> None:
-    found = gaussian(0.2, 0.3, 1, images=64 * 1500, batch_size=64, lr=0.003)
+    found = gaussian(0.2, 0.3, 1, images_seen=64 * 1500, batch_size=64, lr=0.003)
     assert sampled(found).std() < 0.01, "the teacher itself samples little but the mean"
     ended(found)
     assert sampled(found).mean().item() == pytest.approx(0.2, abs=0.02)
@@ -107,7 +107,7 @@ def test_a_single_point_is_a_fixed_point(evaluations: int) -> None:
 
 def test_an_estimate_beyond_the_scale_counts_as_its_end_and_still_learns() -> None:
     """Sampling clips it too. A gradient that ended there would keep a pixel that should not be black."""
-    found, wrong = gaussian(-1.0, 0.0, 1, lr=1e-9, auxiliary_lr=1e-9), gaussian(0.0, 0.0, 1, images=8)
+    found, wrong = gaussian(-1.0, 0.0, 1, lr=1e-9, auxiliary_lr=1e-9), gaussian(0.0, 0.0, 1, images_seen=8)
     for each, shift in ((found, 0.2), (wrong, 1.2)):
         with torch.no_grad():
             each.student.network.offset -= shift

@@ -190,12 +190,12 @@ def test_what_a_training_cannot_begin_from_is_named(
     schedule = NoiseSchedule(SCHEDULE.params.model_copy(update=of_schedule))
     model = network(data, 1, schedule, **{name: changes[name] for name in changes.keys() - of_schedule.keys()})
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    with pytest.raises(UserError, match=f"^train.start: .*{key}"):
+    with pytest.raises(UserError, match=f"^train.fine_tune_from: .*{key}"):
         begin_from(start, model, data, schedule.params)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
 def test_a_distilled_model_is_no_start(tmp_path: Path) -> None:
     save_network(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 6, 7), timesteps=(11, 5))
-    with pytest.raises(UserError, match=r"^train\.start: "):
+    with pytest.raises(UserError, match=r"^train\.fine_tune_from: "):
         begin_from(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE.params)

@@ -90,8 +90,6 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
         ({}, {"steps": None}, {"guidance": 1.0}),
         (GUIDED, {"steps": None}, {"guidance": 1.3}),
         (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
-        (GUIDED | {"images_seen": 160_000, "started": True}, {"steps": None}, {"guidance": 1.4}),
-        ({"started": True}, {"steps": None}, {"guidance": 1.0}),
         (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
         (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),
         (DISTILLED, {"sampler": "ddim", "steps": 3}, {"guidance": 1.0}),

@@ -18,7 +18,7 @@ from tests.small import CPU, DIGITS, resaved, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
 RECIPE = {
-    "images": None,
+    "images_seen": None,
     "epochs": 2,
     "batch_size": 4,
     "optimizer": "adam",
@@ -34,7 +34,7 @@ RECIPE = {
     "label_dropout": 0.0,
     "guide_share": 0.0,
     "flip": False,
-    "start": "data/processed/train.safetensors",
+    "fine_tune_from": "data/processed/train.safetensors",
     "validation": 0,
     "log_every": 1,
     "seed": 0,

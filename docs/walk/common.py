@@ -48,7 +48,7 @@ from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: 
 from ddpm.sampling.params import SamplerParams, fitted  # noqa: E402
 from ddpm.schedule import ScheduleParams  # noqa: E402
 from ddpm.training.begin import new_training  # noqa: E402
-from ddpm.training.params import NO_START, TrainParams  # noqa: E402
+from ddpm.training.params import TrainParams  # noqa: E402
 from ddpm.training.run import Training  # noqa: E402
 from ddpm.unet import UNetParams  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
@@ -61,7 +61,7 @@ KEPT = ROOT / "build/walk"
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 DIGITS = DataCard(name="digits of fonts", shape=(1, 28, 28), classes=tuple("0123456789"))
 SMALL = {"channels": (8, 16, 32), "bottleneck_blocks": 1}
-SHORT = {"start": NO_START, "images": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32}
+SHORT = {"images_seen": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32}
 REAL = (ROOT / "models/ddpm.safetensors").exists() and (ROOT / "data/processed/train.safetensors").exists()
 
 
@@ -104,7 +104,7 @@ def distilled(evaluations: int = 4) -> LoadedModel:
     try:
         return load_model(path, runtime.device)
     except UserError:
-        teacher, short = model(), {"images": 3200, "batch_size": 32}
+        teacher, short = model(), {"images_seen": 3200, "batch_size": 32}
         recipe = load_params(DistillParams, "distill", PARAMS).model_copy(update=short)
         work = Distillation(teacher, images().of(teacher.card.classes), evaluations, recipe, runtime)
         for _ in work.run():
@@ -120,7 +120,7 @@ def classifier(name: str = "b") -> Classifier:
     try:
         return load_classifier(path)
     except UserError:
-        recipe = Recipe(images=12_000, channels=8)
+        recipe = Recipe(images_seen=12_000, channels=8)
         save_classifier(path, fit_classifier("classifier", images().split, recipe, images().card, runtime))
         return load_classifier(path)
 

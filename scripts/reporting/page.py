@@ -14,7 +14,7 @@ from scripts.reporting.runs import TRAINED, Run
 TEMPLATES = Path(__file__).parents[1] / "templates"
 WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
 ENVIRONMENT = "metrics/train/environment.json"
-NO_START = ("data/processed/train.safetensors", "none")  # of train.start; "none" was chosen
+FROM_SCRATCH = ("data/processed/train.safetensors", "none")  # of train.fine_tune_from; "none" was chosen
 PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MNIST's files state no licence
     "d0193be11ab497254ec667a4864050d9.dir": ("mnist", ""),
     "5f974fc07a228533b94e96f0786e9bcc.dir": ("fashion_mnist", "mit"),
@@ -74,13 +74,13 @@ def facts(run: Run) -> dict[str, Any]:
     read = (prepared, trained, gallery, sampled)
     chosen = {name: value for each in read for name, value in each.get("chosen", each.get("follows", {})).items()}
     used = settings | chosen  # earlier records have "follows"
-    start = used.get("train.start", "none")
+    start = used.get("train.fine_tune_from", "none")
     own = {"parameters": trained.get("parameters"), "class_conditional": settings.get("model.class_conditional")}
     return {
         "prepared": prepared,
         "trained": trained,
         "model": sampled.get("model", own if run.model == TRAINED else {}),
-        "began_from": "" if start in NO_START or not run.model.startswith("models/") else start,
+        "began_from": "" if start in FROM_SCRATCH or not run.model.startswith("models/") else start,
         "gallery": gallery,
         "sampled": sampled,
         "chosen": chosen,

@@ -31,10 +31,10 @@ MEASURES = {
     "Frechet distance, classifier b": Measure("quality", ".4f", ["scores.b.{row}.frechet"]),
     "Frechet distance, classifier a": Measure("quality", ".4f", ["scores.a.{row}.frechet"]),
     "Frechet distance, pixels": Measure("quality", ".3f", ["scores.pixels.{row}.frechet"]),
-    "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.two_sample_accuracy"]),
-    "... in black and white": Measure("quality", ".3f", ["scores.{row}.two_sample_without_tone_accuracy"]),
+    "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.c2st_accuracy"]),
+    "... in black and white": Measure("quality", ".3f", ["scores.{row}.c2st_black_and_white_accuracy"]),
     "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
-    "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.label_accuracy"]),
+    "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.conditional_accuracy"]),
     "classification accuracy score": Measure("quality", ".4f", ["accuracy.{learned}.accuracy"]),
     "near copies by ratio, by distance": Measure(
         "copies", ".4f", ["scores.{row}.near_copies_ratio_pixels", "scores.{row}.near_copies_pixels"]

@@ -42,7 +42,7 @@ class DistillParams(Section):
     """The numbers of evaluations, and the length of the distillation; params.yaml explains each choice."""
 
     steps: tuple[Annotated[int, Field(ge=1, le=MOST_EVALUATIONS)], ...]
-    images: Annotated[int, Field(ge=1, le=10**12)]
+    images_seen: Annotated[int, Field(ge=1, le=10**12)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -88,7 +88,7 @@ class Distillation:
         self.teacher, self.student, self.auxiliary = (
             teacher.denoiser(runtime, each) for each in (network, student, auxiliary)
         )
-        self.total_steps = max(1, round(params.images / params.batch_size))
+        self.total_steps = max(1, round(params.images_seen / params.batch_size))
         self.of_student = Optimization(student, STUDENT, self.total_steps)
         self.of_auxiliary = Optimization(auxiliary, AUXILIARY, self.total_steps)
         on_cpu = device.type == "cpu"

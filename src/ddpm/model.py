@@ -49,7 +49,6 @@ class ModelCard(Section):
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]  # in training
     guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
     images_seen: Count | None = None  # in training, counting repeats; absent in older files
-    started: bool = False  # from the weights of another model; absent otherwise
     faint: Annotated[int, Field(ge=0, le=254)] = 0  # the highest level that becomes 0 in samples; absent in older files
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
@@ -108,8 +107,7 @@ def save_model(
         facts: other JSON-compatible metadata, such as the versions of the training.
     """
     weights = dict(network.state_dict()) | {GUIDE + name: weight for name, weight in (guide or {}).items()}
-    unsaid = None if card.started else {"started"}
-    save_arrays(path, weights, {"card": card.model_dump(mode="json", exclude=unsaid), **facts})
+    save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
@@ -163,9 +161,9 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: SchedulePara
     before = loaded.card
     if before.timesteps:
         few = len(before.timesteps)
-        raise UserError(f"train.start: {path} is distilled to {few} evaluations; name a model that is not distilled")
+        raise UserError(f"train.fine_tune_from: {path} is distilled to {few} evaluations; name one that is not")
     for name, (theirs, ours) in differences(before, network.params, data, schedule).items():
-        raise UserError(f"train.start: {path} has {name} {theirs}, where {ours} is set; make them equal")
+        raise UserError(f"train.fine_tune_from: {path} has {name} {theirs}, where {ours} is set; make them equal")
     own = network.state_dict()
     network.load_state_dict(own | {name: each for name, each in loaded.network.state_dict().items() if name != LABELS})
     if network.label and loaded.network.label:

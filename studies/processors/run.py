@@ -21,7 +21,7 @@ from torch import Tensor
 from ddpm.compute.device import start
 from ddpm.images.splits import load_split
 from ddpm.training.begin import new_training
-from ddpm.training.params import NO_START
+from ddpm.training.params import FROM_SCRATCH
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import Params
@@ -60,8 +60,8 @@ def trained() -> dict[str, object]:
     """Train the pretrained model for STEPS steps in this process, as the default is trained."""
     runtime, params = start(), load_params(Params)
     # The first step of a new network tells nothing: its outputs are zero.
-    train = params.train.model_copy(update={"start": PRETRAINED})
-    training = new_training(load_split(Path(NO_START)), params.schedule, params.model, train, runtime)
+    train = params.train.model_copy(update={"fine_tune_from": PRETRAINED})
+    training = new_training(load_split(Path(FROM_SCRATCH)), params.schedule, params.model, train, runtime)
     first: dict[str, str] = {}
 
     def look(_: object, given: tuple[Tensor, ...], found: Tensor) -> None:

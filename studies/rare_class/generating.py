@@ -102,7 +102,7 @@ def fill_up(subset: Subset, target: int, seed: int, file: Path, runtime: Runtime
 def filter_of(kept: Processed, params: ClassifierParams, seed: int, runtime: Runtime) -> Classifier:
     """Train a classifier with this seed, as stage classifier@a does."""
     torch.manual_seed(seed)
-    model = Classifier(ClassifierRecipe(images=params.images, seed=seed), kept.card)
+    model = Classifier(ClassifierRecipe(images_seen=params.images_seen, seed=seed), kept.card)
     for _ in train_classifier(model, kept.split.take(~held_out(kept)), runtime):
         pass
     return model

@@ -28,11 +28,11 @@ from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.ingest.preparation import DataParams
+from ddpm.scoring.c2st import c2st_scores
 from ddpm.scoring.comparisons import draw_subsets
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
-from ddpm.scoring.two_sample import two_sample_scores, two_sample_test
 from exact_stages.console import run
 from studies.arguments import at_least, parser
 from studies.scoring import MODELS, PROCESSED
@@ -65,7 +65,7 @@ def power(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[
         order = torch.randperm(len(real.split.images), generator=generator(draw, "power"))
         ours, others = (real.split.images[each] for each in order[: 2 * count].split(count))
         began = time.process_time()
-        found = two_sample_test(CHANGES[name](ours), others, JUDGE, draw, runtime).accuracy
+        found = run_c2st(CHANGES[name](ours), others, JUDGE, draw, runtime).accuracy
         assert found.value is not None
         assert found.error is not None
         measured = {"accuracy": round(found.value, 4), "error": round(found.error, 4)}
@@ -122,8 +122,8 @@ class Pool:
     def two_sample(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
         """Tell samples from as many training images."""
         samples, _, train = (self.split.images[each] for each in places)
-        rows, _ = two_sample_scores(samples, train[: len(samples)], JUDGE, seed, self.runtime)
-        tests = {key: value for key, value in rows["samples"].items() if key.startswith("two_sample")}
+        rows, _ = c2st_scores(samples, train[: len(samples)], JUDGE, seed, self.runtime)
+        tests = {key: value for key, value in rows["samples"].items() if key.startswith("c2st")}
         return {"samples": tests, "test": {}, "baseline": {}}
 
 

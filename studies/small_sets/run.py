@@ -2,7 +2,7 @@
 
     python -m studies.small_sets.run --images 100 500 2000 --seeds 0 1
     python -m studies.small_sets.run --changes model.channels=[32,64,128] train.epochs=85 --guidance 1 null
-    python -m studies.small_sets.run --images 300 --changes --changes train.start=data/start.safetensors
+    python -m studies.small_sets.run --images 300 --changes --changes train.fine_tune_from=data/start.safetensors
 
 The last one compares the params of the workspace with changed ones, on the same subsets.
 

@@ -34,7 +34,7 @@ from studies.trainings import WITHOUT_END, on_noise, plain_params, population_sa
 WARMUP_STEPS, TIMED_STEPS = 5, 70
 TOGETHER = 250  # images in a batch of a peer's sampler
 SUBSETS = 5
-REPORTED = ["frechet_a", "frechet_b", "two_sample_a"]
+REPORTED = ["frechet_a", "frechet_b", "c2st_a"]
 OURS = {"default": lambda: load_params(Params), "plain_ddpm": plain_params}
 HEAD = ["", "parameters", "images/s, training", "sampling", "minutes to the quality", "images seen"]
 HEAD += ["Frechet distance, a", "b", "told"]
@@ -96,7 +96,7 @@ def ours(name: str, train: Processed, minutes: float, count: int, runtime: Runti
     for _ in itertools.islice(steps, TIMED_STEPS):
         pass
     images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * minutes)
-    length = {"images": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
+    length = {"images_seen": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
     scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
     began = time.process_time()
     loaded, training = trained(train, scaled, runtime, name)

@@ -23,7 +23,7 @@ from tests.small import DIGITS, FRUITS, images
 
 CPU = torch.device("cpu")
 RUNTIME = Runtime(CPU, torch.float32)
-RECIPE = Recipe(channels=4, images=10**6, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)
+RECIPE = Recipe(channels=4, images_seen=10**6, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)
 PEARS = FRUITS.model_copy(update={"classes": ("pear",)})
 
 
@@ -77,7 +77,7 @@ def test_training_separates_easy_images() -> None:
 
 @pytest.mark.parametrize(("count", "seen", "steps"), [(207, 311, 20), (39, 39, 3), (207, 61, 3), (19, 1, 1)])
 def test_the_steps_are_those_of_whole_epochs_but_for_a_shorter_training(count: int, seen: int, steps: int) -> None:
-    recipe = RECIPE.model_copy(update={"images": seen, "channels": 1})
+    recipe = RECIPE.model_copy(update={"images_seen": seen, "channels": 1})
     losses = train_classifier(Classifier(recipe, DIGITS), separable(count), RUNTIME)
     assert len(list(losses)) == total_steps(recipe, count) == steps
 
@@ -87,7 +87,7 @@ def test_a_training_takes_images_that_are_not_held_out_and_of_many_a_random_subs
     rows = (~held_out(processed)).nonzero().flatten().tolist()
     pictures = [processed.split.images[row].numpy().tobytes() for row in rows]
     for most in (61, 1000):
-        found = training_images(processed, RECIPE.model_copy(update={"images": most}))
+        found = training_images(processed, RECIPE.model_copy(update={"images_seen": most}))
         places = [pictures.index(image.tobytes()) for image in found.images.numpy()]
         assert len({*places}) == len(places) == min(most, len(rows))
         assert (places == [*range(len(rows))]) == (most == 1000)
@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
 def test_side_by_side_each_learns_what_it_learns_alone(
     allowed: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipes = [RECIPE.model_copy(update={"images": 200 * (3 - seed), "seed": seed}) for seed in range(3)]
+    recipes = [RECIPE.model_copy(update={"images_seen": 200 * (3 - seed), "seed": seed}) for seed in range(3)]
     alone = [fit_classifier("fit", separable(40), recipe, DIGITS, RUNTIME) for recipe in recipes]
     for size in (1, 2, 3):
         allowed(size)

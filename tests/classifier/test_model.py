@@ -22,7 +22,7 @@ from exact_stages.console import UserError
 from tests.small import DIGITS, FRUITS, images, randomised
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(channels=4, images=1000, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)
+RECIPE = Recipe(channels=4, images_seen=1000, epochs=6, batch_size=20, lr=0.02, shift=1, seed=3)
 PEARS = FRUITS.model_copy(update={"classes": ("pear",)})
 
 

@@ -19,7 +19,7 @@ from ddpm.cli.reading import held_out_count, read_real, read_samples
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_split
 from ddpm.ingest.preparation import DataParams
-from ddpm.scoring import two_sample
+from ddpm.scoring import c2st
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.stage import Stage
@@ -39,7 +39,7 @@ REAL, SAMPLES = slice(0, 300), slice(300, 420)
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short trainings, and a cache of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(two_sample, "STEPS", 1)
+    monkeypatch.setattr(c2st, "STEPS", 1)
     monkeypatch.setattr(score, "CLASSIFIER_IMAGES", 300)
     monkeypatch.setattr(score, "user_cache_path", lambda _: tmp_path / "cache")
 
@@ -167,7 +167,7 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
     real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
     found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")
     assert "samples of 16 x 16 are resized to 24 x 24" in capsys.readouterr().out
-    assert "label_accuracy" not in found["samples"]
+    assert "conditional_accuracy" not in found["samples"]
 
 
 @pytest.mark.parametrize(

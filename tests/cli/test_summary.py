@@ -70,10 +70,15 @@ def test_of_images_that_do_not_show_the_class_asked_for_no_copies_are_told() -> 
     """As of labels that are shifted by an image."""
     accuracy, risen = Estimate(0.99, 0.002), (Estimate(0.055, 0.002), Estimate(0.01, 0.002))
     copies = {"near_copies_ratio_pixels": risen, "near_copies_pixels": risen}
-    told = says(label_accuracy=(Estimate(0.1, 0.005), accuracy), precision=risen, **copies)
-    assert [told[key] == WITHHELD for key in ("label_accuracy", "precision", *copies)] == [False, False, True, True]
-    assert list(NAMES).index("label_accuracy") < list(NAMES).index("near_copies_ratio_pixels")
-    told = says(label_accuracy=(accuracy, accuracy), **copies)
+    told = says(conditional_accuracy=(Estimate(0.1, 0.005), accuracy), precision=risen, **copies)
+    assert [told[key] == WITHHELD for key in ("conditional_accuracy", "precision", *copies)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert list(NAMES).index("conditional_accuracy") < list(NAMES).index("near_copies_ratio_pixels")
+    told = says(conditional_accuracy=(accuracy, accuracy), **copies)
     assert told["near_copies_pixels"].startswith(COPIED)
 
 
@@ -97,7 +102,7 @@ def test_the_mix_of_two_sets_of_the_same_classes_differs_as_much_as_is_expected(
 
 def test_a_known_chance_has_no_error() -> None:
     tests = {"samples": Estimate(0.51, 0.004), "baseline": Estimate(0.497, 0.004)}
-    rows = {name: each.row("two_sample_accuracy") for name, each in tests.items()} | {"test": {}}
+    rows = {name: each.row("c2st_accuracy") for name, each in tests.items()} | {"test": {}}
     (found,) = compared(rows)
     assert (found.samples, found.real, round(found.excess, 4), found.error) == (0.51, 0.497, 0.01, 0.004)
     assert "cannot" not in summary(rows)[0].says
@@ -105,7 +110,7 @@ def test_a_known_chance_has_no_error() -> None:
 
 def test_all_of_a_hundred_may_be_as_many_as_ninety_five() -> None:
     shares = {"samples": 95, "test": 100}
-    rows = {name: share_of(torch.arange(100) < each).row("label_accuracy") for name, each in shares.items()}
+    rows = {name: share_of(torch.arange(100) < each).row("conditional_accuracy") for name, each in shares.items()}
     assert summary(rows | {"baseline": {}})[0].says.startswith("their class shows as often as in real images")
-    rows["samples"] = share_of(torch.arange(100) < 93).row("label_accuracy")
+    rows["samples"] = share_of(torch.arange(100) < 93).row("conditional_accuracy")
     assert summary(rows | {"baseline": {}})[0].says == "their class shows less often"

@@ -19,7 +19,7 @@ LABELS = torch.arange(90) % 10
 ASKED = torch.arange(30) % 7
 SEEN = images(30)
 torch.manual_seed(0)
-JUDGE = Classifier(classifier_params(images=450, epochs=40, seed=1), DIGITS)
+JUDGE = Classifier(classifier_params(images_seen=450, epochs=40, seed=1), DIGITS)
 LOGITS = features_and_logits(JUDGE, SEEN, CPU.device)[1]
 
 
@@ -68,7 +68,9 @@ def test_as_b_was_it_learns_from_what_was_asked_for_and_from_a_random_subset_of_
     assert torch.equal(learned[0][0].labels, ASKED[:20])
     assert (found["count"], found["samples"]["labels"]) == (20, "asked for")
     for number, (_, recipe) in enumerate(learned):
-        assert recipe == classifier_params(images=100, epochs=40, seed=2 + number // 2)  # of 90 images b has seen 450
+        assert recipe == classifier_params(
+            images_seen=100, epochs=40, seed=2 + number // 2
+        )  # of 90 images b has seen 450
     score(ASKED)
     first, second, again = (learned[index][0] for index in (1, 3, 5))
     numbers = first.images[:, 0, 0, 0].long()

@@ -12,7 +12,7 @@ from ddpm.classifier.model import Classifier, features_and_logits, load_classifi
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, to_uint8
-from ddpm.scoring import two_sample
+from ddpm.scoring import c2st
 from ddpm.scoring.evaluation import Classified, Sets, evaluate
 from ddpm.scoring.scores import frechet_distance
 from exact_stages.console import UserError
@@ -23,8 +23,8 @@ CLASSES = [3, 7]
 
 
 @pytest.fixture(autouse=True)
-def _a_short_two_sample_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_sample, "STEPS", 1)
+def _a_short_c2st(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c2st, "STEPS", 1)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
     assert found["count"] == 300
     for name, given in (("samples", COPIER), ("test", FRESH)):
         _, logits = seen(classifiers, given.images)  # all of them, though `count` of the test images make the distances
-        assert found[name]["label_accuracy"] == float(f"{(logits.argmax(1) == given.labels).double().mean():.4g}")
+        assert found[name]["conditional_accuracy"] == float(f"{(logits.argmax(1) == given.labels).double().mean():.4g}")
     assert found["samples"]["near_copies_pixels"] == pytest.approx(0.2, abs=0.04)
     assert found["samples"]["class_mix"] == pytest.approx(float((COPIER.labels == 7).double().mean()) - 0.5, abs=1e-4)
     # The first half of the test images is all threes: no sample. Random ones are as near as training images are.
@@ -119,10 +119,10 @@ def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(tmp_pa
     test, train = Split(levels[200:240], labels[:40]), Split(levels[:200], labels[:200])
     found = scores(written(tmp_path, card), samples, test, train)
     for row in ("samples", "test"):
-        assert found[row]["label_accuracy"] is None
+        assert found[row]["conditional_accuracy"] is None
     assert 0 <= found["samples"]["precision"] <= 1
     assert found["b"]["samples"]["frechet"] > 0
-    assert "label_accuracy" not in scores(written(tmp_path, card), (samples.images, None), test, train)["samples"]
+    assert "conditional_accuracy" not in scores(written(tmp_path, card), (samples.images, None), test, train)["samples"]
 
 
 def test_of_features_that_do_not_vary_there_is_no_score_and_the_reason_is_given(

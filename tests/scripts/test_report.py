@@ -83,7 +83,7 @@ def test_facts_are_those_of_the_sampled_model() -> None:
 )
 def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
     run = whole_run(**{"params.yaml": PARAMS + f"sample: {{model: {model}.safetensors}}\n"})
-    run.files["metrics/train/summary.json"] = json.dumps({"chosen": {"train.start": chosen}}).encode()
+    run.files["metrics/train/summary.json"] = json.dumps({"chosen": {"train.fine_tune_from": chosen}}).encode()
     run.files["metrics/sample/population.json"] = json.dumps({"model": {"parameters": 333}}).encode()
     assert ("began with the weights of base" in page.card(run)) == said
 

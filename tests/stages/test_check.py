@@ -63,7 +63,7 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: st
         ([*SHORT, ("distill.steps", [21])], ["distill.steps"]),
         ([("sample.gallery.steps", 1001)], ["sample.gallery.steps"]),
         ([("sample.gallery.keep_every", 1), ("sample.gallery.count", 1001)], ["sample.gallery.keep_every"]),
-        ([("train.start", "models/ddpm.safetensors")], ["train.start"]),
+        ([("train.fine_tune_from", "models/ddpm.safetensors")], ["train.fine_tune_from"]),
         ([("train.guide_share", 0), ("sample.guidance", 1.3)], ["sample.guidance"]),
         (UNLABELLED, ["sample.guidance"]),
         ([*UNLABELLED, ("train.label_dropout", 0.1)], []),
@@ -76,8 +76,8 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: st
         ([*DISTILLED, *ANCESTRAL, ("sample.guidance", 1.3)], ["sample.guidance"]),
         ([*DISTILLED, *ANCESTRAL], []),
         (
-            [("sample.gallery.steps", 1001), ("train.start", "models/ddpm.safetensors"), *DISTILLED[:1]],
-            ["train.start", "sample.model"],  # the set's steps are checked when there is such a model
+            [("sample.gallery.steps", 1001), ("train.fine_tune_from", "models/ddpm.safetensors"), *DISTILLED[:1]],
+            ["train.fine_tune_from", "sample.model"],  # the set's steps are checked when there is such a model
         ),
     ],
 )
@@ -102,7 +102,8 @@ def test_errors_end_the_stage_without_an_output(
 
 
 def test_params_of_an_earlier_version_name_what_replaces_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "params.yaml").write_text(json.dumps(changed(("download", {"sets": []}))))
+    old = changed(("download", {"sets": []}), ("train.images", 10))
+    (tmp_path / "params.yaml").write_text(json.dumps(old))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^params\.yaml: download: .*data\.set.*$"):
+    with pytest.raises(UserError, match=r"2 of .*\n  download: .*data\.set.*\n  train\.images: .*train\.images_seen$"):
         main(Stage("check"))

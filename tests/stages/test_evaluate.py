@@ -60,8 +60,8 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     assert {path.name for path in Path("metrics/draw").iterdir()} == pictures
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert found["count"] == 40
-    assert found.keys() == {"version", "count", "a", "b", "pixels", "samples", "test", "baseline"}
-    assert None not in [found[row]["label_accuracy"] for row in ("samples", "test")]
+    assert found.keys() == {"version", "count", "equal_samples", "a", "b", "pixels", "samples", "test", "baseline"}
+    assert None not in [found[row]["conditional_accuracy"] for row in ("samples", "test")]
 
 
 @pytest.mark.parametrize("other", [{"shape": (1, 16, 8)}, {"classes": ("a", "b")}])

@@ -29,5 +29,5 @@ def write_samples(
 
 def classifier_params(**changes: object) -> Recipe:
     """Of the smallest classifier, hardly trained."""
-    least = {"channels": 2, "images": 1, "epochs": 1, "batch_size": 2, "lr": 0.01, "shift": 0, "seed": 0}
+    least = {"channels": 2, "images_seen": 1, "epochs": 1, "batch_size": 2, "lr": 0.01, "shift": 0, "seed": 0}
     return Recipe.model_validate(least | changes)

@@ -105,7 +105,7 @@ def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes
     everything_is_there(clone)
     card = load_model(clone.path / "models/ddpm.safetensors").card.data
     assert (card.shape, card.classes) == ((1, 28, 28), ("my kites",))
-    assert read_json(clone.path / "metrics/evaluate/scores.json")["samples"]["label_accuracy"] is None
+    assert read_json(clone.path / "metrics/evaluate/scores.json")["samples"]["conditional_accuracy"] is None
     accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
     assert accuracy == {"count": 0, "samples": None, "real": None}
     # What the copy has run, the workspace knows; another picture is noticed.

@@ -21,8 +21,8 @@ READ_EVERY = 50  # steps
 def training_images(processed: Processed, recipe: Recipe) -> Split:
     """Return the images that are not held out; of more than the training is long, a random subset."""
     rows = (~held_out(processed)).nonzero().flatten()
-    if len(rows) > recipe.images:
-        rows = rows[torch.randperm(len(rows), generator=generator(recipe.seed, "images"))[: recipe.images]]
+    if len(rows) > recipe.images_seen:
+        rows = rows[torch.randperm(len(rows), generator=generator(recipe.seed, "images"))[: recipe.images_seen]]
     return processed.split.take(rows)
 
 
@@ -112,7 +112,7 @@ def total_steps(recipe: Recipe, count: int) -> int:
 
 def epoch_steps(recipe: Recipe, count: int) -> int:
     """Return the number of steps of an epoch: the short last batch is dropped, and a shorter training ends earlier."""
-    return max(1, min(count, recipe.images) // even_batch(count, recipe.batch_size))
+    return max(1, min(count, recipe.images_seen) // even_batch(count, recipe.batch_size))
 
 
 def flipped(images: Tensor, flips: Tensor) -> Tensor:

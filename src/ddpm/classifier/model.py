@@ -24,7 +24,7 @@ NAMES = ("a", "b")  # a selects settings; b is only for reporting
 class ClassifierParams(Section):
     """Params of the classifiers: the length of their training, in images."""
 
-    images: Annotated[int, Field(ge=1, le=10**9)]
+    images_seen: Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Recipe(ClassifierParams):
@@ -43,7 +43,7 @@ class Recipe(ClassifierParams):
 
     def epochs_of(self, count: int) -> int:
         """Return how many times each of `count` images is seen."""
-        return max(1, min(self.epochs, round(self.images / count)))
+        return max(1, min(self.epochs, round(self.images_seen / count)))
 
 
 class Classifier(nn.Module):

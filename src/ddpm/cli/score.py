@@ -117,7 +117,7 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     folder = user_cache_path("ddpm") / "classifiers"
     files, missing = {}, dict[Path, tuple[Split, Recipe]]()
     for name in NAMES:
-        recipe = Recipe(images=CLASSIFIER_IMAGES, seed=NAMES.index(name))
+        recipe = Recipe(images_seen=CLASSIFIER_IMAGES, seed=NAMES.index(name))
         card = train.card.shape, train.card.classes
         facts: list[Any] = [card, recipe, runtime.describe(), *map(_code, (fit, model))]
         key = hashlib.sha256("\n".join(map(str, facts)).encode())

@@ -4,20 +4,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from ddpm.scoring.c2st import LEAST_IMAGES
 from ddpm.scoring.copying import LEAST
-from ddpm.scoring.two_sample import LEAST_IMAGES
 
 T = TypeVar("T")
 SURE = 2  # standard errors: a smaller difference may be chance
 OFF = 0.05  # of the images: classes that differ by more, beyond chance, decide other scores
 NAMES = {
     "class_mix": "mix of classes",
-    "label_accuracy": "shows its class",
+    "conditional_accuracy": "shows its class",
     "a.frechet": "Frechet distance by classifier a",
     "b.frechet": "Frechet distance by classifier b",
     "pixels.frechet": "Frechet distance in pixels",
-    "two_sample_accuracy": "told from real images",
-    "two_sample_without_tone_accuracy": "told in black and white",
+    "c2st_accuracy": "told from real images",
+    "c2st_black_and_white_accuracy": "told in black and white",
     "precision": "precision",
     "recall": "recall",
     "near_copies_ratio_pixels": "near copies",
@@ -27,7 +27,7 @@ TOLD = "a network tells them from real images in {samples} of the cases; chance 
 SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
 UNSEEN = "; less than {seen} would not show"
-RESTS = {"class_mix": "", "label_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
+RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
 WITHHELD = "cannot be told: the classes are off, see above"
 COPIED = "near_copies_ratio_pixels", "near_copies_pixels"  # blur raises the second alone, too
 COPIES = "copies: {excess} more than in new real images"
@@ -43,15 +43,15 @@ SAYS = {
         "the set differs from a new real one",
         "the set is nearer to training images than a new real one",
     ),
-    "two_sample_without": ("in black and white, a network cannot tell them", SHAPES, FEWER),
-    "two_sample": ("a network cannot tell them from real images", TOLD, FEWER),
+    "c2st_black": ("in black and white, a network cannot tell them", SHAPES, FEWER),
+    "c2st": ("a network cannot tell them from real images", TOLD, FEWER),
     "precision": (
         "as many look real as of real images",
         "more look typical than of real images",
         "some are unlike all real images",
     ),
     "recall": ("as varied as real images", "more scattered than real images", "less varied than real images"),
-    "label": (
+    "conditional": (
         "their class shows as often as in real images",
         "their class shows more often",
         "their class shows less often",
@@ -63,10 +63,10 @@ SAYS = {
     ),
 }
 NUMBERS = {"frechet": True}  # scores that are no shares
-CHANCE = {"two_sample": 0.5}  # what to expect where nothing differs
+CHANCE = {"c2st": 0.5}  # what to expect where nothing differs
 LEFT_OUT = {
-    "two_sample_without": "left out: too few images, or they have many levels between black and white",
-    "two_sample": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
+    "c2st_black": "left out: too few images, or they have many levels between black and white",
+    "c2st": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
     "near_copies_ratio": f"left out: needs {LEAST} held-out images",
     "near_copies": f"left out: needs {LEAST} held-out images of a class",
     "": "left out: the classifier sees no differences between images",

@@ -57,7 +57,7 @@ def accuracy_score(
     else:
         labels = asked[:count]
     recipe = classifier_b.recipe
-    recipe = recipe.model_copy(update={"images": recipe.epochs_of(len(train.split.labels)) * count})
+    recipe = recipe.model_copy(update={"images_seen": recipe.epochs_of(len(train.split.labels)) * count})
     trainings = []
     for number in range(CLASSIFIERS):
         rng = generator(SEED, "classification accuracy score", number)

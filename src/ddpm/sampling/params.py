@@ -16,7 +16,6 @@ from exact_stages.console import UserError, shown
 from exact_stages.params import Section, Sections
 
 CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
-START_SCALE = 1.5  # after a short training that began from another model; 2 is easier to tell (studies/small_sets)
 FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
@@ -105,11 +104,9 @@ def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
         params = params.model_copy(update={"spacing": "trailing" if card.data.shape[0] == 1 else "log_snr"})
     scale, known = params.guidance, params.guide in card.guides
     if scale is None and params.guide == "autoguidance":
-        # The guide of a short training has hardly learned: its errors say little about those of the model. A guide that
-        # began from another model draws well, but does not know the classes.
+        # The guide of a short training has hardly learned: its errors say little about those of the model.
         learned = 1 if card.images_seen is None else min(1, card.images_seen / FULL_IMAGES)
-        least = START_SCALE if card.started else 1
-        scale = round(least + (FULL_SCALE - least) * learned, 2) if known else 1.0
+        scale = round(1 + (FULL_SCALE - 1) * learned, 2) if known else 1.0
     if scale != 1 and not known:
         guides = listed(card.guides) if card.guides else "none"
         other = "" if card.timesteps else f", or train a model with train.{GUIDED_BY[params.guide]}"

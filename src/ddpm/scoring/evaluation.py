@@ -15,13 +15,13 @@ from ddpm.classifier.model import Classifier, features_and_logits, likeliest, lo
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
+from ddpm.scoring.c2st import FOLDS, c2st_scores, tone_shares
 from ddpm.scoring.classes import class_mix
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import NONE, share_of, varies
-from ddpm.scoring.two_sample import FOLDS, tone_shares, two_sample_scores
 from exact_stages.console import UserError, progress
 
 ALIKE = "the features of all training images are alike"
@@ -105,7 +105,7 @@ def evaluate(
         train: real training images of the same classes.
         classes: labels of the sampled classes.
         classifiers: their files by name. The last one gives all scores except distances.
-        judge: the network of the two-sample test, one of JUDGES.
+        judge: the network of the two-sample test, one of C2ST_CLASSIFIERS.
 
     Raises:
         UserError: there are too few images.
@@ -126,7 +126,7 @@ def evaluate(
         bar.update()
         rows, copied = examine(sets, draws, classes)
         bar.update()
-        told, sureness = two_sample_scores(sets.samples.images, sets.train.images, judge, SEED, runtime, bar.update)
+        told, sureness = c2st_scores(sets.samples.images, sets.train.images, judge, SEED, runtime, bar.update)
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
@@ -194,7 +194,7 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     several = sets.train.logits.shape[1] > 1
     for name, seen in (("samples", sets.samples), ("test", sets.test)):
         if seen.given is not None:
-            rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("label_accuracy")
+            rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
     given = sets.samples.given is not None
     own, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
     if len(true.unique()) > 1:

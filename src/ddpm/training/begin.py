@@ -16,7 +16,7 @@ from ddpm.images.splits import Processed, even_batch, held_out_mask
 from ddpm.model import begin_from
 from ddpm.optim import shards_on_cpu
 from ddpm.schedule import ScheduleParams
-from ddpm.training.params import NO_START, TrainParams
+from ddpm.training.params import FROM_SCRATCH, TrainParams
 from ddpm.training.run import Training
 from ddpm.unet import UNet, UNetParams
 from exact_stages.console import UserError
@@ -32,7 +32,7 @@ def new_training(
 ) -> Training:
     """Choose the images to train on, resolve the params that depend on them, and build the training.
 
-    The network takes the weights of the model file train.start, if any.
+    The network takes the weights of the model file train.fine_tune_from, if any.
 
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
@@ -55,8 +55,8 @@ def new_training(
         network = UNet(model, card.shape, len(card.classes), schedule.timesteps)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if train.start != NO_START:
-        begin_from(Path(train.start), network, card, schedule)
+    if train.fine_tune_from != FROM_SCRATCH:
+        begin_from(Path(train.fine_tune_from), network, card, schedule)
     return Training(network, card, schedule, split, rows, held_out, train, runtime, shards)
 
 

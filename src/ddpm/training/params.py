@@ -11,14 +11,14 @@ from ddpm.images.splits import held_out_share
 from ddpm.optim import OptimizationParams
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
-NO_START = "data/processed/train.safetensors"  # train.start is a dependency for DVC, and cannot be null
-LR = 0.003  # peak learning rate, with and without train.start (studies/small_sets)
+FROM_SCRATCH = "data/processed/train.safetensors"  # train.fine_tune_from is a dependency for DVC, and cannot be null
+LR = 0.003  # peak learning rate, with and without train.fine_tune_from (studies/small_sets)
 
 
 class TrainParams(OptimizationParams):
     """The training recipe; params.yaml explains each choice."""
 
-    images: Annotated[int, Field(ge=1, le=10**12)] | None
+    images_seen: Annotated[int, Field(ge=1, le=10**12)] | None
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     loss: Literal["noise", "v"]
@@ -29,7 +29,7 @@ class TrainParams(OptimizationParams):
     label_dropout: Annotated[float, Field(ge=0, lt=1)]
     guide_share: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
-    start: Annotated[str, Field(min_length=1), AfterValidator(posixpath.normpath)]
+    fine_tune_from: Annotated[str, Field(min_length=1), AfterValidator(posixpath.normpath)]
     validation: Annotated[float, Field(ge=0, le=0.5)] | None
     log_every: Annotated[int, Field(ge=1, le=10**9)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -40,7 +40,7 @@ class TrainParams(OptimizationParams):
         Their shape is (C, H, W), and the count includes held-out images. The target images have at most
         MOST_TARGET_VALUES levels, so that large ones cost no more than small ones.
         """
-        epochs = self.epochs if self.images is None else min(self.epochs, self.images / count)
+        epochs = self.epochs if self.images_seen is None else min(self.epochs, self.images_seen / count)
         validation = held_out_share(count) if self.validation is None else self.validation
         target_images = self.target_images
         if target_images is None:

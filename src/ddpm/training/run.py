@@ -22,7 +22,7 @@ from ddpm.timesteps import draw_timesteps, relative_density, timestep_cdf
 from ddpm.train import loss_weights, mean_squared_error, train_loop
 from ddpm.training.curves import BUCKETS, Buckets, Curves
 from ddpm.training.draws import Draws
-from ddpm.training.params import NO_START, TrainParams
+from ddpm.training.params import TrainParams
 from ddpm.unet import UNet, UNetParams
 from exact_stages.console import UserError
 
@@ -202,7 +202,6 @@ class Training:
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
             faint=faint_levels(self.draws.images.images[:10_000]),
-            started=self.params.start != NO_START,
         )
         save_model(path, model, card, self.guide, **facts)
 

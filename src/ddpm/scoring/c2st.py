@@ -24,14 +24,14 @@ DARK = 10  # levels from 1 to below DARK are counted
 BETWEEN, MOST_BETWEEN = (64, 192), 0.1  # levels of real images, and their share, beyond which these are no shapes
 
 
-class TwoSample(NamedTuple):
+class C2ST(NamedTuple):
     """The accuracy on unseen images, and how sure the networks are that each sample is one, (N,)."""
 
     accuracy: Estimate
     sureness: Tensor | None
 
 
-class Judge(nn.Module):
+class C2STClassifier(nn.Module):
     """A network of three 3 x 3 convolutions with BatchNorm and ReLU, a mean over the pixels, and one logit.
 
     Each colour enters on three scales: linear, and logarithmic in the distance from either end. Otherwise it takes many
@@ -63,24 +63,24 @@ class Judge(nn.Module):
         return self.head(x.mean((2, 3))).squeeze(1).float()
 
 
-JUDGES = {  # widths of the convolutions, and length of the learned vectors; a selects settings, b is for reporting
+C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vectors; a selects settings, b reports
     "a": ((48, 32, 64), 4),
     "b": ((32, 32, 64), 8),
 }
 
 
-def two_sample_tests(
+def run_c2sts(
     pairs: Sequence[tuple[Tensor, Tensor]],
     judge: str,
     seed: int,
     runtime: Runtime,
     done: Callable[[int], object] = lambda _: None,
-) -> list[TwoSample]:
+) -> list[C2ST]:
     """Train networks to tell samples from real images, and test each on the fold of images that it has not seen.
 
     Args:
         pairs: samples, uint8 (N, C, H, W), and as many real images.
-        judge: one of JUDGES.
+        judge: one of C2ST_CLASSIFIERS.
         done: called with 1 after each training; there are FOLDS for each pair.
     """
     sets = [_Folds.of(*pair, seed, runtime) for pair in pairs]
@@ -94,9 +94,9 @@ def two_sample_tests(
     return [_tested(each, trained[place * FOLDS : (place + 1) * FOLDS]) for place, each in enumerate(sets)]
 
 
-def two_sample_test(samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime) -> TwoSample:
-    """Run one of `two_sample_tests`."""
-    return two_sample_tests([(samples, real)], judge, seed, runtime)[0]
+def run_c2st(samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime) -> C2ST:
+    """Run one of `run_c2sts`."""
+    return run_c2sts([(samples, real)], judge, seed, runtime)[0]
 
 
 class _Folds(NamedTuple):
@@ -130,21 +130,23 @@ def _logits(sets: _Folds, number: int, judge: str, seed: int, runtime: Runtime) 
     others = torch.cat([*sets.folds[:number], *sets.folds[number + 1 :]])
     rng = generator(seed, "two-sample test of a fold", number)
     torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-    network = Judge(sets.images.shape[1], *JUDGES[judge])
+    network = C2STClassifier(sets.images.shape[1], *C2ST_CLASSIFIERS[judge])
     model = _trained(network, sets.images[others], sets.is_real[others], rng, runtime)
     with torch.inference_mode(), runtime.autocast():
         return torch.cat([model(part) for part in sets.images[sets.folds[number]].split(500)])
 
 
-def _tested(sets: _Folds, logits: Sequence[Tensor]) -> TwoSample:
+def _tested(sets: _Folds, logits: Sequence[Tensor]) -> C2ST:
     found = torch.empty(len(sets.images), device=sets.images.device)
     for fold, each in zip(sets.folds, logits, strict=True):
         found[fold] = each
     right = (found > 0) == sets.is_real.bool()
-    return TwoSample(share_of(right), -found[: len(found) // 2].cpu())
+    return C2ST(share_of(right), -found[: len(found) // 2].cpu())
 
 
-def _trained(model: Judge, images: Tensor, is_real: Tensor, rng: torch.Generator, runtime: Runtime) -> Judge:
+def _trained(
+    model: C2STClassifier, images: Tensor, is_real: Tensor, rng: torch.Generator, runtime: Runtime
+) -> C2STClassifier:
     """Train with one cycle of the learning rate."""
     to_device(model, runtime.device).train()
     size = min(BATCH, len(images))
@@ -175,7 +177,7 @@ def tone_shares(images: Tensor) -> dict[str, float | None]:
     return {key: value for name, of in rows.items() for key, value in mean_of(of.double().mean(1)).row(name).items()}
 
 
-def two_sample_scores(
+def c2st_scores(
     samples: Tensor,
     real: Tensor,
     judge: str,
@@ -204,8 +206,8 @@ def two_sample_scores(
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
-    tests = dict(zip(pairs, two_sample_tests([*pairs.values()], judge, seed, runtime, done), strict=True))
-    plain, halves, shapes = (tests.get(name, TwoSample(NONE, None)) for name in ("plain", "halves", "shapes"))
-    name = "two_sample_accuracy"
-    told = plain.accuracy.row(name) | shapes.accuracy.row("two_sample_without_tone_accuracy") | tone_shares(samples)
+    tests = dict(zip(pairs, run_c2sts([*pairs.values()], judge, seed, runtime, done), strict=True))
+    plain, halves, shapes = (tests.get(name, C2ST(NONE, None)) for name in ("plain", "halves", "shapes"))
+    name = "c2st_accuracy"
+    told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
     return {"samples": told, "baseline": halves.accuracy.row(name) | tone_shares(first)}, plain.sureness

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.scoring import two_sample
-from ddpm.scoring.two_sample import (
+from ddpm.scoring import c2st
+from ddpm.scoring.c2st import (
     _Folds,
+    c2st_scores,
+    run_c2st,
+    run_c2sts,
     tone_shares,
-    two_sample_scores,
-    two_sample_test,
-    two_sample_tests,
     without_tone,
 )
 from tests.small import CPU
@@ -21,8 +21,8 @@ from tests.small import CPU
 
 @pytest.fixture(autouse=True)
 def _few_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_sample, "FOLDS", 2)
-    monkeypatch.setattr(two_sample, "STEPS", 60)
+    monkeypatch.setattr(c2st, "FOLDS", 2)
+    monkeypatch.setattr(c2st, "STEPS", 60)
 
 
 def spots(count: int, seed: int, channels: int = 1) -> Tensor:
@@ -40,9 +40,9 @@ def veiled(images: Tensor) -> Tensor:
 @pytest.mark.parametrize(("judge", "channels"), [("a", 1), ("b", 1), ("b", 3)])
 def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: int) -> None:
     images = spots(3000, 0, channels)
-    alike = two_sample_test(images[:1500], images[1500:], judge, 0, CPU)
+    alike = run_c2st(images[:1500], images[1500:], judge, 0, CPU)
     assert alike.accuracy.value == pytest.approx(0.5, abs=0.05)
-    found = two_sample_test(veiled(images[:1500]), images[1500:], judge, 0, CPU)
+    found = run_c2st(veiled(images[:1500]), images[1500:], judge, 0, CPU)
     assert found.accuracy.value > 0.9
 
 
@@ -50,9 +50,9 @@ def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: i
 def test_a_test_among_others_is_that_of_the_pair_alone(size: int, allowed: Callable[[int], None]) -> None:
     images, done = spots(600, 0), list[int]()
     pairs = [(images[:200], images[200:400]), (veiled(images[:200]), images[400:])]
-    alone = [two_sample_test(*pair, "a", 0, CPU) for pair in pairs]
+    alone = [run_c2st(*pair, "a", 0, CPU) for pair in pairs]
     allowed(size)
-    for found, expected in zip(two_sample_tests(pairs, "a", 0, CPU, done.append), alone, strict=True):
+    for found, expected in zip(run_c2sts(pairs, "a", 0, CPU, done.append), alone, strict=True):
         assert found.accuracy == expected.accuracy
         assert found.sureness is not None
         assert expected.sureness is not None
@@ -73,19 +73,19 @@ def test_folds_divide_each_side_evenly_and_equal_images_lie_in_one() -> None:
 
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
     real, others = spots(3000, 0), spots(1500, 1)
-    row = two_sample_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]
-    assert row["two_sample_accuracy"] > 0.9
-    assert row["two_sample_without_tone_accuracy"] == pytest.approx(0.5, abs=0.1)
-    row = two_sample_scores(others.roll(6, dims=3), real, "b", 0, CPU)[0]["samples"]
-    assert row["two_sample_without_tone_accuracy"] > 0.8
+    row = c2st_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]
+    assert row["c2st_accuracy"] > 0.9
+    assert row["c2st_black_and_white_accuracy"] == pytest.approx(0.5, abs=0.1)
+    row = c2st_scores(others.roll(6, dims=3), real, "b", 0, CPU)[0]["samples"]
+    assert row["c2st_black_and_white_accuracy"] > 0.8
 
 
 def test_baseline_and_shapes_are_null_where_they_mean_nothing() -> None:
-    scores = two_sample_scores(spots(100, 0), spots(150, 1).clamp(min=100), "b", 0, CPU)[0]
-    assert scores["baseline"]["two_sample_accuracy"] is None  # 150 images make no two halves of 100
-    assert scores["samples"]["two_sample_accuracy"] is not None
-    assert scores["samples"]["two_sample_without_tone_accuracy"] is None
-    assert two_sample_scores(spots(99, 0), spots(300, 1), "b", 0, CPU)[0]["samples"]["two_sample_accuracy"] is None
+    scores = c2st_scores(spots(100, 0), spots(150, 1).clamp(min=100), "b", 0, CPU)[0]
+    assert scores["baseline"]["c2st_accuracy"] is None  # 150 images make no two halves of 100
+    assert scores["samples"]["c2st_accuracy"] is not None
+    assert scores["samples"]["c2st_black_and_white_accuracy"] is None
+    assert c2st_scores(spots(99, 0), spots(300, 1), "b", 0, CPU)[0]["samples"]["c2st_accuracy"] is None
 
 
 def test_tone_is_cut_and_counted_by_level() -> None:
