@@ -28,7 +28,7 @@ from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.ingest.preparation import DataParams
-from ddpm.scoring.c2st import c2st_scores
+from ddpm.scoring.c2st import c2st_scores, run_c2st
 from ddpm.scoring.comparisons import draw_subsets
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
@@ -164,14 +164,14 @@ def copies(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator
     order = torch.randperm(len(real.train.split.labels), generator=generator(0, "copies"))
     count = min(args.count, len(order) // 2)
     planted = round(COPIED * count)
-    fresh, train = (real.train.split.take(each) for each in order.split([count, len(order) - count]))
+    held_out, train = (real.train.split.take(each) for each in order.split([count, len(order) - count]))
     for name, change in {"none": None, "unchanged": lambda x: x, "moved by a pixel": moved}.items():
         key = {"set": real.train.card.name, "copies": name, "count": count}
         if table.has(key):
             continue
         copied = train.take(slice(planted if change else 0))
-        images = torch.cat([change(copied.images) if change else copied.images, fresh.images[len(copied.labels) :]])
-        labels = torch.cat([copied.labels, fresh.labels[len(copied.labels) :]])
+        images = torch.cat([change(copied.images) if change else copied.images, held_out.images[len(copied.labels) :]])
+        labels = torch.cat([copied.labels, held_out.labels[len(copied.labels) :]])
         began = time.process_time()
         test = real.test.split
         found, *_ = compare_nearness(

@@ -74,8 +74,8 @@ def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
     rows = (sampled.found == 1).nonzero().squeeze(1)
     images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
     memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
-    nothing_fresh = inputs.fresh.take(slice(0))  # so that the limit is 0
-    tally, accepted = filled(inputs._replace(train=memorised, fresh=nothing_fresh), 1, 3)
+    none_held_out = inputs.held_out.take(slice(0))  # so that the limit is 0
+    tally, accepted = filled(inputs._replace(train=memorised, held_out=none_held_out), 1, 3)
     assert tally.copies == 2
     assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
 
@@ -102,14 +102,16 @@ def flat(*levels: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("fresh", "train", "level"),
+    ("held_out", "train", "level"),
     [
         pytest.param(range(50, 150), (0,), np.quantile(range(50, 150), 0.01, method="weibull"), id="1 % of a hundred"),
         pytest.param(range(50, 149), (0,), 50, id="the nearest of fewer than a hundred"),
         pytest.param((90, 40), (0, 100), 10, id="to the nearest"),
         pytest.param((0, 2, 50, 60, 70), (0,), 50, id="but for near-duplicates"),
-        pytest.param((), (0, 40), 0, id="without fresh images"),
+        pytest.param((), (0, 40), 0, id="without held-out images"),
     ],
 )
-def test_what_is_nearer_than_fresh_images_is_a_copy(fresh: Sequence[int], train: Sequence[int], level: float) -> None:
-    assert threshold(flat(*fresh), flat(*train)) == pytest.approx(2 / 255 * level, rel=1e-5)
+def test_what_is_nearer_than_held_out_images_is_a_copy(
+    held_out: Sequence[int], train: Sequence[int], level: float
+) -> None:
+    assert threshold(flat(*held_out), flat(*train)) == pytest.approx(2 / 255 * level, rel=1e-5)

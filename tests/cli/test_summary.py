@@ -40,15 +40,15 @@ def gaussian(count: int, seed: int) -> tuple[list[Tensor], Tensor]:
 def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
     """As blur, guidance and filter shrink samples: by distance alone, a tenth would be copies."""
     ([train], labels), ([own], mine) = gaussian(4000, 0), gaussian(2000, 2)
-    fresh = nearness(*gaussian(2000, 1), train, labels)
-    found = near_copies(nearness([0.8 * own], mine, train, labels), fresh)
+    held_out = nearness(*gaussian(2000, 1), train, labels)
+    found = near_copies(nearness([0.8 * own], mine, train, labels), held_out)
     distance, ratio = found[0].distance.value, found[0].ratio.value
     assert distance is not None
     assert distance > 6 * NEAR
     assert ratio == pytest.approx(NEAR, abs=0.008)
     assert not [text for text in says(**both(found)).values() if text.startswith(COPIED)]
     own[:100] = train[:100]
-    told = says(**both(near_copies(nearness([own], mine, train, labels), fresh)))
+    told = says(**both(near_copies(nearness([own], mine, train, labels), held_out)))
     assert all(text.startswith(COPIED) for text in told.values())
 
 

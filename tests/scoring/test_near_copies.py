@@ -24,7 +24,7 @@ def smooth(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 TRAIN, TRAIN_LABELS = smooth(6000, seed=0)
-FRESH, FRESH_LABELS = smooth(3000, seed=1)
+HELD_OUT, HELD_OUT_LABELS = smooth(3000, seed=1)
 HONEST, HONEST_LABELS = smooth(3000, seed=2)
 
 
@@ -47,34 +47,34 @@ def near(images: Tensor, labels: Tensor) -> Nearness:
 
 
 def test_a_model_that_copies_is_caught() -> None:
-    found, _ = near_copies(near(*copier()), near(FRESH, FRESH_LABELS))
+    found, _ = near_copies(near(*copier()), near(HELD_OUT, HELD_OUT_LABELS))
     assert found.distance.value == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.01)
     assert found.ratio.value == pytest.approx(COPIED + (1 - COPIED) * NEAR, abs=0.02)
 
 
 def test_near_duplicates_in_the_data_do_not_silence_the_score_and_count_on_both_sides() -> None:
-    natural = round(0.03 * len(FRESH))
+    natural = round(0.03 * len(HELD_OUT))
     images, labels = copies(natural, 0.005, shift=False, first=1000)
-    fresh = near(torch.cat([FRESH[natural:], images]), torch.cat([FRESH_LABELS[natural:], labels]))
+    held_out = near(torch.cat([HELD_OUT[natural:], images]), torch.cat([HELD_OUT_LABELS[natural:], labels]))
     samples = near(*copier())
     for label in (1, 2):  # with them, no threshold is passed by a copy that was moved
-        assert fresh.distance[fresh.labels == label].quantile(NEAR) < samples.distance[:600].min()
+        assert held_out.distance[held_out.labels == label].quantile(NEAR) < samples.distance[:600].min()
     images, labels = copies(natural, 0.005, shift=False, first=2000)
     honest = near(torch.cat([HONEST[natural:], images]), torch.cat([HONEST_LABELS[natural:], labels]))
-    for found, expected in zip(*near_copies(honest, fresh), strict=True):
+    for found, expected in zip(*near_copies(honest, held_out), strict=True):
         assert expected.value == pytest.approx(0.03 + 0.97 * NEAR, abs=0.001)
         assert found.value == pytest.approx(expected.value, abs=2 * math.hypot(found[1], expected[1]))
-    for found, expected in zip(*near_copies(samples, fresh), strict=True):
+    for found, expected in zip(*near_copies(samples, held_out), strict=True):
         assert found.value - expected.value == pytest.approx(COPIED - 0.03, abs=0.02)
 
 
 def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
     samples = near(*copier())
     others = Nearness(*(each[samples.labels != 1] for each in samples))
-    kept = (FRESH_LABELS != 1) | ((FRESH_LABELS == 1).cumsum(0) <= 99)
-    fresh = near(FRESH[kept], FRESH_LABELS[kept])
-    assert near_copies(samples, fresh)[0].distance == near_copies(others, fresh)[0].distance
-    assert near_copies(samples, near(FRESH[:99], FRESH_LABELS[:99])) == ((NONE, NONE), (NONE, NONE))
+    kept = (HELD_OUT_LABELS != 1) | ((HELD_OUT_LABELS == 1).cumsum(0) <= 99)
+    held_out = near(HELD_OUT[kept], HELD_OUT_LABELS[kept])
+    assert near_copies(samples, held_out)[0].distance == near_copies(others, held_out)[0].distance
+    assert near_copies(samples, near(HELD_OUT[:99], HELD_OUT_LABELS[:99])) == ((NONE, NONE), (NONE, NONE))
 
 
 def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> None:
@@ -90,10 +90,10 @@ def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> No
 
 @pytest.mark.parametrize("move", [(0, 0), (0, 1), (-1, 0), (1, -1)])
 def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple[int, int]) -> None:
-    train, honest, fresh = (to_uint8(each) for each in (TRAIN, HONEST, FRESH))
+    train, honest, held_out = (to_uint8(each) for each in (TRAIN, HONEST, HELD_OUT))
     moved = train[:150].roll(move, dims=(2, 3))
     samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
-    both = (shifted(samples), labels), (shifted(fresh), FRESH_LABELS)
+    both = (shifted(samples), labels), (shifted(held_out), HELD_OUT_LABELS)
     found, expected, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
     for share, chance in zip(found, expected, strict=True):
         assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)

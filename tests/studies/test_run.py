@@ -33,7 +33,7 @@ def workspace(tmp_path: Path) -> Path:
         path, labels = tmp_path / f"data/processed/{split}.safetensors", torch.arange(count) % 3
         save_split(path, CARD, labels, torch.arange(count), (10,) * 3, [images(count, CARD.shape)])
     params = YAML().load(ROOT / "params.yaml")
-    params["train"]["images"], params["classifier"]["images"] = 640, 320
+    params["train"]["images_seen"], params["classifier"]["images_seen"] = 640, 320
     params["model"]["channels"], params["sample"]["population"]["steps"] = [4], 2
     YAML().dump(params, tmp_path / "params.yaml")
     edit(tmp_path, SMALL | {"learn": LEARN})

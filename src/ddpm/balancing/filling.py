@@ -25,7 +25,7 @@ BATCHES = 4  # of candidates at a time, so that workers can share them
 class FillInputs(NamedTuple):
     """The model and settings that generate candidates, and everything that judges them.
 
-    fresh: test images; none of them is a copy. least: the least probability that the classifier must give the class.
+    held_out: test images; none of them is a copy. least: the least probability that the classifier must give the class.
     """
 
     loaded: LoadedModel
@@ -34,7 +34,7 @@ class FillInputs(NamedTuple):
     seed: int
     runtime: Runtime
     train: Split
-    fresh: Split
+    held_out: Split
     least: float
 
 
@@ -97,7 +97,7 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, A
     loaded, classifier, params, seed, runtime, _, _, least = inputs
     own = (inputs.train.labels == label).nonzero().squeeze(1)
     known = inputs.train.images[own]
-    limit = threshold(inputs.fresh.images[inputs.fresh.labels == label], known)
+    limit = threshold(inputs.held_out.images[inputs.held_out.labels == label], known)
     most = BATCHES * sample_batch_size(loaded.card, runtime)
     tally, seen = Tally(), set[bytes]()
     while not tally.done(wanted):
@@ -146,13 +146,13 @@ def sample_class(
     return Candidates(images, torch.tensor([*numbers]), logits.softmax(1)[:, label], logits.argmax(1))
 
 
-def threshold(fresh: Tensor, train: Tensor) -> float:
+def threshold(held_out: Tensor, train: Tensor) -> float:
     """Return the distance to the nearest training image (M, ...) below which an image of the class is a copy.
 
-    All but a share NEAR of the fresh images (N, ...) exceed it. With fewer than LEAST, it is their smallest distance.
-    Near-duplicates of training images do not count. Without fresh images it is 0.
+    All but a share NEAR of the held-out images (N, ...) exceed it. With fewer than LEAST, it is their smallest
+    distance. Near-duplicates of training images do not count. Without held-out images it is 0.
     """
-    distance = nearest_neighbours(fresh, train).distance if len(fresh) else torch.empty(0)
+    distance = nearest_neighbours(held_out, train).distance if len(held_out) else torch.empty(0)
     single = distance[~near_duplicates(distance, torch.zeros(len(distance)))].double().numpy()
     if len(single) >= LEAST:
         return float(np.quantile(single, NEAR, method="weibull"))

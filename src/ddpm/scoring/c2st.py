@@ -71,7 +71,7 @@ C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vector
 
 def run_c2sts(
     pairs: Sequence[tuple[Tensor, Tensor]],
-    judge: str,
+    c2st_classifier: str,
     seed: int,
     runtime: Runtime,
     done: Callable[[int], object] = lambda _: None,
@@ -80,13 +80,13 @@ def run_c2sts(
 
     Args:
         pairs: samples, uint8 (N, C, H, W), and as many real images.
-        judge: one of C2ST_CLASSIFIERS.
+        c2st_classifier: one of C2ST_CLASSIFIERS.
         done: called with 1 after each training; there are FOLDS for each pair.
     """
     sets = [_Folds.of(*pair, seed, runtime) for pair in pairs]
 
     def logits(piece: int) -> Tensor:
-        found = _logits(sets[piece // FOLDS], piece % FOLDS, judge, seed, runtime.of(pairs[0][0]))
+        found = _logits(sets[piece // FOLDS], piece % FOLDS, c2st_classifier, seed, runtime.of(pairs[0][0]))
         tick(1)
         return found
 
@@ -94,9 +94,9 @@ def run_c2sts(
     return [_tested(each, trained[place * FOLDS : (place + 1) * FOLDS]) for place, each in enumerate(sets)]
 
 
-def run_c2st(samples: Tensor, real: Tensor, judge: str, seed: int, runtime: Runtime) -> C2ST:
+def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
     """Run one of `run_c2sts`."""
-    return run_c2sts([(samples, real)], judge, seed, runtime)[0]
+    return run_c2sts([(samples, real)], c2st_classifier, seed, runtime)[0]
 
 
 class _Folds(NamedTuple):
@@ -125,12 +125,12 @@ class _Folds(NamedTuple):
         return _Folds(images.to(runtime.device), is_real.to(runtime.device), [*map(torch.tensor, folds)])
 
 
-def _logits(sets: _Folds, number: int, judge: str, seed: int, runtime: Runtime) -> Tensor:
+def _logits(sets: _Folds, number: int, c2st_classifier: str, seed: int, runtime: Runtime) -> Tensor:
     """Return the logits of a fold, by a network that learned from the other ones."""
     others = torch.cat([*sets.folds[:number], *sets.folds[number + 1 :]])
     rng = generator(seed, "two-sample test of a fold", number)
     torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-    network = C2STClassifier(sets.images.shape[1], *C2ST_CLASSIFIERS[judge])
+    network = C2STClassifier(sets.images.shape[1], *C2ST_CLASSIFIERS[c2st_classifier])
     model = _trained(network, sets.images[others], sets.is_real[others], rng, runtime)
     with torch.inference_mode(), runtime.autocast():
         return torch.cat([model(part) for part in sets.images[sets.folds[number]].split(500)])
@@ -180,7 +180,7 @@ def tone_shares(images: Tensor) -> dict[str, float | None]:
 def c2st_scores(
     samples: Tensor,
     real: Tensor,
-    judge: str,
+    c2st_classifier: str,
     seed: int,
     runtime: Runtime,
     done: Callable[[int], object] = lambda _: None,
@@ -206,7 +206,7 @@ def c2st_scores(
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
-    tests = dict(zip(pairs, run_c2sts([*pairs.values()], judge, seed, runtime, done), strict=True))
+    tests = dict(zip(pairs, run_c2sts([*pairs.values()], c2st_classifier, seed, runtime, done), strict=True))
     plain, halves, shapes = (tests.get(name, C2ST(NONE, None)) for name in ("plain", "halves", "shapes"))
     name = "c2st_accuracy"
     told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)

@@ -1,4 +1,4 @@
-"""Detect samples that copy training images: compare their distances to training images with fresh real images.
+"""Detect samples that copy training images: compare their distances to training images with held-out real images.
 
 Images are uint8 (N, C, H, W), compared in [-1, 1]; features are float32 (N, D). Distances are root mean squares of
 differences. They are computed on the device of the queries, where references arrive in parts.
@@ -18,7 +18,7 @@ from ddpm.images.splits import to_float
 from ddpm.scoring.scores import NONE, Estimate
 
 NEAR = 0.01
-LEAST = 100  # fresh images: fewer cannot estimate the quantile NEAR
+LEAST = 100  # held-out images: fewer cannot estimate the quantile NEAR
 NEXT = 10
 NEAR_DUPLICATE = 0.2
 CHUNK = 500  # queries at a time
@@ -152,12 +152,12 @@ def _flat(values: Tensor) -> Tensor:
 
 
 class NearCopies(NamedTuple):
-    """Shares of images that are nearer to training images than all but a share NEAR of the fresh images are.
+    """Shares of images that are nearer to training images than all but a share NEAR of the held-out images are.
 
-    The threshold is that of fresh images without near-duplicates, which would hide copies. The shares count them, among
-    samples as among fresh images: these say what to expect without copying. distance: by the distance, with a threshold
-    for each class, because one for all would only find copies in the tightest class; classes of fewer than LEAST fresh
-    images are left out. ratio: by the ratio. A share is None if there is nothing to compare with.
+    The threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them,
+    among samples as among held-out images: these say what to expect without copying. distance: by the distance, with a
+    threshold for each class, because one for all would only find copies in the tightest class; classes of fewer than
+    LEAST held-out images are left out. ratio: by the ratio. A share is None if there is nothing to compare with.
     """
 
     distance: Estimate
@@ -168,14 +168,14 @@ Versions = tuple[Sequence[Tensor], Tensor]  # versions of images, each (N, ...),
 
 
 def compare_nearness(
-    samples: Versions, fresh: Versions, train: tuple[Tensor, Tensor], seed: int
+    samples: Versions, held_out: Versions, train: tuple[Tensor, Tensor], seed: int
 ) -> tuple[NearCopies, NearCopies, Tensor]:
     """Compute `near_copies`; return the indices of samples, too, nearest by the ratio first.
 
     Of large sets, random subsets are compared.
     """
     near, chosen = [], []
-    for versions, labels in (samples, fresh):
+    for versions, labels in (samples, held_out):
         pairs = int(train[1].bincount(minlength=1 + int(labels.max()))[labels].sum())
         products, some = pairs * train[0][0].numel() * len(versions), torch.arange(len(labels))
         if products > WORK:
@@ -187,16 +187,18 @@ def compare_nearness(
     return *near_copies(*near), chosen[0][near[0].ratio.argsort()]
 
 
-def near_copies(samples: Nearness, fresh: Nearness) -> tuple[NearCopies, NearCopies]:
-    """Count near copies among samples (N,), and how many to expect, by fresh images (M,)."""
-    twins = near_duplicates(fresh.distance, fresh.labels)
-    own = torch.full((1 + int(torch.cat([samples.labels, fresh.labels]).max()),), torch.nan, dtype=torch.float64)
+def near_copies(samples: Nearness, held_out: Nearness) -> tuple[NearCopies, NearCopies]:
+    """Count near copies among samples (N,), and how many to expect, by held-out images (M,)."""
+    twins = near_duplicates(held_out.distance, held_out.labels)
+    own = torch.full((1 + int(torch.cat([samples.labels, held_out.labels]).max()),), torch.nan, dtype=torch.float64)
     for label in samples.labels.unique():
-        own[label] = _threshold(fresh.distance[~twins & (fresh.labels == label)])
-    same = torch.full_like(own, _threshold(fresh.ratio[~twins]))
+        own[label] = _threshold(held_out.distance[~twins & (held_out.labels == label)])
+    same = torch.full_like(own, _threshold(held_out.ratio[~twins]))
     return (
         NearCopies(_share(samples.distance, own[samples.labels]), _share(samples.ratio, same[samples.labels])),
-        NearCopies(_share(fresh.distance, own[fresh.labels], twins), _share(fresh.ratio, same[fresh.labels], twins)),
+        NearCopies(
+            _share(held_out.distance, own[held_out.labels], twins), _share(held_out.ratio, same[held_out.labels], twins)
+        ),
     )
 
 

@@ -28,7 +28,7 @@ ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 2  # of the scores; raise it when equal samples get another score, as by another judge or definition
+VERSION = 2  # of the scores; raise it when equal samples get another score, as by another network or definition
 
 
 class Classified(NamedTuple):
@@ -76,7 +76,7 @@ class Evaluation(NamedTuple):
     """All scores, what the last classifier sees, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
 
     copied: those nearest to a training image, by the ratio of `Nearness` in pixels.
-    told: those of which the judge is surest; none if there are too few for the two-sample test.
+    told: those of which the C2ST classifier is surest; none if there are too few for the two-sample test.
     """
 
     scores: dict[str, Any]
@@ -92,7 +92,7 @@ def evaluate(
     classes: list[int],
     classifiers: Mapping[str, Path],
     runtime: Runtime,
-    judge: str = "b",
+    c2st_classifier: str = "b",
 ) -> Evaluation:
     """Compute all scores.
 
@@ -105,7 +105,7 @@ def evaluate(
         train: real training images of the same classes.
         classes: labels of the sampled classes.
         classifiers: their files by name. The last one gives all scores except distances.
-        judge: the network of the two-sample test, one of C2ST_CLASSIFIERS.
+        c2st_classifier: the network of the two-sample test, one of C2ST_CLASSIFIERS.
 
     Raises:
         UserError: there are too few images.
@@ -126,7 +126,7 @@ def evaluate(
         bar.update()
         rows, copied = examine(sets, draws, classes)
         bar.update()
-        told, sureness = c2st_scores(sets.samples.images, sets.train.images, judge, SEED, runtime, bar.update)
+        told, sureness = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime, bar.update)
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
@@ -211,9 +211,9 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
 def copies(sets: Sets, classes: list[int]) -> tuple[Rows, Tensor]:
     """Count near copies among samples and test images; return the indices of samples, too, nearest first."""
     place = sets.samples.features.device
-    mine, fresh = ((shifted(each.images.to(place)), each.given_or_seen(classes)) for each in sets[:2])
+    mine, held_out = ((shifted(each.images.to(place)), each.given_or_seen(classes)) for each in sets[:2])
     train = middle(sets.train.images), sets.train.given_or_seen(classes)
-    *found, order = compare_nearness(mine, fresh, train, SEED)
+    *found, order = compare_nearness(mine, held_out, train, SEED)
     rows = [each.distance.row("near_copies_pixels") | each.ratio.row("near_copies_ratio_pixels") for each in found]
     return dict(zip(("samples", "test"), rows, strict=True)), order
 
