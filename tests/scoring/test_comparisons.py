@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ddpm.scoring.comparisons import compare, draw_subsets, variety
-from ddpm.scoring.scores import FrechetDistance, jackknife, share_of
+from ddpm.scoring.scores import FrechetDistance, jackknife
 
 
 def normal(count: int, seed: int, width: int = 4) -> Tensor:
@@ -36,5 +36,4 @@ def test_narrow_samples_have_precision_but_no_recall() -> None:
     rows = variety(normal(60, 0) / 3, normal(60, 1), normal(300, 2), draw_subsets(60, 300, 60, seed=0))
     assert rows["samples"]["precision"] > 0.9 > 0.3 > rows["samples"]["recall"]
     assert rows["test"]["recall"] > 0.6
-    reached = round(60 * rows["test"]["recall"])
-    assert rows["test"]["recall_error"] == share_of(torch.arange(60) < reached).error  # as of independent flags
+    assert rows["test"]["recall_error"] is None

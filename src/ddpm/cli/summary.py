@@ -50,7 +50,6 @@ SAYS = {
         "more look typical than of real images",
         "some are unlike all real images",
     ),
-    "recall": ("as varied as real images", "more scattered than real images", "less varied than real images"),
     "conditional": (
         "their class shows as often as in real images",
         "their class shows more often",
@@ -74,13 +73,16 @@ LEFT_OUT = {
 
 
 class Compared(NamedTuple):
-    """A score of samples, that of real images, their difference, and its standard error; None: it is left out."""
+    """A score of samples, that of real images, their difference, and its standard error.
+
+    samples: None if the score is left out. error: None if it is not known.
+    """
 
     key: str
     samples: float | None
     real: float = 0.0
     excess: float = 0.0
-    error: float = 0.0
+    error: float | None = 0.0
 
 
 class Line(NamedTuple):
@@ -112,7 +114,8 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
         chance = _of(CHANCE, key)
         other: Any = real.get(key, chance)
         expected, of_real = (other, real[f"{key}_error"]) if chance is None else (chance, 0)
-        error = math.hypot(rows["samples"][f"{key}_error"], of_real)
+        of_samples = rows["samples"][f"{key}_error"]
+        error = None if of_samples is None else math.hypot(of_samples, of_real)
         found.append(Compared(name, value, other, value - expected, error))
     return found
 
@@ -121,7 +124,7 @@ def summary(scores: dict[str, Any]) -> list[Line]:
     """Return a line for each score that `compared` has; where classes are off, it says nothing that rests on them."""
     lines = []
     rows = compared(scores)
-    copied = {each.key for each in rows if each.excess > SURE * each.error} >= {*COPIED}
+    copied = {each.key for each in rows if each.excess > SURE * (each.error or 0)} >= {*COPIED}
     off = tuple(RESTS[each.key] for each in rows if _off(each))
     for name, samples, real, excess, error in rows:
         key = name.rpartition(".")[2]
@@ -130,20 +133,24 @@ def summary(scores: dict[str, Any]) -> list[Line]:
             continue
         form = "{:.3g}" if _of(NUMBERS, key) else "{:.1%}"
         alike, higher, lower = _of(SAYS, key) or ("", "", "")
-        says = alike + UNSEEN if abs(excess) <= SURE * error else higher if excess > 0 else lower
-        if key.startswith(off) and key != "class_mix":
+        seen = SURE * (error or 0)
+        says = alike + UNSEEN if abs(excess) <= seen else higher if excess > 0 else lower
+        if error is None:
+            says = "its error is not known: compare it within one table"
+        elif key.startswith(off) and key != "class_mix":
             says = WITHHELD
         elif copied and key in COPIED:
             says = COPIES
-        value, expected, deviation = (form.format(each) for each in (samples, real, error))
-        told = says.format(samples=value, excess=form.format(excess), seen=form.format(SURE * error))
+        value, expected, deviation = ("-" if each is None else form.format(each) for each in (samples, real, error))
+        told = says.format(samples=value, excess=form.format(excess), seen=form.format(seen))
         lines.append(Line(NAMES[name], value, expected, deviation, told))
     return lines
 
 
 def _off(row: Compared) -> bool:
     """Tell whether the classes of samples are mixed otherwise than those of real images, or not the ones that show."""
-    return row.key in RESTS and (row.excess if row.key == "class_mix" else -row.excess) > max(OFF, SURE * row.error)
+    less = row.excess if row.key == "class_mix" else -row.excess
+    return row.key in RESTS and less > max(OFF, SURE * (row.error or 0))
 
 
 def table_of(lines: Sequence[Line]) -> str:
