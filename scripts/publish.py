@@ -36,11 +36,11 @@ NAME, PACKED = "mnist", Path("src/ddpm/pretrained")
 # Scores that pages show: the entry in docs/reference/scores.md, and the better direction. README has the first six.
 SHOWN = {
     "Frechet distance, classifier b": ("frechet-distance", "lower"),
-    "shows the class asked for": ("shows-the-class-asked-for", "higher"),
+    "conditional accuracy": ("conditional-accuracy", "higher"),
     "classification accuracy score": ("classification-accuracy-score", "higher"),
     "near copies by ratio, by distance": ("near-copies", "that of real images"),
-    "told from real images by a network": ("two-sample-accuracy", "0.5"),
-    "... in black and white": ("two-sample-accuracy", "0.5"),
+    "C2ST accuracy": ("c2st-accuracy", "0.5"),
+    "C2ST accuracy, black and white": ("c2st-accuracy", "0.5"),
     "Frechet distance, pixels": ("frechet-distance", "lower"),
     "precision, recall": ("precision-and-recall", "higher"),
     "bits per dimension of test, of training images": ("bits-per-dimension", "lower"),
@@ -106,8 +106,8 @@ def score_table(columns: Mapping[str, dict[str, float]], names: Iterable[str], d
 
 def configuration_table(found: Mapping[str, dict[str, float]]) -> str:
     """Return the other configurations, each next to real images of its own set."""
-    rows = [["configuration", "command", "Frechet distance, b", "times real", "shows class", "real"]]
-    class_shown = MEASURES["shows the class asked for"]
+    rows = [["configuration", "command", "Frechet distance, b", "times real", "conditional accuracy", "real"]]
+    class_shown = MEASURES["conditional accuracy"]
     for name, (folder, command) in CONFIGURATIONS.items():
         distance, real = (found[name].get(f"scores.b.{row}.frechet") for row in ("samples", "test"))
         distances = [f"{distance:.3f}", f"{distance / real:.1f}"] if distance and real else ["", ""]

@@ -31,10 +31,10 @@ MEASURES = {
     "Frechet distance, classifier b": Measure("quality", ".4f", ["scores.b.{row}.frechet"]),
     "Frechet distance, classifier a": Measure("quality", ".4f", ["scores.a.{row}.frechet"]),
     "Frechet distance, pixels": Measure("quality", ".3f", ["scores.pixels.{row}.frechet"]),
-    "told from real images by a network": Measure("quality", ".3f", ["scores.{row}.c2st_accuracy"]),
-    "... in black and white": Measure("quality", ".3f", ["scores.{row}.c2st_black_and_white_accuracy"]),
+    "C2ST accuracy": Measure("quality", ".3f", ["scores.{row}.c2st_accuracy"]),
+    "C2ST accuracy, black and white": Measure("quality", ".3f", ["scores.{row}.c2st_black_and_white_accuracy"]),
     "precision, recall": Measure("quality", ".3f", ["scores.{row}.precision", "scores.{row}.recall"]),
-    "shows the class asked for": Measure("quality", ".3f", ["scores.{row}.conditional_accuracy"]),
+    "conditional accuracy": Measure("quality", ".3f", ["scores.{row}.conditional_accuracy"]),
     "classification accuracy score": Measure("quality", ".4f", ["accuracy.{learned}.accuracy"]),
     "near copies by ratio, by distance": Measure(
         "copies", ".4f", ["scores.{row}.near_copies_ratio_pixels", "scores.{row}.near_copies_pixels"]
@@ -49,11 +49,11 @@ MEANINGS = {  # docs/reference/scores.md has more
     " only for reporting. Lower is better. Test images show how low real images get.",
     "Frechet distance, classifier a": "The same by classifier a, which selects the settings.",
     "Frechet distance, pixels": "The same on principal components of the pixels, without a network.",
-    "told from real images by a network": "The accuracy of a small network that learns to tell samples from real images"
+    "C2ST accuracy": "The accuracy of a small network that learns to tell samples from real images"
     " on unseen ones. 0.5 is chance; 1 means that every sample shows a trace.",
-    "... in black and white": "The same in black and white, so that only shapes count.",
+    "C2ST accuracy, black and white": "The same in black and white, so that only shapes count.",
     "precision, recall": "The share of samples among real images (quality), of real images among samples (variety).",
-    "shows the class asked for": "The share that shows the class asked for, according to the classifier.",
+    "conditional accuracy": "The share that shows the class asked for, according to the classifier.",
     "classification accuracy score": "The accuracy on real test images of a classifier trained on samples alone; in the"
     " last column, of one trained on as many real images.",
     "near copies by ratio, by distance": "The share that is nearer to a training image than 99 % of test images"

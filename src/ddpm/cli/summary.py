@@ -12,12 +12,12 @@ SURE = 2  # standard errors: a smaller difference may be chance
 OFF = 0.05  # of the images: classes that differ by more, beyond chance, decide other scores
 NAMES = {
     "class_mix": "mix of classes",
-    "conditional_accuracy": "shows its class",
+    "conditional_accuracy": "conditional accuracy",
     "a.frechet": "Frechet distance by classifier a",
     "b.frechet": "Frechet distance by classifier b",
     "pixels.frechet": "Frechet distance in pixels",
-    "c2st_accuracy": "told from real images",
-    "c2st_black_and_white_accuracy": "told in black and white",
+    "c2st_accuracy": "C2ST accuracy",
+    "c2st_black_and_white_accuracy": "C2ST accuracy, black and white",
     "precision": "precision",
     "recall": "recall",
     "near_copies_ratio_pixels": "near copies",
