@@ -1,7 +1,6 @@
 """Train as the stage `train` does, on images or on noise, and read the params of the workspace."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def population_sampler(**changes: Any) -> SamplerParams:
 def train_model(path: Path, images: Processed, params: Params, runtime: Runtime, name: str) -> Training:
     """Train to the end, under a progress bar if `name` is given, and write the model file; return the training."""
     training = new_training(images, params.schedule, params.model, params.train, runtime)
-    for _ in progress(gradient_steps(training), desc=name, total=training.total_steps, unit="step", disable=not name):
+    for _ in progress(training.run(), desc=name, total=training.total_steps, unit="step", disable=not name):
         pass
     path.parent.mkdir(parents=True, exist_ok=True)
     training.save(path)
@@ -71,15 +70,6 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
 def new_network(params: Params, data: DataCard = NOISE) -> UNet:
     """Build a network with random weights."""
     return UNet(params.model, data.shape, len(data.classes), params.schedule.timesteps)
-
-
-def gradient_steps(training: Training) -> Iterator[float | None]:
-    """Yield what a run yields after each of its gradient steps."""
-    done = training.step
-    for loss in training.run():
-        if training.step > done:
-            yield loss
-        done = training.step
 
 
 def untrained(params: Params, runtime: Runtime) -> LoadedModel:

@@ -28,7 +28,7 @@ from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params
 from studies.arguments import parser
-from studies.trainings import NOISE, gradient_steps, new_network, on_noise, plain_params, population_sampler, untrained
+from studies.trainings import NOISE, new_network, on_noise, plain_params, population_sampler, untrained
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 FIRST_STEPS, WARM_STEPS, ROUNDS = 20, 10, 3
@@ -169,7 +169,7 @@ def weights_after(count: int, params: Params, runtime: Runtime) -> dict[str, Ten
     """Return the EMA weights after `count` steps, the last in the middle of an epoch."""
     torch.manual_seed(0)
     training = on_noise(params, params.train.batch_size * max(1, 2 * count // 3), runtime)
-    _take(gradient_steps(training), count)
+    _take(training.run(), count)
     return {name: weight.cpu().clone() for name, weight in training.model.state_dict().items()}
 
 
