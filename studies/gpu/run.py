@@ -153,7 +153,7 @@ def first_losses(params: Params, runtime: Runtime) -> list[float]:
     """Return the losses of the first steps."""
     each_step = params.model_copy(update={"train": params.train.model_copy(update={"log_every": 1})})
     torch.manual_seed(0)
-    losses = gradient_steps(on_noise(each_step, FIRST_STEPS * params.train.batch_size, runtime))
+    losses = on_noise(each_step, FIRST_STEPS * params.train.batch_size, runtime).run()
     return [loss for loss in islice(losses, FIRST_STEPS) if loss is not None]
 
 
@@ -179,7 +179,7 @@ def weights_after(count: int, params: Params, runtime: Runtime) -> dict[str, Ten
 def steps(name: str, params: Params, count: int, small: bool, runtime: Runtime) -> Row:
     """Time gradient steps."""
     size = params.train.batch_size
-    training = gradient_steps(on_noise(params, 10 * size if small else 60_000, runtime))
+    training = on_noise(params, 10 * size if small else 60_000, runtime).run()
     _take(training, WARM_STEPS)
     seconds, memory = _median_seconds(partial(_take, training, count), runtime)
     rate = f"{1000 * seconds / count:.2f} ms, {size * count / seconds:,.0f} images/s{memory}"
