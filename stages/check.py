@@ -33,6 +33,7 @@ EARLIER = {  # params that went, and what to do
     "classifier.images": "is now classifier.images_seen",
     "train.images": "is now train.images_seen",
     "distill.images": "is now distill.images_seen",
+    "train.start": "is now train.fine_tune_from; for none, data/processed/train.safetensors",
     "model.fourier_features": "remove it; sampling ends with the levels of the images",
     "train.log_snr_uniform": "remove it; sampling ends with the levels of the images",
 }
@@ -116,7 +117,8 @@ def _distilled(params: AllParams) -> dict[str, int]:
 
 def _has(given: Any, section: str, key: str | None = None) -> bool:
     """Tell whether params have a section, or a key in it."""
-    return section in given and (key is None or key in (given[section] or {}))
+    found = given.get(section) if isinstance(given, dict) else None
+    return found is not None if key is None else isinstance(found, dict) and key in found
 
 
 def main(stage: Stage) -> None:

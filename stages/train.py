@@ -64,7 +64,7 @@ def main(stage: Stage) -> None:
             print(f"{name}: {value}, chosen from the data")
         if training.total_steps < FEW_STEPS:
             few = f"{training.total_steps} steps are few, expect noise"
-            print(f"note: {few}; train.images and train.epochs set the length")
+            print(f"note: {few}; train.images_seen and train.epochs set the length")
 
     def write_curves() -> None:
         for name, table in training.curves.csv().items():

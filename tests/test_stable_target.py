@@ -96,7 +96,7 @@ def test_next_to_no_noise_the_target_is_the_noise() -> None:
     batch = Batch(x_start, LABELS, t, NOISE, NAMES, as_others(similar(40, 2), OTHERS))
     x_t = schedule.q_sample(x_start, t, NOISE)
     predicted = Denoiser(network(prediction="v"), schedule, "v", CPU)(x_t, t, LABELS)
-    torch.testing.assert_close(batch.target(x_t, predicted), NOISE)
+    torch.testing.assert_close(batch.target(x_t, predicted.signal, predicted.spread), NOISE)
 
 
 @pytest.mark.parametrize(("flip", "count", "drawn"), [(False, 8, 8), (False, 99, 16), (True, 15, 15)])

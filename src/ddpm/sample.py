@@ -1,5 +1,6 @@
 """Sampling: algorithm 2 of Ho et al. 2020 (arXiv:2006.11239), with a choice of the reverse step, and guidance.
 
+In the end, levels that real images hardly take become 0 (`training.run.faint_levels`).
 ddpm is the ancestral sampler of that paper. ddim generalises it (Song et al. 2021, arXiv:2010.02502). dpmpp_2m is the
 second-order multistep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), of the ODE with eta 0, of the SDE with eta 1.
 """
@@ -187,9 +188,9 @@ def sample_batch(
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = sample_labels(loaded.card, params, seed, indices)
     denoise = guided_denoiser(loaded, labels, params, runtime)
-    *_, last = timesteps = visited(loaded, params)
+    timesteps = visited(loaded, params)
     for step in p_sample_loop(denoise, loaded.schedule, params, noise, timesteps):
-        if step.t == last and (faint := loaded.card.faint):  # an estimate of such a level is a 0
+        if step.t == timesteps[-1] and (faint := loaded.card.faint):  # an estimate of such a level is a 0
             step = step._replace(x_prev=step.x_prev.masked_fill(step.x_prev < (faint + 0.5) / 127.5 - 1, -1))
         yield step
     if not (finite := step.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises

@@ -18,7 +18,7 @@ from ddpm.training.draws import Draws
 def train_loop(
     denoiser: Denoiser, optimization: Optimization, draws: Draws, weights: Tensor, shards: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Take the steps that remain of `optimization`; it never waits for a GPU.
+    """Take the steps that remain of `optimization`.
 
     Yield t and the detached loss of every image of the batch, each (B,). This loss is always the error of the noise
     (eq. 14), whatever is minimised, so that curves compare. At every yield, the state of `optimization` is complete.
@@ -30,11 +30,11 @@ def train_loop(
     for rows in draws.batches(optimization.steps, optimization.total_steps):  # line 2: x_0 ~ q(x_0)
         batch = draws.draw(rows, optimization.steps)  # lines 3 and 4: t, eps
         losses = torch.zeros(len(rows), device=batch.t.device)
-        for part in optimization.shards(losses, shards):
+        for part in optimization.shards(losses, shards):  # it zeroes gradients, and adds up those of all processes
             shard = batch.take(part)
             x_t = denoiser.schedule.q_sample(shard.x_start, shard.t, shard.noise)  # eq. 4
             predicted = denoiser(x_t, shard.t, shard.labels)
-            target = shard.target(x_t, predicted)  # eps, or its mean given x_t
+            target = shard.target(x_t, predicted.signal, predicted.spread)  # eps, or its mean given x_t
             loss = weights[shard.t] * mean_squared_error(predicted.noise, target)
             (loss.sum() / len(rows)).backward()  # line 5: the gradient
             losses[part] = mean_squared_error(predicted.noise.detach(), shard.noise)

@@ -71,6 +71,11 @@ def test_folds_divide_each_side_evenly_and_equal_images_lie_in_one() -> None:
         assert others.isdisjoint(image.numpy().tobytes() for image in sets.images[fold])
 
 
+def test_samples_that_are_all_equal_are_told() -> None:
+    images = spots(600, 0)
+    assert (run_c2st(images[:1].expand(300, -1, -1, -1), images[300:], "a", 0, CPU).accuracy.value or 0) > 0.9
+
+
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
     real, others = spots(3000, 0), spots(1500, 1)
     row = c2st_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]

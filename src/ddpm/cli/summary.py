@@ -68,6 +68,7 @@ LEFT_OUT = {
     "c2st": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
     "near_copies_ratio": f"left out: needs {LEAST} held-out images",
     "near_copies": f"left out: needs {LEAST} held-out images of a class",
+    "conditional": "left out: there is one class, or the classifier sees no differences between images",
     "": "left out: the classifier sees no differences between images",
 }
 

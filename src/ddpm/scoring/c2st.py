@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces, tick
-from ddpm.scoring.scores import NONE, Estimate, mean_of, share_of
+from ddpm.scoring.scores import NONE, Estimate, digest, mean_of, share_of
 
 FOLDS = 3
 LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
@@ -103,7 +103,8 @@ class _Folds(NamedTuple):
     """Samples and real images, (2N, C, H, W), which of them are real (2N,), and the folds of their indices.
 
     Folds divide each side evenly: a fold with more samples has fewer in the training, which would say "real" to them.
-    Equal images are in one fold, so that none is tested by a network that has learned it.
+    Equal images are in one fold, so that none is tested by a network that has learned it; but in several, where one
+    image fills more than a fold: else samples that are all equal would be tested by a network that has seen none.
     """
 
     images: Tensor
@@ -116,9 +117,12 @@ class _Folds(NamedTuple):
         folds: list[list[int]] = [[] for _ in range(FOLDS)]
         sizes = [[0] * FOLDS, [0] * FOLDS]
         fold_of: dict[bytes, int] = {}
+        most = 1.2 * len(samples) / FOLDS
         for index in torch.randperm(len(images), generator=generator(seed, "two-sample test")).tolist():
-            side = sizes[index >= len(samples)]
-            fold = fold_of.setdefault(images[index].numpy().tobytes(), side.index(min(side)))
+            side, image = sizes[index >= len(samples)], digest(images[index])
+            fold = fold_of.get(image, FOLDS)
+            if fold == FOLDS or side[fold] >= most:
+                fold = fold_of[image] = side.index(min(side))
             folds[fold].append(index)
             side[fold] += 1
         is_real = (torch.arange(len(images)) >= len(samples)).float()

@@ -21,7 +21,7 @@ from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
 from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.manifold import NEIGHBOURS
-from ddpm.scoring.scores import NONE, share_of, varies
+from ddpm.scoring.scores import NONE, digest, share_of, varies
 from exact_stages.console import UserError, progress
 
 ALIKE = "the features of all training images are alike"
@@ -130,7 +130,7 @@ def evaluate(
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
-    if equal := len(samples[0]) - len({image.numpy().tobytes() for image in samples[0]}):
+    if equal := len(samples[0]) - len({*map(digest, samples[0])}):
         print(f"warning: {equal} of {len(samples[0])} samples equal another one")
     if alike := [name for name, row in scores.items() if isinstance(row, dict) and "why_null" in row]:
         print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")

@@ -3,6 +3,7 @@
 Features are float32 of shape (N, D); the statistics are float64.
 """
 
+import hashlib
 import statistics
 from collections.abc import Callable
 from itertools import combinations
@@ -27,6 +28,11 @@ class Estimate(NamedTuple):
 
 
 NONE = Estimate(None, None)
+
+
+def digest(image: Tensor) -> bytes:
+    """Return a hash of an image that only equal ones have."""
+    return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
 
 def mean_of(values: Tensor) -> Estimate:

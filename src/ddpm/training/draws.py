@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.randomness import generator
-from ddpm.denoiser import Prediction
 from ddpm.images.splits import Split, to_float
 from ddpm.timesteps import draw_timesteps
 from ddpm.training.params import TrainParams
@@ -33,11 +32,14 @@ class Batch(NamedTuple):
         x_start, labels, t, noise, names = (each[part] for each in self[:5])
         return Batch(x_start, labels, t, noise, names, self.others)
 
-    def target(self, x_t: Tensor, predicted: Prediction) -> Tensor:
-        """Return the noise to predict, (B, C, H, W): that of the batch, or with others its mean given x_t."""
+    def target(self, x_t: Tensor, signal: Tensor, spread: Tensor) -> Tensor:
+        """Return the noise to predict, (B, C, H, W): that of the batch, or with others its mean given x_t.
+
+        Args:
+            signal, spread: sqrt(abar) and sqrt(1 - abar) at each t, (B, 1, 1, 1).
+        """
         if self.others is None:
             return self.noise
-        signal, spread = predicted.signal, predicted.spread
         start = stable_start(x_t, self.x_start, self.labels, self.names, signal, spread, self.others)
         return self.noise + signal / spread * (self.x_start - start)
 

@@ -29,6 +29,7 @@ from exact_stages.console import UserError
 PATIENCE = 0.2  # share of the training to wait for a lower validation loss
 VALIDATION_STEPS = 50  # at least, from one validation to the next
 VALIDATION_BATCH = 100_352  # pixels
+COUNTED = 10_000  # images whose levels are counted, at most
 LEVEL_ERROR = 1.5  # levels: how far an estimate is from the level of a pixel when sampling ends (studies/samplers)
 
 
@@ -192,6 +193,7 @@ class Training:
     def save(self, path: Path, **facts: Any) -> None:
         """Write the model file; see `save_model` for the facts."""
         model = self.kept_model()
+        some = torch.randperm(len(self.draws.rows), generator=generator(self.params.seed, "faint"))[:COUNTED]
         classifier_free = model.params.class_conditional and self.params.label_dropout > 0
         there: dict[Guide, bool] = {"autoguidance": self.guide is not None, "classifier_free": classifier_free}
         card = ModelCard(
@@ -201,7 +203,7 @@ class Training:
             class_counts=tuple(self.class_counts),
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
-            faint=faint_levels(self.draws.images.images[:10_000]),
+            faint=faint_levels(self.draws.images.images[self.draws.rows[some]]),
         )
         save_model(path, model, card, self.guide, **facts)
 
