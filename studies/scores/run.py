@@ -1,6 +1,6 @@
 """Test the scores themselves: are they silent where nothing differs, and do they see what does? In studies/scores/.
 
-    python -m studies.scores.run power            # how often the judge sees a change of real images
+    python -m studies.scores.run power            # how often the C2ST finds a change of real images
     python -m studies.scores.run proof            # are the errors right? real images scored as samples
     python -m studies.scores.run copies --real data/processed/train.safetensors
 
@@ -43,7 +43,7 @@ COPIED = 0.05
 MELTED = 3
 POOL = 30_000  # images that the pairs are drawn from
 TRAIN = 6  # training images for each sample, as for MNIST
-JUDGE = "b"
+NETWORK = "b"
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def power(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Let the judge tell changed images from other ones that are not changed; all are random."""
+    """Tell changed images from other ones that are not changed; all are random."""
     real = read_real(args.real, _as_they_are(args.real)).train
     for (count, draw), name in product(repeated(args.counts, args.draws), CHANGES):
         key = {"set": real.card.name, "change": name, "count": count, "draw": draw}
@@ -65,7 +65,7 @@ def power(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[
         order = torch.randperm(len(real.split.images), generator=generator(draw, "power"))
         ours, others = (real.split.images[each] for each in order[: 2 * count].split(count))
         began = time.process_time()
-        found = run_c2st(CHANGES[name](ours), others, JUDGE, draw, runtime).accuracy
+        found = run_c2st(CHANGES[name](ours), others, NETWORK, draw, runtime).accuracy
         assert found.value is not None
         assert found.error is not None
         measured = {"accuracy": round(found.value, 4), "error": round(found.error, 4)}
@@ -122,7 +122,7 @@ class Pool:
     def two_sample(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
         """Tell samples from as many training images."""
         samples, _, train = (self.split.images[each] for each in places)
-        rows, _ = c2st_scores(samples, train[: len(samples)], JUDGE, seed, self.runtime)
+        rows, _ = c2st_scores(samples, train[: len(samples)], NETWORK, seed, self.runtime)
         tests = {key: value for key, value in rows["samples"].items() if key.startswith("c2st")}
         return {"samples": tests, "test": {}, "baseline": {}}
 

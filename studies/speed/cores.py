@@ -22,8 +22,8 @@ from exact_stages.console import UserError, progress, run
 from studies.arguments import at_least, parser
 
 SHORT = {
-    "classifier.images": 51_200,
-    "train.images": 12_800,
+    **dict.fromkeys(("classifier.images_seen", "classifier.images"), 51_200),  # the name before, too
+    **dict.fromkeys(("train.images_seen", "train.images"), 12_800),
     "sample.gallery.steps": 500,
     "sample.population.count": 2_600,
     "sample.guidance": 1.0,
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def shorten(clone: Path) -> None:
-    """Write shorter params into a clone."""
+    """Write shorter params into a clone: those that it has."""
     yaml, path = YAML(), clone / "params.yaml"
     values = yaml.load(path)
     for name, value in SHORT.items():
@@ -77,7 +77,8 @@ def shorten(clone: Path) -> None:
         section = values
         for each in sections:
             section = section[each]
-        section[key] = value
+        if key in section:
+            section[key] = value
     yaml.dump(values, path)
 
 

@@ -37,12 +37,12 @@ def veiled(images: Tensor) -> Tensor:
     return images + (veil & (images < 255)).to(torch.uint8)
 
 
-@pytest.mark.parametrize(("judge", "channels"), [("a", 1), ("b", 1), ("b", 3)])
-def test_halves_of_one_set_are_alike_and_a_veil_is_found(judge: str, channels: int) -> None:
+@pytest.mark.parametrize(("network", "channels"), [("a", 1), ("b", 1), ("b", 3)])
+def test_halves_of_one_set_are_alike_and_a_veil_is_found(network: str, channels: int) -> None:
     images = spots(3000, 0, channels)
-    alike = run_c2st(images[:1500], images[1500:], judge, 0, CPU)
+    alike = run_c2st(images[:1500], images[1500:], network, 0, CPU)
     assert alike.accuracy.value == pytest.approx(0.5, abs=0.05)
-    found = run_c2st(veiled(images[:1500]), images[1500:], judge, 0, CPU)
+    found = run_c2st(veiled(images[:1500]), images[1500:], network, 0, CPU)
     assert found.accuracy.value > 0.9
 
 

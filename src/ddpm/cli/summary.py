@@ -25,7 +25,7 @@ NAMES = {
 }
 TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
 SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
-FEWER = "a network is right in fewer cases than by chance: are samples copies, or equal to one another?"
+FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
 UNSEEN = "; less than {seen} would not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
 WITHHELD = "cannot be told: the classes are off, see above"
