@@ -31,12 +31,13 @@ def tiny_model(
     guide: bool = False,
     classifier_free: bool = False,
     own: tuple[int, ...] = (),
+    faint: int = 0,
 ) -> Path:
     """A tiny model whose every weight is random: at its start, a network would predict zero.
 
     Args:
         guide, classifier_free: which guides it has.
-        own: the timesteps of a distilled model.
+        own: the timesteps of a distilled model. faint: its highest level that becomes 0.
     """
     path = folder / "tiny.safetensors"
     params = unet_params(
@@ -46,7 +47,7 @@ def tiny_model(
     now, before = (randomised(UNet(params, data.shape, len(data.classes), timesteps), seed) for seed in (0, 1))
     guides = tuple(each for each, has in {"autoguidance": guide, "classifier_free": classifier_free}.items() if has)
     facts = {"data": data, "model": params, "schedule": schedule, "class_counts": counts}
-    card = ModelCard.model_validate({**facts, "guides": guides, "timesteps": own})
+    card = ModelCard.model_validate({**facts, "guides": guides, "timesteps": own, "faint": faint})
     save_model(path, now, card, dict(before.state_dict()) if guide else None)
     return path
 
