@@ -42,7 +42,7 @@ class Scorer:
         return self.test.take(order[:count])
 
     def scores(self, images: Tensor, labels: Tensor | None) -> dict[str, float | None]:
-        """Score samples, uint8 (N, C, H, W), as the stage does, but by C2ST classifier a and, where one is used, classifier a."""
+        """Score samples, uint8 (N, C, H, W), as the stage does, but by the classifiers a, the C2ST one too."""
         files = {name: self.paths[name] for name in reversed(NAMES)}  # all but distances are by the last
         found = evaluate((images, labels), self.test, self.train, self.classes, files, self.runtime, "a").scores
         row = {f"frechet_{name}": found[name]["samples"]["frechet"] for name in (*NAMES, "pixels")}
