@@ -31,7 +31,7 @@ def test_blocks_and_wiring_are_those_with_which_the_pretrained_model_was_trained
         found = loaded.denoiser(CPU)(loaded.schedule.q_sample(x_start, t, noise), t, torch.ones(4, dtype=torch.long))
     errors = (found.noise - noise).square().mean(dim=(1, 2, 3))
     # Another processor changes the fifth digit. Another pretrained model has other values; write them here.
-    assert errors.tolist() == pytest.approx([0.05630, 0.01970, 0.00842, 0.002386], rel=0.005)
+    assert errors.tolist() == pytest.approx([0.05606, 0.01935, 0.00838, 0.002289], rel=0.005)
 
 
 def test_the_network_of_plain_ddpm_has_its_count_of_parameters_and_shapes() -> None:
