@@ -77,7 +77,7 @@ def check_free(folder: Path) -> None:
         UserError: the folder is not empty, or not a folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and is not an empty folder; nothing was written")
+        raise UserError(f"{folder}: exists and is not an empty folder; choose another --out")
 
 
 class Pictures:

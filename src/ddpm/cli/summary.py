@@ -28,7 +28,7 @@ SHAPES = "in black and white, a network tells them in {samples} of the cases; ch
 FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
 UNSEEN = "; less than {seen} would not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
-WITHHELD = "cannot be told: the classes are off, see above"
+WITHHELD = "not comparable: the classes are off, see above"
 COPIED = "near_copies_ratio_pixels", "near_copies_pixels"  # blur raises the second alone, too
 COPIES = "copies: {excess} more than in new real images"
 # By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
