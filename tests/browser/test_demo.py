@@ -177,12 +177,12 @@ def test_page_can_be_used(visit: Visit, address: str, width: int, scheme: str) -
         page.wait_for_timeout(200)
         seen.add(page.evaluate(picture))
     assert len(seen) == 6, "each choice counts"
-    assert page.locator("#caption").inner_text() == "step 9 of 9, t = 0"
+    assert page.locator("#caption").inner_text() == "step 9 of 9, t = 1"
     page.locator("#step").fill("0")
     assert page.locator("#caption").inner_text() == "step 1 of 9, t = 19"
     assert page.evaluate(picture) not in seen
     page.locator("#play").click()
-    sync.expect(page.locator("#caption")).to_have_text("step 9 of 9, t = 0", timeout=20_000)
+    sync.expect(page.locator("#caption")).to_have_text("step 9 of 9, t = 1", timeout=20_000)
     assert page.evaluate(picture) in seen
     page.locator("[name=model]").select_option(str(WALKING))
     finished(page, 3)

@@ -31,7 +31,7 @@ PICTURES = [
     *(f"metrics/draw/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours", "classes")),
 ]
 TINY = {
-    "classifier.images": 2560,
+    "classifier.images_seen": 2560,
     "model.channels": [8, 16],
     "model.patch_size": 2,
     "model.attention": False,

@@ -8,7 +8,7 @@ import pytest
 from tests.with_dvc.dvc_clone import Clone, ran, read_json, restored, table, wait_for
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
-QUICK = {"distill.images": 2000, "distill.batch_size": 100}
+QUICK = {"distill.images_seen": 2000, "distill.batch_size": 100}
 OWN_WAY = {"sampler": "ddpm", "steps": "null"}
 
 

@@ -20,7 +20,7 @@ SMALL = {
     "data.test": 0.3,
     "train.classes": "all",
     "train.batch_size": 50,
-    "classifier.images": 100,
+    "classifier.images_seen": 100,
 }
 
 
