@@ -214,7 +214,6 @@ def melted(images: Tensor) -> Tensor:
 
 
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda images: images,
     "blurred by 0.3 pixels": blurred(0.3),
     "blurred by 1 pixel": blurred(1),
     "noise of one level": noisy,
@@ -234,7 +233,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="as in ddpm score")
     args = options.parse_args()
     args.counts = args.counts or {"power": [200, 600, 2000], "proof": [200, 2000]}.get(args.part)
-    args.draws = args.draws or {"power": [20, 20, 20], "proof": [200, 200]}.get(args.part)
+    args.draws = args.draws or {"power": [20, 20, 5], "proof": [200, 200]}.get(args.part)
     return args
 
 

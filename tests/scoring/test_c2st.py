@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from ddpm.scoring import c2st
 from ddpm.scoring.c2st import (
-    _Folds,
+    balanced_accuracy,
     c2st_scores,
+    halves,
     run_c2st,
     run_c2sts,
     tone_shares,
@@ -21,7 +22,6 @@ from tests.small import CPU
 
 @pytest.fixture(autouse=True)
 def _few_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(c2st, "FOLDS", 2)
     monkeypatch.setattr(c2st, "STEPS", 60)
 
 
@@ -54,21 +54,39 @@ def test_a_test_among_others_is_that_of_the_pair_alone(size: int, allowed: Calla
     allowed(size)
     for found, expected in zip(run_c2sts(pairs, "a", 0, CPU, done.append), alone, strict=True):
         assert found.accuracy == expected.accuracy
-        assert found.sureness is not None
-        assert expected.sureness is not None
-        assert torch.equal(found.sureness, expected.sureness)
-    assert sum(done) == 2 * 2
+        assert torch.equal(found.surest, expected.surest)
+    assert sum(done) == 2
 
 
-def test_folds_divide_each_side_evenly_and_equal_images_lie_in_one() -> None:
+def test_halves_divide_each_side_evenly_and_equal_images_lie_in_one() -> None:
     one, other = spots(50, 0), spots(50, 1)
-    sets = _Folds.of(torch.cat([one, one[:40]]), torch.cat([other, other[:30], one[:10]]), 0, CPU)
-    assert sorted(torch.cat([*sets.folds]).tolist()) == list(range(180))
-    for fold in sets.folds:
-        assert sets.is_real[fold].sum() == pytest.approx(90 / len(sets.folds), abs=5)
-        assert len(fold) == pytest.approx(180 / len(sets.folds), abs=10)
-        others = {image.numpy().tobytes() for other in sets.folds if other is not fold for image in sets.images[other]}
-        assert others.isdisjoint(image.numpy().tobytes() for image in sets.images[fold])
+    samples, real = torch.cat([one, one[:40]]), torch.cat([other, other[:30], one[:10]])
+    learned, tested = halves(samples, real, 0)
+    assert sorted(torch.cat([learned, tested]).tolist()) == list(range(180))
+    assert len(tested) == pytest.approx(90, abs=10)
+    assert (tested < 90).sum() == pytest.approx(45, abs=5)
+    seen, unseen = (
+        {image.numpy().tobytes() for image in torch.cat([samples, real])[half]} for half in (learned, tested)
+    )
+    assert seen.isdisjoint(unseen)
+
+
+def test_the_error_is_that_of_the_two_sides() -> None:
+    """A network that calls nearly all images real is right in nearly half of the cases, with hardly any spread."""
+    real = torch.arange(2000) < 1000
+    for share, variance in ((0.5, 0.25 / 2000), (0.99, 0.0099 / 2000)):
+        called_real = torch.arange(2000) % 1000 < 1000 * share
+        found = balanced_accuracy(called_real == real, real)
+        assert found.value == 0.5
+        assert found.error == pytest.approx(variance**0.5, rel=0.1)
+
+
+def test_the_surest_are_samples_that_were_not_learned() -> None:
+    images = spots(400, 0)
+    samples = torch.cat([images[:100], veiled(images[100:200])])
+    surest = run_c2st(samples, images[200:], "a", 0, CPU).surest
+    assert set(surest.tolist()) == {index for index in halves(samples, images[200:], 0)[1].tolist() if index < 200}
+    assert (surest[:20] >= 100).sum() > 10
 
 
 def test_samples_that_are_all_equal_are_told() -> None:

@@ -5,6 +5,7 @@ means that it cannot tell them apart; 1 means that every sample shows a trace. T
 a veil of one level over the background hardly changes it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,18 +18,17 @@ from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces, tick
 from ddpm.scoring.scores import NONE, Estimate, digest, mean_of, share_of
 
-FOLDS = 3
 LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
-STEPS, EPOCHS, BATCH, LR = 650, 20, 128, 0.004  # of each training; EPOCHS at most
+STEPS, EPOCHS, BATCH, LR = 650, 60, 128, 0.004  # of each training; EPOCHS at most
 DARK = 10  # levels from 1 to below DARK are counted
 BETWEEN, MOST_BETWEEN = (64, 192), 0.1  # levels of real images, and their share, beyond which these are no shapes
 
 
 class C2ST(NamedTuple):
-    """The accuracy on unseen images, and how sure the networks are that each sample is one, (N,)."""
+    """The accuracy on unseen images, and the indices of the unseen samples, (N,): first where the network is surest."""
 
     accuracy: Estimate
-    sureness: Tensor | None
+    surest: Tensor
 
 
 class C2STClassifier(nn.Module):
@@ -76,22 +76,41 @@ def run_c2sts(
     runtime: Runtime,
     done: Callable[[int], object] = lambda _: None,
 ) -> list[C2ST]:
-    """Train networks to tell samples from real images, and test each on the fold of images that it has not seen.
+    """For each pair, train a network on half of the images, and test it on the others.
+
+    The accuracy is the mean of those on samples and on real images. Given the network, the tested images are
+    independent, so that it has the error of two shares. With folds that are tested in turn it would have a larger one:
+    each two images meet twice, once from either side.
 
     Args:
         pairs: samples, uint8 (N, C, H, W), and as many real images.
         c2st_classifier: one of C2ST_CLASSIFIERS.
-        done: called with 1 after each training; there are FOLDS for each pair.
+        done: called with 1 after each training.
     """
-    sets = [_Folds.of(*pair, seed, runtime) for pair in pairs]
 
-    def logits(piece: int) -> Tensor:
-        found = _logits(sets[piece // FOLDS], piece % FOLDS, c2st_classifier, seed, runtime.of(pairs[0][0]))
+    def tested(place: int) -> C2ST:
+        samples, real = pairs[place]
+        images = torch.cat([samples, real]).to(runtime.device)
+        is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
+        learned, others = halves(samples, real, seed)
+        rng = generator(seed, "two-sample test of a half")
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        network = C2STClassifier(images.shape[1], *C2ST_CLASSIFIERS[c2st_classifier])
+        model = _trained(network, images[learned], is_real[learned].float(), rng, runtime.of(images))
+        with torch.inference_mode(), runtime.of(images).autocast():
+            logits = torch.cat([model(part) for part in images[others].split(500)])
+        order = others[logits.argsort().cpu()]
         tick(1)
-        return found
+        accuracy = balanced_accuracy((logits > 0) == is_real[others], is_real[others])
+        return C2ST(accuracy, order[order < len(samples)])
 
-    trained = [*in_pieces(logits, range(len(sets) * FOLDS), done)]
-    return [_tested(each, trained[place * FOLDS : (place + 1) * FOLDS]) for place, each in enumerate(sets)]
+    return [*in_pieces(tested, range(len(pairs)), done)]
+
+
+def balanced_accuracy(right: Tensor, is_real: Tensor) -> Estimate:
+    """Estimate the mean of the accuracies on samples and on real images, from flags of independent images (N,)."""
+    sides = [share_of(right[is_real]), share_of(right[~is_real])]
+    return Estimate(sum(each.value or 0 for each in sides) / 2, math.hypot(*(each.error or 0 for each in sides)) / 2)
 
 
 def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
@@ -99,53 +118,25 @@ def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, run
     return run_c2sts([(samples, real)], c2st_classifier, seed, runtime)[0]
 
 
-class _Folds(NamedTuple):
-    """Samples and real images, (2N, C, H, W), which of them are real (2N,), and the folds of their indices.
+def halves(samples: Tensor, real: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide the indices of samples and real images, one behind the other, into random halves.
 
-    Folds divide each side evenly: a fold with more samples has fewer in the training, which would say "real" to them.
-    Equal images are in one fold, so that none is tested by a network that has learned it; but in several, where one
-    image fills more than a fold: else samples that are all equal would be tested by a network that has seen none.
+    They divide each side evenly: if more samples were tested, fewer would be learned, which would say "real" to them.
+    Equal images are in one half, so that none is tested by a network that has learned it; but in both, where one image
+    fills more than a half: else samples that are all equal would be tested by a network that has seen none.
     """
-
-    images: Tensor
-    is_real: Tensor
-    folds: Sequence[Tensor]
-
-    @staticmethod
-    def of(samples: Tensor, real: Tensor, seed: int, runtime: Runtime) -> "_Folds":
-        images = torch.cat([samples, real])
-        folds: list[list[int]] = [[] for _ in range(FOLDS)]
-        sizes = [[0] * FOLDS, [0] * FOLDS]
-        fold_of: dict[bytes, int] = {}
-        most = 1.2 * len(samples) / FOLDS
-        for index in torch.randperm(len(images), generator=generator(seed, "two-sample test")).tolist():
-            side, image = sizes[index >= len(samples)], digest(images[index])
-            fold = fold_of.get(image, FOLDS)
-            if fold == FOLDS or side[fold] >= most:
-                fold = fold_of[image] = side.index(min(side))
-            folds[fold].append(index)
-            side[fold] += 1
-        is_real = (torch.arange(len(images)) >= len(samples)).float()
-        return _Folds(images.to(runtime.device), is_real.to(runtime.device), [*map(torch.tensor, folds)])
-
-
-def _logits(sets: _Folds, number: int, c2st_classifier: str, seed: int, runtime: Runtime) -> Tensor:
-    """Return the logits of a fold, by a network that learned from the other ones."""
-    others = torch.cat([*sets.folds[:number], *sets.folds[number + 1 :]])
-    rng = generator(seed, "two-sample test of a fold", number)
-    torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-    network = C2STClassifier(sets.images.shape[1], *C2ST_CLASSIFIERS[c2st_classifier])
-    model = _trained(network, sets.images[others], sets.is_real[others], rng, runtime)
-    with torch.inference_mode(), runtime.autocast():
-        return torch.cat([model(part) for part in sets.images[sets.folds[number]].split(500)])
-
-
-def _tested(sets: _Folds, logits: Sequence[Tensor]) -> C2ST:
-    found = torch.empty(len(sets.images), device=sets.images.device)
-    for fold, each in zip(sets.folds, logits, strict=True):
-        found[fold] = each
-    right = (found > 0) == sets.is_real.bool()
-    return C2ST(share_of(right), -found[: len(found) // 2].cpu())
+    images = torch.cat([samples, real])
+    found: list[list[int]] = [[], []]
+    sizes = [[0, 0], [0, 0]]
+    half_of: dict[bytes, int] = {}
+    for index in torch.randperm(len(images), generator=generator(seed, "two-sample test")).tolist():
+        side, image = sizes[index >= len(samples)], digest(images[index])
+        half = half_of.get(image)
+        if half is None or side[half] >= 0.6 * len(samples):
+            half = half_of[image] = side.index(min(side))
+        found[half].append(index)
+        side[half] += 1
+    return torch.tensor(found[0]), torch.tensor(found[1])
 
 
 def _trained(
@@ -188,11 +179,11 @@ def c2st_scores(
     seed: int,
     runtime: Runtime,
     done: Callable[[int], object] = lambda _: None,
-) -> tuple[dict[str, dict[str, float | None]], Tensor | None]:
+) -> tuple[dict[str, dict[str, float | None]], Tensor]:
     """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
 
-    Return the scores, and how sure the network is of each sample that took part, (n,). The baseline tells two disjoint
-    random sets of real images apart. A test with fewer than LEAST_IMAGES is null.
+    Return the scores, and the indices of samples as in `C2ST`. The baseline tells two disjoint random sets of real
+    images apart. A test with fewer than LEAST_IMAGES is null.
 
     Args:
         samples: uint8 (N, C, H, W), independent of one another.
@@ -205,13 +196,15 @@ def c2st_scores(
     between = ((first >= BETWEEN[0]) & (first < BETWEEN[1])).double().mean()
     pairs = {"plain": (samples, first)}
     if len(second) == count:
-        pairs["halves"] = second, first
+        pairs["real"] = second, first
     if between <= MOST_BETWEEN:
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
     tests = dict(zip(pairs, run_c2sts([*pairs.values()], c2st_classifier, seed, runtime, done), strict=True))
-    plain, halves, shapes = (tests.get(name, C2ST(NONE, None)) for name in ("plain", "halves", "shapes"))
+    plain, real_ones, shapes = (
+        tests.get(name, C2ST(NONE, torch.empty(0, dtype=torch.int64))) for name in ("plain", "real", "shapes")
+    )
     name = "c2st_accuracy"
     told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
-    return {"samples": told, "baseline": halves.accuracy.row(name) | tone_shares(first)}, plain.sureness
+    return {"samples": told, "baseline": real_ones.accuracy.row(name) | tone_shares(first)}, plain.surest

@@ -15,7 +15,7 @@ from ddpm.classifier.model import Classifier, features_and_logits, likeliest, lo
 from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
-from ddpm.scoring.c2st import FOLDS, c2st_scores, tone_shares
+from ddpm.scoring.c2st import c2st_scores, tone_shares
 from ddpm.scoring.classes import class_mix
 from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
 from ddpm.scoring.components import Components, principal_components
@@ -28,7 +28,7 @@ ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 2  # of the scores; raise it when equal samples get another score, as by another network or definition
+VERSION = 3  # of the scores; raise it when equal samples get another score, as by another network or definition
 
 
 class Classified(NamedTuple):
@@ -112,7 +112,7 @@ def evaluate(
     """
     there = test.labels.unique()
     scores: dict[str, Any] = {}
-    steps = len(classifiers) + 2 + 3 * FOLDS
+    steps = len(classifiers) + 2 + 3  # the C2ST has up to three
     with progress(desc="evaluate", total=steps, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
@@ -126,7 +126,7 @@ def evaluate(
         bar.update()
         rows, copied = examine(sets, draws, classes)
         bar.update()
-        told, sureness = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime, bar.update)
+        told, surest = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime, bar.update)
         bar.update(steps - bar.n)  # tests that are null ran no trainings
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
@@ -136,7 +136,6 @@ def evaluate(
         print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    surest = torch.empty(0, dtype=torch.int64) if sureness is None else sureness.argsort(descending=True)
     pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
     return Evaluation(
         {"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, seen, *pictured
