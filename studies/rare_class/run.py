@@ -15,11 +15,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import psutil
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ddpm.compute.device import Runtime, start
@@ -43,7 +43,7 @@ SEEDS = range(3)
 class StudyParams(Section):
     """Params of the study; studies/rare_class/params.yaml explains them."""
 
-    counts: tuple[PositiveInt, ...]
+    counts: tuple[Annotated[int, Field(ge=2)], ...]
     target: PositiveInt
     pool: PositiveInt
     flips: tuple[str, ...]
