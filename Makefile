@@ -40,6 +40,7 @@ card: .venv/.with-report ## write a model card, models/README.md
 
 demo: .venv/.with-export ## build and serve a page that samples in a browser, with your model or the pretrained one
 	@python -m scripts.demo
+	@python -u -m http.server 0 --bind 127.0.0.1 --directory build/demo 2>/dev/null
 
 site: .venv/.with-docs ## write the site, build/site/index.html, and run the chapters of the walk: 4 minutes
 	@sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site

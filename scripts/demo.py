@@ -1,21 +1,19 @@
-"""Build the page that samples in a browser with the trained model, build/demo, and serve it on this machine alone.
+"""Build the page that samples in a browser with the trained model, build/demo.
 
-    python -m scripts.demo [--models FILE ...] [--out FOLDER] [--port N | --no-serve]
+    python -m scripts.demo [--models FILE ...] [--out FOLDER]
 
 The page needs a server, because a browser loads neither modules nor wasm from a file. The folder is static, so any host
-will do. ONNX Runtime Web comes from its npm package, is checked by hash, and is kept in build/vendor. Run it as `make
-demo`.
+will do; `make demo` serves it on this machine alone. ONNX Runtime Web comes from its npm package, is checked by hash,
+and is kept in build/vendor.
 """
 
 import argparse
 import hashlib
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +36,18 @@ CHECKSUMS = {  # of the package's files that the page loads
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 OWNER = "Copyright (c) Microsoft Corporation. All rights reserved."  # of the package, which has the MIT licence, too
-TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}  # some systems differ
 
 
-def main(models: list[Path], out: Path, port: int, serve: bool) -> None:
-    """Build the page, then serve it until Ctrl-C.
-
-    Without trained models, the page has the one that comes with the package.
-    """
+def main(models: list[Path], out: Path) -> None:
+    """Build the page; without trained models, it has the one that comes with the package."""
     trained = [*sorted(MODEL.parent.glob(DISTILLED), reverse=True), *([MODEL] if MODEL.exists() else [])]
     if found := models or trained:
         build(out, found)
     else:
-        print(f"{MODEL}: not trained yet; the page has the pretrained model {PRETRAINED}", flush=True)
+        print(f"{MODEL}: not trained yet; the page has the pretrained model {PRETRAINED}")
         with packed(PRETRAINED) as model:
             build(out, [model])
-    if not serve:
-        print(f"{out}: a static page, for any host")
-        return
-    with server(out, port) as listening:
-        print(f"http://127.0.0.1:{listening.server_port}/ (Ctrl-C ends it)", flush=True)
-        listening.serve_forever()
+    print(f"{out}: a static page, for any host")
 
 
 def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
@@ -146,46 +135,12 @@ def _pack(folder: Path) -> Path:
     return archives[0]
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """A handler that serves the files of one folder without a log line for each request."""
-
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
-class Server(ThreadingHTTPServer):
-    """A server that ignores a browser that closes its connection early."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report other errors as usual."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Return a server of the folder that only this machine reaches; port 0 takes a free one.
-
-    Raises:
-        UserError: the port is taken, or this user may not use it.
-    """
-    try:
-        return Server(("127.0.0.1", port), partial(Handler, directory=str(folder)))
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--port {port}: {getattr(error, 'strerror', None) or error}; name another, or 0 for any free one"
-        ) from None
-
-
 def parsed() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option, which = parser.add_argument, f"by default {MODEL}, and {DISTILLED} next to it; else the pretrained one"
     option("--models", type=Path, nargs="+", default=[], metavar="FILE", help=which)
     option("--out", type=Path, default=OUT, metavar="FOLDER", help=f"folder to write; by default {OUT}")
-    option("--port", type=int, default=8000, metavar="N", help="port of 127.0.0.1; by default 8000, 0 for any free one")
-    option("--no-serve", dest="serve", action="store_false", help="only build the page")
     return parser.parse_args()
 
 

@@ -9,7 +9,6 @@ RUN is a record such as results/fashion, a revision or an experiment; by default
 to date with their run are named, and their numbers left out.
 """
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from ddpm.images.splits import Samples, load_samples
 from ddpm.pictures.figures import image_gif, image_png, tile, to_png
 from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
-from exact_stages.files import sha256, write_json, write_whole
+from exact_stages.files import md5, sha256, write_json, write_whole
 from scripts.reporting.runs import TRAINED, Run, open_run
 from scripts.reporting.tables import MEASURES, cell, numbers, scores, together
 
@@ -94,13 +93,11 @@ def filled(text: str) -> str:
 
 def score_table(columns: Mapping[str, dict[str, float]], names: Iterable[str], defined: str) -> str:
     """Return scores, each linked to its definition: of test images, of the baseline and of each run."""
-    real = next(iter(columns.values()))
-    rows = [["score", "better", "test images", "training images", *columns]]
+    found, rows = scores([*columns.values()]), [["score", "better", "test images", "training images", *columns]]
     for name in names:
         entry, better = SHOWN[name]
-        of_real = [cell(real, row, MEASURES[name]) for row in ("test", "baseline")]
-        of_runs = [cell(found, "samples", MEASURES[name]) for found in columns.values()]
-        rows.append([f"[{name}]({defined}#{entry})", better, *of_real, *of_runs])
+        *of_runs, test, baseline = found[name]
+        rows.append([f"[{name}]({defined}#{entry})", better, test, baseline, *of_runs])
     return table(rows)
 
 
@@ -193,7 +190,7 @@ def up_to_date() -> Run:
     found, model = open_run(""), Path(TRAINED)
     if found.left_out:
         raise UserError(f"{found.left_out}; run make repro")
-    if not model.exists() or hashlib.md5(model.read_bytes()).hexdigest() != found.hashes[TRAINED]:
+    if not model.exists() or md5(model) != found.hashes[TRAINED]:
         raise UserError(f"{model}: missing, or not the model of dvc.lock; run `dvc checkout {model}` or make repro")
     return found
 

@@ -23,6 +23,9 @@ PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MN
 
 def report(runs: Sequence[Run]) -> str:
     """Render one self-contained HTML file about a run, and optionally one to compare it with."""
+    scores: dict[str, list[list[str]]] = {"quality": [], "copies": []}
+    for name, cells in tables.scores([tables.numbers(each) for each in runs]).items():
+        scores[tables.MEASURES[name].part].append([name, *(each.replace(" +- ", "\u00a0±\u00a0") for each in cells)])
     return _rendered(
         "report.html.j2",
         html=True,
@@ -30,7 +33,7 @@ def report(runs: Sequence[Run]) -> str:
         run=runs[0],
         against=runs[1] if len(runs) > 1 else None,
         runs=runs,
-        scores=tables.scores([tables.numbers(each) for each in runs]),
+        scores=scores,
         params=tables.beside([each.flat("params.yaml") for each in runs]),
         environment=tables.beside([each.facts | each.mapping(ENVIRONMENT) for each in runs]),
     )
@@ -106,6 +109,6 @@ def _rendered(name: str, html: bool, **values: Any) -> str:
     )
     templates.filters["count"] = lambda number: f"{number:,}"
     templates.filters["plain"] = plain
-    templates.globals |= {"measures": tables.MEASURES, "meanings": tables.MEANINGS}
+    templates.globals["meanings"] = tables.MEANINGS
     templates.filters["value"] = lambda value: value if isinstance(value, str) else json.dumps(value)
     return templates.get_template(name).render(**values)

@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from exact_stages.console import UserError, shown
 from scripts.readable import check_readable
 from scripts.reporting.staleness import pipeline, stale
 
-TYPES = {".png": "image/png", ".gif": "image/gif"}
 MAIN = ("main", "origin/main")
 TRAINED = "models/ddpm.safetensors"  # by the stage train
 RECORD = "record.json"  # of a record: its facts, and all metrics that are JSON
@@ -55,12 +55,9 @@ class Run:
         """
         read: Callable[[str], Any] = json.loads if path.endswith(".json") else lambda text: parse_yaml(text, path)
         try:
-            values = (read(self.files[path].decode()) if path in self.files else {}) or {}
-        except (ValueError, DvcException) as error:  # encoding, JSON, YAML
+            return dict((read(self.files[path].decode()) if path in self.files else {}) or {})
+        except (ValueError, TypeError, DvcException) as error:  # encoding, JSON, YAML, no mapping
             raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it again") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{path} of {self.name}: holds no mapping of names to values; make it again with dvc repro")
-        return values
 
     def flat(self, path: str) -> dict[str, Any]:
         """Read the same file, flattened to dotted names."""
@@ -70,7 +67,7 @@ class Run:
         """Return an image as a data URI; empty if it is absent."""
         if path not in self.files:
             return ""
-        return f"data:{TYPES[Path(path).suffix]};base64,{base64.b64encode(self.files[path]).decode()}"
+        return f"data:{guess_type(path)[0]};base64,{base64.b64encode(self.files[path]).decode()}"
 
 
 def open_run(rev: str) -> Run:

@@ -2,10 +2,10 @@
 
 import itertools
 import math
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_f1_score
@@ -22,11 +22,11 @@ TOGETHER = 8  # images of a batch that one random augmentation is applied to, fo
 class LearnParams(Section):
     """Params of the compared classifiers: width and training."""
 
-    channels: Annotated[int, Field(ge=1, le=1024)]
-    steps: Annotated[int, Field(ge=1, le=100_000)]
-    batch_size: Annotated[int, Field(ge=2, le=10_000)]
-    lr: Annotated[float, Field(gt=0, le=1)]
-    check_every: Annotated[int, Field(ge=1, le=100_000)]
+    channels: PositiveInt
+    steps: PositiveInt
+    batch_size: PositiveInt
+    lr: PositiveFloat
+    check_every: PositiveInt
 
 
 class Method(NamedTuple):
@@ -68,22 +68,14 @@ def learn(
     real: Split,
     extra: Split,
     method: Method,
-    data_set: str,
-    flips: bool,
+    change: v2.Transform,
     pool: Split,
     test: Split,
     params: LearnParams,
     seed: int,
 ) -> Outcome:
-    """Train a classifier on the CPU, keep the weights with the lowest loss on the pool, and test them.
-
-    Args:
-        extra: the images that join the real ones.
-        data_set: its name chooses the augmentation of an expert.
-        flips: whether classes survive mirroring.
-    """
+    """Train a classifier on real and extra images, keep the weights with the lowest loss on the pool, and test them."""
     split, share, weight, offset = learned_from(real, extra, method, seed)
-    change = augmentation(method.augment, data_set, tuple(split.images.shape[2:]), flips)
     torch.manual_seed(seed)
     network = to_device(classifier(tuple(split.images.shape[1:]), params.channels, len(weight)), CPU)
     optimizer = torch.optim.AdamW(network.parameters(), lr=params.lr, weight_decay=0.01)
@@ -104,7 +96,9 @@ def learn(
                 best, kept_step = found, step
                 kept = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(kept)
-    return tested(logits_of(network, test.images), test.labels, kept_step)
+    predicted = logits_of(network, test.images).argmax(1)
+    f1 = multiclass_f1_score(predicted, test.labels, num_classes=len(weight), average="none")
+    return Outcome(f1, float((predicted == test.labels).double().mean()), kept_step)
 
 
 def learned_from(real: Split, extra: Split, method: Method, seed: int) -> tuple[Split, Tensor, Tensor, Tensor]:
@@ -177,10 +171,3 @@ def logits_of(network: nn.Sequential, images: Tensor) -> Tensor:
         found = torch.cat([network(to_float(part)) for part in images.split(500)])
     network.train()
     return found
-
-
-def tested(logits: Tensor, labels: Tensor, kept_step: int) -> Outcome:
-    """Compare logits (N, classes) with labels (N,)."""
-    found = logits.argmax(1)
-    f1 = multiclass_f1_score(found, labels, num_classes=logits.shape[1], average="none")
-    return Outcome(f1, float((found == labels).double().mean()), kept_step)

@@ -6,7 +6,6 @@ Run `dvc repro preprocess` on the set first. Each core has a process. Every mode
 interrupted run continues. Rows of other code, params or images are dropped.
 """
 
-import argparse
 import functools
 import hashlib
 import itertools
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import psutil
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ddpm.compute.device import Runtime, start
@@ -33,7 +32,7 @@ from exact_stages.files import sha256, write_whole
 from exact_stages.params import Section, load_params
 from studies.arguments import at_least, parser
 from studies.rare_class.generating import Recipe, Subset, fill_up, make_subset
-from studies.rare_class.learning import METHODS, LearnParams, Method, learn
+from studies.rare_class.learning import METHODS, LearnParams, Method, augmentation, learn
 from studies.table import Table
 from studies.trainings import population_sampler
 
@@ -45,8 +44,8 @@ class StudyParams(Section):
     """Params of the study; studies/rare_class/params.yaml explains them."""
 
     counts: tuple[Annotated[int, Field(ge=2)], ...]
-    target: Annotated[int, Field(ge=1)]
-    pool: Annotated[int, Field(ge=1)]
+    target: PositiveInt
+    pool: PositiveInt
     flips: tuple[str, ...]
     subsets: dict[str, Literal[5, 10]]
     learn: LearnParams
@@ -66,22 +65,22 @@ class Job(NamedTuple):
 
 def main() -> None:
     """Compute what is missing: first the generated images, then the classifiers."""
-    args = arguments()
-    params, train = read_params(), load_split(PROCESSED / "train.safetensors")
+    options = parser(__doc__)
+    cores = psutil.cpu_count(logical=False) or 1
+    options.add_argument("--processes", type=at_least(1), default=cores, help="by default one for each core")
+    processes = options.parse_args().processes
+    os.environ["DDPM_WORKERS"] = "1"
+    params, train, *_ = loaded()
     folder, (origin, code) = HERE / "results" / train.card.name, fingerprints(params)
-    numbers = range(0, 10, 10 // params.subsets.get(train.card.name, 5))[: args.subsets]
-    jobs = [Job(number, origin) for number in numbers]
-    methods = [method for method in METHODS if method.extra in args.extra]
-    works = [(job, method, seed) for seed, job, method in itertools.product(SEEDS, jobs, methods)]
+    jobs = [Job(number, origin) for number in range(0, 10, 10 // params.subsets.get(train.card.name, 5))]
+    works = [(job, method, seed) for seed, job, method in itertools.product(SEEDS, jobs, METHODS)]
     generated, table = table_of(folder / "scores_generated.csv", origin), table_of(folder / "scores.csv", code)
     missing = [work for work in works if not table.has(row_of(*work))]
-    needed = [
-        job for job in jobs if not generated.has({"subset": job.number}) or any(work[0] == job for work in missing)
-    ]
-    os.environ["DDPM_WORKERS"] = "1"
+    unfinished = {job for job, *_ in missing}
+    needed = [job for job in jobs if job in unfinished or not generated.has({"subset": job.number})]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else Ctrl-C would leave the processes running
     spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(args.processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:
+    with spawn.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as workers:
         for rows in progress(workers.imap_unordered(generate, needed), desc="models and samples", total=len(needed)):
             generated.add(*({"code": origin, **row} for row in rows))
         for row in progress(workers.imap_unordered(classify, missing), desc="classifiers", total=len(missing)):
@@ -119,9 +118,10 @@ def classify(work: tuple[Job, Method, int]) -> dict[str, Any]:
     params, train, test, _ = loaded()
     subset, generated = subset_of(job.number), generated_by(job)
     extras = {"none": generated.take(slice(0)), "generated": generated, "real": like(generated.labels, subset.spare)}
-    name, extra = train.card.name, extras[method.extra]
-    data = (subset.kept.split, extra, method, name, name in params.flips, subset.pool, test.split)
-    found = learn(*data, params.learn, seed)
+    name, sides = train.card.name, tuple(train.card.shape[1:])
+    change = augmentation(method.augment, name, sides, name in params.flips)
+    real, extra = subset.kept.split, extras[method.extra]
+    found = learn(real, extra, method, change, subset.pool, test.split, params.learn, seed)
     counts = torch.tensor(subset.counts)
     f1 = {f"f1_{count}": round(float(found.f1[counts == count].mean()), 5) for count in counts.unique().tolist()}
     return {**row_of(job, method, seed), "accuracy": round(found.accuracy, 5), **f1, "kept_step": found.kept_step}
@@ -143,7 +143,7 @@ def like(labels: Tensor, spare: Split) -> Split:
 def loaded() -> tuple[StudyParams, Processed, Processed, Runtime]:
     """Load params and images, once in each process, and let torch be deterministic."""
     train, test = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
-    return read_params(), train, test, start()
+    return load_params(StudyParams, path=HERE / "params.yaml"), train, test, start()
 
 
 @functools.lru_cache(1)
@@ -173,11 +173,6 @@ def picture(job: Job) -> bytes:
     return by_class_picture(torch.cat(rows), of_rows, names, "generated images, and real ones of their classes")
 
 
-def read_params() -> StudyParams:
-    """Read the params of the study."""
-    return load_params(StudyParams, path=HERE / "params.yaml")
-
-
 def fingerprints(params: StudyParams) -> tuple[str, str]:
     """Hash what generated images depend on, and what the scores of classifiers depend on."""
     files = [PROCESSED / f"{split}.safetensors" for split in ("train", "test")]
@@ -197,17 +192,6 @@ def library() -> list[Path]:
 def digest(*facts: object) -> str:
     """Hash JSON-compatible facts."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-
-
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    options = parser(__doc__)
-    cores = psutil.cpu_count(logical=False) or 1
-    options.add_argument("--subsets", type=at_least(1), help="only the first so many")
-    extras = ("none", "generated", "real")
-    options.add_argument("--extra", choices=extras, nargs="+", default=extras, help="only methods filled up with these")
-    options.add_argument("--processes", type=at_least(1), default=cores, help="by default one for each core")
-    return options.parse_args()
 
 
 if __name__ == "__main__":

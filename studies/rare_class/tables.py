@@ -37,7 +37,6 @@ def main() -> None:
         gained[path.parent.name] = gains(scores)
         tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
-    print("## All sets", as_markdown(summary(gained)), sep="\n\n")
     write_whole(RESULTS / "gains.png", to_png(figure(gained)))
 
 
@@ -63,9 +62,8 @@ def measures(scores: pd.DataFrame) -> dict[str, str]:
 def means(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the mean F1 and accuracy in percent of each method, over subsets and seeds."""
     columns = measures(scores)
-    parts = [scores[name].where(scores[name] != "none") for name in ("balance", "augment", "extra")]
-    named = scores.assign(method=pd.concat(parts, axis=1).apply(lambda row: " + ".join(row.dropna()), axis=1))
-    found = named.groupby("method", sort=False)[[*columns]].mean() * 100
+    method = scores[["balance", "augment", "extra"]].apply(lambda parts: " + ".join(parts[parts != "none"]), axis=1)
+    found = scores.groupby(method.rename("method"), sort=False)[[*columns]].mean() * 100
     return found.rename(columns=columns).round(1).reset_index()
 
 
@@ -105,24 +103,11 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay gains out by method and number of images."""
-    table = in_words(table).assign(method=table["augment"] + " + " + table["extra"])
+    """Lay gains out by method and number of images; gains that are sure are bold."""
+    mark = table["sure"].map({True: "**", False: ""})
+    text = mark + table["gain"].map("{:+.1f}".format) + " ± " + table["interval"].map("{:.1f}".format) + mark
+    table = table.assign(text=text, method=table["augment"] + " + " + table["extra"])
     return table.pivot_table("text", "method", "images", "first", sort=False).reset_index()
-
-
-def summary(gained: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Lay out what generated images gain, by set, augmentation and number of images."""
-    rows = []
-    for name, table in gained.items():
-        named = in_words(table).query("extra == 'generated'").replace({"augment": VARIED})
-        rows.append(named.assign(generated=NAMES.get(name, name) + ", " + named["augment"]))
-    return pd.concat(rows).pivot_table("text", "generated", "images", "first", sort=False).reset_index()
-
-
-def in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """Add each gain as text; gains that are sure are bold."""
-    text = [f"{row.gain:+.1f} ± {row.interval:.1f}" for row in table.itertuples()]
-    return table.assign(text=[f"**{each}**" if sure else each for each, sure in zip(text, table["sure"], strict=True)])
 
 
 def filled(made: pd.DataFrame) -> pd.DataFrame:

@@ -1,43 +1,41 @@
-"""Compare this project with others: images a second, minutes to a quality, and quality, after equal CPU time.
+"""Compare this project with others after equal CPU time: images a second, and the quality of samples.
 
-    python -m studies.speed.run --minutes 3
-    python -m studies.speed.run --minutes 20 40 60 --only default diffusers --count 1000
+    python -m studies.speed.run --minutes 20 --only default diffusers --count 1000
 
 All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their
-documentation, and continue from one number of minutes to the next. This project trains from the start for each of
-them. It samples as sample.population does, the default also without guidance, to compare with the peers; nothing is
-filtered. A row has, after commas, what each number of minutes gives. Five random subsets of as many real test images
-are scored, too.
+documentation. This project samples as sample.population does, the default also without guidance, to compare with the
+peers; nothing is filtered. Five random subsets of as many real test images are scored, too.
 """
 
 import argparse
-import itertools
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ddpm.classifier.model import NAMES
 from ddpm.compute.device import Runtime, start
+from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, load_split, to_float, to_uint8
+from ddpm.scoring.evaluation import evaluate
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import TRAIN, Params
 from studies.arguments import at_least, parser
-from studies.scoring import Scorer, sampled
+from studies.scoring import MODELS, PROCESSED, SEED, sampled
 from studies.speed.peers import BATCH, PEERS
 from studies.trainings import WITHOUT_END, on_noise, plain_params, population_sampler, trained
 
 WARMUP_STEPS, TIMED_STEPS = 5, 70
 TOGETHER = 250  # images in a batch of a peer's sampler
 SUBSETS = 5
-REPORTED = ["frechet_a", "frechet_b", "c2st_a"]
 OURS = {"default": lambda: load_params(Params), "plain_ddpm": plain_params}
-HEAD = ["", "parameters", "images/s, training", "sampling", "minutes to the quality", "images seen"]
-HEAD += ["Frechet distance, a", "b", "told"]
+HEAD = ["", "parameters", "images/s, training", "sampling", "images seen", "Frechet distance, a", "b", "told"]
 
 
 class Trained(NamedTuple):
@@ -54,48 +52,40 @@ def main() -> None:
     args = arguments()
     os.environ["DDPM_DEVICE"] = "cpu"
     runtime = start(alone=True)
-    scorer, train = Scorer(runtime), load_split(TRAIN)
+    train, test = load_split(TRAIN), load_split(PROCESSED / "test.safetensors")
+
+    def scores(images: Tensor) -> list[float]:
+        files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
+        classes = [*range(len(train.card.classes))]
+        found = evaluate((images, None), test.split, train.split, classes, files, runtime, "a").scores
+        return [*(found[name]["samples"]["frechet"] for name in NAMES), found["samples"]["c2st_accuracy"]]
+
     print(row(HEAD), row(["---"] * len(HEAD)), sep="\n")
-    found = [scorer.scores(*scorer.real(f"quality {index}", args.count)) for index in range(SUBSETS)]
-    real = pd.DataFrame(found)[REPORTED].astype(float)
+    orders = [torch.randperm(len(test.split.images), generator=generator(SEED, f"quality {i}")) for i in range(SUBSETS)]
+    real = pd.DataFrame([scores(test.split.images[order[: args.count]]) for order in orders])
     spreads = [f"{mean:.3f} +- {spread:.3f}" for mean, spread in zip(real.mean(), real.std(), strict=True)]
-    print(row(["real test images", "", "", "", "", "", *spreads]), flush=True)
+    print(row(["real test images", "", "", "", "", *spreads]), flush=True)
     for name in args.only:
-        if name in OURS:
-            works: Iterable[Trained] = (ours(name, train, each, args.count, runtime) for each in args.minutes)
-        else:
-            works = theirs(name, train, args.minutes, args.count)
         try:
-            each = [*works]
+            work = ours(name, train, args, runtime) if name in OURS else theirs(name, train, args)
         except ImportError as error:
             print(f"{name}: left out, {error}; make .venv/.with-peers")
             continue
-        for kind in each[0].samples:
-            scores = pd.DataFrame([scorer.scores(work.samples[kind][0], None) for work in each])[REPORTED].astype(float)
-            print(row(cells(kind, each, scores, args)), flush=True)
+        size = sum(weight.numel() for weight in work.network.parameters())
+        for kind, (samples, seconds) in work.samples.items():
+            rates = [f"{rate:.0f}" for rate in (work.seen / work.seconds, args.count / seconds)]
+            found = [f"{value:.3g}" for value in scores(samples)]
+            print(row([kind, str(size), *rates, str(work.seen), *found]), flush=True)
 
 
-def cells(name: str, each: list[Trained], scores: pd.DataFrame, args: argparse.Namespace) -> list[str]:
-    """Return the cells of a row, from what each number of minutes gave."""
-    last, good = each[-1], scores["frechet_b"] <= args.quality
-    until = f"{args.minutes[good.argmax()]:g}" if good.any() else f"more than {args.minutes[-1]:g}"
-    rates = [last.seen / last.seconds, args.count / last.samples[name][1]]
-    size = sum(weight.numel() for weight in last.network.parameters())
-    seen = ", ".join(str(work.seen) for work in each)
-    values = [", ".join(f"{value:.3g}" for value in scores[score]) for score in REPORTED]
-    return [name, str(size), *(f"{rate:.0f}" for rate in rates), until, seen, *values]
-
-
-def ours(name: str, train: Processed, minutes: float, count: int, runtime: Runtime) -> Trained:
+def ours(name: str, train: Processed, args: argparse.Namespace, runtime: Runtime) -> Trained:
     """Train and sample with this project; the recipe is as long as the minutes allow."""
     params = OURS[name]()
     steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
-    for _ in itertools.islice(steps, WARMUP_STEPS):
-        pass
+    _ = [*islice(steps, WARMUP_STEPS)]
     began = time.process_time()
-    for _ in itertools.islice(steps, TIMED_STEPS):
-        pass
-    images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * minutes)
+    _ = [*islice(steps, TIMED_STEPS)]
+    images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * args.minutes)
     length = {"images_seen": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
     scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
     began = time.process_time()
@@ -104,27 +94,25 @@ def ours(name: str, train: Processed, minutes: float, count: int, runtime: Runti
     changes = {name: {}, f"{name}, no guidance": {"guidance": 1}} if loaded.guide else {name: {}}
     for kind, change in changes.items():
         began = time.process_time()
-        samples, _ = sampled(loaded, population_sampler(**change), count, runtime)
+        samples, _ = sampled(loaded, population_sampler(**change), args.count, runtime)
         found.samples[kind] = samples, time.process_time() - began
     return found
 
 
-def theirs(name: str, train: Processed, minutes: list[float], count: int) -> Iterator[Trained]:
-    """Train a peer until each number of minutes, and sample with it."""
+def theirs(name: str, train: Processed, args: argparse.Namespace) -> Trained:
+    """Train a peer for the minutes, and sample with it."""
     peer = PEERS[name](to_float(train.split.images))
-    spent, seen = 0.0, 0
-    with progress(desc=name, total=round(60 * minutes[-1]), unit="s") as bar:
-        for until in minutes:
-            peer.network.train()
-            began = time.process_time() - spent
-            while (spent := time.process_time() - began) < 60 * until:
-                next(peer.steps)
-                seen += BATCH
-                bar.update(int(spent) - bar.n)
-            began = time.process_time()
-            with torch.inference_mode():
-                images = torch.cat([peer.sample(len(part)) for part in torch.arange(count).split(TOGETHER)])
-            yield Trained(peer.network, seen, spent, {name: (to_uint8(images), time.process_time() - began)})
+    peer.network.train()
+    began, seen, spent = time.process_time(), 0, 0.0
+    with progress(desc=name, total=math.ceil(60 * args.minutes), unit="s") as bar:
+        while (spent := time.process_time() - began) < 60 * args.minutes:
+            next(peer.steps)
+            seen += BATCH
+            bar.update(int(spent) - bar.n)
+    began = time.process_time()
+    with torch.inference_mode():
+        images = torch.cat([peer.sample(len(part)) for part in torch.arange(args.count).split(TOGETHER)])
+    return Trained(peer.network, seen, spent, {name: (to_uint8(images), time.process_time() - began)})
 
 
 def row(cells: list[str]) -> str:
@@ -136,14 +124,10 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__)
     names = [*OURS, *PEERS]
-    options.add_argument("--minutes", type=float, nargs="+", default=[3.0], help="CPU minutes of training, ascending")
+    options.add_argument("--minutes", type=at_least(1), default=3, help="CPU minutes of training")
     options.add_argument("--only", nargs="+", choices=names, default=names, help="contestants; by default all")
     options.add_argument("--count", type=at_least(2), default=2000, help="samples that are scored")
-    options.add_argument("--quality", type=float, default=10.0, help="a Frechet distance by classifier b")
-    args = options.parse_args()
-    if args.minutes[0] <= 0 or args.minutes != sorted(set(args.minutes)):
-        options.error("--minutes: must be above 0, and ascending")
-    return args
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def test_every_method_learns_the_same_each_time_and_the_easy_classes() -> None:
     pool, test = split(5, 5, 5, seed=2), split(5, 5, 5, seed=3)
     for method in METHODS:
         real, extra = split(20, 10, 8), NONE if method.extra == "none" else EXTRA
-        found, again = (learn(real, extra, method, "small", False, pool, test, PARAMS, seed=1) for _ in range(2))
+        change = augmentation(method.augment, "small", (8, 8), flips=False)
+        found, again = (learn(real, extra, method, change, pool, test, PARAMS, seed=1) for _ in range(2))
         assert (found.f1.tolist(), found.kept_step) == (again.f1.tolist(), again.kept_step)
         assert found.accuracy > 0.5, method
 
@@ -66,5 +67,6 @@ def test_every_method_learns_the_same_each_time_and_the_easy_classes() -> None:
 def test_the_weights_with_the_lowest_loss_on_the_pool_are_tested() -> None:
     real, other = split(20, 20), split(20, 20)
     swapped = Split(other.images, 1 - other.labels)  # what is learned is wrong here: the first weights are the best
-    found = learn(real, NONE, METHODS[0], "small", False, swapped, other, PARAMS, seed=0)
+    change = augmentation("none", "small", (8, 8), flips=False)
+    found = learn(real, NONE, METHODS[0], change, swapped, other, PARAMS, seed=0)
     assert found.kept_step == 10

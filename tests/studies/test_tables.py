@@ -8,7 +8,7 @@ import pytest
 
 from exact_stages.console import UserError
 from studies.rare_class.learning import METHODS
-from studies.rare_class.tables import OVER_ADJUST, complete, copied, filled, gains, holm, means, measures, summary, told
+from studies.rare_class.tables import OVER_ADJUST, complete, copied, filled, gains, holm, means, measures, told
 
 
 def scores() -> pd.DataFrame:
@@ -55,12 +55,7 @@ def test_tables_have_a_row_for_each_method() -> None:
     assert means(scores()).iloc[-1].tolist() == ["oversample + expert + real", 55.0, 90.5, 80.0]
     table = gains(scores()).assign(sure=lambda frame: frame["images"] == "10")
     assert told(table).set_index("method").loc["none + generated", "10"] == "**+5.0 ± 12.7**"
-    assert summary({"mnist": table, "mine": table}).iloc[3].tolist() == [
-        "mine, no augmentation",
-        "**+5.0 ± 12.7**",
-        "+0.0 ± 0.0",
-        "+0.0 ± 0.0",
-    ]
+    assert told(table).set_index("method").loc["generic + real", "50"] == "+0.0 ± 0.0"
 
 
 def test_the_fate_of_candidates_is_in_percent() -> None:
