@@ -121,16 +121,6 @@ def test_a_card_of_wrong_values_is_refused_by_key(tmp_path: Path, change: dict[s
     assert all(line.startswith(key) for line, key in zip(lines, keys, strict=True)), lines
 
 
-def test_what_older_files_lack_may_lack(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    save_network(path, network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
-    arrays, metadata = load_arrays(path)
-    del metadata["card"]["guides"], metadata["card"]["timesteps"]
-    save_arrays(path, arrays, metadata)
-    loaded = load_model(path)
-    assert (loaded.card.data, loaded.card.guides, loaded.card.timesteps, loaded.guide) == (FRUITS, (), (), None)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
     """A model of apples and pears: its set has figs too, and it saw none."""

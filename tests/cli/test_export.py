@@ -16,8 +16,9 @@ from ddpm.model import LoadedModel, load_model
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
+from tests import reverse
 from tests.cli.generating import call, tiny_model
-from tests.small import CPU, DIGITS, FRUITS, new_network, randomised, save_network, unet_params
+from tests.small import CPU, DIGITS, FRUITS, save_network
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxscript")
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
@@ -27,18 +28,15 @@ pytestmark = pytest.mark.long
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
 EQUAL = 1e-5
 KINDS: dict[str, tuple[DataCard, dict[str, object]]] = {
-    "default": (DIGITS, {"channels": (4, 8), "patch_size": 1, "class_conditional": True, "prediction": "v"}),
-    "plain": (DIGITS, {"channels": (4, 8), "patch_size": 1, "block": "double_conv"}),
-    "colour": (FRUITS, {"channels": (4, 32), "patch_size": 2, "attention": True, "class_conditional": True}),
+    "default": (DIGITS, {"patch_size": 1}),
+    "plain": (DIGITS, {"patch_size": 1, "block": "double_conv", "class_conditional": False, "prediction": "noise"}),
+    "colour": (FRUITS, {"channels": (4, 32), "attention": True, "prediction": "noise"}),
 }
 
 
-def model(folder: Path, kind: str, timesteps: tuple[int, ...] = (), schedule: NoiseSchedule = SCHEDULE) -> LoadedModel:
+def model(folder: Path, kind: str, **facts: object) -> LoadedModel:
     data, changes = KINDS[kind]
-    path = folder / f"{kind}.safetensors"
-    network = randomised(new_network(unet_params(**changes), data, schedule.params))
-    save_network(path, network, data, schedule, (9,) * len(data.classes), timesteps=timesteps)
-    return load_model(path)
+    return reverse.tiny_model(folder, data=data, schedule=SCHEDULE, **changes, **facts)
 
 
 @pytest.fixture(scope="module")

@@ -96,21 +96,6 @@ def test_a_name_that_fits_no_system_is_told_why(name: str) -> None:
     assert check_class_name(name)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "halved", "size"),
-    [
-        (11, 18, 1, (12, 18)),
-        (100, 100, 4, (112, 112)),
-    ],
-)
-def test_images_are_halved_to_some_5_to_9_pixels_a_side_and_padded_for_it(
-    height: int, width: int, halved: int, size: tuple[int, int]
-) -> None:
-    assert halvings(height, width) == halvings(width, height) == halved
-    assert padded(height, width) == size
-    assert padded(width, height) == size[::-1]
-
-
 def test_what_is_padded_can_be_halved_as_often_as_its_own_size_asks_for() -> None:
     """Also where the padding itself asks for a halving more, as from 35 x 37 to 36 x 40."""
     for height in range(1, 65):

@@ -7,12 +7,11 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ddpm.pictures.figures import class_histogram, class_label, image_gif, image_table, to_png
+from ddpm.pictures.figures import class_histogram, class_label, image_table, to_png
 
 
 def numbered(*shape: int) -> torch.Tensor:
@@ -52,16 +51,3 @@ def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> No
     command, source = [sys.executable, "-c", code], Path(__file__).parents[2] / "src"
     drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
     assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title", ["b"]))
-
-
-def test_image_gif_keeps_frames_and_durations() -> None:
-    colours = [(200, 30, 7), (7, 30, 200)]
-    frames = [torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(-1, 3, 4) for colour in colours]
-    data = image_gif(frames, scale=2)
-    assert data == image_gif(frames, scale=2)
-    picture = Image.open(io.BytesIO(data))
-    assert (picture.n_frames, picture.info["loop"]) == (2, 0)
-    for index, (colour, milliseconds) in enumerate(zip(colours, (200, 2000), strict=True)):
-        picture.seek(index)
-        assert picture.info["duration"] == milliseconds
-        assert np.array_equal(np.asarray(picture.convert("RGB")), np.broadcast_to(colour, (6, 8, 3)))

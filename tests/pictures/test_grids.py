@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.pictures.grids import by_class_picture, caption_of, gallery_pictures
+from ddpm.pictures.grids import by_class_picture, gallery_pictures
 
 
 def images(*shape: int) -> Tensor:
@@ -37,10 +37,3 @@ def test_each_class_has_a_row_filled_with_white() -> None:
     assert np.array_equal(rows[30:58, 270:298], sampled[9].permute(1, 2, 0).numpy())
     assert np.array_equal(rows[:28, 60:88], sampled[14].permute(1, 2, 0).numpy())
     assert (rows[:28, 90:] == 255).all()
-
-
-def test_a_caption_says_how_samples_were_made() -> None:
-    made = {"set": "gallery", "sampler": "ddpm", "evaluations": 1000, "guidance": 1.0}
-    assert caption_of(made) == "gallery: ddpm, 1,000 evaluations, no guidance, unfiltered"
-    made = {"set": "population", "sampler": "dpmpp_2m", "evaluations": 1, "guidance": 1.25, "kept": 0.98}
-    assert caption_of(made) == "population: dpmpp_2m, 1 evaluation, guidance 1.25, filtered: 98.0% kept"

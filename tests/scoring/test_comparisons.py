@@ -1,14 +1,10 @@
 """Samples beside random subsets of real images."""
 
 import torch
-from torch import Tensor
 
 from ddpm.scoring.comparisons import compare, draw_subsets, variety
 from ddpm.scoring.scores import FrechetDistance, jackknife
-
-
-def normal(count: int, seed: int, width: int = 4) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+from tests.small import normal
 
 
 def test_a_baseline_and_its_reference_are_all_training_images() -> None:
@@ -23,7 +19,7 @@ def test_a_baseline_and_its_reference_are_all_training_images() -> None:
 
 
 def test_distances_are_those_of_the_subsets_with_their_errors() -> None:
-    samples, test, train = 1.5 * normal(60, 0), normal(200, 1) + 0.1, normal(300, 2)
+    samples, test, train = 1.5 * normal(60, 4, seed=0), normal(200, 4, seed=1) + 0.1, normal(300, 4, seed=2)
     draws = draw_subsets(200, 300, 60, seed=0)
     rows = compare(samples, test, train, draws)
     distance = FrechetDistance(train[draws.reference])
@@ -33,7 +29,9 @@ def test_distances_are_those_of_the_subsets_with_their_errors() -> None:
 
 
 def test_narrow_samples_have_precision_but_no_recall() -> None:
-    rows = variety(normal(60, 0) / 3, normal(60, 1), normal(300, 2), draw_subsets(60, 300, 60, seed=0))
+    rows = variety(
+        normal(60, 4, seed=0) / 3, normal(60, 4, seed=1), normal(300, 4, seed=2), draw_subsets(60, 300, 60, seed=0)
+    )
     assert rows["samples"]["precision"] > 0.9 > 0.3 > rows["samples"]["recall"]
     assert rows["test"]["recall"] > 0.6
     assert rows["test"]["recall_error"] is None

@@ -3,14 +3,10 @@
 import math
 
 import pytest
-import torch
 from torch import Tensor
 
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
-
-
-def gaussian(count: int, seed: int, width: int = 8) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+from tests.small import normal
 
 
 def found_scores(real: Tensor, samples: Tensor, k: int = 5) -> ManifoldScores:
@@ -38,7 +34,7 @@ def plain(real: Tensor, samples: Tensor, k: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("k", "chunk"), [(1, 100), (5, 7)])
 def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm.scoring.manifold.CHUNK", chunk)
-    real, samples = gaussian(40, 0, 3), 0.8 * gaussian(30, 1, 3) + 0.5
+    real, samples = normal(40, 3, seed=0), 0.8 * normal(30, 3, seed=1) + 0.5
     expected = plain(real, samples, k)
     assert all(0 < value < 1 for value in expected)
     assert values(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
@@ -46,11 +42,11 @@ def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: py
 
 def test_too_few_features_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 6 features"):
-        manifold(gaussian(5, 1))
-    assert len(manifold(gaussian(6, 1)).radii) == 6
+        manifold(normal(5, 8, seed=1))
+    assert len(manifold(normal(6, 8, seed=1)).radii) == 6
 
 
 def test_far_from_zero_the_scores_are_the_same() -> None:
-    real, samples = gaussian(200, 0).double(), gaussian(200, 1).double() + 0.5
+    real, samples = normal(200, 8, seed=0).double(), normal(200, 8, seed=1).double() + 0.5
     far, near = found_scores(real + 1000, samples + 1000), found_scores(real, samples)
     assert values(far) == pytest.approx(values(near), abs=1e-12)
