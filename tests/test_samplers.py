@@ -1,17 +1,19 @@
-"""The samplers where theory knows what comes out: denoisers that are exact, and the timesteps that are visited."""
+"""The samplers take the steps of diffusers, and find what theory knows; the timesteps that are visited."""
 
 import math
 from collections.abc import Iterator
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ddpm.sample import Denoise, log_snr_of, p_sample, spaced_timesteps
+from ddpm.sample import Denoise, Step, log_snr_of, p_sample, spaced_timesteps
 from ddpm.sampling.params import SamplerParams
 from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from tests.reverse import REFERENCE, noise_from, normals, reverse, sampler
+from tests.reverse import REFERENCE, SHAPE, noise_from, normals, reverse, sampler
 
 ALL = [
     sampler(),
@@ -121,3 +123,106 @@ def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> N
     schedule = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=0.1, beta_end=0.2))
     schedule.alphas_cumprod = torch.tensor([0.9999999627680012, 2.3283058972029943e-10], dtype=torch.float64)
     assert all_finite(schedule, "ddpm", "trailing", 2)
+
+
+SETTINGS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def fake_noise(x_t: Tensor, t: int) -> Tensor:
+    """Stands for a network that predicts the noise: any fixed function, bent enough that no coefficient can hide."""
+    return 0.8 * torch.sin(1.3 * x_t + 0.01 * t) + 0.1 * x_t
+
+
+def fake_denoise(x_t: Tensor, t: int) -> Tensor:
+    """The estimate of x_0 that its noise implies."""
+    abar = REFERENCE.alphas_cumprod[t]
+    return (x_t - (1 - abar).sqrt() * fake_noise(x_t, t)) / abar.sqrt()
+
+
+def assert_same_steps(
+    ours: list[Step], theirs: list[Step], rtol: float = 1e-8, atol: float = 1e-9, of_x_start: float = 1e-9
+) -> None:
+    # diffusers adds noise of variance 1e-20 at the last step, hence 1e-9.
+    assert [step.t for step in ours] == [step.t for step in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.x_prev, their.x_prev, rtol=rtol, atol=atol)
+        torch.testing.assert_close(our.pred_x_start, their.pred_x_start, rtol=rtol, atol=of_x_start)
+
+
+def in_float64(scheduler: DDPMScheduler | DDIMScheduler, steps: int) -> None:
+    # diffusers rounds its tables to float32; so that tolerances can be tight, it gets them from numpy, in float64.
+    assert torch.allclose(scheduler.alphas_cumprod.double(), REFERENCE.alphas_cumprod, rtol=2e-4)
+    scheduler.alphas_cumprod = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    scheduler.set_timesteps(steps)
+
+
+def diffusers_ddpm(steps: int, variance: str, clip: bool) -> Iterator[Step]:
+    scheduler = DDPMScheduler(**SETTINGS, variance_type=variance, clip_sample=clip, timestep_spacing="trailing")
+    in_float64(scheduler, steps)
+    rng = torch.Generator().manual_seed(0)
+    x_t = torch.randn(SHAPE, generator=rng, dtype=torch.float64)
+    for t in scheduler.timesteps:
+        step = scheduler.step(fake_noise(x_t, int(t)), t, x_t, generator=rng)
+        yield Step(int(t), step.prev_sample, step.pred_original_sample)
+        x_t = step.prev_sample
+
+
+def diffusers_ddim(steps: int, eta: float, clip: bool) -> Iterator[Step]:
+    scheduler = DDIMScheduler(**SETTINGS, clip_sample=clip, timestep_spacing="trailing")
+    in_float64(scheduler, steps)
+    draws = normals()
+    x_t = next(draws)
+    for t in scheduler.timesteps:
+        drawn = next(draws) if eta else None
+        noise = fake_noise(x_t, int(t))
+        step = scheduler.step(noise, int(t), x_t, eta=eta, use_clipped_model_output=clip, variance_noise=drawn)
+        yield Step(int(t), step.prev_sample, step.pred_original_sample)
+        x_t = step.prev_sample
+
+
+def diffusers_dpmpp_2m(chosen: list[int], stochastic: bool, clip: bool) -> Iterator[Step]:
+    scheduler = DPMSolverMultistepScheduler(
+        **SETTINGS,
+        algorithm_type="sde-dpmsolver++" if stochastic else "dpmsolver++",
+        thresholding=clip,  # with this greatest value, it is the clip
+        sample_max_value=1.0,
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(timesteps=chosen)
+    abar = REFERENCE.alphas_cumprod[scheduler.timesteps]
+    scheduler.sigmas = torch.cat([((1 - abar) / abar).sqrt(), torch.zeros(1, dtype=torch.float64)])
+    draws = normals()
+    x_t = next(draws)
+    for t in scheduler.timesteps:
+        drawn = next(draws) if stochastic and t != scheduler.timesteps[-1] else torch.zeros_like(x_t)
+        x_prev = scheduler.step(fake_noise(x_t, int(t)), t, x_t, variance_noise=drawn).prev_sample
+        yield Step(int(t), x_prev, scheduler.model_outputs[-1])
+        x_t = x_prev
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [None, 64, 7, 1])
+def test_ddpm_steps_as_diffusers(steps: int | None, clip: bool) -> None:
+    small, large = (reverse(fake_denoise, sampler(steps=steps, clip=clip, variance=it)) for it in ("posterior", "beta"))
+    assert_same_steps(small, [*diffusers_ddpm(steps or 1000, "fixed_small", clip)])
+    # At a last timestep that is not 0, diffusers adds noise of variance beta to the finished image; we add none.
+    before_last = slice(None, None if large[-1].t == 0 else -1)
+    assert_same_steps(large[before_last], [*diffusers_ddpm(steps or 1000, "fixed_large", clip)][before_last])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1000, 50, 4])
+def test_ddim_steps_as_diffusers(steps: int, eta: float, clip: bool) -> None:
+    ours = reverse(fake_denoise, sampler("ddim", steps=steps, eta=eta, clip=clip))
+    assert_same_steps(ours, [*diffusers_ddim(steps, eta, clip)])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr"])
+@pytest.mark.parametrize("steps", [50, 5, 2, 1])
+def test_dpmpp_2m_steps_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
+    ours = reverse(fake_denoise, sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip))
+    # diffusers rounds every x_t to float32, and the network bends the difference.
+    assert_same_steps(ours, [*diffusers_dpmpp_2m([step.t for step in ours], eta == 1, clip)], 1e-4, 1e-5, 1e-4)

@@ -51,11 +51,9 @@ def split(count: int, seed: int = 0) -> Split:
     return Split(images, torch.randint(10, (count,), generator=rng))
 
 
-def network(
-    block: str = "residual", channels: int = 4, prediction: str = "noise", class_conditional: bool = True
-) -> UNet:
+def network(block: str = "residual", class_conditional: bool = True, **changes: object) -> UNet:
     """A network for DIGITS, always with the same weights, none of the layers zero."""
-    params = unet_params(channels=(channels,), block=block, class_conditional=class_conditional, prediction=prediction)
+    params = unet_params(block=block, class_conditional=class_conditional, **changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = UNet(params, DIGITS.shape, len(DIGITS.classes), SCHEDULE.timesteps)

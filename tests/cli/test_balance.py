@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -125,7 +124,7 @@ def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Pat
     card = FRUITS.model_copy(update={"classes": ("apple", "fig", "plum")})
     path = tmp_path / "other.safetensors"
     if kind == "model":
-        path = tiny_model(tmp_path, class_conditional=True, data=card, counts=COUNTS)
+        path = tiny_model(tmp_path, data=card, counts=COUNTS)
     elif kind == "classifier":
         save_classifier(path, classifier(card))
     else:
@@ -136,32 +135,22 @@ def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "message"),
+    ("counts", "tested", "options", "message"),
     [
-        ({"model": {"class_conditional": False}}, "", "classes: this model is not class-conditional"),
-        ({"model": {"class_conditional": True, "counts": (30, 0, 12)}}, "", "classes: the model has not seen fig"),
-        ({"data": (30, 0, 12)}, "", "--classes: there is no training image of fig"),
-        ({"test": "set/train.safetensors"}, "", ".*has the training images already"),
-        ({}, "--classes plum", "classes: no class is named plum"),
-        ({}, "--target 0", "ddpm balance: --target: "),
-        ({}, "--out .", r"--out \.: this folder cannot be replaced"),
+        ((30, 0, 12), "test", "", "--classes: there is no training image of fig"),
+        (COUNTS, "train", "", ".*has the training images already"),
+        (COUNTS, "test", "--classes plum", "classes: no class is named plum"),
+        (COUNTS, "test", "--target 0", "ddpm balance: --target: "),
+        (COUNTS, "test", "--out .", r"--out \.: this folder cannot be replaced"),
     ],
-    ids=str,
 )
 def test_what_is_wrong_is_named_and_nothing_is_written(
-    changes: dict[str, Any], options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counts: tuple[int, ...], tested: str, options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = written(tmp_path / "set")
-    for kind, change in changes.items():
-        if isinstance(change, str):
-            path = tmp_path / change
-        elif kind == "model":
-            path = tiny_model(tmp_path / "set", **{"data": FRUITS, "counts": COUNTS, **change})
-        else:
-            path = saved_split(files.data, split(change, 1))
-        files = files._replace(**{kind: path})
+    saved_split(files.data, split(counts, 1))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match=f"^{message}"):
-        balance(files, tmp_path / "out", *options.split())
+        balance(files._replace(test=files.data.with_stem(tested)), tmp_path / "out", *options.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "set"]

@@ -12,13 +12,13 @@ import torch
 
 from ddpm.cli import export
 from ddpm.images.card import DataCard
-from ddpm.model import LoadedModel, load_model
+from ddpm.model import LoadedModel, load_model, save_model
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
 from tests import reverse
 from tests.cli.generating import call, tiny_model
-from tests.small import CPU, DIGITS, FRUITS, save_network
+from tests.small import CPU, DIGITS, FRUITS
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxscript")
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
@@ -41,7 +41,7 @@ def model(folder: Path, kind: str, **facts: object) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=True, guide=True)
+    return tiny_model(tmp_path_factory.mktemp("model"), guides=("autoguidance",))
 
 
 def session(data: bytes) -> Any:
@@ -104,7 +104,6 @@ def test_command_writes_the_early_guide_in_16_bits(
     data = out.read_bytes()
     assert capsys.readouterr() == (f"{out}: {len(data):,} bytes\n", "")
     loaded = load_model(guided)
-    assert loaded.guide
     rounded = export.rounded(loaded.guide)
     assert torch.equal(rounded.stem.weight, loaded.guide.stem.weight.half().float())
     assert difference(data, loaded, rounded) < EQUAL
@@ -132,7 +131,7 @@ def test_refusals_leave_what_was_there(
     paths = {"tiny": guided, "plain": tiny_model(tmp_path, class_conditional=False), "large": Path("large")}
     loaded = load_model(guided)
     loaded.network.stem.weight.data[0, 0, 0, 0] = 70000
-    save_network(paths["large"], loaded.network, loaded.card.data, loaded.schedule, loaded.card.class_counts)
+    save_model(paths["large"], loaded.network, loaded.card.model_copy(update={"guides": ()}))
     if not options:
         monkeypatch.setitem(sys.modules, "onnxscript", None)
     Path("out.onnx").write_bytes(b"before")

@@ -43,7 +43,6 @@ def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
     held_out = nearness(*gaussian(2000, 1), train, labels)
     found = near_copies(nearness([0.8 * own], mine, train, labels), held_out)
     distance, ratio = found[0].distance.value, found[0].ratio.value
-    assert distance is not None
     assert distance > 6 * NEAR
     assert ratio == pytest.approx(NEAR, abs=0.008)
     assert not [text for text in says(**both(found)).values() if text.startswith(COPIED)]

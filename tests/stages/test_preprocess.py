@@ -20,19 +20,12 @@ from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
 from stages import preprocess
+from tests.stages import written
 
 ROOT = Path(__file__).parents[2]
 MINE = "data/mine"
 FRUITS = ("fig", "no", "red apple")
-DATA = {
-    "set": MINE,
-    "image_size": None,
-    "colour": None,
-    "fit": "crop",
-    "background": "white",
-    "test": 0.1,
-    "range": None,
-}
+DATA = written.DATA | {"range": None}
 
 
 @pytest.fixture(autouse=True)
