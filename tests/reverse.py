@@ -41,7 +41,6 @@ def reverse(
     schedule: NoiseSchedule = REFERENCE,
     noise: Callable[[], Tensor] | None = None,
 ) -> list[Step]:
-    """The steps over the timesteps that the params choose."""
     timesteps = spaced_timesteps(schedule, params.steps, params.spacing)
     return [*p_sample_loop(denoise, schedule, params, noise or noise_from(normals()), timesteps)]
 
@@ -71,6 +70,5 @@ def tiny_model(folder: Path, **facts: object) -> LoadedModel:
 
 
 def sampled(loaded: LoadedModel, indices: list[int], params: SamplerParams | None = None, seed: int = 0) -> Tensor:
-    """The images of the last step."""
     *_, last = sample_batch(loaded, params or sampler(), seed, indices, CPU)
     return last.x_prev.clone()

@@ -48,7 +48,6 @@ WEIGHTS: dict[Callable[[Path], None], str] = {model: "bottleneck.0.conv1.weight"
 
 
 def refusal(load: Callable[[Path], Any], path: Path) -> str:
-    """What is said of the file, without its name; of wrong values in it there is a line for each."""
     with pytest.raises(UserError) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: ")

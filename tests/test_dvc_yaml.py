@@ -44,7 +44,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stages(project: Path) -> dict[str, PipelineStage]:
-    """Every stage, by its name and the item of its matrix: sample@gallery."""
     with Repo(str(project)) as repo:
         return {stage.name: stage for stage in repo.index.stages}
 

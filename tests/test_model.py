@@ -37,7 +37,6 @@ def save(
     guide: dict[str, Tensor] | None = None,
     **changes: Any,
 ) -> None:
-    """Write a model file whose card says so, with changes."""
     guides = {"guides": ("autoguidance",)} if guide else {}
     facts = {"data": data, "model": model.params, "schedule": SCHEDULE.params, "class_counts": counts}
     save_model(path, model, ModelCard(**facts | guides | changes), guide, versions={"torch": "x"})

@@ -308,7 +308,6 @@ def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: in
 
 
 def in_a_world(model: Path, world: World) -> tuple[Samples, int]:
-    """What one of the processes has, and how often it stepped."""
     found, states = whole_set(load_model(model), world=world)
     return found, len(states) - 1
 

@@ -245,7 +245,6 @@ def every_case(world: World) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    """The states that one process leaves."""
     states = every_case(ALONE)
     for case, state in states.items():
         before, moved = network(prediction="v", **CASES[case][0]), state["optimization"]["network"]
@@ -271,7 +270,6 @@ def test_a_validation_loss_that_does_not_fall_ends_the_training(monkeypatch: pyt
     validate = Training.validate
 
     def validate_with_minimum(training: Training) -> None:
-        """Let the loss have its minimum at step 100."""
         before = training.best
         validate(training)
         training.best = before if training.step > 100 else Best(1 / training.step, training.step, {})

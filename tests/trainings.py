@@ -86,7 +86,6 @@ def finished(**changes: Any) -> Training:
 
 
 def stopped(step: int, **changes: Any) -> Training:
-    """A training that has taken so many steps, and no more."""
     training = small_training(**changes)
     next(each for each in training.run() if training.step == step)
     return training
@@ -127,7 +126,6 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def assert_equal(left: Any, right: Any) -> None:
-    """Of equal bits."""
     torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 

@@ -20,8 +20,6 @@ TESTED = (7, 6, 6)
 
 
 class Files(NamedTuple):
-    """Where they are."""
-
     data: Path
     test: Path
     model: Path

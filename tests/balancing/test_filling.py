@@ -26,7 +26,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
 
 
 def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted]:
-    """The last tally, and all that is accepted."""
     tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
     return tallies[-1], Accepted(*map(torch.cat, zip(*parts, strict=True)))
 

@@ -25,7 +25,6 @@ SHARES = torch.linspace(0.5, 0.999, 25)
 
 
 def written(folder: Path, seed: int = 5) -> list[dict[str, str]]:
-    """The rows of the table."""
     folder.mkdir(exist_ok=True)
     train, test = Split(noise(35, 0), TRAIN_LABELS), Split(noise(6, 1), TEST_LABELS)
     accepted = Accepted(noise(25, 2), NUMBERS, SHARES, NEAREST, SHARES / 10)

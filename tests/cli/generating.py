@@ -51,7 +51,6 @@ def generate(model: Path, out: Path, *options: object) -> Path:
 
 
 def started(*words: object) -> "subprocess.Popen[str]":
-    """The command line at work."""
     return subprocess.Popen(
         [sys.executable, "-m", "ddpm", *map(str, words)],
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(SOURCE)},

@@ -32,14 +32,12 @@ def words(files: Files, out: Path, *options: object) -> list[object]:
 
 
 def balance(files: Files, out: Path, *options: object) -> Rows:
-    """The rows of the table that the command leaves."""
     call(*words(files, out, *options))
     with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
 
 
 def counted(rows: Rows) -> dict[tuple[str, str, str], int]:
-    """By split, class and origin."""
     keys = [(row["file"].split("/")[0], row["class"], row["origin"]) for row in rows]
     return {key: keys.count(key) for key in sorted({*keys})}
 

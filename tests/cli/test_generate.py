@@ -28,7 +28,6 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model files, by what they can do."""
     kinds: dict[str, dict[str, Any]] = {
         "plain": {"class_conditional": False},
         "conditional": {},
@@ -40,7 +39,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def archives(folder: Path) -> list[Arrays]:
-    """The arrays of all archives in a folder, by their names."""
     found = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as arrays:
@@ -49,7 +47,6 @@ def archives(folder: Path) -> list[Arrays]:
 
 
 def sampled(model: Path, out: Path, *options: object) -> Arrays:
-    """The arrays that a model and options give."""
     (found,) = archives(generate(model, out, "--format", "npz", *options))
     return found
 
@@ -134,7 +131,6 @@ def test_a_folder_with_something_in_it_is_refused(models: dict[str, Path], tmp_p
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send Ctrl-C after so many steps."""
     steps = iter(range(step))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 

@@ -98,7 +98,6 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
 
 
 def rewritten(weight: float = 0, name: str = "") -> None:
-    """Write the model again, with another weight, or another name of its data."""
     weights, facts = load_arrays(MODEL)
     weights[WEIGHT][0, 0] += weight
     facts["card"]["data"]["name"] = name or facts["card"]["data"]["name"]

@@ -15,7 +15,6 @@ COPIED = COPIES.partition(":")[0]
 
 
 def says(**rows: tuple[Estimate, Estimate]) -> dict[str, str]:
-    """The sentence of each score, by its key; given are those of samples and of real images."""
     scores: dict[str, Any] = {"samples": {}, "test": {}, "baseline": {}}
     for key, estimates in rows.items():
         for name, estimate in zip(("samples", "test"), estimates, strict=True):

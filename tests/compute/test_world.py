@@ -37,7 +37,6 @@ def test_a_total_is_summed_in_the_order_of_the_pieces(size: int, allowed: Callab
 
 
 def operations(world: World) -> dict[str, Any]:
-    """Return what each operation gives to this process."""
     tensors = [torch.full((2, 3), world.rank + 1.0), torch.tensor(10.0 * world.rank), torch.empty(0)]
     turned = torch.arange(6.0).view(2, 3).T * (world.rank + 1)
     world.sum([*tensors, turned])

@@ -36,7 +36,6 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def tokens(page: str) -> list[Token]:
-    """The tokens of a page, those of its lines among them."""
     text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / page).read_text(), flags=re.DOTALL)
     parsed = MarkdownIt("commonmark").enable("table").parse(text)
     return [each for token in parsed for each in (token, *(token.children or ()))]

@@ -149,7 +149,6 @@ stages:
 
 
 def right(writes: bool) -> bool:
-    """Run the command; return whether it ends with code 0."""
     with pytest.raises(SystemExit) as caught:
         main(Path("dvc.yaml"), writes)
     return not caught.value.code

@@ -12,7 +12,6 @@ from exact_stages.files import KEPT, SavedState, write_json, write_whole
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder at hand has a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("file").write_bytes(b"old")

@@ -120,13 +120,6 @@ def test_no_state_is_begun_or_left_with_code_that_was_edited_meanwhile() -> None
         Stage("train").fingerprint()
 
 
-def test_another_command_is_another_run() -> None:
-    found = [Stage("train").fingerprint()]
-    edit("dvc.yaml", DEPS.replace("cmd: ", "cmd: env K=5 "))
-    begun.cache_clear()
-    assert Stage("train").fingerprint() not in found
-
-
 def test_a_stage_that_dvc_runs_by_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train", "dvc.yaml:train", "train@item"):
         monkeypatch.setenv("DVC_STAGE", name)
@@ -136,7 +129,7 @@ def test_a_stage_that_dvc_runs_by_another_name_is_refused(monkeypatch: pytest.Mo
         run()
 
 
-def test_the_fingerprint_is_of_deps_params_inputs_and_further_facts() -> None:
+def test_the_fingerprint_is_of_command_deps_params_inputs_and_further_facts() -> None:
     def fingerprint(fact: str = "cpu") -> str:
         begun.cache_clear()
         running = Stage("train")
@@ -150,14 +143,15 @@ def test_the_fingerprint_is_of_deps_params_inputs_and_further_facts() -> None:
         ("input", "others"),
         ("configs/a.yaml", "x"),
         (LOOP, "x = 2"),
+        ("dvc.yaml", DEPS.replace("cmd: ", "cmd: env K=5 ")),
     ):
         Path(file).write_text(text)
         found.append(fingerprint())
     found.append(fingerprint("cuda"))
-    assert len({*found}) == 6
+    assert len({*found}) == 7
     Path("params.yaml").write_text(TEXT.replace("[7]", "[7, 8]").replace("other: 1", "other: 2"))
     Path(SCORES).write_text("x = 2")
-    assert fingerprint() == found[4]
+    assert fingerprint() == found[5]
 
 
 def hold(seconds: float) -> None:

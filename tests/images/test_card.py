@@ -20,12 +20,6 @@ def card(*classes: str) -> DataCard:
     return DataCard(name="set", shape=(1, 8, 8), classes=classes)
 
 
-@pytest.mark.parametrize("value", ["apple", 7, None, [], {"7": 1}])
-def test_what_is_neither_all_nor_a_list_is_refused(value: object) -> None:
-    with pytest.raises(UserError, match=r"train\.classes: "):
-        parse(Chosen, {"classes": value}, "params.yaml", "train")
-
-
 @pytest.mark.parametrize(
     ("names", "labels"),
     [

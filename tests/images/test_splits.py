@@ -27,7 +27,6 @@ TESTED = (4, 0, 7)
 
 
 def saved(path: Path) -> Path:
-    """Five images."""
     save_split(path, FRUITS, LABELS, GROUPS, TESTED, [images(5, FRUITS.shape)])
     return path
 

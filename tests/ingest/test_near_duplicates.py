@@ -27,7 +27,6 @@ def groups_of(images: Tensor, where: Tensor | None = None) -> list[int]:
 
 
 def together(groups: list[int]) -> set[frozenset[int]]:
-    """Who belongs together."""
     return {frozenset(index for index, each in enumerate(groups) if each == group) for group in groups}
 
 

@@ -38,7 +38,6 @@ def draw(name: str, values: np.ndarray) -> None:
 
 
 def levels_of(source: Source, height: int, width: int, index: int = 0) -> list[Any]:
-    """The first levels of an image."""
     return decode(source.folder.pictures[index].source, source.target)[0, :height, :width].tolist()
 
 

@@ -18,7 +18,6 @@ from ddpm.pictures.grids import by_class_picture, gallery_pictures
 
 
 def numbered(*shape: int) -> torch.Tensor:
-    """Images of distinct values."""
     return torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).view(shape)
 
 

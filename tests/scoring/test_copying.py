@@ -24,7 +24,6 @@ from tests.small import FRUITS, normal
 
 
 def levels(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """uint8 images."""
     rng = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, *shape), generator=rng, dtype=torch.uint8)
 

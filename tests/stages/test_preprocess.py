@@ -41,7 +41,6 @@ def picture(seed: int) -> Tensor:
 
 
 def draw(name: str, seed: int, change: int = 0) -> None:
-    """A picture file; its suffix is its format."""
     path = Path(MINE, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = picture(seed).numpy()
@@ -56,7 +55,6 @@ def draw_many(count: int, where: str = "", first: int = 0) -> None:
 
 
 def run(**changes: Any) -> dict[str, Any]:
-    """Run the stage; returns the summary."""
     params = read_yaml(ROOT / "params.yaml")  # of all stages, or DVC cannot resolve dvc.yaml
     Path("params.yaml").write_text(json.dumps(params | {"data": DATA | changes}))
     preprocess.main(Stage("preprocess"))
@@ -74,7 +72,6 @@ def split(name: str) -> Processed:
 
 
 def contents(name: str) -> list[tuple[bytes, str]]:
-    """Every image with the name of its class, in order."""
     card, (images, labels), _, _ = split(name)
     rows = images.permute(0, 2, 3, 1).numpy()
     return [(row.tobytes(), card.classes[label]) for row, label in zip(rows, labels.tolist(), strict=True)]

@@ -29,7 +29,6 @@ def left(scratch: Path) -> list[str]:
 
 @pytest.fixture
 def scratch(clone: Clone) -> Path:
-    """A folder for temporary files."""
     folder = clone.path.parent / "scratch"
     folder.mkdir()
     return folder
