@@ -31,10 +31,6 @@ def normals(seed: int = 0) -> Iterator[Tensor]:
         yield torch.randn(SHAPE, generator=rng, dtype=torch.float64)
 
 
-def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:
-    return lambda: next(draws)
-
-
 def reverse(
     denoise: Denoise,
     params: SamplerParams,
@@ -42,7 +38,7 @@ def reverse(
     noise: Callable[[], Tensor] | None = None,
 ) -> list[Step]:
     timesteps = spaced_timesteps(schedule, params.steps, params.spacing)
-    return [*p_sample_loop(denoise, schedule, params, noise or noise_from(normals()), timesteps)]
+    return [*p_sample_loop(denoise, schedule, params, noise or normals().__next__, timesteps)]
 
 
 def model_card(

@@ -162,19 +162,6 @@ def test_an_image_is_that_of_seed_and_index_alone(facts: dict[str, Any], params:
     assert not any(modes), "the network is in evaluation mode"
 
 
-def test_the_network_is_told_the_labels_and_samples_by_them(tmp_path: Path) -> None:
-    loaded, told = tiny_model(tmp_path, counts=COUNTS), []
-    nn.Module.register_forward_pre_hook(loaded.network, lambda _, given: told.append(given[2]))
-    mixed, labels = sampled(loaded, [*range(8)]), sample_labels(loaded.card, sampler(), 0, range(8))
-    assert len(told) == 10
-    assert all(torch.equal(each, labels) for each in told)
-    for label in labels.unique().tolist():
-        # By itself each is what it is among others.
-        alone = sampled(loaded, [*range(8)], sampler(classes=[label]))
-        torch.testing.assert_close(mixed[labels == label], alone[labels == label], rtol=0, atol=1e-4)
-        assert (mixed[labels != label] - alone[labels != label]).abs().amax(dim=(1, 2, 3)).min() > 0.1
-
-
 def test_faint_levels_are_black_in_samples_and_nowhere_before(tmp_path: Path) -> None:
     plain = tiny_model(tmp_path)
     dark = plain._replace(card=plain.card.model_copy(update={"faint": 200}))

@@ -1,4 +1,4 @@
-"""The samplers take the steps of diffusers, and find what theory knows; the timesteps that are visited."""
+"""The samplers take the steps of diffusers; the timesteps that are visited; schedules at the limits."""
 
 import math
 from collections.abc import Iterator
@@ -10,66 +10,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ddpm.sample import Denoise, Step, log_snr_of, p_sample, spaced_timesteps
-from ddpm.sampling.params import SamplerParams
+from ddpm.sample import Step, log_snr_of, p_sample, spaced_timesteps
 from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from tests.reverse import REFERENCE, SHAPE, noise_from, normals, reverse, sampler
-
-ALL = [
-    sampler(),
-    sampler(variance="beta"),
-    sampler(clip=True),
-    *(sampler("ddim", eta=eta) for eta in (0.0, 0.3, 1.0)),
-    *(sampler("dpmpp_2m", eta=eta, spacing="log_snr") for eta in (0.0, 0.5, 1.0)),
-]
-
-
-def gaussian_denoiser(mean: Tensor | float, deviation: float) -> Denoise:
-    """The exact expected x_0 given x_t where the data is N(mean, deviation^2): for 0, a single point."""
-
-    def denoise(x_t: Tensor, t: int) -> Tensor:
-        abar = REFERENCE.alphas_cumprod[t]
-        gain = abar.sqrt() * deviation**2 / (abar * deviation**2 + 1 - abar)
-        return mean + gain * (x_t - abar.sqrt() * mean)
-
-    return denoise
-
-
-def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tuple[int, float, float]]:
-    """t, mean and variance of x_prev over all noise, exactly, for a Gaussian denoiser and x_T ~ q(x_T).
-
-    Every step is then affine in the noise, so that the response to each draw alone tells the variance: image 0 gets
-    no noise, and image k a one at draw k.
-    """
-    draws = len(spaced_timesteps(REFERENCE, params.steps, params.spacing))
-    unit = torch.eye(draws + 1, dtype=torch.float64)[1:, :, None, None, None]
-    abar = REFERENCE.alphas_cumprod[-1]
-    first = abar.sqrt() * mean + (abar * deviation**2 + 1 - abar).sqrt() * unit[0]
-    noise = noise_from(iter([first, *unit[1:]]))
-    for step in reverse(gaussian_denoiser(mean, deviation), params, noise=noise):
-        base = step.x_prev[0]
-        yield step.t, base.item(), (step.x_prev - base).square().sum().item()
-
-
-@pytest.mark.parametrize("steps", [None, 50, 3, 1])
-@pytest.mark.parametrize("params", ALL)
-def test_a_single_point_is_found_at_once(params: SamplerParams, steps: int | None) -> None:
-    x_start = next(normals(seed=9)).clamp(-1, 1)
-    found = reverse(gaussian_denoiser(x_start, 0), params.model_copy(update={"steps": steps}))
-    for step in found:
-        torch.testing.assert_close(step.pred_x_start, x_start, rtol=0, atol=1e-11)
-    torch.testing.assert_close(found[-1].x_prev, x_start, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("steps", [None, 20])
-@pytest.mark.parametrize("params", [each for each in ALL if each.variance != "beta" and not each.clip])
-def test_a_points_marginals_are_those_of_q_at_every_timestep(params: SamplerParams, steps: int | None) -> None:
-    params = params.model_copy(update={"steps": steps})
-    after = [*spaced_timesteps(REFERENCE, steps, params.spacing)[1:], None]
-    for t_prev, (_, mean, variance) in zip(after, moments(0.6, 0, params), strict=True):
-        abar = 1.0 if t_prev is None else REFERENCE.alphas_cumprod[t_prev].item()
-        assert mean == pytest.approx(abar**0.5 * 0.6, abs=1e-10)
-        assert variance == pytest.approx(1 - abar, abs=1e-10)
+from tests.reverse import REFERENCE, SHAPE, normals, reverse, sampler
 
 
 @pytest.mark.parametrize("eta", [0.25, 0.9])

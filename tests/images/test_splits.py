@@ -1,6 +1,8 @@
 """What the stages hand on: splits, what is held out of them, and samples; the levels of images."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,33 +49,6 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
     assert found.of([]).images.shape == (0, 3, 16, 8)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"images": images(5, (3, 8, 16))},
-        {"labels": LABELS[:4]},
-        {"labels": torch.tensor([2, 1, 3, 0, 2])},
-        {"groups": torch.tensor([0, 1, 0, -1, 3])},
-        {"data": None},
-        *[{"test_counts": each} for each in (None, [4, 0], [4, 0, -1], [4, 0, 2**62])],
-    ],
-    ids=" ".join,
-)
-def test_what_is_no_split_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
-    path = saved(tmp_path / "split")
-    arrays, facts = load_arrays(path)
-    resave(path, {**arrays, **facts, **changes})
-    with pytest.raises(UserError, match=rf"^{path}: "):
-        load_split(path)
-
-
-def resave(path: Path, content: dict[str, object]) -> None:
-    """Write arrays and facts, but for those that are None."""
-    arrays = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    facts = {name: value for name, value in content.items() if name not in arrays and value is not None}
-    save_arrays(path, arrays, facts)
-
-
 FRAMES = torch.arange(2 * 2 * 3 * 16 * 8).view(2, 2, 3, 16, 8).to(torch.uint8)
 SAMPLES = Samples(
     images(2, FRUITS.shape), torch.tensor([2, 0]), FRAMES, FRAMES.flip(0), FRUITS, [0, 2], [19, 0], {"set": "gallery"}
@@ -95,34 +70,40 @@ def test_samples_come_back_as_they_were_saved(samples: Samples, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("load", "change"),
     [
-        {"images": images(3, FRUITS.shape)},
-        {"pred_x_start": FRAMES[:, :1]},
-        {"labels": torch.tensor([2, 3])},
-        {"classes": [3]},
-        {"kept_t": [19, -1]},
-        *[{"clear": each} for each in ([0.5], {"kiwi": 0.5}, {"fig": 1.5})],
+        (load_split, {"images": images(5, (3, 8, 16))}),
+        (load_split, {"labels": LABELS[:4]}),
+        (load_split, {"labels": torch.tensor([2, 1, 3, 0, 2])}),
+        (load_split, {"groups": torch.tensor([0, 1, 0, -1, 3])}),
+        (load_split, {"data": None}),
+        *[(load_split, {"test_counts": each}) for each in (None, [4, 0], [4, 0, -1], [4, 0, 2**62])],
+        (load_samples, {"images": images(3, FRUITS.shape)}),
+        (load_samples, {"pred_x_start": FRAMES[:, :1]}),
+        (load_samples, {"labels": torch.tensor([2, 3])}),
+        (load_samples, {"classes": [3]}),
+        (load_samples, {"kept_t": [19, -1]}),
+        *[(load_samples, {"clear": each}) for each in ([0.5], {"kiwi": 0.5}, {"fig": 1.5})],
     ],
-    ids=" ".join,
 )
-def test_what_is_no_set_of_samples_is_refused(change: dict[str, object], tmp_path: Path) -> None:
-    path = tmp_path / "samples"
-    save_samples(path, SAMPLES)
+def test_what_is_no_split_and_no_set_of_samples_is_refused(
+    load: Callable[[Path], object], change: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    saved(path) if load is load_split else save_samples(path, SAMPLES)
     arrays, facts = load_arrays(path)
-    resave(path, {**arrays, **facts, **change})
+    for name, value in change.items():
+        (arrays if isinstance(value, Tensor) else facts)[name] = value
+    save_arrays(path, arrays, {name: value for name, value in facts.items() if value is not None})
     with pytest.raises(UserError, match=rf"^{path}: "):
-        load_samples(path)
+        load(path)
 
 
 def test_every_byte_survives_the_way_to_float_and_back() -> None:
     every = torch.arange(256, dtype=torch.uint8)
     floats = to_float(every)
-    assert floats.dtype == torch.float32
-    assert floats[0] == -1
-    assert floats[255] == 1
+    assert (floats.dtype, floats[0], floats[255]) == (torch.float32, -1, 1)
     torch.testing.assert_close(floats.double(), torch.arange(256).double() / 127.5 - 1, rtol=0, atol=1.2e-7)
-    assert to_uint8(floats).dtype == torch.uint8
     assert torch.equal(to_uint8(floats), every)
 
 

@@ -30,11 +30,6 @@ def together(groups: list[int]) -> set[frozenset[int]]:
     return {frozenset(index for index, each in enumerate(groups) if each == group) for group in groups}
 
 
-@pytest.mark.parametrize("contrast", [1, 64])
-def test_images_that_differ_are_each_their_own_even_when_faint(contrast: int) -> None:
-    assert groups_of(blots(200) // contrast) == [*range(200)]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_resampling_or_compression_leaves_of_an_image_is_its_near_duplicate(shape: tuple[int, int, int]) -> None:
     images = blots(20, shape)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.pictures.figures import class_histogram, class_label, image_table, to_png
+from ddpm.pictures.figures import class_histogram, class_label, to_png
 from ddpm.pictures.grids import by_class_picture, gallery_pictures
 
 
@@ -35,12 +35,6 @@ def test_a_class_whose_name_the_font_cannot_write_has_its_number(name: str, writ
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         to_png(class_histogram({"samples": [0.5, 0.5]}, "classes", ["dog", name]))
-
-
-def test_equal_figures_give_equal_png_bytes_without_a_date() -> None:
-    tables = [to_png(image_table(numbered(1, 2, 3, 4, 4), ["left", "right"], "title")) for _ in range(2)]
-    assert tables[0] == tables[1]
-    assert set(Image.open(io.BytesIO(tables[0])).info) <= {"Software", "dpi"}
 
 
 def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
