@@ -210,25 +210,6 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
     assert run(set=f"data/../{MINE}")["train"]["images"]
 
 
-def test_the_provenance_has_the_pictures_and_no_other_file() -> None:
-    draw_many(60)
-    run()
-    file = Path("data/processed/train.provenance.json")
-    first = file.read_bytes()
-    pictures = {path.as_posix(): sha256(path) for path in Path(MINE).rglob("*.png")}
-    made = json.loads(first)
-    assert (made["inputs"], len(pictures)) == (pictures, 60)
-    assert made["sha256"] == sha256(Path("data/processed/train.safetensors"))
-    assert made["params"] == {f"data.{key}": value for key, value in DATA.items()}
-    Path(MINE, "README.md").write_text("digits")
-    run()
-    assert file.read_bytes() == first
-    draw("fig/0000.png", 0, change=1)
-    run()
-    changed = json.loads(file.read_bytes())["inputs"]
-    assert [path for path in pictures if changed[path] != pictures[path]] == [f"{MINE}/fig/0000.png"]
-
-
 def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:
     values = torch.stack([picture(number) for number in range(200)]).numpy().astype(np.uint16) * 16
     Path("data").mkdir()
