@@ -428,10 +428,8 @@ def test_the_images_of_the_chosen_classes_are_trained_on_but_those_held_out_as_a
 
 
 def test_what_is_not_set_follows_from_the_images_and_what_is_set_is_kept() -> None:
-    model, changes = (
-        unet_params(channels=None, patch_size=None),
-        {"images_seen": 330, "epochs": 200, "validation": None},
-    )
+    model = unet_params(channels=None, patch_size=None)
+    changes = {"images_seen": 330, "epochs": 200, "validation": None}
     assert of_fruits(model=model, **changes).follows(model, recipe(**changes)) == {
         "model.channels": [64, 128],
         "model.patch_size": 1,

@@ -26,13 +26,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return written(tmp_path_factory.mktemp("set"))
 
 
-def words(files: Files, out: Path, *options: object) -> list[object]:
-    paths = ["--data", files.data, "--test", files.test, "--model", files.model, "--classifier", files.classifier]
-    return ["balance", *paths, "--out", out, "--steps", 2, *options]
-
-
 def balance(files: Files, out: Path, *options: object) -> Rows:
-    call(*words(files, out, *options))
+    paths = ["--data", files.data, "--test", files.test, "--model", files.model, "--classifier", files.classifier]
+    call("balance", *paths, "--out", out, "--steps", 2, *options)
     with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
 
@@ -117,18 +113,14 @@ def test_files_of_other_images_are_named_and_taken(
     assert f" {tmp_path / 'other.safetensors'}: " in told[1][0]
 
 
-@pytest.mark.parametrize("kind", ["test", "model", "classifier"])
-def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Path) -> None:
+def test_files_of_another_set_are_refused(files: Files, tmp_path: Path) -> None:
     card = FRUITS.model_copy(update={"classes": ("apple", "fig", "plum")})
-    path = tmp_path / "other.safetensors"
-    if kind == "model":
-        path = tiny_model(tmp_path, data=card, counts=COUNTS)
-    elif kind == "classifier":
-        save_classifier(path, classifier(card))
-    else:
-        saved_split(path, split(TESTED, 0), card)
-    with pytest.raises(UserError, match=f"^{path}: its data card has classes "):
-        balance(files._replace(**{kind: path}), tmp_path / "out")
+    save_classifier(tmp_path / "classifier", classifier(card))
+    paths = {"classifier": tmp_path / "classifier", "model": tiny_model(tmp_path, data=card, counts=COUNTS)}
+    paths["test"] = saved_split(tmp_path / "test.safetensors", split(TESTED, 0), card)
+    for kind, path in paths.items():
+        with pytest.raises(UserError, match=f"^{path}: its data card has classes "):
+            balance(files._replace(**{kind: path}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -84,10 +84,7 @@ def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         looks_of(given, WHITE)
     first, *named, last = str(caught.value).split("\n  ")
-    assert [each.split(": ")[0] for each in named] == [
-        str(given[1].source),
-        *(str(each.source) for each in given[4:-3]),
-    ]
+    assert [each.split(": ")[0] for each in named] == [str(each.source) for each in (given[1], *given[4:-3])]
     assert (first.split()[0], last) == ("53", "and 3 more")
 
 

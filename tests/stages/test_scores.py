@@ -44,9 +44,8 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     filter.main(Stage("filter"))
-    assert json.loads(Path("metrics/filter/summary.json").read_text())["share_by_class"] == dict.fromkeys(
-        CARD.classes, 1
-    )
+    found = json.loads(Path("metrics/filter/summary.json").read_text())
+    assert found["share_by_class"] == dict.fromkeys(CARD.classes, 1)
     assert "猫" in capsys.readouterr().out
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
