@@ -31,19 +31,14 @@ def normals(seed: int = 0) -> Iterator[Tensor]:
         yield torch.randn(SHAPE, generator=rng, dtype=torch.float64)
 
 
-def noise_from(draws: Iterator[Tensor]) -> Callable[[], Tensor]:
-    return lambda: next(draws)
-
-
 def reverse(
     denoise: Denoise,
     params: SamplerParams,
     schedule: NoiseSchedule = REFERENCE,
     noise: Callable[[], Tensor] | None = None,
 ) -> list[Step]:
-    """The steps over the timesteps that the params choose."""
     timesteps = spaced_timesteps(schedule, params.steps, params.spacing)
-    return [*p_sample_loop(denoise, schedule, params, noise or noise_from(normals()), timesteps)]
+    return [*p_sample_loop(denoise, schedule, params, noise or normals().__next__, timesteps)]
 
 
 def model_card(
@@ -71,6 +66,5 @@ def tiny_model(folder: Path, **facts: object) -> LoadedModel:
 
 
 def sampled(loaded: LoadedModel, indices: list[int], params: SamplerParams | None = None, seed: int = 0) -> Tensor:
-    """The images of the last step."""
     *_, last = sample_batch(loaded, params or sampler(), seed, indices, CPU)
     return last.x_prev.clone()

@@ -1,9 +1,6 @@
 """What many tests begin from: small networks with random weights, images, and states that have been in a file."""
 
 import io
-from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -11,9 +8,7 @@ from torch import Tensor, nn
 
 from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
-from ddpm.model import ModelCard, save_model
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet, UNetParams
+from ddpm.unet import UNetParams
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))
@@ -65,23 +60,3 @@ def randomised(module: Network, seed: int = 0) -> Network:
 
 def normal(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def new_network(params: UNetParams, data: DataCard, schedule: ScheduleParams) -> UNet:
-    return UNet(params, data.shape, len(data.classes), schedule.timesteps)
-
-
-def save_network(
-    path: Path,
-    network: UNet,
-    data: DataCard,
-    schedule: NoiseSchedule,
-    counts: tuple[int, ...],
-    guide: dict[str, Tensor] | None = None,
-    facts: Mapping[str, Any] = MappingProxyType({}),
-    **changes: Any,
-) -> None:
-    """Write a model file whose card says so, with changes."""
-    shared = {"data": data, "model": network.params, "schedule": schedule.params, "class_counts": counts}
-    guides = {"guides": ("autoguidance",)} if guide else {}
-    save_model(path, network, ModelCard(**shared | guides | changes), guide, **facts)

@@ -1,6 +1,7 @@
 """The variational bound against closed forms and torch.distributions."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ from ddpm.likelihood import (
     step_term,
     variational_bound,
 )
-from ddpm.model import LoadedModel, ModelCard
 from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
 from exact_stages.console import UserError
 from tests import small
+from tests.reverse import tiny_model
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
@@ -119,22 +120,11 @@ def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
     assert entropy < bound.total.mean().item() < entropy + 1
 
 
-def loaded_model() -> LoadedModel:
-    """One to which threes and sevens are very different."""
-    params = small.unet_params(class_conditional=True, prediction="v")
-    model = small.randomised(small.new_network(params, small.DIGITS, SCHEDULE.params)).eval()
-    assert model.label
-    with torch.no_grad():
-        model.label.weight *= 10
-    card = ModelCard(data=small.DIGITS, model=params, schedule=SCHEDULE.params, class_counts=(1,) * 10)
-    return LoadedModel(model, SCHEDULE, card)
-
-
 def test_each_image_of_a_random_subset_is_bounded_given_its_own_class_alone_or_in_a_batch(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(likelihood, "TERMS", 3)
-    loaded, labels = loaded_model(), torch.tensor([3, 7, 7, 3, 7])
+    loaded, labels = tiny_model(tmp_path, schedule=SCHEDULE), torch.tensor([3, 7, 7, 3, 7])
     splits = {"test": Split(small.images(4), labels[:4]), "train": Split(small.images(5), labels)}
     network = loaded.denoiser(small.CPU)
 

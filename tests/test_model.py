@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.model import begin_from, load_model
+from ddpm.model import ModelCard, begin_from, load_model, save_model
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
-from tests.small import CPU, DIGITS, FRUITS, new_network, normal, randomised, save_network, unet_params
+from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
@@ -25,7 +25,21 @@ LARGER = FRUITS.model_copy(update={"shape": (3, 24, 12)})
 def network(data: DataCard = DIGITS, seed: int = 0, schedule: NoiseSchedule = SCHEDULE, **changes: object) -> UNet:
     """A tiny network in training mode with all weights and running statistics away from their start."""
     given = {"channels": (4, 6), "patch_size": 2, "attention": True, "class_conditional": True, "prediction": "v"}
-    return randomised(new_network(unet_params(**given | changes), data, schedule.params), seed)
+    shape = data.shape, len(data.classes), schedule.timesteps
+    return randomised(UNet(unet_params(**given | changes), *shape), seed)
+
+
+def save(
+    path: Path,
+    model: UNet,
+    data: DataCard = DIGITS,
+    counts: tuple[int, ...] = COUNTS,
+    guide: dict[str, Tensor] | None = None,
+    **changes: Any,
+) -> None:
+    guides = {"guides": ("autoguidance",)} if guide else {}
+    facts = {"data": data, "model": model.params, "schedule": SCHEDULE.params, "class_counts": counts}
+    save_model(path, model, ModelCard(**facts | guides | changes), guide, versions={"torch": "x"})
 
 
 def outputs(model: UNet) -> Tensor:
@@ -41,7 +55,7 @@ def test_a_model_comes_back_from_its_file_alone(
     tmp_path: Path, block: str, prediction: str, class_conditional: bool
 ) -> None:
     model = network(block=block, prediction=prediction, class_conditional=class_conditional)
-    save_network(tmp_path / "model", model, DIGITS, SCHEDULE, COUNTS, facts={"versions": {"torch": "x"}})
+    save(tmp_path / "model", model)
     loaded = load_model(tmp_path / "model")
     assert loaded.card.model == loaded.network.params == model.params
     assert loaded.card.data == DIGITS
@@ -62,19 +76,19 @@ def test_guides_come_back_with_the_early_weights_and_saving_again_gives_equal_by
     tmp_path: Path, guide: bool, guides: tuple[str, ...]
 ) -> None:
     path, weights = tmp_path / "model", network(seed=1).state_dict() if guide else None
-    save_network(path, network(), DIGITS, SCHEDULE, COUNTS, guide=weights, guides=guides)
+    save(path, network(), guide=weights, guides=guides)
     loaded = load_model(path)
     assert loaded.card.guides == guides
     found = loaded.guide.state_dict() if loaded.guide else None
     torch.testing.assert_close(dict(found) if found else None, weights, rtol=0, atol=0)
     assert loaded.guide is None or not loaded.guide.training
-    save_network(tmp_path / "again", loaded.network, DIGITS, loaded.schedule, COUNTS, guide=found, guides=guides)
+    save(tmp_path / "again", loaded.network, guide=found, guides=guides)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 def refusal(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> str:
     """What is said of a model file whose card and weights are changed, without its name."""
-    save_network(path, network(), DIGITS, SCHEDULE, COUNTS, guide=network(seed=1).state_dict())
+    save(path, network(), guide=network(seed=1).state_dict())
     arrays, metadata = load_arrays(path)
     arrays = {name: array.clone() for name, array in arrays.items()}
     change(metadata["card"], arrays)
@@ -121,20 +135,10 @@ def test_a_card_of_wrong_values_is_refused_by_key(tmp_path: Path, change: dict[s
     assert all(line.startswith(key) for line, key in zip(lines, keys, strict=True)), lines
 
 
-def test_what_older_files_lack_may_lack(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    save_network(path, network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
-    arrays, metadata = load_arrays(path)
-    del metadata["card"]["guides"], metadata["card"]["timesteps"]
-    save_arrays(path, arrays, metadata)
-    loaded = load_model(path)
-    assert (loaded.card.data, loaded.card.guides, loaded.card.timesteps, loaded.guide) == (FRUITS, (), (), None)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
     """A model of apples and pears: its set has figs too, and it saw none."""
-    save_network(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 0, 7))
+    save(tmp_path / "start", network(FRUITS), FRUITS, (5, 0, 7))
     return tmp_path / "start"
 
 
@@ -143,7 +147,6 @@ def but_labels(model: UNet) -> dict[str, Tensor]:
 
 
 def label_of(model: UNet) -> Tensor:
-    assert model.label is not None
     return model.label.weight.detach()
 
 
@@ -166,7 +169,7 @@ def test_a_training_begins_with_the_weights_of_a_file_and_unseen_classes_with_ra
 @pytest.mark.parametrize("told", [True, False])
 def test_either_network_may_be_told_no_class(told: bool, tmp_path: Path) -> None:
     before, model = (network(FRUITS, seed, class_conditional=each) for seed, each in enumerate((not told, told)))
-    save_network(tmp_path / "start", before, FRUITS, SCHEDULE, (5, 0, 7))
+    save(tmp_path / "start", before, FRUITS, (5, 0, 7))
     begin_from(tmp_path / "start", model, FRUITS, SCHEDULE.params)
     torch.testing.assert_close(but_labels(model), but_labels(before), rtol=0, atol=0)
     assert not told or torch.equal(label_of(model), label_of(network(FRUITS, seed=1))), "its own"
@@ -196,6 +199,6 @@ def test_what_a_training_cannot_begin_from_is_named(
 
 
 def test_a_distilled_model_is_no_start(tmp_path: Path) -> None:
-    save_network(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE, (5, 6, 7), timesteps=(11, 5))
+    save(tmp_path / "start", network(FRUITS), FRUITS, (5, 6, 7), timesteps=(11, 5))
     with pytest.raises(UserError, match=r"^train\.fine_tune_from: "):
         begin_from(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE.params)

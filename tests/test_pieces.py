@@ -21,7 +21,6 @@ from tests.trainings import assert_equal
 
 
 def levels(count: int, seed: int, side: int) -> Tensor:
-    """uint8 images."""
     rng = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 1, side, side), generator=rng, dtype=torch.uint8)
 

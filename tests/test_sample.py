@@ -14,9 +14,8 @@ from ddpm.compute import workers
 from ddpm.compute.randomness import ImageNoise
 from ddpm.compute.workers import together
 from ddpm.compute.world import ALONE, World
-from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, to_uint8
-from ddpm.model import LoadedModel, ModelCard, load_model
+from ddpm.model import LoadedModel, load_model
 from ddpm.sample import sample, sample_batch
 from ddpm.sampling.params import SamplerParams, SetParams, SharedParams, fitted, fitted_set, sample_labels
 from ddpm.sampling.sets import Sampling, sample_images
@@ -25,7 +24,7 @@ from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
 from tests.ranks import in_two_ranks
 from tests.reverse import REFERENCE, TEN, model_card, reverse, sampled, sampler, tiny_model
-from tests.small import CPU, FRUITS, resaved, unet_params
+from tests.small import CPU, FRUITS, resaved
 from tests.trainings import assert_equal
 
 COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on
@@ -105,13 +104,6 @@ def test_unset_params_follow_from_the_model(
     assert fitted(found, card) == found
 
 
-def test_params_that_were_not_fitted_end_in_an_error(tmp_path: Path) -> None:
-    loaded = tiny_model(tmp_path)
-    for unset in ({"guidance": None}, {"spacing": None, "steps": 4}):
-        with pytest.raises(AssertionError, match="fit the params first"):
-            sampled(loaded, [0], sampler(**unset))
-
-
 SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
 
 
@@ -122,15 +114,10 @@ def test_frames_that_would_fill_the_memory_are_refused(steps: int | None, count:
         fitted_set("gallery", SharedParams(), own, model_card(schedule=REFERENCE))
 
 
-def test_a_card_may_stand_in_for_that_of_a_model_to_come() -> None:
-    data = DataCard.model_construct(shape=(1, 1, 1), classes=("7",))
-    facts = {"data": data, "model": unet_params(class_conditional=True), "schedule": REFERENCE.params}
-    card = ModelCard.model_construct(class_counts=(1,), guides=("autoguidance",), **facts)
-    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, card)
+def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
+    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, model_card(schedule=REFERENCE, **GUIDED))
     assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "trailing"}
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
-    few = card.model_copy(update={"guides": (), "timesteps": (0, 0, 0)})
-    assert fitted_set("gallery", SharedParams(), SET.model_copy(update={"steps": None}), few)[1] == {}
 
 
 def test_a_label_is_that_of_seed_and_index_alone() -> None:
@@ -173,19 +160,6 @@ def test_an_image_is_that_of_seed_and_index_alone(facts: dict[str, Any], params:
     assert (together[0] - together[1]).abs().max() > 0.1
     assert (sampled(loaded, [0, 1], params, seed=1) - together[:2]).abs().max() > 0.1
     assert not any(modes), "the network is in evaluation mode"
-
-
-def test_the_network_is_told_the_labels_and_samples_by_them(tmp_path: Path) -> None:
-    loaded, told = tiny_model(tmp_path, counts=COUNTS), []
-    nn.Module.register_forward_pre_hook(loaded.network, lambda _, given: told.append(given[2]))
-    mixed, labels = sampled(loaded, [*range(8)]), sample_labels(loaded.card, sampler(), 0, range(8))
-    assert len(told) == 10
-    assert all(torch.equal(each, labels) for each in told)
-    for label in labels.unique().tolist():
-        # By itself each is what it is among others.
-        alone = sampled(loaded, [*range(8)], sampler(classes=[label]))
-        torch.testing.assert_close(mixed[labels == label], alone[labels == label], rtol=0, atol=1e-4)
-        assert (mixed[labels != label] - alone[labels != label]).abs().amax(dim=(1, 2, 3)).min() > 0.1
 
 
 def test_faint_levels_are_black_in_samples_and_nowhere_before(tmp_path: Path) -> None:
@@ -321,7 +295,6 @@ def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: in
 
 
 def in_a_world(model: Path, world: World) -> tuple[Samples, int]:
-    """What one of the processes has, and how often it stepped."""
     found, states = whole_set(load_model(model), world=world)
     return found, len(states) - 1
 

@@ -1,73 +1,18 @@
-"""The samplers where theory knows what comes out: denoisers that are exact, and the timesteps that are visited."""
+"""The samplers take the steps of diffusers; the timesteps that are visited; schedules at the limits."""
 
 import math
 from collections.abc import Iterator
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ddpm.sample import Denoise, log_snr_of, p_sample, spaced_timesteps
-from ddpm.sampling.params import SamplerParams
+from ddpm.sample import Step, log_snr_of, p_sample, spaced_timesteps
 from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from tests.reverse import REFERENCE, noise_from, normals, reverse, sampler
-
-ALL = [
-    sampler(),
-    sampler(variance="beta"),
-    sampler(clip=True),
-    *(sampler("ddim", eta=eta) for eta in (0.0, 0.3, 1.0)),
-    *(sampler("dpmpp_2m", eta=eta, spacing="log_snr") for eta in (0.0, 0.5, 1.0)),
-]
-
-
-def gaussian_denoiser(mean: Tensor | float, deviation: float) -> Denoise:
-    """The exact expected x_0 given x_t where the data is N(mean, deviation^2): for 0, a single point."""
-
-    def denoise(x_t: Tensor, t: int) -> Tensor:
-        abar = REFERENCE.alphas_cumprod[t]
-        gain = abar.sqrt() * deviation**2 / (abar * deviation**2 + 1 - abar)
-        return mean + gain * (x_t - abar.sqrt() * mean)
-
-    return denoise
-
-
-def moments(mean: float, deviation: float, params: SamplerParams) -> Iterator[tuple[int, float, float]]:
-    """t, mean and variance of x_prev over all noise, exactly, for a Gaussian denoiser and x_T ~ q(x_T).
-
-    Every step is then affine in the noise, so that the response to each draw alone tells the variance: image 0 gets
-    no noise, and image k a one at draw k.
-    """
-    draws = len(spaced_timesteps(REFERENCE, params.steps, params.spacing))
-    unit = torch.eye(draws + 1, dtype=torch.float64)[1:, :, None, None, None]
-    abar = REFERENCE.alphas_cumprod[-1]
-    first = abar.sqrt() * mean + (abar * deviation**2 + 1 - abar).sqrt() * unit[0]
-    noise = noise_from(iter([first, *unit[1:]]))
-    for step in reverse(gaussian_denoiser(mean, deviation), params, noise=noise):
-        base = step.x_prev[0]
-        yield step.t, base.item(), (step.x_prev - base).square().sum().item()
-
-
-@pytest.mark.parametrize("steps", [None, 50, 3, 1])
-@pytest.mark.parametrize("params", ALL)
-def test_a_single_point_is_found_at_once(params: SamplerParams, steps: int | None) -> None:
-    x_start = next(normals(seed=9)).clamp(-1, 1)
-    found = reverse(gaussian_denoiser(x_start, 0), params.model_copy(update={"steps": steps}))
-    for step in found:
-        torch.testing.assert_close(step.pred_x_start, x_start, rtol=0, atol=1e-11)
-    torch.testing.assert_close(found[-1].x_prev, x_start, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("steps", [None, 20])
-@pytest.mark.parametrize("params", [each for each in ALL if each.variance != "beta" and not each.clip])
-def test_a_points_marginals_are_those_of_q_at_every_timestep(params: SamplerParams, steps: int | None) -> None:
-    params = params.model_copy(update={"steps": steps})
-    after = [*spaced_timesteps(REFERENCE, steps, params.spacing)[1:], None]
-    for t_prev, (_, mean, variance) in zip(after, moments(0.6, 0, params), strict=True):
-        abar = 1.0 if t_prev is None else REFERENCE.alphas_cumprod[t_prev].item()
-        assert mean == pytest.approx(abar**0.5 * 0.6, abs=1e-10)
-        assert variance == pytest.approx(1 - abar, abs=1e-10)
+from tests.reverse import REFERENCE, SHAPE, normals, reverse, sampler
 
 
 @pytest.mark.parametrize("eta", [0.25, 0.9])
@@ -83,17 +28,9 @@ def spaced(timesteps: int, steps: int | None, spacing: str) -> list[int]:
     return spaced_timesteps(schedule, steps, spacing)
 
 
-@pytest.mark.parametrize(
-    ("steps", "spacing", "expected"),
-    [
-        (4, "trailing", [999, 749, 499, 249]),
-        (4, "log_snr", [999, 603, 73, 0]),  # log SNR -10.1, -3.7, 2.8, 9.2
-    ],
-)
-def test_spaced_timesteps(steps: int, spacing: str, expected: list[int]) -> None:
-    assert spaced(1000, steps, spacing) == expected
-    assert spaced(1000, 1, spacing) == [999]
-    assert spaced(1000, 1000, spacing) == [*reversed(range(1000))], "each once, even where the log SNR hardly falls"
+def test_timesteps_are_spaced_equally_in_time_or_in_the_log_snr() -> None:
+    assert spaced(1000, 4, "trailing") == [999, 749, 499, 249]
+    assert spaced(1000, 4, "log_snr") == [999, 603, 73, 0]  # log SNR -10.1, -3.7, 2.8, 9.2
 
 
 @pytest.mark.parametrize("spacing", ["log_snr", "trailing"])
@@ -129,3 +66,106 @@ def test_a_variance_that_rounding_makes_too_large_leaves_no_negative_rest() -> N
     schedule = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=0.1, beta_end=0.2))
     schedule.alphas_cumprod = torch.tensor([0.9999999627680012, 2.3283058972029943e-10], dtype=torch.float64)
     assert all_finite(schedule, "ddpm", "trailing", 2)
+
+
+SETTINGS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def fake_noise(x_t: Tensor, t: int) -> Tensor:
+    """Stands for a network that predicts the noise: any fixed function, bent enough that no coefficient can hide."""
+    return 0.8 * torch.sin(1.3 * x_t + 0.01 * t) + 0.1 * x_t
+
+
+def fake_denoise(x_t: Tensor, t: int) -> Tensor:
+    """The estimate of x_0 that its noise implies."""
+    abar = REFERENCE.alphas_cumprod[t]
+    return (x_t - (1 - abar).sqrt() * fake_noise(x_t, t)) / abar.sqrt()
+
+
+def assert_same_steps(
+    ours: list[Step], theirs: list[Step], rtol: float = 1e-8, atol: float = 1e-9, of_x_start: float = 1e-9
+) -> None:
+    # diffusers adds noise of variance 1e-20 at the last step, hence 1e-9.
+    assert [step.t for step in ours] == [step.t for step in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.x_prev, their.x_prev, rtol=rtol, atol=atol)
+        torch.testing.assert_close(our.pred_x_start, their.pred_x_start, rtol=rtol, atol=of_x_start)
+
+
+def in_float64(scheduler: DDPMScheduler | DDIMScheduler, steps: int) -> None:
+    # diffusers rounds its tables to float32; so that tolerances can be tight, it gets them from numpy, in float64.
+    assert torch.allclose(scheduler.alphas_cumprod.double(), REFERENCE.alphas_cumprod, rtol=2e-4)
+    scheduler.alphas_cumprod = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    scheduler.set_timesteps(steps)
+
+
+def diffusers_ddpm(steps: int, variance: str, clip: bool) -> Iterator[Step]:
+    scheduler = DDPMScheduler(**SETTINGS, variance_type=variance, clip_sample=clip, timestep_spacing="trailing")
+    in_float64(scheduler, steps)
+    rng = torch.Generator().manual_seed(0)
+    x_t = torch.randn(SHAPE, generator=rng, dtype=torch.float64)
+    for t in scheduler.timesteps:
+        step = scheduler.step(fake_noise(x_t, int(t)), t, x_t, generator=rng)
+        yield Step(int(t), step.prev_sample, step.pred_original_sample)
+        x_t = step.prev_sample
+
+
+def diffusers_ddim(steps: int, eta: float, clip: bool) -> Iterator[Step]:
+    scheduler = DDIMScheduler(**SETTINGS, clip_sample=clip, timestep_spacing="trailing")
+    in_float64(scheduler, steps)
+    draws = normals()
+    x_t = next(draws)
+    for t in scheduler.timesteps:
+        drawn = next(draws) if eta else None
+        noise = fake_noise(x_t, int(t))
+        step = scheduler.step(noise, int(t), x_t, eta=eta, use_clipped_model_output=clip, variance_noise=drawn)
+        yield Step(int(t), step.prev_sample, step.pred_original_sample)
+        x_t = step.prev_sample
+
+
+def diffusers_dpmpp_2m(chosen: list[int], stochastic: bool, clip: bool) -> Iterator[Step]:
+    scheduler = DPMSolverMultistepScheduler(
+        **SETTINGS,
+        algorithm_type="sde-dpmsolver++" if stochastic else "dpmsolver++",
+        thresholding=clip,  # with this greatest value, it is the clip
+        sample_max_value=1.0,
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(timesteps=chosen)
+    abar = REFERENCE.alphas_cumprod[scheduler.timesteps]
+    scheduler.sigmas = torch.cat([((1 - abar) / abar).sqrt(), torch.zeros(1, dtype=torch.float64)])
+    draws = normals()
+    x_t = next(draws)
+    for t in scheduler.timesteps:
+        drawn = next(draws) if stochastic and t != scheduler.timesteps[-1] else torch.zeros_like(x_t)
+        x_prev = scheduler.step(fake_noise(x_t, int(t)), t, x_t, variance_noise=drawn).prev_sample
+        yield Step(int(t), x_prev, scheduler.model_outputs[-1])
+        x_t = x_prev
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("steps", [None, 64, 7, 1])
+def test_ddpm_steps_as_diffusers(steps: int | None, clip: bool) -> None:
+    small, large = (reverse(fake_denoise, sampler(steps=steps, clip=clip, variance=it)) for it in ("posterior", "beta"))
+    assert_same_steps(small, [*diffusers_ddpm(steps or 1000, "fixed_small", clip)])
+    # At a last timestep that is not 0, diffusers adds noise of variance beta to the finished image; we add none.
+    before_last = slice(None, None if large[-1].t == 0 else -1)
+    assert_same_steps(large[before_last], [*diffusers_ddpm(steps or 1000, "fixed_large", clip)][before_last])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1000, 50, 4])
+def test_ddim_steps_as_diffusers(steps: int, eta: float, clip: bool) -> None:
+    ours = reverse(fake_denoise, sampler("ddim", steps=steps, eta=eta, clip=clip))
+    assert_same_steps(ours, [*diffusers_ddim(steps, eta, clip)])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("spacing", ["trailing", "log_snr"])
+@pytest.mark.parametrize("steps", [50, 5, 2, 1])
+def test_dpmpp_2m_steps_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
+    ours = reverse(fake_denoise, sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip))
+    # diffusers rounds every x_t to float32, and the network bends the difference.
+    assert_same_steps(ours, [*diffusers_dpmpp_2m([step.t for step in ours], eta == 1, clip)], 1e-4, 1e-5, 1e-4)

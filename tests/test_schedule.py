@@ -22,14 +22,6 @@ def alpha_bar(t: int) -> float:
     return float(np.prod([1 - (1e-4 + (0.02 - 1e-4) * s / 999) for s in range(t + 1)]))
 
 
-def test_tables_against_their_definitions() -> None:
-    for t in TIMESTEPS:
-        assert SCHEDULE.alphas_cumprod[t].item() == pytest.approx(alpha_bar(t), rel=1e-12)
-        assert SCHEDULE.alphas_cumprod_prev[t].item() == pytest.approx(alpha_bar(t - 1), rel=1e-12)
-        assert SCHEDULE.sqrt_alphas_cumprod[t].item() == pytest.approx(alpha_bar(t) ** 0.5, rel=1e-12)
-    assert SCHEDULE.alphas_cumprod[-1].item() == pytest.approx(4.0358e-5, rel=1e-4)
-
-
 def test_one_step_of_noise_after_another_is_the_closed_form() -> None:
     # Mean and variance of x_t from x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) eps alone (eq. 2).
     mean, variance = 1.0, 0.0

@@ -78,7 +78,6 @@ def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
     )
     by_hand = copy.deepcopy(stable.denoiser)
     x_start, labels, t, noise, names, others = stable.draws.draw(torch.arange(4), 0)
-    assert others
     assert_equal(one_step(stable), one_step(plain))
     x_t = SCHEDULE.q_sample(x_start, t, noise)
     predicted = by_hand(x_t, t, labels)
@@ -110,7 +109,6 @@ def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
     for step in range(4):
         batch = draws.draw(torch.tensor([7, 2, 11, 0]), step)
         others = batch.others
-        assert others
         assert len(others.images) == drawn
         assert torch.equal(others.squares, others.images.square().sum(1))
         shown = others.images.view(-1, 1, 1, 28, 28)

@@ -103,8 +103,6 @@ def test_one_step_is_adam_on_the_mean_squared_error_also_by_shards(
     assert training.step == 1
     for name, weight in training.network.named_parameters():
         before = by_hand.get_parameter(name)
-        assert before.grad is not None
-        assert weight.grad is not None
         # Relative to the largest: a convolution before BatchNorm has gradients that cancel.
         scale = before.grad.abs().max().item()
         torch.testing.assert_close(weight.grad, before.grad, rtol=1e-4, atol=1e-4 * scale + 1e-7)
@@ -224,19 +222,22 @@ def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
     assert_equal(plain.optimization.state_dict(), kept.optimization.state_dict())
 
 
-CASES: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer": "muon", "held_out": 600, "guide_share": 0.5},  # five chunks of 128
-    "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8},
-    "whole batches": {"block": "double_conv", "held_out": 200},
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # network, and changes of the recipe
+    "muon": (
+        {"channels": (4, 6), "patch_size": 2},  # of matrices of several sizes
+        {"optimizer": "muon", "held_out": 600, "guide_share": 0.5},  # five chunks of 128
+    ),
+    "adam": ({}, {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8}),
+    "whole batches": ({"block": "double_conv"}, {"held_out": 200}),
 }
 
 
 def every_case(world: World) -> dict[str, dict[str, Any]]:
     """States of trainings by batches of five, of which a shard has one image or two."""
     states = {}
-    for name, changes in CASES.items():
-        model = network(changes.get("block", "residual"), prediction="v")
-        training = small_training(model=model, **{"batch_size": 5, "loss": "v", **changes})
+    for name, (of_network, changes) in CASES.items():
+        model = network(prediction="v", **of_network)
+        training = small_training(model=model, batch_size=5, loss="v", **changes)
         list(training.run(world))
         states[name] = state_of(training)
     return states
@@ -244,10 +245,9 @@ def every_case(world: World) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    """The states that one process leaves."""
     states = every_case(ALONE)
     for case, state in states.items():
-        before, moved = network(CASES[case].get("block", "residual"), prediction="v"), state["optimization"]["network"]
+        before, moved = network(prediction="v", **CASES[case][0]), state["optimization"]["network"]
         assert all((moved[name] - weight).abs().max() > 1e-3 for name, weight in before.named_parameters()), case
     return states
 
@@ -270,7 +270,6 @@ def test_a_validation_loss_that_does_not_fall_ends_the_training(monkeypatch: pyt
     validate = Training.validate
 
     def validate_with_minimum(training: Training) -> None:
-        """Let the loss have its minimum at step 100."""
         before = training.best
         validate(training)
         training.best = before if training.step > 100 else Best(1 / training.step, training.step, {})
@@ -361,7 +360,6 @@ def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: flo
     training.validate()
     trained = draw_timesteps(1_000_000, timestep_cdf(SCHEDULE, center), "uniform", generator(0, "test"))
     weights = 1 / SCHEDULE.alphas_cumprod[trained] if loss == "v" else torch.ones(len(trained))
-    assert training.best
     assert training.best.loss == pytest.approx(float(weights.mean()), rel=0.01)
     errors = told(training, "validation_by_timestep")  # of the noise
     assert errors == pytest.approx([1] * 10, rel=0.02)
@@ -430,10 +428,8 @@ def test_the_images_of_the_chosen_classes_are_trained_on_but_those_held_out_as_a
 
 
 def test_what_is_not_set_follows_from_the_images_and_what_is_set_is_kept() -> None:
-    model, changes = (
-        unet_params(channels=None, patch_size=None),
-        {"images_seen": 330, "epochs": 200, "validation": None},
-    )
+    model = unet_params(channels=None, patch_size=None)
+    changes = {"images_seen": 330, "epochs": 200, "validation": None}
     assert of_fruits(model=model, **changes).follows(model, recipe(**changes)) == {
         "model.channels": [64, 128],
         "model.patch_size": 1,
@@ -457,10 +453,10 @@ def test_what_is_chosen_for_so_many_images_of_such_a_shape() -> None:
 
 
 def test_batches_leave_few_images_out() -> None:
-    training = of_fruits(batch_size=64, validation=0)
-    assert training.follows(MODEL, recipe(batch_size=64)) == {"train.batch_size": 45}
+    training = of_fruits(batch_size=85, validation=0)  # 5 of 90 are 5.6 %, 4 are 4.4 %
+    assert training.follows(MODEL, recipe(batch_size=85)) == {"train.batch_size": 45}
     assert training.draws.steps_per_epoch == 2
-    assert of_fruits(batch_size=44, validation=0).params.batch_size == 44
+    assert of_fruits(batch_size=43, validation=0).params.batch_size == 43
 
 
 @pytest.mark.parametrize(
@@ -524,7 +520,6 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
     training.save(tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     assert_equal(loaded.network.state_dict(), training.kept_model().state_dict())
-    assert loaded.guide
     assert_equal(dict(loaded.guide.state_dict()), dict(training.guide or {}))
     assert (loaded.card.guides, loaded.card.class_counts) == (("autoguidance", "classifier_free"), (30, 30, 30))
     assert training.summary() == {

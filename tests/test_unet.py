@@ -51,15 +51,11 @@ def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
     block = randomised(Attention(channels)).double()
     assert block.heads == heads
     x = normal(2, channels, 3, 5).double()
-    query, key, value = F.conv2d(block.norm(x), block.qkv.weight, block.qkv.bias).flatten(2).chunk(3, dim=1)
-    width = channels // heads
-    mixed = torch.empty_like(query)
-    for image in range(2):
-        for head in range(heads):
-            part = slice(head * width, (head + 1) * width)
-            weights = (query[image, part].T @ key[image, part] / width**0.5).softmax(dim=1)
-            mixed[image, part] = (weights @ value[image, part].T).T
-    expected = x + F.conv2d(mixed.unflatten(2, (3, 5)), block.out.weight, block.out.bias)
+    parts = F.conv2d(block.norm(x), block.qkv.weight, block.qkv.bias).flatten(2).chunk(3, dim=1)
+    query, key, value = (part.unflatten(1, (heads, channels // heads)) for part in parts)  # (image, head, width, pixel)
+    weights = (query.mT @ key / (channels / heads) ** 0.5).softmax(dim=3)
+    mixed = (value @ weights.mT).view(2, channels, 3, 5)
+    expected = x + F.conv2d(mixed, block.out.weight, block.out.bias)
     assert (expected - x).abs().max() > 0.1
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
 
@@ -69,10 +65,8 @@ def test_double_conv_is_its_definition_in_evaluation() -> None:
     x, embedding = normal(2, 3, 4, 4).double(), normal(2, 6, seed=2).double()
 
     def conv_norm_relu(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-        assert conv.bias is None
-        x = F.conv2d(x, conv.weight, padding=1) - norm.running_mean[:, None, None]
-        x = x / (norm.running_var[:, None, None] + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
-        return x.clamp(min=0)
+        x = F.conv2d(x, conv.weight, padding=1)
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
 
     h = conv_norm_relu(x, block.conv1, block.norm1)
     h = h + (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]

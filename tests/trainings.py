@@ -51,11 +51,9 @@ def split(count: int, seed: int = 0) -> Split:
     return Split(images, torch.randint(10, (count,), generator=rng))
 
 
-def network(
-    block: str = "residual", channels: int = 4, prediction: str = "noise", class_conditional: bool = True
-) -> UNet:
+def network(block: str = "residual", class_conditional: bool = True, **changes: object) -> UNet:
     """A network for DIGITS, always with the same weights, none of the layers zero."""
-    params = unet_params(channels=(channels,), block=block, class_conditional=class_conditional, prediction=prediction)
+    params = unet_params(block=block, class_conditional=class_conditional, **changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = UNet(params, DIGITS.shape, len(DIGITS.classes), SCHEDULE.timesteps)
@@ -88,7 +86,6 @@ def finished(**changes: Any) -> Training:
 
 
 def stopped(step: int, **changes: Any) -> Training:
-    """A training that has taken so many steps, and no more."""
     training = small_training(**changes)
     next(each for each in training.run() if training.step == step)
     return training
@@ -129,7 +126,6 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def assert_equal(left: Any, right: Any) -> None:
-    """Of equal bits."""
     torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 

@@ -20,8 +20,6 @@ TESTED = (7, 6, 6)
 
 
 class Files(NamedTuple):
-    """Where they are."""
-
     data: Path
     test: Path
     model: Path
@@ -82,7 +80,7 @@ def candidates(model: Path, judge: Classifier, label: int, count: int, seed: int
 def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:
     """The files of a set whose filter takes half of the first forty figs that are sampled, and no apple."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = tiny_model(folder, class_conditional=True, data=FRUITS, counts=counts)
+    model = tiny_model(folder, data=FRUITS, counts=counts)
     judge = classifier()
     halving(judge, 1, candidates(model, judge, 1, 40).images)
     save_classifier(folder / "classifier.safetensors", judge)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ddpm.balancing.filling import SPAN, Accepted, Candidates, FillInputs, Tally, fill, sample_class, threshold
 from ddpm.classifier.model import load_classifier
-from ddpm.compute.device import Runtime
 from ddpm.images.splits import Split, to_float
 from ddpm.model import load_model
 from tests.balancing.small_set import COUNTS, TESTED, split, written
@@ -26,7 +25,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
 
 
 def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted]:
-    """The last tally, and all that is accepted."""
     tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
     return tallies[-1], Accepted(*map(torch.cat, zip(*parts, strict=True)))
 
@@ -78,14 +76,6 @@ def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
     tally, accepted = filled(inputs._replace(train=memorised, held_out=none_held_out), 1, 3)
     assert tally.copies == 2
     assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
-
-
-def test_batches_decide_nothing(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole_tally, whole = filled(inputs, 1, 9)
-    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 4)
-    tally, accepted = filled(inputs, 1, 9)
-    assert tally == whole_tally
-    assert accepted.numbers.tolist() == whole.numbers.tolist()
 
 
 def test_an_image_that_was_kept_before_is_a_copy(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:

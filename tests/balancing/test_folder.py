@@ -13,7 +13,6 @@ from PIL import Image
 from ddpm.balancing.filling import SPAN, Accepted
 from ddpm.balancing.folder import COLUMNS, whole, write_folder
 from ddpm.images.splits import Split
-from ddpm.ingest.folders import read_folder
 from exact_stages.console import UserError
 from tests.balancing.small_set import labels_of, noise
 from tests.small import FRUITS
@@ -26,7 +25,6 @@ SHARES = torch.linspace(0.5, 0.999, 25)
 
 
 def written(folder: Path, seed: int = 5) -> list[dict[str, str]]:
-    """The rows of the table."""
     folder.mkdir(exist_ok=True)
     train, test = Split(noise(35, 0), TRAIN_LABELS), Split(noise(6, 1), TEST_LABELS)
     accepted = Accepted(noise(25, 2), NUMBERS, SHARES, NEAREST, SHARES / 10)
@@ -70,15 +68,6 @@ def test_names_and_places_do_not_tell_real_from_sampled(tmp_path: Path) -> None:
     order = [row["origin"] for row in rows]
     assert "real" not in (order[0], order[-1])  # by this seed
     assert [row["origin"] for row in others] != order
-
-
-def test_it_is_a_folder_of_images_to_the_pipeline(tmp_path: Path) -> None:
-    written(tmp_path)
-    folder = read_folder(tmp_path)
-    assert (folder.classes, folder.tested) == (("apple", "fig", "pear"), 6)
-    for pictures, counts in ((folder.pictures[:-6], [20, 20, 20]), (folder.pictures[-6:], [2, 4, 0])):
-        assert [sum(each.label == label for each in pictures) for label in range(3)] == counts
-    assert folder.ignored == [Path("balance.json"), Path("manifest.csv")]
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -60,14 +60,11 @@ NOISE = """async ([seed, size]) => {
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
     kinds: dict[str, dict[str, Any]] = {
-        "guided": {"guide": True, "faint": 60},
-        "distilled-3": {"own": (19, 12, 5)},
+        "guided": {"guides": ("autoguidance",), "faint": 60},
+        "distilled-3": {"timesteps": (19, 12, 5)},
         "coloured": {"class_conditional": False, "data": FRUITS, "counts": (9, 9, 9)},
     }
-    return [
-        tiny_model(folder, **{"class_conditional": True, **kind}).rename(folder / f"{name}.safetensors")
-        for name, kind in kinds.items()
-    ]
+    return [tiny_model(folder, **kind).rename(folder / f"{name}.safetensors") for name, kind in kinds.items()]
 
 
 @pytest.fixture(scope="module")

@@ -9,47 +9,20 @@ import pytest
 import torch
 
 from ddpm.cli import commands
-from ddpm.images.card import DataCard
-from ddpm.model import ModelCard, save_model
 from ddpm.sampling.params import SamplerParams
-from ddpm.schedule import ScheduleParams
-from ddpm.unet import UNet
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from tests import reverse
-from tests.small import DIGITS, randomised, unet_params
 
 SOURCE = Path(commands.__file__).parents[2]
 COUNTS = (0, 30, 0, 10, 0, 0, 0, 60, 0, 0)
 ENVIRONMENT = {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32"}
 
 
-def tiny_model(
-    folder: Path,
-    class_conditional: bool,
-    timesteps: int = 20,
-    data: DataCard = DIGITS,
-    counts: tuple[int, ...] = COUNTS,
-    guide: bool = False,
-    classifier_free: bool = False,
-    own: tuple[int, ...] = (),
-    faint: int = 0,
-) -> Path:
-    """A tiny model whose every weight is random: at its start, a network would predict zero.
-
-    Args:
-        guide, classifier_free: which guides it has.
-        own: the timesteps of a distilled model. faint: its highest level that becomes 0.
-    """
-    path = folder / "tiny.safetensors"
-    params = unet_params(
-        channels=(4, 8), time_embed_dim=8, patch_size=2, class_conditional=class_conditional, prediction="v"
-    )
-    schedule = ScheduleParams(timesteps=timesteps, beta_start=0.001, beta_end=10 / timesteps)
-    now, before = (randomised(UNet(params, data.shape, len(data.classes), timesteps), seed) for seed in (0, 1))
-    guides = tuple(each for each, has in {"autoguidance": guide, "classifier_free": classifier_free}.items() if has)
-    facts = {"data": data, "model": params, "schedule": schedule, "class_counts": counts}
-    card = ModelCard.model_validate({**facts, "guides": guides, "timesteps": own, "faint": faint})
-    save_model(path, now, card, dict(before.state_dict()) if guide else None)
-    return path
+def tiny_model(folder: Path, steps: int = 20, **facts: object) -> Path:
+    """The file of a tiny model with a schedule of so many steps; its facts are those of `reverse.tiny_model`."""
+    schedule = NoiseSchedule(ScheduleParams(timesteps=steps, beta_start=0.001, beta_end=10 / steps))
+    reverse.tiny_model(folder, **{"counts": COUNTS, "schedule": schedule, "time_embed_dim": 8, **facts})
+    return (folder / "model.safetensors").rename(folder / "tiny.safetensors")
 
 
 def sampler(**changes: object) -> SamplerParams:
@@ -78,7 +51,6 @@ def generate(model: Path, out: Path, *options: object) -> Path:
 
 
 def started(*words: object) -> "subprocess.Popen[str]":
-    """The command line at work."""
     return subprocess.Popen(
         [sys.executable, "-m", "ddpm", *map(str, words)],
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(SOURCE)},

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,20 +26,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return written(tmp_path_factory.mktemp("set"))
 
 
-def words(files: Files, out: Path, *options: object) -> list[object]:
-    paths = ["--data", files.data, "--test", files.test, "--model", files.model, "--classifier", files.classifier]
-    return ["balance", *paths, "--out", out, "--steps", 2, *options]
-
-
 def balance(files: Files, out: Path, *options: object) -> Rows:
-    """The rows of the table that the command leaves."""
-    call(*words(files, out, *options))
+    paths = ["--data", files.data, "--test", files.test, "--model", files.model, "--classifier", files.classifier]
+    call("balance", *paths, "--out", out, "--steps", 2, *options)
     with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
 
 
 def counted(rows: Rows) -> dict[tuple[str, str, str], int]:
-    """By split, class and origin."""
     keys = [(row["file"].split("/")[0], row["class"], row["origin"]) for row in rows]
     return {key: keys.count(key) for key in sorted({*keys})}
 
@@ -120,48 +113,34 @@ def test_files_of_other_images_are_named_and_taken(
     assert f" {tmp_path / 'other.safetensors'}: " in told[1][0]
 
 
-@pytest.mark.parametrize("kind", ["test", "model", "classifier"])
-def test_files_of_another_set_are_refused(kind: str, files: Files, tmp_path: Path) -> None:
+def test_files_of_another_set_are_refused(files: Files, tmp_path: Path) -> None:
     card = FRUITS.model_copy(update={"classes": ("apple", "fig", "plum")})
-    path = tmp_path / "other.safetensors"
-    if kind == "model":
-        path = tiny_model(tmp_path, class_conditional=True, data=card, counts=COUNTS)
-    elif kind == "classifier":
-        save_classifier(path, classifier(card))
-    else:
-        saved_split(path, split(TESTED, 0), card)
-    with pytest.raises(UserError, match=f"^{path}: its data card has classes "):
-        balance(files._replace(**{kind: path}), tmp_path / "out")
+    save_classifier(tmp_path / "classifier", classifier(card))
+    paths = {"classifier": tmp_path / "classifier", "model": tiny_model(tmp_path, data=card, counts=COUNTS)}
+    paths["test"] = saved_split(tmp_path / "test.safetensors", split(TESTED, 0), card)
+    for kind, path in paths.items():
+        with pytest.raises(UserError, match=f"^{path}: its data card has classes "):
+            balance(files._replace(**{kind: path}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "message"),
+    ("counts", "tested", "options", "message"),
     [
-        ({"model": {"class_conditional": False}}, "", "classes: this model is not class-conditional"),
-        ({"model": {"class_conditional": True, "counts": (30, 0, 12)}}, "", "classes: the model has not seen fig"),
-        ({"data": (30, 0, 12)}, "", "--classes: there is no training image of fig"),
-        ({"test": "set/train.safetensors"}, "", ".*has the training images already"),
-        ({}, "--classes plum", "classes: no class is named plum"),
-        ({}, "--target 0", "ddpm balance: --target: "),
-        ({}, "--out .", r"--out \.: this folder cannot be replaced"),
+        ((30, 0, 12), "test", "", "--classes: there is no training image of fig"),
+        (COUNTS, "train", "", ".*has the training images already"),
+        (COUNTS, "test", "--classes plum", "classes: no class is named plum"),
+        (COUNTS, "test", "--target 0", "ddpm balance: --target: "),
+        (COUNTS, "test", "--out .", r"--out \.: this folder cannot be replaced"),
     ],
-    ids=str,
 )
 def test_what_is_wrong_is_named_and_nothing_is_written(
-    changes: dict[str, Any], options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counts: tuple[int, ...], tested: str, options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = written(tmp_path / "set")
-    for kind, change in changes.items():
-        if isinstance(change, str):
-            path = tmp_path / change
-        elif kind == "model":
-            path = tiny_model(tmp_path / "set", **{"data": FRUITS, "counts": COUNTS, **change})
-        else:
-            path = saved_split(files.data, split(change, 1))
-        files = files._replace(**{kind: path})
+    saved_split(files.data, split(counts, 1))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match=f"^{message}"):
-        balance(files, tmp_path / "out", *options.split())
+        balance(files._replace(test=files.data.with_stem(tested)), tmp_path / "out", *options.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "set"]

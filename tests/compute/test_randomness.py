@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from ddpm.compute.randomness import ImageNoise, distinct, generator
-from tests.small import DIGITS, FRUITS
+from ddpm.compute.randomness import distinct, generator
 
 
 def draw(*name: object) -> list[float]:
@@ -37,17 +36,3 @@ def test_distinct_numbers_are_distinct_uniform_and_in_random_order(count: int, e
         first = torch.cat([numbers[: -(-len(numbers) // 2)] for numbers in found]).double() / end
         for sample in (several, first):  # the first half is as uniform as all
             assert float(sample.mean()) == pytest.approx(0.5 - 0.5 / end, abs=5 * 0.29 / len(sample) ** 0.5)
-
-
-@pytest.mark.parametrize("shape", [DIGITS.shape, FRUITS.shape])
-def test_the_noise_of_an_image_is_the_same_in_any_batch(shape: tuple[int, int, int]) -> None:
-    before = torch.get_rng_state()
-    together, alone, turned = (ImageNoise(3, indices, shape) for indices in (range(6), [4], [5, 4, 100]))
-    draws = [(together(), alone(), turned()) for _ in range(3)]
-    for whole, single, other in draws:
-        assert whole.shape == (6, *shape)
-        assert torch.equal(single[0], whole[4])
-        assert torch.equal(other[:2], whole[[5, 4]])
-    assert len({float(image.sum()) for whole, _, _ in draws for image in whole}) == 18
-    assert not torch.equal(ImageNoise(4, range(6), shape)(), draws[0][0])
-    assert torch.equal(torch.get_rng_state(), before), "the global generator is left alone"

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.compute import workers
 from ddpm.compute.workers import in_pieces, tick, together
 from ddpm.compute.world import ALONE, World
 from exact_stages.console import UserError
@@ -56,15 +55,6 @@ def test_results_come_in_the_order_of_the_pieces_and_progress_adds_up(
     assert sum(told) == sum(range(3, 20)) + 17
 
 
-def test_one_piece_starts_no_process(allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed(3)
-    monkeypatch.setattr(workers, "_forked", None)
-    assert [*in_pieces(lambda piece: (piece, os.getpid()), [7])] == [(7, os.getpid())]
-    assert together(ALONE, 1, lambda world: (world, os.getpid())) == (ALONE, os.getpid())
-    of_torchrun = World(1, 2)
-    assert together(of_torchrun, 4, lambda world: world) is of_torchrun
-
-
 def test_a_worker_has_no_workers(allowed: Callable[[int], None]) -> None:
     allowed(2)
 
@@ -90,13 +80,7 @@ def test_processes_together_are_a_world_of_at_most_one_for_each_piece(
         assert len({pid for *_, pid in found}) == count
 
 
-class MistakeError(Exception):
-    """Of another kind."""
-
-
-@pytest.mark.parametrize(
-    "error", [MistakeError("of piece 3"), UserError("of piece 3")], ids=lambda each: type(each).__name__
-)
+@pytest.mark.parametrize("error", [ValueError("of piece 3"), UserError("of piece 3")], ids=repr)
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_error_in_a_piece_is_raised_as_itself(error: Exception, size: int, allowed: Callable[[int], None]) -> None:
     allowed(size)

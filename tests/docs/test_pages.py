@@ -1,17 +1,24 @@
-"""The pages name what exists; `make site` checks their links, as tests/docs/test_site.py shows."""
+"""Pages, drawings and records say what is so; `make site` checks their links, as tests/docs/test_site.py shows."""
 
+import json
 import re
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
+from statistics import mean, stdev
 
+import pandas as pd
 import pytest
+import torch
 from dvc.utils.flatten import flatten
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from ruamel.yaml import YAML
 
 from ddpm.cli.commands import Ddpm
+from ddpm.unet import UNet, UNetParams
+from exact_stages.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACKED = subprocess.run(
@@ -29,7 +36,6 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def tokens(page: str) -> list[Token]:
-    """The tokens of a page, those of its lines among them."""
     text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / page).read_text(), flags=re.DOTALL)
     parsed = MarkdownIt("commonmark").enable("table").parse(text)
     return [each for token in parsed for each in (token, *(token.children or ()))]
@@ -73,3 +79,48 @@ def test_params_targets_stages_and_modules_exist(page: str) -> None:
     for module in re.findall(r"-m ((?:scripts|studies|stages)\.[a-z_.]+)", text):
         assert Path(module.replace(".", "/")).with_suffix(".py").exists(), module
     assert {*re.findall(r"(?:^|\n|\$ )ddpm ([a-z]+)", text)} <= Ddpm.model_fields.keys()
+
+
+def test_the_drawing_of_the_network_has_the_widths_and_resolutions_of_the_default() -> None:
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", (ROOT / "docs/walk/unet.svg").read_text())
+    params = load_params(UNetParams, "model", ROOT / "params.yaml")
+    network = UNet(params, (1, 28, 28), classes=10, timesteps=10)
+    shapes: list[torch.Size] = []
+    for part in [network.stem, *network.down, *network.bottleneck, *network.upsample, *network.up, network.head]:
+        part.register_forward_hook(lambda _, given, found: shapes.append(found.shape))
+    with torch.no_grad():
+        network(torch.zeros(1, 1, 28, 28), torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+    assert {f"{shape[2]} \u00d7 {shape[3]}" for shape in shapes} <= set(texts)
+    widths = [*(params.for_images((1, 28, 28)).channels or ())]
+    assert {str(width) for width in widths} <= set(texts)
+    assert {f"{width} + {width}" for width in widths[:2]} <= set(texts), "the skip connections"
+    assert {str(params.time_embed_dim), f"{4 * params.time_embed_dim}, {params.time_embed_dim}"} <= set(texts)
+    assert texts.count(str(widths[2])) == params.bottleneck_blocks
+    assert params.class_conditional
+    assert params.prediction == "v"
+
+
+def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
+    rows = pd.read_csv(ROOT / "studies/speed/quality.csv", index_col=["project", "cpu_minutes"])
+    seeds = pd.read_csv(ROOT / "studies/speed/seeds.csv")["scores.b.samples.frechet"]
+    expected = {("this project", 5): (mean(seeds), stdev(seeds))}
+    record = json.loads((ROOT / "results/plain_ddpm/record.json").read_text())
+    samples = record["metrics"]["evaluate/scores"]["b"]["samples"]
+    name = "this project's plain DDPM"
+    expected[name, 96] = samples["frechet"], samples["frechet_deviation"]
+    for of, (distance, spread) in expected.items():
+        found = [rows["frechet_b"][of], rows["spread"][of]]
+        assert found == pytest.approx([distance, spread], abs=6e-5)
+
+
+def test_versions_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert str(YAML(typ="safe").load(ROOT / "CITATION.cff")["version"]) == version
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert next(each for each in headings if each != "Unreleased") == version
+
+
+def test_every_parameter_has_a_comment() -> None:
+    sections = (ROOT / "params.yaml").read_text().replace("\n  population:", "\n\n  population:").split("\n\n")
+    described = [line for part in sections if not part.startswith("  population:") for line in part.splitlines()]
+    assert [line for line in described if re.match(r" +\w+: ", line) and "  # " not in line] == []

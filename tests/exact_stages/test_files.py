@@ -1,6 +1,5 @@
 """What is written is there whole or not at all; a saved state serves its own run, and no other."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from exact_stages.files import KEPT, SavedState, write_json, write_whole
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder at hand has a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("file").write_bytes(b"old")
@@ -104,15 +102,6 @@ def test_a_damaged_state_is_not_used(capsys: pytest.CaptureFixture[str]) -> None
             state.path.write_bytes(data)
             assert state.read() is None
     assert capsys.readouterr().err == f"{state.path}: damaged; train starts from the beginning\n" * 2 * len(whole)
-
-
-def test_the_state_of_a_run_that_has_ended_stays_until_dvc_has_recorded_its_outputs() -> None:
-    state = SavedState("train", "a")
-    state.write(b"weights", [Path("file")])
-    for recorded, found in ((b"another", b"weights"), (b"old", None)):
-        Path("dvc.lock").write_text(f"    - md5: {hashlib.md5(recorded).hexdigest()}")
-        assert state.read() == found
-    assert not state.path.exists()
 
 
 def test_the_newest_states_of_a_stage_are_kept() -> None:

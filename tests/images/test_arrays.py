@@ -24,23 +24,6 @@ def streamed(path: Path, parts: object) -> bytes:
     return path.read_bytes()
 
 
-def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
-    written = {
-        "floats": torch.tensor([0.1, -0.0, float("inf"), float("nan"), 1e-45]),
-        "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
-        "empty": torch.empty(2, 0, dtype=torch.uint8),
-        "scalar": torch.tensor(7),
-    }
-    written["left"], written["right"] = torch.arange(8).view(2, 4)
-    save_arrays(tmp_path / "file", written, METADATA)
-    loaded, metadata = load_arrays(tmp_path / "file", set(written))
-    assert metadata == METADATA
-    assert loaded.keys() == written.keys()
-    for name, array in written.items():
-        assert loaded[name].dtype == array.dtype
-        torch.testing.assert_close(loaded[name], array, rtol=0, atol=0, equal_nan=True)
-
-
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     a, b = torch.arange(3), torch.ones(2, 2)
     save_arrays(tmp_path / "first", {"a": a, "b": b}, {"x": 1, "y": {"p": 1, "q": 2}})

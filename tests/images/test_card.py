@@ -20,12 +20,6 @@ def card(*classes: str) -> DataCard:
     return DataCard(name="set", shape=(1, 8, 8), classes=classes)
 
 
-@pytest.mark.parametrize("value", ["apple", 7, None, [], {"7": 1}])
-def test_what_is_neither_all_nor_a_list_is_refused(value: object) -> None:
-    with pytest.raises(UserError, match=r"train\.classes: "):
-        parse(Chosen, {"classes": value}, "params.yaml", "train")
-
-
 @pytest.mark.parametrize(
     ("names", "labels"),
     [
@@ -94,21 +88,6 @@ def test_a_card_that_cannot_be_is_refused_by_key(change: dict[str, object], key:
 )
 def test_a_name_that_fits_no_system_is_told_why(name: str) -> None:
     assert check_class_name(name)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "halved", "size"),
-    [
-        (11, 18, 1, (12, 18)),
-        (100, 100, 4, (112, 112)),
-    ],
-)
-def test_images_are_halved_to_some_5_to_9_pixels_a_side_and_padded_for_it(
-    height: int, width: int, halved: int, size: tuple[int, int]
-) -> None:
-    assert halvings(height, width) == halvings(width, height) == halved
-    assert padded(height, width) == size
-    assert padded(width, height) == size[::-1]
 
 
 def test_what_is_padded_can_be_halved_as_often_as_its_own_size_asks_for() -> None:

@@ -1,6 +1,8 @@
-"""What the stages hand on: splits and the images of chosen classes in them, and samples; the levels of images."""
+"""What the stages hand on: splits, what is held out of them, and samples; the levels of images."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import (
     Samples,
-    even_batch,
+    Split,
+    held_out_mask,
     load_samples,
     load_split,
     save_samples,
@@ -26,7 +29,6 @@ TESTED = (4, 0, 7)
 
 
 def saved(path: Path) -> Path:
-    """Five images."""
     save_split(path, FRUITS, LABELS, GROUPS, TESTED, [images(5, FRUITS.shape)])
     return path
 
@@ -45,33 +47,6 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
     assert some.labels.tolist() == [2, 2, 0, 2]
     assert found.of(range(3)).images is found.split.images, "all of them are not copied"
     assert found.of([]).images.shape == (0, 3, 16, 8)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"images": images(5, (3, 8, 16))},
-        {"labels": LABELS[:4]},
-        {"labels": torch.tensor([2, 1, 3, 0, 2])},
-        {"groups": torch.tensor([0, 1, 0, -1, 3])},
-        {"data": None},
-        *[{"test_counts": each} for each in (None, [4, 0], [4, 0, -1], [4, 0, 2**62])],
-    ],
-    ids=" ".join,
-)
-def test_what_is_no_split_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
-    path = saved(tmp_path / "split")
-    arrays, facts = load_arrays(path)
-    resave(path, {**arrays, **facts, **changes})
-    with pytest.raises(UserError, match=rf"^{path}: "):
-        load_split(path)
-
-
-def resave(path: Path, content: dict[str, object]) -> None:
-    """Write arrays and facts, but for those that are None."""
-    arrays = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    facts = {name: value for name, value in content.items() if name not in arrays and value is not None}
-    save_arrays(path, arrays, facts)
 
 
 FRAMES = torch.arange(2 * 2 * 3 * 16 * 8).view(2, 2, 3, 16, 8).to(torch.uint8)
@@ -95,34 +70,40 @@ def test_samples_come_back_as_they_were_saved(samples: Samples, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("load", "change"),
     [
-        {"images": images(3, FRUITS.shape)},
-        {"pred_x_start": FRAMES[:, :1]},
-        {"labels": torch.tensor([2, 3])},
-        {"classes": [3]},
-        {"kept_t": [19, -1]},
-        *[{"clear": each} for each in ([0.5], {"kiwi": 0.5}, {"fig": 1.5})],
+        (load_split, {"images": images(5, (3, 8, 16))}),
+        (load_split, {"labels": LABELS[:4]}),
+        (load_split, {"labels": torch.tensor([2, 1, 3, 0, 2])}),
+        (load_split, {"groups": torch.tensor([0, 1, 0, -1, 3])}),
+        (load_split, {"data": None}),
+        *[(load_split, {"test_counts": each}) for each in (None, [4, 0], [4, 0, -1], [4, 0, 2**62])],
+        (load_samples, {"images": images(3, FRUITS.shape)}),
+        (load_samples, {"pred_x_start": FRAMES[:, :1]}),
+        (load_samples, {"labels": torch.tensor([2, 3])}),
+        (load_samples, {"classes": [3]}),
+        (load_samples, {"kept_t": [19, -1]}),
+        *[(load_samples, {"clear": each}) for each in ([0.5], {"kiwi": 0.5}, {"fig": 1.5})],
     ],
-    ids=" ".join,
 )
-def test_what_is_no_set_of_samples_is_refused(change: dict[str, object], tmp_path: Path) -> None:
-    path = tmp_path / "samples"
-    save_samples(path, SAMPLES)
+def test_what_is_no_split_and_no_set_of_samples_is_refused(
+    load: Callable[[Path], object], change: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    saved(path) if load is load_split else save_samples(path, SAMPLES)
     arrays, facts = load_arrays(path)
-    resave(path, {**arrays, **facts, **change})
+    for name, value in change.items():
+        (arrays if isinstance(value, Tensor) else facts)[name] = value
+    save_arrays(path, arrays, {name: value for name, value in facts.items() if value is not None})
     with pytest.raises(UserError, match=rf"^{path}: "):
-        load_samples(path)
+        load(path)
 
 
 def test_every_byte_survives_the_way_to_float_and_back() -> None:
     every = torch.arange(256, dtype=torch.uint8)
     floats = to_float(every)
-    assert floats.dtype == torch.float32
-    assert floats[0] == -1
-    assert floats[255] == 1
+    assert (floats.dtype, floats[0], floats[255]) == (torch.float32, -1, 1)
     torch.testing.assert_close(floats.double(), torch.arange(256).double() / 127.5 - 1, rtol=0, atol=1.2e-7)
-    assert to_uint8(floats).dtype == torch.uint8
     assert torch.equal(to_uint8(floats), every)
 
 
@@ -132,14 +113,52 @@ def test_floats_are_clipped_and_rounded_to_the_nearest_byte() -> None:
     assert to_uint8(values).tolist() == [0, 0, 255, 255, 255, 0, 0, 1, 128]
 
 
-@pytest.mark.parametrize(
-    ("count", "most", "size"),
-    [
-        (134, 64, 64),  # 6 of 134 are 4.5 %
-        (135, 64, 45),  # 7 of 135 are 5.2 %
-        (19, 5, 3),
-        (5, 1, 1),
-    ],
-)
-def test_batches_are_smaller_where_they_would_leave_many_images_out(count: int, most: int, size: int) -> None:
-    assert even_batch(count, most) == size
+def levels(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def one_class(images: Tensor) -> Split:
+    return Split(images, torch.zeros(len(images), dtype=torch.int64))
+
+
+def mask_of(images: Tensor, share: float, seed: int) -> Tensor:
+    """Where no image is another's near-duplicate."""
+    return held_out_mask(one_class(images), torch.arange(len(images)), share, seed)
+
+
+def test_what_is_held_out_is_pinned() -> None:
+    # A change here changes every result of the project.
+    assert mask_of(levels(40), 0.2, 0).nonzero().flatten().tolist() == [0, 9, 13, 16, 19, 34]
+
+
+def test_a_larger_share_holds_out_more_of_each_class_and_another_seed_others() -> None:
+    images, labels = levels(4000), torch.arange(4000) // 1000  # one class after the other
+    none, some, more, others = (mask_of(images, *given) for given in ((0, 0), (0.2, 0), (0.5, 0), (0.5, 1)))
+    assert not none.any()
+    assert more[some].all()
+    assert (labels[more].bincount(minlength=4) - 500).abs().max() < 4 * 15.8  # binomial
+    assert (more & others).sum().item() == pytest.approx(1000, abs=4 * 27.4)  # independent of one another
+    assert mask_of(images[:0], 0.5, 0).shape == (0,)
+
+
+def test_equal_images_are_on_one_side_and_an_added_one_moves_no_other() -> None:
+    images = levels(300)
+    before = mask_of(images, 0.3, 0)
+    assert torch.equal(mask_of(torch.cat([levels(50, seed=9), images.flip(0), images]), 0.3, 0)[350:], before)
+    assert torch.equal(mask_of(images.flip(0), 0.3, 0), before.flip(0))
+
+
+def test_an_image_goes_where_its_group_goes() -> None:
+    images = levels(200)
+    groups = torch.arange(200) // 5 * 5 + 3  # each five follow the fourth
+    found = held_out_mask(one_class(images), groups, 0.5, 0)
+    assert torch.equal(found, mask_of(images, 0.5, 0)[groups])
+    assert found.view(40, 5).sum(1).unique().tolist() == [0, 5]
+
+
+def test_a_class_that_would_lose_all_its_images_loses_none() -> None:
+    images, labels = levels(200), torch.zeros(200, dtype=torch.int64)
+    before = mask_of(images, 0.5, 0)
+    labels[before.nonzero()[:3]] = 1  # all three would be held out
+    found = held_out_mask(Split(images, labels), torch.arange(200), 0.5, 0)
+    assert torch.equal(found, before & (labels == 0))

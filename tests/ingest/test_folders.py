@@ -11,7 +11,6 @@ from exact_stages.console import UserError
 
 
 def made(root: Path, *names: str) -> Path:
-    """`root` with empty files of these names."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -19,7 +18,6 @@ def made(root: Path, *names: str) -> Path:
 
 
 def two(*folders: str) -> list[str]:
-    """Names of two pictures in each of `folders`."""
     return [f"{folder}/{name}.png" for folder in folders for name in "ab"]
 
 

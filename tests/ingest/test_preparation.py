@@ -16,17 +16,12 @@ from ddpm.ingest.decoded import Images
 from ddpm.ingest.decoding import Look, Target
 from ddpm.ingest.folders import Picture
 from ddpm.ingest.near_duplicates import thumbnails
-from ddpm.ingest.preparation import MOST_FAULTS, DataParams, Seen, looks_of, target_of
+from ddpm.ingest.preparation import MOST_FAULTS, Seen, looks_of, target_of
 from exact_stages.console import UserError
-from exact_stages.params import parse
 from tests.small import FRUITS, images
+from tests.stages.written import data_params
 
 WHITE = (255, 255, 255)
-PARAMS = {"set": "data/fruits", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-
-
-def params(**changes: object) -> DataParams:
-    return parse(DataParams, PARAMS | changes, "params.yaml", "data")
 
 
 def looks(*sizes: tuple[int, int], coloured: int = 0) -> Seen:
@@ -47,7 +42,7 @@ def looks(*sizes: tuple[int, int], coloured: int = 0) -> Seen:
 def test_small_pictures_of_one_size_keep_it_and_others_get_one_that_can_be_halved(
     sizes: list[tuple[int, int]], image_size: object, inner: tuple[int, int], outer: tuple[int, int]
 ) -> None:
-    target, why = target_of(looks(*sizes), params(image_size=image_size, fit="pad", colour=False))
+    target, why = target_of(looks(*sizes), data_params(image_size=image_size, fit="pad", colour=False))
     assert target == Target((1, *outer), inner, "pad", WHITE)
     assert [*why] == ([] if image_size and inner == outer else ["data.image_size"])
 
@@ -56,7 +51,7 @@ def test_small_pictures_of_one_size_keep_it_and_others_get_one_that_can_be_halve
 def test_one_picture_in_colour_is_enough_where_colour_is_not_set(
     colour: bool | None, coloured: int, channels: int
 ) -> None:
-    target, why = target_of(looks((28, 28), (28, 28), coloured=coloured), params(colour=colour))
+    target, why = target_of(looks((28, 28), (28, 28), coloured=coloured), data_params(colour=colour))
     assert target.shape == (channels, 28, 28)
     assert ("data.colour" in why) == (colour is None)
 
@@ -78,8 +73,8 @@ def place(data: bytes) -> float:
 
 def test_images_that_the_classifiers_cannot_halve_are_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.image_size: 4 x 4 pixels are too few; set 10"):
-        target_of(looks((4, 4)), params())
-    assert target_of(looks((4, 4)), params(image_size=(8, 8)))[0].shape[1:] == (8, 8)
+        target_of(looks((4, 4)), data_params())
+    assert target_of(looks((4, 4)), data_params(image_size=(8, 8)))[0].shape[1:] == (8, 8)
 
 
 def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) -> None:
@@ -89,10 +84,7 @@ def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         looks_of(given, WHITE)
     first, *named, last = str(caught.value).split("\n  ")
-    assert [each.split(": ")[0] for each in named] == [
-        str(given[1].source),
-        *(str(each.source) for each in given[4:-3]),
-    ]
+    assert [each.split(": ")[0] for each in named] == [str(each.source) for each in (given[1], *given[4:-3])]
     assert (first.split()[0], last) == ("53", "and 3 more")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from ddpm.ingest.decoding import COLOUR_16, EIGHT, OTHER, SIXTEEN, Target, decode, look
-from ddpm.ingest.preparation import DataParams, Source, list_images, looks_of, notes_of, range_of, read_source
+from ddpm.ingest.preparation import Source, list_images, looks_of, notes_of, range_of, read_source
 from exact_stages.console import UserError
+from tests.stages.written import data_params
 
 WHITE = (255, 255, 255)
 TWELVE = np.array([[0, 8, 9], [2048, 4072, 4080]], np.uint16)
@@ -21,11 +23,6 @@ TWELVE = np.array([[0, 8, 9], [2048, 4072, 4080]], np.uint16)
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def params(limits: tuple[float, float] | None = None, path: str = "mine") -> DataParams:
-    given = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-    return DataParams(set=path, range=limits, **given)
 
 
 def save(name: str, values: np.ndarray, **options: Any) -> Path:
@@ -41,12 +38,11 @@ def draw(name: str, values: np.ndarray) -> None:
 
 
 def levels_of(source: Source, height: int, width: int, index: int = 0) -> list[Any]:
-    """The first levels of an image."""
     return decode(source.folder.pictures[index].source, source.target)[0, :height, :width].tolist()
 
 
 def read(limits: tuple[float, float] | None = None) -> Source:
-    return read_source(Path("mine"), params(limits))
+    return read_source(Path("mine"), data_params(range=limits))
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
@@ -142,19 +138,17 @@ def test_eight_bits_are_never_scaled_and_mixed_depths_are_told(capsys: pytest.Ca
 
 
 def test_colour_of_sixteen_bits_has_its_upper_eight_scaled_by_the_range() -> None:
-    pixels = np.array([[[4080, 0, 256], [2048, 2048, 2048]]], "<u2")
-    bits, data = struct.pack("<3H", 16, 16, 16), pixels.tobytes()
-    fields = [(256, 2), (257, 1), (258, 3), (259, 1), (262, 2), (273, 200), (277, 3), (278, 1), (279, len(data))]
-    entries = b"".join(struct.pack("<HHIHxx", tag, 3, 1, value) for tag, value in fields)
-    entries = entries.replace(struct.pack("<HHIHxx", 258, 3, 1, 3), struct.pack("<HHII", 258, 3, 3, 190))
-    whole = struct.pack("<2sHIH", b"II", 42, 8, len(fields)) + entries + bytes(4)
+    pixels = np.array([[[4080, 0, 256], [2048, 2048, 2048]]], ">u2")
+    head = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)  # Pillow writes no such PNG
+    parts = {b"IHDR": head, b"IDAT": zlib.compress(b"\0" + pixels.tobytes()), b"IEND": b""}
+    chunks = [(len(data), kind + data, zlib.crc32(kind + data)) for kind, data in parts.items()]
+    Path("mine").mkdir()
     for number in range(2):
-        path = Path(f"mine/{number}.tif")
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(whole.ljust(190, b"\0") + bits.ljust(10, b"\0") + data)
+        whole = [struct.pack(f">I{size + 4}sI", size, data, check) for size, data, check in chunks]
+        Path(f"mine/{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
     seen = looks_of(list_images(Path("mine")).pictures, WHITE)
     assert [(each.depth, each.colour) for each in seen.looks] == [(COLOUR_16, True)]
-    got = decode(Path("mine/0.tif"), Target((3, 1, 2), (1, 2), "crop", WHITE, range_of(seen)))
+    got = decode(Path("mine/0.png"), Target((3, 1, 2), (1, 2), "crop", WHITE, range_of(seen)))
     np.testing.assert_allclose(got[:, 0].T, pixels[0] / 4095 * 255, atol=16)  # of 16 levels
     assert len(notes_of(seen, None)) == 1
 
@@ -169,7 +163,7 @@ def test_an_npz_of_medmnist_has_train_val_and_test(packed: Callable[..., None]) 
     labels = {name: (np.arange(len(part)) % 2 * 3).astype(np.uint8)[:, None] for name, part in parts.items()}
     arrays = {f"{name}_images": part for name, part in parts.items()}
     packed("mine.npz", **arrays, **{f"{name}_labels": part for name, part in labels.items()})
-    source = read_source(Path("mine.npz"), params())
+    source = read_source(Path("mine.npz"), data_params())
     assert (source.card.name, source.card.classes, source.folder.tested) == ("mine", ("0", "3"), 3)
     assert [each.label for each in source.folder.pictures] == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
     whole = np.concatenate([*parts.values()])
@@ -179,7 +173,7 @@ def test_an_npz_of_medmnist_has_train_val_and_test(packed: Callable[..., None]) 
 
 def test_an_npz_of_images_has_the_names_of_its_classes_and_sixteen_bits() -> None:
     np.savez("mine.npz", images=images(6, 8, 8, 1, dtype=np.uint16) * 4, labels=[2, 1] * 3, classes=["no", "a", "b"])
-    source = read_source(Path("mine.npz"), params())
+    source = read_source(Path("mine.npz"), data_params())
     assert (source.card.classes, source.target.range, source.folder.tested) == (("a", "b"), (0, 1023), 0)
     assert [each.label for each in source.folder.pictures] == [1, 0] * 3
     assert np.array(levels_of(source, 8, 8, 3)).tolist() == np.rint(images(6, 8, 8)[3] * 4.0 * 255 / 1023).tolist()
@@ -189,7 +183,9 @@ def test_an_npz_of_images_has_the_names_of_its_classes_and_sixteen_bits() -> Non
     ("changes", "key"),
     [
         ({"images": images(6, 4, 4, 4)}, "images"),
+        ({"images": images(6, 4, 4) / 2}, "images"),
         ({"labels": np.zeros(5, int)}, "labels"),
+        ({"labels": np.full(6, -1), "classes": ["a", "b"]}, "labels"),
         ({"labels": np.array([0, 1, 2] * 2), "classes": ["a", "b"]}, "labels"),
         ({"images": np.array([None] * 6)}, "npz"),
         ({"labels": np.arange(6)}, "class 0"),
@@ -198,7 +194,7 @@ def test_an_npz_of_images_has_the_names_of_its_classes_and_sixteen_bits() -> Non
 def test_an_npz_of_anything_else_is_refused(changes: dict[str, Any], key: str) -> None:
     np.savez("mine.npz", **{"images": images(6, 4, 4), "labels": np.zeros(6, int)} | changes)
     with pytest.raises(UserError, match=rf"^mine\.npz: [^\n]*\n? *[^\n]*{key}"):
-        read_source(Path("mine.npz"), params())
+        read_source(Path("mine.npz"), data_params())
 
 
 ROWS = [("0.png", "fig"), ("deep/1.png", "10"), ("2.png", "fig"), ("3.png", "10")]
@@ -206,13 +202,12 @@ ROWS = [("0.png", "fig"), ("deep/1.png", "10"), ("2.png", "fig"), ("3.png", "10"
 
 def tabled(table: str, rows: list[tuple[str, str]], folder: str = "mine") -> None:
     if table.endswith("jsonl"):
-        lines = [
-            json.dumps({"file_name": name, "label": int(label) if label == "10" else label}) for name, label in rows
-        ]
+        labels = [int(label) if label == "10" else label for _, label in rows]
+        lines = [json.dumps({"file_name": name, "label": label}) for (name, _), label in zip(rows, labels, strict=True)]
     else:
         column = "image" if table == "labels.csv" else "file_name"
         lines = [f"id,{column},label", *(f"7,{name},{label}" for name, label in rows)]
-    Path(folder, table).write_text("\n".join(lines) + "\n")
+    Path(folder, table).write_text("\n".join(lines) + "\n", "utf-8-sig" if table == "labels.csv" else None)
 
 
 @pytest.mark.parametrize("table", ["labels.csv", "metadata.csv", "metadata.jsonl"])
@@ -230,6 +225,13 @@ def test_a_table_names_the_classes(table: str, parted: str | None) -> None:
     assert (found.classes, found.tested, found.ignored) == (("10", "fig"), 4 if parted else 0, [])
     assert [each.label for each in found.pictures] == [1, 0, 1, 0] * len(folders)
     assert {*found.files} == {path for path in Path("mine").rglob("*") if path.is_file()}
+
+
+def test_a_table_of_other_columns_is_refused() -> None:
+    save("mine/0.png", images(1, 4, 4)[0])
+    Path("mine/labels.csv").write_text("file,class\n0.png,fig\n")
+    with pytest.raises(UserError, match=r"^mine/labels\.csv: .*columns image and label"):
+        list_images(Path("mine"))
 
 
 @pytest.mark.parametrize(

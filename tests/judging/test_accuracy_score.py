@@ -68,9 +68,8 @@ def test_as_b_was_it_learns_from_what_was_asked_for_and_from_a_random_subset_of_
     assert torch.equal(learned[0][0].labels, ASKED[:20])
     assert (found["count"], found["samples"]["labels"]) == (20, "asked for")
     for number, (_, recipe) in enumerate(learned):
-        assert recipe == classifier_params(
-            images_seen=100, epochs=40, seed=2 + number // 2
-        )  # of 90 images b has seen 450
+        # Of 90 images b has seen 450.
+        assert recipe == classifier_params(images_seen=100, epochs=40, seed=2 + number // 2)
     score(ASKED)
     first, second, again = (learned[index][0] for index in (1, 3, 5))
     numbers = first.images[:, 0, 0, 0].long()

@@ -49,7 +49,6 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
     rows = (own >= least).nonzero().squeeze(1)
     assert 10 < len(rows) < 100
     assert torch.equal(found.images, IMAGES[rows])
-    assert found.labels is not None
     assert torch.equal(found.labels, labels[rows])
     assert torch.equal(found.x_t, before.x_t[:, rows])
     assert torch.equal(found.pred_x_start, before.pred_x_start[:, rows])

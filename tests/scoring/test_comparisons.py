@@ -1,14 +1,57 @@
-"""Samples beside random subsets of real images."""
+"""Precision and recall on sets whose answers are known, and samples beside random subsets of real images."""
 
+import math
+
+import pytest
 import torch
 from torch import Tensor
 
-from ddpm.scoring.comparisons import compare, draw_subsets, variety
-from ddpm.scoring.scores import FrechetDistance, jackknife
+from ddpm.scoring.comparisons import draw_subsets, variety
+from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
+from tests.small import normal
 
 
-def normal(count: int, seed: int, width: int = 4) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+def found_scores(real: Tensor, samples: Tensor, k: int = 5) -> ManifoldScores:
+    return manifold_scores(manifold(real, k), manifold(samples, k))
+
+
+def values(found: ManifoldScores) -> list[float | None]:
+    return [each.value for each in found]
+
+
+def plain(real: Tensor, samples: Tensor, k: int) -> tuple[float, float]:
+    """The definitions, word by word."""
+    real, samples = real.double(), samples.double()
+
+    def radius(features: Tensor, index: int) -> float:
+        return sorted(math.dist(features[index], other) for other in features)[k]  # the first is itself
+
+    real_radius = [radius(real, i) for i in range(len(real))]
+    sample_radius = [radius(samples, i) for i in range(len(samples))]
+    inside = [[math.dist(s, r) <= real_radius[i] for i, r in enumerate(real)] for s in samples]
+    reached = [any(math.dist(s, r) <= sample_radius[j] for j, s in enumerate(samples)) for r in real]
+    return sum(map(any, inside)) / len(samples), sum(reached) / len(real)
+
+
+@pytest.mark.parametrize(("k", "chunk"), [(1, 100), (5, 7)])
+def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm.scoring.manifold.CHUNK", chunk)
+    real, samples = normal(40, 3, seed=0), 0.8 * normal(30, 3, seed=1) + 0.5
+    expected = plain(real, samples, k)
+    assert all(0 < value < 1 for value in expected)
+    assert values(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_too_few_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 6 features"):
+        manifold(normal(5, 8, seed=1))
+    assert len(manifold(normal(6, 8, seed=1)).radii) == 6
+
+
+def test_far_from_zero_the_scores_are_the_same() -> None:
+    real, samples = normal(200, 8, seed=0).double(), normal(200, 8, seed=1).double() + 0.5
+    far, near = found_scores(real + 1000, samples + 1000), found_scores(real, samples)
+    assert values(far) == pytest.approx(values(near), abs=1e-12)
 
 
 def test_a_baseline_and_its_reference_are_all_training_images() -> None:
@@ -22,18 +65,10 @@ def test_a_baseline_and_its_reference_are_all_training_images() -> None:
     assert not torch.equal(draw_subsets(50, 100, 20, 4).test, draws.test)
 
 
-def test_distances_are_those_of_the_subsets_with_their_errors() -> None:
-    samples, test, train = 1.5 * normal(60, 0), normal(200, 1) + 0.1, normal(300, 2)
-    draws = draw_subsets(200, 300, 60, seed=0)
-    rows = compare(samples, test, train, draws)
-    distance = FrechetDistance(train[draws.reference])
-    for name, each in (("samples", samples), ("test", test[draws.test]), ("baseline", train[draws.baseline])):
-        assert rows[name] == {"frechet": distance(each), "frechet_error": jackknife(distance, each)}
-    assert rows["test"]["frechet"] < rows["samples"]["frechet"]
-
-
 def test_narrow_samples_have_precision_but_no_recall() -> None:
-    rows = variety(normal(60, 0) / 3, normal(60, 1), normal(300, 2), draw_subsets(60, 300, 60, seed=0))
+    rows = variety(
+        normal(60, 4, seed=0) / 3, normal(60, 4, seed=1), normal(300, 4, seed=2), draw_subsets(60, 300, 60, seed=0)
+    )
     assert rows["samples"]["precision"] > 0.9 > 0.3 > rows["samples"]["recall"]
     assert rows["test"]["recall"] > 0.6
     assert rows["test"]["recall_error"] is None

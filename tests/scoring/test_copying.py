@@ -1,23 +1,29 @@
-"""Distances to the nearest training images."""
+"""Distances to the nearest training images, and how many samples are copies of them: of models that copy or do not."""
 
 import math
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ddpm.images.splits import to_float
+from ddpm.images.splits import to_float, to_uint8
 from ddpm.scoring import copying
-from ddpm.scoring.copying import nearest_neighbours, nearness
-from tests.small import FRUITS
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from ddpm.scoring.copying import (
+    NEAR,
+    Nearness,
+    compare_nearness,
+    middle,
+    near_copies,
+    nearest_neighbours,
+    nearness,
+    shifted,
+)
+from ddpm.scoring.scores import NONE
+from tests.small import FRUITS, normal
 
 
 def levels(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """uint8 images."""
     rng = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, *shape), generator=rng, dtype=torch.uint8)
 
@@ -61,3 +67,89 @@ def test_classes_of_hardly_any_training_images(train: int, distance: float, rati
     found = nearness([torch.zeros(1, 1)], torch.tensor([1]), table[: 1 + train], labels)
     assert found.distance.tolist() == [distance]
     assert found.ratio.tolist() == pytest.approx([ratio])
+
+
+SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits
+COPIED = 0.2
+
+
+def smooth(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (count, 1, 28, 28) of soft spots, and their classes in turn, whose contrast differs."""
+    labels = torch.arange(count) % len(SCALES)
+    spots = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    scales = torch.tensor(SCALES)[labels].view(-1, 1, 1, 1)
+    return scales * F.interpolate(spots, size=(28, 28), mode="bilinear"), labels
+
+
+TRAIN, TRAIN_LABELS = smooth(6000, seed=0)
+HELD_OUT, HELD_OUT_LABELS = smooth(3000, seed=1)
+HONEST, HONEST_LABELS = smooth(3000, seed=2)
+
+
+def copies(count: int, noise: float = 0.02, shift: bool = True, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Training images of the wider classes, moved by a pixel and with a little noise."""
+    chosen = (TRAIN_LABELS > 0).nonzero().squeeze(1)[first : first + count]
+    moved = torch.roll(TRAIN[chosen], int(shift), 3)
+    moved[..., 0] = moved[..., 1]  # what came in at the edge
+    return moved + noise * torch.randn(moved.shape, generator=torch.Generator().manual_seed(3)), TRAIN_LABELS[chosen]
+
+
+def copier() -> tuple[Tensor, Tensor]:
+    """What a model samples a fifth of whose samples are copies."""
+    images, labels = copies(round(COPIED * len(HONEST)))
+    return torch.cat([images, HONEST[len(images) :]]), torch.cat([labels, HONEST_LABELS[len(images) :]])
+
+
+def near(images: Tensor, labels: Tensor) -> Nearness:
+    return nearness([to_uint8(images)], labels, to_uint8(TRAIN), TRAIN_LABELS)
+
+
+def test_near_duplicates_in_the_data_do_not_silence_the_score_and_count_on_both_sides() -> None:
+    natural = round(0.03 * len(HELD_OUT))
+    images, labels = copies(natural, 0.005, shift=False, first=1000)
+    held_out = near(torch.cat([HELD_OUT[natural:], images]), torch.cat([HELD_OUT_LABELS[natural:], labels]))
+    samples = near(*copier())
+    for label in (1, 2):  # with them, no threshold is passed by a copy that was moved
+        assert held_out.distance[held_out.labels == label].quantile(NEAR) < samples.distance[:600].min()
+    images, labels = copies(natural, 0.005, shift=False, first=2000)
+    honest = near(torch.cat([HONEST[natural:], images]), torch.cat([HONEST_LABELS[natural:], labels]))
+    for found, expected in zip(*near_copies(honest, held_out), strict=True):
+        assert expected.value == pytest.approx(0.03 + 0.97 * NEAR, abs=0.001)
+        assert found.value == pytest.approx(expected.value, abs=2 * math.hypot(found[1], expected[1]))
+    for found, expected in zip(*near_copies(samples, held_out), strict=True):
+        assert found.value - expected.value == pytest.approx(COPIED - 0.03, abs=0.02)
+
+
+def test_a_class_of_too_few_fresh_images_is_left_out() -> None:
+    samples = near(*copier())
+    others = Nearness(*(each[samples.labels != 1] for each in samples))
+    kept = (HELD_OUT_LABELS != 1) | ((HELD_OUT_LABELS == 1).cumsum(0) <= 99)
+    held_out = near(HELD_OUT[kept], HELD_OUT_LABELS[kept])
+    assert near_copies(samples, held_out)[0].distance == near_copies(others, held_out)[0].distance
+    assert near_copies(samples, near(HELD_OUT[:99], HELD_OUT_LABELS[:99])) == ((NONE, NONE), (NONE, NONE))
+
+
+def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> None:
+    rng, shares = torch.Generator().manual_seed(0), []
+    for _ in range(400):
+        # Far from zero, so without near-duplicates.
+        sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, 100))
+        found, _ = near_copies(*(Nearness(*each, torch.zeros(each.shape[1], dtype=torch.long)) for each in sets))
+        shares.append([found.distance.value, found.ratio.value])
+    # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
+    assert torch.tensor(shares).mean(0).tolist() == pytest.approx([NEAR, NEAR], abs=0.0012)
+
+
+@pytest.mark.parametrize("move", [(0, 0), (0, 1), (-1, 0), (1, -1)])
+def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple[int, int]) -> None:
+    train, honest, held_out = (to_uint8(each) for each in (TRAIN, HONEST, HELD_OUT))
+    moved = train[:150].roll(move, dims=(2, 3))
+    samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
+    both = (shifted(samples), labels), (shifted(held_out), HELD_OUT_LABELS)
+    found, expected, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
+    for share, chance in zip(found, expected, strict=True):
+        assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)
+        assert math.hypot(share.error or 0, chance.error or 0) == pytest.approx(
+            (0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1
+        )
+    assert {*order[:150].tolist()} == {*range(2850, 3000)}

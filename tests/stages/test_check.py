@@ -21,7 +21,6 @@ ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", 
 
 
 def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
-    """The repository's params with some dotted keys set or added."""
     values = copy.deepcopy(read_yaml(ROOT / "params.yaml"))
     for dotted, value in changes:
         *sections, key = dotted.split(".")
@@ -38,22 +37,12 @@ def test_the_params_of_the_repository_are_valid(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("data.background", "witte", "colour"),
-        ("train.lr", "0.002", "number"),
-        ("train.classes", "7", "list of class names"),
-        ("filter.least_probability", 1, "less than 1"),
-        ("sample.gallery.typo", 1, "unknown key"),
-    ],
+    ("key", "value"),
+    [("data.background", "witte"), ("train.classes", "7"), ("train.classes", [{"7": 1}]), ("sample.gallery.typo", 1)],
 )
-def test_a_wrong_value_is_named_in_one_line(key: str, value: object, message: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_a_wrong_value_is_named_in_one_line(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^here: 1 invalid\n  {key}[^\n]*$"):
         parse(AllParams, changed((key, value)), "here")
-    first, line = str(caught.value).split("\n  ")
-    assert first == "here: 1 invalid"
-    assert line.startswith((key, f"{key.partition('.')[0]}: "))
-    assert message in line
 
 
 @pytest.mark.parametrize(

@@ -20,19 +20,12 @@ from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
 from stages import preprocess
+from tests.stages import written
 
 ROOT = Path(__file__).parents[2]
 MINE = "data/mine"
 FRUITS = ("fig", "no", "red apple")
-DATA = {
-    "set": MINE,
-    "image_size": None,
-    "colour": None,
-    "fit": "crop",
-    "background": "white",
-    "test": 0.1,
-    "range": None,
-}
+DATA = written.DATA | {"range": None}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +41,6 @@ def picture(seed: int) -> Tensor:
 
 
 def draw(name: str, seed: int, change: int = 0) -> None:
-    """A picture file; its suffix is its format."""
     path = Path(MINE, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = picture(seed).numpy()
@@ -63,7 +55,6 @@ def draw_many(count: int, where: str = "", first: int = 0) -> None:
 
 
 def run(**changes: Any) -> dict[str, Any]:
-    """Run the stage; returns the summary."""
     params = read_yaml(ROOT / "params.yaml")  # of all stages, or DVC cannot resolve dvc.yaml
     Path("params.yaml").write_text(json.dumps(params | {"data": DATA | changes}))
     preprocess.main(Stage("preprocess"))
@@ -81,7 +72,6 @@ def split(name: str) -> Processed:
 
 
 def contents(name: str) -> list[tuple[bytes, str]]:
-    """Every image with the name of its class, in order."""
     card, (images, labels), _, _ = split(name)
     rows = images.permute(0, 2, 3, 1).numpy()
     return [(row.tobytes(), card.classes[label]) for row, label in zip(rows, labels.tolist(), strict=True)]
@@ -218,25 +208,6 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
         run()
     Path("data/.dvcignore").unlink()
     assert run(set=f"data/../{MINE}")["train"]["images"]
-
-
-def test_the_provenance_has_the_pictures_and_no_other_file() -> None:
-    draw_many(60)
-    run()
-    file = Path("data/processed/train.provenance.json")
-    first = file.read_bytes()
-    pictures = {path.as_posix(): sha256(path) for path in Path(MINE).rglob("*.png")}
-    made = json.loads(first)
-    assert (made["inputs"], len(pictures)) == (pictures, 60)
-    assert made["sha256"] == sha256(Path("data/processed/train.safetensors"))
-    assert made["params"] == {f"data.{key}": value for key, value in DATA.items()}
-    Path(MINE, "README.md").write_text("digits")
-    run()
-    assert file.read_bytes() == first
-    draw("fig/0000.png", 0, change=1)
-    run()
-    changed = json.loads(file.read_bytes())["inputs"]
-    assert [path for path in pictures if changed[path] != pictures[path]] == [f"{MINE}/fig/0000.png"]
 
 
 def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:

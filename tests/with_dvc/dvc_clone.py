@@ -1,7 +1,6 @@
 """A throw-away clone of the repository with a configuration of seconds, in which real `dvc` runs."""
 
 import contextlib
-import csv
 import json
 import os
 import re
@@ -127,7 +126,6 @@ class Clone(NamedTuple):
         return {str(path.relative_to(self.path)): path.read_bytes() for path in files}
 
     def lock(self) -> dict[str, Any]:
-        """Return the stages of dvc.lock."""
         return YAML(typ="safe").load(self.path / "dvc.lock")["stages"]
 
 
@@ -260,8 +258,3 @@ def begun(clone: Clone, *command: str, **launch: str) -> "subprocess.Popen[str]"
 
 def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open() as opened:
-        return list(csv.DictReader(opened))

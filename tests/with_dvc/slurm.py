@@ -43,7 +43,8 @@ PartitionName=all Nodes=ALL Default=YES
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[dict[str, str]]:
     """Run it, and give the environment that its commands need."""
-    missing = [name for name in PROGRAMS if not find(name)]
+    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"  # daemons are not on every path
+    missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root, and apt-get install slurm-wlm munge: {', '.join(missing)}")
     for each in (folder, folder / "state"):
@@ -55,25 +56,18 @@ def two_nodes(folder: Path) -> Iterator[dict[str, str]]:
     kept = {"SLURM_CONF": str(config)}
     munge = ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={folder}/key"]
     munge += [f"--{name}-file={folder}/munged.{name}" for name in ("pid", "log", "seed")]
-    apart = ["unshare", "--pid", "--mount-proc", "--kill-child", find("slurmd") or "", "-D", "-N", "n2"]
+    apart = ["unshare", "--pid", "--mount-proc", "--kill-child", "slurmd", "-D", "-N", "n2"]
+    environment = os.environ | kept | {"PATH": path}
     with ExitStack() as running, (folder / "log").open("ab") as log:
         for command in (munge, ["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], apart):
-            program = [find(command[0]) or "", *command[1:]]
-            path = {"PATH": f"{os.environ['PATH']}{os.pathsep}/usr/sbin"}
-            process = subprocess.Popen(
-                program, env=os.environ | path | kept, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-            running.callback(end, process)
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            running.callback(process.wait)
+            running.callback(process.kill)
             if command is munge:
                 wait_until((folder / "munge.socket").exists, folder)
-        listed = ["sinfo", "--noheader", "--states", "idle", "--format", "%D"]
-        wait_until(lambda: shell(listed, kept) == "2", folder)
+        idle = ["sinfo", "--noheader", "--states", "idle", "--format", "%D"]
+        wait_until(lambda: subprocess.run(idle, env=environment, capture_output=True).stdout.strip() == b"2", folder)
         yield kept
-
-
-def find(program: str) -> str | None:
-    """Where a program is: daemons are not on every path."""
-    return shutil.which(program, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 
 
 def free_ports(count: int) -> list[int]:
@@ -87,18 +81,9 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
-def shell(command: list[str], variables: dict[str, str]) -> str:
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True).stdout.strip()
-
-
 def wait_until(condition: Callable[[], bool], folder: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"no Slurm\n{(folder / 'log').read_text()}", pytrace=False)
         time.sleep(0.1)
-
-
-def end(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()

@@ -25,7 +25,6 @@ SMALL = {
 
 
 def draw(path: Path, seed: int, *shape: int) -> None:
-    """A picture of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
 
@@ -50,7 +49,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
 
 @pytest.fixture
 def clone(bare: Clone, tmp_path: Path) -> Iterator[Clone]:
-    """A copy of `bare` to do as one likes with."""
     shutil.copytree(bare.path, tmp_path / "clone", symlinks=True)
     yield Clone(tmp_path / "clone")
     shutil.rmtree(tmp_path)

@@ -97,7 +97,7 @@ def test_what_is_run_instead_is_of_lines_that_are_there(page: str) -> None:
 @pytest.mark.parametrize("page", BEFORE)
 def test_a_page_runs(page: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     clone: Clone = request.getfixturevalue("tried" if page == "how-to/compare" else "clone")
-    tiny_model(tmp_path, class_conditional=True, timesteps=100, guide=True)
+    tiny_model(tmp_path, steps=100, guides=("autoguidance",))
     for number in range(100):
         path = clone.path / f"data/mine/{7 + number % 2}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

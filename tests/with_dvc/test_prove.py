@@ -29,7 +29,6 @@ def left(scratch: Path) -> list[str]:
 
 @pytest.fixture
 def scratch(clone: Clone) -> Path:
-    """A folder for temporary files."""
     folder = clone.path.parent / "scratch"
     folder.mkdir()
     return folder
@@ -59,7 +58,6 @@ def test_a_constant_that_differs_is_found_by_the_first_output_that_does(clone: C
     assert " arrays differ, by at most " in weights
     (loss,) = [line for line in losses if line.startswith("metrics/train/loss.csv")]
     found = re.search(r": from step (\d+), where train_loss is ([\d.]+), not ([\d.]+)$", loss)
-    assert found
     assert int(found[1]) > 1, "the first loss is of the weights that both begin with"
     assert float(found[2]) != float(found[3])
     assert cause == "likely cause: code src/ddpm/optim.py: differs"

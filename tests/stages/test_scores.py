@@ -1,4 +1,4 @@
-"""The stages evaluate, draw and filter: what they write, and what they refuse."""
+"""The stages evaluate, draw, filter and likelihood: what they write, and what they refuse."""
 
 import json
 import warnings
@@ -12,8 +12,9 @@ from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.images.splits import load_samples
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
-from stages import draw, evaluate, filter
-from tests.small import FRUITS, images
+from stages import draw, evaluate, filter, likelihood
+from tests.cli.generating import tiny_model
+from tests.small import DIGITS, FRUITS, images
 from tests.stages.written import classifier_params, write_samples, write_split
 
 CARD = FRUITS.model_copy(update={"classes": ("fig", "猫", "🍎")})  # the last two in no font of matplotlib
@@ -43,9 +44,8 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     filter.main(Stage("filter"))
-    assert json.loads(Path("metrics/filter/summary.json").read_text())["share_by_class"] == dict.fromkeys(
-        CARD.classes, 1
-    )
+    found = json.loads(Path("metrics/filter/summary.json").read_text())
+    assert found["share_by_class"] == dict.fromkeys(CARD.classes, 1)
     assert "猫" in capsys.readouterr().out
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -54,7 +54,6 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     made = {"set": "population", "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
     filtered = load_samples(Path("data/samples/filtered.safetensors"))
     assert filtered.made == made | {"kept": 1.0}
-    assert filtered.clear is not None
     assert filtered.clear.keys() == {*CARD.classes}
     pictures = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
     assert {path.name for path in Path("metrics/draw").iterdir()} == pictures
@@ -78,3 +77,20 @@ def test_a_gallery_without_frames_is_refused() -> None:
         write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2])
     with pytest.raises(UserError, match=r"^sample\.gallery\.keep_every: "):
         draw.main(Stage("draw"))
+
+
+def test_both_bounds_are_of_the_classes_that_have_test_images() -> None:
+    labels = torch.tensor([1, 7, 3, 7, 9, 1, 7])  # the model has seen no nine
+    Path("params.yaml").write_text("likelihood: {images: 100}\nsample: {model: models/distilled-4.safetensors}")
+    tiny_model(Path("models")).rename("models/ddpm.safetensors")
+    found = []
+    for rows in (labels >= 0, labels == 7):
+        write_split("test", DIGITS, images(2), torch.tensor([7, 7]))
+        write_split("train", DIGITS, images(7)[rows], labels[rows])
+        likelihood.main(Stage("likelihood"))
+        found.append(json.loads(Path("metrics/likelihood/bits.json").read_text()))
+    assert found[0] == found[1]
+    assert found[0]["model"] == "models/ddpm.safetensors"
+    write_split("test", DIGITS, images(2), torch.tensor([9, 9]))
+    with pytest.raises(UserError, match=r"^train\.classes, data\.test: "):
+        likelihood.main(Stage("likelihood"))

@@ -1,13 +1,52 @@
-"""The pictures of a set of samples."""
+"""Figures, tables of images, text, and the pictures of a set of samples."""
 
 import io
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.pictures.grids import by_class_picture, caption_of, gallery_pictures
+from ddpm.pictures.figures import class_histogram, class_label, to_png
+from ddpm.pictures.grids import by_class_picture, gallery_pictures
+
+
+def numbered(*shape: int) -> torch.Tensor:
+    return torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).view(shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Äffchen", "Äffchen"),
+        ("猫", "class 1"),
+        ("apple 🍎", "class 1"),
+        ("x" * 19 + "y猫", "x" * 19 + "…"),
+    ],
+)
+def test_a_class_whose_name_the_font_cannot_write_has_its_number(name: str, written: str) -> None:
+    assert class_label(["dog", name], 1) == written
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_png(class_histogram({"samples": [0.5, 0.5]}, "classes", ["dog", name]))
+
+
+def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("font.family: serif\nbackend: qtagg\n")
+    settings = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://a_notebooks.own"}
+    code = (
+        "import sys, ddpm.pictures.figures as f; "
+        "sys.stdout.buffer.write(f.to_png(f.class_histogram({'a': [1.0]}, 'title', ['b'])))"
+    )
+    command, source = [sys.executable, "-c", code], Path(__file__).parents[2] / "src"
+    drawn = subprocess.run(command, env=os.environ | settings, cwd=source, check=True, stdout=subprocess.PIPE)
+    assert drawn.stdout == to_png(class_histogram({"a": [1.0]}, "title", ["b"]))
 
 
 def images(*shape: int) -> Tensor:
@@ -37,10 +76,3 @@ def test_each_class_has_a_row_filled_with_white() -> None:
     assert np.array_equal(rows[30:58, 270:298], sampled[9].permute(1, 2, 0).numpy())
     assert np.array_equal(rows[:28, 60:88], sampled[14].permute(1, 2, 0).numpy())
     assert (rows[:28, 90:] == 255).all()
-
-
-def test_a_caption_says_how_samples_were_made() -> None:
-    made = {"set": "gallery", "sampler": "ddpm", "evaluations": 1000, "guidance": 1.0}
-    assert caption_of(made) == "gallery: ddpm, 1,000 evaluations, no guidance, unfiltered"
-    made = {"set": "population", "sampler": "dpmpp_2m", "evaluations": 1, "guidance": 1.25, "kept": 0.98}
-    assert caption_of(made) == "population: dpmpp_2m, 1 evaluation, guidance 1.25, filtered: 98.0% kept"

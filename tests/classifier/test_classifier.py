@@ -1,6 +1,9 @@
-"""Training the classifier: what it learns, and that its seed decides all of it."""
+"""The classifier: what it learns, that its seed decides all of it, its features, and its file."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +18,21 @@ from ddpm.classifier.fit import (
     train_classifier,
     training_images,
 )
-from ddpm.classifier.model import Classifier, Recipe, accuracy, features_and_logits, held_out
-from ddpm.compute.device import Runtime
-from ddpm.images.splits import Processed, Split
+from ddpm.classifier.model import (
+    Classifier,
+    Recipe,
+    accuracy,
+    features_and_logits,
+    held_out,
+    load_classifier,
+    save_classifier,
+)
+from ddpm.compute.device import Runtime, to_device
+from ddpm.images.arrays import load_arrays, save_arrays
+from ddpm.images.card import DataCard
+from ddpm.images.splits import Processed, Split, to_float
 from exact_stages.console import UserError
-from tests.small import DIGITS, FRUITS, images
+from tests.small import DIGITS, FRUITS, images, randomised
 
 CPU = torch.device("cpu")
 RUNTIME = Runtime(CPU, torch.float32)
@@ -35,12 +48,6 @@ def separable(count: int) -> Split:
     kind = torch.arange(count) % 3
     noise = 6 * torch.randn(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     return Split((pictures[kind] + noise).clamp(0, 255).to(torch.uint8), torch.tensor([2, 5, 9])[kind])
-
-
-def trained(recipe: Recipe = RECIPE) -> tuple[Classifier, list[torch.Tensor]]:
-    torch.manual_seed(recipe.seed)
-    model = Classifier(recipe, DIGITS)
-    return model, list(train_classifier(model, separable(207), RUNTIME))
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, -1), (-2, 2), (4, 3)])
@@ -65,7 +72,9 @@ def test_the_background_is_the_median_along_the_edges_of_all_images_in_each_colo
 
 
 def test_training_separates_easy_images() -> None:
-    model, losses = trained()
+    torch.manual_seed(RECIPE.seed)
+    model = Classifier(RECIPE, DIGITS)
+    losses = list(train_classifier(model, separable(207), RUNTIME))
     assert len(losses) == total_steps(RECIPE, 207) == 6 * (207 // 20)
     assert losses[0] > 2
     assert losses[-1] < 0.1
@@ -92,11 +101,6 @@ def test_a_training_takes_images_that_are_not_held_out_and_of_many_a_random_subs
         assert len({*places}) == len(places) == min(most, len(rows))
         assert (places == [*range(len(rows))]) == (most == 1000)
         assert found.labels.tolist() == [int(processed.split.labels[rows[place]]) for place in places]
-
-
-def test_a_loss_that_is_not_finite_ends_the_training() -> None:
-    with pytest.raises(UserError, match=r"^fit: the loss is (nan|inf)"):
-        fit_classifier("fit", separable(40), RECIPE.model_copy(update={"lr": 1e30}), DIGITS, RUNTIME)
 
 
 def test_side_by_side_each_learns_what_it_learns_alone(
@@ -130,3 +134,51 @@ def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
     flips = torch.arange(100) % 4
     others = flipped(corners(100, 1), flips)
     assert accuracy(model, others, flips, CPU) > 0.95
+
+
+def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
+    model = Classifier(RECIPE.model_copy(update={"channels": 1}), DIGITS).train()
+    given = images(1003)  # a batch and a rest
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features, logits = features_and_logits(model, given, CPU)
+    assert not model.training
+    assert features.shape == (1003, 4)
+    assert logits.shape == (1003, 10)
+    with torch.no_grad():
+        some = [0, 999, 1000, 1002]
+        torch.testing.assert_close(features[some], model.features(to_float(given[some])))
+        torch.testing.assert_close(logits[-3:], model(to_float(given[-3:])))
+    for name, value in model.state_dict().items():  # the running means of BatchNorm among them
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("card", [DIGITS, PEARS], ids=lambda card: card.name)
+def test_a_saved_classifier_comes_back_the_same(card: DataCard, tmp_path: Path) -> None:
+    model = to_device(randomised(Classifier(RECIPE, card)), CPU)
+    for name in "ab":
+        save_classifier(tmp_path / name, model)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    loaded = load_classifier(tmp_path / "a")
+    assert loaded.recipe == model.recipe
+    assert loaded.data == card
+    assert not loaded.training
+    assert loaded.head.out_features == {DIGITS: 10, PEARS: 4}[card]  # of one class, the ways to flip an image
+    given = images(8, card.shape)
+    for ours, theirs in zip(*(features_and_logits(each, given, CPU) for each in (model, loaded)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "classifier.safetensors"
+    save_classifier(path, Classifier(RECIPE, DIGITS))
+    weights, metadata = load_arrays(path)
+    wrong: list[dict[str, Any]] = [
+        {"classifier": metadata["classifier"]},  # no data card
+        {**metadata, "classifier": {**RECIPE.model_dump(), "channels": 0}},
+        {**metadata, "classifier": {**RECIPE.model_dump(), "channels": 5}},  # of another width
+        {**metadata, "data": FRUITS.model_dump(mode="json")},
+    ]
+    for each in wrong:
+        save_arrays(path, weights, each)
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: "):
+            load_classifier(path)
