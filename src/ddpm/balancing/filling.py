@@ -90,9 +90,6 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, A
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     An image that equals an earlier one counts as a copy.
-
-    Raises:
-        UserError: the model cannot sample the class, or not with these params.
     """
     loaded, classifier, params, seed, runtime, _, _, least = inputs
     own = (inputs.train.labels == label).nonzero().squeeze(1)
@@ -134,9 +131,6 @@ def sample_class(
 
     Args:
         params: how to sample, `fitted` to the model; their classes are ignored.
-
-    Raises:
-        UserError: the model cannot sample the class.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
     begin = label * SPAN + first

@@ -95,11 +95,7 @@ def held_out(processed: Processed) -> Tensor:
 
 
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
-
-    Raises:
-        UserError: a value is NaN or infinite, which finite weights do not rule out.
-    """
+    """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W): float32, on the CPU."""
     to_device(model, device).eval()
     pixels = SEEN_ON_CPU if device.type == "cpu" else SEEN_ON_GPU
     batches = images.split(max(1, pixels // (images.shape[2] * images.shape[3])))
@@ -135,11 +131,7 @@ def save_classifier(path: Path, model: Classifier) -> None:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Rebuild a classifier from its file, in evaluation mode.
-
-    Raises:
-        UserError: the file is missing, damaged, or not a classifier; or a weight is NaN or infinite.
-    """
+    """Rebuild a classifier from its file, in evaluation mode; raise UserError if it is missing, damaged or another."""
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")

@@ -44,11 +44,7 @@ class Export(ModelOptions):
     """store the weights as float16, which halves the file; computation stays in float32"""
 
     def run(self) -> None:
-        """Write the file, completely or not at all.
-
-        Raises:
-            UserError: see `to_onnx`; or the file name does not end in .onnx.
-        """
+        """Write the file, completely or not at all."""
         if self.out.suffix != ".onnx":
             raise UserError(f"--out {self.out}: name a file that ends in .onnx")
         data = to_onnx(self.load(), self.guide, self.half)
@@ -57,11 +53,10 @@ class Export(ModelOptions):
 
 
 def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -> bytes:
-    """Convert the network to an ONNX file: (x_t, t, label) -> noise, any batch size; equal networks give equal bytes.
+    """Convert the network to an ONNX file; equal networks give equal bytes.
 
-    Shapes: x_t (B, C, H, W) float32, t (B,) and label (B,) int64, noise like x_t. A network that is not
-    class-conditional has no input `label`. The output is the noise, whatever the network predicts. The metadata have
-    the model card, a JSON value for each of its fields, and `alphas_cumprod` at t = 0..T-1.
+    The input names and the metadata are those of `Export`, for any batch size. The output is the noise, whatever the
+    network predicts.
 
     Args:
         guide: "autoguidance" for the guide from early in the training.
@@ -102,11 +97,7 @@ class PredictNoise(nn.Module):
 
 
 def rounded(network: UNet) -> UNet:
-    """Return a copy of the network, in float32, with its weights rounded to float16.
-
-    Raises:
-        UserError: a weight exceeds 65504, the largest float16 value.
-    """
+    """Return a copy of the network, in float32, with its weights rounded to float16; refuse one that is too large."""
     copied = copy.deepcopy(network)
     for name, weight in copied.state_dict().items():
         if not weight.is_floating_point():

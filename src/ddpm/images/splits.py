@@ -75,11 +75,7 @@ class Processed(NamedTuple):
         return self.split if chosen.all() else self.split.take(chosen)
 
     def check_tested(self, names: Sequence[str | int], where: str) -> None:
-        """Check that the named classes, all if none is, have enough test images for the scores.
-
-        Raises:
-            UserError: they have too few, or a name is unknown; the message begins with `where`.
-        """
+        """Check that the named classes, or all, have enough test images for scores; an error begins with `where`."""
         if (tested := sum(self.test_counts[label] for label in self.card.labels(names, where))) < LEAST_TEST:
             raise UserError(
                 f"{where}: these have {tested} test images, but the scores need {LEAST_TEST}; add classes or images"
@@ -96,11 +92,7 @@ def save_split(
 
 
 def load_split(path: Path) -> Processed:
-    """Read a split that `save_split` wrote.
-
-    Raises:
-        UserError: the file is missing, damaged, or not a split.
-    """
+    """Read a split that `save_split` wrote; raise UserError if it is missing, damaged, or not a split."""
     arrays, metadata = load_arrays(path, {"images", "labels", "groups"})
     card = data_card(path, metadata)
     images, labels, groups = arrays["images"], arrays["labels"], arrays["groups"]
@@ -115,11 +107,7 @@ def load_split(path: Path) -> Processed:
 
 
 def data_card(path: Path, metadata: dict[str, Any]) -> DataCard:
-    """Return the data card in a file's metadata.
-
-    Raises:
-        UserError: the card is missing or invalid.
-    """
+    """Return the data card in a file's metadata; raise UserError if it is missing or invalid."""
     if "data" not in metadata:
         raise UserError(f"{path}: has no data card; `dvc repro` makes it again")
     return parse(DataCard, metadata["data"], str(path), "data")
@@ -201,11 +189,7 @@ def save_samples(path: Path, samples: Samples) -> None:
 
 
 def load_samples(path: Path) -> Samples:
-    """Read a set of samples that `save_samples` wrote.
-
-    Raises:
-        UserError: the file is missing, damaged, or not a set of samples.
-    """
+    """Read a set of samples that `save_samples` wrote; raise UserError if it is missing, damaged, or no such set."""
     arrays, metadata = load_arrays(path, {"images", "x_t", "pred_x_start"}, {"labels"})
     card = data_card(path, metadata)
     classes, kept_t, made, clear = (metadata.get(name) for name in ("classes", "kept_t", "made", "clear"))

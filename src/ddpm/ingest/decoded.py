@@ -40,9 +40,6 @@ class Images:
 
         Args:
             scratch: an empty file, open for writing and reading.
-
-        Raises:
-            UserError: an image has changed and is no longer readable.
         """
         self.shape = target.shape
         self.labels = torch.tensor([picture.label for picture in pictures])

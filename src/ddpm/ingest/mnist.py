@@ -33,11 +33,7 @@ def is_mnist(folder: Path) -> bool:
 
 
 def read_mnist(folder: Path) -> Folder:
-    """Read the four files; the classes are digits unless the labels are those of Fashion-MNIST.
-
-    Raises:
-        UserError: a file is missing, damaged, or does not match the others.
-    """
+    """Read the four files; the classes are digits unless the labels are those of Fashion-MNIST."""
     train, test = (
         _read_pair(folder / images, folder / labels)
         for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS))
@@ -51,9 +47,6 @@ def read_idx(path: Path, dimensions: int) -> Levels:
     """Map an IDX file of unsigned bytes into memory.
 
     The format: two zero bytes, 8 for unsigned bytes, the number of dimensions, their sizes (big-endian uint32), values.
-
-    Raises:
-        UserError: the file is missing, damaged, or has another type or number of dimensions.
     """
     start = 4 + 4 * dimensions
     try:

@@ -88,11 +88,7 @@ class Source(NamedTuple):
 
 
 def looks_of(pictures: Sequence[Picture], background: Colour, limits: Range | None = None) -> Seen:
-    """Read all images, and count what is in them; `limits` are those of `look`.
-
-    Raises:
-        UserError: images are unreadable; the message has one line for each.
-    """
+    """Read all images, and count what is in them; `limits` are those of `look`. Name all unreadable ones at once."""
 
     def one(index: int) -> tuple[Look, Extent | None] | str:
         try:
@@ -140,11 +136,7 @@ def notes_of(seen: Seen, limits: Range | None) -> list[str]:
 
 
 def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
-    """Choose size, colour and range; return them, and a reason for each param that is null.
-
-    Raises:
-        UserError: the images would be too small.
-    """
+    """Choose size, colour and range; return them, and a reason for each param that is null."""
     why, looks = dict[str, str](), seen.looks
     sizes = {(each.height, each.width) for each in looks}
     if params.image_size:
@@ -174,11 +166,7 @@ def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
 
 
 def read_source(path: Path, params: DataParams) -> Source:
-    """Read all images of a set once, and choose what they become.
-
-    Raises:
-        UserError: the set has faults; the message names them.
-    """
+    """Read all images of a set once, and choose what they become."""
     folder = list_images(path)
     seen = looks_of(folder.pictures, params.background_colour, params.range)
     target, why = target_of(seen, params)
@@ -199,11 +187,7 @@ def list_images(path: Path, least: int = 2) -> Folder:
 
 
 def check_disk(folder: Path, count: int, target: Target) -> None:
-    """Check that a folder has room for `count` images twice: while they are split, and in the two splits.
-
-    Raises:
-        UserError: it has less.
-    """
+    """Check that a folder has room for `count` images twice: while they are split, and in the two splits."""
     needed, free = 2 * count * math.prod(target.shape), shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -59,9 +59,6 @@ def filtered(
 
     Args:
         real: training images that the classifier has not seen.
-
-    Raises:
-        UserError: too few samples are kept to be scored.
     """
     images, asked, classes = population.images, population.labels, population.classes
     samples = recognise(classifier, images, asked, classes, runtime)

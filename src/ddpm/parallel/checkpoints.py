@@ -72,9 +72,6 @@ class Checkpoints:
             name: the name of the stage.
             key: a hash of everything that determines the result, see `Stage.fingerprint`.
             parts: the objects to save and restore.
-
-        Raises:
-            UserError: DDPM_SAVE_SECONDS is not a valid number.
         """
         self.name = name
         self.world = world
@@ -108,9 +105,6 @@ class Checkpoints:
 
         Args:
             live: called after a loss every LIVE_SECONDS, to show it while the work goes on.
-
-        Raises:
-            UserError: a signal asked the run to end; its state is saved.
         """
         size = work.params.batch_size
         options = {"desc": label, "total": work.total_steps * size, "unit": "img", "unit_scale": True}
@@ -141,8 +135,7 @@ class Checkpoints:
     def tick(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.
 
-        Raises:
-            UserError: a signal asked the run to end; its state is saved.
+        After a signal, save and raise a UserError.
         """
         if self.main and (self._stop or time.monotonic() >= self._due):
             self.save()

@@ -21,11 +21,7 @@ MEND = (
 
 
 def check_all() -> None:
-    """Check all files, then list all damaged ones.
-
-    Raises:
-        UserError: a file differs from its record, or the records cannot be read.
-    """
+    """Check all files, then list all damaged ones in a UserError."""
     try:
         with Repo() as repo:
             outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]
@@ -52,8 +48,7 @@ def check_all() -> None:
 def _recorded(output: Output, cache: Path) -> dict[Path, str]:
     """Return the files of an output with the hashes that DVC recorded.
 
-    Raises:
-        FileNotFoundError, ValueError: the output, or the listing of its folder, is missing or damaged.
+    Raise FileNotFoundError or ValueError if the output, or the listing of its folder, is missing or damaged.
     """
     path, digest = Path(output.fs_path), str(output.hash_info.value)
     path.lstat()

@@ -36,11 +36,7 @@ class Provenance(Section):
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Read a provenance.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Read a provenance; raise UserError if it is missing or damaged."""
     try:
         return Provenance.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -66,11 +62,7 @@ def chain(made: Provenance, above: tuple[Path, ...] = ()) -> dict[str, Provenanc
 
 
 def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts:
-    """Compare a file, and all that made it, with its provenance, this checkout and this machine.
-
-    Raises:
-        UserError: the file is missing or damaged; or dvc.yaml lacks a stage that led to it.
-    """
+    """Compare a file, and all that made it, with its provenance, this checkout and this machine."""
     recorded, now = made.contents or {}, contents(file) if made.contents else {}
     found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
     if not any(found.values()):

@@ -37,11 +37,7 @@ class ManifoldScores(NamedTuple):
 
 
 def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
-    """Build the neighbourhoods of features (N, D).
-
-    Raises:
-        ValueError: there are fewer than k + 1 features.
-    """
+    """Build the neighbourhoods of features (N, D)."""
     if len(features) <= k:
         raise ValueError(f"neighbourhoods of {k} need at least {k + 1} features, not {len(features)}")
     features = features.double()
