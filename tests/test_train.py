@@ -227,7 +227,6 @@ def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
 CASES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon", "held_out": 600, "guide_share": 0.5},  # five chunks of 128
     "adam": {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8},
-    "whole batches": {"block": "double_conv", "held_out": 200},
 }
 
 
@@ -235,8 +234,7 @@ def every_case(world: World) -> dict[str, dict[str, Any]]:
     """States of trainings by batches of five, of which a shard has one image or two."""
     states = {}
     for name, changes in CASES.items():
-        model = network(changes.get("block", "residual"), prediction="v")
-        training = small_training(model=model, **{"batch_size": 5, "loss": "v", **changes})
+        training = small_training(model=network(prediction="v"), **{"batch_size": 5, "loss": "v", **changes})
         list(training.run(world))
         states[name] = state_of(training)
     return states
@@ -247,7 +245,7 @@ def alone() -> dict[str, dict[str, Any]]:
     """The states that one process leaves."""
     states = every_case(ALONE)
     for case, state in states.items():
-        before, moved = network(CASES[case].get("block", "residual"), prediction="v"), state["optimization"]["network"]
+        before, moved = network(prediction="v"), state["optimization"]["network"]
         assert all((moved[name] - weight).abs().max() > 1e-3 for name, weight in before.named_parameters()), case
     return states
 
