@@ -12,7 +12,7 @@ from ddpm.compute.workers import allow
 from exact_stages.console import UserError
 from tests.small import CPU
 
-VARIABLES = ("DDPM_DEVICE", "DDPM_PRECISION", "DDPM_THREADS", "DDPM_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
+VARIABLES = ("DDPM_DEVICE", "DDPM_PRECISION", "DDPM_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +71,6 @@ def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default
 def test_what_is_not_there_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv(*f"DDPM_{given}".split("="))
     with pytest.raises(UserError, match=f"^DDPM_{given}: "):
-        start()
-
-
-def test_a_number_of_threads_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DDPM_THREADS", "1")
-    with pytest.raises(UserError, match=r"^DDPM_THREADS: .* DDPM_WORKERS"):
         start()
 
 

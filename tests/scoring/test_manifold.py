@@ -44,12 +44,6 @@ def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: py
     assert values(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_too_few_features_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 6 features"):
-        manifold(gaussian(5, 1))
-    assert len(manifold(gaussian(6, 1)).radii) == 6
-
-
 def test_far_from_zero_the_scores_are_the_same() -> None:
     real, samples = gaussian(200, 0).double(), gaussian(200, 1).double() + 0.5
     far, near = found_scores(real + 1000, samples + 1000), found_scores(real, samples)

@@ -71,10 +71,3 @@ def test_samples_of_what_the_classifiers_do_not_know_are_refused(other: dict[str
     with pytest.raises(UserError, match=r"^sample\.model: "):
         filter.main(Stage("filter"))
     assert not Path("data/samples/filtered.safetensors").exists()
-
-
-def test_a_gallery_without_frames_is_refused() -> None:
-    for name in ("gallery", "filtered"):
-        write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2])
-    with pytest.raises(UserError, match=r"^sample\.gallery\.keep_every: "):
-        draw.main(Stage("draw"))

@@ -93,13 +93,11 @@ def start(alone: bool = False) -> Runtime:
     Raises:
         UserError: an environment variable asks for something that this machine does not have.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True}
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     device = _choose("DDPM_DEVICE", [name for name, available in there.items() if available])
     if device == "cuda" and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     precision = _choose("DDPM_PRECISION", _precisions(device))
-    if os.environ.get("DDPM_THREADS"):
-        raise UserError("DDPM_THREADS: no longer used, since a process has one thread; set DDPM_WORKERS instead")
     workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
     allow(1 if alone or device != "cpu" or dist.is_torchelastic_launched() else workers)
     torch.set_num_threads(1)
@@ -177,10 +175,6 @@ def _choose(variable: str, choices: Sequence[str]) -> str:
     if name not in choices:
         raise UserError(f"{variable}={name}: not available on this machine; choose from {', '.join(choices)}")
     return name
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
 
 
 def _precisions(device: str) -> list[str]:

@@ -124,9 +124,5 @@ def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:
     picture = enlarged(tile(torch.cat(filled), EACH_CLASS, gap), scale)
     beside = text_rows(names, scale * (rows[0].shape[2] + gap))
     edge = picture.shape[1] - beside.shape[1]
-    return torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
-
-
-def _white(text: Tensor, picture: Tensor, padding: tuple[int, ...]) -> Tensor:
-    """Pad grey text with white, and give it as many channels as the picture."""
-    return F.pad(text, padding, value=255).expand(len(picture), -1, -1)
+    beside = F.pad(beside, (0, 0, edge // 2, edge - edge // 2), value=255)
+    return torch.cat([beside.expand(len(picture), -1, -1), picture], dim=2)

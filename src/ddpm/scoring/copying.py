@@ -59,7 +59,8 @@ def _nearest_references(queries: Tensor, references: Tensor) -> Neighbours:
                 distance.copy_(torch.where(nearer, found.values, distance))
     pairs = zip(queries.split(CHUNK), nearest.split(CHUNK), strict=True)
     # Recompute: differences of large squares lose the digits of a small distance.
-    distances = [(_flat(part) - _flat(_taken(references, index))).square().mean(1).sqrt() for part, index in pairs]
+    found = ((part, references[index.to(references.device)].to(part.device)) for part, index in pairs)
+    distances = [(_flat(part) - _flat(each)).square().mean(1).sqrt() for part, each in found]
     return Neighbours(nearest, torch.cat(distances))
 
 
@@ -141,10 +142,6 @@ def _tables(references: Tensor, device: torch.device, index: Tensor | None = Non
     for first in range(0, len(references) if index is None else len(index), rows):
         part = slice(first, first + rows)
         yield first, _flat(references[part if index is None else index[part].to(references.device)].to(device))
-
-
-def _taken(references: Tensor, index: Tensor) -> Tensor:
-    return references[index.to(references.device)].to(index.device)
 
 
 def _flat(values: Tensor) -> Tensor:
