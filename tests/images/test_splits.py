@@ -55,7 +55,7 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
         {"labels": torch.tensor([2, 1, 3, 0, 2])},
         {"groups": torch.tensor([0, 1, 0, -1, 3])},
         {"data": None},
-        *[{"test_counts": each} for each in (None, [4, 0], [4, 0, -1], [4, 0, 2**62])],
+        *[{"test_counts": each} for each in (None, [4, 0], [4, 0, -1])],
     ],
     ids=" ".join,
 )

@@ -27,11 +27,6 @@ CLASSES = {  # names that are valid folders
 }
 
 
-def is_mnist(folder: Path) -> bool:
-    """Return whether a folder has any of the four files."""
-    return any((folder / name).is_file() for name in FILES)
-
-
 def read_mnist(folder: Path) -> Folder:
     """Read the four files; the classes are digits unless the labels are those of Fashion-MNIST."""
     train, test = (

@@ -57,10 +57,10 @@ def _nearest_references(queries: Tensor, references: Tensor) -> Neighbours:
                 nearer = found.values < distance
                 index.copy_(torch.where(nearer, first + start + found.indices, index))
                 distance.copy_(torch.where(nearer, found.values, distance))
-    pairs = zip(queries.split(CHUNK), nearest.split(CHUNK), strict=True)
+    chosen = (references[index.to(references.device)].to(index.device) for index in nearest.split(CHUNK))
+    pairs = zip(queries.split(CHUNK), chosen, strict=True)
     # Recompute: differences of large squares lose the digits of a small distance.
-    found = ((part, references[index.to(references.device)].to(part.device)) for part, index in pairs)
-    distances = [(_flat(part) - _flat(each)).square().mean(1).sqrt() for part, each in found]
+    distances = [(_flat(part) - _flat(each)).square().mean(1).sqrt() for part, each in pairs]
     return Neighbours(nearest, torch.cat(distances))
 
 
