@@ -219,7 +219,7 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "an unknown stage": (
         lambda: edit(RECORD, lambda all: all | {"stage": "x"}),
         [MODEL],
-        r"^dvc\.yaml: has no stage x,",
+        r"^dvc\.yaml: no stage x; ",
     ),
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "two names": (lambda: None, [MODEL, "--pretrained", "mnist"], "name one model"),

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 from platformdirs import user_cache_path
@@ -107,7 +106,8 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     for name in NAMES:
         recipe = Recipe(images_seen=CLASSIFIER_IMAGES, seed=NAMES.index(name))
         card = train.card.shape, train.card.classes
-        facts: list[Any] = [card, recipe, runtime.describe(), *map(_code, (fit, model))]
+        code = (sha256(Path(inspect.getfile(module))) for module in (fit, model))
+        facts: list[Any] = [card, recipe, runtime.describe(), *code]
         key = hashlib.sha256("\n".join(map(str, facts)).encode())
         for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
             key.update(part.numpy().tobytes())
@@ -122,7 +122,3 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
         for file, each in zip(missing, found, strict=True):
             save_classifier(file, each)
     return files
-
-
-def _code(module: ModuleType) -> str:
-    return sha256(Path(inspect.getfile(module)))

@@ -72,10 +72,11 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """Return the hardware and software facts that fix the bits of a result; equal on machines of one kind."""
+        cpu = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
         return {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
-            "cpu": _processor(),
+            "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",  # the instructions fix the order of sums
             "precision": str(self.precision).removeprefix("torch."),
             **{name: value for name in ARITHMETIC if (value := os.environ.get(name))},
         }
@@ -161,12 +162,6 @@ def _keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, -1)
         mallopt(M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD)
-
-
-def _processor() -> str:
-    """Return the CPU's name and the instruction set that torch uses, which fix the order of sums."""
-    name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _choose(variable: str, choices: Sequence[str]) -> str:
