@@ -103,10 +103,9 @@ class SavedState:
         self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{name}-{key[:16]}.state")
 
     def write(self, state: bytes, outputs: Sequence[Path] = ()) -> None:
-        """Replace the state, and remove the oldest ones of the stage. After an OSError, the last state is unchanged.
+        """Replace the state, and remove the oldest ones of the stage; an OSError leaves the last one as it was.
 
-        Args:
-            outputs: the files that a run has written that has ended, in case it is killed before DVC records them.
+        A run that has ended gives its outputs, in case it is killed before DVC records them.
         """
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])

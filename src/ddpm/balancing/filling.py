@@ -129,8 +129,7 @@ def sample_class(
 ) -> Candidates:
     """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
 
-    Args:
-        params: how to sample, `fitted` to the model; their classes are ignored.
+    The params are `fitted` to the model; their classes are ignored.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
     begin = label * SPAN + first

@@ -42,9 +42,8 @@ class SampleSet(NamedTuple):
 def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> Real:
     """Read a set as `preprocess` does, or train.safetensors with the test.safetensors next to it.
 
-    Args:
-        like_preprocess: whether to hold out the images that the stage does, for classifiers that it served; otherwise
-            small sets hold out more.
+    With `like_preprocess` it holds out the images that the stage does, whose classifiers learned the others; otherwise
+    small sets hold out more.
     """
     if path.suffix == ".safetensors":
         train, test = load_split(path), load_split(path.with_name("test.safetensors"))

@@ -57,8 +57,7 @@ def filtered(
 ) -> tuple[Samples, dict[str, Any]]:
     """Filter samples; return them, and how many are kept in total and of each class.
 
-    Args:
-        real: training images that the classifier has not seen.
+    The classifier has not seen the real training images, with which it compares.
     """
     images, asked, classes = population.images, population.labels, population.classes
     samples = recognise(classifier, images, asked, classes, runtime)

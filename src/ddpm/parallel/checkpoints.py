@@ -66,13 +66,7 @@ class Checkpoints:
     """
 
     def __init__(self, name: str, key: str, world: World, **parts: Stateful) -> None:
-        """Choose the checkpoint file.
-
-        Args:
-            name: the name of the stage.
-            key: a hash of everything that determines the result, see `Stage.fingerprint`.
-            parts: the objects to save and restore.
-        """
+        """Choose the file by the name of the stage and by `Stage.fingerprint`, a hash of all that decides a result."""
         self.name = name
         self.world = world
         self.parts = parts
@@ -103,8 +97,7 @@ class Checkpoints:
     def run(self, label: str, work: Work, live: Callable[[], None] | None = None) -> None:
         """Run `work` to its end, with a progress bar called `label`, and save checkpoints when they are due.
 
-        Args:
-            live: called after a loss every LIVE_SECONDS, to show it while the work goes on.
+        After a loss, but at most every LIVE_SECONDS, call `live` to show it while the work goes on.
         """
         size = work.params.batch_size
         options = {"desc": label, "total": work.total_steps * size, "unit": "img", "unit_scale": True}
@@ -143,11 +136,7 @@ class Checkpoints:
             raise UserError(f"{self.name}: interrupted; run it again to continue from here")
 
     def save(self, outputs: Sequence[Path] = ()) -> None:
-        """Replace the checkpoint, if this process decides.
-
-        Args:
-            outputs: those of a run that has ended, in case DVC is killed before it records them.
-        """
+        """Replace the checkpoint, if this process decides. A run that has ended has outputs, which DVC may not know."""
         if not self.main:
             return
         began = time.monotonic()

@@ -33,11 +33,7 @@ class Batch(NamedTuple):
         return Batch(x_start, labels, t, noise, names, self.others)
 
     def target(self, x_t: Tensor, signal: Tensor, spread: Tensor) -> Tensor:
-        """Return the noise to predict, (B, C, H, W): that of the batch, or with others its mean given x_t.
-
-        Args:
-            signal, spread: sqrt(abar) and sqrt(1 - abar) at each t, (B, 1, 1, 1).
-        """
+        """Return the noise to predict, (B, C, H, W): that of the batch, or `stable_start` gives its mean given x_t."""
         if self.others is None:
             return self.noise
         start = stable_start(x_t, self.x_start, self.labels, self.names, signal, spread, self.others)
