@@ -92,11 +92,7 @@ def summary(bound: Bound) -> dict[str, float]:
 
 
 def variational_bound(
-    denoise: Denoise,
-    schedule: NoiseSchedule,
-    x_start: Tensor,
-    terms: int,
-    generators: Sequence[torch.Generator],
+    denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, terms: int, generators: Sequence[torch.Generator]
 ) -> Bound:
     """Estimate the bound of images (B, C, H, W) without bias; pixels have 256 values in [-1, 1].
 

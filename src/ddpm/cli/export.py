@@ -113,10 +113,7 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     except ImportError:
         raise UserError("ONNX: needs onnx and onnxscript; `pip install onnx onnxscript` installs them") from None
     del onnxscript  # torch needs it
-    inputs: dict[str, Tensor] = {
-        "x_t": torch.zeros(BATCH, *shape),
-        "t": torch.zeros(BATCH, dtype=torch.int64),
-    }
+    inputs: dict[str, Tensor] = {"x_t": torch.zeros(BATCH, *shape), "t": torch.zeros(BATCH, dtype=torch.int64)}
     if module.network.label:
         inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
