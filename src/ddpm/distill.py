@@ -66,7 +66,11 @@ class Distillation:
     def __init__(
         self, teacher: LoadedModel, images: Split, evaluations: int, params: DistillParams, runtime: Runtime
     ) -> None:
-        """Move everything to the device of the teacher; raise UserError if it has too few timesteps."""
+        """Move everything to the device of the teacher.
+
+        Raises:
+            UserError: the teacher has too few timesteps for the number of evaluations.
+        """
         device = runtime.device
         self.params = params
         self.runtime = runtime
@@ -108,6 +112,9 @@ class Distillation:
         """Distil to the end, in all processes of a world at once.
 
         Yield None after every step, or the difference of the moments every LOG_EVERY steps.
+
+        Raises:
+            UserError: a loss is not finite.
         """
         self.of_student.world = self.of_auxiliary.world = world
         while self.step < self.total_steps:

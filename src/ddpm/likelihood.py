@@ -51,6 +51,9 @@ def bits_per_dimension(
     """Bound equally many random images of each split, at most `most`.
 
     The network runs in float32, and gets their labels.
+
+    Raises:
+        UserError: a prediction of the model is not finite.
     """
     denoiser = loaded.denoiser(Runtime(device, torch.float32))
     terms = min(TERMS, loaded.schedule.timesteps - 1)

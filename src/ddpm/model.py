@@ -28,7 +28,11 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 def check_times(model: UNetParams, schedule: ScheduleParams) -> None:
-    """Refuse a network with too large a time embedding table, by a ValueError."""
+    """Refuse a network with too large a time embedding table.
+
+    Raises:
+        ValueError: the message names both params.
+    """
     if schedule.timesteps * model.time_embed_dim > MAX_TIMES:
         raise ValueError(
             f"schedule.timesteps ({schedule.timesteps}) times model.time_embed_dim ({model.time_embed_dim}) "
@@ -121,6 +125,9 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: SchedulePara
 
     Classes are matched by name. A class that the file lacks keeps the network's own random embedding: classes that
     begin alike stay alike for hundreds of steps.
+
+    Raises:
+        UserError: the file is not a model, or is distilled; or its colour, network or noise schedule differ.
     """
     loaded = load_model(path)
     before = loaded.card

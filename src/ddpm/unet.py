@@ -39,7 +39,9 @@ class UNetParams(Section):
 
         The bottleneck has about 5 to 9 pixels a side, and more for images above 288. Large images enter as patches. The
         first level is at least twice as wide as its input, and has at least COLOUR_WIDTH channels for coloured images.
-        Levels that do not divide the images raise ValueError.
+
+        Raises:
+            ValueError: the levels do not divide the images.
         """
         halved = halvings(*shape[1:])
         patch = self.patch_size or min(2 ** max(0, halved - MOST_HALVINGS), 4)
@@ -64,9 +66,13 @@ class UNet(nn.Module):
     time_table: Tensor
 
     def __init__(self, params: UNetParams, shape: Shape, classes: int, timesteps: int) -> None:
-        """Initialise the weights from torch's global generator, for images of `shape` (C, H, W).
+        """Initialise the weights from torch's global generator.
 
-        Raise ValueError if the levels do not divide the images, see `UNetParams.for_images`.
+        Args:
+            shape: (C, H, W) of an image.
+
+        Raises:
+            ValueError: the levels do not divide the images, see `UNetParams.for_images`.
         """
         super().__init__()
         self.params = params = params.for_images(shape)

@@ -12,10 +12,7 @@ EXPLAINED: dict[type[BaseException], str] = {}  # messages for further exception
 
 
 class UserError(Exception):
-    """A mistake that the user can fix; the message names the parameter or file and says what to do.
-
-    Most functions may raise it. A docstring says so where a caller has to know.
-    """
+    """A mistake that the user can fix; the message names the parameter or file and says what to do."""
 
 
 def shown(text: str, limit: int = 300) -> str:

@@ -19,7 +19,11 @@ KEPT = 4  # states of each stage, so that several experiments can continue
 
 
 def read_yaml(path: Path) -> Any:
-    """Load YAML 1.2 with DVC's parser: 1e-05 is a number and duplicate keys are errors; a UserError names the line."""
+    """Load YAML 1.2 with DVC's parser: 1e-05 is a number and duplicate keys are errors.
+
+    Raises:
+        UserError: the file is missing, not UTF-8, not valid YAML, or has a merge conflict.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -103,9 +107,13 @@ class SavedState:
         self.path = Path(os.environ.get("DVC_ROOT", "."), ".resume", f"{name}-{key[:16]}.state")
 
     def write(self, state: bytes, outputs: Sequence[Path] = ()) -> None:
-        """Replace the state, and remove the oldest ones of the stage; an OSError leaves the last one as it was.
+        """Replace the state, and remove the oldest ones of the stage.
 
-        A run that has ended gives its outputs, in case it is killed before DVC records them.
+        Args:
+            outputs: the files that a run has written that has ended, in case it is killed before DVC records them.
+
+        Raises:
+            OSError: the disk is full, ...; the last state is unchanged.
         """
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])

@@ -90,6 +90,9 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, A
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     An image that equals an earlier one counts as a copy.
+
+    Raises:
+        UserError: the model cannot sample the class, or not with these params.
     """
     loaded, classifier, params, seed, runtime, _, _, least = inputs
     own = (inputs.train.labels == label).nonzero().squeeze(1)
@@ -129,7 +132,11 @@ def sample_class(
 ) -> Candidates:
     """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
 
-    The params are `fitted` to the model; their classes are ignored.
+    Args:
+        params: how to sample, `fitted` to the model; their classes are ignored.
+
+    Raises:
+        UserError: the model cannot sample the class.
     """
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
     begin = label * SPAN + first

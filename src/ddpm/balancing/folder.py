@@ -23,7 +23,11 @@ REAL = ("real", *[""] * 6)  # the facts of a real image
 
 @contextlib.contextmanager
 def whole(out: Path) -> Iterator[Path]:
-    """Yield a new folder in a temporary one next to `out`, an empty folder, which it becomes if the block succeeds."""
+    """Yield a new folder in a temporary one next to `out`; it moves to `out` if the block succeeds.
+
+    Raises:
+        OSError: folders cannot be made or written to there, or `out` is not empty.
+    """
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as scratch:

@@ -32,6 +32,9 @@ def fit_classifiers(
     """Train new classifiers side by side, under a progress bar called `name`; see `train_classifier`.
 
     BatchNorm needs whole batches, so one process trains a classifier.
+
+    Raises:
+        UserError: a loss is not finite.
     """
 
     def fitted(index: int) -> dict[str, Tensor]:
@@ -50,6 +53,9 @@ def fit_classifier(name: str, train: Split, recipe: Recipe, data: DataCard, runt
     """Train a new classifier; each step is a `tick`.
 
     The loss is read only every READ_EVERY steps and at the last, because reading it waits for the GPU.
+
+    Raises:
+        UserError: the loss is not finite; the message begins with `name`.
     """
     torch.manual_seed(recipe.seed)
     model = Classifier(recipe, data)

@@ -95,7 +95,11 @@ def held_out(processed: Processed) -> Tensor:
 
 
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W): float32, on the CPU."""
+    """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
+
+    Raises:
+        UserError: a value is NaN or infinite, which finite weights do not rule out.
+    """
     to_device(model, device).eval()
     pixels = SEEN_ON_CPU if device.type == "cpu" else SEEN_ON_GPU
     batches = images.split(max(1, pixels // (images.shape[2] * images.shape[3])))
@@ -131,7 +135,11 @@ def save_classifier(path: Path, model: Classifier) -> None:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Rebuild a classifier from its file, in evaluation mode; raise UserError if it is missing, damaged or another."""
+    """Rebuild a classifier from its file, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a classifier; or a weight is NaN or infinite.
+    """
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")

@@ -57,7 +57,11 @@ class Balance(Options):
     """seed of the noise and of the order of files"""
 
     def run(self) -> None:
-        """Sample what is missing, write the folder, and print a table of the classes."""
+        """Sample what is missing, write the folder, and print a table of the classes.
+
+        Raises:
+            UserError: files or options do not fit together.
+        """
         check_free(self.out)
         if self.out.is_mount() or self.out.resolve() == Path.cwd():
             raise UserError(f"--out {self.out}: this folder cannot be replaced; name a new one inside it")

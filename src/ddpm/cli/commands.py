@@ -40,7 +40,11 @@ class Ddpm(BaseSettings):
 
 
 def read(words: list[str]) -> Options:
-    """Parse a command line into the options of its subcommand; raise UserError if an option is wrong."""
+    """Parse a command line into the options of its subcommand.
+
+    Raises:
+        UserError: an option is unknown, missing or out of its range; the message names it.
+    """
     try:
         command = get_subcommand(CliApp.run(Ddpm, cli_args=words))
     except SettingsError as error:

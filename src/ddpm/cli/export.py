@@ -43,7 +43,11 @@ class Export(ModelOptions):
     """store the weights as float16, which halves the file; computation stays in float32"""
 
     def run(self) -> None:
-        """Write the file, completely or not at all."""
+        """Write the file, completely or not at all.
+
+        Raises:
+            UserError: see `to_onnx`; or the file name does not end in .onnx.
+        """
         if self.out.suffix != ".onnx":
             raise UserError(f"--out {self.out}: name a file that ends in .onnx")
         data = to_onnx(self.load(), self.guide, self.half)
@@ -52,10 +56,11 @@ class Export(ModelOptions):
 
 
 def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -> bytes:
-    """Convert the network to an ONNX file; equal networks give equal bytes.
+    """Convert the network to an ONNX file: (x_t, t, label) -> noise, any batch size; equal networks give equal bytes.
 
-    The input names and the metadata are those of `Export`, for any batch size. The output is the noise, whatever the
-    network predicts.
+    Shapes: x_t (B, C, H, W) float32, t (B,) and label (B,) int64, noise like x_t. A network that is not
+    class-conditional has no input `label`. The output is the noise, whatever the network predicts. The metadata have
+    the model card, a JSON value for each of its fields, and `alphas_cumprod` at t = 0..T-1.
 
     Args:
         guide: "autoguidance" for the guide from early in the training.
@@ -94,7 +99,11 @@ class PredictNoise(nn.Module):
 
 
 def rounded(network: UNet) -> UNet:
-    """Return a copy of the network, in float32, with its weights rounded to float16; refuse one that is too large."""
+    """Return a copy of the network, in float32, with its weights rounded to float16.
+
+    Raises:
+        UserError: a weight exceeds 65504, the largest float16 value.
+    """
     copied = copy.deepcopy(network)
     for name, weight in copied.state_dict().items():
         if not weight.is_floating_point():

@@ -42,7 +42,12 @@ class Generate(ModelOptions):
     """number of the first image, to continue from there"""
 
     def run(self) -> None:
-        """Sample the images, and write each batch when it is finished; whatever ends the work says how to continue."""
+        """Sample the images, and write each batch when it is finished.
+
+        Raises:
+            UserError: the model cannot sample with these options, the folder is not empty, the disk is full, a worker
+                was killed, or Ctrl-C interrupts the work.
+        """
         check_free(self.out)
         runtime = start()
         loaded = self.load(runtime.device)
@@ -66,7 +71,11 @@ class Generate(ModelOptions):
 
 
 def check_free(folder: Path) -> None:
-    """Refuse what exists and is not an empty folder."""
+    """Refuse a folder that is not empty.
+
+    Raises:
+        UserError: the folder is not empty, or not a folder.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; choose another --out")
 
@@ -104,7 +113,11 @@ class Arrays:
     """
 
     def __init__(self, folder: Path, data: DataCard, first: int) -> None:
-        """Make the folder of the batches; refuse it if another process has made it."""
+        """Make the folder of the batches.
+
+        Raises:
+            UserError: another process writes this file.
+        """
         self.path = folder / (f"images-{first:06d}.npz" if first else "images.npz")
         self.parts = self.path.with_suffix(".parts")
         if self.parts.exists() or self.path.exists():
@@ -122,7 +135,11 @@ class Arrays:
         self.written.append(part)
 
     def close(self) -> None:
-        """Replace the batches by one file, unless there are none; after an error they stay."""
+        """Replace the batches by one file, unless there are none.
+
+        Raises:
+            UserError: the disk is full, or Ctrl-C interrupts; the batches stay.
+        """
         whole = self.parts / "whole.npz"
         try:
             if self.written:

@@ -53,7 +53,11 @@ class ModelOptions(Options):
     """instead of --model: a model that comes with the package, such as mnist"""
 
     def load(self, device: torch.device | str = "cpu") -> LoadedModel:
-        """Load the model; raise UserError if none or both are given."""
+        """Load the model.
+
+        Raises:
+            UserError: none or both are given; or the model is unknown, missing or damaged.
+        """
         if self.model and self.pretrained is None:
             return load_model(self.model, device)
         if self.pretrained is not None and not self.model:
@@ -76,7 +80,11 @@ def with_sampler(command: type[C]) -> type[C]:
 
 
 def sampler_params(options: Options, card: ModelCard) -> SamplerParams:
-    """Return the sampler's params that the options give, `fitted` to the model."""
+    """Return the sampler's params that the options give, `fitted` to the model.
+
+    Raises:
+        UserError: values do not fit together or to the model, or are of a guide that a distilled model lacks.
+    """
     values = {name: getattr(options, name) for name in HELP if name in options.model_fields_set}
     if card.timesteps and (unused := sorted(values.keys() & {"guide", "guidance_interval"})):
         raise UserError(f"{unused[0]}: a distilled model has no guide; leave it out")  # params.yaml always has both

@@ -48,7 +48,11 @@ class Prove(Options):
     """for --attest: the URI of who vouches for the build, such as mailto:ada@example.org"""
 
     def run(self) -> None:
-        """Print the facts; raise UserError if one does not hold, or if the bytes of a rebuild differ."""
+        """Print the facts; exit with code 0 if all hold, or if the bytes match.
+
+        Raises:
+            UserError: a fact does not hold, or the bytes differ.
+        """
         if not (Path("dvc.yaml").is_file() and Path(".git").exists()):
             raise UserError("no checkout is here: `git clone` the repository of this package, and run this at its top")
         named = (self.model is not None) + (self.pretrained is not None)
@@ -92,7 +96,11 @@ def _environment() -> dict[str, Any]:
 
 
 def _original(name: str) -> Path:
-    """Check that a packed model is a float16 copy of the one that it names, and return that one."""
+    """Check that a packed model is a float16 copy of the one that it names, and return that one.
+
+    Raises:
+        UserError: the packed model is damaged or another, or the original is not here.
+    """
     with models.packed(name) as path, tempfile.TemporaryDirectory() as scratch:
         facts = json.loads(models.FOLDER.joinpath(f"{name}.json").read_text())
         if not TRAINED.is_file() or md5(TRAINED) != facts["made_from_md5"]:

@@ -42,8 +42,12 @@ class SampleSet(NamedTuple):
 def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> Real:
     """Read a set as `preprocess` does, or train.safetensors with the test.safetensors next to it.
 
-    With `like_preprocess` it holds out the images that the stage does, whose classifiers learned the others; otherwise
-    small sets hold out more.
+    Args:
+        like_preprocess: whether to hold out the images that the stage does, for classifiers that it served; otherwise
+            small sets hold out more.
+
+    Raises:
+        UserError: the files are missing, damaged, or do not fit together.
     """
     if path.suffix == ".safetensors":
         train, test = load_split(path), load_split(path.with_name("test.safetensors"))
@@ -78,8 +82,11 @@ def held_out_count(count: int) -> int:
 def read_samples(path: Path, real: Real) -> SampleSet:
     """Read samples: a folder, an npz file, or a file of the stages sample and filter. Convert them as the real images.
 
-    Classes are matched by name. Samples of a folder or npz file are put into a random order: scores of equal counts
-    take the first ones, and such samples are often sorted by class.
+    Classes are matched by name. Samples of a folder or npz file are put
+    into a random order: scores of equal counts take the first ones, and such samples are often sorted by class.
+
+    Raises:
+        UserError: files are missing or damaged, or the real images lack a class.
     """
     pictures, names, sampled = _sources(path)
     card, target = real.train.card, real.target

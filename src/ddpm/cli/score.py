@@ -51,7 +51,11 @@ class Score(Options):
     """pixels a side that all images are brought to; by default the real images' own, or 32 if large or mixed"""
 
     def run(self) -> None:
-        """Score the samples, print a table, and write the files."""
+        """Score the samples, print a table, and write the files.
+
+        Raises:
+            UserError: files are missing, damaged or do not fit together, or there are too few images.
+        """
         for source in (self.real, self.samples):
             if not source.exists():
                 raise UserError(f"{source}: no such file or folder")
@@ -84,7 +88,11 @@ class Score(Options):
 
 
 def given(folder: Path, train: Processed) -> dict[str, Path]:
-    """Return the files of classifiers in a folder by name; raise UserError if one is of other images."""
+    """Return the files of classifiers in a folder by name.
+
+    Raises:
+        UserError: a file is missing or damaged, or of other images.
+    """
     files = {name: folder / f"classifier-{name}.safetensors" for name in NAMES}
     for file in files.values():
         cards = train.card, load_classifier(file).data

@@ -112,7 +112,11 @@ def start(alone: bool = False) -> Runtime:
 
 
 def number(variable: str, default: Number, least: Number, most: Number, unit: str) -> Number:
-    """Return a variable's number of `unit`, or the default if it is not set; of an integer default, an integer."""
+    """Return a variable's number of `unit`, or the default if it is not set.
+
+    Raises:
+        UserError: it is not a number from `least` to `most`, or not an integer although the default is one.
+    """
     given = os.environ.get(variable)
     if not given:
         return default
@@ -126,7 +130,11 @@ def number(variable: str, default: Number, least: Number, most: Number, unit: st
 
 
 def rebuild(path: Path, build: Callable[[], Module], weights: dict[str, Tensor]) -> Module:
-    """Build a network and load its weights; names, shapes and types are compared before memory is allocated."""
+    """Build a network and load its weights; names, shapes and types are compared before memory is allocated.
+
+    Raises:
+        UserError: weights have other names, shapes or types than the network, or are NaN or infinite.
+    """
     with torch.device("meta"):
         expected = build().state_dict()
     for name in sorted(expected.keys() | weights.keys()):

@@ -63,12 +63,15 @@ def tick(amount: int) -> None:
 def in_pieces(
     work: Callable[[P], R], pieces: Sequence[P], advance: Callable[[int], object] = lambda _: None
 ) -> Iterator[R]:
-    """Yield the result of each piece, in the order of the pieces; raise UserError if a worker is killed.
+    """Yield the result of each piece, in the order of the pieces.
 
     Args:
-        work: has no effect but its result and `tick`; an error that it raises is raised here.
+        work: has no effect but its result and `tick`.
         pieces: small values, such as indices, since they are sent to workers.
         advance: called in this process with what the pieces give to `tick`.
+
+    Raises:
+        UserError: a worker was killed; or `work` raises it.
     """
     size = min(_Process.workers, len(pieces))
     if size < 2:
@@ -96,7 +99,10 @@ def in_pieces(
 def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
     """Do `work` in several processes that form a world, at most one for each piece; return what rank 0 returns.
 
-    Processes of torchrun are such a world already. Errors are those of `in_pieces`.
+    Processes of torchrun are such a world already.
+
+    Raises:
+        UserError: a worker was killed; or `work` raises it.
     """
     size = min(_Process.workers, pieces)
     if world.size > 1 or size < 2:

@@ -81,7 +81,11 @@ class World(NamedTuple):
         return cast(T, found[0])
 
     def agree(self, fingerprint: str) -> None:
-        """Check that all machines have one fingerprint of code, params and inputs; one process of each tells it."""
+        """Check that one process of each machine has the same fingerprint of code, params and inputs; others have "".
+
+        Raises:
+            UserError: the fingerprints differ.
+        """
         if len({*self.gather(fingerprint)} - {""}) > 1:
             raise UserError("torchrun: machines differ in code, params, data or torch; make them equal")
 
@@ -110,7 +114,11 @@ ALONE = World()
 
 @contextlib.contextmanager
 def _ending_together() -> Iterator[None]:
-    """End this process silently if the connection to another one broke; that one has ended, and reports the error."""
+    """End this process silently if another one has ended; that one reports the error.
+
+    Raises:
+        SystemExit: the connection to another process broke.
+    """
     try:
         yield
     except RuntimeError as error:

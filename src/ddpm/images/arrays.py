@@ -36,7 +36,11 @@ def save_streamed(
     streamed: tuple[str, tuple[int, ...], Iterable[Tensor]],
     metadata: dict[str, Any],
 ) -> None:
-    """Write int64 arrays like `save_arrays`, then a uint8 array given as name, shape, and parts that must fill it."""
+    """Write int64 arrays like `save_arrays`, then a uint8 array given as name, shape and parts.
+
+    Raises:
+        ValueError: the parts do not fill the shape.
+    """
     name, shape, parts = streamed
     header: dict[str, Any] = {"__metadata__": {_METADATA: json.dumps(metadata, sort_keys=True)}}
     end = 0
@@ -100,7 +104,11 @@ def load_arrays(
 
 
 def contents(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the sha256 of each array by name, as "weights", and the metadata, of a file of `save_arrays`."""
+    """Return the sha256 of each array by name, as "weights", and the metadata, of a file of `save_arrays`.
+
+    Raises:
+        UserError: see `load_arrays`.
+    """
     arrays, metadata = load_arrays(path)
     weights = {}
     for name, array in sorted(arrays.items()):

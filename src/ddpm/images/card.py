@@ -105,7 +105,10 @@ class DataCard(Section):
     def labels(self, names: Iterable[str | int], where: str) -> tuple[int, ...]:
         """Return the labels of the named classes, sorted and unique; all labels if there are no names.
 
-        A number matches the class name with that value, since YAML reads 010 as 10. An error begins with `where`.
+        A number matches the class name with that value, since YAML reads 010 as 10.
+
+        Raises:
+            UserError: a name is unknown, or a number matches two classes; the message begins with `where`.
         """
         return tuple(sorted({self._label(name, where) for name in names})) or tuple(range(len(self.classes)))
 

@@ -76,7 +76,11 @@ class Processed(NamedTuple):
         return self.split if chosen.all() else self.split.take(chosen)
 
     def check_tested(self, names: Sequence[str | int], where: str) -> None:
-        """Check that the named classes, or all, have enough test images for scores; an error begins with `where`."""
+        """Check that the named classes, all if none is, have enough test images for the scores.
+
+        Raises:
+            UserError: they have too few, or a name is unknown; the message begins with `where`.
+        """
         if (tested := sum(self.test_counts[label] for label in self.card.labels(names, where))) < LEAST_TEST:
             raise UserError(
                 f"{where}: these have {tested} test images, but the scores need {LEAST_TEST}; add classes or images"
@@ -100,7 +104,11 @@ class SplitFacts(Section):
 
 
 def load_split(path: Path) -> Processed:
-    """Read a split that `save_split` wrote; raise UserError if it is missing, damaged, or not a split."""
+    """Read a split that `save_split` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a split.
+    """
     arrays, metadata = load_arrays(path, {"images", "labels", "groups"})
     facts = parse(SplitFacts, metadata, str(path))
     card, counts = facts.data, facts.test_counts
@@ -196,7 +204,11 @@ class SampleFacts(Section):
 
 
 def load_samples(path: Path) -> Samples:
-    """Read a set of samples that `save_samples` wrote; raise UserError if it is missing, damaged, or no such set."""
+    """Read a set of samples that `save_samples` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a set of samples.
+    """
     arrays, metadata = load_arrays(path, {"images", "x_t", "pred_x_start"}, {"labels"})
     facts = parse(SampleFacts, metadata, str(path))
     card = facts.data

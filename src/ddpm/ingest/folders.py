@@ -74,7 +74,11 @@ class Folder(NamedTuple):
 
 
 def read_folder(root: Path, least: int = 2) -> Folder:
-    """List the images below `root`, except hidden ones; a class needs `least` training images. Tell all faults."""
+    """List the images below `root`, except hidden ones; a class needs `least` training images.
+
+    Raises:
+        UserError: the folder has faults; the message has one line for each.
+    """
     scan = _Scan(root)
     train, test = scan.splits()
     for path in scan.rows:

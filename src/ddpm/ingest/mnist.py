@@ -15,7 +15,11 @@ FASHION = "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", 
 
 
 def read_mnist(folder: Path) -> Folder:
-    """Read the four files; the classes are digits unless the labels are those of Fashion-MNIST."""
+    """Read the four files; the classes are digits unless the labels are those of Fashion-MNIST.
+
+    Raises:
+        UserError: a file is missing, damaged, or does not match the others.
+    """
     train, test = (
         _read_pair(folder / images, folder / labels)
         for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS))
@@ -29,6 +33,9 @@ def read_idx(path: Path, dimensions: int) -> Levels:
     """Map an IDX file of unsigned bytes into memory.
 
     The format: two zero bytes, 8 for unsigned bytes, the number of dimensions, their sizes (big-endian uint32), values.
+
+    Raises:
+        UserError: the file is missing, damaged, or has another type or number of dimensions.
     """
     start = 4 + 4 * dimensions
     try:

@@ -85,7 +85,11 @@ class Source(NamedTuple):
 
 
 def looks_of(pictures: Sequence[Picture], background: Colour, limits: Range | None = None) -> Seen:
-    """Read all images, and count what is in them; `limits` are those of `look`. Name all unreadable ones at once."""
+    """Read all images, and count what is in them; `limits` are those of `look`.
+
+    Raises:
+        UserError: images are unreadable; the message has one line for each.
+    """
 
     def one(index: int) -> tuple[Look, Extent | None] | str:
         try:
@@ -133,7 +137,11 @@ def notes_of(seen: Seen, limits: Range | None) -> list[str]:
 
 
 def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
-    """Choose size, colour and range; return them, and a reason for each param that is null."""
+    """Choose size, colour and range; return them, and a reason for each param that is null.
+
+    Raises:
+        UserError: the images would be too small.
+    """
     why, looks = dict[str, str](), seen.looks
     sizes = {(each.height, each.width) for each in looks}
     if params.image_size:
@@ -163,7 +171,11 @@ def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
 
 
 def read_source(path: Path, params: DataParams) -> Source:
-    """Read all images of a set once, and choose what they become."""
+    """Read all images of a set once, and choose what they become.
+
+    Raises:
+        UserError: the set has faults; the message names them.
+    """
     folder = list_images(path)
     seen = looks_of(folder.pictures, params.background_colour, params.range)
     target, why = target_of(seen, params)
@@ -184,7 +196,11 @@ def list_images(path: Path, least: int = 2) -> Folder:
 
 
 def check_disk(folder: Path, count: int, target: Target) -> None:
-    """Check that a folder has room for `count` images twice: while they are split, and in the two splits."""
+    """Check that a folder has room for `count` images twice: while they are split, and in the two splits.
+
+    Raises:
+        UserError: it has less.
+    """
     needed, free = 2 * count * math.prod(target.shape), shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -45,7 +45,11 @@ def split_images(images: Images, folder: Folder, params: DataParams) -> Sides:
 
 
 def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, params: DataParams) -> None:
-    """Check that each class has training images, and both sides have enough images for the later stages."""
+    """Check that both sides have enough images for the later stages.
+
+    Raises:
+        UserError: a class has no training images, or a side has too few images.
+    """
     train, test = images.labels[~sides.test], images.labels[sides.test]
     for name, count in zip(card.classes, train.bincount(minlength=len(card.classes)).tolist(), strict=True):
         if not count:

@@ -12,7 +12,11 @@ TABLES = {"labels.csv": "image", "metadata.csv": "file_name", "metadata.jsonl": 
 
 
 def read_table(path: Path) -> dict[Path, str]:
-    """Return the labels of files, which the table names relative to its folder; raise UserError if it is damaged."""
+    """Return the labels of files, which the table names relative to its folder.
+
+    Raises:
+        UserError: the table is damaged, lacks a column, or has two rows of a file.
+    """
     column = TABLES[path.name]
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin it with a mark

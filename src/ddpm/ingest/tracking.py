@@ -13,7 +13,11 @@ from exact_stages.console import UserError, shown
 
 
 def check_tracked(root: Path, folder: Folder) -> None:
-    """Check that no .dvcignore hides an image of a folder from DVC, which would not notice when it changes."""
+    """Check that no .dvcignore hides an image of the folder at `root` from DVC; outside of its repositories none does.
+
+    Raises:
+        UserError: DVC would neither notice a change of an image, nor share it.
+    """
     try:
         dvcignore = DvcIgnoreFilter(localfs, Repo.find_root())
     except NotDvcRepoError:

@@ -53,7 +53,11 @@ def filtered(
 ) -> tuple[Samples, dict[str, Any]]:
     """Filter samples; return them, and how many are kept in total and of each class.
 
-    The classifier has not seen the real training images, with which it compares.
+    Args:
+        real: training images that the classifier has not seen.
+
+    Raises:
+        UserError: too few samples are kept to be scored.
     """
     images, asked, classes = population.images, population.labels, population.classes
     samples = recognise(classifier, images, asked, classes, runtime)

@@ -66,7 +66,16 @@ class Checkpoints:
     """
 
     def __init__(self, name: str, key: str, world: World, **parts: Stateful) -> None:
-        """Choose the file by the name of the stage and by `Stage.fingerprint`, a hash of all that decides a result."""
+        """Choose the checkpoint file.
+
+        Args:
+            name: the name of the stage.
+            key: a hash of everything that determines the result, see `Stage.fingerprint`.
+            parts: the objects to save and restore.
+
+        Raises:
+            UserError: DDPM_SAVE_SECONDS is not a valid number.
+        """
         self.name = name
         self.world = world
         self.parts = parts
@@ -97,7 +106,11 @@ class Checkpoints:
     def run(self, label: str, work: Work, live: Callable[[], None] | None = None) -> None:
         """Run `work` to its end, with a progress bar called `label`, and save checkpoints when they are due.
 
-        After a loss, but at most every LIVE_SECONDS, call `live` to show it while the work goes on.
+        Args:
+            live: called after a loss every LIVE_SECONDS, to show it while the work goes on.
+
+        Raises:
+            UserError: a signal asked the run to end; its state is saved.
         """
         size = work.params.batch_size
         options = {"desc": label, "total": work.total_steps * size, "unit": "img", "unit_scale": True}
@@ -128,7 +141,8 @@ class Checkpoints:
     def tick(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.
 
-        After a signal, save and raise a UserError.
+        Raises:
+            UserError: a signal asked the run to end; its state is saved.
         """
         if self._stop or time.monotonic() >= self._due:
             self.save()

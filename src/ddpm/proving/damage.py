@@ -21,7 +21,11 @@ MEND = (
 
 
 def check_all() -> None:
-    """Check all files, then list all damaged ones in a UserError."""
+    """Check all files, then list all damaged ones.
+
+    Raises:
+        UserError: a file differs from its record, or the records cannot be read.
+    """
     try:
         with Repo() as repo:
             outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]

@@ -34,7 +34,11 @@ class Provenance(Section):
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Read a provenance; raise UserError if it is missing or damaged."""
+    """Read a provenance.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     try:
         return Provenance.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -54,7 +58,11 @@ def chain(made: Provenance) -> dict[str, Provenance]:
 
 
 def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts:
-    """Compare a file, and all that made it, with its provenance, this checkout and this machine."""
+    """Compare a file, and all that made it, with its provenance, this checkout and this machine.
+
+    Raises:
+        UserError: the file is missing or damaged; or dvc.yaml lacks a stage that led to it.
+    """
     recorded, now = made.contents or {}, contents(file) if made.contents else {}
     found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
     if not any(found.values()):

@@ -20,7 +20,11 @@ from exact_stages.provenance import beside
 
 
 def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
-    """Run the stages that lead to a file at a commit of this repository; return how the result differs, if it does."""
+    """Run the stages that lead to a file at a commit of this repository; return how the result differs, if it does.
+
+    Raises:
+        UserError: git or a stage fails, which has said why.
+    """
     steps = chain(made)
     with tempfile.TemporaryDirectory(prefix="ddpm-prove-") as folder:
         scratch = Path(folder).resolve()

@@ -72,7 +72,11 @@ def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Seq
 
 
 def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
-    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model."""
+    """Return the labels of the classes to sample, each once and in order; "all" means all classes of the model.
+
+    Raises:
+        UserError: the model cannot sample one of the classes.
+    """
     if not params.classes:
         return list(card.classes)
     if not card.model.class_conditional:
@@ -133,7 +137,8 @@ def fitted_set(
 ) -> tuple[SamplerParams, dict[str, Any]]:
     """Return the params of the set `name`, `fitted` to a model, and those of them that were chosen, by dotted name.
 
-    A UserError begins with the dotted name of the param. The frames must fit into memory.
+    Raises:
+        UserError: see `fitted`; or too many frames would be held in memory. The message begins with the dotted name.
     """
 
     def dotted(key: str) -> str:

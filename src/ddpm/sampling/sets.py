@@ -61,7 +61,11 @@ class Sampling:
         self.batch_size = 0  # with the same one, a device gives equal bytes
 
     def run(self, runtime: Runtime, world: World, checkpoints: Checkpoints) -> None:
-        """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all."""
+        """Sample the remaining images. Each process takes a batch at a time; rank 0 gathers all.
+
+        Raises:
+            UserError: the run was interrupted.
+        """
         count, evaluations = self.own.count, len(self.timesteps)
         size = min(world.gather(sample_batch_size(self.loaded.card, runtime)))
         if runtime.device.type == "cpu":

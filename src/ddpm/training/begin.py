@@ -33,6 +33,10 @@ def new_training(
     """Choose the images to train on, resolve the params that depend on them, and build the training.
 
     The network takes the weights of the model file train.fine_tune_from, if any.
+
+    Raises:
+        UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
+            see `begin_from`; or the processes cannot share a batch, see `shards_of`.
     """
     card, split, groups, _ = processed
     labels = card.labels(train.classes, "train.classes")
@@ -59,7 +63,9 @@ def new_training(
 def shards_of(model: UNetParams, batch_size: int, runtime: Runtime, world: World) -> int:
     """Return the number of shards of a batch: on CPUs it is fixed, on GPUs it follows the processes.
 
-    Raise UserError if the network, the batch or the device allows no such shards.
+    Raises:
+        UserError: BatchNorm would see parts of a batch; or there are fewer images than shards; or the device cannot
+            share a batch.
     """
     accumulated = accumulation_steps()
     if runtime.device.type == "cpu":
@@ -91,5 +97,9 @@ def environment_of(runtime: Runtime, processes: int) -> dict[str, str | int]:
 
 
 def accumulation_steps() -> int:
-    """Return the number of micro-batches from DDPM_ACCUMULATE."""
+    """Return the number of micro-batches from DDPM_ACCUMULATE.
+
+    Raises:
+        UserError: the variable is not a number from 1 to a million.
+    """
     return number("DDPM_ACCUMULATE", 1, 1, 1_000_000, "micro-batches")

@@ -115,6 +115,9 @@ class Training:
 
         Yield after every step: the mean loss since the last one, every log_every steps and at the end, or None. At
         every yield the state is complete: a new Training that loads it continues bit for bit.
+
+        Raises:
+            UserError: the loss is not finite.
         """
         if self.ended:
             return
