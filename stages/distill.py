@@ -48,7 +48,7 @@ def main(stage: Stage) -> None:
             resolved={"timesteps": distillation.timesteps},
             contents=contents(path),
         )
-        checkpoints.finish([path])
+        checkpoints.save([path])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from ddpm.compute.device import start
 from ddpm.images.arrays import load_arrays
 from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.grids import by_class_picture, caption_of, classes_picture, gallery_pictures, neighbours_picture
-from exact_stages.console import UserError
 from exact_stages.files import write_whole
 from exact_stages.stage import Stage, run_stage
 
@@ -20,8 +19,6 @@ def main(stage: Stage) -> None:
     start()
     gallery = load_samples(stage.input(SAMPLES / "gallery.safetensors"))
     population = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
-    if not gallery.kept_t:
-        raise UserError("sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more")
     train = load_split(stage.input(TRAIN)).of(population.classes).images
     classes, _ = load_arrays(stage.input(SAMPLES / "classes.safetensors"))
     images, names, caption = population.images, gallery.card.classes, caption_of(population.made)

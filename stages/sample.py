@@ -53,7 +53,7 @@ def main(stage: Stage) -> None:
         }
         facts = {"evaluations": len(sampling.timesteps), "batch": sampling.batch_size, "model": model}
         stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": follows})
-        checkpoints.finish([SAMPLES / f"{name}.safetensors"])
+        checkpoints.save([SAMPLES / f"{name}.safetensors"])
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def main(stage: Stage) -> None:
         chosen = {name: str(value) if isinstance(value, list) else value for name, value in follows.items()}
         stage.write_json(METRICS / "summary.json", {**training.summary(), "chosen": chosen})
         stage.write_json(METRICS / "environment.json", environment)
-        checkpoints.finish([MODEL])
+        checkpoints.save([MODEL])
 
 
 if __name__ == "__main__":

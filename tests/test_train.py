@@ -228,7 +228,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # network, and chan
         {"optimizer": "muon", "held_out": 600, "guide_share": 0.5},  # five chunks of 128
     ),
     "adam": ({}, {"ema_decay": 0, "flip": True, "label_dropout": 0.5, "held_out": 3, "target_images": 8}),
-    "whole batches": ({"block": "double_conv"}, {"held_out": 200}),
 }
 
 

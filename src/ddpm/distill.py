@@ -76,18 +76,16 @@ class Distillation:
         self.runtime = runtime
         self.card = teacher.card
         cdf = timestep_cdf(teacher.schedule, LOG_SNR_CENTER)
-        try:
-            self.timesteps = quantile_timesteps(evaluations, cdf)
-        except ValueError as error:
-            raise UserError(f"distill.steps: {error}") from None
+        self.timesteps = quantile_timesteps(evaluations, cdf)
+        if len({*self.timesteps}) < evaluations:
+            raise UserError(f"distill.steps: {evaluations} of {len(cdf)} timesteps would repeat one; ask for fewer")
         self.schedule = teacher.schedule.to(device)
         self.alphas_cumprod = exact(teacher.schedule.alphas_cumprod, device)
         self.images = images.to(device)
         network = teacher.network.requires_grad_(False)
         student, auxiliary = (copy.deepcopy(network).requires_grad_() for _ in range(2))
-        self.teacher, self.student, self.auxiliary = (
-            teacher.denoiser(runtime, each) for each in (network, student, auxiliary)
-        )
+        networks = network, student, auxiliary
+        self.teacher, self.student, self.auxiliary = (teacher.denoiser(runtime, each) for each in networks)
         self.total_steps = max(1, round(params.images_seen / params.batch_size))
         self.of_student = Optimization(student, STUDENT, self.total_steps)
         self.of_auxiliary = Optimization(auxiliary, AUXILIARY, self.total_steps)

@@ -66,20 +66,20 @@ def bits_per_dimension(
             raise UserError("likelihood: the model's predictions are not finite; fetch the model again, or retrain it")
         return pred_x_start.cpu()
 
-    def bound(name: str, batch: Tensor) -> Bound:
-        noise = [generator(SEED, f"likelihood {name} image", index) for index in batch.tolist()]
-        images, labels = splits[name].take(batch)
+    def bound(piece: tuple[str, list[int]]) -> Bound:
+        name, batch = piece
+        noise = [generator(SEED, f"likelihood {name} image", index) for index in batch]
+        images, labels = splits[name].take(torch.tensor(batch))
         found = variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
         tick(len(batch))
         return found
 
-    batches = {}
+    pieces: list[tuple[str, list[int]]] = []
     for name, split in splits.items():
         order = torch.randperm(len(split.images), generator=generator(SEED, f"likelihood {name}"))
-        batches[name] = order[:count].split(BATCH)
-    pieces = [(name, number) for name in splits for number in range(len(batches[name]))]
+        pieces += [(name, batch.tolist()) for batch in order[:count].split(BATCH)]
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
-        bounds = [*in_pieces(lambda piece: bound(piece[0], batches[piece[0]][piece[1]]), pieces, bar.update)]
+        bounds = [*in_pieces(bound, pieces, bar.update)]
     scores: dict[str, object] = {"images": count, "terms": terms}
     for name in splits:
         own = [each for (split, _), each in zip(pieces, bounds, strict=True) if split == name]
@@ -95,24 +95,13 @@ def summary(bound: Bound) -> dict[str, float]:
 
 
 def variational_bound(
-    denoise: Denoise,
-    schedule: NoiseSchedule,
-    x_start: Tensor,
-    terms: int,
-    generators: Sequence[torch.Generator],
+    denoise: Denoise, schedule: NoiseSchedule, x_start: Tensor, terms: int, generators: Sequence[torch.Generator]
 ) -> Bound:
     """Estimate the bound of images (B, C, H, W) without bias; pixels have 256 values in [-1, 1].
 
-    Args:
-        terms: how many of L_1..L_{T-1} are evaluated for each image, one from each of `ranges`.
-        generators: one for each image, for its timesteps and noise.
-
-    Raises:
-        ValueError: terms is not in 1..T-1 (0 if T is 1).
+    Of L_1..L_{T-1}, so many terms are evaluated for each image, one from each of `ranges`. Each image has a generator,
+    for its timesteps and noise.
     """
-    inner = schedule.timesteps - 1
-    if not min(1, inner) <= terms <= inner:
-        raise ValueError(f"terms: {terms} must be from {min(1, inner)} to {inner}, the terms between prior and decoder")
     steps = torch.zeros(len(x_start), dtype=torch.float64)
     for part in ranges(schedule, terms):
         place = torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in generators])

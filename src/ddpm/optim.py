@@ -78,27 +78,23 @@ class Optimization:
 
         For each part, the caller adds the gradient of its images to the weights, and sets their `losses`, (B,). At the
         end, all processes have the sum of all gradients, and all losses. On CPUs the parts are added in their order,
-        so the bytes do not depend on which process computes which.
-
-        Args:
-            pieces: how many parts the batch is divided into. Every process computes an undivided batch itself.
+        so the bytes do not depend on which process computes which. There are at least as many pieces as processes.
         """
         count = len(losses)
-        parts = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in range(pieces)]
-        own = parts if pieces == 1 else [parts[piece] for piece in self.world.own(pieces)]
+        own = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in self.world.own(pieces)]
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
-        self.network.zero_grad(set_to_none=True)
-        if pieces == 1 or losses.device.type != "cpu":
+        if losses.device.type != "cpu":
+            self.network.zero_grad(set_to_none=True)
             yield from own
-            if pieces > 1:
-                self.world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
+            self.world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
             return
         rows = self.world.rows(pieces, count + sum(weight.numel() for weight in weights))
         for row, part in zip(rows, own, strict=False):
             self.network.zero_grad(set_to_none=True)
             yield part
             row[part] = losses[part]
-            torch.cat([_grad(weight).flatten() for weight in weights], out=row[count:])
+            grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+            torch.cat([grad.flatten() for grad in grads], out=row[count:])
         total = self.world.total(rows, pieces)
         losses.copy_(total[:count])
         for weight, grad in zip(weights, total[count:].split([weight.numel() for weight in weights]), strict=True):
@@ -107,10 +103,8 @@ class Optimization:
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0: linear warm-up, times 1 or half a cosine down to zero."""
         warmup = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
-        decay = 1.0
-        if self.params.lr_decay == "cosine":
-            decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
-        return self.lr * warmup * decay
+        cosine = self.params.lr_decay == "cosine"
+        return self.lr * warmup * (0.5 * (1 + math.cos(math.pi * step / self.total_steps)) if cosine else 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during the training."""
@@ -147,10 +141,6 @@ def shards_on_cpu(model: UNetParams, batch_size: int) -> int:
     return 1 if model.block == "double_conv" else min(SHARDS, batch_size)
 
 
-def _grad(weight: Tensor) -> Tensor:
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad
-
-
 class Muon(torch.optim.Optimizer):
     """Orthogonalised Nesterov momentum: the singular values of an update are near 1, see `orthogonalise`.
 
@@ -169,8 +159,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             updates = []
             for weight in group["params"]:
-                momentum = self._momentum(weight)
-                momentum.lerp_(weight.grad, 1 - MOMENTUM)
+                if not (state := self.state[weight]):
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
                 updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
             for weight, update in zip(group["params"], self._orthogonalised(updates), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
@@ -191,12 +182,6 @@ class Muon(torch.optim.Optimizer):
             for place, part in zip(group, row[: sum(own)].split(own), strict=True):
                 every[place] = part.view_as(updates[place])
         return every
-
-    def _momentum(self, weight: Tensor) -> Tensor:
-        state: dict[str, Any] = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        return state["momentum"]  # type: ignore[no-any-return]
 
 
 def even_groups(costs: Sequence[int], most: int) -> list[list[int]]:

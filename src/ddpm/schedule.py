@@ -8,13 +8,15 @@ import math
 from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from exact_stages.params import Section
 
 LEAST_SIGNAL = 1e-10  # alphas_cumprod at the last timestep; 4e-5 in Ho et al. 2020
-LEAST_NOISE = 1e-10  # beta at the first timestep; 1e-4 in Ho et al. 2020
+# Beta at the first timestep; 1e-4 in Ho et al. 2020. Samplers divide by the noise, sqrt(1 - abar), and 1 - beta has
+# sixteen digits: a smaller beta would lose them.
+LEAST_NOISE = 1e-10
 Value = TypeVar("Value", float, Tensor)
 
 
@@ -22,16 +24,8 @@ class ScheduleParams(Section):
     """T and the range of the linear betas. The paper's T is 1000, its range 1e-4 to 0.02 (section 4)."""
 
     timesteps: Annotated[int, Field(ge=1, le=100_000)]
-    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    beta_start: Annotated[float, Field(ge=LEAST_NOISE, lt=1)]
     beta_end: Annotated[float, Field(gt=0, lt=1)]
-
-    @field_validator("beta_start")
-    @classmethod
-    def _noisy(cls, beta: float) -> float:
-        # Samplers divide by the noise, sqrt(1 - abar). 1 - beta has sixteen digits: a smaller beta would lose them.
-        if beta < LEAST_NOISE:
-            raise ValueError(f"must be at least {LEAST_NOISE:g}; raise it")
-        return beta
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -7,7 +7,7 @@ import math
 from typing import Annotated, Literal, TypeVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,13 +33,6 @@ class UNetParams(Section):
     attention: bool
     class_conditional: bool
     prediction: Literal["noise", "v"]
-
-    @field_validator("patch_size", mode="before")
-    @classmethod
-    def _number(cls, value: object) -> object:
-        if isinstance(value, bool):  # Literal accepts true as 1
-            raise ValueError("must be 1, 2 or 4")
-        return value
 
     def for_images(self, shape: Shape) -> "UNetParams":
         """Return these params with unset ones chosen for images of shape (C, H, W).
@@ -211,9 +204,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to (B, C, H, W)."""
         pixels = self.qkv(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
-        query, key, value = pixels.unflatten(-1, (3, self.heads, -1)).permute(
-            2, 0, 3, 1, 4
-        )  # (B, heads, H W, C / heads)
+        query, key, value = pixels.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, H W, ...)
         weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
         mixed = (weights @ value).transpose(1, 2).flatten(2)
         return x + self.out(mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2))

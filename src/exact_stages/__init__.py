@@ -10,17 +10,7 @@ if TYPE_CHECKING:
     from exact_stages.params import Section, Sections
     from exact_stages.stage import Stage, begin, run_stage
 
-__all__ = [
-    "SavedState",
-    "Section",
-    "Sections",
-    "Stage",
-    "UserError",
-    "begin",
-    "progress",
-    "run_stage",
-    "write_whole",
-]
+__all__ = ["SavedState", "Section", "Sections", "Stage", "UserError", "begin", "progress", "run_stage", "write_whole"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpm.ingest.fetching import CHECKSUMS, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from ddpm.ingest.mnist import CLASSES, read_idx
+from ddpm.ingest.mnist import FASHION, read_idx
 from ddpm.ingest.mnist import read_mnist as read
 from exact_stages.console import UserError
 
@@ -42,7 +42,7 @@ def test_a_folder_of_the_four_files_is_one_of_labelled_pictures(folder: Path) ->
 def test_the_labels_tell_fashion_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256((folder / TRAIN_LABELS).read_bytes()).hexdigest()
     monkeypatch.setitem(CHECKSUMS["fashion_mnist"], TRAIN_LABELS, digest)
-    assert read(folder).classes == CLASSES["fashion_mnist"]
+    assert read(folder).classes == FASHION
 
 
 @pytest.mark.parametrize(

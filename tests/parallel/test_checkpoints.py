@@ -73,11 +73,11 @@ def test_a_finished_run_stays_until_dvc_has_recorded_its_outputs() -> None:
     counter = Counter(5)
     with Checkpoints("train", "cpu", ALONE, counter=counter) as checkpoint:
         checkpoint.run("counting", counter)
-        checkpoint.finish([Path("model")])
+        checkpoint.save([Path("model")])
     Path("dvc.lock").write_text(f"    - md5: {hashlib.md5(b'another').hexdigest()}")
     assert run_to(0) == 5
     with Checkpoints("train", "cpu", ALONE, counter=counter) as checkpoint:
-        checkpoint.finish([Path("model")])
+        checkpoint.save([Path("model")])
     Path("dvc.lock").write_text(f"    - md5: {hashlib.md5(b'weights').hexdigest()}")
     assert run_to(0) == 0
 

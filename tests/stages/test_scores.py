@@ -72,13 +72,6 @@ def test_samples_of_what_the_classifiers_do_not_know_are_refused(other: dict[str
     assert not Path("data/samples/filtered.safetensors").exists()
 
 
-def test_a_gallery_without_frames_is_refused() -> None:
-    for name in ("gallery", "filtered"):
-        write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2])
-    with pytest.raises(UserError, match=r"^sample\.gallery\.keep_every: "):
-        draw.main(Stage("draw"))
-
-
 def test_both_bounds_are_of_the_classes_that_have_test_images() -> None:
     labels = torch.tensor([1, 7, 3, 7, 9, 1, 7])  # the model has seen no nine
     Path("params.yaml").write_text("likelihood: {images: 100}\nsample: {model: models/distilled-4.safetensors}")

@@ -3,14 +3,7 @@
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliSubCommand,
-    SettingsConfigDict,
-    SettingsError,
-    get_subcommand,
-)
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError, get_subcommand
 
 from ddpm.cli.balance import Balance
 from ddpm.cli.export import Export

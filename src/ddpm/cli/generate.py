@@ -84,7 +84,6 @@ class Pictures:
     """A writer of one PNG for each image, named by its number, and of their classes in labels.csv."""
 
     def __init__(self, folder: Path, data: DataCard) -> None:
-        """Remember the folder; nothing is written yet."""
         self.folder, self.classes = folder, data.classes
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
@@ -94,10 +93,8 @@ class Pictures:
             buffer = io.BytesIO()
             Image.fromarray(image.numpy()).save(buffer, "PNG")
             write_whole(self.folder / name, buffer.getvalue())
-        if labels is not None:
-            self._add_labels(names, labels)
-
-    def _add_labels(self, names: list[str], labels: Tensor) -> None:
+        if labels is None:
+            return
         path = self.folder / "labels.csv"
         header = [] if path.exists() else [("image", "label")]
         with path.open("a", encoding="utf-8", newline="") as file:
@@ -128,7 +125,6 @@ class Arrays:
         self.parts.mkdir()
         self.classes = np.array(data.classes)
         self.written: list[Path] = []
-        self.count = 0
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
         """Write a batch."""
@@ -137,7 +133,6 @@ class Arrays:
         np.savez(buffer, **arrays, classes=self.classes)
         write_whole(part, buffer.getvalue())
         self.written.append(part)
-        self.count += len(images)
 
     def close(self) -> None:
         """Replace the batches by one file, unless there are none.
@@ -156,7 +151,7 @@ class Arrays:
                 os.replace(whole, self.path)
         except (OSError, KeyboardInterrupt) as error:
             whole.unlink(missing_ok=True)
-            kept = f"each file in {self.parts} has a batch of the {self.count} images"
+            kept = f"each file in {self.parts} has a batch of the images"
             raise UserError(f"{self.path}: not written, {_reason(error)}; {kept}") from None
         shutil.rmtree(self.parts)
 

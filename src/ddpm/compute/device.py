@@ -72,10 +72,11 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """Return the hardware and software facts that fix the bits of a result; equal on machines of one kind."""
+        cpu = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
         return {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
-            "cpu": _processor(),
+            "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",  # the instructions fix the order of sums
             "precision": str(self.precision).removeprefix("torch."),
             **{name: value for name in ARITHMETIC if (value := os.environ.get(name))},
         }
@@ -93,13 +94,11 @@ def start(alone: bool = False) -> Runtime:
     Raises:
         UserError: an environment variable asks for something that this machine does not have.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": _has_mps(), "cpu": True}
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     device = _choose("DDPM_DEVICE", [name for name, available in there.items() if available])
     if device == "cuda" and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     precision = _choose("DDPM_PRECISION", _precisions(device))
-    if os.environ.get("DDPM_THREADS"):
-        raise UserError("DDPM_THREADS: no longer used, since a process has one thread; set DDPM_WORKERS instead")
     workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
     allow(1 if alone or device != "cpu" or dist.is_torchelastic_launched() else workers)
     torch.set_num_threads(1)
@@ -173,22 +172,12 @@ def _keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD)
 
 
-def _processor() -> str:
-    """Return the CPU's name and the instruction set that torch uses, which fix the order of sums."""
-    name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
 def _choose(variable: str, choices: Sequence[str]) -> str:
     """Return the choice named by an environment variable, or the first one."""
     name = os.environ.get(variable) or choices[0]
     if name not in choices:
         raise UserError(f"{variable}={name}: not available on this machine; choose from {', '.join(choices)}")
     return name
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
 
 
 def _precisions(device: str) -> list[str]:

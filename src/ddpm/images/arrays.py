@@ -65,10 +65,7 @@ def save_streamed(
 
 
 def load_arrays(
-    path: Path,
-    names: set[str] | None = None,
-    optional: Set[str] = frozenset(),
-    max_header: int = MAX_HEADER,
+    path: Path, names: set[str] | None = None, optional: Set[str] = frozenset(), max_header: int = MAX_HEADER
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read arrays and metadata that `save_arrays` wrote.
 

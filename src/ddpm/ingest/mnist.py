@@ -1,6 +1,5 @@
 """Read MNIST and Fashion-MNIST from their four raw files."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +8,10 @@ from ddpm.ingest.decoding import Levels
 from ddpm.ingest.fetching import CHECKSUMS, FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from ddpm.ingest.folders import Folder, Mapped
 from exact_stages.console import UserError
+from exact_stages.files import sha256
 
-CLASSES = {  # names that are valid folders
-    "mnist": tuple("0123456789"),
-    "fashion_mnist": (
-        "T-shirt",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-}
-
-
-def is_mnist(folder: Path) -> bool:
-    """Return whether a folder has any of the four files."""
-    return any((folder / name).is_file() for name in FILES)
+# Names that are valid folders; torchvision's first one is not.
+FASHION = "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
 
 
 def read_mnist(folder: Path) -> Folder:
@@ -42,9 +24,9 @@ def read_mnist(folder: Path) -> Folder:
         _read_pair(folder / images, folder / labels)
         for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS))
     )
-    digest = hashlib.sha256((folder / TRAIN_LABELS).read_bytes()).hexdigest()
-    name = "fashion_mnist" if digest == CHECKSUMS["fashion_mnist"][TRAIN_LABELS] else "mnist"
-    return Folder(CLASSES[name], Mapped(train, test), len(test[1]), [], [folder / each for each in FILES])
+    of_fashion = sha256(folder / TRAIN_LABELS) == CHECKSUMS["fashion_mnist"][TRAIN_LABELS]
+    classes = FASHION if of_fashion else tuple("0123456789")
+    return Folder(classes, Mapped(train, test), len(test[1]), [], [folder / each for each in FILES])
 
 
 def read_idx(path: Path, dimensions: int) -> Levels:

@@ -14,8 +14,9 @@ from ddpm.images.card import MAX_SIDE, DataCard, padded
 from ddpm.ingest.arrays import read_arrays
 from ddpm.ingest.decoded import in_parallel, named
 from ddpm.ingest.decoding import COLOUR_16, EIGHT, OTHER, Colour, Extent, Look, Range, Target, look
+from ddpm.ingest.fetching import FILES
 from ddpm.ingest.folders import Folder, Picture, read_folder
-from ddpm.ingest.mnist import is_mnist, read_mnist
+from ddpm.ingest.mnist import read_mnist
 from exact_stages.console import UserError, shown
 from exact_stages.params import Section
 
@@ -38,13 +39,9 @@ def _size(value: object) -> object:
     if value is None:
         return None
     sides = (value, value) if isinstance(value, int) else value
-    if isinstance(sides, list | tuple) and len(sides) == 2 and all(map(_is_side, sides)):
+    if isinstance(sides, list | tuple) and [type(each) is int and 0 < each <= MAX_SIDE for each in sides] == [True] * 2:
         return tuple(sides)
     raise ValueError(f"must be null, or pixels such as 32 or [48, 32] (height, width), at most {MAX_SIDE}")
-
-
-def _is_side(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SIDE
 
 
 def _ascending(limits: Range | None) -> Range | None:
@@ -195,7 +192,7 @@ def list_images(path: Path, least: int = 2) -> Folder:
         return read_arrays(path, least)
     if not path.is_dir():
         raise UserError(f"{path}: must be a folder or an .npz file")
-    return read_mnist(path) if is_mnist(path) else read_folder(path, least)
+    return read_mnist(path) if any((path / name).is_file() for name in FILES) else read_folder(path, least)
 
 
 def check_disk(folder: Path, count: int, target: Target) -> None:

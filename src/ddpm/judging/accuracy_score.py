@@ -66,15 +66,9 @@ def accuracy_score(
         trainings += [(Split(images, labels), new), (subset, new)]
     learned = fit_classifiers("learn from samples and real images", trainings, classifier_b.data, runtime)
     found = [accuracy(each, *tested, runtime.device) for each in learned]
-    pairs = (("samples", found[::2]), ("real", found[1::2]))
-    rows: dict[str, dict[str, float | str]] = {name: mean_and_deviation(each) for name, each in pairs}
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, each in (("samples", found[::2]), ("real", found[1::2])):
+        mean, deviation = statistics.mean(each), statistics.stdev(each)
+        rows[name] = {"accuracy": round(mean, 6), "accuracy_deviation": round(deviation, 6)}
     rows["samples"]["labels"] = "classifier b" if asked is None else "asked for"
     return {"count": count, "classifiers": CLASSIFIERS, **rows}
-
-
-def mean_and_deviation(accuracies: list[float]) -> dict[str, float | str]:
-    """Return the mean of the accuracies, and their standard deviation."""
-    return {
-        "accuracy": round(statistics.mean(accuracies), 6),
-        "accuracy_deviation": round(statistics.stdev(accuracies), 6),
-    }

@@ -49,11 +49,7 @@ class Recognition(NamedTuple):
 
 
 def filtered(
-    population: Samples,
-    real: Split,
-    classifier: Classifier,
-    params: FilterParams,
-    runtime: Runtime,
+    population: Samples, real: Split, classifier: Classifier, params: FilterParams, runtime: Runtime
 ) -> tuple[Samples, dict[str, Any]]:
     """Filter samples; return them, and how many are kept in total and of each class.
 

@@ -144,23 +144,20 @@ class Checkpoints:
         Raises:
             UserError: a signal asked the run to end; its state is saved.
         """
-        if self.main and (self._stop or time.monotonic() >= self._due):
+        if self._stop or time.monotonic() >= self._due:
             self.save()
         if self._stop:
             raise UserError(f"{self.name}: interrupted; run it again to continue from here")
 
     def save(self, outputs: Sequence[Path] = ()) -> None:
-        """Replace the checkpoint; `outputs` are those of a run that has ended."""
+        """Replace the checkpoint, if this process decides. A run that has ended has outputs, which DVC may not know."""
+        if not self.main:
+            return
         began = time.monotonic()
         buffer = io.BytesIO()
         torch.save({name: each.state_dict() for name, each in self.parts.items()}, buffer)
         self.saved.write(buffer.getvalue(), outputs)
         self._due = time.monotonic() + max(self._seconds, WORK_PER_SAVE * (time.monotonic() - began))
-
-    def finish(self, outputs: Sequence[Path]) -> None:
-        """Save the final state and the hashes of the outputs, in case DVC is killed before it records them."""
-        if self.main:
-            self.save(outputs)
 
     def _load(self) -> dict[str, Any] | None:
         """Return the saved states, or None if there are none to continue from."""

@@ -133,15 +133,10 @@ def captioned(picture: Tensor, caption: str) -> Tensor:
 
 
 def class_label(names: Sequence[str], label: int) -> str:
-    """Name a class in one line, or give its number where the font lacks a character of the name."""
-    name = shortened(names[label])
+    """Name a class in at most LONGEST characters, or give its number where the font lacks a character of the name."""
+    name = " ".join(names[label].split())
+    name = name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
     return name if all(ord(letter) in _characters() for letter in name) else f"class {label}"
-
-
-def shortened(name: str) -> str:
-    """Shorten a name to one line of at most LONGEST characters."""
-    name = " ".join(name.split())
-    return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
 
 
 @functools.cache

@@ -77,12 +77,9 @@ def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str], captio
 def by_class_picture(
     images: Tensor, labels: Tensor, names: Sequence[str], caption: str, clear: Mapping[str, float] | None = None
 ) -> bytes:
-    """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name.
+    """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name and clear share.
 
     Only the first MOST_CLASSES classes are shown; a line below counts the others.
-
-    Args:
-        clear: share of clear samples by class, to write after its name.
     """
     classes = labels.unique().tolist()
     shown = classes[:MOST_CLASSES]
@@ -124,9 +121,5 @@ def _named_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Tensor:
     picture = enlarged(tile(torch.cat(filled), EACH_CLASS, gap), scale)
     beside = text_rows(names, scale * (rows[0].shape[2] + gap))
     edge = picture.shape[1] - beside.shape[1]
-    return torch.cat([_white(beside, picture, (0, 0, edge // 2, edge - edge // 2)), picture], dim=2)
-
-
-def _white(text: Tensor, picture: Tensor, padding: tuple[int, ...]) -> Tensor:
-    """Pad grey text with white, and give it as many channels as the picture."""
-    return F.pad(text, padding, value=255).expand(len(picture), -1, -1)
+    beside = F.pad(beside, (0, 0, edge // 2, edge - edge // 2), value=255)
+    return torch.cat([beside.expand(len(picture), -1, -1), picture], dim=2)

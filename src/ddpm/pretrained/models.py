@@ -30,12 +30,10 @@ def load_pretrained(name: str, device: torch.device | str = "cpu") -> LoadedMode
 
 
 def packed(name: str) -> AbstractContextManager[Path]:
-    """Return a context with the path of a model's file.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    return resources.as_file(FOLDER.joinpath(_known(name) + SUFFIX))
+    """Return a context with the path of a model's file; raise UserError if there is no such model."""
+    if name not in names():
+        raise UserError(f"--pretrained {shown(name, 100)}: no such model; choose from {', '.join(names()) or 'none'}")
+    return resources.as_file(FOLDER.joinpath(name + SUFFIX))
 
 
 def pack(model: Path, packed: Path) -> None:
@@ -43,10 +41,3 @@ def pack(model: Path, packed: Path) -> None:
     weights, metadata = load_arrays(model)
     halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
     save_arrays(packed, halved, metadata)
-
-
-def _known(name: str) -> str:
-    """Check that a model of this name exists."""
-    if name not in names():
-        raise UserError(f"--pretrained {shown(name, 100)}: no such model; choose from {', '.join(names()) or 'none'}")
-    return name

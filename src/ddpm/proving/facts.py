@@ -1,14 +1,12 @@
 """Compare what made a file, by its provenance, with this checkout."""
 
 import hashlib
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
-from exact_stages.check import check
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
@@ -50,18 +48,12 @@ def read_provenance(path: Path) -> Provenance:
         raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
 
 
-def chain(made: Provenance, above: tuple[Path, ...] = ()) -> dict[str, Provenance]:
-    """Return the provenance of what a file was made from, and last its own, by the path of the provenance.
-
-    Args:
-        above: the provenance files that led here; a damaged one may name itself.
-    """
+def chain(made: Provenance) -> dict[str, Provenance]:
+    """Return the provenance of what a file was made from, and last its own, by the path of the provenance."""
     found: dict[str, Provenance] = {}
     for origin in map(Path, made.origins):
-        if origin in above or not origin.is_file():
-            continue
-        if (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
-            found |= chain(parent, (*above, origin))
+        if origin.is_file() and (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
+            found |= chain(parent)
     return found | {beside(Path(made.file)).as_posix(): made}
 
 
@@ -77,16 +69,11 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
-        if each.stage.partition("@")[0] not in declared.groups:
-            raise UserError(f"dvc.yaml: has no stage {shown(each.stage)}, which made {shown(each.file)}")
         deps = {dep: [*declared.files(dep)] for dep in declared.deps(each.stage)}
         code = {file for files in deps.values() for file in files if file.endswith(".py")}
-        ignored = {name for name in each.code if declared.ignore.is_ignored_file(os.path.abspath(name))}
-        if ignored:  # recorded before .dvcignore named them; those that the stage imports count
-            code |= ignored & {*check(Path("dvc.yaml"))[each.stage.partition("@")[0]][0]}
         new = {file for dep in deps.keys() - declared.outs for file in _new(deps[dep], each.inputs)}
         here: dict[str, dict[str, Any]] = {
-            "code": {name: each.code[name] for name in ignored} | {file: sha256(Path(file)) for file in code},
+            "code": {file: sha256(Path(file)) for file in code},
             "params": declared.params(each.stage),
             "packages": locked,
             "inputs": {name: sha256(Path(name)) for name in {*each.inputs, *new} if Path(name).is_file()},
@@ -109,13 +96,9 @@ def _new(files: list[str], recorded: dict[str, str]) -> set[str]:
 
 
 def _here(recorded: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of this machine that a provenance has, and variables that it lacks.
-
-    Threads and processes of CPUs are in those of earlier code only; a rebuild sets them.
-    """
+    """Return the facts of this machine that a provenance has, and variables that it lacks."""
     variables = {name: environment[name] for name in ARITHMETIC if name in environment and recorded}
-    chosen = {name: recorded[name] for name in ("threads", "processes") if name in recorded and name not in environment}
-    return {name: environment.get(name) for name in recorded} | variables | chosen
+    return {name: environment.get(name) for name in recorded} | variables
 
 
 def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:

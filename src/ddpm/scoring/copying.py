@@ -57,9 +57,10 @@ def _nearest_references(queries: Tensor, references: Tensor) -> Neighbours:
                 nearer = found.values < distance
                 index.copy_(torch.where(nearer, first + start + found.indices, index))
                 distance.copy_(torch.where(nearer, found.values, distance))
-    pairs = zip(queries.split(CHUNK), nearest.split(CHUNK), strict=True)
+    chosen = (references[index.to(references.device)].to(index.device) for index in nearest.split(CHUNK))
+    pairs = zip(queries.split(CHUNK), chosen, strict=True)
     # Recompute: differences of large squares lose the digits of a small distance.
-    distances = [(_flat(part) - _flat(_taken(references, index))).square().mean(1).sqrt() for part, index in pairs]
+    distances = [(_flat(part) - _flat(each)).square().mean(1).sqrt() for part, each in pairs]
     return Neighbours(nearest, torch.cat(distances))
 
 
@@ -90,10 +91,8 @@ def middle(images: Tensor) -> Tensor:
 def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
     """Measure how near images with labels (N,) are to training images (M, ...) of the same class, labels (M,).
 
-    A distance or ratio is infinite if its class has too few training images.
-
-    Args:
-        versions: one or more versions of the images, each (N, ...); of an image's versions, the nearest counts.
+    Of an image's versions, each (N, ...), the nearest counts. A distance or ratio is infinite if its class has too few
+    training images.
     """
     rows = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * versions[0][:1].numel())))
     of_class = {label: (labels == label).nonzero().squeeze(1).split(rows) for label in labels.unique().tolist()}
@@ -132,19 +131,11 @@ def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
 
 
 def _tables(references: Tensor, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the references in parts that fit in memory: the index of the first, and flat floats on the device.
-
-    Args:
-        index: which references to take (N,); by default all.
-    """
+    """Yield the references, or those of an index (N,), in parts for the memory: the first's place, and flat floats."""
     rows = max(1, TABLE // max(1, references[:1].numel()))
     for first in range(0, len(references) if index is None else len(index), rows):
         part = slice(first, first + rows)
         yield first, _flat(references[part if index is None else index[part].to(references.device)].to(device))
-
-
-def _taken(references: Tensor, index: Tensor) -> Tensor:
-    return references[index.to(references.device)].to(index.device)
 
 
 def _flat(values: Tensor) -> Tensor:

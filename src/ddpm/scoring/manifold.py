@@ -37,13 +37,7 @@ class ManifoldScores(NamedTuple):
 
 
 def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
-    """Build the neighbourhoods of features (N, D).
-
-    Raises:
-        ValueError: there are fewer than k + 1 features.
-    """
-    if len(features) <= k:
-        raise ValueError(f"neighbourhoods of {k} need at least {k + 1} features, not {len(features)}")
+    """Build the neighbourhoods of more than k features (N, D)."""
     features = features.double()
     rows = _squared_distances(features, features)
     radii = torch.cat([distances.topk(k + 1, largest=False).values[:, k] for distances in rows])  # the first is itself
