@@ -99,8 +99,9 @@ def variational_bound(
 ) -> Bound:
     """Estimate the bound of images (B, C, H, W) without bias; pixels have 256 values in [-1, 1].
 
-    Of L_1..L_{T-1}, so many terms are evaluated for each image, one from each of `ranges`. Each image has a generator,
-    for its timesteps and noise.
+    Args:
+        terms: how many of L_1..L_{T-1} are evaluated for each image, one from each of `ranges`.
+        generators: one for each image, for its timesteps and noise.
     """
     steps = torch.zeros(len(x_start), dtype=torch.float64)
     for part in ranges(schedule, terms):

@@ -89,7 +89,12 @@ class LoadedModel(NamedTuple):
 def save_model(
     path: Path, network: UNet, card: ModelCard, guide: dict[str, Tensor] | None = None, **facts: Any
 ) -> None:
-    """Write weights and card as safetensors, with the weights for autoguidance, if any, and JSON-compatible facts."""
+    """Write weights and card as safetensors.
+
+    Args:
+        guide: weights from early in the training; the card's guides have "autoguidance" with them.
+        facts: other JSON-compatible metadata, such as the versions of the training.
+    """
     weights = dict(network.state_dict()) | {GUIDE + name: weight for name, weight in (guide or {}).items()}
     save_arrays(path, weights, {"card": card.model_dump(mode="json"), **facts})
 

@@ -78,7 +78,10 @@ class Optimization:
 
         For each part, the caller adds the gradient of its images to the weights, and sets their `losses`, (B,). At the
         end, all processes have the sum of all gradients, and all losses. On CPUs the parts are added in their order,
-        so the bytes do not depend on which process computes which. There are at least as many pieces as processes.
+        so the bytes do not depend on which process computes which.
+
+        Args:
+            pieces: how many parts the batch is divided into, at least as many as there are processes.
         """
         count = len(losses)
         own = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in self.world.own(pieces)]

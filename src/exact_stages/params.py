@@ -49,7 +49,11 @@ def load_params(model: type[S], section: str = "", path: Path = Path("params.yam
 
 
 def parse(model: type[S], values: Any, source: str, section: str = "", complete: bool = False) -> S:
-    """Validate values against a model; errors name `source` and `section`. A complete source lacks no key."""
+    """Validate `values` against `model`; errors name `source` and `section`.
+
+    Args:
+        complete: whether keys that have a default must be there, too.
+    """
     prefix = section.split(".") if section else []
     lines = [f"{'.'.join([*prefix, *key])}: {MISSING}" for key in _defaults(model, values)] if complete else []
     # From JSON, strict mode accepts a list as a tuple, but no string as a number. Dates become strings.

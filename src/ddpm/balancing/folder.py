@@ -42,8 +42,10 @@ def write_folder(
 ) -> None:
     """Write all images in one format, their table and the settings.
 
-    Real and sampled training images of a class are shuffled, so that their names do not reveal them. The settings are
-    JSON-compatible, and determine the samples; the table repeats `seed` and `sha256.model`.
+    Real and sampled training images of a class are shuffled, so that their names do not reveal them.
+
+    Args:
+        settings: everything that determines the samples, JSON-compatible; the table repeats `seed` and `sha256.model`.
     """
     seed, model = settings["seed"], settings["sha256"]["model"]
     table: list[tuple[str | int, ...]] = [COLUMNS]

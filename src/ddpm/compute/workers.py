@@ -131,7 +131,10 @@ def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
 
 @contextlib.contextmanager
 def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[Any], "Future[bytes]"], Iterable[int]]]:
-    """Fork workers, until an error or the end; yield what starts a piece, and the progress of each worker."""
+    """Fork workers, until the context ends; an error ends them at once.
+
+    Yield what starts a piece, and the progress of each worker.
+    """
     number, done = FORK.Value("i", 0), RawArray("q", size)
     _Process.work = work
     pool = ProcessPoolExecutor(size, FORK, _begin, (os.getpid(), number, done))

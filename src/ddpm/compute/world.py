@@ -101,7 +101,11 @@ def role() -> Role:
 
 
 def join(device: torch.device) -> World:
-    """Join the processes that torchrun started, and wait for all. On GPUs NCCL sums tensors; gloo does all else."""
+    """Join the processes that torchrun started, and wait for all of them.
+
+    Args:
+        device: the device of tensors to sum. NCCL sums on GPUs; gloo does everything else.
+    """
     size = int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

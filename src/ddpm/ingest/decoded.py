@@ -36,7 +36,11 @@ class Images:
     """
 
     def __init__(self, scratch: IO[bytes], pictures: Sequence[Picture], target: Target) -> None:
-        """Decode all images into an empty file, `scratch`, that is open for writing and reading."""
+        """Decode all images.
+
+        Args:
+            scratch: an empty file, open for writing and reading.
+        """
         self.shape = target.shape
         self.labels = torch.tensor([picture.label for picture in pictures])
         self._scratch = scratch

@@ -150,7 +150,11 @@ class Checkpoints:
             raise UserError(f"{self.name}: interrupted; run it again to continue from here")
 
     def save(self, outputs: Sequence[Path] = ()) -> None:
-        """Replace the checkpoint, if this process decides. A run that has ended has outputs, which DVC may not know."""
+        """Replace the checkpoint, if this process decides.
+
+        Args:
+            outputs: those of a run that has ended, in case DVC is killed before it records them.
+        """
         if not self.main:
             return
         began = time.monotonic()

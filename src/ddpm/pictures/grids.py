@@ -77,9 +77,12 @@ def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str], captio
 def by_class_picture(
     images: Tensor, labels: Tensor, names: Sequence[str], caption: str, clear: Mapping[str, float] | None = None
 ) -> bytes:
-    """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name and clear share.
+    """Draw the first samples (N, C, H, W) of each class, labels (N,), in a row next to its name.
 
     Only the first MOST_CLASSES classes are shown; a line below counts the others.
+
+    Args:
+        clear: share of clear samples by class, to write after its name.
     """
     classes = labels.unique().tolist()
     shown = classes[:MOST_CLASSES]

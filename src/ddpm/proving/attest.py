@@ -7,7 +7,12 @@ from ddpm.proving.facts import Provenance
 
 
 def statement(made: Provenance, commit: str, builder: str) -> dict[str, Any]:
-    """Return an in-toto statement (v1) about a file, with SLSA's provenance (v1); a builder, by URI, vouches for it."""
+    """Return an in-toto statement (v1) about a file, with SLSA's provenance (v1).
+
+    Args:
+        commit: of this repository, which records the file.
+        builder: the URI of who vouches for the build.
+    """
     files = [{"name": name, "digest": {"sha256": digest}} for name, digest in (made.code | made.inputs).items()]
     packages = [{"uri": f"pkg:pypi/{name}@{quote(version)}"} for name, version in made.packages.items()]
     return {

@@ -50,7 +50,10 @@ def check_all() -> None:
 
 
 def _recorded(output: Output, cache: Path) -> dict[Path, str]:
-    """Return the files of an output with the hashes in its record; raise OSError or ValueError if one is not there."""
+    """Return the files of an output with the hashes that DVC recorded.
+
+    Raise FileNotFoundError or ValueError if the output, or the listing of its folder, is missing or damaged.
+    """
     path, digest = Path(output.fs_path), str(output.hash_info.value)
     path.lstat()
     if not digest.endswith(".dir"):

@@ -91,8 +91,10 @@ def middle(images: Tensor) -> Tensor:
 def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
     """Measure how near images with labels (N,) are to training images (M, ...) of the same class, labels (M,).
 
-    Of an image's versions, each (N, ...), the nearest counts. A distance or ratio is infinite if its class has too few
-    training images.
+    A distance or ratio is infinite if its class has too few training images.
+
+    Args:
+        versions: one or more versions of the images, each (N, ...); of an image's versions, the nearest counts.
     """
     rows = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * versions[0][:1].numel())))
     of_class = {label: (labels == label).nonzero().squeeze(1).split(rows) for label in labels.unique().tolist()}
@@ -131,7 +133,11 @@ def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
 
 
 def _tables(references: Tensor, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the references, or those of an index (N,), in parts for the memory: the first's place, and flat floats."""
+    """Yield the references in parts that fit in memory: the index of the first, and flat floats on the device.
+
+    Args:
+        index: which references to take (N,); by default all.
+    """
     rows = max(1, TABLE // max(1, references[:1].numel()))
     for first in range(0, len(references) if index is None else len(index), rows):
         part = slice(first, first + rows)

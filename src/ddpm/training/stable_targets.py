@@ -24,7 +24,11 @@ class Others(NamedTuple):
 
 
 def draw_others(images: Split, rows: Tensor, params: TrainParams, step: int, device: torch.device) -> Others:
-    """Draw params.target_images of these rows, in a step the same in all processes; half are mirrored if any is."""
+    """Draw params.target_images of the images with these rows, the same in every process; half are mirrored if any is.
+
+    Args:
+        step: the number of the training step, which decides the draw.
+    """
     drawn = distinct(params.target_images or 0, len(rows), params.seed, "target images", step)
     chosen = rows[drawn.to(rows.device)]
     mirrored = torch.arange(len(chosen), device=device) % 2 == 1 if params.flip else None
