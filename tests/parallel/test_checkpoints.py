@@ -82,6 +82,12 @@ def test_a_finished_run_stays_until_dvc_has_recorded_its_outputs() -> None:
     assert run_to(0) == 0
 
 
+def test_rank_0_alone_saves() -> None:
+    for rank, saved in ((1, False), (0, True)):
+        Checkpoints("train", "cpu", World(rank, 2), counter=Counter()).save()
+        assert Path(".resume").exists() == saved
+
+
 def test_a_checkpoint_is_saved_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_SAVE_SECONDS", "1000")
     run_to(3)
