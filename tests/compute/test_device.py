@@ -69,8 +69,9 @@ def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default
     "given", ["DEVICE=cuda", "PRECISION=bfloat16", "PRECISION=half", "WORKERS=0", "WORKERS=1.5", "THREADS=1"]
 )
 def test_what_is_not_there_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    monkeypatch.setenv(*f"DDPM_{given}".split("="))
-    with pytest.raises(UserError, match=f"^DDPM_{given}: "):
+    name, value = f"DDPM_{given}".split("=")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{name}"):
         start()
 
 

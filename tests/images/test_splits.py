@@ -77,7 +77,7 @@ def test_samples_come_back_as_they_were_saved(samples: Samples, tmp_path: Path) 
         (load_split, {"labels": torch.tensor([2, 1, 3, 0, 2])}),
         (load_split, {"groups": torch.tensor([0, 1, 0, -1, 3])}),
         (load_split, {"data": None}),
-        *[(load_split, {"test_counts": each}) for each in (None, [4, 0], [4, 0, -1], [4, 0, 2**62])],
+        *[(load_split, {"test_counts": each}) for each in (None, [4, 0], [4, 0, -1])],
         (load_samples, {"images": images(3, FRUITS.shape)}),
         (load_samples, {"pred_x_start": FRAMES[:, :1]}),
         (load_samples, {"labels": torch.tensor([2, 3])}),

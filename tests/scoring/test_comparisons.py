@@ -42,12 +42,6 @@ def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: py
     assert values(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_too_few_features_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 6 features"):
-        manifold(normal(5, 8, seed=1))
-    assert len(manifold(normal(6, 8, seed=1)).radii) == 6
-
-
 def test_far_from_zero_the_scores_are_the_same() -> None:
     real, samples = normal(200, 8, seed=0).double(), normal(200, 8, seed=1).double() + 0.5
     far, near = found_scores(real + 1000, samples + 1000), found_scores(real, samples)
