@@ -99,6 +99,8 @@ def start(alone: bool = False) -> Runtime:
     if device == "cuda" and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     precision = _choose("DDPM_PRECISION", _precisions(device))
+    if os.environ.get("DDPM_THREADS"):
+        raise UserError("DDPM_THREADS: no longer used, since a process has one thread; set DDPM_WORKERS instead")
     workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
     allow(1 if alone or device != "cpu" or dist.is_torchelastic_launched() else workers)
     torch.set_num_threads(1)

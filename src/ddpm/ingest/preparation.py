@@ -39,9 +39,13 @@ def _size(value: object) -> object:
     if value is None:
         return None
     sides = (value, value) if isinstance(value, int) else value
-    if isinstance(sides, list | tuple) and [type(each) is int and 0 < each <= MAX_SIDE for each in sides] == [True] * 2:
+    if isinstance(sides, list | tuple) and len(sides) == 2 and all(map(_is_side, sides)):
         return tuple(sides)
     raise ValueError(f"must be null, or pixels such as 32 or [48, 32] (height, width), at most {MAX_SIDE}")
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MAX_SIDE
 
 
 def _ascending(limits: Range | None) -> Range | None:

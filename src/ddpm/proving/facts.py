@@ -1,12 +1,14 @@
 """Compare what made a file, by its provenance, with this checkout."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
+from exact_stages.check import check
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
@@ -71,9 +73,12 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
     for each in known.values():
         deps = {dep: [*declared.files(dep)] for dep in declared.deps(each.stage)}
         code = {file for files in deps.values() for file in files if file.endswith(".py")}
+        ignored = {name for name in each.code if declared.ignore.is_ignored_file(os.path.abspath(name))}
+        if ignored:  # recorded before .dvcignore named them; those that the stage imports count
+            code |= ignored & {*check(Path("dvc.yaml"))[each.stage.partition("@")[0]][0]}
         new = {file for dep in deps.keys() - declared.outs for file in _new(deps[dep], each.inputs)}
         here: dict[str, dict[str, Any]] = {
-            "code": {file: sha256(Path(file)) for file in code},
+            "code": {name: each.code[name] for name in ignored} | {file: sha256(Path(file)) for file in code},
             "params": declared.params(each.stage),
             "packages": locked,
             "inputs": {name: sha256(Path(name)) for name in {*each.inputs, *new} if Path(name).is_file()},
@@ -96,9 +101,13 @@ def _new(files: list[str], recorded: dict[str, str]) -> set[str]:
 
 
 def _here(recorded: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of this machine that a provenance has, and variables that it lacks."""
+    """Return the facts of this machine that a provenance has, and variables that it lacks.
+
+    Threads and processes of CPUs are in those of earlier code only; a rebuild sets them.
+    """
     variables = {name: environment[name] for name in ARITHMETIC if name in environment and recorded}
-    return {name: environment.get(name) for name in recorded} | variables
+    chosen = {name: recorded[name] for name in ("threads", "processes") if name in recorded and name not in environment}
+    return {name: environment.get(name) for name in recorded} | variables | chosen
 
 
 def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:

@@ -55,6 +55,8 @@ def settings_of(made: Provenance) -> dict[str, str]:
         "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found.get("processes", 1)) > 1 else "python",
         **{name: found[name] for name in ARITHMETIC if name in found},
     }
+    if "threads" in found:  # of code before workers had one thread each
+        wanted["DDPM_THREADS"] = str(found["threads"])
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
@@ -90,6 +92,9 @@ def _in_weights(before: Path, after: Path) -> Iterator[str]:
     if not before.is_file():
         return
     (ours, _), (theirs, _) = load_arrays(before), load_arrays(after)
+    if {name: array.shape for name, array in ours.items()} != {name: array.shape for name, array in theirs.items()}:
+        yield "its arrays have other names or shapes"
+        return
     most = [float((array.float() - theirs[name].float()).abs().max()) for name, array in ours.items()]
     yield f"{sum(each > 0 for each in most)} of {len(most)} arrays differ, by at most {max(most):.3g}"
 
