@@ -96,7 +96,7 @@ def score_table(columns: Mapping[str, dict[str, float]], names: Iterable[str], d
     found, rows = scores([*columns.values()]), [["score", "better", "test images", "training images", *columns]]
     for name in names:
         entry, better = SHOWN[name]
-        *of_runs, test, baseline = found[name]
+        *of_runs, test, baseline = found.get(name, [""] * (len(columns) + 2))
         rows.append([f"[{name}]({defined}#{entry})", better, test, baseline, *of_runs])
     return table(rows)
 

@@ -55,9 +55,12 @@ class Run:
         """
         read: Callable[[str], Any] = json.loads if path.endswith(".json") else lambda text: parse_yaml(text, path)
         try:
-            return dict((read(self.files[path].decode()) if path in self.files else {}) or {})
-        except (ValueError, TypeError, DvcException) as error:  # encoding, JSON, YAML, no mapping
+            values = (read(self.files[path].decode()) if path in self.files else {}) or {}
+        except (ValueError, DvcException) as error:  # encoding, JSON, YAML
             raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it again") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path} of {self.name}: holds no mapping of names to values; make it again with dvc repro")
+        return values
 
     def flat(self, path: str) -> dict[str, Any]:
         """Read the same file, flattened to dotted names."""

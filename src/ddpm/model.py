@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ddpm.compute.device import MAX_HEADER, Runtime, rebuild, to_device
@@ -52,6 +52,13 @@ class ModelCard(Section):
     faint: Annotated[int, Field(ge=0, le=254)] = 0  # the highest level that becomes 0 in samples; absent in older files
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
+    @field_validator("class_counts")
+    @classmethod
+    def _some(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+        if not any(counts):
+            raise ValueError("must count at least one image")
+        return counts
+
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         check_times(self.model, self.schedule)
@@ -61,10 +68,14 @@ class ModelCard(Section):
             raise ValueError("model: channels and patch_size must be set")
         if "classifier_free" in self.guides and not self.model.class_conditional:
             raise ValueError("guides: classifier_free needs a class-conditional network")
+        if len({*self.guides}) < len(self.guides):
+            raise ValueError("guides: must not repeat")
         if self.guides and self.timesteps:
             raise ValueError("guides: a distilled model, with timesteps, must have none")
         if list(self.timesteps) != sorted({*self.timesteps}, reverse=True):
             raise ValueError("timesteps: must descend")
+        if self.timesteps and self.timesteps[0] != self.schedule.timesteps - 1:
+            raise ValueError("timesteps: must begin with the last of the schedule")
         return self
 
     @property
@@ -125,6 +136,18 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     return LoadedModel(network(weights), schedule, card, guide)
 
 
+def differences(
+    card: ModelCard, network: UNetParams, data: DataCard, schedule: ScheduleParams
+) -> dict[str, tuple[Any, Any]]:
+    """Return the params by which a network cannot take the weights of a model: the model's value and the network's."""
+    facts = {
+        "data.colour": (card.data.shape[0] > 1, data.shape[0] > 1),
+        **{f"model.{key}": (value, getattr(network, key)) for key, value in card.model if key != "class_conditional"},
+        **{f"schedule.{key}": (value, getattr(schedule, key)) for key, value in card.schedule},
+    }
+    return {name: (theirs, ours) for name, (theirs, ours) in facts.items() if theirs != ours}
+
+
 def begin_from(path: Path, network: UNet, data: DataCard, schedule: ScheduleParams) -> None:
     """Initialise a network with the weights of a model file; classes and the size of the images may differ.
 
@@ -139,12 +162,8 @@ def begin_from(path: Path, network: UNet, data: DataCard, schedule: SchedulePara
     if before.timesteps:
         few = len(before.timesteps)
         raise UserError(f"train.fine_tune_from: {path} is distilled to {few} evaluations; name one that is not")
-    pairs: dict[str, tuple[Any, Any]] = {"data.colour": (before.data.shape[0] > 1, data.shape[0] > 1)}
-    pairs |= {f"model.{key}": (value, getattr(network.params, key)) for key, value in before.model}
-    pairs |= {f"schedule.{key}": (value, getattr(schedule, key)) for key, value in before.schedule}
-    for name, (theirs, ours) in pairs.items():
-        if theirs != ours and name != "model.class_conditional":
-            raise UserError(f"train.fine_tune_from: {path} has {name} {theirs}, where {ours} is set; make them equal")
+    for name, (theirs, ours) in differences(before, network.params, data, schedule).items():
+        raise UserError(f"train.fine_tune_from: {path} has {name} {theirs}, where {ours} is set; make them equal")
     own = network.state_dict()
     network.load_state_dict(own | {name: each for name, each in loaded.network.state_dict().items() if name != LABELS})
     if network.label and loaded.network.label:

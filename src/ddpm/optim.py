@@ -106,8 +106,8 @@ class Optimization:
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0: linear warm-up, times 1 or half a cosine down to zero."""
         warmup = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
-        cosine = self.params.lr_decay == "cosine"
-        return self.lr * warmup * (0.5 * (1 + math.cos(math.pi * step / self.total_steps)) if cosine else 1.0)
+        decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps)) if self.params.lr_decay == "cosine" else 1.0
+        return self.lr * warmup * decay
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during the training."""

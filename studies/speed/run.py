@@ -8,7 +8,6 @@ peers; nothing is filtered. Five random subsets of as many real test images are 
 """
 
 import argparse
-import math
 import os
 import time
 from itertools import islice
@@ -22,6 +21,7 @@ from ddpm.classifier.model import NAMES
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, load_split, to_float, to_uint8
+from ddpm.scoring.c2st import LEAST_IMAGES
 from ddpm.scoring.evaluation import evaluate
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
@@ -82,9 +82,11 @@ def ours(name: str, train: Processed, args: argparse.Namespace, runtime: Runtime
     """Train and sample with this project; the recipe is as long as the minutes allow."""
     params = OURS[name]()
     steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
-    _ = [*islice(steps, WARMUP_STEPS)]
+    for _ in islice(steps, WARMUP_STEPS):
+        pass
     began = time.process_time()
-    _ = [*islice(steps, TIMED_STEPS)]
+    for _ in islice(steps, TIMED_STEPS):
+        pass
     images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * args.minutes)
     length = {"images_seen": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
     scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
@@ -104,7 +106,7 @@ def theirs(name: str, train: Processed, args: argparse.Namespace) -> Trained:
     peer = PEERS[name](to_float(train.split.images))
     peer.network.train()
     began, seen, spent = time.process_time(), 0, 0.0
-    with progress(desc=name, total=math.ceil(60 * args.minutes), unit="s") as bar:
+    with progress(desc=name, total=60 * args.minutes, unit="s") as bar:
         while (spent := time.process_time() - began) < 60 * args.minutes:
             next(peer.steps)
             seen += BATCH
@@ -126,7 +128,7 @@ def arguments() -> argparse.Namespace:
     names = [*OURS, *PEERS]
     options.add_argument("--minutes", type=at_least(1), default=3, help="CPU minutes of training")
     options.add_argument("--only", nargs="+", choices=names, default=names, help="contestants; by default all")
-    options.add_argument("--count", type=at_least(2), default=2000, help="samples that are scored")
+    options.add_argument("--count", type=at_least(LEAST_IMAGES), default=2000, help="samples that are scored")
     return options.parse_args()
 
 

@@ -215,7 +215,11 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "a damaged model": (lambda: MODEL.write_bytes(MODEL.read_bytes()[:-9]), [MODEL], rf"^{MODEL}: "),
     "no provenance": (RECORD.unlink, [MODEL], rf"^{RECORD}: no such file; "),
     "a damaged provenance": (lambda: RECORD.write_text("{"), [MODEL], rf"^{RECORD}: damaged"),
-    "an unknown stage": (lambda: edit(RECORD, lambda all: all | {"stage": "x"}), [MODEL], r"^dvc\.yaml: .* x;"),
+    "an unknown stage": (
+        lambda: edit(RECORD, lambda all: all | {"stage": "x"}),
+        [MODEL],
+        r"^dvc\.yaml: has no stage x,",
+    ),
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "two names": (lambda: None, [MODEL, "--pretrained", "mnist"], "name one model"),
     "a name for a builder": (lambda: None, [MODEL, "--attest", "out.json", "--builder", "ada"], "--builder"),

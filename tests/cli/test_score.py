@@ -177,6 +177,13 @@ def test_mistakes_end_in_one_line(make: Callable[[], object], message: str) -> N
     assert not Path("cache").exists()  # before anything is trained
 
 
+def test_scores_and_page_need_two_files() -> None:
+    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
+    with pytest.raises(UserError, match="--page"):
+        call("score", "--real", real, "--samples", as_folder(), "--out", "a", "--page", real / "../a")
+    assert not Path("a").exists()
+
+
 def test_classifiers_of_other_images_are_refused() -> None:
     for name in "ab":
         save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(), FRUITS))

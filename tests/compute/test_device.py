@@ -66,12 +66,17 @@ def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default
 
 
 @pytest.mark.parametrize(
-    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "PRECISION=half", "WORKERS=0", "WORKERS=1.5", "THREADS=1"]
+    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "PRECISION=half", "WORKERS=0", "WORKERS=1.5", "WORKERS=100000"]
 )
 def test_what_is_not_there_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    name, value = f"DDPM_{given}".split("=")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=f"^{name}"):
+    monkeypatch.setenv(*f"DDPM_{given}".split("="))
+    with pytest.raises(UserError, match=f"^DDPM_{given}: "):
+        start()
+
+
+def test_a_number_of_threads_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_THREADS", "1")
+    with pytest.raises(UserError, match=r"^DDPM_THREADS: .* DDPM_WORKERS"):
         start()
 
 

@@ -11,7 +11,7 @@ from ddpm.compute.device import MAX_HEADER, rebuild, to_device
 from ddpm.compute.workers import in_pieces
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, held_out_mask, held_out_share, to_float
+from ddpm.images.splits import Processed, data_card, held_out_mask, held_out_share, to_float
 from exact_stages.console import UserError
 from exact_stages.params import Section, parse
 
@@ -143,6 +143,5 @@ def load_classifier(path: Path) -> Classifier:
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")
-    recipe = parse(Recipe, metadata["classifier"], str(path))
-    data = parse(DataCard, metadata.get("data"), str(path), "data")
+    recipe, data = parse(Recipe, metadata["classifier"], str(path)), data_card(path, metadata)
     return rebuild(path, lambda: Classifier(recipe, data), weights).eval()

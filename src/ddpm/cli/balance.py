@@ -71,8 +71,11 @@ class Balance(Options):
             raise UserError(f"{test_file}: has the training images already; give the test images with --test")
         runtime = start()
         loaded, classifier = load_model(self.model, runtime.device), load_classifier(self.classifier)
-        others = {test_file: test.card, self.model: loaded.card.data, self.classifier: classifier.data}
-        _check_same(train.card, self.data, others)
+        _check_same(
+            train.card,
+            self.data,
+            {test_file: test.card, self.model: loaded.card.data, self.classifier: classifier.data},
+        )
         params = sampler_params(self, loaded.card)
         counts = _counts_of(train)
         wanted = self._missing(train.card, counts, train.card.labels(params.classes, "--classes"))
@@ -112,10 +115,16 @@ def _check_same(ours: DataCard, our_file: Path, others: dict[Path, DataCard]) ->
         for fact in ("shape", "classes"):
             expected, found = (shown(str(getattr(card, fact)), 200) for card in (ours, theirs))
             if getattr(theirs, fact) != getattr(ours, fact):
-                differ = f"its data card has {fact} {found}, where {our_file} has {expected}"
-                raise UserError(f"{file}: {differ}; use files made from one data set")
-    if named := [file for file, theirs in others.items() if theirs.images_hash != ours.images_hash]:
-        _warn(f"{listed(named)}: made from other training images than {our_file}; use them if only a few differ")
+                raise UserError(
+                    f"{file}: its data card has {fact} {found}, where {our_file} has {expected}; "
+                    "use files made from one data set"
+                )
+    for same, text in (
+        (False, f"made from other training images than {our_file}; use them if only a few images differ"),
+        (None, f"whether they are made from the training images of {our_file} is not known: files have no hash"),
+    ):
+        if named := [file for file, theirs in others.items() if ours.same_images(theirs) is same]:
+            _warn(f"{listed(named)}: {text}")
 
 
 def _counts_of(processed: Processed) -> list[int]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 BATCH = 2  # of the example input: torch takes a 1 for a constant
+PROTOBUF_LIMIT = 2**31 - 1
 
 
 class Export(ModelOptions):
@@ -82,6 +83,8 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     facts = {**card, "alphas_cumprod": loaded.schedule.alphas_cumprod.tolist(), "network": guide or "model"}
     for key, value in sorted(facts.items()):
         proto.metadata_props.add(key=key, value=json.dumps(value))
+    if proto.ByteSize() > PROTOBUF_LIMIT:
+        raise UserError("--model: the network is too large for one ONNX file, at most 2 GiB; export a smaller one")
     return proto.SerializeToString(deterministic=True)
 
 
@@ -122,21 +125,29 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     except ImportError:
         raise UserError("ONNX: needs onnx and onnxscript; `pip install onnx onnxscript` installs them") from None
     del onnxscript  # torch needs it
-    inputs: dict[str, Tensor] = {"x_t": torch.zeros(BATCH, *shape), "t": torch.zeros(BATCH, dtype=torch.int64)}
+    inputs: dict[str, Tensor] = {
+        "x_t": torch.zeros(BATCH, *shape),
+        "t": torch.zeros(BATCH, dtype=torch.int64),
+    }
     if module.network.label:
         inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):  # torch warns about itself
-        program = torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[*inputs],
-            output_names=["noise"],
-            dynamic_shapes=tuple({0: "batch"} for _ in inputs),
-        )
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns about itself
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[*inputs],
+                output_names=["noise"],
+                dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+            )
+    finally:
+        logger.setLevel(level)
     assert program
     proto = program.model_proto
     onnx.checker.check_model(proto)

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 from platformdirs import user_cache_path
@@ -65,6 +66,8 @@ class Score(Options):
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.is_dir() or not os.access(file.resolve().parent, os.W_OK):
                 raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
+        if self.out and self.page and self.out.resolve() == self.page.resolve():
+            raise UserError(f"--page {self.page}: --out is the same file; name another")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
         params = parse(DataParams, {"set": str(self.real), **wanted}, "options")
@@ -94,13 +97,15 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
         UserError: a file is missing or damaged, or of other images.
     """
     files = {name: folder / f"classifier-{name}.safetensors" for name in NAMES}
-    for file in files.values():
-        cards = train.card, load_classifier(file).data
-        if len({(card.images_hash, card.shape, card.classes) for card in cards}) > 1:
+    ours, cards = train.card, {file: load_classifier(file).data for file in files.values()}
+    for file, card in cards.items():
+        if ours.same_images(card) is False or (card.shape, card.classes) != (ours.shape, ours.classes):
             raise UserError(
                 f"{file}: trained on other images than those of --real, or other ones were held out; give the "
                 "train.safetensors that it was trained on as --real, or leave --classifiers out"
             )
+    if any(ours.same_images(card) is None for card in cards.values()):
+        print(f"note: whether the classifiers in {folder} learned these images is not known: files have no hash")
     return files
 
 
@@ -114,8 +119,7 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     for name in NAMES:
         recipe = Recipe(images_seen=CLASSIFIER_IMAGES, seed=NAMES.index(name))
         card = train.card.shape, train.card.classes
-        code = (sha256(Path(inspect.getfile(module))) for module in (fit, model))
-        facts: list[Any] = [card, recipe, runtime.describe(), *code]
+        facts: list[Any] = [card, recipe, runtime.describe(), *map(_code, (fit, model))]
         key = hashlib.sha256("\n".join(map(str, facts)).encode())
         for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
             key.update(part.numpy().tobytes())
@@ -130,3 +134,7 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
         for file, each in zip(missing, found, strict=True):
             save_classifier(file, each)
     return files
+
+
+def _code(module: ModuleType) -> str:
+    return sha256(Path(inspect.getfile(module)))

@@ -102,6 +102,10 @@ class DataCard(Section):
     source_range: Annotated[tuple[float, float] | None, Field(exclude_if=lambda each: each is None)] = None
     images_hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", exclude_if=lambda each: each is None)] = None
 
+    def same_images(self, other: "DataCard") -> bool | None:
+        """Tell whether both are of the same training images; None if it is not known."""
+        return self.images_hash == other.images_hash if self.images_hash and other.images_hash else None
+
     def labels(self, names: Iterable[str | int], where: str) -> tuple[int, ...]:
         """Return the labels of the named classes, sorted and unique; all labels if there are no names.
 

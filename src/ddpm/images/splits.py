@@ -6,17 +6,16 @@ Images are uint8 in files and float32 in [-1, 1] in the network.
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from ddpm.images.arrays import load_arrays, save_arrays, save_streamed
 from ddpm.images.card import DataCard
 from exact_stages.console import UserError
-from exact_stages.params import Section, parse
+from exact_stages.params import parse
 
 CHUNK = 10_000
 LEAST_TEST = 6  # test images; the scores need as many
@@ -96,13 +95,6 @@ def save_split(
     save_streamed(path, arrays, ("images", (len(labels), *card.shape), images), facts)
 
 
-class SplitFacts(Section):
-    """The metadata of a split."""
-
-    data: DataCard
-    test_counts: tuple[NonNegativeInt, ...]
-
-
 def load_split(path: Path) -> Processed:
     """Read a split that `save_split` wrote.
 
@@ -110,16 +102,27 @@ def load_split(path: Path) -> Processed:
         UserError: the file is missing, damaged, or not a split.
     """
     arrays, metadata = load_arrays(path, {"images", "labels", "groups"})
-    facts = parse(SplitFacts, metadata, str(path))
-    card, counts = facts.data, facts.test_counts
+    card = data_card(path, metadata)
     images, labels, groups = arrays["images"], arrays["labels"], arrays["groups"]
-    count, classes = labels.numel(), len(card.classes)
+    count = labels.numel()
     whole = images.dtype == torch.uint8 and images.shape == (count, *card.shape) and count
     indices = all(each.dtype == torch.int64 and each.shape == (count,) for each in (labels, groups))
+    classes, counts = len(card.classes), metadata.get("test_counts")
     whole = whole and indices and _within(labels, classes) and _within(groups, count)
-    if not whole or len(counts) != classes:
+    if not (whole and _are_indices(counts, 2**62) and len(counts) == classes):
         raise UserError(f"{path}: not a valid split; `dvc repro` makes it again")
-    return Processed(card, Split(images, labels), groups, counts)
+    return Processed(card, Split(images, labels), groups, tuple(counts))
+
+
+def data_card(path: Path, metadata: dict[str, Any]) -> DataCard:
+    """Return the data card in a file's metadata.
+
+    Raises:
+        UserError: the card is missing or invalid.
+    """
+    if "data" not in metadata:
+        raise UserError(f"{path}: has no data card; `dvc repro` makes it again")
+    return parse(DataCard, metadata["data"], str(path), "data")
 
 
 def hashed_places(images: Tensor, key: str) -> Tensor:
@@ -187,20 +190,14 @@ class Samples(NamedTuple):
 
 def save_samples(path: Path, samples: Samples) -> None:
     """Write a set of samples."""
-    given: dict[str, Any] = {name: value for name, value in samples._asdict().items() if value is not None}
-    arrays = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-    facts: dict[str, Any] = {name: given[name] for name in ("classes", "kept_t", "made", "clear") if name in given}
-    save_arrays(path, arrays, {"data": samples.card.model_dump(mode="json"), **facts})
-
-
-class SampleFacts(Section):
-    """The metadata of a set of samples."""
-
-    data: DataCard
-    classes: Annotated[list[NonNegativeInt], Field(min_length=1)]
-    kept_t: list[NonNegativeInt]
-    made: dict[str, Any]
-    clear: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    arrays = {"images": samples.images, "x_t": samples.x_t, "pred_x_start": samples.pred_x_start}
+    facts = {name: getattr(samples, name) for name in ("classes", "kept_t", "made")}
+    save_arrays(
+        path,
+        arrays | ({} if samples.labels is None else {"labels": samples.labels}),
+        {"data": samples.card.model_dump(mode="json"), **facts}
+        | ({} if samples.clear is None else {"clear": samples.clear}),
+    )
 
 
 def load_samples(path: Path) -> Samples:
@@ -210,13 +207,17 @@ def load_samples(path: Path) -> Samples:
         UserError: the file is missing, damaged, or not a set of samples.
     """
     arrays, metadata = load_arrays(path, {"images", "x_t", "pred_x_start"}, {"labels"})
-    facts = parse(SampleFacts, metadata, str(path))
-    card = facts.data
-    known = max(facts.classes) < len(card.classes) and {*(facts.clear or ())} <= {*card.classes}
-    if not known or not _are_samples(arrays, card, len(facts.kept_t)):
+    card = data_card(path, metadata)
+    classes, kept_t, made, clear = (metadata.get(name) for name in ("classes", "kept_t", "made", "clear"))
+    if not (
+        (_are_indices(classes, len(card.classes)) and classes)
+        and (_are_indices(kept_t, 2**62) and _are_samples(arrays, card, len(kept_t)))
+        and isinstance(made, dict)
+        and (clear is None or _are_shares(clear, card.classes))
+    ):
         raise UserError(f"{path}: not a valid set of samples; `dvc repro` makes it again")
-    labels, classes, kept_t, made = arrays.pop("labels", None), facts.classes, facts.kept_t, facts.made
-    return Samples(labels=labels, card=card, classes=classes, kept_t=kept_t, made=made, clear=facts.clear, **arrays)
+    labels = arrays.pop("labels", None)
+    return Samples(labels=labels, card=card, classes=classes, kept_t=kept_t, made=made, clear=clear, **arrays)
 
 
 def _fits(size: int, device: torch.device) -> bool:
@@ -230,6 +231,18 @@ def _are_samples(arrays: dict[str, Tensor], card: DataCard, frames: int) -> bool
     pixels = all(arrays[name].dtype == torch.uint8 and arrays[name].shape == shape for name, shape in shapes.items())
     labels = arrays.get("labels", torch.zeros(count, dtype=torch.int64))
     return pixels and labels.dtype == torch.int64 and labels.shape == (count,) and _within(labels, len(card.classes))
+
+
+def _are_indices(values: object, end: int) -> TypeGuard[list[int]]:
+    """Return whether `values` is a list of integers from 0 to below `end`."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < end for value in values)
+
+
+def _are_shares(values: object, names: Sequence[str]) -> TypeGuard[dict[str, float]]:
+    """Return whether `values` has numbers from 0 to 1 by these names or some of them."""
+    return isinstance(values, dict) and all(
+        name in names and type(share) is float and 0 <= share <= 1 for name, share in values.items()
+    )
 
 
 def _within(values: Tensor, end: int) -> bool:

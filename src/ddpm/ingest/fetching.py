@@ -56,8 +56,11 @@ def fetch(dataset: str, folder: Path) -> str:
     Raises:
         UserError: no source has the files with the right checksums; the folder is unchanged.
     """
-    here = [file for file in FILES if (folder / file).is_file() and sha256(folder / file) == CHECKSUMS[dataset][file]]
-    missing = {file: checksum for file, checksum in CHECKSUMS[dataset].items() if file not in here}
+    missing = {
+        file: checksum
+        for file, checksum in CHECKSUMS[dataset].items()
+        if not ((folder / file).is_file() and sha256(folder / file) == checksum)
+    }
     if not missing:
         return "complete, with the right checksums"
     failures = []

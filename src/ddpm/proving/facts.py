@@ -50,12 +50,18 @@ def read_provenance(path: Path) -> Provenance:
         raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
 
 
-def chain(made: Provenance) -> dict[str, Provenance]:
-    """Return the provenance of what a file was made from, and last its own, by the path of the provenance."""
+def chain(made: Provenance, above: tuple[Path, ...] = ()) -> dict[str, Provenance]:
+    """Return the provenance of what a file was made from, and last its own, by the path of the provenance.
+
+    Args:
+        above: the provenance files that led here; a damaged one may name itself.
+    """
     found: dict[str, Provenance] = {}
     for origin in map(Path, made.origins):
-        if origin.is_file() and (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
-            found |= chain(parent)
+        if origin in above or not origin.is_file():
+            continue
+        if (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
+            found |= chain(parent, (*above, origin))
     return found | {beside(Path(made.file)).as_posix(): made}
 
 
@@ -71,6 +77,8 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
+        if each.stage.partition("@")[0] not in declared.groups:
+            raise UserError(f"dvc.yaml: has no stage {shown(each.stage)}, which made {shown(each.file)}")
         deps = {dep: [*declared.files(dep)] for dep in declared.deps(each.stage)}
         code = {file for files in deps.values() for file in files if file.endswith(".py")}
         ignored = {name for name in each.code if declared.ignore.is_ignored_file(os.path.abspath(name))}

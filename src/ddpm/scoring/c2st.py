@@ -18,6 +18,7 @@ from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces, tick
 from ddpm.scoring.scores import NONE, Estimate, digest, mean_of, share_of
 
+MOST = 0.6  # of a side, in a half
 LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
 STEPS, EPOCHS, BATCH, LR = 650, 60, 128, 0.004  # of each training; EPOCHS at most
 DARK = 10  # levels from 1 to below DARK are counted
@@ -78,9 +79,8 @@ def run_c2sts(
 ) -> list[C2ST]:
     """For each pair, train a network on half of the images, and test it on the others.
 
-    The accuracy is the mean of those on samples and on real images. Given the network, the tested images are
-    independent, so that it has the error of two shares. With folds that are tested in turn it would have a larger one:
-    each two images meet twice, once from either side.
+    Given the network, the tested images are independent of one another, so the accuracy has the error of shares. With
+    folds that are tested in turn, the error would be larger: each two images meet twice, once from either side.
 
     Args:
         pairs: samples, uint8 (N, C, H, W), and as many real images.
@@ -89,22 +89,27 @@ def run_c2sts(
     """
 
     def tested(place: int) -> C2ST:
-        samples, real = pairs[place]
-        images = torch.cat([samples, real]).to(runtime.device)
-        is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
-        learned, others = halves(samples, real, seed)
-        rng = generator(seed, "two-sample test of a half")
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-        network = C2STClassifier(images.shape[1], *C2ST_CLASSIFIERS[c2st_classifier])
-        model = _trained(network, images[learned], is_real[learned].float(), rng, runtime.of(images))
-        with torch.inference_mode(), runtime.of(images).autocast():
-            logits = torch.cat([model(part) for part in images[others].split(500)])
-        order = others[logits.argsort().cpu()]
+        found = run_c2st(*pairs[place], c2st_classifier, seed, runtime)
         tick(1)
-        accuracy = balanced_accuracy((logits > 0) == is_real[others], is_real[others])
-        return C2ST(accuracy, order[order < len(samples)])
+        return found
 
     return [*in_pieces(tested, range(len(pairs)), done)]
+
+
+def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
+    """Run one of `run_c2sts`."""
+    images = torch.cat([samples, real]).to(runtime.device)
+    is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
+    learned, others = halves(samples, real, seed)
+    rng = generator(seed, "two-sample test of a half")
+    torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+    network = C2STClassifier(images.shape[1], *C2ST_CLASSIFIERS[c2st_classifier])
+    runtime = runtime.of(images)
+    model = _trained(network, images[learned], is_real[learned].float(), rng, runtime)
+    with torch.inference_mode(), runtime.autocast():
+        logits = torch.cat([model(part) for part in images[others].split(500)])
+    order = others[logits.argsort().cpu()]
+    return C2ST(balanced_accuracy((logits > 0) == is_real[others], is_real[others]), order[order < len(samples)])
 
 
 def balanced_accuracy(right: Tensor, is_real: Tensor) -> Estimate:
@@ -113,17 +118,12 @@ def balanced_accuracy(right: Tensor, is_real: Tensor) -> Estimate:
     return Estimate(sum(each.value or 0 for each in sides) / 2, math.hypot(*(each.error or 0 for each in sides)) / 2)
 
 
-def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
-    """Run one of `run_c2sts`."""
-    return run_c2sts([(samples, real)], c2st_classifier, seed, runtime)[0]
-
-
 def halves(samples: Tensor, real: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Divide the indices of samples and real images, one behind the other, into random halves.
 
     They divide each side evenly: if more samples were tested, fewer would be learned, which would say "real" to them.
-    Equal images are in one half, so that none is tested by a network that has learned it; but in both, where one image
-    fills more than a half: else samples that are all equal would be tested by a network that has seen none.
+    Equal images are in one half, so that none is tested by a network that has learned it. But they fill at most MOST of
+    a side there: else samples that are all equal would be tested by a network that has seen none.
     """
     images = torch.cat([samples, real])
     found: list[list[int]] = [[], []]
@@ -132,7 +132,7 @@ def halves(samples: Tensor, real: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     for index in torch.randperm(len(images), generator=generator(seed, "two-sample test")).tolist():
         side, image = sizes[index >= len(samples)], digest(images[index])
         half = half_of.get(image)
-        if half is None or side[half] >= 0.6 * len(samples):
+        if half is None or side[half] >= MOST * len(samples):
             half = half_of[image] = side.index(min(side))
         found[half].append(index)
         side[half] += 1
@@ -196,15 +196,15 @@ def c2st_scores(
     between = ((first >= BETWEEN[0]) & (first < BETWEEN[1])).double().mean()
     pairs = {"plain": (samples, first)}
     if len(second) == count:
-        pairs["real"] = second, first
+        pairs["baseline"] = second, first
     if between <= MOST_BETWEEN:
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
     tests = dict(zip(pairs, run_c2sts([*pairs.values()], c2st_classifier, seed, runtime, done), strict=True))
-    plain, real_ones, shapes = (
-        tests.get(name, C2ST(NONE, torch.empty(0, dtype=torch.int64))) for name in ("plain", "real", "shapes")
+    plain, baseline, shapes = (
+        tests.get(name, C2ST(NONE, torch.empty(0, dtype=torch.int64))) for name in ("plain", "baseline", "shapes")
     )
     name = "c2st_accuracy"
     told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
-    return {"samples": told, "baseline": real_ones.accuracy.row(name) | tone_shares(first)}, plain.surest
+    return {"samples": told, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.surest

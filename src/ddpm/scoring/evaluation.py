@@ -76,7 +76,7 @@ class Evaluation(NamedTuple):
     """All scores, what the last classifier sees, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
 
     copied: those nearest to a training image, by the ratio of `Nearness` in pixels.
-    told: those of which the C2ST classifier is surest; none if there are too few for the two-sample test.
+    told: tested ones of which the C2ST classifier is surest; none if there are too few for the two-sample test.
     """
 
     scores: dict[str, Any]
