@@ -78,10 +78,10 @@ def test_demo_has_it_where_no_model_is_trained(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     built: list[Path] = []
     monkeypatch.setattr(demo, "build", lambda _, models: built.extend(models))
-    demo.main([], Path("out"), 0, serve=False)
+    demo.main([], Path("out"))
     Path("models").mkdir()
     tiny_model(Path("models"), class_conditional=False).rename(demo.MODEL)
-    demo.main([], Path("out"), 0, serve=False)
+    demo.main([], Path("out"))
     assert [path.name for path in built] == ["mnist.safetensors", "ddpm.safetensors"]
 
 
