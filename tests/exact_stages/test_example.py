@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.with_dvc.dvc_clone import ROOT, Clone, wait_for
+from tests.with_dvc.dvc_clone import ROOT, Clone, ran, wait_for
 
 pytestmark = pytest.mark.pipeline
 LONG = {"fit.steps": 150_000}
@@ -69,3 +69,13 @@ def test_what_changes_during_a_run_leaves_no_output(mine: Clone) -> None:
     assert "changed while it ran: wine/softmax.py;" in printed
     assert not mine.bytes_under("metrics", "models")
     assert mine.lock().keys() == {"split"}
+
+
+def test_an_edit_reruns_the_stages_that_import_the_file_and_none_behind(mine: Clone) -> None:
+    assert ran(mine.dvc("repro")) == {"split", "fit", "score"}
+    assert mine.dvc("status").strip() == "Data and pipelines are up to date."
+    for file, stages in (("wine/softmax.py", {"fit", "score"}), ("stages/split.py", {"split"})):
+        mine.append(file, "# a comment, which changes no output")
+        assert ran(mine.dvc("repro")) == stages
+    mine.append("exact_stages/check.py", "# no stage imports it")
+    assert not ran(mine.dvc("repro"))
