@@ -2,9 +2,8 @@
 
     python -m studies.scores.run power            # how often the C2ST finds a change of real images
     python -m studies.scores.run proof            # are the errors right? real images scored as samples
-    python -m studies.scores.run copies --real data/processed/train.safetensors
 
-`power` and `proof` need a default run in the workspace. Every row is saved at once, and not computed again.
+Both need a default run in the workspace. Every row is saved at once, and not computed again.
 """
 
 import argparse
@@ -31,15 +30,12 @@ from ddpm.ingest.preparation import DataParams
 from ddpm.scoring.c2st import c2st_scores, run_c2st
 from ddpm.scoring.comparisons import draw_subsets
 from ddpm.scoring.components import principal_components
-from ddpm.scoring.copying import compare_nearness, middle, shifted
 from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
 from exact_stages.console import run
 from studies.arguments import at_least, parser
-from studies.scoring import MODELS, PROCESSED
 from studies.table import Table, read_rows
 
-OUT = Path("studies/scores")
-COPIED = 0.05
+OUT, MODELS, PROCESSED = Path("studies/scores"), Path("models"), Path("data/processed")
 MELTED = 3
 POOL = 30_000  # images that the pairs are drawn from
 TRAIN = 6  # training images for each sample, as for MNIST
@@ -50,7 +46,7 @@ def main() -> None:
     """Compute the rows that the table of a part does not have."""
     args = arguments()
     table, runtime = Table(OUT / f"{args.part}.csv"), start()
-    for row in {"power": power, "proof": proof, "copies": copies}[args.part](args, table, runtime):
+    for row in {"power": power, "proof": proof}[args.part](args, table, runtime):
         table.add(row | {"threads": torch.get_num_threads(), "dtype": str(runtime.precision).removeprefix("torch.")})
         print(row, flush=True)
 
@@ -158,34 +154,6 @@ def proven(path: Path) -> str:
     return "\n".join(lines)
 
 
-def copies(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Plant copies among real images that are new, and count near copies in pixels."""
-    real = read_real(args.real, _as_they_are(args.real))
-    order = torch.randperm(len(real.train.split.labels), generator=generator(0, "copies"))
-    count = min(args.count, len(order) // 2)
-    planted = round(COPIED * count)
-    held_out, train = (real.train.split.take(each) for each in order.split([count, len(order) - count]))
-    for name, change in {"none": None, "unchanged": lambda x: x, "moved by a pixel": moved}.items():
-        key = {"set": real.train.card.name, "copies": name, "count": count}
-        if table.has(key):
-            continue
-        copied = train.take(slice(planted if change else 0))
-        images = torch.cat([change(copied.images) if change else copied.images, held_out.images[len(copied.labels) :]])
-        labels = torch.cat([copied.labels, held_out.labels[len(copied.labels) :]])
-        began = time.process_time()
-        test = real.test.split
-        found, *_ = compare_nearness(
-            (shifted(images), labels), (shifted(test.images), test.labels), (middle(train.images), train.labels), 0
-        )
-        shares = {name: value for kind in found._fields for name, value in getattr(found, kind).row(kind).items()}
-        yield key | shares | {"cpu_seconds": round(time.process_time() - began)}
-
-
-def moved(images: Tensor) -> Tensor:
-    """Move images by one pixel to the right; the first column is repeated."""
-    return torch.cat([images[..., :1], images[..., :-1]], dim=3)
-
-
 def blurred(pixels: float) -> Callable[[Tensor], Tensor]:
     """Return a change that blurs by a Gaussian of this deviation."""
     size = 2 * math.ceil(3 * pixels) + 1
@@ -225,15 +193,14 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__)
-    options.add_argument("part", choices=["power", "proof", "copies"])
-    options.add_argument("--count", type=at_least(100), default=10_000, help="copies: images on each side")
-    options.add_argument("--counts", type=at_least(100), nargs="+", help="power, proof: images in a set")
-    options.add_argument("--draws", type=at_least(0), nargs="+", help="power, proof: sets or pairs of each count")
+    options.add_argument("part", choices=["power", "proof"])
+    options.add_argument("--counts", type=at_least(100), nargs="+", help="images in a set")
+    options.add_argument("--draws", type=at_least(0), nargs="+", help="sets or pairs of each count")
     options.add_argument("--trained", type=at_least(0), nargs="+", default=[200, 50], help="proof: two-sample tests")
-    options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="as in ddpm score")
+    options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="power: as in ddpm score")
     args = options.parse_args()
-    args.counts = args.counts or {"power": [200, 600, 2000], "proof": [200, 2000]}.get(args.part)
-    args.draws = args.draws or {"power": [20, 20, 5], "proof": [200, 200]}.get(args.part)
+    args.counts = args.counts or {"power": [200, 600, 2000], "proof": [200, 2000]}[args.part]
+    args.draws = args.draws or {"power": [20, 20, 5], "proof": [200, 200]}[args.part]
     return args
 
 

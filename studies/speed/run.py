@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -21,16 +22,19 @@ from ddpm.classifier.model import NAMES
 from ddpm.compute.device import Runtime, start
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, load_split, to_float, to_uint8
+from ddpm.sampling.params import fitted
+from ddpm.sampling.sets import sample_images
 from ddpm.scoring.c2st import LEAST_IMAGES
 from ddpm.scoring.evaluation import evaluate
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import TRAIN, Params
 from studies.arguments import at_least, parser
-from studies.scoring import MODELS, PROCESSED, SEED, sampled
 from studies.speed.peers import BATCH, PEERS
 from studies.trainings import WITHOUT_END, on_noise, plain_params, population_sampler, trained
 
+MODELS, PROCESSED = Path("models"), Path("data/processed")
+SEED = 2  # of samples; differs from the gallery's and the population's
 WARMUP_STEPS, TIMED_STEPS = 5, 70
 TOGETHER = 250  # images in a batch of a peer's sampler
 SUBSETS = 5
@@ -96,8 +100,9 @@ def ours(name: str, train: Processed, args: argparse.Namespace, runtime: Runtime
     changes = {name: {}, f"{name}, no guidance": {"guidance": 1}} if loaded.guide else {name: {}}
     for kind, change in changes.items():
         began = time.process_time()
-        samples, _ = sampled(loaded, population_sampler(**change), args.count, runtime)
-        found.samples[kind] = samples, time.process_time() - began
+        sampler = fitted(population_sampler(**change), loaded.card)
+        batches = sample_images(loaded, sampler, SEED, range(args.count), runtime, "sample")
+        found.samples[kind] = torch.cat([images for _, images in batches]), time.process_time() - began
     return found
 
 
