@@ -37,7 +37,7 @@ def gaussian(count: int, seed: int) -> tuple[list[Tensor], Tensor]:
 
 
 def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
-    """As blur, guidance and filter shrink samples: by distance alone, a tenth would be copies."""
+    """Samples that are drawn toward the mean: by distance alone, a tenth would be copies."""
     ([train], labels), ([own], mine) = gaussian(4000, 0), gaussian(2000, 2)
     held_out = nearness(*gaussian(2000, 1), train, labels)
     found = near_copies(nearness([0.8 * own], mine, train, labels), held_out)
