@@ -59,7 +59,9 @@ def scored(*words: object) -> dict[str, Any]:
 
 
 def as_folder() -> Path:
-    return folder(Path("samples"), LEVELS[SAMPLES], LABELS[SAMPLES])
+    """As most generators write them: all files of a class after those of another."""
+    order = LABELS[SAMPLES].argsort(stable=True)
+    return folder(Path("samples"), LEVELS[SAMPLES][order], LABELS[SAMPLES][order])
 
 
 def as_npz() -> Path:

@@ -12,7 +12,7 @@ from exact_stages.files import sha256
 from exact_stages.stage import Stage, begun
 
 CODE, DEEP, DATA, SPACE = "lib/m.py", "lib/sub/deep.py", "lib/data.json", "lib/ä b.py"
-FILES = [CODE, DEEP, DATA, SPACE, "lib/.hidden", "configs/a.yaml", "large/x.bin", "large/m.py"]
+FILES = [CODE, DEEP, DATA, SPACE, "lib/.hidden", "configs/a.yaml", "large/a.bin", "large/m.py"]
 LARGE = 50_000
 PARAMS = {"code": "lib", "fit": {"lr": 1, "deep": {"lr": 1}}, "none": []}
 OTHER = {"more": {"lr": 1}}
@@ -22,7 +22,7 @@ WAYS = {  # of the stage fit: what changes
     "deps: [linked]": CODE.replace("lib", "linked"),
     "deps: [ lib ]  # data beside code": DATA,
     "deps: [ lib ]  # new": "lib/sub/new",
-    "deps: [large/x.bin]": "large/x.bin",
+    "deps: [large/a.bin]": "large/a.bin",
     "deps: [large/]": "large/m.py",
     "deps: [absent.bin]": "absent.bin",
     "wdir: '${code}', deps: [m.py]": CODE,
@@ -42,7 +42,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(declared, "SMALL", LARGE - 1)
     for name in FILES:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text("x" * (LARGE if name == "large/x.bin" else 1))
+        Path(name).write_text("x" * (LARGE if name == "large/a.bin" else 1))
     Path("linked").symlink_to("lib")
     Path("params.yaml").write_text(json.dumps(PARAMS))
     Path("other.yaml").write_text(json.dumps(OTHER))
@@ -78,7 +78,7 @@ def test_an_edit_of_what_is_declared_leaves_no_output_and_no_state(way: str, tmp
     before = Stage("fit", item).fingerprint()
     with pytest.raises(UserError, match="changed while it ran: ") as raised:
         run(item, name)
-    assert ("large" if name == "large/x.bin" else name) in str(raised.value)
+    assert ("large" if name == "large/a.bin" else name) in str(raised.value)
     assert not Path("out").exists()
     assert not Path("folder").exists()
     begun.cache_clear()
