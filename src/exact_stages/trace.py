@@ -40,12 +40,11 @@ def main(name: str, path: Path) -> None:
     if stage.addressing not in seen:
         raise UserError(f"{name}: saw no Python; its command must not replace PYTHONPATH, nor run python -I or -E")
     read, written = seen[stage.addressing]
-    unread, *undeclared = compare(declared, name, (read, written))
-    titles = ("declared, not read", "read, not declared", "written, not declared")
-    for title, paths in zip(titles, (unread, *undeclared), strict=True):
+    found = compare(declared, name, (read, written))
+    for title, paths in zip(("declared, not read", "read, not declared", "written, not declared"), found, strict=True):
         print(end="".join([f"{name}: {title}\n", *(f"      - {path}\n" for path in paths)] if paths else []))
     print(f"{name}: {len(read)} files read, {len(written)} written; what native code or other programs open is unseen")
-    sys.exit(any(undeclared))
+    sys.exit(any(found[1:]))
 
 
 def hooked(folder: str) -> dict[str, str]:

@@ -59,7 +59,9 @@ def scored(*words: object) -> dict[str, Any]:
 
 
 def as_folder() -> Path:
-    return folder(Path("samples"), LEVELS[SAMPLES], LABELS[SAMPLES])
+    """As most generators write them: all files of a class after those of another."""
+    order = LABELS[SAMPLES].argsort(stable=True)
+    return folder(Path("samples"), LEVELS[SAMPLES][order], LABELS[SAMPLES][order])
 
 
 def as_npz() -> Path:
@@ -74,13 +76,7 @@ def as_folder_with_test_images() -> Path:
     return folder(Path("samples/train"), LEVELS[SAMPLES], LABELS[SAMPLES]).parent
 
 
-def as_sorted_folder() -> Path:
-    """As most generators write them: all files of a class after those of another."""
-    order = LABELS[SAMPLES].argsort(stable=True)
-    return folder(Path("samples"), LEVELS[SAMPLES][order], LABELS[SAMPLES][order])
-
-
-@pytest.mark.parametrize("written", [as_folder, as_npz, as_sorted_folder, as_folder_with_test_images])
+@pytest.mark.parametrize("written", [as_folder, as_npz, as_folder_with_test_images])
 def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
     real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), data_params())
     found = read_samples(written(), real)
@@ -158,38 +154,30 @@ def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_sa
     assert "conditional_accuracy" not in found["samples"]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: folder(Path("samples"), LEVELS[:8], torch.zeros(8)).rename("other"), "no such file or folder"),
-        (lambda: Path("samples.npz").write_bytes(b"no zip"), "not an npz file"),
-        (lambda: (as_folder() / "fig").rename("samples/plum"), "no class plum"),
-        (lambda: folder(Path("samples"), LEVELS[:3], torch.tensor([0, 0, 0])), "too few"),
-    ],
-)
-def test_mistakes_end_in_one_line(make: Callable[[], object], message: str) -> None:
-    real = folder(Path("real"), LEVELS[:90], LABELS[:90])
-    make()
-    samples = "samples.npz" if Path("samples.npz").exists() else "samples"
-    with pytest.raises(UserError, match=message):
-        call("score", "--real", real, "--samples", samples, "--out", "scores.json")
-    assert not Path("scores.json").exists()
-    assert not Path("cache").exists()  # before anything is trained
-
-
-def test_scores_and_page_need_two_files() -> None:
-    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
-    with pytest.raises(UserError, match="--page"):
-        call("score", "--real", real, "--samples", as_folder(), "--out", "a", "--page", real / "../a")
-    assert not Path("a").exists()
-
-
-def test_classifiers_of_other_images_are_refused() -> None:
+def other_classifiers() -> None:
+    as_folder()
     for name in "ab":
         save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(), FRUITS))
-    real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
-    with pytest.raises(UserError, match="leave --classifiers out"):
-        call("score", "--real", real, "--samples", as_folder(), "--classifiers", "models")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda: None, "", "no such file or folder"),
+        (lambda: Path("samples").touch(), "", "must be a folder or an .npz file"),
+        (lambda: (as_folder() / "fig").rename("samples/plum"), "", "no class plum"),
+        (lambda: folder(Path("samples"), LEVELS[:3], torch.tensor([0, 0, 0])), "", "too few"),
+        (as_folder, "--page real/../scores.json", "--page"),
+        (other_classifiers, "--classifiers models", "leave --classifiers out"),
+    ],
+)
+def test_mistakes_end_in_one_line(make: Callable[[], object], options: str, message: str) -> None:
+    real = folder(Path("real"), LEVELS[:90], LABELS[:90])
+    make()
+    with pytest.raises(UserError, match=message):
+        call("score", "--real", real, "--samples", "samples", "--out", "scores.json", *options.split())
+    assert not Path("scores.json").exists()
+    assert not Path("cache").exists()  # before anything is trained
 
 
 def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_alone() -> None:

@@ -75,7 +75,6 @@ def checked(stage: str) -> Found:
         ("(uv run .venv/bin/python3.11 ${scripts.prepare} --x &> log) 2>&1", PREPARE),
         ("python other.py python -m stages.fit", sorted([*FIT, "other.py"])),
         ("python tools/prepare.py -m fast", PREPARE),
-        ("python tools/prepare.py python -m stages.fit", sorted([*FIT, *PREPARE])),
         ("A='b c' python tools/prepare.py; python -m pkg", ["pkg/__init__.py", "pkg/__main__.py", *PREPARE[1:]]),
     ],
 )

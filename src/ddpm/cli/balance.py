@@ -77,8 +77,11 @@ class Balance(Options):
             {test_file: test.card, self.model: loaded.card.data, self.classifier: classifier.data},
         )
         params = sampler_params(self, loaded.card)
-        counts = _counts_of(train)
-        wanted = self._missing(train.card, counts, train.card.labels(params.classes, "--classes"))
+        counts, labels = _counts_of(train), train.card.labels(params.classes, "--classes")
+        if none := [train.card.classes[label] for label in labels if not counts[label]]:
+            raise UserError(f"--classes: there is no training image of {listed(none)}; name only the other classes")
+        target = self.target or max(counts)
+        wanted = {label: target - counts[label] for label in labels if counts[label] < target}
         lacking = tuple(train.card.classes[each] for each in wanted)
         wanted_classes(loaded.card, params.model_copy(update={"classes": lacking}))
         for label in wanted:
@@ -100,13 +103,6 @@ class Balance(Options):
             accepted, tallies = _sample(inputs, wanted, train.card)
             write_folder(folder, train.card, *sets, accepted, settings)
         _report(train.card, counts, wanted, tallies)
-
-    def _missing(self, card: DataCard, counts: list[int], labels: tuple[int, ...]) -> dict[int, int]:
-        """Count the images that each class in `labels` lacks, by label."""
-        target = self.target or max(counts)
-        if none := [card.classes[label] for label in labels if not counts[label]]:
-            raise UserError(f"--classes: there is no training image of {listed(none)}; name only the other classes")
-        return {label: target - counts[label] for label in labels if counts[label] < target}
 
 
 def _check_same(ours: DataCard, our_file: Path, others: dict[Path, DataCard]) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 OPSET = 20
 BATCH = 2  # of the example input: torch takes a 1 for a constant
-PROTOBUF_LIMIT = 2**31 - 1
 
 
 class Export(ModelOptions):
@@ -83,8 +81,6 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
     facts = {**card, "alphas_cumprod": loaded.schedule.alphas_cumprod.tolist(), "network": guide or "model"}
     for key, value in sorted(facts.items()):
         proto.metadata_props.add(key=key, value=json.dumps(value))
-    if proto.ByteSize() > PROTOBUF_LIMIT:
-        raise UserError("--model: the network is too large for one ONNX file, at most 2 GiB; export a smaller one")
     return proto.SerializeToString(deterministic=True)
 
 
@@ -109,9 +105,8 @@ def rounded(network: UNet) -> UNet:
     """
     copied = copy.deepcopy(network)
     for name, weight in copied.state_dict().items():
-        if not weight.is_floating_point():
-            continue
-        weight.copy_(weight.half())
+        if weight.is_floating_point():
+            weight.copy_(weight.half())
         if not weight.isfinite().all():
             raise UserError(f"--half: {name} has a weight that float16 cannot hold; leave out --half")
     return copied
@@ -125,29 +120,20 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     except ImportError:
         raise UserError("ONNX: needs onnx and onnxscript; `pip install onnx onnxscript` installs them") from None
     del onnxscript  # torch needs it
-    inputs: dict[str, Tensor] = {
-        "x_t": torch.zeros(BATCH, *shape),
-        "t": torch.zeros(BATCH, dtype=torch.int64),
-    }
+    inputs = {"x_t": torch.zeros(BATCH, *shape), "t": torch.zeros(BATCH, dtype=torch.int64)}
     if module.network.label:
         inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns about itself
-            program = torch.onnx.export(
-                module.eval(),
-                tuple(inputs.values()),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[*inputs],
-                output_names=["noise"],
-                dynamic_shapes=tuple({0: "batch"} for _ in inputs),
-            )
-    finally:
-        logger.setLevel(level)
+    with warnings.catch_warnings(action="ignore"):  # torch warns about itself
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[*inputs],
+            output_names=["noise"],
+            dynamic_shapes=tuple({0: "batch"} for _ in inputs),
+        )
     assert program
     proto = program.model_proto
     onnx.checker.check_model(proto)

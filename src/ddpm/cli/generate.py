@@ -124,15 +124,13 @@ class Arrays:
             raise UserError(f"{self.path}: another process writes it; give each its own --first or --out")
         self.parts.mkdir()
         self.classes = np.array(data.classes)
-        self.written: list[Path] = []
 
     def add(self, numbers: range, images: Tensor, labels: Tensor | None) -> None:
         """Write a batch."""
         arrays: dict[str, Any] = {"images": images.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
-        buffer, part = io.BytesIO(), self.parts / f"{numbers.start:013d}.npz"
+        buffer = io.BytesIO()
         np.savez(buffer, **arrays, classes=self.classes)
-        write_whole(part, buffer.getvalue())
-        self.written.append(part)
+        write_whole(self.parts / f"{numbers.start:013d}.npz", buffer.getvalue())
 
     def close(self) -> None:
         """Replace the batches by one file, unless there are none.
@@ -140,12 +138,12 @@ class Arrays:
         Raises:
             UserError: the disk is full, or Ctrl-C interrupts; the batches stay.
         """
-        whole = self.parts / "whole.npz"
+        written, whole = sorted(self.parts.glob("*.npz")), self.parts / "whole.npz"
         try:
-            if self.written:
-                names = [name for name in np.load(self.written[0]) if name != "classes"]
+            if written:
+                names = [name for name in np.load(written[0]) if name != "classes"]
                 joined: dict[str, Any] = {
-                    name: np.concatenate([np.load(part)[name] for part in self.written]) for name in names
+                    name: np.concatenate([np.load(part)[name] for part in written]) for name in names
                 }
                 np.savez_compressed(whole, **joined, classes=self.classes)
                 os.replace(whole, self.path)

@@ -58,12 +58,12 @@ class ModelOptions(Options):
         Raises:
             UserError: none or both are given; or the model is unknown, missing or damaged.
         """
-        if self.model and self.pretrained is None:
-            return load_model(self.model, device)
-        if self.pretrained is not None and not self.model:
-            return models.load_pretrained(self.pretrained, device)
-        known = ", ".join(models.names())
-        raise UserError(f"give either --model FILE or --pretrained NAME, one of: {known}")
+        match self.model, self.pretrained:
+            case Path() as file, None:
+                return load_model(file, device)
+            case None, str() as name:
+                return models.load_pretrained(name, device)
+        raise UserError(f"give either --model FILE or --pretrained NAME, one of: {', '.join(models.names())}")
 
 
 C = TypeVar("C", bound=Options)

@@ -38,23 +38,16 @@ difference: a difference of less than two errors may be chance. Scores that depe
 
 def score_page(lines: Sequence[Line], found: Evaluation, train: Tensor) -> bytes:
     """Return the page: a table of the lines, and samples next to training images, uint8 (N, C, H, W)."""
-    cells = [
-        [f'<th scope="row">{html.escape(line.name)}', *(f"<td>{html.escape(each)}" for each in line[1:])]
-        for line in lines
-    ]
-    figures = [
-        _figure("Samples, and below each the training image nearest to it", _pairs(found.seen.samples.images, train)),
-        _figure(
-            "The samples nearest to a training image, and that image. Are they copies?", _pairs(found.copied, train)
-        ),
-    ]
-    if len(found.told):
-        title = "The samples of which the network is surest that they are not real. What do they share?"
-        figures.append(_figure(title, found.told))
     head = "".join(f'<th scope="col">{name}' for name in ("score", "samples", "real images", "error", "what it says"))
-    rows = "\n".join("<tr>" + "".join(row) for row in cells)
-    page = PAGE.format(style=STYLE, head=head, rows=rows, count=found.scores["count"], figures="\n".join(figures))
-    return page.encode()
+    cells = [[html.escape(each) for each in line] for line in lines]
+    rows = "\n".join(f'<tr><th scope="row">{"<td>".join(row)}' for row in cells)
+    pictures = {
+        "Samples, and below each the training image nearest to it": _pairs(found.seen.samples.images, train),
+        "The samples nearest to a training image, and that image. Are they copies?": _pairs(found.copied, train),
+        "The samples of which the network is surest that they are not real. What do they share?": found.told,
+    }
+    figures = "\n".join(_figure(title, images) for title, images in pictures.items() if len(images))
+    return PAGE.format(style=STYLE, head=head, rows=rows, count=found.scores["count"], figures=figures).encode()
 
 
 def _pairs(samples: Tensor, train: Tensor) -> Tensor:

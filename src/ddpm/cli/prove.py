@@ -104,7 +104,7 @@ def _original(name: str) -> Path:
     with models.packed(name) as path, tempfile.TemporaryDirectory() as scratch:
         facts = json.loads(models.FOLDER.joinpath(f"{name}.json").read_text())
         if not TRAINED.is_file() or md5(TRAINED) != facts["made_from_md5"]:
-            where = facts.get("record") or f"`git checkout {facts['commit']}`, then `dvc pull` or `dvc repro train`"
+            where = f"`git checkout {facts['commit']}`, then `dvc pull` or `dvc repro train`"
             raise UserError(f"{TRAINED}: not the file that {name} was made from, md5 {facts['made_from_md5']}; {where}")
         models.pack(TRAINED, again := Path(scratch, "again"))
         if not sha256(again) == sha256(path) == facts["sha256"]:

@@ -82,17 +82,14 @@ def held_out_count(count: int) -> int:
 def read_samples(path: Path, real: Real) -> SampleSet:
     """Read samples: a folder, an npz file, or a file of the stages sample and filter. Convert them as the real images.
 
-    Classes are matched by name. Samples of a folder or npz file are put
-    into a random order: scores of equal counts take the first ones, and such samples are often sorted by class.
+    Classes are matched by name. Samples of a folder or npz file are put into a random order: scores of equal counts
+    take the first ones, and such samples are often sorted by class.
 
     Raises:
         UserError: files are missing or damaged, or the real images lack a class.
     """
     pictures, names, sampled = _sources(path)
     card, target = real.train.card, real.target
-    if sampled is None:
-        order = torch.randperm(len(pictures), generator=generator(0, "samples")).tolist()
-        pictures, names = [pictures[each] for each in order], names and [names[each] for each in order]
     unknown = sorted({*(names or [])} - {*card.classes})
     if len({*(names or [])}) == len(unknown) == 1:  # a folder without classes, which names itself
         names, unknown = None, []
@@ -138,5 +135,6 @@ def _sources(path: Path) -> tuple[Sequence[Picture], list[str] | None, Sequence[
         pictures = [Picture(each, 0) for each in (levels[..., 0] if levels.shape[3] == 1 else levels)]
         return pictures, named, [names[label] for label in found.classes]
     folder = list_images(path, least=1)
-    pictures = [folder.pictures[index] for index in range(len(folder.pictures) - folder.tested)]
+    order = torch.randperm(len(folder.pictures) - folder.tested, generator=generator(0, "samples"))
+    pictures = [folder.pictures[index] for index in order.tolist()]
     return pictures, [folder.classes[each.label] for each in pictures], None

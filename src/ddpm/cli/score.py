@@ -1,11 +1,9 @@
 """`ddpm score`: score the samples of any generator against real images."""
 
 import hashlib
-import inspect
 import os
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 from platformdirs import user_cache_path
 from pydantic import Field
@@ -118,8 +116,8 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     files, missing = {}, dict[Path, tuple[Split, Recipe]]()
     for name in NAMES:
         recipe = Recipe(images_seen=CLASSIFIER_IMAGES, seed=NAMES.index(name))
-        card = train.card.shape, train.card.classes
-        facts: list[Any] = [card, recipe, runtime.describe(), *map(_code, (fit, model))]
+        code = (sha256(Path(file)) for file in (fit.__file__, model.__file__))
+        facts = (train.card.shape, train.card.classes), recipe, runtime.describe(), *code
         key = hashlib.sha256("\n".join(map(str, facts)).encode())
         for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
             key.update(part.numpy().tobytes())
@@ -134,7 +132,3 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
         for file, each in zip(missing, found, strict=True):
             save_classifier(file, each)
     return files
-
-
-def _code(module: ModuleType) -> str:
-    return sha256(Path(inspect.getfile(module)))

@@ -61,8 +61,7 @@ SAYS = {
         "fewer than in new real images",
     ),
 }
-NUMBERS = {"frechet": True}  # scores that are no shares
-CHANCE = {"c2st": 0.5}  # what to expect where nothing differs
+CHANCE = 0.5  # of the C2ST where nothing differs
 LEFT_OUT = {
     "c2st_black": "left out: too few images, or they have many levels between black and white",
     "c2st": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
@@ -112,9 +111,9 @@ def compared(scores: dict[str, Any]) -> list[Compared]:
             found.append(Compared(name, None))
             continue
         real: dict[str, Any] = next((rows[row] for row in ("test", "baseline") if rows[row].get(key) is not None), {})
-        chance = _of(CHANCE, key)
-        other: Any = real.get(key, chance)
-        expected, of_real = (other, real[f"{key}_error"]) if chance is None else (chance, 0)
+        tested = key.startswith("c2st")
+        other = real.get(key, CHANCE) if tested else real[key]
+        expected, of_real = (CHANCE, 0) if tested else (other, real[f"{key}_error"])
         of_samples = rows["samples"][f"{key}_error"]
         error = None if of_samples is None else math.hypot(of_samples, of_real)
         found.append(Compared(name, value, other, value - expected, error))
@@ -132,7 +131,7 @@ def summary(scores: dict[str, Any]) -> list[Line]:
         if samples is None:
             lines.append(Line(NAMES[name], "-", "-", "-", _of(LEFT_OUT, key) or ""))
             continue
-        form = "{:.3g}" if _of(NUMBERS, key) else "{:.1%}"
+        form = "{:.3g}" if key == "frechet" else "{:.1%}"  # the others are shares
         alike, higher, lower = _of(SAYS, key) or ("", "", "")
         seen = SURE * (error or 0)
         says = alike + UNSEEN if abs(excess) <= seen else higher if excess > 0 else lower
