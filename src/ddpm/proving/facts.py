@@ -50,12 +50,18 @@ def read_provenance(path: Path) -> Provenance:
         raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
 
 
-def chain(made: Provenance) -> dict[str, Provenance]:
-    """Return the provenance of what a file was made from, and last its own, by the path of the provenance."""
+def chain(made: Provenance, above: tuple[Path, ...] = ()) -> dict[str, Provenance]:
+    """Return the provenance of what a file was made from, and last its own, by the path of the provenance.
+
+    Args:
+        above: the provenance files that led here; a damaged one may name itself.
+    """
     found: dict[str, Provenance] = {}
-    for parent in [read_provenance(origin) for origin in map(Path, made.origins) if origin.is_file()]:
-        if parent.sha256 == made.inputs.get(parent.file):
-            found |= chain(parent)
+    for origin in map(Path, made.origins):
+        if origin in above or not origin.is_file():
+            continue
+        if (parent := read_provenance(origin)).sha256 == made.inputs.get(parent.file):
+            found |= chain(parent, (*above, origin))
     return found | {beside(Path(made.file)).as_posix(): made}
 
 
