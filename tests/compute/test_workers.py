@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,12 +97,6 @@ def test_an_error_in_a_piece_is_raised_as_itself(error: Exception, size: int, al
     assert found == [0, 1, 2]
 
 
-def test_who_wants_no_further_piece_waits_for_none(allowed: Callable[[int], None]) -> None:
-    allowed(2)
-    for _ in in_pieces(lambda piece: time.sleep(60 * piece), range(4)):
-        break
-
-
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_an_error_of_one_process_of_a_world_is_what_the_caller_gets(rank: int, allowed: Callable[[int], None]) -> None:
     allowed(3)
@@ -150,53 +142,3 @@ def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(
 
     with pytest.raises(UserError, match=KILLED):
         together(ALONE, 3, work)
-
-
-# A program whose pieces last for a minute, or for ever; each tells its process.
-LASTING = """
-import os, signal, sys, time
-from pathlib import Path
-from ddpm.compute.workers import allow, in_pieces, together
-from ddpm.compute.world import ALONE
-from exact_stages.console import run
-
-def work(_):
-    Path(sys.argv[2], str(os.getpid())).touch()
-    time.sleep(60)
-
-def main():
-    if sys.argv[1] == "pieces":
-        list(in_pieces(work, range(4)))
-    else:
-        together(ALONE, 2, work)
-
-allow(2)
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
-run(main)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kind", ["pieces", "together"])
-def test_workers_end_with_their_parent_and_ctrl_c_is_told_once(
-    kind: str, number: signal.Signals, tmp_path: Path
-) -> None:
-    """Ctrl-C and SIGTERM come to all processes of the group, and kill -9 to the parent alone."""
-    command = [sys.executable, "-c", LASTING, kind, str(tmp_path)]
-    variables = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as parent:
-        while len(at_work := [int(path.name) for path in tmp_path.iterdir()]) < 2:
-            assert parent.poll() is None
-            time.sleep(0.05)
-        assert (parent.pid in at_work) == (kind == "together")
-        found = psutil.Process(parent.pid).children()
-        began = time.monotonic()
-        (os.kill if number == signal.SIGKILL else os.killpg)(parent.pid, number)
-        printed, _ = parent.communicate(timeout=SECONDS_TO_END)  # once all that have the pipe have ended
-        assert time.monotonic() - began < SECONDS_TO_END / 3
-        assert printed == ("" if number == signal.SIGKILL else "interrupted\n")
-        assert parent.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
-        assert psutil.wait_procs(found, SECONDS_TO_END)[1] == []

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from ddpm.compute.workers import together
 from ddpm.compute.world import ALONE, World, join, role
 from exact_stages.console import UserError
-from tests.ranks import in_two_ranks
 
 ROWS = torch.tensor([1e8, 1.0, -1e8, 1.0, 3e-3]).view(5, 1) * torch.tensor([1.0, -3.0])  # their order decides the sum
 
@@ -53,8 +51,9 @@ def operations(world: World) -> dict[str, Any]:
     }
 
 
-def test_two_processes_sum_and_tell(tmp_path: Path) -> None:
-    for rank, found in enumerate(in_two_ranks(operations, tmp_path)):
+def test_two_processes_sum_and_tell(allowed: Callable[[int], None]) -> None:
+    allowed(2)
+    for rank, found in enumerate(together(ALONE, 2, lambda world: world.gather(operations(world)))):
         assert found == {
             "world": (rank, 2),
             "sum": [[[3, 3, 3], [3, 3, 3]], 10, [], [[0, 9], [3, 12], [6, 15]]],

@@ -83,17 +83,8 @@ def test_transparency_is_laid_on_the_background(tmp_path: Path, background: Colo
     assert row(tmp_path, encoded(palette, transparency=RGBA[0, :, 3].tobytes()), 3, background) == expected
 
 
-@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
-def test_the_first_frame_of_an_animation_counts(tmp_path: Path, form: str) -> None:
-    first, second = (Image.fromarray(noise(6, 5) // 2 + 128 * i).convert("RGB") for i in range(2))
-    options = LOSSLESS if form == "WEBP" else {}
-    data = encoded(first, form, save_all=True, append_images=[second, first], duration=50, **options)
-    np.testing.assert_array_equal(decoded(tmp_path, data, target(6, 5)), np.asarray(first).transpose(2, 0, 1))
-
-
 @pytest.mark.parametrize(
-    ("pixel", "colour"),
-    [((100, 100, 116), False), ((100, 100, 117), True), ((17, 8, 0), True), ((0, 17, 9), True)],
+    ("pixel", "colour"), [((100, 100, 116), False), ((100, 100, 117), True), ((17, 8, 0), True), ((0, 17, 9), True)]
 )
 def test_a_picture_has_colour_when_one_pixel_has(tmp_path: Path, pixel: Colour, colour: bool) -> None:
     levels = np.full((30, 20, 3), 100, np.uint8)

