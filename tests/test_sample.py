@@ -58,10 +58,8 @@ def test_three_lines_of_python_sample_what_the_command_line_does(
 @pytest.mark.parametrize(
     ("facts", "params", "said"),
     [
-        ({}, {"steps": 1001}, "steps: 1001, .* 1000 timesteps"),
         ({"counts": COUNTS}, {"classes": [7, 9, 0]}, "classes: .* 0; .* 1, 3, 7, 8"),
         ({"data": FRUITS}, {"classes": ["melon"]}, "classes: .*melon; .* apple, fig, pear"),
-        ({"class_conditional": False}, {"classes": [7]}, "classes: .* not class-conditional"),
         (FREE, {"guidance": 0.0}, "guidance: .* train.guide_share"),
         (GUIDED, {"guide": "classifier_free"}, "guidance: .* train.label_dropout"),
         (DISTILLED, {"sampler": "dpmpp_2m"}, "sampler: .* ddpm or ddim"),

@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,6 @@ from tests.small import levels
 )
 def test_a_class_whose_name_the_font_cannot_write_has_its_number(name: str, written: str) -> None:
     assert class_label(["dog", name], 1) == written
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        to_png(class_histogram({"samples": [0.5, 0.5]}, "classes", ["dog", name]))
 
 
 def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
