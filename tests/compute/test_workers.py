@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NoReturn
 
@@ -85,6 +86,12 @@ def test_an_error_in_a_piece_is_raised_as_itself(error: Exception, size: int, al
     assert found == [0, 1, 2]
 
 
+def test_who_wants_no_further_piece_waits_for_none(allowed: Callable[[int], None]) -> None:
+    allowed(2)
+    for _ in in_pieces(lambda piece: time.sleep(60 * piece), range(4)):
+        break
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_an_error_of_one_process_of_a_world_is_what_the_caller_gets(rank: int, allowed: Callable[[int], None]) -> None:
     allowed(3)
@@ -127,3 +134,20 @@ def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(rank: int, al
 
     with pytest.raises(UserError, match=KILLED):
         together(ALONE, 3, work)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, allowed: Callable[[int], None]) -> None:
+    allowed(2)
+
+    def work(_: int) -> None:
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(60)
+
+    parent = get_context("fork").Process(target=lambda: list(in_pieces(work, range(4))))
+    parent.start()
+    while len(begun := [*tmp_path.iterdir()]) < 2:
+        time.sleep(0.05)
+    found = [psutil.Process(int(each.name)) for each in begun]
+    parent.kill()
+    parent.join()
+    assert psutil.wait_procs(found, SECONDS_TO_END)[1] == []
