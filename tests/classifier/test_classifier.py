@@ -122,7 +122,6 @@ def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
 def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
     model = Classifier(RECIPE.model_copy(update={"channels": 1}), DIGITS).train()
     given = images(1003)  # a batch and a rest
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     features, logits = features_and_logits(model, given, CPU)
     assert not model.training
     assert features.shape == (1003, 4)
@@ -131,8 +130,6 @@ def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
         some = [0, 999, 1000, 1002]
         torch.testing.assert_close(features[some], model.features(to_float(given[some])))
         torch.testing.assert_close(logits[-3:], model(to_float(given[-3:])))
-    for name, value in model.state_dict().items():  # the running means of BatchNorm among them
-        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize("card", [DIGITS, PEARS], ids=lambda card: card.name)

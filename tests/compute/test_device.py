@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -54,12 +55,9 @@ def has(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, mps: bool = False, 
     ],
 )
 def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-    machine_has: dict[str, object],
-    environment: dict[str, str],
-    chosen: tuple[str, torch.dtype],
+    monkeypatch: pytest.MonkeyPatch, machine_has: dict[str, Any], environment: dict[str, str], chosen: tuple[str, Any]
 ) -> None:
-    has(monkeypatch, **machine_has)  # type: ignore[arg-type]
+    has(monkeypatch, **machine_has)
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     assert start() == Runtime(torch.device(chosen[0]), chosen[1])
