@@ -33,9 +33,15 @@ def unet_params(**changes: object) -> UNetParams:
 
 def images(count: int = 3, shape: tuple[int, int, int] = DIGITS.shape) -> Tensor:
     """uint8 (count, *shape), of 256 values, black and white among them."""
-    levels = torch.randint(0, 256, (count, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    levels[:, :, :2], levels[:, :, 2:4] = 0, 255
-    return levels
+    found = levels(count, shape)
+    found[:, :, :2], found[:, :, 2:4] = 0, 255
+    return found
+
+
+def levels(count: int, shape: tuple[int, ...] = DIGITS.shape, seed: int = 0) -> Tensor:
+    """uint8 (count, *shape) of random levels."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), generator=rng, dtype=torch.uint8)
 
 
 def resaved(state: dict[str, Any]) -> dict[str, Any]:

@@ -179,8 +179,6 @@ def test_either_network_may_be_told_no_class(told: bool, tmp_path: Path) -> None
     ("data", "changes", "key"),
     [
         (DIGITS, {}, "data.colour True, where False"),
-        (FRUITS, {"patch_size": 1}, "model.patch_size 2, where 1"),
-        (FRUITS, {"channels": (4, 8)}, "model.channels"),
         (FRUITS, {"prediction": "noise"}, "model.prediction"),
         (FRUITS, {"timesteps": 11}, "schedule.timesteps"),
     ],

@@ -31,9 +31,8 @@ def test_the_learning_rate_warms_up_and_falls_by_half_a_cosine(
     assert optimization.learning_rate(8) == pytest.approx(0 if decay == "cosine" else 0.02, abs=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_every_optimizer_follows_the_learning_rate(optimizer: str) -> None:
-    training = small_training(optimizer=optimizer, lr=0.02, lr_decay="cosine", warmup_steps=2)
+def test_both_optimizers_follow_the_learning_rate() -> None:
+    training = small_training(optimizer="muon", lr=0.02, lr_decay="cosine", warmup_steps=2)
     for step in range(3):
         one_step(training)
         rates = {group["lr"] for each in training.optimization.optimizers for group in each.param_groups}

@@ -8,36 +8,47 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.classifier.fit import fit_classifiers
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute import workers
 from ddpm.images.splits import Split
 from ddpm.likelihood import bits_per_dimension
+from ddpm.scoring import c2st
+from ddpm.scoring.c2st import run_c2sts
 from ddpm.scoring.comparisons import draw_subsets, variety
 from ddpm.scoring.copying import nearest_neighbours, nearness
 from tests.reverse import tiny_model
-from tests.small import CPU, DIGITS, images, normal
+from tests.small import CPU, DIGITS, images, levels, normal
 from tests.stages.written import classifier_params
 from tests.trainings import assert_equal
 
 
-def levels(count: int, seed: int, side: int) -> Tensor:
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 1, side, side), generator=rng, dtype=torch.uint8)
+def small(count: int, seed: int) -> Tensor:
+    return levels(count, (1, 8, 8), seed)
 
 
 def of_features(_: Path) -> object:
     torch.manual_seed(0)
-    return features_and_logits(Classifier(classifier_params(), DIGITS), levels(3000, 0, 28), CPU.device)
+    return features_and_logits(Classifier(classifier_params(), DIGITS), levels(3000), CPU.device)
 
 
 def of_neighbours(_: Path) -> object:
-    return nearest_neighbours(levels(4100, 0, 8), levels(900, 1, 8))
+    return nearest_neighbours(small(4100, 0), small(900, 1))
 
 
 def of_nearness(_: Path) -> object:
-    return nearness(
-        [levels(900, 0, 8), levels(900, 2, 8)], torch.arange(900) % 3, levels(700, 1, 8), torch.arange(700) % 4
-    )
+    return nearness([small(900, 0), small(900, 2)], torch.arange(900) % 3, small(700, 1), torch.arange(700) % 4)
+
+
+def of_classifiers(_: Path) -> object:
+    train = Split(levels(40), torch.arange(40) % 10)
+    recipes = [classifier_params(images_seen=40 * (4 - seed), epochs=3, batch_size=20, seed=seed) for seed in range(3)]
+    found = fit_classifiers("fit", [(train, recipe) for recipe in recipes], DIGITS, CPU)
+    return [each.state_dict() for each in found]
+
+
+def of_c2sts(_: Path) -> object:
+    return run_c2sts([(small(100, seed), small(100, seed + 1)) for seed in range(3)], "a", 0, CPU)
 
 
 def of_variety(_: Path) -> object:
@@ -50,13 +61,13 @@ def of_likelihood(folder: Path) -> object:
     return bits_per_dimension(tiny_model(folder), splits, 210, CPU.device)
 
 
-@pytest.mark.parametrize("compute", [of_features, of_neighbours, of_nearness, of_variety, of_likelihood])
+@pytest.mark.parametrize(
+    "compute", [of_features, of_neighbours, of_nearness, of_classifiers, of_c2sts, of_variety, of_likelihood]
+)
 def test_the_bytes_do_not_depend_on_the_workers(
-    compute: Callable[[Path], Any],
-    allowed: Callable[[int], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    compute: Callable[[Path], Any], allowed: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(c2st, "STEPS", 5)
     alone, forked, begun = compute(tmp_path), workers._forked, list[int]()
     monkeypatch.setattr(workers, "_forked", lambda size, work: begun.append(size) or forked(size, work))
     for size in (2, 3):

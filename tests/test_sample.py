@@ -1,7 +1,6 @@
 """Sampling from a model: what fits it, labels, guidance, whole sets; an image depends on its seed and number alone."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from ddpm.compute.randomness import ImageNoise
 from ddpm.compute.workers import together
 from ddpm.compute.world import ALONE, World
 from ddpm.images.splits import Samples, to_uint8
-from ddpm.model import LoadedModel, load_model
+from ddpm.model import LoadedModel
 from ddpm.sample import sample, sample_batch
 from ddpm.sampling.params import SamplerParams, SetParams, SharedParams, fitted, fitted_set, sample_labels
 from ddpm.sampling.sets import Sampling, sample_images
 from ddpm.unet import NO_LABEL
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
-from tests.ranks import in_two_ranks
 from tests.reverse import REFERENCE, TEN, model_card, reverse, sampled, sampler, tiny_model
 from tests.small import CPU, FRUITS, resaved
 from tests.trainings import assert_equal
@@ -60,10 +58,8 @@ def test_three_lines_of_python_sample_what_the_command_line_does(
 @pytest.mark.parametrize(
     ("facts", "params", "said"),
     [
-        ({}, {"steps": 1001}, "steps: 1001, .* 1000 timesteps"),
         ({"counts": COUNTS}, {"classes": [7, 9, 0]}, "classes: .* 0; .* 1, 3, 7, 8"),
         ({"data": FRUITS}, {"classes": ["melon"]}, "classes: .*melon; .* apple, fig, pear"),
-        ({"class_conditional": False}, {"classes": [7]}, "classes: .* not class-conditional"),
         (FREE, {"guidance": 0.0}, "guidance: .* train.guide_share"),
         (GUIDED, {"guide": "classifier_free"}, "guidance: .* train.label_dropout"),
         (DISTILLED, {"sampler": "dpmpp_2m"}, "sampler: .* ddpm or ddim"),
@@ -105,13 +101,6 @@ def test_unset_params_follow_from_the_model(
 
 
 SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
-
-
-@pytest.mark.parametrize(("steps", "count", "frames"), [(10, 400_000, 3), (None, 4001, 250)])
-def test_frames_that_would_fill_the_memory_are_refused(steps: int | None, count: int, frames: int) -> None:
-    own = SET.model_copy(update={"steps": steps, "count": count})
-    with pytest.raises(UserError, match=rf"^sample\.gallery\.keep_every: 4 keeps {frames} frames of {count} images"):
-        fitted_set("gallery", SharedParams(), own, model_card(schedule=REFERENCE))
 
 
 def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
@@ -292,20 +281,6 @@ def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: in
         again, after = whole_set(loaded, keep_every, state)
         assert_equal_sets(again, whole)
         assert len(after) == 1 + 10 * -(-(7 - len(state["images"])) // 2), "the rest alone is sampled"
-
-
-def in_a_world(model: Path, world: World) -> tuple[Samples, int]:
-    found, states = whole_set(load_model(model), world=world)
-    return found, len(states) - 1
-
-
-def test_two_processes_have_the_bytes_of_one(tmp_path: Path) -> None:
-    tiny_model(tmp_path)
-    work = partial(in_a_world, tmp_path / "model.safetensors")
-    alone, steps = work(ALONE)
-    (of_first, first), (_, second) = in_two_ranks(work, tmp_path)
-    assert_equal_sets(of_first, alone)
-    assert (first, second, steps) == (20, 20, 40), "each samples every other of four batches"
 
 
 @pytest.mark.parametrize(("size", "steps"), [(2, 20), (3, 20), (9, 10)])

@@ -7,14 +7,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams, posterior
+from tests.small import normal
 
 REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
 SCHEDULE = NoiseSchedule(REFERENCE)
 TIMESTEPS = [0, 1, 2, 10, 250, 500, 998, 999]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def alpha_bar(t: int) -> float:
@@ -36,7 +33,7 @@ def test_one_step_of_noise_after_another_is_the_closed_form() -> None:
 
 @pytest.mark.parametrize(("s", "t"), [(0, 1), (499, 500), (998, 999), (100, 700), (0, 999)])
 def test_the_posterior_is_bayes_rule(s: int, t: int) -> None:
-    x_start, x_t = normal(1, 1, 2, 2, seed=3), normal(1, 1, 2, 2, seed=4)
+    x_start, x_t = normal(1, 1, 2, 2, seed=3).double(), normal(1, 1, 2, 2, seed=4).double()
     # q(x_s | x_t, x_0) ~ q(x_t | x_s) q(x_s | x_0). As functions of x_s these are Gaussians: precisions add, and the
     # mean is the average weighted by them.
     kept = alpha_bar(t) / alpha_bar(s)

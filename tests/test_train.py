@@ -26,7 +26,6 @@ from ddpm.unet import NO_LABEL, UNet, UNetParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
 from stages import train as stage
-from tests.ranks import in_two_ranks
 from tests.small import CPU, DIGITS, FRUITS, images, randomised, resaved, unet_params
 from tests.trainings import (
     RECIPE,
@@ -260,11 +259,6 @@ def test_several_workers_give_the_bytes_of_one(
         assert_equal(found, alone)
 
 
-def test_two_processes_of_torchrun_give_the_bytes_of_one(alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    for found in in_two_ranks(every_case, tmp_path):
-        assert_equal(found, alone)
-
-
 def test_a_validation_loss_that_does_not_fall_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     validate = Training.validate
 
@@ -362,15 +356,6 @@ def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: flo
     assert training.best.loss == pytest.approx(float(weights.mean()), rel=0.01)
     errors = told(training, "validation_by_timestep")  # of the noise
     assert errors == pytest.approx([1] * 10, rel=0.02)
-
-
-def test_a_loss_that_is_not_finite_is_never_kept() -> None:
-    training = small_training(held_out=8)
-    head = weights(training.model.head)
-    for training.optimization.steps, factor in enumerate((torch.nan, 1, torch.nan)):
-        training.model.head.load_state_dict({name: weight * factor for name, weight in head.items()})
-        training.validate()
-    assert training.kept_step == 1
 
 
 @pytest.mark.parametrize(("block", "ema_decay"), [("residual", 0.9), ("residual", 0), ("double_conv", 0.9)])

@@ -1,9 +1,6 @@
 """The classifier: what it learns, that its seed decides all of it, its features, and its file."""
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,7 +25,6 @@ from ddpm.classifier.model import (
     save_classifier,
 )
 from ddpm.compute.device import Runtime, to_device
-from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split, to_float
 from exact_stages.console import UserError
@@ -103,22 +99,9 @@ def test_a_training_takes_images_that_are_not_held_out_and_of_many_a_random_subs
         assert found.labels.tolist() == [int(processed.split.labels[rows[place]]) for place in places]
 
 
-def test_side_by_side_each_learns_what_it_learns_alone(
-    allowed: Callable[[int], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipes = [RECIPE.model_copy(update={"images_seen": 200 * (3 - seed), "seed": seed}) for seed in range(3)]
-    alone = [fit_classifier("fit", separable(40), recipe, DIGITS, RUNTIME) for recipe in recipes]
-    for size in (1, 2, 3):
-        allowed(size)
-        side_by_side = fit_classifiers("fit", [(separable(40), recipe) for recipe in recipes], DIGITS, RUNTIME)
-        for found, expected in zip(side_by_side, alone, strict=True):
-            assert found.recipe == expected.recipe
-            torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
-        steps = sum(total_steps(recipe, 40) for recipe in recipes)
-        assert f"{steps}/{steps}" in capsys.readouterr().err.rpartition("\r")[2]
-    wrong = [(separable(40), recipe.model_copy(update={"lr": 1e30})) for recipe in recipes]
+def test_a_loss_that_is_not_finite_ends_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^fit: the loss is (nan|inf)"):
-        fit_classifiers("fit", wrong, DIGITS, RUNTIME)
+        fit_classifiers("fit", [(separable(40), RECIPE.model_copy(update={"lr": 1e30}))], DIGITS, RUNTIME)
 
 
 def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
@@ -139,7 +122,6 @@ def test_of_one_class_it_learns_which_way_an_image_is_flipped() -> None:
 def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
     model = Classifier(RECIPE.model_copy(update={"channels": 1}), DIGITS).train()
     given = images(1003)  # a batch and a rest
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     features, logits = features_and_logits(model, given, CPU)
     assert not model.training
     assert features.shape == (1003, 4)
@@ -148,8 +130,6 @@ def test_features_and_logits_go_over_all_batches_in_evaluation_mode() -> None:
         some = [0, 999, 1000, 1002]
         torch.testing.assert_close(features[some], model.features(to_float(given[some])))
         torch.testing.assert_close(logits[-3:], model(to_float(given[-3:])))
-    for name, value in model.state_dict().items():  # the running means of BatchNorm among them
-        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize("card", [DIGITS, PEARS], ids=lambda card: card.name)
@@ -166,19 +146,3 @@ def test_a_saved_classifier_comes_back_the_same(card: DataCard, tmp_path: Path) 
     given = images(8, card.shape)
     for ours, theirs in zip(*(features_and_logits(each, given, CPU) for each in (model, loaded)), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "classifier.safetensors"
-    save_classifier(path, Classifier(RECIPE, DIGITS))
-    weights, metadata = load_arrays(path)
-    wrong: list[dict[str, Any]] = [
-        {"classifier": metadata["classifier"]},  # no data card
-        {**metadata, "classifier": {**RECIPE.model_dump(), "channels": 0}},
-        {**metadata, "classifier": {**RECIPE.model_dump(), "channels": 5}},  # of another width
-        {**metadata, "data": FRUITS.model_dump(mode="json")},
-    ]
-    for each in wrong:
-        save_arrays(path, weights, each)
-        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: "):
-            load_classifier(path)

@@ -23,16 +23,11 @@ def test_generators_are_pinned() -> None:
     assert draw(0, "train", 0) == pytest.approx([0.2869742, 0.6810609, 0.7739152, 0.394296], abs=1e-6)
 
 
-@pytest.mark.parametrize(("count", "end"), [(5, 5), (9, 5), (0, 5), (2048, 60_000), (2048, 10**7), (3, 2**40)])
-def test_distinct_numbers_are_distinct_uniform_and_in_random_order(count: int, end: int) -> None:
-    found = [distinct(count, end, 0, "test", index) for index in range(40)]
-    for numbers in found:
-        assert len(numbers) == len({*numbers.tolist()}) == min(count, end)
-        assert ((numbers >= 0) & (numbers < end)).all()
-    assert torch.equal(distinct(count, end, 0, "test", 3), found[3])
-    if count:
-        assert len({tuple(numbers.tolist()) for numbers in found}) > 30
-        several = torch.cat(found).double() / end
-        first = torch.cat([numbers[: -(-len(numbers) // 2)] for numbers in found]).double() / end
-        for sample in (several, first):  # the first half is as uniform as all
-            assert float(sample.mean()) == pytest.approx(0.5 - 0.5 / end, abs=5 * 0.29 / len(sample) ** 0.5)
+@pytest.mark.parametrize(("count", "end"), [(5, 5), (9, 5), (0, 5), (2048, 10**7)])
+def test_distinct_numbers_are_distinct_and_those_of_their_names(count: int, end: int) -> None:
+    first, second, again = (distinct(count, end, 0, "test", index).tolist() for index in (0, 1, 0))
+    assert first == again
+    assert first != second or not count
+    for numbers in (first, second):
+        assert len(numbers) == len({*numbers}) == min(count, end)
+        assert all(0 <= number < end for number in numbers)

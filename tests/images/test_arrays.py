@@ -1,16 +1,13 @@
 """Arrays are read back as they were written, in parts or whole, and what is no file of ours is refused by name."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from ddpm.images import arrays
 from ddpm.images.arrays import load_arrays, save_arrays, save_streamed
-from exact_stages.console import UserError
 from tests.small import FRUITS, images
 
 SHAPE = (11, *FRUITS.shape)
@@ -56,20 +53,3 @@ def test_what_was_streamed_is_what_safetensors_reads_and_no_change_of_it_reaches
     path.unlink()
     assert torch.equal(again["images"], IMAGES)
     assert torch.equal(again["labels"], OTHERS["labels"])
-
-
-def ending() -> Iterator[Tensor]:
-    yield IMAGES[:5]
-    raise UserError("a picture has changed")
-
-
-@pytest.mark.parametrize(
-    ("parts", "error"),
-    [([], ValueError), ([IMAGES[:10]], ValueError), ([IMAGES, IMAGES], ValueError), (None, UserError)],
-)
-def test_parts_that_are_wrong_leave_the_old_file(tmp_path: Path, parts: object, error: type[Exception]) -> None:
-    before = streamed(tmp_path / "file", [IMAGES])
-    with pytest.raises(error):
-        streamed(tmp_path / "file", ending() if parts is None else parts)
-    assert (tmp_path / "file").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from ddpm.images.card import Classes, DataCard, check_class_name, halvings, padded
 from exact_stages.console import UserError
 from exact_stages.params import Section, load_params, parse
-from tests.small import FRUITS
 
 
 class Chosen(Section):
@@ -62,17 +61,9 @@ def test_a_quoted_number_is_only_the_name_that_is_written_so_and_a_number_not_tw
             classes.labels([name], "classes")
 
 
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
-        ({"shape": [2, 8, 8]}, "shape.0"),
-        ({"classes": ["a", "b", "a"]}, "classes"),
-        ({"classes": ["b", "c/d"]}, "classes.1"),
-    ],
-)
-def test_a_card_that_cannot_be_is_refused_by_key(change: dict[str, object], key: str) -> None:
-    with pytest.raises(UserError, match=rf"^file: 1 invalid\n  {key}: "):
-        parse(DataCard, FRUITS.model_dump(mode="json") | change, "file")
+def test_a_card_that_cannot_be_is_refused_by_key() -> None:
+    with pytest.raises(UserError, match=r"^file: 2 invalid\n  shape\.0: .*\n  classes\.1: "):
+        parse(DataCard, {"name": "set", "shape": [2, 8, 8], "classes": ["b", "c/d"]}, "file")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from ddpm.images.splits import (
     to_uint8,
 )
 from exact_stages.console import UserError
-from tests.small import FRUITS, images
+from tests.small import FRUITS, images, levels
 
 LABELS = torch.tensor([2, 1, 2, 0, 2])
 GROUPS = torch.tensor([0, 1, 0, 3, 3])
@@ -111,10 +111,6 @@ def test_floats_are_clipped_and_rounded_to_the_nearest_byte() -> None:
     step = 1 / 127.5
     values = torch.tensor([-1.5, -1.0, 1.0, 1.5, 1e30, -float("inf"), -1 + 0.49 * step, -1 + 0.51 * step, 0.4 * step])
     assert to_uint8(values).tolist() == [0, 0, 255, 255, 255, 0, 0, 1, 128]
-
-
-def levels(count: int, seed: int = 0) -> Tensor:
-    return torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def one_class(images: Tensor) -> Split:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from ddpm.compute.world import ALONE, World
 from ddpm.parallel import checkpoints
@@ -27,10 +26,6 @@ class Counter:
         self.total_steps = total_steps
         self.step = 0
 
-    @property
-    def weights(self) -> Tensor:
-        return torch.full((50,), self.step + 0.1)
-
     def run(self, world: World) -> Iterator[float | None]:
         assert world == ALONE
         while self.step < self.total_steps:
@@ -38,11 +33,10 @@ class Counter:
             yield self.step / 8 if self.step % 2 == 0 else None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "weights": self.weights, "rows": [[1, 0.5, "text"]]}
+        return {"step": torch.tensor(self.step), "rows": [[1, 0.5, "text"]]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        assert torch.equal(state["weights"], self.weights)
+        self.step = int(state["step"])
         assert state["rows"] == [[1, 0.5, "text"]]
 
 

@@ -20,12 +20,7 @@ from ddpm.scoring.copying import (
     shifted,
 )
 from ddpm.scoring.scores import NONE
-from tests.small import FRUITS, normal
-
-
-def levels(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), generator=rng, dtype=torch.uint8)
+from tests.small import FRUITS, levels, normal
 
 
 def test_neighbours_are_those_of_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The preprocess stage: which images are trained on and which are for testing, what is told and what is refused."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.images.splits import Processed, hashed_places, load_split, to_float
-from ddpm.ingest import decoded, preparation
+from ddpm.images.splits import Processed, load_split, to_float
+from ddpm.ingest import preparation
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -61,12 +60,6 @@ def run(**changes: Any) -> dict[str, Any]:
     return json.loads(Path("metrics/preprocess/summary.json").read_text())
 
 
-def place_of(path: Path) -> float:
-    """Of a file, in [0, 1): held out are those below the share."""
-    row = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    return hashed_places(row.view(1, 1, 1, -1), "place").item()
-
-
 def split(name: str) -> Processed:
     return load_split(Path(f"data/processed/{name}.safetensors"))
 
@@ -79,12 +72,6 @@ def contents(name: str) -> list[tuple[bytes, str]]:
 
 def drawn(*numbers: int) -> list[tuple[bytes, str]]:
     return [(picture(number).numpy().tobytes(), FRUITS[number % 3]) for number in numbers]
-
-
-def outputs() -> dict[str, bytes]:
-    """What the stage has left, but for the provenance, which names the files that it read."""
-    files = [path for folder in ("data/processed", "metrics") for path in Path(folder).rglob("*") if path.is_file()]
-    return {str(path): path.read_bytes() for path in files if "provenance" not in path.name}
 
 
 def test_a_folder_with_train_and_test_is_split_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,34 +141,17 @@ def test_near_duplicates_are_on_one_side_and_held_out_as_often_as_others(capsys:
         assert (images.int() - images[groups].int()).abs().max() <= 3
 
 
-def test_among_too_many_images_equal_files_share_a_side_and_near_duplicates_are_not_searched_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(decoded, "MOST_SEARCHED", 599)
-    for number in range(600):
-        draw(f"no/{number:04d}.png", number // 4, change=number % 2)
-    summary = run()
-    assert [summary[name] for name in ("equal_in_both", "near_in_both", "with_near_duplicates")] == [0, None, None]
-    assert summary["test"]["images"] / 2 in [*range(6, 55)]  # of 300 pairs of equal files, 30 +- 4 x 5.2
-    assert split("train").groups.tolist() == [*range(summary["train"]["images"])]
-    assert "note: near-duplicates are not searched" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("equal", "near"), [(0, 0), (2, 3)])
-def test_test_images_that_are_or_resemble_training_images_are_told(
-    equal: int, near: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_test_images_that_are_or_resemble_training_images_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     draw_many(30, "train")
     draw_many(9, "test", first=30)
     draw("train/fig/again.png", 3)  # of a training image: in both are test images alone
-    for number in range(equal + near):
-        draw(f"test/{FRUITS[number % 3]}/also{number}.png", number, change=int(number >= equal))
+    for number in range(5):
+        draw(f"test/{FRUITS[number % 3]}/also{number}.png", number, change=int(number >= 2))
     summary = run()
     found = [summary[name] for name in ("equal_in_both", "near_in_both", "with_near_duplicates")]
-    assert found == [equal, equal + near, 1]
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
-    assert len(told) == (equal + near > 0)
-    assert all(f" {equal + near} test images" in line and f"({equal})" in line for line in told)
+    assert found == [2, 5, 1]
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert " 5 test images" in told
 
 
 def test_a_picture_in_two_classes_is_told_with_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,22 +188,17 @@ def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() 
     made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
     assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
     assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
-    train, test = split("train"), split("test")
-    assert train.card == test.card
-    assert len(train.split.images) + len(test.split.images) == 200
-    made_of = {each.tobytes() for each in np.rint(values * (255 / 4095)).astype(np.uint8).transpose(0, 3, 1, 2)}
-    assert {image.numpy().tobytes() for image in train.split.images} <= made_of
+    assert split("train").card == split("test").card
 
 
-@pytest.mark.parametrize(("spare", "written"), [(0, True), (-1, False)])
-def test_a_disk_needs_room_for_the_images_twice(spare: int, written: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_needs_room_for_the_images_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(30, "train")
     draw_many(9, "test", first=30)
-    free = 2 * 39 * picture(0).numel() + spare
+    free = 2 * 39 * picture(0).numel() - 1
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    with contextlib.nullcontext() if written else pytest.raises(UserError, match=r"^data\.set: 39 images need "):
+    with pytest.raises(UserError, match=r"^data\.set: 39 images need "):
         run()
-    assert bool(outputs()) == written
+    assert not [*Path("data/processed").iterdir()]
 
 
 @pytest.mark.parametrize(("train", "test"), [(9, 9), (30, 5)])
@@ -242,15 +207,13 @@ def test_too_few_images_are_refused(train: int, test: int) -> None:
     draw_many(test, "test", first=train)
     with pytest.raises(UserError, match=rf"^data\.set: {MINE} .*[^0-9]$"):
         run()
-    assert not outputs()
+    assert not [*Path("data/processed").iterdir()]
 
 
 def test_a_class_of_which_all_would_be_held_out_is_refused() -> None:
     draw_many(200)
-    for number in range(300, 320):
-        draw(f"pear/{number}.png", number)
-    for path in sorted(Path(MINE, "pear").iterdir(), key=place_of)[2:]:
-        path.unlink()
+    for number in (300, 301):  # both files have hashes below a half
+        draw(f"pear/{number}.bmp", number)
     with pytest.raises(UserError, match=r"^data\.set: .* pear; "):
         run(test=0.5)
-    assert not outputs()
+    assert not [*Path("data/processed").iterdir()]

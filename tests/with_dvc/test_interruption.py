@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from ruamel.yaml import YAMLError
 
 from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, WORKERS, Clone, begun, copy_clone, left
+from tests.with_dvc.slurm import free_ports
 
 pytestmark = pytest.mark.pipeline
 MODEL = "models/ddpm.safetensors"
@@ -89,10 +89,7 @@ def test_training_that_is_cut_off_continues_in_one_process(
 def test_two_machines_train_what_one_process_trains(clone: Clone, undisturbed: Clone, tmp_path: Path) -> None:
     clone.edit_params(LATE)
     second = copy_clone(clone, tmp_path / "second")
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port))
+    meeting = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_ports(1)[0]))
     started = [
         each.start("torchrun", *meeting, "--node-rank", str(rank), "-m", "stages.train")
         for rank, each in enumerate((clone, second))

@@ -16,12 +16,7 @@ from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_cl
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 CLASSES = ("010", "no", "red apple")  # in natural order
-SMALL = {
-    "data.test": 0.3,
-    "train.classes": "all",
-    "train.batch_size": 50,
-    "classifier.images_seen": 100,
-}
+SMALL = {"data.test": 0.3, "train.classes": "all", "train.batch_size": 50, "classifier.images_seen": 100}
 
 
 def draw(path: Path, seed: int, *shape: int) -> None:

@@ -87,11 +87,6 @@ def script(page: str) -> str:
     return "\n".join([BEFORE[page], START, "set -x", *(f"{{ {each}\n}} || exit 1" for each in kept)])
 
 
-@pytest.mark.parametrize("page", BEFORE)
-def test_what_is_run_instead_is_of_lines_that_are_there(page: str) -> None:
-    assert script(page)
-
-
 @pytest.mark.pipeline
 @pytest.mark.long
 @pytest.mark.parametrize("page", BEFORE)

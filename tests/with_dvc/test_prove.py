@@ -1,25 +1,18 @@
 """`ddpm prove` with real dvc: two clones give the same bytes, and a constant that differs is found."""
 
-import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from ddpm.proving.facts import commit_of, read_provenance
+from ddpm.proving.rebuild import compare
 from tests.with_dvc.dvc_clone import Clone, git_clone, ran
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 MODEL = "models/ddpm.safetensors"
-COMPARE = f"""
-import json
-from pathlib import Path
-from ddpm.proving.facts import commit_of, read_provenance
-from ddpm.proving.rebuild import compare
-record = Path("models/ddpm.provenance.json")
-made = read_provenance(record)
-print(json.dumps(compare(Path("{MODEL}"), made, commit_of(record, made), Path("../other/clone"))))
-"""
+RECORD = Path("models/ddpm.provenance.json")
 
 
 def left(scratch: Path) -> list[str]:
@@ -47,13 +40,17 @@ def test_a_clone_built_from_the_commit_matches_and_leaves_nothing(clone: Clone, 
     assert left(scratch) == []
 
 
-def test_a_constant_that_differs_is_found_by_the_first_output_that_does(clone: Clone, tmp_path: Path) -> None:
+def test_a_constant_that_differs_is_found_by_the_first_output_that_does(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = git_clone(clone, tmp_path / "other")
     code = other.path / "src/ddpm/optim.py"
     code.write_text(code.read_text().replace("scale = 0.2 *", "scale = 20 *"))
     other.dvc("repro", "train")
-    compare = ("python", "-c", COMPARE)
-    first, weights, *losses, cause = json.loads(clone.run(*compare, PYTHONPATH="src").splitlines()[-1])
+    monkeypatch.chdir(clone.path)
+    made = read_provenance(RECORD)
+    facts = Path(MODEL), made, commit_of(RECORD, made), other.path
+    first, weights, *losses, cause = compare(*facts)
     assert first == f"{MODEL}: the first output that differs"
     assert " arrays differ, by at most " in weights
     (loss,) = [line for line in losses if line.startswith("metrics/train/loss.csv")]
@@ -63,4 +60,4 @@ def test_a_constant_that_differs_is_found_by_the_first_output_that_does(clone: C
     assert cause == "likely cause: code src/ddpm/optim.py: differs"
 
     shutil.copy(clone.path / MODEL, other.path / MODEL)
-    assert json.loads(clone.run(*compare, PYTHONPATH="src").splitlines()[-1]) == []
+    assert compare(*facts) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.with_dvc.dvc_clone import Clone, git_clone, ran
+from tests.with_dvc.slurm import free_ports
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 KEYS = {"access_key_id": "user", "secret_access_key": "secret-of-the-test"}
@@ -24,9 +25,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     if not RCLONE:
         pytest.skip("rclone is not installed")
     (tmp_path / "storage/bucket").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports(1)[0]
     serve = [RCLONE, "serve", "s3", "--auth-key", ",".join(KEYS.values()), "--addr", f"127.0.0.1:{port}"]
     server = subprocess.Popen([*serve, "--config", os.devnull, str(tmp_path / "storage")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30

@@ -29,11 +29,8 @@ def both(slurm: dict[str, str]) -> dict[str, str]:
 
 def within(clone: Clone) -> Processes:
     """All processes that work in the clone, whichever node has started them."""
-    found = []
-    for process in psutil.process_iter(["cwd", "status"]):
-        if process.info["cwd"] == str(clone.path) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+    alive = (each for each in psutil.process_iter(["cwd", "status"]) if each.info["status"] != psutil.STATUS_ZOMBIE)
+    return [each for each in alive if each.info["cwd"] == str(clone.path)]
 
 
 def on(node: str) -> Callable[[Processes], Processes]:
