@@ -170,17 +170,14 @@ def test_the_commit_is_the_first_that_has_both_the_record_and_the_code(
         Clone(checkout).git("commit", "--quiet", "--all", "--allow-empty", "--message", "next")
         return Clone(checkout).git("rev-parse", "HEAD").strip()
 
-    commit()
-    made = json.loads(RECORD.read_text())
-    code = Path("src/ddpm/optim.py")
-    before = code.read_text()
-    code.write_text(before + "# new\n")
-    made["code"][str(code)] = sha256(code)
-    RECORD.write_text(json.dumps(made))
-    code.write_text(before)
+    code = "src/ddpm/optim.py"
+    before = Path(code).read_text()
+    comment(code)
+    edit(RECORD, lambda all: all | {"code": all["code"] | {code: sha256(Path(code))}})
     Path("dvc.lock").write_text(f"schema: '2.0'  # {md5(MODEL)} {md5(RECORD)}\n")
+    Path(code).write_text(before)
     commit()  # the record, but not its code
-    code.write_text(before + "# new\n")
+    comment(code)
     assert told(capsys, MODEL)[0] == ["dvc.lock models/ddpm.safetensors"]
     wanted = commit()
     commit()

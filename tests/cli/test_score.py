@@ -104,14 +104,6 @@ def test_samples_of_sixteen_bits_have_the_range_of_the_real_images(form: str) ->
     }
 
 
-def test_the_range_of_samples_is_printed_where_the_real_images_have_none(capsys: pytest.CaptureFixture[str]) -> None:
-    levels = LEVELS.permute(0, 2, 3, 1).numpy()
-    np.savez("real.npz", images=levels[REAL], labels=LABELS[REAL], classes=NAMES)
-    np.savez("samples.npz", images=levels[:9].astype(np.uint16) * 16)
-    read_samples(Path("samples.npz"), read_real(Path("real.npz"), data_params()))
-    assert "0 to 4,095" in capsys.readouterr().out
-
-
 def test_the_pipelines_files_have_the_scores_of_the_stage() -> None:
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)

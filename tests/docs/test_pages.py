@@ -27,11 +27,6 @@ PAGES = sorted(name for name in FILES if name.endswith(".md"))
 USER_PAGES = [name for name in PAGES if name == "README.md" or name.startswith("docs/")]
 
 
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
 @cache
 def tokens(page: str) -> list[Token]:
     text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / page).read_text(), flags=re.DOTALL)
