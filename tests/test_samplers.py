@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from ddpm.sample import Step, log_snr_of, p_sample, spaced_timesteps
-from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
 from tests.reverse import REFERENCE, SHAPE, normals, reverse, sampler
 
 
@@ -44,6 +44,17 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
         if spacing == "trailing":
             assert chosen == [round(timesteps - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
     assert chosen == spaced(timesteps, None, spacing) == [*reversed(range(timesteps))]
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]
+)
+def test_schedules_at_the_limits_are_sampled(timesteps: int, beta_end: float, name: str) -> None:
+    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
+    for steps in {min(each, timesteps) for each in (1, 2, 5)}:
+        params = sampler(name, steps=steps, spacing="trailing", clip=True)
+        assert reverse(lambda x_t, _: 0.9 * x_t, params, schedule)[-1].x_prev.isfinite().all()
 
 
 SETTINGS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
