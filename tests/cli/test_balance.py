@@ -99,18 +99,15 @@ def test_settings_stand_beside_the_table_and_equal_seeds_give_equal_bytes(files:
 def test_files_of_other_images_are_named_and_taken(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cards = [FRUITS.model_copy(update={"images_hash": digit * 64}) for digit in "01"]
-    told = []
-    for other in cards:
-        save_classifier(tmp_path / "other.safetensors", classifier(other))
-        data = saved_split(tmp_path / "train.safetensors", split(COUNTS, 1), cards[0])
-        test = saved_split(tmp_path / "test.safetensors", split(TESTED, 2), cards[0])
-        changed = files._replace(data=data, test=test, classifier=tmp_path / "other.safetensors")
-        balance(changed, tmp_path / other.images_hash, "--target", 6)
-        told.append([line for line in capsys.readouterr().err.splitlines() if ".safetensors: " in line])
-    assert [len(lines) for lines in told] == [1, 2]
-    assert f" {files.model}: " in told[0][0]  # which has no hash
-    assert f" {tmp_path / 'other.safetensors'}: " in told[1][0]
+    card, other = (FRUITS.model_copy(update={"images_hash": digit * 64}) for digit in "01")
+    save_classifier(tmp_path / "other.safetensors", classifier(other))
+    data = saved_split(tmp_path / "train.safetensors", split(COUNTS, 1), card)
+    test = saved_split(tmp_path / "test.safetensors", split(TESTED, 2), card)
+    changed = files._replace(data=data, test=test, classifier=tmp_path / "other.safetensors")
+    balance(changed, tmp_path / "out", "--target", 6)
+    first, second = (line for line in capsys.readouterr().err.splitlines() if ".safetensors: " in line)
+    assert f" {changed.classifier}: " in first
+    assert f" {files.model}: " in second  # which has no hash
 
 
 def test_files_of_another_set_are_refused(files: Files, tmp_path: Path) -> None:

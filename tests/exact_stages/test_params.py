@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from dvc.utils.serialize import parse_yaml
 from pydantic import AfterValidator, Field
 
 from exact_stages.console import UserError
@@ -85,16 +84,6 @@ def test_what_is_no_file_of_params_may_leave_out_what_has_a_default() -> None:
     assert parse(Recipe, {"steps": 2}, "model.safetensors") == Recipe(steps=2)
     with pytest.raises(UserError, match=r"^model\.safetensors: 1 invalid\n  recipe\.steps: missing"):
         parse(Recipe, {}, "model.safetensors", "recipe")
-
-
-SCALARS = ["true", "null", "~", "010", "0o12", "1_0", "1e-05", "1E-5", ".inf", "yes", "on", "12:30", "1.2.3", "1e"]
-
-
-@pytest.mark.parametrize("text", SCALARS)
-def test_scalars_are_those_of_dvc(text: str, path: Path) -> None:
-    path.write_text(f"base: &base {{a: {text}, b: 1}}\nmine: {{<<: *base, b: 2}}\n")
-    dvc = parse_yaml(path.read_text(), "params.yaml")
-    assert repr(dict(read_yaml(path)["mine"])) == repr(dict(dvc["mine"]))
 
 
 @pytest.mark.parametrize(
