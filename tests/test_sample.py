@@ -32,9 +32,7 @@ GUIDED = {"guides": ("autoguidance",)}
 FREE = {"guides": ("classifier_free",)}
 
 
-def test_three_lines_of_python_sample_what_the_command_line_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model(tmp_path)
     words = ["--model", tmp_path / "model.safetensors", "--classes", 7, "--count", 40, "--steps", 4]
     call("generate", *words, "--format", "npz", "--out", tmp_path / "sevens")
@@ -70,9 +68,7 @@ def test_three_lines_of_python_sample_what_the_command_line_does(
     ],
     ids=str,
 )
-def test_params_that_do_not_fit_a_model_are_refused_by_key(
-    facts: dict[str, Any], params: dict[str, Any], said: str
-) -> None:
+def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
         fitted(SamplerParams.model_validate(params), model_card(schedule=REFERENCE, **facts))
 
@@ -91,9 +87,7 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
     ],
     ids=str,
 )
-def test_unset_params_follow_from_the_model(
-    facts: dict[str, Any], params: dict[str, Any], chosen: dict[str, Any]
-) -> None:
+def test_unset_params_follow_the_model(facts: dict[str, Any], params: dict[str, Any], chosen: dict[str, Any]) -> None:
     card, given = model_card(schedule=REFERENCE, **facts), SamplerParams.model_validate(params)
     found = fitted(given, card)
     assert found.model_dump() == given.model_dump() | chosen
@@ -281,9 +275,7 @@ def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: in
 
 
 @pytest.mark.parametrize(("size", "steps"), [(2, 20), (3, 20), (9, 10)])
-def test_several_workers_have_the_bytes_of_one(
-    size: int, steps: int, tmp_path: Path, allowed: Callable[[int], None]
-) -> None:
+def test_workers_have_the_bytes_of_one(size: int, steps: int, tmp_path: Path, allowed: Callable[[int], None]) -> None:
     """One of the set, and of images one after another, also where a set is cut off."""
     loaded = tiny_model(tmp_path)
     numbers = range(3, 3 + 70)

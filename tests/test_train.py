@@ -233,11 +233,7 @@ def every_case(world: World) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    states = every_case(ALONE)
-    for case, state in states.items():
-        before, moved = network(prediction="v", **CASES[case][0]), state["optimization"]["network"]
-        assert all((moved[name] - weight).abs().max() > 1e-3 for name, weight in before.named_parameters()), case
-    return states
+    return every_case(ALONE)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])

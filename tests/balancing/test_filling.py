@@ -102,7 +102,5 @@ def flat(*levels: int) -> Tensor:
         pytest.param((), (0, 40), 0, id="without held-out images"),
     ],
 )
-def test_what_is_nearer_than_held_out_images_is_a_copy(
-    held_out: Sequence[int], train: Sequence[int], level: float
-) -> None:
+def test_what_is_nearer_than_held_out_is_a_copy(held_out: Sequence[int], train: Sequence[int], level: float) -> None:
     assert threshold(flat(*held_out), flat(*train)) == pytest.approx(2 / 255 * level, rel=1e-5)

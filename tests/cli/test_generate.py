@@ -153,9 +153,7 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
         np.testing.assert_equal(archives(tmp_path / "out"), archives(tmp_path / "whole"))
 
 
-def test_on_a_full_disk_what_is_sampled_stays(
-    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_full_disk_batches_stay(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
     whole, out = sampled(models["conditional"], tmp_path / "whole", "--count", 8), tmp_path / "out"
 

@@ -30,9 +30,7 @@ def test_facts_and_weights_agree(name: str) -> None:
     assert len(data) < 2.1 * sum(each.numel() for each in [*loaded.network.parameters()]) * 2
 
 
-def test_weights_are_rounded_to_float16_and_come_back_as_float32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_float16_and_come_back_as_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = tiny_model(tmp_path, guides=("autoguidance",))
     models.pack(original, tmp_path / "packed/mine.safetensors")
     monkeypatch.setattr(models, "FOLDER", tmp_path / "packed")

@@ -135,9 +135,7 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 }
 
 
-def test_all_holds_where_it_was_built_and_what_no_stage_reads_does_not_matter(
-    checkout: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_holds_whatever_happens_to_what_no_stage_reads(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data/mine/README.md").write_text("cats and dogs")
     comment("src/ddpm/sample.py")
     comment(*HIDDEN)
@@ -163,9 +161,7 @@ def test_a_shallow_clone_names_no_commit(checkout: Path, capsys: pytest.CaptureF
     assert told(capsys, MODEL)[0] == ["dvc.lock models/ddpm.safetensors"]
 
 
-def test_the_commit_is_the_first_that_has_both_the_record_and_the_code(
-    checkout: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commit_is_the_first_with_record_and_code(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def commit() -> str:
         Clone(checkout).git("commit", "--quiet", "--all", "--allow-empty", "--message", "next")
         return Clone(checkout).git("rev-parse", "HEAD").strip()

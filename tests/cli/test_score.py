@@ -71,12 +71,7 @@ def as_npz() -> Path:
     return Path("samples.npz")
 
 
-def as_folder_with_test_images() -> Path:
-    folder(Path("samples/test"), LEVELS[REAL], LABELS[REAL])
-    return folder(Path("samples/train"), LEVELS[SAMPLES], LABELS[SAMPLES]).parent
-
-
-@pytest.mark.parametrize("written", [as_folder, as_npz, as_folder_with_test_images])
+@pytest.mark.parametrize("written", [as_folder, as_npz])
 def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
     real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), data_params())
     found = read_samples(written(), real)
@@ -137,9 +132,7 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
         scored(*words)
 
 
-def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_says_so(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_images_of_other_sizes_without_classes_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
     real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
     found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")
     assert "samples of 16 x 16 are resized to 24 x 24" in capsys.readouterr().out

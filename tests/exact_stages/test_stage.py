@@ -174,9 +174,7 @@ def test_one_run_at_a_time_and_a_little_patience(seconds: float, taken: bool, mo
         other.join()
 
 
-def test_one_process_of_a_machine_hashes_each_input_at_the_start_and_at_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_process_of_a_machine_hashes_each_input_at_start_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
     monkeypatch.setattr(stage, "_digest", lambda path: hashed.append(path) or "")
     for role in (Role(), Role(writes=False, leads=False)):
