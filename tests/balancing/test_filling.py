@@ -24,6 +24,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0)
 
 
+@pytest.fixture(scope="module")
+def sampled(inputs: FillInputs) -> Candidates:
+    """The first forty figs."""
+    return sample_class(*inputs[:3], 1, inputs.seed, 0, 40, CPU)
+
+
 def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted]:
     tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
     return tallies[-1], Accepted(*map(torch.cat, zip(*parts, strict=True)))
@@ -44,9 +50,8 @@ def test_a_class_is_done_when_it_is_full_or_hopeless(tally: Tally, wanted: int, 
     assert tally.done(wanted) == done
 
 
-def test_classes_are_filled_with_what_passes(inputs: FillInputs) -> None:
+def test_classes_are_filled_with_what_passes(inputs: FillInputs, sampled: Candidates) -> None:
     tally, accepted = filled(inputs, 1, 6)
-    sampled = candidates_of(inputs, 1, 40)
     rows = (sampled.found == 1).nonzero().squeeze(1)[:6]
     assert accepted.numbers.tolist() == sampled.numbers[rows].tolist()
     assert tally == Tally(int(rows[-1]) + 1, 0, int(rows[-1]) - 5, 6)
@@ -56,10 +61,6 @@ def test_classes_are_filled_with_what_passes(inputs: FillInputs) -> None:
     assert accepted.numbers.tolist() == sampled.numbers[likely][:5].tolist()
 
 
-def candidates_of(inputs: FillInputs, label: int, count: int) -> Candidates:
-    return sample_class(inputs.loaded, inputs.classifier, inputs.params, label, inputs.seed, 0, count, CPU)
-
-
 def test_the_nearest_training_image_is_of_the_class(inputs: FillInputs) -> None:
     _, accepted = filled(inputs, 1, 4)
     assert inputs.train.labels[accepted.nearest].tolist() == [1] * 4
@@ -67,8 +68,7 @@ def test_the_nearest_training_image_is_of_the_class(inputs: FillInputs) -> None:
     torch.testing.assert_close(accepted.distance, differences.square().mean((1, 2, 3)).sqrt())
 
 
-def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
-    sampled = candidates_of(inputs, 1, 40)
+def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs, sampled: Candidates) -> None:
     rows = (sampled.found == 1).nonzero().squeeze(1)
     images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
     memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
@@ -78,8 +78,9 @@ def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs) -> None:
     assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
 
 
-def test_an_image_that_was_kept_before_is_a_copy(inputs: FillInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampled = candidates_of(inputs, 1, 40)
+def test_an_image_that_was_kept_before_is_a_copy(
+    inputs: FillInputs, sampled: Candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = int((sampled.found == 1).nonzero()[0])
     again = Candidates(*(each[kept].expand(16, *each.shape[1:]) for each in sampled))
     monkeypatch.setattr("ddpm.balancing.filling.sample_class", lambda *_: again)
@@ -101,7 +102,5 @@ def flat(*levels: int) -> Tensor:
         pytest.param((), (0, 40), 0, id="without held-out images"),
     ],
 )
-def test_what_is_nearer_than_held_out_images_is_a_copy(
-    held_out: Sequence[int], train: Sequence[int], level: float
-) -> None:
+def test_what_is_nearer_than_held_out_is_a_copy(held_out: Sequence[int], train: Sequence[int], level: float) -> None:
     assert threshold(flat(*held_out), flat(*train)) == pytest.approx(2 / 255 * level, rel=1e-5)

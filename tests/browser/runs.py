@@ -32,8 +32,8 @@ HASHES = {"data/images": "d1", "models/ddpm.safetensors": "e1"}
 PICTURES = ["samples.png", "by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif"]
 
 
-def whole_run(name: str = "mine", shade: int = 0, **more: Any) -> Run:
-    """All of a run; `shade` makes its pictures others, `more` replaces files by their stems."""
+def whole_run(name: str = "mine", shade: int = 0, params: str = PARAMS, **more: Any) -> Run:
+    """All of a run; `shade` makes its pictures others, `more` adds or replaces metrics by their stems."""
     values = {
         "evaluate/scores": SCORES,
         "likelihood/bits": BITS,
@@ -42,10 +42,10 @@ def whole_run(name: str = "mine", shade: int = 0, **more: Any) -> Run:
         "train/summary": TRAINED,
         "train/environment": ENVIRONMENT,
     }
-    files = {f"metrics/{path}.json": json.dumps(more.get(path, value)).encode() for path, value in values.items()}
+    files = {f"metrics/{path}.json": json.dumps(value).encode() for path, value in (values | more).items()}
     files |= {f"metrics/draw/{path}": picture(shade, path[-3:]) for path in PICTURES}
     files["metrics/forward_diffusion/strip.png"] = picture(shade, "png")
-    files["params.yaml"] = more.get("params.yaml", PARAMS).encode()
+    files["params.yaml"] = params.encode()
     return Run(name, files, "0123456789abcdef", hashes=HASHES)
 
 

@@ -46,9 +46,7 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*")}
 
 
-def test_each_class_has_as_many_as_the_most_frequent(
-    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_classes_are_filled_up_to_the_largest(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = balance(files, tmp_path / "out")
     assert counted(rows) == REAL | {("train", "fig", "sampled"): 25, ("train", "pear", "sampled"): 18}
     assert {row["model"] for row in sampled(rows)} == {sha256(files.model)}
@@ -75,9 +73,7 @@ def test_generate_samples_them_again(files: Files, tmp_path: Path, monkeypatch: 
         assert (again / f"{row['index']}.png").read_bytes() == (tmp_path / "out" / row["file"]).read_bytes()
 
 
-def test_a_class_that_cannot_be_filled_is_given_up_with_a_warning(
-    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_filled_is_given_up(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = balance(files, tmp_path / "out", "--target", 33, "--classes", "apple")
     assert counted(rows) == REAL
     output, errors = capsys.readouterr()
@@ -96,21 +92,16 @@ def test_settings_stand_beside_the_table_and_equal_seeds_give_equal_bytes(files:
     assert (settings["seed"], settings["wanted"], settings["sampler"]["eta"]) == (2, {"fig": 3}, 0.5)
 
 
-def test_files_of_other_images_are_named_and_taken(
-    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cards = [FRUITS.model_copy(update={"images_hash": digit * 64}) for digit in "01"]
-    told = []
-    for other in cards:
-        save_classifier(tmp_path / "other.safetensors", classifier(other))
-        data = saved_split(tmp_path / "train.safetensors", split(COUNTS, 1), cards[0])
-        test = saved_split(tmp_path / "test.safetensors", split(TESTED, 2), cards[0])
-        changed = files._replace(data=data, test=test, classifier=tmp_path / "other.safetensors")
-        balance(changed, tmp_path / other.images_hash, "--target", 6)
-        told.append([line for line in capsys.readouterr().err.splitlines() if ".safetensors: " in line])
-    assert [len(lines) for lines in told] == [1, 2]
-    assert f" {files.model}: " in told[0][0]  # which has no hash
-    assert f" {tmp_path / 'other.safetensors'}: " in told[1][0]
+def test_files_of_other_images_are_named(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card, other = (FRUITS.model_copy(update={"images_hash": digit * 64}) for digit in "01")
+    save_classifier(tmp_path / "other.safetensors", classifier(other))
+    data = saved_split(tmp_path / "train.safetensors", split(COUNTS, 1), card)
+    test = saved_split(tmp_path / "test.safetensors", split(TESTED, 2), card)
+    changed = files._replace(data=data, test=test, classifier=tmp_path / "other.safetensors")
+    balance(changed, tmp_path / "out", "--target", 6)
+    first, second = (line for line in capsys.readouterr().err.splitlines() if ".safetensors: " in line)
+    assert f" {changed.classifier}: " in first
+    assert f" {files.model}: " in second  # which has no hash
 
 
 def test_files_of_another_set_are_refused(files: Files, tmp_path: Path) -> None:

@@ -71,12 +71,7 @@ def as_npz() -> Path:
     return Path("samples.npz")
 
 
-def as_folder_with_test_images() -> Path:
-    folder(Path("samples/test"), LEVELS[REAL], LABELS[REAL])
-    return folder(Path("samples/train"), LEVELS[SAMPLES], LABELS[SAMPLES]).parent
-
-
-@pytest.mark.parametrize("written", [as_folder, as_npz, as_folder_with_test_images])
+@pytest.mark.parametrize("written", [as_folder, as_npz])
 def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Callable[[], Path]) -> None:
     real = read_real(folder(Path("real"), LEVELS[REAL], LABELS[REAL]), data_params())
     found = read_samples(written(), real)
@@ -102,14 +97,6 @@ def test_samples_of_sixteen_bits_have_the_range_of_the_real_images(form: str) ->
     assert {image.numpy().tobytes() for image in found.images} == {
         image.tobytes() for image in np.rint(sixteen[:9].transpose(0, 3, 1, 2) * 255 / 4095).astype(np.uint8)
     }
-
-
-def test_the_range_of_samples_is_printed_where_the_real_images_have_none(capsys: pytest.CaptureFixture[str]) -> None:
-    levels = LEVELS.permute(0, 2, 3, 1).numpy()
-    np.savez("real.npz", images=levels[REAL], labels=LABELS[REAL], classes=NAMES)
-    np.savez("samples.npz", images=levels[:9].astype(np.uint16) * 16)
-    read_samples(Path("samples.npz"), read_real(Path("real.npz"), data_params()))
-    assert "0 to 4,095" in capsys.readouterr().out
 
 
 def test_the_pipelines_files_have_the_scores_of_the_stage() -> None:
@@ -145,9 +132,7 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
         scored(*words)
 
 
-def test_images_of_other_sizes_and_without_classes_are_scored_and_the_command_says_so(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_images_of_other_sizes_without_classes_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
     real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
     found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")
     assert "samples of 16 x 16 are resized to 24 x 24" in capsys.readouterr().out

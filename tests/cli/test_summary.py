@@ -23,12 +23,8 @@ def says(**rows: tuple[Estimate, Estimate]) -> dict[str, str]:
     return {key: lines[NAMES[key]] for key in rows}
 
 
-def both(found: tuple[NearCopies, NearCopies]) -> dict[str, tuple[Estimate, Estimate]]:
-    mine, real = found
-    return {
-        "near_copies_ratio_pixels": (mine.ratio, real.ratio),
-        "near_copies_pixels": (mine.distance, real.distance),
-    }
+def both(mine: NearCopies, real: NearCopies) -> dict[str, tuple[Estimate, Estimate]]:
+    return {"near_copies_ratio_pixels": (mine.ratio, real.ratio), "near_copies_pixels": (mine.distance, real.distance)}
 
 
 def gaussian(count: int, seed: int) -> tuple[list[Tensor], Tensor]:
@@ -44,9 +40,9 @@ def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
     distance, ratio = found[0].distance.value, found[0].ratio.value
     assert distance > 6 * NEAR
     assert ratio == pytest.approx(NEAR, abs=0.008)
-    assert not [text for text in says(**both(found)).values() if text.startswith(COPIED)]
+    assert not [text for text in says(**both(*found)).values() if text.startswith(COPIED)]
     own[:100] = train[:100]
-    told = says(**both(near_copies(nearness([own], mine, train, labels), held_out)))
+    told = says(**both(*near_copies(nearness([own], mine, train, labels), held_out)))
     assert all(text.startswith(COPIED) for text in told.values())
 
 

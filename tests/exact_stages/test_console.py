@@ -25,18 +25,14 @@ def failing(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_run_makes_one_line_of_an_expected_error(
-    error: BaseException, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expected_error_is_one_line(error: BaseException, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(console.EXPLAINED, MemoryError, "buy more")
     with pytest.raises(SystemExit) as caught:
         console.run(failing(error))
     assert caught.value.code == message
 
 
-def test_run_lets_a_bug_through_and_a_silent_process_only_fails_after_the_one_that_speaks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_bug_has_a_traceback_and_a_silent_process_fails_last(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr(console.time, "sleep", waited.append)
     with pytest.raises(ZeroDivisionError):

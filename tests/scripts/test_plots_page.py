@@ -12,9 +12,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 BRANCH = "</script></template><script>taken=1</script>"
 
 
-def test_curves_are_drawn_offline_and_the_name_of_a_branch_is_no_script(
-    visit: Callable[..., Any], browser: Any, clone: Clone
-) -> None:
+def test_curves_are_drawn_offline_and_no_branch_is_run(visit: Callable[..., Any], browser: Any, clone: Clone) -> None:
     (clone.path / "loss.csv").write_text("step,loss\n1,0.5\n2,0.25\n")
     clone.commit()
     clone.git("branch", BRANCH)

@@ -11,7 +11,6 @@ from scripts import publish
 from scripts.reporting import tables
 from scripts.reporting.runs import Run
 
-ROOT = Path(__file__).parents[2]
 SCORES = {
     "b": {
         "samples": {"frechet": 2, "frechet_error": 0.25},
@@ -40,10 +39,7 @@ def test_values_stand_in_their_columns() -> None:
     assert tables.MEANINGS.keys() == tables.MEASURES.keys()
 
 
-def test_of_several_runs_the_mean_and_the_spread_between_them_are_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_of_several_runs_the_mean_and_their_spread_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     records = ["results/distilled-1", "results/distilled-2"]
     publish.print_scores(*records)
     scores = [json.loads(Path(each, "record.json").read_text())["metrics"]["evaluate/scores"] for each in records]
@@ -53,8 +49,7 @@ def test_of_several_runs_the_mean_and_the_spread_between_them_are_printed(
 
 
 @pytest.mark.parametrize("page", [publish.README, publish.RESULTS], ids=str)
-def test_pages_have_the_numbers_of_metrics(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_pages_have_the_numbers_of_metrics(page: Path) -> None:
     text = page.read_text()
     assert publish.filled(text) == text, "python -m scripts.publish pages writes it"
     b = json.loads(Path("metrics/evaluate/scores.json").read_text())["b"]

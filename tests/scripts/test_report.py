@@ -1,6 +1,5 @@
 """The page and the card: what stands on them, and what is left out."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ def front(card: str) -> dict[str, Any]:
 
 
 def test_a_page_has_the_pictures_and_facts_of_both_runs_and_fetches_nothing() -> None:
-    other = whole_run("other", shade=1, **{"params.yaml": PARAMS.replace("0.003", "1e-05")})
+    other = whole_run("other", shade=1, params=PARAMS.replace("0.003", "1e-05"))
     html = page.report([whole_run(), other])
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", html)
     images = re.findall(r"<img [^>]*>", html)
@@ -48,12 +47,10 @@ def test_a_page_has_the_pictures_and_facts_of_both_runs_and_fetches_nothing() ->
 
 def test_a_page_says_how_samples_were_made_and_what_the_filter_found() -> None:
     samplers = "sample: {population: {sampler: ddpm, guidance: null}, gallery: {sampler: ddim}}\n"
-    run = whole_run(**{"params.yaml": PARAMS + samplers})
     sampled = {"evaluations": 24, "chosen": {"sample.population.guidance": 1.25}}
     filtered = {"share": 0.951, "clear": 0.9, "clear_by_class": {"cat": 0.97, "dog": 0.8}}
     more = {"sample/population": sampled, "sample/gallery": {"evaluations": 50}, "filter/summary": filtered}
-    run.files.update({f"metrics/{name}.json": json.dumps(values).encode() for name, values in more.items()})
-    read = text(page.report([run]))
+    read = text(page.report([whole_run(params=PARAMS + samplers, **more)]))
     assert "Sampler: ddpm, 24 steps, guidance 1.25." in read
     assert "not filtered. Sampler: ddim, 50 steps." in read
     assert "rejected 4.9 % of the samples" in read
@@ -61,11 +58,9 @@ def test_a_page_says_how_samples_were_made_and_what_the_filter_found() -> None:
 
 
 def test_facts_are_those_of_the_sampled_model() -> None:
-    run = whole_run(
-        **{"params.yaml": PARAMS + "sample: {model: models/own.safetensors, population: {sampler: ddpm}}\n"}
-    )
+    params = PARAMS + "sample: {model: models/own.safetensors, population: {sampler: ddpm}}\n"
     facts = {"data": "mine", "images": 777, "images_seen": 4242, "class_conditional": False, "parameters": 333}
-    run.files["metrics/sample/population.json"] = json.dumps({"model": facts}).encode()
+    run = whole_run(params=params, **{"sample/population": {"model": facts}})
     read, card = text(page.report([run])), page.card(run)
     assert "models/own.safetensors , with 333 parameters" in read
     assert "models/ddpm.safetensors , has 54,321 parameters" in read
@@ -73,8 +68,8 @@ def test_facts_are_those_of_the_sampled_model() -> None:
     assert "bits per dimension" not in read + card
     assert "mine: 777 training images" in card
     assert "333 parameters. It has seen 4,242 images" in card
-    run.files["metrics/sample/population.json"] = json.dumps({"model": facts | {"data": "others"}}).encode()
-    assert "The images are not described" in page.card(run)
+    others = whole_run(params=params, **{"sample/population": {"model": facts | {"data": "others"}}})
+    assert "The images are not described" in page.card(others)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +77,10 @@ def test_facts_are_those_of_the_sampled_model() -> None:
     [("models/distilled-2", "base", True), ("models/ddpm", "none", False), ("own", "base", False)],
 )
 def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
-    run = whole_run(**{"params.yaml": PARAMS + f"sample: {{model: {model}.safetensors}}\n"})
-    run.files["metrics/train/summary.json"] = json.dumps({"chosen": {"train.fine_tune_from": chosen}}).encode()
-    run.files["metrics/sample/population.json"] = json.dumps({"model": {"parameters": 333}}).encode()
-    assert ("began with the weights of base" in page.card(run)) == said
+    trained, sampled = {"chosen": {"train.fine_tune_from": chosen}}, {"model": {"parameters": 333}}
+    params = PARAMS + f"sample: {{model: {model}.safetensors}}\n"
+    card = page.card(whole_run(params=params, **{"train/summary": trained, "sample/population": sampled}))
+    assert ("began with the weights of base" in card) == said
 
 
 @pytest.mark.parametrize(("version", "kept"), [(1, True), (2, False), (None, False)])
@@ -114,7 +109,7 @@ def test_names_of_sets_and_classes_are_plain_text() -> None:
 
 def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_that_name() -> None:
     clothes = next(md5 for md5, (name, _) in page.PUBLIC.items() if name == "fashion_mnist")
-    run = whole_run(**{"params.yaml": "data: {set: data/fashion_mnist}\n"})
+    run = whole_run(params="data: {set: data/fashion_mnist}\n")
     for md5, datasets, licence in (("d1", None, None), (clothes, ["fashion_mnist"], "mit")):
         card = page.card(replace(run, hashes={"data/fashion_mnist": md5}))
         assert (front(card).get("datasets"), front(card).get("license")) == (datasets, licence)

@@ -32,9 +32,7 @@ def test_a_run_is_found_by_any_name_and_stands_beside_main(clone: Clone, capsys:
     assert said == ["workspace", "first compared with main", "first"]
 
 
-def test_a_fresh_clone_shows_all_that_is_committed(
-    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fresh_clone_has_all_that_is_committed(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = git_clone(clone, tmp_path / "copied")
     assert not (copy.path / "data/mine").exists()
     whole = open_run("")
@@ -57,9 +55,7 @@ CHANGES = {  # file and text: what is not up to date then
 
 
 @pytest.mark.parametrize(("change", "stale"), CHANGES.items(), ids=lambda each: "-".join(each))
-def test_numbers_of_stages_that_are_not_up_to_date_are_left_out(
-    clone: Clone, change: tuple[str, str], stale: dict[str, str]
-) -> None:
+def test_numbers_that_are_stale_are_left_out(clone: Clone, change: tuple[str, str], stale: dict[str, str]) -> None:
     path = clone.path / change[0]
     path.parent.mkdir(exist_ok=True)
     path.write_text(change[1])

@@ -1,7 +1,5 @@
 """`studies.gpu.run` sees what is wrong on a device, and says so."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,11 +8,6 @@ from ddpm.compute.device import Runtime
 from stages.train import Params
 from studies.gpu import run as gpu
 from tests.small import CPU
-
-
-@pytest.fixture(autouse=True)
-def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
 
 
 def test_all_of_it_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
