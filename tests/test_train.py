@@ -200,9 +200,7 @@ def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> Non
         (0.5, 3, {"epochs": 1.5, "ema_decay": 0}),
     ],
 )
-def test_early_weights_are_what_the_samplers_would_have_of_a_run_stopped_there(
-    share: float, step: int, changes: dict[str, Any]
-) -> None:
+def test_early_weights_are_those_of_a_run_stopped_there(share: float, step: int, changes: dict[str, Any]) -> None:
     """Averaged or not, with the statistics of BatchNorm; the training that goes on does not move them."""
     kept, plain = finished(guide_share=share, **changes), finished(**changes)
     assert kept.guide_step == step

@@ -169,9 +169,7 @@ def test_on_a_full_disk_batches_stay(models: dict[str, Path], tmp_path: Path, mo
     assert [path.name for path in out.iterdir()] == ["images.parts"]
 
 
-def test_processes_may_share_a_folder_and_all_images_stay(
-    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_may_share_a_folder(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 2)
     whole = sampled(models["conditional"], tmp_path / "whole", "--count", 10)
     monkeypatch.setattr("ddpm.cli.generate.check_free", lambda _: None)  # all began when the folder was empty
@@ -185,9 +183,7 @@ def test_processes_may_share_a_folder_and_all_images_stay(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_ends_the_command_and_its_workers_in_one_line(
-    workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sigterm_ends_all_workers_in_one_line(workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_WORKERS", workers)
     model = tiny_model(tmp_path, steps=1000)
     process = started("generate", "--model", model, "--out", tmp_path / "out", "--count", 2000, "--steps", 50)

@@ -117,8 +117,7 @@ def test_the_licence_is_of_the_set_whose_files_have_the_hash_and_not_of_one_of_t
 
 
 @pytest.mark.parametrize("record", sorted(path.parent.name for path in ROOT.glob("results/*/record.json")))
-def test_records_of_any_age_have_a_page_and_a_card(record: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_records_of_any_age_have_a_page_and_a_card(record: str) -> None:
     run = open_run(f"results/{record}")
     assert len(run.commit) == 40
     html = page.report([run])
