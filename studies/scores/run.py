@@ -2,8 +2,9 @@
 
     python -m studies.scores.run power            # how often the C2ST finds a change of real images
     python -m studies.scores.run proof            # are the errors right? real images scored as samples
+    python -m studies.scores.run mix              # what the mix of classes adds to the Frechet distance by chance
 
-Both need a default run in the workspace. Every row is saved at once, and not computed again.
+All need a default run in the workspace. Every row is saved at once, and not computed again.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from ddpm.scoring.c2st import c2st_scores, run_c2st
 from ddpm.scoring.comparisons import draw_subsets
 from ddpm.scoring.components import principal_components
 from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
+from ddpm.scoring.scores import frechet_distance
 from exact_stages.console import run
 from studies.arguments import at_least, parser
 from studies.table import Table, read_rows
@@ -46,7 +48,7 @@ def main() -> None:
     """Compute the rows that the table of a part does not have."""
     args = arguments()
     table, runtime = Table(OUT / f"{args.part}.csv"), start()
-    for row in {"power": power, "proof": proof}[args.part](args, table, runtime):
+    for row in {"power": power, "proof": proof, "mix": mix}[args.part](args, table, runtime):
         table.add(row | {"threads": torch.get_num_threads(), "dtype": str(runtime.precision).removeprefix("torch.")})
         print(row, flush=True)
 
@@ -154,6 +156,30 @@ def proven(path: Path) -> str:
     return "\n".join(lines)
 
 
+def mix(args: argparse.Namespace, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
+    """Compare random training images with the other ones; their mix of classes is by chance, or that of all."""
+    split = load_split(PROCESSED / "train.safetensors").split
+    files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
+    seen = {name: classify(load_classifier(file), *split, runtime).features for name, file in files.items()}
+    for (count, draw), name in product(repeated(args.counts, args.draws), ("by chance", "of all")):
+        key = {"mix": name, "count": count, "draw": draw}
+        if table.has(key):
+            continue
+        order = torch.randperm(len(split.labels), generator=generator(draw, "mix"))
+        if name == "of all":  # sorted by class, every N/count-th image
+            order = order[split.labels[order].argsort(stable=True)]
+            places = torch.linspace(0, len(order) - 1, count).round().long()
+        else:
+            places = torch.arange(count)
+        rest = torch.ones(len(order), dtype=torch.bool)
+        rest[places] = False
+        found = {
+            each: frechet_distance(features[order[rest]], features[order[places]]) for each, features in seen.items()
+        }
+        yield key | {f"frechet_{each}": round(value, 5) for each, value in found.items()}
+    print(read_rows(table.path).groupby(["mix", "count"]).describe().filter(like="frechet").round(4).T.to_string())
+
+
 def blurred(pixels: float) -> Callable[[Tensor], Tensor]:
     """Return a change that blurs by a Gaussian of this deviation."""
     size = 2 * math.ceil(3 * pixels) + 1
@@ -193,14 +219,14 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__)
-    options.add_argument("part", choices=["power", "proof"])
+    options.add_argument("part", choices=["power", "proof", "mix"])
     options.add_argument("--counts", type=at_least(100), nargs="+", help="images in a set")
     options.add_argument("--draws", type=at_least(0), nargs="+", help="sets or pairs of each count")
     options.add_argument("--trained", type=at_least(0), nargs="+", default=[200, 50], help="proof: two-sample tests")
     options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="power: as in ddpm score")
     args = options.parse_args()
-    args.counts = args.counts or {"power": [200, 600, 2000], "proof": [200, 2000]}[args.part]
-    args.draws = args.draws or {"power": [20, 20, 5], "proof": [200, 200]}[args.part]
+    args.counts = args.counts or {"power": [200, 600, 2000], "proof": [200, 2000], "mix": [10_000]}[args.part]
+    args.draws = args.draws or {"power": [20, 20, 5], "proof": [200, 200], "mix": [20]}[args.part]
     return args
 
 

@@ -62,11 +62,17 @@ class SetParams(StepParams):
 
 
 def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """Sample the label of each of `indices`, as frequent as in training; NO_LABEL if the model is told none."""
+    """Return the label of each of `indices`; NO_LABEL if the model is told none.
+
+    Classes are as frequent as in training, in any run of indices. Multiples of an irrational number, from a random
+    start, spread over [0, 1) more evenly than chance does (a Kronecker sequence). By chance alone, the mix of 10,000
+    labels would be a third of the Frechet distance of good samples (studies/scores).
+    """
     if not card.model.class_conditional:
         return torch.full((len(indices),), NO_LABEL)
     wanted = wanted_classes(card, params)
-    places = torch.cat([torch.rand(1, generator=generator(seed, "label", index)) for index in indices])
+    start = torch.rand((), dtype=torch.float64, generator=generator(seed, "label"))
+    places = (start + 2**0.5 * torch.tensor(indices, dtype=torch.float64)) % 1
     shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
     return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
 
