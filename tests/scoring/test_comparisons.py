@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.scoring.comparisons import draw_subsets, variety
+from ddpm.scoring.comparisons import compare, draw_subsets, variety
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
+from ddpm.scoring.scores import frechet_distance
 from tests.small import normal
 
 
@@ -66,3 +67,13 @@ def test_narrow_samples_have_precision_but_no_recall() -> None:
     assert rows["samples"]["precision"] > 0.9 > 0.3 > rows["samples"]["recall"]
     assert rows["test"]["recall"] > 0.6
     assert rows["test"]["recall_error"] is None
+
+
+def test_the_baseline_is_the_mean_of_many_random_sets_and_its_error_their_deviation() -> None:
+    far = torch.where(torch.arange(1000) < 500, 10.0, -10.0)[:, None]  # two classes, so that their mix counts
+    train = normal(1000, 3, seed=0).double() + far
+    orders = [torch.randperm(1000, generator=torch.Generator().manual_seed(seed)) for seed in range(200)]
+    each = torch.tensor([frechet_distance(train[order[100:]], train[order[:100]]) for order in orders])
+    row = compare(train[:100], train[:100], train, draw_subsets(100, 1000, 100, 0))["baseline"]
+    assert row["frechet"] == pytest.approx(float(each.mean()), abs=4 * float(each.std()) / 20**0.5)
+    assert row["frechet_error"] == pytest.approx(float(each.std()), rel=0.5)

@@ -7,6 +7,7 @@ prefix would be biased. Features have shape (N, D).
 Errors are those of the sets, with this reference: since it is the same for all of them, it does not make them differ.
 """
 
+import statistics
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces
 from ddpm.scoring.manifold import manifold, manifold_scores
-from ddpm.scoring.scores import Estimate, FrechetDistance, jackknife
+from ddpm.scoring.scores import Estimate, FrechetDistance, frechet_distance, jackknife
+
+BASELINES = 20  # random sets of training images
 
 Rows = dict[str, dict[str, float | None]]
 
@@ -39,15 +42,26 @@ def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
 
 
 def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute Frechet distances from the reference; there are as many samples as images in each subset."""
+    """Compute Frechet distances from the reference; there are as many samples as images in each subset.
+
+    The baseline is the mean over BASELINES random sets, each beside the rest of the training images, and its error
+    their deviation. A single set may lie at half or at twice the mean: classes are far apart, so their mix counts, and
+    it changes by chance.
+    """
     distance = FrechetDistance(train[draws.reference])
-    sets = _sets(samples, test, train, draws)
-    return {name: Estimate(distance(each), jackknife(distance, each)).row("frechet") for name, each in sets.items()}
+    found = {
+        name: Estimate(distance(each), jackknife(distance, each))
+        for name, each in (("samples", samples), ("test", test[draws.test]))
+    }
+    orders = (torch.randperm(len(train), generator=generator(index, "baseline")) for index in range(BASELINES))
+    among_real = [frechet_distance(train[order[len(samples) :]], train[order[: len(samples)]]) for order in orders]
+    found["baseline"] = Estimate(statistics.mean(among_real), statistics.stdev(among_real))
+    return {name: each.row("frechet") for name, each in found.items()}
 
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     """Compute precision and recall; the reference is reduced to equal count."""
-    sets = _sets(samples, test, train, draws)
+    sets = {"samples": samples, "test": test[draws.test], "baseline": train[draws.baseline]}
     features = [train[draws.reference[: len(samples)]], *sets.values()]
     real, *others = in_pieces(lambda place: manifold(features[place]), range(len(features)))
     found = in_pieces(lambda place: manifold_scores(real, others[place]), range(len(others)))
@@ -55,7 +69,3 @@ def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
         name: each.precision.row("precision") | each.recall.row("recall")
         for name, each in zip(sets, found, strict=True)
     }
-
-
-def _sets(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> dict[str, Tensor]:
-    return {"samples": samples, "test": test[draws.test], "baseline": train[draws.baseline]}
