@@ -65,8 +65,8 @@ def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Seq
     """Return the label of each of `indices`; NO_LABEL if the model is told none.
 
     Classes are as frequent as in training, in any run of indices. Multiples of an irrational number, from a random
-    start, spread over [0, 1) more evenly than chance does (a Kronecker sequence). By chance alone, the mix of 10,000
-    labels would be a third of the Frechet distance of good samples (studies/scores).
+    start, spread over [0, 1) more evenly than chance does (a Kronecker sequence). Drawn by chance, the mix of 10,000
+    labels was a third of the Frechet distance of good samples (studies/recipe).
     """
     if not card.model.class_conditional:
         return torch.full((len(indices),), NO_LABEL)

@@ -1,10 +1,10 @@
 """Compare samples with real images, always at equal counts.
 
-Training images are the reference. Three sets are compared with it: samples, test images, and a real-vs-real baseline,
-which is training images left out of the reference. Subsets of real images are random, because files are ordered and a
-prefix would be biased. Features have shape (N, D).
+Training images are the reference. Samples and test images are compared with it and, as a real-vs-real baseline, other
+training images: one set that is left out of the reference, or the sets of `compare`. Subsets of real images are random,
+because files are ordered and a prefix would be biased. Features have shape (N, D).
 
-Errors are those of the sets, with this reference: since it is the same for all of them, it does not make them differ.
+Errors of samples and test images are those of the sets, with this reference: it does not make them differ.
 """
 
 import statistics

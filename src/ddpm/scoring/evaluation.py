@@ -68,7 +68,7 @@ class Sets(NamedTuple):
         return Sets(*(each.take(torch.isin(each.given_or_seen(classes), there)) for each in self))
 
     def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of the first `count` samples, which are independent, and of all real images."""
+        """Return the features of the first `count` samples, which have the mix of all, and of all real images."""
         return self.samples.features[:count], self.test.features, self.train.features
 
 

@@ -100,7 +100,7 @@ def jackknife(statistic: Callable[[Tensor], float], features: Tensor) -> float:
 
     Each of GROUPS equal parts is left out in turn (Tukey 1958), and each two, because the Frechet distance of similar
     sets is curved: it has hardly a slope. Of what curves, leaving out one counts twice the variance; leaving out two
-    shows how much that is (Efron and Stein 1981). The features must be in random order.
+    shows how much that is (Efron and Stein 1981). The features must be in random order, or their classes spread evenly.
     """
     parts = features.tensor_split(min(GROUPS, len(features)))
     count = len(parts)
