@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.scoring.comparisons import compare, draw_subsets, variety
+from ddpm.scoring.comparisons import Draws, compare, draw_subsets, variety
 from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
 from ddpm.scoring.scores import frechet_distance
 from tests.small import normal
@@ -74,6 +74,7 @@ def test_the_baseline_is_the_mean_of_many_random_sets_and_its_error_their_deviat
     train = normal(1000, 3, seed=0).double() + far
     orders = [torch.randperm(1000, generator=torch.Generator().manual_seed(seed)) for seed in range(200)]
     each = torch.tensor([frechet_distance(train[order[100:]], train[order[:100]]) for order in orders])
-    row = compare(train[:100], train[:100], train, draw_subsets(100, 1000, 100, 0))["baseline"]
+    one_sided = Draws(torch.arange(100, 1000), torch.arange(100), torch.arange(100))  # a set of one class
+    row = compare(train[:100], train[:100], train, one_sided)["baseline"]
     assert row["frechet"] == pytest.approx(float(each.mean()), abs=4 * float(each.std()) / 20**0.5)
     assert row["frechet_error"] == pytest.approx(float(each.std()), rel=0.5)
