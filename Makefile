@@ -1,10 +1,6 @@
 # All targets run in .venv; the first target that needs it sets it up.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-# Take these as typed: make would expand them when it exports them. It exports to $(shell) too, so this comes first.
-override REV := $(value REV)
-override AGAINST := $(value AGAINST)
-export REV AGAINST
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
@@ -14,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
 TESTS ?= not long
 
-.PHONY: help repro test check plots report card demo site plain unlabelled fashion distilled rare verify clean env
+.PHONY: help repro test check plots card demo site plain unlabelled fashion distilled rare verify clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,15 +24,12 @@ repro: env ## run the stages that are out of date: at first all, 11 to 35 minute
 
 ##@ Look
 
-plots: .venv/.with-report ## write DVC's plots as a page that works offline, dvc_plots/index.html
+plots: .venv/.with-report ## write curves and pictures as a page that works offline, dvc_plots/index.html
 	@python -m scripts.plots_page
 	dvc plots show --html-template build/plots.html
 
-report: .venv/.with-report ## write a page about a run, build/report.html: make report REV=experiment AGAINST=main
-	@python -m scripts.report -- "$$REV" "$$AGAINST"
-
 card: .venv/.with-report ## write a model card, models/README.md
-	@python -m scripts.report --card -- "$$REV"
+	@python -m scripts.card
 
 demo: .venv/.with-export ## build and serve a page that samples in a browser, with your model or the pretrained one
 	@python -m scripts.demo

@@ -23,7 +23,8 @@ TEMPLATE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="script-src 'unsafe-eval' 'sha256-HASH'">
 {refresh_tag}
 <title>Plots</title>
-<style>body { font-family: system-ui, sans-serif; margin: 1rem; } table { border-spacing: 15px; }</style>
+<style>body { font-family: system-ui, sans-serif; margin: 1rem; } table { border-spacing: 15px; }
+img { max-width: 44vw; }</style>
 <script>SCRIPT</script>
 </head>
 <body>

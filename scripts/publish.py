@@ -5,8 +5,7 @@
     python -m scripts.publish pictures           draw docs/pictures, of an up-to-date run; `make repro` makes it
     python -m scripts.publish pretrained         pack the model of an up-to-date run for the package; commit both files
 
-RUN is a record such as results/fashion, a revision or an experiment; by default the workspace. Stages that are not up
-to date with their run are named, and their numbers left out.
+RUN is a record such as results/fashion, a revision or an experiment; by default the workspace, if it is up to date.
 """
 
 import re
@@ -26,8 +25,8 @@ from ddpm.pictures.figures import image_gif, image_png, tile, to_png
 from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import md5, sha256, write_json, write_whole
-from scripts.reporting.runs import TRAINED, Run, open_run
-from scripts.reporting.tables import MEASURES, cell, numbers, scores, together
+from scripts.runs import TRAINED, Run, open_run
+from scripts.tables import MEASURES, cell, numbers, scores, together
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
 PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
@@ -61,9 +60,6 @@ def print_scores(*names: str) -> None:
     runs = [open_run(name) for name in names or [""]]
     rows = scores([together([numbers(each) for each in runs])])
     print(table([["", "samples", "test images", "training images"], *([name, *cells] for name, cells in rows.items())]))
-    for each in runs:
-        if each.left_out:
-            print(each.left_out, file=sys.stderr)
 
 
 def write_pages() -> None:
@@ -188,8 +184,6 @@ def up_to_date() -> Run:
         UserError: a stage is not up to date, or the model file is missing or another.
     """
     found, model = open_run(""), Path(TRAINED)
-    if found.left_out:
-        raise UserError(f"{found.left_out}; run make repro")
     if not model.exists() or md5(model) != found.hashes[TRAINED]:
         raise UserError(f"{model}: missing, or not the model of dvc.lock; run `dvc checkout {model}` or make repro")
     return found

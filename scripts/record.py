@@ -15,7 +15,7 @@ from pathlib import Path
 
 from exact_stages.console import UserError, run
 from exact_stages.files import write_json
-from scripts.reporting.runs import RECORD, RECORDED, Run, open_run
+from scripts.runs import RECORD, RECORDED, Run, open_run
 
 RESULTS = Path("results")
 
@@ -24,7 +24,7 @@ def main(name: str, settings: list[str]) -> None:
     """Run the experiment, and keep its results if it succeeds.
 
     Raises:
-        UserError: files are not committed, a stage failed, or a stage is not up to date.
+        UserError: files are not committed, or a stage failed.
     """
     if subprocess.run(["git", "diff", "--quiet", "HEAD"]).returncode:
         raise UserError("git: files have changed; commit them first, since record.json names the commit")
@@ -35,8 +35,6 @@ def main(name: str, settings: list[str]) -> None:
     if dvc("exp", "run", "--temp", "--name", fresh, *params) or dvc("exp", "rename", "--force", fresh, name):
         raise UserError(f"{name}: the experiment failed; {RESULTS / name} is unchanged")
     found = open_run(f"refs/exps/{commit[:2]}/{commit[2:]}/{name}")
-    if found.left_out:
-        raise UserError(f"{found.left_out}; {RESULTS / name} is unchanged")
     keep(found, RESULTS / name, commit, shlex.join(["python", "-m", "scripts.record", name, *settings]))
     print(f"{RESULTS / name}: the results of {name}")
 

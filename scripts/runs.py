@@ -1,0 +1,126 @@
+"""Read the params, metrics and hashes of a run: the workspace, a revision, an experiment or a record."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import SCM, resolve_rev
+from dvc.utils.flatten import flatten
+from dvc.utils.serialize import parse_yaml
+
+from exact_stages.console import UserError, shown
+from scripts.readable import check_readable
+
+ENDS = ["params.yaml", "dvc.lock"]
+ABSENT = ("deleted", "not in cache")  # as DVC's status calls files that a clone need not have
+TRAINED = "models/ddpm.safetensors"  # by the stage train
+RECORD = "record.json"  # of a record: its facts, and all metrics that are JSON
+RECORDED = {"params.yaml": "params.yaml", "samples.png": "metrics/draw/by_class.png"}  # its other files
+
+
+@dataclass(frozen=True)
+class Run:
+    """The name of a run and its files by path; reading an absent file gives an empty result."""
+
+    name: str
+    files: dict[str, bytes]  # params.yaml, dvc.lock, and what git tracks in metrics/
+    commit: str = ""  # of the revision, or the one that the workspace is based on
+    facts: dict[str, Any] = field(default_factory=dict)  # of a record: commit, command, date and machine
+
+    @property
+    def model(self) -> str:
+        """Return the model file that is sampled."""
+        return str(self.flat("params.yaml").get("sample.model", TRAINED))
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Return the MD5 of everything that the stages read and wrote, by path."""
+        stages = self.mapping("dvc.lock").get("stages", {}).values()
+        ends = [each for stage in stages for each in [*stage.get("deps", []), *stage.get("outs", [])]]
+        return {each["path"]: each["md5"] for each in ends}
+
+    def mapping(self, path: str) -> dict[str, Any]:
+        """Read a JSON or YAML file.
+
+        Raises:
+            UserError: the file is neither, or does not hold a mapping.
+        """
+        read: Callable[[str], Any] = json.loads if path.endswith(".json") else lambda text: parse_yaml(text, path)
+        try:
+            values = (read(self.files[path].decode()) if path in self.files else {}) or {}
+        except (ValueError, DvcException) as error:  # encoding, JSON, YAML
+            raise UserError(f"{path} of {self.name}: cannot be read ({shown(str(error))}); make it again") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path} of {self.name}: holds no mapping of names to values; make it again with dvc repro")
+        return values
+
+    def flat(self, path: str) -> dict[str, Any]:
+        """Read the same file, flattened to dotted names."""
+        return dict(flatten(self.mapping(path)))
+
+
+def open_run(rev: str) -> Run:
+    """Read the workspace if `rev` is empty, a record such as results/fashion, or any revision that DVC knows.
+
+    Raises:
+        UserError: there is no such run, or the workspace is not up to date.
+    """
+    if not Path("params.yaml").is_file():
+        raise UserError("params.yaml: no such file; run this at the top of the repository")
+    if not rev:
+        check_up_to_date()
+        paths = [*map(Path, ENDS), *sorted(Path("metrics").rglob("*.*"))]
+        files = {path.as_posix(): path.read_bytes() for path in paths if path.is_file()}
+        return Run("workspace", files, _git("rev-parse", "HEAD").decode().strip())
+    if (Path(rev) / RECORD).is_file():
+        return _record(Path(rev))
+    try:
+        commit = _git("rev-parse", "--verify", f"{resolve_rev(SCM('.'), rev)}^{{commit}}").decode().strip()
+    except (DvcException, subprocess.CalledProcessError):
+        raise UserError(f"{rev}: no revision, experiment or record; see git log, dvc exp list and results/") from None
+    tracked = _git("ls-tree", "-r", "--name-only", commit, "--", *ENDS, "metrics").decode().splitlines()
+    return Run(rev, {path: _git("show", f"{commit}:{path}") for path in tracked}, commit)
+
+
+def check_up_to_date() -> None:
+    """Check that all stages have run with the code, params and inputs of the workspace; absent files are no change.
+
+    Raises:
+        UserError: a stage must run again, or the pipeline cannot be read.
+    """
+    check_readable()
+    try:
+        with Repo(".") as repo:
+            stale = [f"{stage} ({cause})" for stage, found in repo.status().items() for cause in _changes(found)[:1]]
+    except DvcException as error:
+        raise UserError(f"workspace: DVC cannot read its pipeline ({shown(str(error))})") from None
+    if stale:
+        raise UserError(f"workspace: not up to date: {', '.join(stale)}; run dvc repro")
+
+
+def _changes(status: list[Any]) -> list[str]:
+    """Return the files, and the command, that have changed since a stage ran, of what DVC says about it."""
+    found = list[str]()
+    for each in status:
+        if isinstance(each, str):
+            found.append(each)  # "changed command"
+        else:
+            found += [path for states in each.values() for path, state in states.items() if state not in ABSENT]
+    return found
+
+
+def _record(folder: Path) -> Run:
+    name = folder.as_posix()
+    facts = Run(name, {RECORD: (folder / RECORD).read_bytes()}).mapping(RECORD)
+    files = {f"metrics/{each}.json": json.dumps(values).encode() for each, values in facts.pop("metrics", {}).items()}
+    files |= {path: (folder / each).read_bytes() for each, path in RECORDED.items() if (folder / each).is_file()}
+    return Run(name, files, facts.get("commit") or "", facts)
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True).stdout
