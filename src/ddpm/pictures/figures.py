@@ -28,7 +28,6 @@ DPI = 150
 CELL = 0.75  # inches
 NARROWEST, LOWEST = 0.56, 0.2  # inches of a cell; a column's title fits
 LETTER, LINE = 0.07, 0.16  # inches of a title's letter and line
-FINEST = 96  # pixels per side that a cell can show
 MOST_NAMES = 100
 LONGEST = 20
 FONT, MARGIN = 16, 6  # pixels
@@ -72,8 +71,11 @@ def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Se
         axis.bar(places, [100 * value for value in values], width, label=name)
     ticks = range(0, classes, math.ceil(classes / MOST_NAMES))
     axis.set_title(title, fontsize=9)
-    axis.set(xlabel="class", ylabel="share of the images in %", xticks=ticks)
-    _name_ticks(figure, axis, [class_label(names, tick) for tick in ticks])
+    axis.set(xlabel="class", ylabel="share of the images in %")
+    labels = [class_label(names, tick) for tick in ticks]
+    axis.set_xticks(ticks, labels, parse_math=False)
+    if LETTER * max(map(len, labels)) > (figure.get_figwidth() - 0.8) / len(labels):
+        axis.tick_params("x", labelsize=7, rotation=90)
     axis.margins(y=0.25)  # room for the legend
     axis.legend(loc="upper center", ncols=len(shares), frameon=False)
     figure.tight_layout()
@@ -145,22 +147,9 @@ def _characters() -> frozenset[int]:
     return frozenset(FT2Font(str(FONT_FILE)).get_charmap())
 
 
-def _name_ticks(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
-    """Name the ticks; rotate names that are too long for their place, and make the figure higher."""
-    axis.set_xticks(axis.get_xticks(), names, parse_math=False)
-    longest, room = max(map(len, names)), (figure.get_figwidth() - 0.8) / len(names)
-    if 0.09 * longest > room:
-        axis.tick_params("x", labelsize=7)
-        for label in axis.get_xticklabels():
-            label.set(rotation=60, ha="right", rotation_mode="anchor")
-        figure.set_figheight(figure.get_figheight() + 0.06 * longest)
-
-
 def _show(axis: Axes, image: Tensor) -> None:
-    channels, height, width = image.shape
-    array = image[0].numpy() if channels == 1 else image.permute(1, 2, 0).numpy()
-    smooth = max(height, width) > FINEST  # otherwise rows and columns would be lost
-    axis.imshow(array, cmap="gray", vmin=0, vmax=255, interpolation="hanning" if smooth else "nearest")
+    array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+    axis.imshow(array, cmap="gray", vmin=0, vmax=255)
     axis.set_axis_off()
 
 
