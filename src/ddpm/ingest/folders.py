@@ -4,9 +4,7 @@ Each class has a folder with images at any depth. Images directly in the folder 
 Or a table of labels beside the images names the class of each. All layouts may instead lie below train/ and test/.
 """
 
-import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,16 +83,20 @@ def read_folder(root: Path, least: int = 2) -> Folder:
         scan.fault(root, f"{shown(str(path))}: a row of the table of labels, but no image; remove the row")
     if not train and not scan.faults:
         scan.fault(root, f"no images ({READ})")
-    counts, tests = ({name: len(files) for name, files in (split or {}).items()} for split in (train, test))
+    counts, tests = ({name: len(files) for name, files in split.items()} for split in (train, test))
     if faults := scan.faults or class_faults(counts, tests, least):
-        more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
         ignored = [of_ignored(scan.ignored)] if scan.ignored else []
-        first = f"{shown(str(root))}: {_count(len(faults), 'fault')}"
-        raise UserError("\n  ".join([first, *faults[:FAULTS], *more, *ignored]))
+        raise faulty(f"{shown(str(root))}: {_count(len(faults), 'fault')}", faults, ignored)
     names = sorted(train, key=_natural)
-    tested = _listed(root, names, test or {})
+    tested = _listed(root, names, test)
     pictures = _listed(root, names, train) + tested
     return Folder(tuple(map(composed, names)), pictures, len(tested), sorted(scan.ignored), scan.tables)
+
+
+def faulty(first: str, faults: Sequence[str], last: Sequence[str] = ()) -> UserError:
+    """Return an error that has a line for each fault, at most FAULTS, between its first and last lines."""
+    more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+    return UserError("\n  ".join([first, *faults[:FAULTS], *more, *last]))
 
 
 def of_ignored(files: list[Path]) -> str:
@@ -108,7 +110,6 @@ class _Scan:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.flat = Path(os.path.abspath(root)).name  # the class of images outside of class folders
         self.faults: list[str] = []
         self.ignored: list[Path] = []
         self.tables: list[Path] = []
@@ -118,40 +119,31 @@ class _Scan:
         where = "" if path == self.root else f"{shown(path.relative_to(self.root).as_posix())}: "
         self.faults.append(where + reason)
 
-    def splits(self) -> tuple[Classes, Classes | None]:
-        """Return training and test images by class; the latter are None if there is no test folder."""
+    def splits(self) -> tuple[Classes, Classes]:
+        """Return training and test images by class; the latter are empty if there is no test folder."""
         folders, pictures = self.level(self.root)
         tabled = self.table(self.root)
         words = {each.name.casefold() for each in folders}
         if not words & {"train", "test"} and not (words and words <= SPLITS):
-            return self.classes(self.root, folders, pictures, tabled), None
-        if pictures:
-            self.fault(self.root, f"{_count(len(pictures), 'image')} outside of train and test; move them into one")
-        read = {}
+            return self.classes(self.root, folders, pictures, tabled), {}
+        sides: dict[str, Classes] = {"train": {}, "test": {}}
         for folder in folders:
-            if folder.name in ("train", "test"):
-                read[folder.name] = self.classes(folder, *self.level(folder), self.table(folder) or tabled)
-                if not any(read[folder.name].values()):
-                    self.fault(folder, "no images")
+            if folder.name in sides:
+                sides[folder.name] = self.classes(folder, *self.level(folder), self.table(folder) or tabled)
             elif self.below(folder):
                 self.fault(folder, "has images but is neither train nor test; rename it to one of them, or move it")
-        if "train" not in read:
-            self.fault(self.root, "no folder train")
-        return read.get("train", {}), read.get("test")
+        if pictures:
+            self.fault(self.root, f"{_count(len(pictures), 'image')} outside of train and test; move them into one")
+        return sides["train"], sides["test"]
 
     def table(self, folder: Path) -> bool:
         """Read the table of labels in a folder, and return whether there is one."""
-        found = [folder / name for name in TABLES if (folder / name).is_file()]
-        if found[1:]:
-            self.fault(folder, f"has {' and '.join(each.name for each in found)}; keep one table of labels")
-        for path in found[:1]:
-            rows = read_table(path)
-            for twice in sorted(rows.keys() & self.rows.keys()):
-                self.fault(self.root, f"{shown(str(twice))}: a row in two tables of labels; keep one")
-            self.rows |= rows
+        for path in (folder / name for name in TABLES if (folder / name).is_file()):
+            self.rows |= read_table(path)
             self.tables.append(path)
             self.ignored.remove(path.relative_to(self.root))
-        return bool(found)
+            return True
+        return False
 
     def classes(self, folder: Path, folders: list[Path], pictures: list[Path], tabled: bool) -> Classes:
         """Return the images of a folder by class; `folders` and `pictures` lie directly in it."""
@@ -166,56 +158,39 @@ class _Scan:
         classes = {each.name: self.below(each) for each in folders}
         if pictures and any(classes.values()):
             self.fault(folder, f"{_count(len(pictures), 'image')} outside of the class folders; move them into one")
-        elif pictures:
-            return {self.flat: pictures}
-        return classes
+        return classes if any(classes.values()) or not pictures else {self.root.absolute().name: pictures}
 
     def below(self, folder: Path) -> list[Path]:
         """Return the images below `folder`, at any depth."""
-        found, waiting = [], [folder]
-        while waiting:
-            folders, pictures = self.level(waiting.pop())
-            waiting += folders
-            found += pictures
-        return found
+        folders, pictures = self.level(folder)
+        return pictures + [path for each in folders for path in self.below(each)]
 
     def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """Return the folders and images directly in `folder`, sorted by name, and record faults and other files."""
+        """Return the folders and images directly in `folder`, and record other files."""
         folders, pictures = list[Path](), list[Path]()
-        try:
-            names = sorted(os.listdir(folder))
-        except (OSError, ValueError) as error:
-            self.fault(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-            return [], []
-        for path in (folder / name for name in names):
+        for path in sorted(folder.iterdir()):
             if path.name.startswith("."):
                 self.ignored.append(path.relative_to(self.root))
             elif path.is_dir() and path.is_symlink():
                 self.fault(path, "a link to a folder, which DVC does not follow; replace it by the folder")
             elif path.is_dir():
                 folders.append(path)
-            elif path.suffix.lower() not in SUFFIXES:
-                self.ignored.append(path.relative_to(self.root))
-            elif path.is_file():
+            elif path.suffix.lower() in SUFFIXES:
                 pictures.append(path)
             else:
-                self.fault(path, "not a file, or a link that leads nowhere")
+                self.ignored.append(path.relative_to(self.root))
         return folders, pictures
 
 
 def class_faults(train: Mapping[str, int], test: Mapping[str, int], least: int) -> list[str]:
     """Say what is wrong with classes, given the number of images of each."""
     faults = [f"{len(train)} classes, more than {MAX_CLASSES}"] if len(train) > MAX_CLASSES else []
-    alike = defaultdict[str, list[str]](list)
     for name in sorted({*train, *(each for each in test if test[each])}, key=_natural):
         if reason := check_class_name(name):
             faults.append(f"class {shown(name)}: the name {reason}")
-        folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-        alike[folded].append(shown(name))
         if (own := train.get(name, 0)) < least:
             faults.append(f"class {shown(name)}: {_count(own, 'training image')}; at least {least} are needed")
-    same = [" and ".join(names) for names in alike.values() if len(names) > 1]
-    return faults + [f"classes {each}: names differ only in case or Unicode normalisation" for each in same]
+    return faults
 
 
 def _listed(root: Path, names: list[str], split: Classes) -> list[Picture]:
