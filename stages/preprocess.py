@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.ingest.decoded import Images
-from ddpm.ingest.preparation import DataParams, check_disk, read_source
+from ddpm.ingest.preparation import DataParams, read_source
 from ddpm.ingest.splitting import check_counts, split_images
 from ddpm.ingest.summary import repetitions, report, write_split
 from ddpm.ingest.tracking import check_tracked
@@ -30,7 +30,6 @@ def main(stage: Stage) -> None:
     folder, target, card, why = read_source(root, params)
     check_tracked(root, folder)
     PROCESSED.mkdir(parents=True, exist_ok=True)
-    check_disk(PROCESSED, len(folder.pictures), target)
     with tempfile.TemporaryFile(dir=PROCESSED) as scratch:
         images = Images(scratch, folder.pictures, target)
         sides = split_images(images, folder, params)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.images.splits import Processed, load_split, to_float
-from ddpm.ingest import preparation
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -189,16 +187,6 @@ def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() 
     assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
     assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
     assert split("train").card == split("test").card
-
-
-def test_a_disk_needs_room_for_the_images_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_many(30, "train")
-    draw_many(9, "test", first=30)
-    free = 2 * 39 * picture(0).numel() - 1
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    with pytest.raises(UserError, match=r"^data\.set: 39 images need "):
-        run()
-    assert not [*Path("data/processed").iterdir()]
 
 
 @pytest.mark.parametrize(("train", "test"), [(9, 9), (30, 5)])

@@ -1,7 +1,5 @@
 """Validate the data params, read the images of a set, and choose their size, colour and range."""
 
-import math
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -197,17 +195,3 @@ def list_images(path: Path, least: int = 2) -> Folder:
     if not path.is_dir():
         raise UserError(f"{path}: must be a folder or an .npz file")
     return read_mnist(path) if any((path / name).is_file() for name in FILES) else read_folder(path, least)
-
-
-def check_disk(folder: Path, count: int, target: Target) -> None:
-    """Check that a folder has room for `count` images twice: while they are split, and in the two splits.
-
-    Raises:
-        UserError: it has less.
-    """
-    needed, free = 2 * count * math.prod(target.shape), shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"data.set: {count:,} images need {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} are free; free "
-            "some, name a folder with fewer images, or lower data.image_size"
-        )
