@@ -47,13 +47,10 @@ def test_small_pictures_of_one_size_keep_it_and_others_get_one_that_can_be_halve
     assert [*why] == ([] if image_size and inner == outer else ["data.image_size"])
 
 
-@pytest.mark.parametrize(("colour", "coloured", "channels"), [(None, 0, 1), (None, 1, 3), (True, 0, 3), (False, 2, 1)])
-def test_one_picture_in_colour_is_enough_where_colour_is_not_set(
-    colour: bool | None, coloured: int, channels: int
-) -> None:
-    target, why = target_of(looks((28, 28), (28, 28), coloured=coloured), data_params(colour=colour))
-    assert target.shape == (channels, 28, 28)
-    assert ("data.colour" in why) == (colour is None)
+def test_one_picture_in_colour_is_enough_where_colour_is_not_set() -> None:
+    for colour, coloured, channels in ((None, 0, 1), (None, 1, 3), (True, 0, 3), (False, 2, 1)):
+        target, why = target_of(looks((28, 28), (28, 28), coloured=coloured), data_params(colour=colour))
+        assert (target.shape[0], "data.colour" in why) == (channels, colour is None)
 
 
 def pictures(folder: Path, levels: Tensor) -> list[Picture]:
@@ -74,7 +71,6 @@ def place(data: bytes) -> float:
 def test_images_that_the_classifiers_cannot_halve_are_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.image_size: 4 x 4 pixels are too few; set 10"):
         target_of(looks((4, 4)), data_params())
-    assert target_of(looks((4, 4)), data_params(image_size=(8, 8)))[0].shape[1:] == (8, 8)
 
 
 def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) -> None:
