@@ -1,13 +1,11 @@
 """Keep the rows of a study in a csv file, so that an interrupted study continues."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from exact_stages.console import UserError
 from exact_stages.files import write_whole
 
 
@@ -16,7 +14,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        rows = read_rows(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
         self.rows: list[dict[Any, Any]] = rows.to_dict("records")
 
     def has(self, key: Mapping[str, object]) -> bool:
@@ -25,21 +23,5 @@ class Table:
 
     def add(self, *rows: Mapping[str, object]) -> None:
         """Add the rows that are not there, and write the file."""
-        told = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        self.rows += [{name: str(value) for name, value in row.items()} for row in told if not self.has(row)]
+        self.rows += [{name: str(value) for name, value in row.items()} for row in rows if not self.has(row)]
         write_whole(self.path, pd.DataFrame(self.rows).to_csv(index=False).encode())
-
-
-def read_rows(path: Path, **options: Any) -> pd.DataFrame:
-    """Read the rows of a study.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    text = path.read_text()
-    try:
-        if "<<<<<<<" not in text:
-            return pd.read_csv(io.StringIO(text), **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError):
-        pass
-    raise UserError(f"{path}: is damaged, or has a merge conflict; restore it with `git checkout`, or delete it")

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from ddpm.compute.device import Runtime, to_device
+from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
-from ddpm.model import LoadedModel, ModelCard, load_model
+from ddpm.model import LoadedModel, load_model
 from ddpm.sampling.params import SamplerParams
-from ddpm.schedule import NoiseSchedule
 from ddpm.training.begin import new_training
 from ddpm.training.run import Training
 from ddpm.unet import UNet
@@ -40,21 +39,14 @@ def population_sampler(**changes: Any) -> SamplerParams:
     return parse(SamplerParams, {key: values[key] for key in SamplerParams.model_fields}, "sample.population")
 
 
-def train_model(path: Path, images: Processed, params: Params, runtime: Runtime, name: str) -> Training:
-    """Train to the end, under a progress bar if `name` is given, and write the model file; return the training."""
+def trained(images: Processed, params: Params, runtime: Runtime, name: str) -> tuple[LoadedModel, Training]:
+    """Train to the end, with a progress bar if there is a `name`. Return the model of its file, and the training."""
     training = new_training(images, params.schedule, params.model, params.train, runtime)
     for _ in progress(training.run(), desc=name, total=training.total_steps, unit="step", disable=not name):
         pass
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.save(path)
-    return training
-
-
-def trained(images: Processed, params: Params, runtime: Runtime, name: str) -> tuple[LoadedModel, Training]:
-    """Train likewise; return the model as it is read from its file, and the training."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        training = train_model(path, images, params, runtime, name)
+        training.save(path)
         return load_model(path, runtime.device), training
 
 
@@ -70,14 +62,3 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
 def new_network(params: Params, data: DataCard = NOISE) -> UNet:
     """Build a network with random weights."""
     return UNet(params.model, data.shape, len(data.classes), params.schedule.timesteps)
-
-
-def untrained(params: Params, runtime: Runtime) -> LoadedModel:
-    """Return a model and its guide, both with initial weights."""
-    schedule, counts = NoiseSchedule(params.schedule), (1,) * len(NOISE.classes)
-    networks = (new_network(params) for _ in range(2))
-    model, guide = (to_device(each, runtime.device).eval() for each in networks)
-    card = ModelCard(
-        data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("autoguidance",)
-    )
-    return LoadedModel(model, schedule, card, guide)

@@ -6,6 +6,7 @@
 Prints a table. The exit code is 1 if a result exceeds its bound. Run it from the repository's root.
 """
 
+import argparse
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from torch.utils.benchmark import Timer
 from ddpm.compute.device import Runtime, start, to_device
 from ddpm.denoiser import Denoiser
 from ddpm.images.splits import to_float
+from ddpm.model import LoadedModel, ModelCard
 from ddpm.sampling.params import fitted
 from ddpm.sampling.sets import sample_images
 from ddpm.schedule import NoiseSchedule
@@ -24,8 +26,7 @@ from ddpm.train import loss_weights, mean_squared_error
 from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.arguments import parser
-from studies.trainings import NOISE, new_network, on_noise, plain_params, population_sampler, untrained
+from studies.trainings import NOISE, new_network, on_noise, plain_params, population_sampler
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 EPOCH, STEPS = 20, 50  # of the compared trainings, which end in the middle of an epoch
@@ -56,7 +57,7 @@ def main() -> None:
     Raises:
         UserError: a result exceeds its bound.
     """
-    options = parser(__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--small", action="store_true", help="use tiny networks; the times then mean nothing")
     small, runtime = options.parse_args().small, start()
     print(", ".join(f"{name} {value}" for name, value in runtime.describe().items()))
@@ -90,15 +91,13 @@ def rows(named: dict[str, Params], runtime: Runtime, small: bool) -> Iterator[Ro
     yield samples(named["the default"], 8 if small else 10_000, runtime)
 
 
-# Results --------------------------------------------------------------------------------------------------------------
-
-
 def gradients(name: str, params: Params, runtime: Runtime) -> Iterator[Row]:
     """Compare the gradient of every weight with the CPU's in float32, by relative error; show the worst weight."""
     exact = gradient(params, EXACT)
     for precision, bound in GRADIENT_BOUNDS[params.model.block].items():
         found = gradient(params, Runtime(runtime.device, precision))
-        worst, error = largest_error(exact, found)
+        errors = torch.stack([(found[key] - each).norm() / each.norm() for key, each in exact.items()])
+        worst, error = [*exact][int(errors.argmax())], float(errors.max())  # or one that is not finite
         what = f"gradients of {name} in {str(precision).removeprefix('torch.')}: largest relative error"
         yield Row(what, f"{error:.1e} (`{worst}`)", f"{bound:g}", error <= bound)
 
@@ -123,12 +122,6 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}
 
 
-def largest_error(exact: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[str, float]:
-    """Return the tensor with the largest relative error in the Euclidean norm, or one that is not finite."""
-    errors = {name: float((found[name] - each).norm() / each.norm()) for name, each in exact.items()}
-    return max(errors.items(), key=lambda item: item[1] if item[1] < float("inf") else float("inf"))
-
-
 def trainings(name: str, params: Params, runtime: Runtime) -> Iterator[Row]:
     """Compare the losses of the first epoch with float32 on the same device, and the weights of two trainings."""
     single, _ = short_training(params, EPOCH, Runtime(runtime.device, torch.float32))
@@ -150,9 +143,6 @@ def short_training(params: Params, count: int, runtime: Runtime) -> tuple[list[f
     return losses, {name: weight.cpu() for name, weight in training.model.state_dict().items()}
 
 
-# Times ----------------------------------------------------------------------------------------------------------------
-
-
 def steps(name: str, params: Params, count: int, runtime: Runtime) -> Row:
     """Time gradient steps."""
     size = params.train.batch_size
@@ -164,7 +154,12 @@ def steps(name: str, params: Params, count: int, runtime: Runtime) -> Row:
 
 def samples(params: Params, count: int, runtime: Runtime) -> Row:
     """Time the guided sampling of the population, with untrained weights, which cost the same."""
-    loaded = untrained(params, runtime)
+    model, guide = (to_device(new_network(params), runtime.device).eval() for _ in range(2))
+    counts = (1,) * len(NOISE.classes)
+    card = ModelCard(
+        data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("autoguidance",)
+    )
+    loaded = LoadedModel(model, NoiseSchedule(params.schedule), card, guide)
     sampler = fitted(population_sampler(), loaded.card)
     seconds, memory = timed(lambda: [*sample_images(loaded, sampler, 0, range(count), runtime)], runtime)
     return Row(f"{count:,} samples, {sampler.steps} evaluations", f"{seconds:.2f} s{memory}")

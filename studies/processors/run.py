@@ -6,13 +6,13 @@ Rows of two kinds of processors show where their bytes begin to differ: in the n
 network's outputs, in the gradients, in the weights after the step, or after STEPS steps. Adds rows to results.csv.
 """
 
+import argparse
 import hashlib
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -40,20 +40,15 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def main() -> None:
     """Train with each setting in a process of its own; print and keep the rows."""
-    if sys.argv[1:] == ["one"]:
-        print(json.dumps(trained()))
-        return
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = []
     for setting, variables in progress([*SETTINGS.items()], desc="processors", unit="setting"):
-        command = [sys.executable, "-m", "studies.processors.run", "one"]
-        environment = os.environ | variables | {"OMP_NUM_THREADS": "1"}
-        printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
-        rows.append({"setting": setting, **json.loads(printed)})
+        os.environ.update(variables, OMP_NUM_THREADS="1")  # a setting has the variables of those before it, too
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            rows.append({"setting": setting, **process.submit(trained).result()})
     found = pd.DataFrame(rows)
     print(found.to_string(index=False))
-    before = [pd.read_csv(RESULTS)] if RESULTS.exists() else []
-    every = pd.concat([*before, found]).drop_duplicates(["cpu", "torch", "setting"], keep="last")
-    every.to_csv(RESULTS, index=False)
+    pd.concat([pd.read_csv(RESULTS), found]).to_csv(RESULTS, index=False)
 
 
 def trained() -> dict[str, object]:

@@ -4,7 +4,6 @@ Subsets treat all classes alike. The rest is as the pipeline and `ddpm balance` 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,17 +11,15 @@ from torch import Tensor
 
 from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
 from ddpm.classifier.fit import train_classifier
-from ddpm.classifier.model import Classifier, ClassifierParams, held_out
-from ddpm.classifier.model import Recipe as ClassifierRecipe
+from ddpm.classifier.model import Classifier, ClassifierParams, Recipe, held_out
 from ddpm.compute.device import Runtime
 from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, Split
-from ddpm.model import load_model
 from ddpm.sampling.params import fitted
 from exact_stages.console import UserError
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import population_sampler, train_model
+from studies.trainings import population_sampler, trained
 
 
 class Subset(NamedTuple):
@@ -36,12 +33,6 @@ class Subset(NamedTuple):
     kept: Processed
     pool: Split
     spare: Split
-
-
-class Recipe(Params):
-    """The params of the pipeline that models and filters of the study follow; `population_sampler` has the rest."""
-
-    classifier: ClassifierParams
 
 
 def make_subset(train: Processed, counts: Sequence[int], pool: int, target: int, number: int) -> Subset:
@@ -74,21 +65,20 @@ def make_subset(train: Processed, counts: Sequence[int], pool: int, target: int,
     return Subset(of_class, own, split.take(on_pool), split.take(spare))
 
 
-def fill_up(subset: Subset, target: int, seed: int, file: Path, runtime: Runtime) -> tuple[Split, list[Tally]]:
+def fill_up(subset: Subset, target: int, seed: int, runtime: Runtime) -> tuple[Split, list[Tally]]:
     """Sample images of each class up to `target`; return those that the filter takes, and a tally of each class.
 
     Images of the pool stand for the test images that tell copies from samples.
-
-    Args:
-        file: of the model; it is trained unless the file is there.
     """
-    recipe = load_params(Recipe)
-    if not file.exists():
-        seeded = recipe.train.model_copy(update={"seed": seed})
-        train_model(file, subset.kept, recipe.model_copy(update={"train": seeded}), runtime, "")
-    loaded, judge = load_model(file, runtime.device), filter_of(subset.kept, recipe.classifier, seed, runtime)
+    kept, recipe, length = subset.kept, load_params(Params), load_params(ClassifierParams, "classifier").images_seen
+    seeded = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+    loaded, _ = trained(kept, seeded, runtime, "")
+    torch.manual_seed(seed)
+    judge = Classifier(Recipe(images_seen=length, seed=seed), kept.card)
+    for _ in train_classifier(judge, kept.split.take(~held_out(kept)), runtime):
+        pass
     sampler = fitted(population_sampler(), loaded.card)
-    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0)
+    inputs = FillInputs(loaded, judge, sampler, seed, runtime, kept.split, subset.pool, 0.0)
     images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
     for label, count in enumerate(subset.counts):
         tally = Tally()
@@ -97,12 +87,3 @@ def fill_up(subset: Subset, target: int, seed: int, file: Path, runtime: Runtime
             labels.append(torch.full((len(accepted.images),), label))
         tallies.append(tally)
     return Split(torch.cat(images), torch.cat(labels)), tallies
-
-
-def filter_of(kept: Processed, params: ClassifierParams, seed: int, runtime: Runtime) -> Classifier:
-    """Train a classifier with this seed, as stage classifier@a does."""
-    torch.manual_seed(seed)
-    model = Classifier(ClassifierRecipe(images_seen=params.images_seen, seed=seed), kept.card)
-    for _ in train_classifier(model, kept.split.take(~held_out(kept)), runtime):
-        pass
-    return model

@@ -3,6 +3,7 @@
 python -m studies.rare_class.tables
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from scipy import stats
 from ddpm.pictures.figures import to_png
 from exact_stages.console import UserError, run
 from exact_stages.files import write_whole
-from studies.arguments import parser
-from studies.table import read_rows
 
 RESULTS = Path("studies/rare_class/results")
 WAYS = ("generated", "real")
@@ -28,12 +27,11 @@ LEVEL = 0.05
 
 def main() -> None:
     """Print the tables of each set, and draw the gains of all."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     files = sorted(RESULTS.glob("*/scores.csv"), key=lambda path: [*NAMES, path.parent.name].index(path.parent.name))
-    if not files:
-        raise UserError(f"{RESULTS}: has no scores; run `python -m studies.rare_class.run`")
     gained = {}
     for path in files:
-        scores, made = complete(path), read_rows(path.with_name("scores_generated.csv"))
+        scores, made = complete(path), pd.read_csv(path.with_name("scores_generated.csv"))
         gained[path.parent.name] = gains(scores)
         tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
         print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
@@ -44,9 +42,9 @@ def complete(path: Path) -> pd.DataFrame:
     """Read scores.
 
     Raises:
-        UserError: not every method has every subset and seed once, as after a merge conflict.
+        UserError: not every method has every subset and seed once, as after an interruption.
     """
-    scores = read_rows(path)
+    scores = pd.read_csv(path)
     methods = scores.groupby(["balance", "augment", "extra"]).ngroups
     if len(scores) != (total := methods * scores["subset"].nunique() * scores["seed"].nunique()):
         raise UserError(f"{path}: has {len(scores)} of {total} rows; finish with `python -m studies.rare_class.run`")
@@ -154,5 +152,4 @@ def figure(gained: dict[str, pd.DataFrame]) -> Figure:
 
 
 if __name__ == "__main__":
-    parser(__doc__).parse_args()
     run(main)

@@ -1,6 +1,6 @@
 """Compare this project with others after equal CPU time: images a second, and the quality of samples.
 
-    python -m studies.speed.run --minutes 20 --only default diffusers --count 1000
+    python -m studies.speed.run --minutes 10
 
 All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their
 documentation. This project samples as sample.population does, the default also without guidance, to compare with the
@@ -24,18 +24,17 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Processed, load_split, to_float, to_uint8
 from ddpm.sampling.params import fitted
 from ddpm.sampling.sets import sample_images
-from ddpm.scoring.c2st import LEAST_IMAGES
 from ddpm.scoring.evaluation import evaluate
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import TRAIN, Params
-from studies.arguments import at_least, parser
 from studies.speed.peers import BATCH, PEERS
 from studies.trainings import WITHOUT_END, on_noise, plain_params, population_sampler, trained
 
 MODELS, PROCESSED = Path("models"), Path("data/processed")
 SEED = 2  # of samples; differs from the gallery's and the population's
 WARMUP_STEPS, TIMED_STEPS = 5, 70
+COUNT = 2000  # samples that are scored
 TOGETHER = 250  # images in a batch of a peer's sampler
 SUBSETS = 5
 OURS = {"default": lambda: load_params(Params), "plain_ddpm": plain_params}
@@ -53,7 +52,9 @@ class Trained(NamedTuple):
 
 def main() -> None:
     """Train, sample and score each contestant, and print a row for it."""
-    args = arguments()
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--minutes", type=int, default=3, help="CPU minutes of training")
+    minutes = options.parse_args().minutes
     os.environ["DDPM_DEVICE"] = "cpu"
     runtime = start(alone=True)
     train, test = load_split(TRAIN), load_split(PROCESSED / "test.safetensors")
@@ -66,23 +67,23 @@ def main() -> None:
 
     print(row(HEAD), row(["---"] * len(HEAD)), sep="\n")
     orders = [torch.randperm(len(test.split.images), generator=generator(SEED, f"quality {i}")) for i in range(SUBSETS)]
-    real = pd.DataFrame([scores(test.split.images[order[: args.count]]) for order in orders])
+    real = pd.DataFrame([scores(test.split.images[order[:COUNT]]) for order in orders])
     spreads = [f"{mean:.3f} +- {spread:.3f}" for mean, spread in zip(real.mean(), real.std(), strict=True)]
     print(row(["real test images", "", "", "", "", *spreads]), flush=True)
-    for name in args.only:
+    for name in [*OURS, *PEERS]:
         try:
-            work = ours(name, train, args, runtime) if name in OURS else theirs(name, train, args)
+            work = ours(name, train, minutes, runtime) if name in OURS else theirs(name, train, minutes)
         except ImportError as error:
             print(f"{name}: left out, {error}; make .venv/.with-peers")
             continue
         size = sum(weight.numel() for weight in work.network.parameters())
         for kind, (samples, seconds) in work.samples.items():
-            rates = [f"{rate:.0f}" for rate in (work.seen / work.seconds, args.count / seconds)]
+            rates = [f"{rate:.0f}" for rate in (work.seen / work.seconds, COUNT / seconds)]
             found = [f"{value:.3g}" for value in scores(samples)]
             print(row([kind, str(size), *rates, str(work.seen), *found]), flush=True)
 
 
-def ours(name: str, train: Processed, args: argparse.Namespace, runtime: Runtime) -> Trained:
+def ours(name: str, train: Processed, minutes: int, runtime: Runtime) -> Trained:
     """Train and sample with this project; the recipe is as long as the minutes allow."""
     params = OURS[name]()
     steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
@@ -91,7 +92,7 @@ def ours(name: str, train: Processed, args: argparse.Namespace, runtime: Runtime
     began = time.process_time()
     for _ in islice(steps, TIMED_STEPS):
         pass
-    images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * args.minutes)
+    images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * minutes)
     length = {"images_seen": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
     scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
     began = time.process_time()
@@ -101,40 +102,30 @@ def ours(name: str, train: Processed, args: argparse.Namespace, runtime: Runtime
     for kind, change in changes.items():
         began = time.process_time()
         sampler = fitted(population_sampler(**change), loaded.card)
-        batches = sample_images(loaded, sampler, SEED, range(args.count), runtime, "sample")
+        batches = sample_images(loaded, sampler, SEED, range(COUNT), runtime, "sample")
         found.samples[kind] = torch.cat([images for _, images in batches]), time.process_time() - began
     return found
 
 
-def theirs(name: str, train: Processed, args: argparse.Namespace) -> Trained:
+def theirs(name: str, train: Processed, minutes: int) -> Trained:
     """Train a peer for the minutes, and sample with it."""
     peer = PEERS[name](to_float(train.split.images))
     peer.network.train()
     began, seen, spent = time.process_time(), 0, 0.0
-    with progress(desc=name, total=60 * args.minutes, unit="s") as bar:
-        while (spent := time.process_time() - began) < 60 * args.minutes:
+    with progress(desc=name, total=60 * minutes, unit="s") as bar:
+        while (spent := time.process_time() - began) < 60 * minutes:
             next(peer.steps)
             seen += BATCH
             bar.update(int(spent) - bar.n)
     began = time.process_time()
     with torch.inference_mode():
-        images = torch.cat([peer.sample(len(part)) for part in torch.arange(args.count).split(TOGETHER)])
+        images = torch.cat([peer.sample(len(part)) for part in torch.arange(COUNT).split(TOGETHER)])
     return Trained(peer.network, seen, spent, {name: (to_uint8(images), time.process_time() - began)})
 
 
 def row(cells: list[str]) -> str:
     """Return a row of the table."""
     return f"| {' | '.join(cells)} |"
-
-
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    options = parser(__doc__)
-    names = [*OURS, *PEERS]
-    options.add_argument("--minutes", type=at_least(1), default=3, help="CPU minutes of training")
-    options.add_argument("--only", nargs="+", choices=names, default=names, help="contestants; by default all")
-    options.add_argument("--count", type=at_least(LEAST_IMAGES), default=2000, help="samples that are scored")
-    return options.parse_args()
 
 
 if __name__ == "__main__":

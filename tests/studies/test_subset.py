@@ -25,9 +25,10 @@ def numbers_of(split: Split) -> list[int]:
     return (split.images[..., 0].long() * 256 + split.images[..., 1]).flatten().tolist()
 
 
-def test_each_class_has_each_count_once() -> None:
-    found = [make_subset(numbered(20), COUNTS, pool=4, target=8, number=number).counts for number in range(4)]
-    assert all(sorted(of_class) == [*COUNTS] for of_class in zip(*found, strict=True))
+def test_each_class_has_each_count_once_and_subsets_are_the_same_each_time() -> None:
+    one, other, *rest, again = (make_subset(numbered(20), COUNTS, 4, 8, number) for number in (0, 1, 2, 3, 0))
+    assert all(sorted(each) == [*COUNTS] for each in zip(*(found.counts for found in (one, other, *rest)), strict=True))
+    assert numbers_of(one.kept.split) == numbers_of(again.kept.split) != numbers_of(other.kept.split)
 
 
 def test_parts_share_no_image_and_have_one_of_each_group_of_near_duplicates() -> None:
@@ -42,12 +43,7 @@ def test_parts_share_no_image_and_have_one_of_each_group_of_near_duplicates() ->
     assert subset.kept.groups.tolist() == [*range(18)]
 
 
-def test_subsets_are_different_and_the_same_each_time() -> None:
-    one, other, again = (numbers_of(make_subset(numbered(20), COUNTS, 4, 8, number).kept.split) for number in (0, 1, 0))
-    assert one == again != other
-
-
-@pytest.mark.parametrize(("counts", "named"), [((2, 3), "counts"), ((2, 3, 5, 17), "pool")])
-def test_what_a_set_does_not_have_is_named(counts: tuple[int, ...], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        make_subset(numbered(20), counts, 4, 8, 0)
+def test_what_a_set_does_not_have_is_named() -> None:
+    for counts, named in (((2, 3), "counts"), ((2, 3, 5, 17), "pool")):
+        with pytest.raises(UserError, match=named):
+            make_subset(numbered(20), counts, 4, 8, 0)

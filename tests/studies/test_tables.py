@@ -33,17 +33,13 @@ def test_a_gain_is_the_mean_of_paired_differences_of_subsets_with_its_interval()
     assert not found["sure"].any()
 
 
-def test_unfinished_and_damaged_rows_are_refused(tmp_path: Path) -> None:
-    path, rows = tmp_path / "scores.csv", scores().assign(code="a")
+def test_unfinished_rows_are_refused(tmp_path: Path) -> None:
+    path, rows = tmp_path / "scores.csv", scores()
     rows.to_csv(path, index=False)
     assert len(complete(path)) == len(rows)
     rows.iloc[:-1].to_csv(path, index=False)
     with pytest.raises(UserError, match=f"{path}: has {len(rows) - 1} of {len(rows)} rows"):
         complete(path)
-    for text in ("", "code,subset\na,1\n<<<<<<< HEAD\n"):
-        path.write_text(text)
-        with pytest.raises(UserError, match=f"{path}: is damaged"):
-            complete(path)
 
 
 def test_holm() -> None:
