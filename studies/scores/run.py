@@ -29,9 +29,9 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.ingest.preparation import DataParams
 from ddpm.scoring.c2st import c2st_scores, run_c2st
-from ddpm.scoring.comparisons import draw_subsets
+from ddpm.scoring.comparisons import compare, draw_subsets
 from ddpm.scoring.components import principal_components
-from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
+from ddpm.scoring.evaluation import Classified, Sets, classify, examine
 from ddpm.scoring.scores import frechet_distance
 from exact_stages.console import run
 from studies.arguments import at_least, parser
@@ -106,13 +106,13 @@ class Pool:
         return principal_components(self.split.images)(self.split.images)
 
     def scores(self, places: Sequence[Tensor], seed: int) -> dict[str, Any]:
-        """Compute all scores but those of the two-sample test, as `evaluate` does."""
+        """Compute all scores but those of the two-sample test and the baseline's distances, as `evaluate` does."""
         spaces = {name: each.features for name, each in self.seen.items()} | {"pixels": self.pixels}
         samples, test, train = places
         sets = Sets(*(self.seen[NAMES[-1]].take(each) for each in places))
         draws = draw_subsets(len(test), len(train), len(samples), seed)
         found = {
-            name: distances(features[samples], features[test], features[train], draws)
+            name: compare(features[samples], features[test], features[train], draws)
             for name, features in spaces.items()
         }
         return found | examine(sets, draws, self.classes)[0]
