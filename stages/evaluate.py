@@ -5,7 +5,6 @@ from pathlib import Path
 from ddpm.classifier.model import NAMES
 from ddpm.compute.device import start
 from ddpm.images.arrays import save_arrays
-from ddpm.images.card import listed
 from ddpm.images.splits import load_samples, load_split
 from ddpm.scoring.evaluation import evaluate
 from exact_stages.files import write_json
@@ -25,8 +24,6 @@ def main(stage: Stage) -> None:
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
     scores, seen, *_ = evaluate((population.images, population.labels), test, train, classes, classifiers, runtime)
-    if none := scores.get("left_out"):
-        print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     found = {name: getattr(seen, name).labels for name in ("samples", "train")}
     found["given"] = seen.samples.given_or_seen(classes)
     save_arrays(stage.output(SAMPLES / "classes.safetensors"), found)

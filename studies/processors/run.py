@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 from torch import Tensor
@@ -43,12 +44,13 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = []
     for setting, variables in progress([*SETTINGS.items()], desc="processors", unit="setting"):
-        os.environ.update(variables, OMP_NUM_THREADS="1")  # a setting has the variables of those before it, too
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        changed = patch.dict(os.environ, variables, OMP_NUM_THREADS="1")
+        with changed, ProcessPoolExecutor(1, get_context("spawn")) as process:
             rows.append({"setting": setting, **process.submit(trained).result()})
     found = pd.DataFrame(rows)
     print(found.to_string(index=False))
-    pd.concat([pd.read_csv(RESULTS), found]).to_csv(RESULTS, index=False)
+    every = pd.concat([pd.read_csv(RESULTS), found]).drop_duplicates(["cpu", "torch", "setting"], keep="last")
+    every.to_csv(RESULTS, index=False)
 
 
 def trained() -> dict[str, object]:

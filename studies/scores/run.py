@@ -29,9 +29,9 @@ from ddpm.compute.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.ingest.preparation import DataParams
 from ddpm.scoring.c2st import c2st_scores, run_c2st
-from ddpm.scoring.comparisons import draw_subsets
+from ddpm.scoring.comparisons import compare, draw_subsets
 from ddpm.scoring.components import principal_components
-from ddpm.scoring.evaluation import Classified, Sets, classify, distances, examine
+from ddpm.scoring.evaluation import Classified, Sets, classify, examine
 from ddpm.scoring.scores import frechet_distance
 from exact_stages.console import run
 from studies.table import Table
@@ -102,7 +102,7 @@ def proof(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]
         scores: dict[str, Any]
         if part == "scores":
             draws = draw_subsets(count, TRAIN * count, count, pair)
-            scores = {name: distances(each[samples], each[test], each[train], draws) for name, each in spaces.items()}
+            scores = {name: compare(each[samples], each[test], each[train], draws) for name, each in spaces.items()}
             sets = Sets(*(seen[NAMES[-1]].take(each) for each in places))
             scores |= examine(sets, draws, [*range(len(splits[0].card.classes))])[0]
         else:

@@ -7,7 +7,7 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, Split
-from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable, report, summary
+from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable
 from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
@@ -114,14 +114,3 @@ def test_five_are_too_few_and_six_are_enough() -> None:
     assert kept(population(labels), least)[1]["kept"] == 6
     with pytest.raises(UserError, match=r"^filter\.least_probability: "):
         kept(population(labels), least + 1e-4)
-
-
-@pytest.mark.parametrize(("dogs", "warned"), [(25, False), (24, True), (0, True)])
-def test_a_class_that_keeps_less_than_half_of_what_all_keep_is_warned_of(dogs: int, warned: bool) -> None:
-    mask = torch.zeros(200, dtype=torch.bool)
-    mask[: 2 * (100 - dogs) : 2] = mask[1 : 2 * dogs + 1 : 2] = True  # half of all
-    seen = Recognition(torch.ones(200), torch.tensor([0, 1]).repeat(100))
-    found = summary(mask, seen, seen, ["cat", "dog"])
-    assert found["share_by_class"] == {"cat": 1 - dogs / 100, "dog": dogs / 100}
-    lines = report(found)
-    assert [line.startswith("warning: filter.least_probability: ") for line in lines[2:]] == [True] * warned

@@ -6,18 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.scoring.comparisons import Draws, compare, draw_subsets, variety
-from ddpm.scoring.manifold import ManifoldScores, manifold, manifold_scores
+from ddpm.scoring.comparisons import among_real, draw_subsets, variety
+from ddpm.scoring.manifold import precision_and_recall
 from ddpm.scoring.scores import frechet_distance
 from tests.small import normal
 
 
-def found_scores(real: Tensor, samples: Tensor, k: int = 5) -> ManifoldScores:
-    return manifold_scores(manifold(real, k), manifold(samples, k))
-
-
-def values(found: ManifoldScores) -> list[float | None]:
-    return [each.value for each in found]
+def values(real: Tensor, samples: Tensor, k: int = 5) -> list[float | None]:
+    return [each.value for each in precision_and_recall(real, samples, k)]
 
 
 def plain(real: Tensor, samples: Tensor, k: int) -> tuple[float, float]:
@@ -40,13 +36,12 @@ def test_scores_are_those_of_the_definitions(k: int, chunk: int, monkeypatch: py
     real, samples = normal(40, 3, seed=0), 0.8 * normal(30, 3, seed=1) + 0.5
     expected = plain(real, samples, k)
     assert all(0 < value < 1 for value in expected)
-    assert values(found_scores(real, samples, k)) == pytest.approx(expected, abs=1e-12)
+    assert values(real, samples, k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_far_from_zero_the_scores_are_the_same() -> None:
     real, samples = normal(200, 8, seed=0).double(), normal(200, 8, seed=1).double() + 0.5
-    far, near = found_scores(real + 1000, samples + 1000), found_scores(real, samples)
-    assert values(far) == pytest.approx(values(near), abs=1e-12)
+    assert values(real + 1000, samples + 1000) == pytest.approx(values(real, samples), abs=1e-12)
 
 
 def test_a_baseline_and_its_reference_are_all_training_images() -> None:
@@ -74,7 +69,6 @@ def test_the_baseline_is_the_mean_of_many_random_sets_and_its_error_their_deviat
     train = normal(1000, 3, seed=0).double() + far
     orders = [torch.randperm(1000, generator=torch.Generator().manual_seed(seed)) for seed in range(200)]
     each = torch.tensor([frechet_distance(train[order[100:]], train[order[:100]]) for order in orders])
-    one_sided = Draws(torch.arange(100, 1000), torch.arange(100), torch.arange(100))  # a set of one class
-    row = compare(train[:100], train[:100], train, one_sided)["baseline"]
-    assert row["frechet"] == pytest.approx(float(each.mean()), abs=4 * float(each.std()) / 20**0.5)
-    assert row["frechet_error"] == pytest.approx(float(each.std()), rel=0.5)
+    found = among_real(train, 100)
+    assert found.value == pytest.approx(float(each.mean()), abs=4 * float(each.std()) / 20**0.5)
+    assert found.error == pytest.approx(float(each.std()), rel=0.5)

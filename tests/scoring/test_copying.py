@@ -12,7 +12,6 @@ from ddpm.scoring import copying
 from ddpm.scoring.copying import (
     NEAR,
     Nearness,
-    compare_nearness,
     middle,
     near_copies,
     nearest_neighbours,
@@ -27,7 +26,6 @@ def test_neighbours_are_those_of_a_plain_search(monkeypatch: pytest.MonkeyPatch)
     queries, references = levels(9, FRUITS.shape, seed=0), levels(42, FRUITS.shape, seed=1)
     distances = (to_float(queries)[:, None] - to_float(references)).double().square().mean(dim=(2, 3, 4)).sqrt()
     monkeypatch.setattr(copying, "TABLE", 15 * 3 * 16 * 8)
-    monkeypatch.setattr(copying, "WIDTH", 4)
     monkeypatch.setattr(copying, "CHUNK", 5)
     found = nearest_neighbours(queries, references)
     assert torch.equal(found.nearest, distances.argmin(1))
@@ -140,11 +138,11 @@ def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple
     train, honest, held_out = (to_uint8(each) for each in (TRAIN, HONEST, HELD_OUT))
     moved = train[:150].roll(move, dims=(2, 3))
     samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
-    both = (shifted(samples), labels), (shifted(held_out), HELD_OUT_LABELS)
-    found, expected, order = compare_nearness(*both, (middle(train), TRAIN_LABELS), 0)
-    for share, chance in zip(found, expected, strict=True):
+    ours = nearness(shifted(samples), labels, middle(train), TRAIN_LABELS)
+    found = near_copies(ours, nearness(shifted(held_out), HELD_OUT_LABELS, middle(train), TRAIN_LABELS))
+    for share, chance in zip(*found, strict=True):
         assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)
         assert math.hypot(share.error or 0, chance.error or 0) == pytest.approx(
             (0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5, rel=0.1
         )
-    assert {*order[:150].tolist()} == {*range(2850, 3000)}
+    assert {*ours.ratio.argsort()[:150].tolist()} == {*range(2850, 3000)}

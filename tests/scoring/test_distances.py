@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.scoring.components import principal_components
-from ddpm.scoring.scores import FrechetDistance, class_shares, frechet_distance, jackknife, share_of
+from ddpm.scoring.scores import FrechetDistance, frechet_distance, jackknife, share_of
 
 
 def features(count: int, seed: int, width: int = 6) -> Tensor:
@@ -65,10 +65,6 @@ def test_shares_that_do_not_differ_lie_within_two_errors(share: float, size: int
     pairs = [(one[x], two[y]) for x, y in zip(ours.tolist(), theirs.tolist(), strict=True)]
     within = [abs(a.value - b.value) <= 2 * (a.error**2 + b.error**2) ** 0.5 for a, b in pairs]
     assert np.mean(within) > 0.94
-
-
-def test_class_shares() -> None:
-    assert class_shares(torch.tensor([1, 1, 2, 1]), 4) == [0, 0.75, 0.25, 0]
 
 
 def patterns(count: int, seed: int = 0) -> Tensor:

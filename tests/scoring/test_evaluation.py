@@ -125,17 +125,9 @@ def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(tmp_pa
     assert "conditional_accuracy" not in scores(written(tmp_path, card), (samples.images, None), test, train)["samples"]
 
 
-def test_of_features_that_do_not_vary_there_is_no_score_and_the_reason_is_given(
-    classifiers: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = scores(classifiers, HONEST)
+def test_a_classifier_that_sees_no_differences_ends_in_one_line(classifiers: dict[str, Path]) -> None:
     arrays, metadata = load_arrays(classifiers["b"])
     arrays["levels.2.4.weight"], arrays["levels.2.4.bias"] = torch.zeros(8), torch.full((8,), 0.3)
     save_arrays(classifiers["b"], arrays, metadata)  # collapsed: each feature is the same for all images
-    found = scores(classifiers, HONEST)
-    assert {name: found[name] for name in ("a", "pixels")} == {name: whole[name] for name in ("a", "pixels")}
-    assert "are alike" in found["b"]["why_null"]
-    assert "warning: b: " in capsys.readouterr().out
-    assert found["b"]["samples"] == {"frechet": None, "frechet_error": None}
-    assert found["samples"]["precision"] is None
-    assert found["samples"]["near_copies_pixels"] == whole["samples"]["near_copies_pixels"]
+    with pytest.raises(UserError, match="classifier-b"):
+        scores(classifiers, HONEST)

@@ -1,6 +1,5 @@
 """Train the small classifier that supplies features to the scores."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,8 +13,6 @@ from ddpm.compute.workers import in_pieces, tick
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split, even_batch, to_float
 from exact_stages.console import UserError, progress
-
-READ_EVERY = 50  # steps
 
 
 def training_images(processed: Processed, recipe: Recipe) -> Split:
@@ -52,18 +49,15 @@ def fit_classifiers(
 def fit_classifier(name: str, train: Split, recipe: Recipe, data: DataCard, runtime: Runtime) -> Classifier:
     """Train a new classifier; each step is a `tick`.
 
-    The loss is read only every READ_EVERY steps and at the last, because reading it waits for the GPU.
-
     Raises:
         UserError: the loss is not finite; the message begins with `name`.
     """
     torch.manual_seed(recipe.seed)
     model = Classifier(recipe, data)
-    total = total_steps(recipe, len(train.images))
-    for step, loss in enumerate(train_classifier(model, train, runtime), start=1):
+    for loss in train_classifier(model, train, runtime):
         tick(1)
-        if (step % READ_EVERY == 0 or step == total) and not math.isfinite(found := float(loss)):
-            raise UserError(f"{name}: the loss is {found}; check the images, and train it again")
+    if not loss.isfinite():  # of the last step: weights that are not finite stay so
+        raise UserError(f"{name}: the loss is {float(loss)}; check the images, and train it again")
     return model
 
 

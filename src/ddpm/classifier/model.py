@@ -62,13 +62,8 @@ class Classifier(nn.Module):
         """Tell whether the logits predict classes; with a single class they predict how an image is flipped."""
         return len(self.data.classes) > 1
 
-    @property
-    def num_features(self) -> int:
-        """Return the length of a feature vector."""
-        return self.head.in_features
-
     def features(self, images: Tensor) -> Tensor:
-        """Compute the feature vectors: images (B, C, H, W) in [-1, 1] -> (B, num_features)."""
+        """Compute the feature vectors: images (B, C, H, W) in [-1, 1] -> (B, 4 * channels)."""
         # A mean over channels-last tensors keeps the gradient in channels-last memory format.
         return self.levels(images).permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
@@ -95,7 +90,7 @@ def held_out(processed: Processed) -> Tensor:
 
 
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Compute features (N, num_features) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
+    """Compute features (N, D) and logits (N, classes) of uint8 images (N, C, H, W), in float32 on the CPU.
 
     Raises:
         UserError: a value is NaN or infinite, which finite weights do not rule out.

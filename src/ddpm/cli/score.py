@@ -1,7 +1,6 @@
 """`ddpm score`: score the samples of any generator against real images."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from ddpm.cli.reading import read_real, read_samples
 from ddpm.cli.summary import summary, table_of
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import MAX_SIDE, listed
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Processed
 from ddpm.ingest.preparation import LEAST_SIDE, DataParams
 from ddpm.scoring.evaluation import comparable, evaluate
 from exact_stages.console import UserError
@@ -62,10 +61,8 @@ class Score(Options):
             raise UserError(f"--image-size: the images of {self.real} have their size; leave it out")
         for file in filter(None, (self.out, self.page)):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir() or not os.access(file.resolve().parent, os.W_OK):
-                raise UserError(f"{file}: is a folder, or its folder cannot be written to; name another file")
-        if self.out and self.page and self.out.resolve() == self.page.resolve():
-            raise UserError(f"--page {self.page}: --out is the same file; name another")
+            if file.is_dir():
+                raise UserError(f"{file}: is a folder; name a file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
         params = parse(DataParams, {"set": str(self.real), **wanted}, "options")
@@ -78,8 +75,6 @@ class Score(Options):
         comparable(len(samples.images), len(test.images), len(train.images))
         files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
         found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
-        if untested := found.scores.get("left_out"):
-            print(f"note: left out, since no real images of them are held out: {listed(untested)}")
         lines = summary(found.scores)
         print(table_of(lines))
         if self.out:
@@ -102,33 +97,28 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
                 f"{file}: trained on other images than those of --real, or other ones were held out; give the "
                 "train.safetensors that it was trained on as --real, or leave --classifiers out"
             )
-    if any(ours.same_images(card) is None for card in cards.values()):
-        print(f"note: whether the classifiers in {folder} learned these images is not known: files have no hash")
     return files
 
 
 def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
     """Train the classifiers as the stage does, unless the cache of this user has them; return their files by name.
 
-    The key of the cache is all that decides them: images, labels, recipe, code, precision and torch.
+    The key of the cache is all that decides them: images, labels, recipes, code, precision and torch.
     """
+    recipes = [Recipe(images_seen=CLASSIFIER_IMAGES, seed=seed) for seed in range(len(NAMES))]
+    code = [sha256(Path(file)) for file in (fit.__file__, model.__file__)]
+    facts = train.card.shape, train.card.classes, recipes, runtime.describe(), code
+    key = hashlib.sha256(str(facts).encode())
+    for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
+        key.update(part.numpy().tobytes())
     folder = user_cache_path("ddpm") / "classifiers"
-    files, missing = {}, dict[Path, tuple[Split, Recipe]]()
-    for name in NAMES:
-        recipe = Recipe(images_seen=CLASSIFIER_IMAGES, seed=NAMES.index(name))
-        code = (sha256(Path(file)) for file in (fit.__file__, model.__file__))
-        facts = (train.card.shape, train.card.classes), recipe, runtime.describe(), *code
-        key = hashlib.sha256("\n".join(map(str, facts)).encode())
-        for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
-            key.update(part.numpy().tobytes())
-        files[name] = folder / f"{key.hexdigest()[:32]}-{name}.safetensors"
-        try:
-            load_classifier(files[name])
-        except UserError:  # missing, or damaged
-            folder.mkdir(parents=True, exist_ok=True)
-            missing[files[name]] = training_images(train, recipe), recipe
-    if missing:
-        found = fit_classifiers("classifiers", [*missing.values()], train.card, runtime)
-        for file, each in zip(missing, found, strict=True):
+    files = {name: folder / f"{key.hexdigest()[:32]}-{name}.safetensors" for name in NAMES}
+    try:
+        for file in files.values():
+            load_classifier(file)
+    except UserError:  # missing, or damaged
+        trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
+        found = fit_classifiers("classifiers", trainings, train.card, runtime)
+        for file, each in zip(files.values(), found, strict=True):
             save_classifier(file, each)
     return files

@@ -1,13 +1,12 @@
 """Say in a sentence what each score means."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ddpm.scoring.c2st import LEAST_IMAGES
 from ddpm.scoring.copying import LEAST
 
-T = TypeVar("T")
 SURE = 2  # standard errors: a smaller difference may be chance
 OFF = 0.05  # of the images: classes that differ by more, beyond chance, decide other scores
 NAMES = {
@@ -23,15 +22,13 @@ NAMES = {
     "near_copies_ratio_pixels": "near copies",
     "near_copies_pixels": "near copies, by distance",
 }
-TOLD = "a network tells them from real images in {samples} of the cases; chance is 50 %"
-SHAPES = "in black and white, a network tells them in {samples} of the cases; chance is 50 %"
 FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
 UNSEEN = "; less than {seen} would not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
 WITHHELD = "not comparable: the classes are off, see above"
 COPIED = "near_copies_ratio_pixels", "near_copies_pixels"  # blur raises the second alone, too
 COPIES = "copies: {excess} more than in new real images"
-# By the beginning of a key: what to say of a score like that of new real images, of a higher one, and of a lower one.
+# What to say of a score like that of new real images, of a higher one, and of a lower one.
 SAYS = {
     "class_mix": (
         "the classes are as frequent as among real images",
@@ -43,32 +40,41 @@ SAYS = {
         "the set differs from a new real one",
         "the set is nearer to training images than a new real one",
     ),
-    "c2st_black": ("in black and white, a network cannot tell them", SHAPES, FEWER),
-    "c2st": ("a network cannot tell them from real images", TOLD, FEWER),
+    "c2st_accuracy": (
+        "a network cannot tell them from real images",
+        "a network tells them from real images in {samples} of the cases; chance is 50 %",
+        FEWER,
+    ),
+    "c2st_black_and_white_accuracy": (
+        "in black and white, a network cannot tell them",
+        "in black and white, a network tells them in {samples} of the cases; chance is 50 %",
+        FEWER,
+    ),
     "precision": (
         "as many look real as of real images",
         "more look typical than of real images",
         "some are unlike all real images",
     ),
-    "conditional": (
+    "conditional_accuracy": (
         "their class shows as often as in real images",
         "their class shows more often",
         "their class shows less often",
     ),
-    "near_copies": (
+} | dict.fromkeys(
+    COPIED,
+    (
         "no sign of copies",
         "{excess} more than in new real images, by this measure alone",
         "fewer than in new real images",
     ),
-}
+)
 CHANCE = 0.5  # of the C2ST where nothing differs
 LEFT_OUT = {
-    "c2st_black": "left out: too few images, or they have many levels between black and white",
-    "c2st": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
-    "near_copies_ratio": f"left out: needs {LEAST} held-out images",
-    "near_copies": f"left out: needs {LEAST} held-out images of a class",
-    "conditional": "left out: there is one class, or the classifier sees no differences between images",
-    "": "left out: the classifier sees no differences between images",
+    "conditional_accuracy": "left out: there is one class",
+    "c2st_accuracy": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
+    "c2st_black_and_white_accuracy": "left out: too few images, or they have many levels between black and white",
+    "near_copies_ratio_pixels": f"left out: needs {LEAST} held-out images",
+    "near_copies_pixels": f"left out: needs {LEAST} held-out images of a class",
 }
 
 
@@ -129,18 +135,19 @@ def summary(scores: dict[str, Any]) -> list[Line]:
     for name, samples, real, excess, error in rows:
         key = name.rpartition(".")[2]
         if samples is None:
-            lines.append(Line(NAMES[name], "-", "-", "-", _of(LEFT_OUT, key) or ""))
+            lines.append(Line(NAMES[name], "-", "-", "-", LEFT_OUT[key]))
             continue
         form = "{:.3g}" if key == "frechet" else "{:.1%}"  # the others are shares
-        alike, higher, lower = _of(SAYS, key) or ("", "", "")
         seen = SURE * (error or 0)
-        says = alike + UNSEEN if abs(excess) <= seen else higher if excess > 0 else lower
         if error is None:
             says = "its error is not known: compare it within one table"
         elif key.startswith(off) and key != "class_mix":
             says = WITHHELD
         elif copied and key in COPIED:
             says = COPIES
+        else:
+            alike, higher, lower = SAYS[key]
+            says = alike + UNSEEN if abs(excess) <= seen else higher if excess > 0 else lower
         value, expected, deviation = ("-" if each is None else form.format(each) for each in (samples, real, error))
         told = says.format(samples=value, excess=form.format(excess), seen=form.format(seen))
         lines.append(Line(NAMES[name], value, expected, deviation, told))
@@ -158,8 +165,3 @@ def table_of(lines: Sequence[Line]) -> str:
     head = Line("", "samples", "real", "error", "")
     rows = (f"{name:32}{samples:>9}{real:>9}{error:>9}  {says}" for name, samples, real, error, says in (head, *lines))
     return "\n".join(each.rstrip() for each in rows)
-
-
-def _of(table: Mapping[str, T], key: str) -> T | None:
-    """Return the value of the first name that a key begins with, if any."""
-    return next((value for name, value in table.items() if key.startswith(name)), None)

@@ -22,7 +22,6 @@ from exact_stages.params import Section
 
 CONFIDENT = 0.9  # an image whose class has this probability is clear
 LEAST_KEPT = 0.5  # share of the samples
-NEARLY_LOST = 0.5  # of the overall share that is kept: a class that keeps less is nearly lost
 
 
 class FilterParams(Section):
@@ -140,20 +139,12 @@ def summary(
 
 
 def report(found: dict[str, Any]) -> list[str]:
-    """Describe a summary in lines of text: the shares, and a warning if classes are nearly lost."""
-    by_class = found["share_by_class"]
+    """Describe a summary in lines of text."""
     kept = f"kept {found['kept']:,} of {found['sampled']:,} samples, {found['share']:.1%}"
-    lines = [f"{kept}; by class: {_in_order(by_class)}"]
+    lines = [f"{kept}; by class: {_in_order(found['share_by_class'])}"]
     if found["clear_real"] is not None:
         clear = f"{found['clear']:.1%}, held-out real images: {found['clear_real']:.1%}"
         lines.append(f"clear before: {clear}; by class: {_in_order(found['clear_by_class'])}")
-    lost = {name: share for name, share in by_class.items() if share < NEARLY_LOST * found["share"]}
-    if lost:
-        lines.append(
-            f"warning: filter.least_probability: {len(lost)} of {len(by_class)} classes keep less than half of the "
-            f"overall share ({_in_order(lost)}), so the scored samples have other class shares; train longer, or "
-            "lower it (0 keeps all)"
-        )
     return lines
 
 

@@ -20,7 +20,6 @@ from ddpm.pictures.figures import (
     to_png,
 )
 from ddpm.scoring.copying import nearest_neighbours
-from ddpm.scoring.scores import class_shares
 
 GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
 STILL, MOVING = 112, 28  # about the pixels of an image's longer side, in a still and in an animation
@@ -70,7 +69,8 @@ def neighbours_picture(samples: Tensor, train: Tensor, caption: str) -> bytes:
 
 def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str], caption: str) -> bytes:
     """Plot how often each class is recognised among samples and among training images, labels (N,)."""
-    shares = {"samples": class_shares(samples, len(names)), "training images": class_shares(train, len(names))}
+    sets = {"samples": samples, "training images": train}
+    shares = {name: (each.bincount(minlength=len(names)).double() / len(each)).tolist() for name, each in sets.items()}
     return to_png(class_histogram(shares, f"Classes as classifier b sees them\n{caption}", names))
 
 

@@ -6,7 +6,7 @@ a veil of one level over the background hardly changes it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ddpm.compute.device import Runtime, to_device
 from ddpm.compute.randomness import generator
-from ddpm.compute.workers import in_pieces, tick
+from ddpm.compute.workers import in_pieces
 from ddpm.scoring.scores import NONE, Estimate, digest, mean_of, share_of
 
 MOST = 0.6  # of a side, in a half
@@ -70,13 +70,7 @@ C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vector
 }
 
 
-def run_c2sts(
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    c2st_classifier: str,
-    seed: int,
-    runtime: Runtime,
-    done: Callable[[int], object] = lambda _: None,
-) -> list[C2ST]:
+def run_c2sts(pairs: Sequence[tuple[Tensor, Tensor]], c2st_classifier: str, seed: int, runtime: Runtime) -> list[C2ST]:
     """For each pair, train a network on half of the images, and test it on the others.
 
     Given the network, the tested images are independent of one another, so the accuracy has the error of shares. With
@@ -85,15 +79,8 @@ def run_c2sts(
     Args:
         pairs: samples, uint8 (N, C, H, W), and as many real images.
         c2st_classifier: one of C2ST_CLASSIFIERS.
-        done: called with 1 after each training.
     """
-
-    def tested(place: int) -> C2ST:
-        found = run_c2st(*pairs[place], c2st_classifier, seed, runtime)
-        tick(1)
-        return found
-
-    return [*in_pieces(tested, range(len(pairs)), done)]
+    return [*in_pieces(lambda place: run_c2st(*pairs[place], c2st_classifier, seed, runtime), range(len(pairs)))]
 
 
 def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
@@ -173,12 +160,7 @@ def tone_shares(images: Tensor) -> dict[str, float | None]:
 
 
 def c2st_scores(
-    samples: Tensor,
-    real: Tensor,
-    c2st_classifier: str,
-    seed: int,
-    runtime: Runtime,
-    done: Callable[[int], object] = lambda _: None,
+    samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime
 ) -> tuple[dict[str, dict[str, float | None]], Tensor]:
     """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
 
@@ -201,7 +183,7 @@ def c2st_scores(
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
-    tests = dict(zip(pairs, run_c2sts([*pairs.values()], c2st_classifier, seed, runtime, done), strict=True))
+    tests = dict(zip(pairs, run_c2sts([*pairs.values()], c2st_classifier, seed, runtime), strict=True))
     plain, baseline, shapes = (
         tests.get(name, C2ST(NONE, torch.empty(0, dtype=torch.int64))) for name in ("plain", "baseline", "shapes")
     )

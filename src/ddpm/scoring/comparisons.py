@@ -1,8 +1,8 @@
 """Compare samples with real images, always at equal counts.
 
 Training images are the reference. Samples and test images are compared with it and, as a real-vs-real baseline, other
-training images: one set that is left out of the reference, or the sets of `compare`. Subsets of real images are random,
-because files are ordered and a prefix would be biased. Features have shape (N, D).
+training images: one set that is left out of the reference, or the sets of `among_real`. Subsets of real images are
+random, because files are ordered and a prefix would be biased. Features have shape (N, D).
 
 Errors of samples and test images are those of the sets, with this reference: it does not make them differ.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces
-from ddpm.scoring.manifold import manifold, manifold_scores
+from ddpm.scoring.manifold import precision_and_recall
 from ddpm.scoring.scores import Estimate, FrechetDistance, frechet_distance, jackknife
 
 BASELINES = 20  # random sets of training images
@@ -42,30 +42,29 @@ def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
 
 
 def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute Frechet distances from the reference; there are as many samples as images in each subset.
-
-    The baseline is the mean over BASELINES random sets, each beside the rest of the training images, and its error
-    their deviation. A single set may lie at half or at twice the mean: classes are far apart, so their mix counts, and
-    it changes by chance.
-    """
+    """Compute Frechet distances from the reference; there are as many samples as images in each subset."""
     distance = FrechetDistance(train[draws.reference])
-    found = {
-        name: Estimate(distance(each), jackknife(distance, each))
-        for name, each in (("samples", samples), ("test", test[draws.test]))
-    }
+    sets = {"samples": samples, "test": test[draws.test]}
+    return {name: Estimate(distance(each), jackknife(distance, each)).row("frechet") for name, each in sets.items()}
+
+
+def among_real(train: Tensor, count: int) -> Estimate:
+    """Compute Frechet distances of BASELINES random sets, each beside the rest; return their mean and deviation.
+
+    A single set may lie at half or at twice the mean: classes are far apart, so their mix counts, and it changes by
+    chance.
+    """
     orders = (torch.randperm(len(train), generator=generator(index, "baseline")) for index in range(BASELINES))
-    among_real = [frechet_distance(train[order[len(samples) :]], train[order[: len(samples)]]) for order in orders]
-    found["baseline"] = Estimate(statistics.mean(among_real), statistics.stdev(among_real))
-    return {name: each.row("frechet") for name, each in found.items()}
+    found = [frechet_distance(train[order[count:]], train[order[:count]]) for order in orders]
+    return Estimate(statistics.mean(found), statistics.stdev(found))
 
 
 def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     """Compute precision and recall; the reference is reduced to equal count."""
     sets = {"samples": samples, "test": test[draws.test], "baseline": train[draws.baseline]}
-    features = [train[draws.reference[: len(samples)]], *sets.values()]
-    real, *others = in_pieces(lambda place: manifold(features[place]), range(len(features)))
-    found = in_pieces(lambda place: manifold_scores(real, others[place]), range(len(others)))
+    real = train[draws.reference[: len(samples)]]
+    found = in_pieces(lambda name: precision_and_recall(real, sets[name]), [*sets])
     return {
-        name: each.precision.row("precision") | each.recall.row("recall")
-        for name, each in zip(sets, found, strict=True)
+        name: precision.row("precision") | recall.row("recall")
+        for name, (precision, recall) in zip(sets, found, strict=True)
     }

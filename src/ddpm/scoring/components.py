@@ -13,14 +13,14 @@ TABLE = 47_040_000  # numbers in memory at once
 
 
 class Components(NamedTuple):
-    """A mean image (D,) and the directions (D, K) of largest variance; both on one device."""
+    """A mean image (D,) and the directions (D, K) of largest variance."""
 
     mean: Tensor
     directions: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Project uint8 images (N, C, H, W) onto the directions; float32 (N, K), on the device of the components."""
-        parts = (part.to(self.mean.device) for part in images.split(_rows(images)))
+        """Project uint8 images (N, C, H, W) onto the directions; float32 (N, K)."""
+        parts = images.split(_rows(images))
         return torch.cat([(to_float(part).flatten(1) - self.mean) @ self.directions for part in parts])
 
 

@@ -6,13 +6,13 @@ differences. They are computed on the device of the queries, where references ar
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces
 from ddpm.images.splits import to_float
 from ddpm.scoring.scores import NONE, Estimate
@@ -22,11 +22,8 @@ LEAST = 100  # held-out images: fewer cannot estimate the quantile NEAR
 NEXT = 10
 NEAR_DUPLICATE = 0.2
 CHUNK = 500  # queries at a time
-PIECE = 4 * CHUNK
-WIDTH = 2000  # references in a block: its distances to the queries fit a processor's caches
 TABLE = 47_040_000  # numbers of references in memory at once
 PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
-WORK = 4 * 10**12  # multiplications in one search: some minutes on a few cores; of more images, a random subset
 SHIFT = 1  # pixels: copies that are shifted by up to this are found
 
 
@@ -39,29 +36,22 @@ class Neighbours(NamedTuple):
 
 def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
     """Find the nearest reference of each query."""
-    parts = queries.split(PIECE)
-    found = in_pieces(lambda piece: _nearest_references(parts[piece], references), range(len(parts)))
+    parts = queries.split(CHUNK)
+    found = in_pieces(lambda piece: _nearest_reference(parts[piece], references), range(len(parts)))
     return Neighbours(*map(torch.cat, zip(*found, strict=True)))
 
 
-def _nearest_references(queries: Tensor, references: Tensor) -> Neighbours:
+def _nearest_reference(queries: Tensor, references: Tensor) -> Neighbours:
+    flat = _flat(queries)
     nearest = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     least = torch.full((len(queries),), torch.inf, device=queries.device)
     for first, table in _tables(references, queries.device):
-        norms = table.square().sum(1)
-        for part, index, distance in zip(*(each.split(CHUNK) for each in (queries, nearest, least)), strict=True):
-            flat = _flat(part)
-            for start in range(0, len(table), WIDTH):
-                columns = slice(start, start + WIDTH)
-                found = torch.addmm(norms[columns], flat, table[columns].T, alpha=-2).min(1)
-                nearer = found.values < distance
-                index.copy_(torch.where(nearer, first + start + found.indices, index))
-                distance.copy_(torch.where(nearer, found.values, distance))
-    chosen = (references[index.to(references.device)].to(index.device) for index in nearest.split(CHUNK))
-    pairs = zip(queries.split(CHUNK), chosen, strict=True)
+        found = torch.cdist(flat, table).min(1)
+        nearest = torch.where(found.values < least, first + found.indices, nearest)
+        least = torch.minimum(found.values, least)
+    chosen = references[nearest.to(references.device)].to(queries.device)
     # Recompute: differences of large squares lose the digits of a small distance.
-    distances = [(_flat(part) - _flat(each)).square().mean(1).sqrt() for part, each in pairs]
-    return Neighbours(nearest, torch.cat(distances))
+    return Neighbours(nearest, (flat - _flat(chosen)).square().mean(1).sqrt())
 
 
 class Nearness(NamedTuple):
@@ -103,8 +93,7 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
     def measured(piece: tuple[int, int]) -> tuple[Tensor, Tensor]:
         label, part = piece
         queries = [each[of_class[label][part]] for each in versions]
-        own = (train_labels == label).nonzero().squeeze(1)
-        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, own)]
+        near = [_nearest(queries, table) for _, table in _tables(train[train_labels == label], queries[0].device)]
         distance, ratio = torch.full((2, len(queries[0])), torch.inf, device=queries[0].device)
         if near:
             found = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
@@ -115,33 +104,25 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
 
     distances, ratios = torch.empty(2, len(labels))
     for (label, part), found in zip(pieces, in_pieces(measured, pieces), strict=True):
-        chosen = of_class[label][part].cpu()
+        chosen = of_class[label][part]
         distances[chosen], ratios[chosen] = found
     return Nearness(distances, ratios, labels)
 
 
 def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
     """Return the distances from queries (N, ...), in some versions, to the 1 + NEXT nearest rows, unordered."""
-    norms = table.square().sum(1)
     queries = [_flat(each) for each in versions]
-    squared = torch.full((len(queries[0]), len(table)), torch.inf, device=table.device)
-    for each in queries:
-        squared = torch.minimum(squared, torch.addmm(norms, each, table.T, alpha=-2) + each.square().sum(1)[:, None])
-    near = table[squared.topk(min(1 + NEXT, len(table)), largest=False).indices]
+    distances = reduce(torch.minimum, (torch.cdist(each, table) for each in queries))
+    near = table[distances.topk(min(1 + NEXT, len(table)), largest=False).indices]
     # Recompute: differences of large squares lose the digits of a small distance.
     return torch.stack([(each[:, None] - near).square().mean(2) for each in queries]).amin(0).sqrt()
 
 
-def _tables(references: Tensor, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the references in parts that fit in memory: the index of the first, and flat floats on the device.
-
-    Args:
-        index: which references to take (N,); by default all.
-    """
+def _tables(references: Tensor, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """Yield the references in parts that fit in memory: the index of the first, and flat floats on the device."""
     rows = max(1, TABLE // max(1, references[:1].numel()))
-    for first in range(0, len(references) if index is None else len(index), rows):
-        part = slice(first, first + rows)
-        yield first, _flat(references[part if index is None else index[part].to(references.device)].to(device))
+    for first in range(0, len(references), rows):
+        yield first, _flat(references[first : first + rows].to(device))
 
 
 def _flat(values: Tensor) -> Tensor:
@@ -159,29 +140,6 @@ class NearCopies(NamedTuple):
 
     distance: Estimate
     ratio: Estimate
-
-
-Versions = tuple[Sequence[Tensor], Tensor]  # versions of images, each (N, ...), and their labels (N,)
-
-
-def compare_nearness(
-    samples: Versions, held_out: Versions, train: tuple[Tensor, Tensor], seed: int
-) -> tuple[NearCopies, NearCopies, Tensor]:
-    """Compute `near_copies`; return the indices of samples, too, nearest by the ratio first.
-
-    Of large sets, random subsets are compared.
-    """
-    near, chosen = [], []
-    for versions, labels in (samples, held_out):
-        pairs = int(train[1].bincount(minlength=1 + int(labels.max()))[labels].sum())
-        products, some = pairs * train[0][0].numel() * len(versions), torch.arange(len(labels))
-        if products > WORK:
-            order = torch.randperm(len(labels), generator=generator(seed, "copying"))
-            some = order[: max(1, len(labels) * WORK // products)]
-            versions, labels = [each[some] for each in versions], labels[some]
-        near.append(nearness(versions, labels, *train))
-        chosen.append(some)
-    return *near_copies(*near), chosen[0][near[0].ratio.argsort()]
 
 
 def near_copies(samples: Nearness, held_out: Nearness) -> tuple[NearCopies, NearCopies]:

@@ -17,14 +17,13 @@ from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.scoring.c2st import c2st_scores, tone_shares
 from ddpm.scoring.classes import class_mix
-from ddpm.scoring.comparisons import Draws, Rows, compare, draw_subsets, variety
-from ddpm.scoring.components import Components, principal_components
-from ddpm.scoring.copying import compare_nearness, middle, shifted
+from ddpm.scoring.comparisons import Draws, Rows, among_real, compare, draw_subsets, variety
+from ddpm.scoring.components import principal_components
+from ddpm.scoring.copying import middle, near_copies, nearness, shifted
 from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.scoring.scores import NONE, digest, share_of, varies
 from exact_stages.console import UserError, progress
 
-ALIKE = "the features of all training images are alike"
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
@@ -108,15 +107,16 @@ def evaluate(
         c2st_classifier: the network of the two-sample test, one of C2ST_CLASSIFIERS.
 
     Raises:
-        UserError: there are too few images.
+        UserError: there are too few images, or a classifier sees no differences between them.
     """
     there = test.labels.unique()
     scores: dict[str, Any] = {}
-    steps = len(classifiers) + 2 + 3  # the C2ST has up to three
-    with progress(desc="evaluate", total=steps, unit="step") as bar:
+    with progress(desc="evaluate", total=len(classifiers) + 3, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
             seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+            if not varies(seen.train.features):
+                raise UserError(f"{path}: its features of all training images are alike; train it longer (images_seen)")
             sets = seen.of(there, classes)
             count = comparable(*(len(each.images) for each in sets))
             draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
@@ -126,15 +126,15 @@ def evaluate(
         bar.update()
         rows, copied = examine(sets, draws, classes)
         bar.update()
-        told, surest = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime, bar.update)
-        bar.update(steps - bar.n)  # tests that are null ran no trainings
+        told, surest = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
+        bar.update()
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
     if equal := len(samples[0]) - len({*map(digest, samples[0])}):
         print(f"warning: {equal} of {len(samples[0])} samples equal another one")
-    if alike := [name for name, row in scores.items() if isinstance(row, dict) and "why_null" in row]:
-        print(f"warning: {listed(alike)}: {ALIKE}, so scores by them are null")
     none = [classifier.data.classes[label] for label in classes if label not in there]
+    if none:
+        print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
     pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
     return Evaluation(
@@ -166,19 +166,16 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def distances(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> dict[str, object]:
-    """Compute the distances of `compare`, rounded; or None of features that do not vary, and `why_null`."""
-    rows = compare(samples, test, train, draws)
-    if varies(train):
-        return {**rounded(rows, 5)}
-    return {"why_null": ALIKE, **{name: dict.fromkeys(row) for name, row in rows.items()}}
+def distances(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
+    """Compute the distances of `compare` and `among_real`, rounded."""
+    baseline = among_real(train, len(samples)).row("frechet")
+    return rounded(compare(samples, test, train, draws) | {"baseline": baseline}, 5)
 
 
-def compare_pixels(sets: Sets, count: int, draws: Draws) -> dict[str, object]:
+def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
     """Compute the distances on principal components of the training images."""
-    place = sets.samples.features.device
-    pixels = Components(*(each.to(place) for each in principal_components(sets.train.images)))
-    samples, test, train = (pixels(each.images) for each in sets)
+    pixels = principal_components(sets.train.images)
+    samples, test, train = (pixels(each.images).to(each.features.device) for each in sets)
     return distances(samples[:count], test, train, draws)
 
 
@@ -186,8 +183,7 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     """Score variety, recognition and copying of samples and test images; of the baseline, only variety.
 
     Return the scores, and the indices of samples, nearest to training images first. Scores that depend on the size of a
-    set use equal counts; shares do not, and use all images. With a single class, there is no recognition. Of features
-    that do not vary, and of predictions from them, there is no score.
+    set use equal counts; shares do not, and use all images. With a single class, there is no recognition.
     """
     rows = variety(*sets.features(len(draws.test)), draws)
     several = sets.train.logits.shape[1] > 1
@@ -199,22 +195,12 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     if len(true.unique()) > 1:
         for name, mix in zip(("samples", "test"), class_mix(own, true), strict=True):
             rows[name] |= mix.row("class_mix")
-    found, order = copies(sets, classes)
-    for name, row in found.items():
-        rows[name] |= row
-    if not varies(sets.train.features):
-        rows = {name: {key: row[key] if "pixels" in key else None for key in row} for name, row in rows.items()}
-    return rows, order
-
-
-def copies(sets: Sets, classes: list[int]) -> tuple[Rows, Tensor]:
-    """Count near copies among samples and test images; return the indices of samples, too, nearest first."""
     place = sets.samples.features.device
-    mine, held_out = ((shifted(each.images.to(place)), each.given_or_seen(classes)) for each in sets[:2])
     train = middle(sets.train.images), sets.train.given_or_seen(classes)
-    *found, order = compare_nearness(mine, held_out, train, SEED)
-    rows = [each.distance.row("near_copies_pixels") | each.ratio.row("near_copies_ratio_pixels") for each in found]
-    return dict(zip(("samples", "test"), rows, strict=True)), order
+    near = [nearness(shifted(each.images.to(place)), each.given_or_seen(classes), *train) for each in sets[:2]]
+    for name, shares in zip(("samples", "test"), near_copies(*near), strict=True):
+        rows[name] |= shares.distance.row("near_copies_pixels") | shares.ratio.row("near_copies_ratio_pixels")
+    return rows, near[0].ratio.argsort()
 
 
 def rounded(rows: Rows, digits: int) -> Rows:

@@ -1,10 +1,7 @@
 """Score quality and variety apart: which samples lie among the real features, and which real features are covered.
 
-Kynkaanniemi et al. 2019, "Improved precision and recall metric".
+Kynkaanniemi et al. 2019, "Improved precision and recall metric" (arXiv:1904.06991).
 """
-
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,60 +12,23 @@ NEIGHBOURS = 5
 CHUNK = 100  # queries at a time: larger distance tables would be allocated each time
 
 
-class Manifold(NamedTuple):
-    """Features (N, D), each with its neighbourhood: the ball that reaches its k-th nearest other feature.
+def precision_and_recall(real: Tensor, samples: Tensor, k: int = NEIGHBOURS) -> tuple[Estimate, Estimate]:
+    """Estimate which share of samples (M, D) lies in a real neighbourhood, and of real features (N, D) in a sample's.
 
-    radii: squared (N,). All values are float64, because distances of features far from zero lose digits in float32.
+    The neighbourhood of a feature is the ball that reaches its k-th nearest other one. Compare equal counts only.
     """
-
-    features: Tensor
-    radii: Tensor
-
-
-class ManifoldScores(NamedTuple):
-    """Precision and recall (arXiv:1904.06991).
-
-    precision: share of samples in some real neighbourhood. recall: share of real features in some sample's
-    neighbourhood.
-    """
-
-    precision: Estimate
-    recall: Estimate
-
-
-def manifold(features: Tensor, k: int = NEIGHBOURS) -> Manifold:
-    """Build the neighbourhoods of more than k features (N, D)."""
-    features = features.double()
-    rows = _squared_distances(features, features)
-    radii = torch.cat([distances.topk(k + 1, largest=False).values[:, k] for distances in rows])  # the first is itself
-    return Manifold(features, radii.clamp(min=0))
-
-
-def manifold_scores(real: Manifold, samples: Manifold) -> ManifoldScores:
-    """Compute both scores; compare equal counts only."""
-    among_real = []
-    reached = torch.zeros(len(real.radii), dtype=torch.uint8, device=real.radii.device)
-    rows = zip(_squared_distances(samples.features, real.features), samples.radii.split(CHUNK), strict=True)
-    for distances, radii in rows:
-        # uint8 instead of bool: processors compare many at once.
-        inside, reaches = ((distances <= each).view(torch.uint8) for each in (real.radii, radii[:, None]))
-        among_real.append(inside.amax(1))
-        reached |= reaches.amax(0)
+    real, samples = real.double(), samples.double()  # float32 loses digits of distances far from zero
+    real_radii, radii = _radii(real, k), _radii(samples, k)
+    among_real, reached = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for rows, own in zip(samples.split(CHUNK), radii.split(CHUNK), strict=True):
+        distances = torch.cdist(rows, real)
+        among_real.append((distances <= real_radii).any(1))
+        reached |= (distances <= own[:, None]).any(0)
     recall = float(reached.double().mean())  # its error is that of both sets: studies/scores found no cheap one
-    return ManifoldScores(share_of(torch.cat(among_real)), Estimate(recall, None))
+    return share_of(torch.cat(among_real)), Estimate(recall, None)
 
 
-def _squared_distances(queries: Tensor, references: Tensor) -> Iterator[Tensor]:
-    """Yield squared distances from CHUNK queries at a time to all references; rounding may make a 0 negative.
-
-    Each block is a single product, |q|^2 - 2 q.r + |r|^2, because adding the squares to a table takes as long.
-    """
-    wide = torch.cat([references, *_one_and_square(references)], dim=1)
-    for rows in queries.split(CHUNK):
-        one, square = _one_and_square(rows)
-        yield torch.cat([-2 * rows, square, one], dim=1) @ wide.T
-
-
-def _one_and_square(features: Tensor) -> tuple[Tensor, Tensor]:
-    square = features.square().sum(1, keepdim=True)
-    return torch.ones_like(square), square
+def _radii(features: Tensor, k: int) -> Tensor:
+    """Return the distance from each of more than k features (N, D) to its k-th nearest other one, (N,)."""
+    tables = (torch.cdist(rows, features) for rows in features.split(CHUNK))
+    return torch.cat([each.topk(k + 1, largest=False).values[:, k] for each in tables])  # the first is itself

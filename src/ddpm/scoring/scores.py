@@ -1,4 +1,4 @@
-"""Measure the Frechet distance of samples, errors of scores, and the shares of classes.
+"""Measure the Frechet distance of samples, and errors of scores.
 
 Features are float32 of shape (N, D); the statistics are float64.
 """
@@ -58,15 +58,12 @@ def varies(features: Tensor) -> bool:
     return bool((spread > ROUNDING * features.abs().amax(0)).any())
 
 
-class _Features(nn.Module):
+class _Features(nn.Identity):
     """A feature module for torchmetrics that returns ready-made features."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 class FrechetDistance:
@@ -115,8 +112,3 @@ def jackknife(statistic: Callable[[Tensor], float], features: Tensor) -> float:
     ]
     variance = (count - 1) * statistics.pvariance(one)
     return max(variance - statistics.pvariance(two) / 2, variance / 2) ** 0.5
-
-
-def class_shares(labels: Tensor, classes: int) -> list[float]:
-    """Return the share of each class among integer labels (N,)."""
-    return (labels.bincount(minlength=classes).double() / len(labels)).tolist()
