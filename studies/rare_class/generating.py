@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
+from ddpm.balancing.filling import FillInputs, Tally, fill
 from ddpm.classifier.fit import train_classifier
 from ddpm.classifier.model import Classifier, ClassifierParams, held_out
 from ddpm.classifier.model import Recipe as ClassifierRecipe
@@ -88,15 +88,15 @@ def fill_up(subset: Subset, target: int, seed: int, file: Path, runtime: Runtime
         train_model(file, subset.kept, recipe.model_copy(update={"train": seeded}), runtime, "")
     loaded, judge = load_model(file, runtime.device), filter_of(subset.kept, recipe.classifier, seed, runtime)
     sampler = fitted(population_sampler(), loaded.card)
-    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool, 0.0)
-    images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
+    inputs = FillInputs(loaded, judge, sampler, seed, runtime, subset.kept.split, subset.pool)
+    images, labels, tallies = [subset.kept.split.images[:0]], list[int](), []
     for label, count in enumerate(subset.counts):
         tally = Tally()
-        for tally, accepted in fill(inputs, label, target - count) if count < target else ():
-            images.append(accepted.images)
-            labels.append(torch.full((len(accepted.images),), label))
+        for tally, kept in fill(inputs, label, target - count) if count < target else ():
+            images += [sample.image[None] for sample in kept]
+            labels += [label] * len(kept)
         tallies.append(tally)
-    return Split(torch.cat(images), torch.cat(labels)), tallies
+    return Split(torch.cat(images), torch.tensor(labels, dtype=torch.int64)), tallies
 
 
 def filter_of(kept: Processed, params: ClassifierParams, seed: int, runtime: Runtime) -> Classifier:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.filling import sample_class
+from ddpm.balancing.filling import SPAN
 from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
-from ddpm.model import load_model
+from ddpm.model import LoadedModel, load_model
+from ddpm.sampling.sets import sample_images
 from tests.cli.generating import sampler, tiny_model
 from tests.small import CPU, FRUITS, randomised
 from tests.stages.written import classifier_params
@@ -72,13 +73,19 @@ def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:
     return judge
 
 
+def forty_figs(loaded: LoadedModel) -> Tensor:
+    """The first forty figs that are sampled with seed 0 and two steps."""
+    params = sampler(steps=2, spacing="trailing", classes=["fig"])
+    batches = sample_images(loaded, params, 0, range(SPAN, SPAN + 40), CPU)
+    return torch.cat([batch for _, batch in batches])
+
+
 def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:
     """The files of a set whose filter takes half of the first forty figs that are sampled, and no apple."""
     folder.mkdir(parents=True, exist_ok=True)
     model = tiny_model(folder, data=FRUITS, counts=counts)
     judge = classifier()
-    as_with_two_steps = sampler(steps=2, spacing="trailing")
-    halving(judge, 1, sample_class(load_model(model), judge, as_with_two_steps, 1, 0, 0, 40, CPU).images)
+    halving(judge, 1, forty_figs(load_model(model)))
     save_classifier(folder / "classifier.safetensors", judge)
     train, test = split(counts, 1), split(tested, 2)
     paths = [saved_split(folder / f"{name}.safetensors", each) for name, each in (("train", train), ("test", test))]
