@@ -69,7 +69,7 @@ def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
 
 
 def exported(model: Path, folder: Path) -> dict[str, Any]:
-    """Export a model and its guide as float16; return the page's entry for the model.
+    """Export a model and its guide; return the page's entry for the model.
 
     A hash in the names keeps models of one name apart, also in a browser's cache.
     """
@@ -77,9 +77,9 @@ def exported(model: Path, folder: Path) -> dict[str, Any]:
     card = loaded.card
     name = f"{model.stem}-{sha256(model)[:12]}"
     file, guide_file = f"{name}.onnx", f"{name}-guide.onnx" if loaded.guide else None
-    write_whole(folder / file, export.to_onnx(loaded, half=True))
+    write_whole(folder / file, export.to_onnx(loaded))
     if guide_file:
-        write_whole(folder / guide_file, export.to_onnx(loaded, "autoguidance", half=True))
+        write_whole(folder / guide_file, export.to_onnx(loaded, "autoguidance"))
     few = len(card.timesteps)
     how = f"in {few} step{'s' if few > 1 else ''}" if few else "in as many steps as you like"
     return {

@@ -14,12 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.cli import export
 from ddpm.images.splits import to_uint8
 from ddpm.model import load_model
-from ddpm.sample import guided_denoiser, p_sample_loop, spaced_timesteps, visited
+from ddpm.sample import guided_denoiser, p_sample_loop, visited
 from ddpm.sampling.params import SamplerParams
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.console import UserError
 from scripts import demo
 from tests.cli.generating import sampler, tiny_model
@@ -43,10 +41,6 @@ SAMPLE = """async ([index, choice, noises]) => {
     for await (const step of sample((await listModels())[index], choice, () => Float32Array.from(noises[used++])))
         steps.push([Array.from(step.guess), Array.from(step.next)]);
     return [steps, used];
-}"""
-WALKS = """async ([schedule, channels, counts]) => {
-    const {alphasCumprod, spacedTimesteps} = await import("./sampler.js");
-    return counts.map((steps) => spacedTimesteps(alphasCumprod(schedule), steps, channels));
 }"""
 NOISE = """async ([seed, size]) => {
     const {gaussianNoise} = await import("./noise.js");
@@ -94,10 +88,8 @@ def noises(count: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def in_python(path: Path, params: SamplerParams, label: int) -> list[tuple[Tensor, Tensor]]:
-    """Estimates and x of all steps by the weights that the page has, and its noise."""
+    """Estimates and x of all steps, from the same noise as on the page."""
     loaded = load_model(path)
-    guide = loaded.guide and export.rounded(loaded.guide)
-    loaded = loaded._replace(network=export.rounded(loaded.network), guide=guide)
     drawn = iter(noises(21, loaded.card.data.shape))
     with torch.inference_mode():
         denoise = guided_denoiser(loaded, torch.tensor([label]), params, CPU)
@@ -136,14 +128,6 @@ def test_picture_is_that_of_python(
     levels = [to_uint8(each.float().flatten()).int() for each in (torch.tensor(steps[-1][1]), expected[-1][1])]
     assert levels[1].unique().numel() > 10, "a picture, not black and white alone"
     assert (levels[0] - levels[1]).abs().max() <= 2
-
-
-def test_timesteps_are_those_of_python(visit: Visit, address: str) -> None:
-    counts = [1, 2, 3, 7, 16, 20, 48, 100]
-    params = ScheduleParams(timesteps=1000, beta_start=0.0001, beta_end=0.02)
-    for channels, spacing in ((1, "trailing"), (3, "log_snr")):
-        found = visit(address).evaluate(WALKS, [params.model_dump(), channels, counts])
-        assert found == [spaced_timesteps(NoiseSchedule(params), steps, spacing) for steps in counts]
 
 
 def test_its_own_noise_is_normal_and_follows_from_the_seed(visit: Visit, address: str) -> None:
