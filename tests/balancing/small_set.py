@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.balancing.filling import sample_class
+from ddpm.balancing.filling import SPAN
 from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
-from ddpm.model import load_model
+from ddpm.model import LoadedModel, load_model
+from ddpm.sampling.sets import sample_images
 from tests.cli.generating import sampler, tiny_model
 from tests.small import CPU, FRUITS, randomised
 from tests.stages.written import classifier_params
@@ -53,33 +54,34 @@ def classifier(data: DataCard = FRUITS) -> Classifier:
     return randomised(Classifier(classifier_params(channels=1), data)).eval()
 
 
-def halving(judge: Classifier, label: int, images: Tensor) -> Classifier:
-    """Let it take half of these uint8 images (N, C, H, W) for one class, the others for the next, and none for a third.
+def halving(images: Tensor) -> Classifier:
+    """One that takes half of these uint8 images (N, C, H, W) for figs, the others for pears, and none for apples.
 
     It goes by the feature in which they differ most.
     """
+    judge = classifier()
     features, _ = features_and_logits(judge, images, CPU.device)
-    spread, index = (features.max(0).values - features.min(0).values).max(0)
-    ordered = features[:, index].sort().values
-    middle = (ordered[len(ordered) // 2 - 1] + ordered[len(ordered) // 2]) / 2
-    classes = len(judge.data.classes)
+    spread, index = (features.amax(0) - features.amin(0)).max(0)
+    middle = features[:, index].quantile(0.5)
     with torch.no_grad():
         judge.head.weight.zero_()
-        judge.head.bias.fill_(-9)
-        for row, sign in ((label, 4 / spread), ((label + 1) % classes, -4 / spread)):
-            judge.head.weight[row, index] = sign
-            judge.head.bias[row] = -sign * middle
+        judge.head.weight[1:, index] = torch.tensor([4, -4]) / spread
+        judge.head.bias.copy_(torch.stack([torch.tensor(-9.0), -4 * middle / spread, 4 * middle / spread]))
     return judge
+
+
+def forty_figs(loaded: LoadedModel) -> Tensor:
+    """The first forty figs that are sampled with seed 0 and two steps."""
+    params = sampler(steps=2, spacing="trailing", classes=["fig"])
+    batches = sample_images(loaded, params, 0, range(SPAN, SPAN + 40), CPU)
+    return torch.cat([batch for _, batch in batches])
 
 
 def written(folder: Path, counts: tuple[int, ...] = COUNTS, tested: tuple[int, ...] = TESTED) -> Files:
     """The files of a set whose filter takes half of the first forty figs that are sampled, and no apple."""
     folder.mkdir(parents=True, exist_ok=True)
     model = tiny_model(folder, data=FRUITS, counts=counts)
-    judge = classifier()
-    as_with_two_steps = sampler(steps=2, spacing="trailing")
-    halving(judge, 1, sample_class(load_model(model), judge, as_with_two_steps, 1, 0, 0, 40, CPU).images)
-    save_classifier(folder / "classifier.safetensors", judge)
+    save_classifier(folder / "classifier.safetensors", halving(forty_figs(load_model(model))))
     train, test = split(counts, 1), split(tested, 2)
     paths = [saved_split(folder / f"{name}.safetensors", each) for name, each in (("train", train), ("test", test))]
     return Files(paths[0], paths[1], model, folder / "classifier.safetensors")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.balancing.filling import SPAN, Accepted, Candidates, FillInputs, Tally, fill, sample_class, threshold
-from ddpm.classifier.model import load_classifier
+from ddpm.balancing.filling import SPAN, FillInputs, Sample, Tally, fill, threshold
+from ddpm.classifier.model import features_and_logits, load_classifier
 from ddpm.images.splits import Split, to_float
 from ddpm.model import load_model
-from tests.balancing.small_set import COUNTS, TESTED, split, written
+from tests.balancing.small_set import COUNTS, TESTED, forty_figs, split, written
 from tests.cli.generating import sampler
 from tests.small import CPU
 
@@ -21,18 +21,24 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     files = written(tmp_path_factory.mktemp("set"))
     loaded, judge = load_model(files.model), load_classifier(files.classifier)
     params = sampler(steps=2, spacing="trailing")
-    return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2), least=0.0)
+    return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2))
 
 
 @pytest.fixture(scope="module")
-def sampled(inputs: FillInputs) -> Candidates:
-    """The first forty figs."""
-    return sample_class(*inputs[:3], 1, inputs.seed, 0, 40, CPU)
+def figs(inputs: FillInputs) -> tuple[Tensor, list[int]]:
+    """The first forty figs, and the places of those that the filter takes for figs."""
+    images = forty_figs(inputs.loaded)
+    _, logits = features_and_logits(inputs.classifier, images, CPU.device)
+    return images, (logits.argmax(1) == 1).nonzero().squeeze(1).tolist()
 
 
-def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, Accepted]:
+def filled(inputs: FillInputs, label: int, wanted: int) -> tuple[Tally, list[Sample]]:
     tallies, parts = zip(*fill(inputs, label, wanted), strict=True)
-    return tallies[-1], Accepted(*map(torch.cat, zip(*parts, strict=True)))
+    return tallies[-1], [sample for part in parts for sample in part]
+
+
+def places(samples: list[Sample]) -> list[int]:
+    return [sample.number - SPAN for sample in samples]
 
 
 @pytest.mark.parametrize(
@@ -50,40 +56,42 @@ def test_a_class_is_done_when_it_is_full_or_hopeless(tally: Tally, wanted: int, 
     assert tally.done(wanted) == done
 
 
-def test_classes_are_filled_with_what_passes(inputs: FillInputs, sampled: Candidates) -> None:
-    tally, accepted = filled(inputs, 1, 6)
-    rows = (sampled.found == 1).nonzero().squeeze(1)[:6]
-    assert accepted.numbers.tolist() == sampled.numbers[rows].tolist()
-    assert tally == Tally(int(rows[-1]) + 1, 0, int(rows[-1]) - 5, 6)
-    least = float(sampled.probability[sampled.found == 1].median())
-    likely = (sampled.found == 1) & (sampled.probability >= least)
-    _, accepted = filled(inputs._replace(least=least), 1, 5)
-    assert accepted.numbers.tolist() == sampled.numbers[likely][:5].tolist()
+def test_classes_are_filled_with_what_passes(inputs: FillInputs, figs: tuple[Tensor, list[int]]) -> None:
+    images, taken = figs
+    tally, samples = filled(inputs, 1, 6)
+    assert places(samples) == taken[:6]
+    assert tally == Tally(taken[5] + 1, 0, taken[5] - 5, 6)
+    assert torch.equal(torch.stack([sample.image for sample in samples]), images[taken[:6]])
+    _, logits = features_and_logits(inputs.classifier, images, CPU.device)
+    assert [sample.probability for sample in samples] == pytest.approx(
+        logits.softmax(1)[taken[:6], 1].tolist(), rel=1e-5
+    )
 
 
 def test_the_nearest_training_image_is_of_the_class(inputs: FillInputs) -> None:
-    _, accepted = filled(inputs, 1, 4)
-    assert inputs.train.labels[accepted.nearest].tolist() == [1] * 4
-    differences = to_float(accepted.images) - to_float(inputs.train.images[accepted.nearest])
-    torch.testing.assert_close(accepted.distance, differences.square().mean((1, 2, 3)).sqrt())
+    for sample in filled(inputs, 1, 4)[1]:
+        image, label = inputs.train.take(slice(sample.nearest, sample.nearest + 1))
+        assert label.tolist() == [1]
+        difference = to_float(sample.image) - to_float(image)
+        assert sample.distance == pytest.approx(difference.square().mean().sqrt().item())
 
 
-def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs, sampled: Candidates) -> None:
-    rows = (sampled.found == 1).nonzero().squeeze(1)
-    images = torch.cat([inputs.train.images, sampled.images[rows[:2]]])
-    memorised = Split(images, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
+def test_what_equals_a_training_image_is_a_copy(inputs: FillInputs, figs: tuple[Tensor, list[int]]) -> None:
+    images, taken = figs
+    train = torch.cat([inputs.train.images, images[taken[:2]]])
+    memorised = Split(train, torch.cat([inputs.train.labels, torch.tensor([1, 1])]))
     none_held_out = inputs.held_out.take(slice(0))  # so that the limit is 0
-    tally, accepted = filled(inputs._replace(train=memorised, held_out=none_held_out), 1, 3)
+    tally, samples = filled(inputs._replace(train=memorised, held_out=none_held_out), 1, 3)
     assert tally.copies == 2
-    assert accepted.numbers.tolist() == sampled.numbers[rows[2:5]].tolist()
+    assert places(samples) == taken[2:5]
 
 
 def test_an_image_that_was_kept_before_is_a_copy(
-    inputs: FillInputs, sampled: Candidates, monkeypatch: pytest.MonkeyPatch
+    inputs: FillInputs, figs: tuple[Tensor, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = int((sampled.found == 1).nonzero()[0])
-    again = Candidates(*(each[kept].expand(16, *each.shape[1:]) for each in sampled))
-    monkeypatch.setattr("ddpm.balancing.filling.sample_class", lambda *_: again)
+    images, taken = figs
+    again = images[taken[:1]].expand(16, -1, -1, -1)
+    monkeypatch.setattr("ddpm.balancing.filling.sample_images", lambda *_: [(range(16), again)])
     assert filled(inputs, 1, 2)[0] == Tally(candidates=40, copies=39, filtered=0, accepted=1)
 
 

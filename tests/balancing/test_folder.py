@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from ddpm.balancing.filling import SPAN, Accepted
-from ddpm.balancing.folder import COLUMNS, whole, write_folder
+from ddpm.balancing.filling import SPAN, Sample
+from ddpm.balancing.folder import COLUMNS, write_folder
 from ddpm.images.splits import Split
-from exact_stages.console import UserError
 from tests.balancing.small_set import labels_of, noise
 from tests.small import FRUITS
 
@@ -27,9 +25,10 @@ SHARES = torch.linspace(0.5, 0.999, 25)
 def written(folder: Path, seed: int = 5) -> list[dict[str, str]]:
     folder.mkdir(exist_ok=True)
     train, test = Split(noise(35, 0), TRAIN_LABELS), Split(noise(6, 1), TEST_LABELS)
-    accepted = Accepted(noise(25, 2), NUMBERS, SHARES, NEAREST, SHARES / 10)
+    facts = NUMBERS, SHARES, NEAREST, SHARES / 10
+    samples = [Sample(*each) for each in zip(noise(25, 2), *(values.tolist() for values in facts), strict=True)]
     settings: dict[str, Any] = {"seed": seed, "sha256": {"model": "abc123"}}
-    write_folder(folder, FRUITS, train, test, accepted, settings)
+    write_folder(folder, FRUITS, train, test, samples, settings)
     assert json.loads((folder / "balance.json").read_text()) == settings
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
@@ -68,25 +67,3 @@ def test_names_and_places_do_not_tell_real_from_sampled(tmp_path: Path) -> None:
     order = [row["origin"] for row in rows]
     assert "real" not in (order[0], order[-1])  # by this seed
     assert [row["origin"] for row in others] != order
-
-
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with whole(tmp_path / "out") as folder:
-            (folder / "file").touch()
-            raise UserError("enough")
-
-    with pytest.raises(UserError, match=r"^enough$"):
-        fail()
-    assert [*tmp_path.iterdir()] == []
-
-
-def test_it_takes_its_place_when_it_is_whole_beside_others_and_all_may_read_it(tmp_path: Path) -> None:
-    out, other = tmp_path / "out", tmp_path / "other"
-    for each in (out, other):
-        each.mkdir()
-    with whole(out) as folder:
-        (folder / "file").touch()
-        assert not any(out.iterdir())
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "other", "out"]
-    assert out.stat().st_mode == other.stat().st_mode

@@ -27,7 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def balance(files: Files, out: Path, *options: object) -> Rows:
-    paths = ["--data", files.data, "--test", files.test, "--model", files.model, "--classifier", files.classifier]
+    paths = ["--data", files.data, "--model", files.model, "--classifier", files.classifier]
     call("balance", *paths, "--out", out, "--steps", 2, *options)
     with (out / "manifest.csv").open(encoding="utf-8", newline="") as file:
         return [*csv.DictReader(file)]
@@ -96,42 +96,24 @@ def test_files_of_other_images_are_named(files: Files, tmp_path: Path, capsys: p
     card, other = (FRUITS.model_copy(update={"images_hash": digit * 64}) for digit in "01")
     save_classifier(tmp_path / "other.safetensors", classifier(other))
     data = saved_split(tmp_path / "train.safetensors", split(COUNTS, 1), card)
-    test = saved_split(tmp_path / "test.safetensors", split(TESTED, 2), card)
-    changed = files._replace(data=data, test=test, classifier=tmp_path / "other.safetensors")
+    saved_split(tmp_path / "test.safetensors", split(TESTED, 2), card)
+    changed = files._replace(data=data, classifier=tmp_path / "other.safetensors")
     balance(changed, tmp_path / "out", "--target", 6)
-    first, second = (line for line in capsys.readouterr().err.splitlines() if ".safetensors: " in line)
-    assert f" {changed.classifier}: " in first
-    assert f" {files.model}: " in second  # which has no hash
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if ".safetensors: " in line)
+    assert f" {changed.classifier}: " in line
 
 
 def test_files_of_another_set_are_refused(files: Files, tmp_path: Path) -> None:
     card = FRUITS.model_copy(update={"classes": ("apple", "fig", "plum")})
     save_classifier(tmp_path / "classifier", classifier(card))
     paths = {"classifier": tmp_path / "classifier", "model": tiny_model(tmp_path, data=card, counts=COUNTS)}
-    paths["test"] = saved_split(tmp_path / "test.safetensors", split(TESTED, 0), card)
     for kind, path in paths.items():
         with pytest.raises(UserError, match=f"^{path}: its data card has classes "):
             balance(files._replace(**{kind: path}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("counts", "tested", "options", "message"),
-    [
-        ((30, 0, 12), "test", "", "--classes: there is no training image of fig"),
-        (COUNTS, "train", "", ".*has the training images already"),
-        (COUNTS, "test", "--classes plum", "classes: no class is named plum"),
-        (COUNTS, "test", "--target 0", "ddpm balance: --target: "),
-        (COUNTS, "test", "--out .", r"--out \.: this folder cannot be replaced"),
-    ],
-)
-def test_what_is_wrong_is_named_and_nothing_is_written(
-    counts: tuple[int, ...], tested: str, options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = written(tmp_path / "set")
-    saved_split(files.data, split(counts, 1))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(UserError, match=f"^{message}"):
-        balance(files._replace(test=files.data.with_stem(tested)), tmp_path / "out", *options.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "set"]
+def test_an_unknown_class_is_named_and_nothing_is_written(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^classes: no class is named plum"):
+        balance(files, tmp_path / "out", "--classes", "plum")
+    assert not (tmp_path / "out").exists()

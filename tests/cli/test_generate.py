@@ -1,6 +1,5 @@
 """What `ddpm generate` samples, the files that it leaves, and what it keeps when it is cut off."""
 
-import errno
 import re
 import signal
 from pathlib import Path
@@ -37,17 +36,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: tiny_model(tmp_path_factory.mktemp(kind), **options) for kind, options in kinds.items()}
 
 
-def archives(folder: Path) -> list[Arrays]:
-    found = []
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as arrays:
-            found.append(dict(arrays))
-    return found
-
-
 def sampled(model: Path, out: Path, *options: object) -> Arrays:
-    (found,) = archives(generate(model, out, "--format", "npz", *options))
-    return found
+    return dict(np.load(generate(model, out, "--format", "npz", *options) / "images.npz"))
 
 
 def expected(model: Path, seed: int, numbers: range, **changes: object) -> np.ndarray:
@@ -150,36 +140,7 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
     if image_format == "png":
         assert all(path.read_bytes() == whole[name].read_bytes() for name, path in found.items())
     else:
-        np.testing.assert_equal(archives(tmp_path / "out"), archives(tmp_path / "whole"))
-
-
-def test_on_a_full_disk_batches_stay(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
-    whole, out = sampled(models["conditional"], tmp_path / "whole", "--count", 8), tmp_path / "out"
-
-    def full(joined: Path, **_: object) -> None:
-        joined.touch()
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(UserError, match=rf"^{out}/images\.npz: not written, full; .*{out}/images\.parts has"):
-        generate(models["conditional"], out, "--format", "npz", "--count", 8)
-    parts = archives(out / "images.parts")
-    np.testing.assert_equal(np.concatenate([part["images"] for part in parts]), whole["images"])
-    assert [path.name for path in out.iterdir()] == ["images.parts"]
-
-
-def test_processes_may_share_a_folder(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 2)
-    whole = sampled(models["conditional"], tmp_path / "whole", "--count", 10)
-    monkeypatch.setattr("ddpm.cli.generate.check_free", lambda _: None)  # all began when the folder was empty
-    for first, count in ((0, 4), (4, 6)):
-        generate(models["conditional"], tmp_path / "out", "--format", "npz", "--first", first, "--count", count)
-    with pytest.raises(UserError, match=r"/images\.npz: another process writes it"):
-        generate(models["conditional"], tmp_path / "out", "--format", "npz", "--seed", 1)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images-000004.npz", "images.npz"]
-    second, first = archives(tmp_path / "out")
-    np.testing.assert_equal(np.concatenate([first["images"], second["images"]]), whole["images"])
+        np.testing.assert_equal(*(dict(np.load(folder["images.npz"])) for folder in (found, whole)))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -187,7 +148,7 @@ def test_sigterm_ends_all_workers_in_one_line(workers: str, tmp_path: Path, monk
     monkeypatch.setenv("DDPM_WORKERS", workers)
     model = tiny_model(tmp_path, steps=1000)
     process = started("generate", "--model", model, "--out", tmp_path / "out", "--count", 2000, "--steps", 50)
-    wait_for((tmp_path / "out/labels.csv").exists, process)
+    wait_for((tmp_path / "out/000000.png").exists, process)
     process.send_signal(signal.SIGTERM)
     code, line = ended(process)
     assert code == 1

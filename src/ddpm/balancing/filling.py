@@ -25,7 +25,7 @@ BATCHES = 4  # of candidates at a time, so that workers can share them
 class FillInputs(NamedTuple):
     """The model and settings that generate candidates, and everything that judges them.
 
-    held_out: test images; none of them is a copy. least: the least probability that the classifier must give the class.
+    params: `fitted` to the model; their classes are ignored. held_out: test images; none of them is a copy.
     """
 
     loaded: LoadedModel
@@ -35,7 +35,6 @@ class FillInputs(NamedTuple):
     runtime: Runtime
     train: Split
     held_out: Split
-    least: float
 
 
 class Tally(NamedTuple):
@@ -53,40 +52,21 @@ class Tally(NamedTuple):
         return self.accepted >= wanted or hopeless or self.candidates >= SPAN
 
 
-class Candidates(NamedTuple):
-    """Samples of one class.
+class Sample(NamedTuple):
+    """A sample that is kept.
 
-    images: uint8 (N, C, H, W). numbers: see SPAN; they determine the noise (N,). probability: of the class (N,). found:
-    the most probable class (N,).
+    image: uint8 (C, H, W). number: see SPAN; it determines the noise. probability: of its class, by the filter.
+    nearest: the index of the nearest training image of the class. distance: to this image.
     """
 
-    images: Tensor
-    numbers: Tensor
-    probability: Tensor
-    found: Tensor
+    image: Tensor
+    number: int
+    probability: float
+    nearest: int
+    distance: float
 
 
-class Accepted(NamedTuple):
-    """Samples that are kept, in order of their numbers within each class.
-
-    images: uint8 (N, C, H, W). numbers: see SPAN (N,). probability: of their class, by the filter (N,). nearest: the
-    index of the nearest training image of the class (N,). distance: to this image (N,).
-    """
-
-    images: Tensor
-    numbers: Tensor
-    probability: Tensor
-    nearest: Tensor
-    distance: Tensor
-
-
-def none_accepted(shape: tuple[int, int, int]) -> Accepted:
-    """Return no images of this shape."""
-    none = torch.empty(0, dtype=torch.int64)
-    return Accepted(torch.empty(0, *shape, dtype=torch.uint8), none, torch.empty(0), none, torch.empty(0))
-
-
-def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, Accepted]]:
+def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, list[Sample]]]:
     """Sample as many images of a class as wanted; after each batch, yield the tally and what is kept of the batch.
 
     An image that equals an earlier one counts as a copy.
@@ -94,56 +74,34 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, A
     Raises:
         UserError: the model cannot sample the class, or not with these params.
     """
-    loaded, classifier, params, seed, runtime, _, _, least = inputs
-    own = (inputs.train.labels == label).nonzero().squeeze(1)
-    known = inputs.train.images[own]
-    limit = threshold(inputs.held_out.images[inputs.held_out.labels == label], known)
+    loaded, classifier, params, seed, runtime, train, held_out = inputs
+    params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
+    own = (train.labels == label).nonzero().squeeze(1)
+    known = train.images[own]
+    limit = threshold(held_out.images[held_out.labels == label], known)
     most = BATCHES * sample_batch_size(loaded.card, runtime)
     tally, seen = Tally(), set[bytes]()
     while not tally.done(wanted):
+        first = label * SPAN + tally.candidates
         count = min(most, max(LEAST_BATCH, wanted - tally.accepted), SPAN - tally.candidates)
-        sampled = sample_class(loaded, classifier, params, label, seed, tally.candidates, count, runtime)
-        near = nearest_neighbours(sampled.images, known)
+        numbers = range(first, first + count)
+        images = torch.cat([batch for _, batch in sample_images(loaded, params, seed, numbers, runtime)])
+        _, logits = features_and_logits(classifier, images, runtime.device)
+        probability, suits = logits.softmax(1)[:, label], logits.argmax(1) == label
+        near = nearest_neighbours(images, known)
         copies = (near.distance < limit) | (near.distance == 0)
-        suits = (sampled.found == label) & (sampled.probability >= least)
-        rows = []
-        for row, image in enumerate(sampled.images):
+        kept = []
+        for row, image in enumerate(images):
             if tally.done(wanted):  # not only after the batch, whose size must not change the result
                 break
             content = image.numpy().tobytes()
             fate = "copies" if copies[row] or content in seen else "accepted" if suits[row] else "filtered"
             tally = tally._replace(candidates=tally.candidates + 1, **{fate: getattr(tally, fate) + 1})
             if fate == "accepted":
-                rows.append(row)
+                nearest, distance = int(own[near.nearest[row]]), float(near.distance[row])
+                kept.append(Sample(image, numbers[row], float(probability[row]), nearest, distance))
                 seen.add(content)
-        facts = sampled.images, sampled.numbers, sampled.probability, own[near.nearest], near.distance
-        yield tally, Accepted(*(each[rows] for each in facts))
-
-
-def sample_class(
-    loaded: LoadedModel,
-    classifier: Classifier,
-    params: SamplerParams,
-    label: int,
-    seed: int,
-    first: int,
-    count: int,
-    runtime: Runtime,
-) -> Candidates:
-    """Sample `count` images of a class, from number `first` < SPAN on; image j of a class depends only on (seed, j).
-
-    Args:
-        params: how to sample, `fitted` to the model; their classes are ignored.
-
-    Raises:
-        UserError: the model cannot sample the class.
-    """
-    params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
-    begin = label * SPAN + first
-    numbers = range(begin, begin + count)
-    images = torch.cat([batch for _, batch in sample_images(loaded, params, seed, numbers, runtime)])
-    _, logits = features_and_logits(classifier, images, runtime.device)
-    return Candidates(images, torch.tensor([*numbers]), logits.softmax(1)[:, label], logits.argmax(1))
+        yield tally, kept
 
 
 def threshold(held_out: Tensor, train: Tensor) -> float:

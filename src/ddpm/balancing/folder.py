@@ -1,9 +1,7 @@
 """Write a balanced folder: images in train/<class> and test/<class>, and a table that marks the samples."""
 
-import contextlib
 import csv
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.balancing.filling import SPAN, Accepted
+from ddpm.balancing.filling import SPAN, Sample
 from ddpm.compute.randomness import generator
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
@@ -21,24 +19,8 @@ COLUMNS = ("file", "class", "origin", "seed", "index", "probability", "nearest",
 REAL = ("real", *[""] * 6)  # the facts of a real image
 
 
-@contextlib.contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """Yield a new folder in a temporary one next to `out`; it moves to `out` if the block succeeds.
-
-    Raises:
-        OSError: folders cannot be made or written to there, or `out` is not empty.
-    """
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch, out.name)  # the temporary one itself is closed to other users
-        folder.mkdir()
-        yield folder
-        folder.rename(out)
-
-
 def write_folder(
-    folder: Path, card: DataCard, train: Split, test: Split, accepted: Accepted, settings: dict[str, Any]
+    folder: Path, card: DataCard, train: Split, test: Split, samples: Sequence[Sample], settings: dict[str, Any]
 ) -> None:
     """Write all images in one format, their table and the settings.
 
@@ -57,21 +39,19 @@ def write_folder(
         table.append((file, name, *facts))
 
     for label, name in enumerate(card.classes):
-        real, sampled, tested = (
-            (labels == label).nonzero().squeeze(1).tolist()
-            for labels in (train.labels, accepted.numbers // SPAN, test.labels)
-        )
+        real, tested = ((labels == label).nonzero().squeeze(1).tolist() for labels in (train.labels, test.labels))
+        sampled = [each for each in samples if each.number // SPAN == label]
         order = torch.randperm(len(real) + len(sampled), generator=generator(seed, "balance", label)).tolist()
         file_of = {index: f"train/{name}/{place:06d}.png" for place, index in enumerate(order)}
         for index, file in file_of.items():
             if index < len(real):
                 write(train.images[real[index]], file, name, REAL)
                 continue
-            image, number, probability, nearest, distance = (values[sampled[index - len(real)]] for values in accepted)
-            shown = f"{float(probability):.6f}", file_of[real.index(int(nearest))], f"{float(distance):.6f}"
-            write(image, file, name, ("sampled", seed, int(number), *shown, model))
+            image, number, probability, nearest, distance = sampled[index - len(real)]
+            shown = f"{probability:.6f}", file_of[real.index(nearest)], f"{distance:.6f}"
+            write(image, file, name, ("sampled", seed, number, *shown, model))
         for place, index in enumerate(tested):
             write(test.images[index], f"test/{name}/{place:06d}.png", name, REAL)
+    write_json(folder / "balance.json", settings)
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as opened:
         csv.writer(opened, lineterminator="\n").writerows(table)
-    write_json(folder / "balance.json", settings)

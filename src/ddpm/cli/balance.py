@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import torch
 from pydantic import Field
 
-from ddpm.balancing.filling import SPAN, Accepted, FillInputs, Tally, fill, none_accepted
-from ddpm.balancing.folder import whole, write_folder
+from ddpm.balancing.filling import SPAN, FillInputs, Sample, Tally, fill
+from ddpm.balancing.folder import write_folder
 from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
 from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
@@ -35,24 +34,20 @@ class Balance(Options):
     train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
     its class, and is no copy of a training image. test/<class> has the test images alone. All are png of one size and
     format. manifest.csv describes each file, and gives the seed and index of each sample. `ddpm generate --classes
-    CLASS --seed SEED --first INDEX --count 1` repeats a sample, with the options of balance.json. The folder appears
-    when it is complete; after Ctrl-C, run the command again.
+    CLASS --seed SEED --first INDEX --count 1` repeats a sample, with the options of balance.json. All is written at the
+    end; after Ctrl-C, run the command again.
     """
 
     data: Path
-    """training images, such as data/processed/train.safetensors"""
+    """training images, such as data/processed/train.safetensors, with test.safetensors next to it"""
     model: Path
     """class-conditional model, trained on these images, such as models/ddpm.safetensors"""
     classifier: Path
     """filter, trained on these images alone, such as models/classifier-a.safetensors"""
     out: Path
     """new or empty folder, such as data/balanced; dvc add tracks it"""
-    test: Path | None = None
-    """test images; by default test.safetensors next to --data"""
     target: Annotated[int, Field(ge=1, le=SPAN)] | None = None
     """images that each class is filled up to; by default the size of the largest class"""
-    least_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """least probability of the class, by the filter; it must also be the most probable class"""
     seed: Seed = 0
     """seed of the noise and of the order of files"""
 
@@ -63,12 +58,8 @@ class Balance(Options):
             UserError: files or options do not fit together.
         """
         check_free(self.out)
-        if self.out.is_mount() or self.out.resolve() == Path.cwd():
-            raise UserError(f"--out {self.out}: this folder cannot be replaced; name a new one inside it")
-        test_file = self.test or self.data.with_name("test.safetensors")
+        test_file = self.data.with_name("test.safetensors")
         train, test = load_split(self.data), load_split(test_file)
-        if test_file.samefile(self.data):
-            raise UserError(f"{test_file}: has the training images already; give the test images with --test")
         runtime = start()
         loaded, classifier = load_model(self.model, runtime.device), load_classifier(self.classifier)
         _check_same(
@@ -78,8 +69,6 @@ class Balance(Options):
         )
         params = sampler_params(self, loaded.card)
         counts, labels = _counts_of(train), train.card.labels(params.classes, "--classes")
-        if none := [train.card.classes[label] for label in labels if not counts[label]]:
-            raise UserError(f"--classes: there is no training image of {listed(none)}; name only the other classes")
         target = self.target or max(counts)
         wanted = {label: target - counts[label] for label in labels if counts[label] < target}
         lacking = tuple(train.card.classes[each] for each in wanted)
@@ -94,14 +83,13 @@ class Balance(Options):
         settings: dict[str, Any] = {
             "sha256": {name: sha256(path) for name, path in files.items()},
             "wanted": {train.card.classes[label]: count for label, count in wanted.items()},
-            **self.model_dump(include={"seed", "least_probability"}),
+            "seed": self.seed,
             "sampler": params.model_dump(mode="json", exclude={"classes"}),
         }
-        sets = train.split, test.split
-        inputs = FillInputs(loaded, classifier, params, self.seed, runtime, *sets, self.least_probability)
-        with whole(self.out) as folder:
-            accepted, tallies = _sample(inputs, wanted, train.card)
-            write_folder(folder, train.card, *sets, accepted, settings)
+        inputs = FillInputs(loaded, classifier, params, self.seed, runtime, train.split, test.split)
+        self.out.mkdir(parents=True, exist_ok=True)
+        samples, tallies = _sample(inputs, wanted, train.card)
+        write_folder(self.out, train.card, train.split, test.split, samples, settings)
         _report(train.card, counts, wanted, tallies)
 
 
@@ -115,12 +103,8 @@ def _check_same(ours: DataCard, our_file: Path, others: dict[Path, DataCard]) ->
                     f"{file}: its data card has {fact} {found}, where {our_file} has {expected}; "
                     "use files made from one data set"
                 )
-    for same, text in (
-        (False, f"made from other training images than {our_file}; use them if only a few images differ"),
-        (None, f"whether they are made from the training images of {our_file} is not known: files have no hash"),
-    ):
-        if named := [file for file, theirs in others.items() if ours.same_images(theirs) is same]:
-            _warn(f"{listed(named)}: {text}")
+    if named := [file for file, theirs in others.items() if ours.same_images(theirs) is False]:
+        _warn(f"{listed(named)}: made from other training images than {our_file}; use them if only a few images differ")
 
 
 def _counts_of(processed: Processed) -> list[int]:
@@ -129,17 +113,17 @@ def _counts_of(processed: Processed) -> list[int]:
     return counts
 
 
-def _sample(inputs: FillInputs, wanted: dict[int, int], card: DataCard) -> tuple[Accepted, dict[int, Tally]]:
+def _sample(inputs: FillInputs, wanted: dict[int, int], card: DataCard) -> tuple[list[Sample], dict[int, Tally]]:
     """Sample the images; return them, and the tallies by label."""
-    parts, tallies = [none_accepted(card.shape)], dict[int, Tally]()
+    samples, tallies = list[Sample](), dict[int, Tally]()
     with progress(desc="balance", total=sum(wanted.values()), unit="img") as bar:
         for label, count in wanted.items():
-            for tally, accepted in fill(inputs, label, count):
-                parts.append(accepted)
+            for tally, kept in fill(inputs, label, count):
+                samples += kept
                 tallies[label] = tally
-                bar.update(len(accepted.numbers))
+                bar.update(len(kept))
                 bar.set_postfix_str(f"{card.classes[label]}: {tally.candidates} candidates", refresh=False)
-    return Accepted(*map(torch.cat, zip(*parts, strict=True))), tallies
+    return samples, tallies
 
 
 def _report(card: DataCard, counts: list[int], wanted: dict[int, int], tallies: dict[int, Tally]) -> None:

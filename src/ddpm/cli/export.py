@@ -1,12 +1,10 @@
 """`ddpm export`: write a model file as ONNX, for other programs and languages."""
 
-import copy
 import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +36,6 @@ class Export(ModelOptions):
     """file to write, ending in .onnx; an existing one is replaced"""
     guide: Literal["autoguidance"] | None = None
     """write the guide from early in the training instead"""
-    half: bool = False
-    """store the weights as float16, which halves the file; computation stays in float32"""
 
     def run(self) -> None:
         """Write the file, completely or not at all.
@@ -49,12 +45,12 @@ class Export(ModelOptions):
         """
         if self.out.suffix != ".onnx":
             raise UserError(f"--out {self.out}: name a file that ends in .onnx")
-        data = to_onnx(self.load(), self.guide, self.half)
+        data = to_onnx(self.load(), self.guide)
         write_whole(self.out, data)
         print(f"{self.out}: {len(data):,} bytes")
 
 
-def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -> bytes:
+def to_onnx(loaded: LoadedModel, guide: str | None = None) -> bytes:
     """Convert the network to an ONNX file: (x_t, t, label) -> noise, any batch size; equal networks give equal bytes.
 
     Shapes: x_t (B, C, H, W) float32, t (B,) and label (B,) int64, noise like x_t. A network that is not
@@ -63,19 +59,15 @@ def to_onnx(loaded: LoadedModel, guide: str | None = None, half: bool = False) -
 
     Args:
         guide: "autoguidance" for the guide from early in the training.
-        half: store the weights as float16, and compute in float32. The network is then `rounded`.
 
     Raises:
-        UserError: the model has no such guide, a weight is too large for float16, or packages of the extra are missing.
+        UserError: the model has no such guide, or packages of the extra are missing.
     """
     network = loaded.guide if guide == "autoguidance" else loaded.network
     if network is None:
         raise UserError(f"--guide {guide}: this model has no such guide; leave it out")
-    network = rounded(network) if half else network
     denoiser = loaded.denoiser(Runtime(CPU, torch.float32), network)
     proto = _traced(PredictNoise(network, denoiser), loaded.card.data.shape)
-    if half:
-        _halve(proto)
     _strip(proto)
     card = loaded.card.model_dump(mode="json")
     facts = {**card, "alphas_cumprod": loaded.schedule.alphas_cumprod.tolist(), "network": guide or "model"}
@@ -97,29 +89,13 @@ class PredictNoise(nn.Module):
         return self.denoiser(x_t, t, label).noise
 
 
-def rounded(network: UNet) -> UNet:
-    """Return a copy of the network, in float32, with its weights rounded to float16.
-
-    Raises:
-        UserError: a weight exceeds 65504, the largest float16 value.
-    """
-    copied = copy.deepcopy(network)
-    for name, weight in copied.state_dict().items():
-        if weight.is_floating_point():
-            weight.copy_(weight.half())
-        if not weight.isfinite().all():
-            raise UserError(f"--half: {name} has a weight that float16 cannot hold; leave out --half")
-    return copied
-
-
 def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
     """Export the network by torch."""
     try:
-        import onnx
         import onnxscript
     except ImportError:
         raise UserError("ONNX: needs onnx and onnxscript; `pip install onnx onnxscript` installs them") from None
-    del onnxscript  # torch needs it
+    del onnxscript  # torch needs it, and it needs onnx
     inputs = {"x_t": torch.zeros(BATCH, *shape), "t": torch.zeros(BATCH, dtype=torch.int64)}
     if module.network.label:
         inputs["label"] = torch.zeros(BATCH, dtype=torch.int64)
@@ -135,30 +111,7 @@ def _traced(module: PredictNoise, shape: Shape) -> "onnx.ModelProto":
             dynamic_shapes=tuple({0: "batch"} for _ in inputs),
         )
     assert program
-    proto = program.model_proto
-    onnx.checker.check_model(proto)
-    return proto
-
-
-def _halve(proto: "onnx.ModelProto") -> None:
-    """Store each array that loses nothing by it as float16, with a Cast after it: all weights, but not the tables."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for array in proto.graph.initializer:
-        if array.data_type != TensorProto.FLOAT or not array.dims:
-            continue
-        values = numpy_helper.to_array(array)
-        with np.errstate(over="ignore"):
-            short = values.astype(np.float16)
-        if not np.array_equal(short.astype(np.float32), values):
-            continue
-        name = array.name
-        array.CopyFrom(numpy_helper.from_array(short, f"{name}.float16"))
-        casts.append(helper.make_node("Cast", [array.name], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *proto.graph.node]
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    return program.model_proto
 
 
 def _strip(proto: "onnx.ModelProto") -> None:
