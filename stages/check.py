@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -20,11 +20,23 @@ from ddpm.scoring.manifold import NEIGHBOURS
 from ddpm.training.params import TrainParams
 from ddpm.unet import UNetParams
 from exact_stages.console import UserError
+from exact_stages.files import read_yaml
 from exact_stages.params import Section
 from exact_stages.stage import Stage, run_stage
 
 CHECKED = Path("data/checked.txt")
 MODEL = "models/ddpm.safetensors"
+
+
+EARLIER = {  # params that went, and what to do
+    "download": "remove this section; data.set alone decides what is downloaded",
+    "classifier.images": "is now classifier.images_seen",
+    "train.images": "is now train.images_seen",
+    "distill.images": "is now distill.images_seen",
+    "train.start": "is now train.fine_tune_from; for none, data/processed/train.safetensors",
+    "model.fourier_features": "remove it; sampling ends with the levels of the images",
+    "train.log_snr_uniform": "remove it; sampling ends with the levels of the images",
+}
 
 
 class SampleSection(SharedParams):
@@ -103,8 +115,17 @@ def _distilled(params: AllParams) -> dict[str, int]:
     return {f"models/distilled-{steps}.safetensors": steps for steps in params.distill.steps}
 
 
+def _has(given: Any, section: str, key: str | None = None) -> bool:
+    """Tell whether params have a section, or a key in it."""
+    found = given.get(section) if isinstance(given, dict) else None
+    return found is not None if key is None else isinstance(found, dict) and key in found
+
+
 def main(stage: Stage) -> None:
     """Check all params; write a text that never changes, so that a legal edit makes no other stage stale."""
+    given = read_yaml(Path("params.yaml")) or {}
+    if old := [f"{key}: {fix}" for key, fix in EARLIER.items() if _has(given, *key.split("."))]:
+        raise UserError("\n  ".join([f"params.yaml: {len(old)} of an earlier version", *old]))
     if errors := spanning_errors(stage.params(AllParams)):
         raise UserError("\n  ".join([f"params.yaml: {len(errors)} invalid", *errors]))
     stage.write(CHECKED, b"params.yaml is valid\n")

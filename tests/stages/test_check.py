@@ -78,3 +78,11 @@ def test_errors_end_the_stage_without_an_output(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.gallery\.keep_every: "):
         main(Stage("check"))
     assert not CHECKED.exists()
+
+
+def test_params_of_an_earlier_version_name_what_replaces_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = changed(("download", {"sets": []}), ("train.images", 10))
+    (tmp_path / "params.yaml").write_text(json.dumps(old))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"2 of .*\n  download: .*data\.set.*\n  train\.images: .*train\.images_seen$"):
+        main(Stage("check"))
