@@ -1,25 +1,20 @@
 """Build a file again from its commit, in a temporary clone, and compare the bytes."""
 
-import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-from ruamel.yaml import YAML
-
 from ddpm.compute.device import ARITHMETIC
-from ddpm.images.arrays import load_arrays
-from ddpm.proving.facts import KINDS, Provenance, chain, differences, git, read_provenance
+from ddpm.proving.facts import Provenance, chain, differences, read_provenance
 from exact_stages.console import UserError
-from exact_stages.files import md5, sha256
+from exact_stages.files import sha256
 from exact_stages.provenance import beside
 
 
-def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
+def rebuild(made: Provenance, commit: str) -> list[str]:
     """Run the stages that lead to a file at a commit of this repository; return how the result differs, if it does.
 
     Raises:
@@ -41,87 +36,42 @@ def rebuild(file: Path, made: Provenance, commit: str) -> list[str]:
         own["TMPDIR"] = folder
         for step in steps.values():
             _call([sys.executable, "-m", "dvc", "repro", "--no-run-cache", step.stage], clone, settings_of(step) | own)
-        return compare(file, made, commit, clone)
+        return compare(made, clone)
 
 
 def settings_of(made: Provenance) -> dict[str, str]:
     """Return the variables that choose the environment of a provenance, but for those that the user has set."""
     if not (found := made.environment):
         return {}
-    wanted = {
+    chosen = {
         "DDPM_PRECISION": found["precision"],
         "DDPM_DEVICE": "cpu" if found["device"] == "cpu" else "",
         "DDPM_ACCUMULATE": str(found.get("accumulation_steps", 1)),
         "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found.get("processes", 1)) > 1 else "python",
         **{name: found[name] for name in ARITHMETIC if name in found},
     }
-    if "threads" in found:  # of code before workers had one thread each
-        wanted["DDPM_THREADS"] = str(found["threads"])
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+    return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
-def compare(file: Path, made: Provenance, commit: str, clone: Path) -> list[str]:
-    """Compare what a commit recorded of a file, and of what it was made from, with a clone that has run the stages.
+def compare(made: Provenance, clone: Path) -> list[str]:
+    """Compare a file with that in a clone which has run its stages.
 
-    Return nothing if the file is equal; or the first output that differs, by how much, and the likely cause.
+    Return nothing if they are equal; or the first file on the way that differs, and the likely cause.
     """
     if sha256(clone / made.file) == made.sha256:
         return []
-    lock = YAML(typ="safe").load(git("show", f"{commit}:dvc.lock"))["stages"]
-    for step in chain(made).values():
-        outs = sorted(lock[step.stage]["outs"], key=lambda out: (out["path"].startswith("metrics/"), out["path"]))
-        recorded = beside(Path(step.file))
-        paths = [out["path"] for out in outs if out["path"] != str(recorded) and md5(clone / out["path"]) != out["md5"]]
-        if paths:
-            now = {kind: getattr(read_provenance(clone / recorded), kind) for kind in KINDS}
-            causes = [f"{kind} {name}: {fault}" for (kind, name), fault in differences(step, now).items() if fault]
-            unknown = "nothing that is recorded differs; an operation that is not deterministic, or damaged memory"
-            before = file if step is made else Path(step.file)
-            losses = [line for path in paths if path.endswith(".csv") for line in _in_losses(path, commit, clone)]
-            return [
-                f"{paths[0]}: the first output that differs",
-                *_in_weights(before, clone / step.file),
-                *(losses or ["no recorded loss differs"]),
-                f"likely cause: {'; '.join(causes) or unknown}",
-            ]
-    return [f"{made.file}: differs, although all that dvc.lock records is equal; its provenance is of another file"]
-
-
-def _in_weights(before: Path, after: Path) -> Iterator[str]:
-    """Tell how many arrays differ, and by how much."""
-    if not before.is_file():
-        return
-    (ours, _), (theirs, _) = load_arrays(before), load_arrays(after)
-    if {name: array.shape for name, array in ours.items()} != {name: array.shape for name, array in theirs.items()}:
-        yield "its arrays have other names or shapes"
-        return
-    most = [float((array.float() - theirs[name].float()).abs().max()) for name, array in ours.items()]
-    yield f"{sum(each > 0 for each in most)} of {len(most)} arrays differ, by at most {max(most):.3g}"
-
-
-def _in_losses(path: str, commit: str, clone: Path) -> Iterator[str]:
-    """Tell where a curve begins to differ, and by how much."""
-    recorded, rebuilt = git("show", f"{commit}:{path}").decode(), (clone / path).read_text()
-    head, *rows = (line.split(",") for line in recorded.splitlines())
-    others = (line.split(",") for line in rebuilt.splitlines()[1:])
-    if pair := next((pair for pair in zip(rows, others, strict=False) if pair[0] != pair[1]), None):
-        yield f"{path}: from {head[0]} {pair[0][0]}, where {head[-1]} is {pair[1][-1]}, not {pair[0][-1]}"
+    steps = ((step, read_provenance(clone / name)) for name, step in chain(made).items())
+    step, now = next((step, now) for step, now in steps if step.sha256 != now.sha256)
+    found = differences(step, now.model_dump())
+    causes = [f"{kind} {name}: {fault}" for (kind, name), fault in found.items() if fault]
+    unknown = "nothing that is recorded differs; an operation that is not deterministic, or damaged memory"
+    return [f"{step.file}: the first file that differs", f"likely cause: {'; '.join(causes) or unknown}"]
 
 
 def _call(command: list[str], folder: Path = Path(), variables: dict[str, str] | None = None) -> None:
-    """Run a command, and end all its processes if this one is interrupted."""
+    """Run a command; raise UserError if it fails, which has said why."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "PYTHONPATH"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     environment = kept | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | (variables or {})
-    process = psutil.Popen(command, cwd=folder, env=environment)
-    try:
-        failed = process.wait()
-    except BaseException:
-        family = [*process.children(recursive=True), process]
-        for each in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        psutil.wait_procs(family)
-        raise
-    if failed:
+    if subprocess.run(command, cwd=folder, env=environment).returncode:
         raise UserError(f"{' '.join(command[-3:])}: failed, as said above; nothing was compared")
