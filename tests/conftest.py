@@ -8,7 +8,6 @@ A real browser; where there is none, the tests that ask for it are left out with
 import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "DDPM_WORKERS": "1"}  # read when torch is imported, so before anything else is
-os.environ.pop("DDPM_THREADS", None)
 
 import shutil
 from collections.abc import Callable, Iterator

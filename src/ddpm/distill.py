@@ -23,7 +23,7 @@ from ddpm.compute.world import ALONE, World
 from ddpm.images.splits import Split, to_float
 from ddpm.model import LoadedModel, save_model
 from ddpm.optim import Optimization, OptimizationParams, shards_on_cpu
-from ddpm.schedule import exact, posterior
+from ddpm.schedule import posterior
 from ddpm.timesteps import quantile_timesteps, timestep_cdf
 from ddpm.unet import UNet
 from exact_stages.console import UserError
@@ -80,7 +80,7 @@ class Distillation:
         if len({*self.timesteps}) < evaluations:
             raise UserError(f"distill.steps: {evaluations} of {len(cdf)} timesteps would repeat one; ask for fewer")
         self.schedule = teacher.schedule.to(device)
-        self.alphas_cumprod = exact(teacher.schedule.alphas_cumprod, device)
+        self.alphas_cumprod = teacher.schedule.alphas_cumprod.to(device)
         self.images = images.to(device)
         network = teacher.network.requires_grad_(False)
         student, auxiliary = (copy.deepcopy(network).requires_grad_() for _ in range(2))

@@ -129,8 +129,7 @@ class Optimization:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Build Adam for all weights; or Muon for the convolutions between stem and head, and Adam for the rest."""
-        network, kind = self.network, self.network.time_table.device.type
-        adam = partial(torch.optim.Adam, lr=self.lr, fused=kind != "mps")
+        network, adam = self.network, partial(torch.optim.Adam, lr=self.lr, fused=True)
         if self.params.optimizer == "adam":
             return [adam(network.parameters())]
         outer = {*network.stem.parameters(), *network.head.parameters()}

@@ -110,11 +110,6 @@ class NoiseSchedule:
         return signal * x_start + spread * noise
 
 
-def exact(table: Tensor, device: torch.device) -> Tensor:
-    """Move a float64 table to a device, in float32 to MPS, which lacks float64."""
-    return table.to(torch.float32 if device.type == "mps" else torch.float64).to(device)
-
-
 def _over_images(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """Return table[t] in the dtype of `like`, shaped (B, 1, 1, 1) to broadcast over the images."""
     return table[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))

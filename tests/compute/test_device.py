@@ -32,10 +32,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, tf32
 
 
-def has(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, mps: bool = False, bfloat16: str = "") -> None:
+def has(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, bfloat16: str = "") -> None:
     """What this machine is made to look like; `bfloat16` says what computes it: cuda, amx, or the maker of the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 == "cuda")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16 in ("AMD", "Intel"))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bfloat16 == "amx")
@@ -46,7 +45,6 @@ def has(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, mps: bool = False, 
     ("machine_has", "environment", "chosen"),
     [
         ({}, {}, ("cpu", torch.float32)),
-        ({"mps": True, "bfloat16": "AMD"}, {}, ("mps", torch.float32)),
         ({"cuda": True, "bfloat16": "cuda"}, {}, ("cuda", torch.bfloat16)),
         ({"cuda": True, "bfloat16": "AMD"}, {"DDPM_DEVICE": "cpu"}, ("cpu", torch.bfloat16)),
         ({"bfloat16": "amx"}, {}, ("cpu", torch.bfloat16)),
@@ -64,7 +62,7 @@ def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default
 
 
 @pytest.mark.parametrize(
-    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "WORKERS=0", "WORKERS=1.5", "WORKERS=100000", "THREADS=1"]
+    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "WORKERS=0", "WORKERS=1.5", "WORKERS=100000"]
 )
 def test_what_is_not_there_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv(*f"DDPM_{given}".split("="))

@@ -1,7 +1,7 @@
 """Choose device, precision and determinism from the machine and the environment, never from params.
 
 Environment:
-    DDPM_DEVICE     cpu, cuda or mps; by default the fastest available.
+    DDPM_DEVICE     cpu or cuda; by default cuda, if there is a GPU.
     DDPM_PRECISION  float32 or bfloat16; by default the faster one, where the hardware has both.
 """
 
@@ -65,10 +65,8 @@ class Runtime:
         """
         if self.device.type == "cpu":
             return max(1, min(32, SAMPLED_ON_CPU // pixels))
-        batch = SAMPLED_ON_GPU // pixels
-        if self.device.type == "cuda":
-            batch = min(batch, torch.cuda.mem_get_info(self.device)[1] // (2 * bytes_each))
-        return max(1, batch)
+        memory = torch.cuda.mem_get_info(self.device)[1]
+        return max(1, min(SAMPLED_ON_GPU // pixels, memory // (2 * bytes_each)))
 
     def describe(self) -> dict[str, str | int]:
         """Return the hardware and software facts that fix the bits of a result; equal on machines of one kind."""
@@ -94,13 +92,10 @@ def start(alone: bool = False) -> Runtime:
     Raises:
         UserError: an environment variable asks for something that this machine does not have.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    device = _choose("DDPM_DEVICE", [name for name, available in there.items() if available])
+    device = _choose("DDPM_DEVICE", ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
     if device == "cuda" and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     precision = _choose("DDPM_PRECISION", _precisions(device))
-    if os.environ.get("DDPM_THREADS"):
-        raise UserError("DDPM_THREADS: no longer used, since a process has one thread; set DDPM_WORKERS instead")
     workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
     allow(1 if alone or device != "cpu" or dist.is_torchelastic_launched() else workers)
     torch.set_num_threads(1)

@@ -46,7 +46,6 @@ def settings_of(made: Provenance) -> dict[str, str]:
     chosen = {
         "DDPM_PRECISION": found["precision"],
         "DDPM_DEVICE": "cpu" if found["device"] == "cpu" else "",
-        "DDPM_ACCUMULATE": str(found.get("accumulation_steps", 1)),
         "DDPM_LAUNCH": f"torchrun --nproc-per-node {count}" if (count := found.get("processes", 1)) > 1 else "python",
         **{name: found[name] for name in ARITHMETIC if name in found},
     }

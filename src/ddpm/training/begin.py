@@ -1,15 +1,10 @@
-"""Begin a training: choose its images, resolve what params leave open, and build the network.
-
-Environment:
-    DDPM_ACCUMULATE  micro-batches of a GPU's part of a batch, for batches that do not fit into memory; by default 1.
-                     Gradients accumulate; results may differ by rounding.
-"""
+"""Begin a training: choose its images, resolve what params leave open, and build the network."""
 
 from pathlib import Path
 
 import torch
 
-from ddpm.compute.device import Runtime, number
+from ddpm.compute.device import Runtime
 from ddpm.compute.world import ALONE, World
 from ddpm.images.card import listed
 from ddpm.images.splits import Processed, even_batch, held_out_mask
@@ -64,42 +59,15 @@ def shards_of(model: UNetParams, batch_size: int, runtime: Runtime, world: World
     """Return the number of shards of a batch: on CPUs it is fixed, on GPUs it follows the processes.
 
     Raises:
-        UserError: BatchNorm would see parts of a batch; or there are fewer images than shards; or the device cannot
-            share a batch.
+        UserError: there are more processes than shards, of which a network with BatchNorm has one.
     """
-    accumulated = accumulation_steps()
-    if runtime.device.type == "cpu":
-        if accumulated > 1:
-            raise UserError("DDPM_ACCUMULATE: only for GPUs, since CPUs compute a batch in parts; unset it")
-        shards = shards_on_cpu(model, batch_size)
-        if world.size > shards:
-            raise UserError(f"DDPM_LAUNCH: {world.size} processes, but a batch has {shards} shards; start {shards}")
-        return shards
-    shards = world.size * accumulated
-    if model.block == "double_conv" and shards > 1:
-        raise UserError(
-            "model.block: double_conv has BatchNorm, which needs whole batches; train in one process without "
-            "DDPM_ACCUMULATE"
-        )
-    if shards > batch_size:
-        raise UserError(f"train.batch_size: {batch_size} images are too few for {shards} shards; raise it")
-    if world.size > 1 and runtime.device.type == "mps":  # torch has no all_reduce there
-        raise UserError("DDPM_LAUNCH: MPS trains in one process; set DDPM_DEVICE=cpu for several")
-    return shards
+    gpu, on_cpu = runtime.device.type == "cuda", shards_on_cpu(model, batch_size)
+    most = batch_size if gpu and model.block == "residual" else on_cpu
+    if world.size > most:
+        raise UserError(f"DDPM_LAUNCH: {world.size} processes, but a batch has at most {most} shards; start {most}")
+    return world.size if gpu else on_cpu
 
 
 def environment_of(runtime: Runtime, processes: int) -> dict[str, str | int]:
     """Return the facts of the machine that fix the bits of a training; on CPUs, the number of processes does not."""
-    if runtime.device.type == "cpu":
-        return runtime.describe()
-    accumulated = {"accumulation_steps": steps} if (steps := accumulation_steps()) > 1 else {}
-    return {**runtime.describe(), "processes": processes, **accumulated}
-
-
-def accumulation_steps() -> int:
-    """Return the number of micro-batches from DDPM_ACCUMULATE.
-
-    Raises:
-        UserError: the variable is not a number from 1 to a million.
-    """
-    return number("DDPM_ACCUMULATE", 1, 1, 1_000_000, "micro-batches")
+    return runtime.describe() | ({"processes": processes} if runtime.device.type == "cuda" else {})

@@ -17,7 +17,7 @@ from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, to_float
 from ddpm.model import Guide, ModelCard, save_model
 from ddpm.optim import Optimization
-from ddpm.schedule import NoiseSchedule, ScheduleParams, exact
+from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.timesteps import draw_timesteps, relative_density, timestep_cdf
 from ddpm.train import loss_weights, mean_squared_error, train_loop
 from ddpm.training.curves import BUCKETS, Buckets, Curves
@@ -73,8 +73,8 @@ class Training:
         self.schedule = NoiseSchedule(schedule)
         self.denoiser = Denoiser(self.network, self.schedule, network.params.prediction, runtime)
         self.loss_weights = loss_weights(params.loss, self.denoiser)
-        cdf = exact(timestep_cdf(self.schedule, params.log_snr_center), device)
-        self.uniform = exact(timestep_cdf(self.schedule, None), device)
+        cdf = timestep_cdf(self.schedule, params.log_snr_center).to(device)
+        self.uniform = timestep_cdf(self.schedule, None).to(device)
         images = images.to(device)
         rows = rows.to(images.labels.device)
         self.draws = Draws(images, rows, params, cdf, network.params.class_conditional, device)
