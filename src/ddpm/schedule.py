@@ -5,7 +5,7 @@ Equation numbers without a name are that paper's. Its t counts from 1, here t co
 
 import copy
 import math
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -44,17 +44,10 @@ def linear_betas(params: ScheduleParams) -> Tensor:
     return torch.linspace(params.beta_start, params.beta_end, params.timesteps, dtype=torch.float64)
 
 
-class Posterior(NamedTuple):
-    """The Gaussian q(x_s | x_t, x_0): its mean is coef1 x_0 + coef2 x_t. Numbers, or tensors of one shape."""
+def posterior(abar_t: Value, abar_s: Value, renewed: Value | None = None) -> tuple[Value, Value, Value]:
+    """Return coef1, coef2 and the variance of q(x_s | x_t, x_0), whose mean is coef1 x_0 + coef2 x_t.
 
-    coef1: Any
-    coef2: Any
-    variance: Any
-
-
-def posterior(abar_t: Value, abar_s: Value, renewed: Value | None = None) -> Posterior:
-    """Return q(x_s | x_t, x_0) for a step of any length to less noise: abar_s >= abar_t, both in float64.
-
+    The step may have any length, to less noise: abar_s >= abar_t, both in float64, numbers or tensors of one shape.
     The mean is sqrt(abar_s) x_0 + sqrt(1 - abar_s - variance) eps, where eps is the noise in x_t that x_0 implies (Song
     et al. 2021, arXiv:2010.02502, eq. 12). Between neighbours this is Ho et al. 2020, eqs. 6 and 7. The result is
     certain at both ends: x_t where abar_s = abar_t, and x_0 where abar_s = 1.
@@ -64,7 +57,7 @@ def posterior(abar_t: Value, abar_s: Value, renewed: Value | None = None) -> Pos
     """
     share = renewed_share(abar_t, abar_s) if renewed is None else renewed
     coef2 = ((1 - abar_s) * (1 - share) / (1 - abar_t)) ** 0.5
-    return Posterior(abar_s**0.5 - coef2 * abar_t**0.5, coef2, (1 - abar_s) * share)
+    return abar_s**0.5 - coef2 * abar_t**0.5, coef2, (1 - abar_s) * share
 
 
 def renewed_share(abar_t: Value, abar_s: Value) -> Value:
@@ -105,11 +98,6 @@ class NoiseSchedule:
 
         Shapes: x_start and noise (B, C, H, W), t (B,), integers in 0..T-1; the result is like x_start.
         """
-        signal = _over_images(self.sqrt_alphas_cumprod, t, x_start)
-        spread = _over_images(self.sqrt_one_minus_alphas_cumprod, t, x_start)
+        signal = self.sqrt_alphas_cumprod[t].to(x_start.dtype).view(-1, 1, 1, 1)
+        spread = self.sqrt_one_minus_alphas_cumprod[t].to(x_start.dtype).view(-1, 1, 1, 1)
         return signal * x_start + spread * noise
-
-
-def _over_images(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """Return table[t] in the dtype of `like`, shaped (B, 1, 1, 1) to broadcast over the images."""
-    return table[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
