@@ -109,22 +109,15 @@ class DataCard(Section):
     def labels(self, names: Iterable[str | int], where: str) -> tuple[int, ...]:
         """Return the labels of the named classes, sorted and unique; all labels if there are no names.
 
-        A number matches the class name with that value, since YAML reads 010 as 10.
-
         Raises:
-            UserError: a name is unknown, or a number matches two classes; the message begins with `where`.
+            UserError: a name is unknown; the message begins with `where`.
         """
-        return tuple(sorted({self._label(name, where) for name in names})) or tuple(range(len(self.classes)))
-
-    def _label(self, name: str | int, where: str) -> int:
-        if isinstance(name, int):
-            alike = [each for each in self.classes if each.isdecimal() and int(each) == name] or [str(name)]
-            if len(alike) > 1:
-                raise UserError(f"{where}: {name} may mean {' or '.join(alike)}; put the name in quotes")
-            name = alike[0]
-        if name not in self.classes:
-            raise UserError(f"{where}: no class is named {shown(name, 100)}; choose from {listed(self.classes)}")
-        return self.classes.index(name)
+        labels = set()
+        for name in map(str, names):
+            if name not in self.classes:
+                raise UserError(f"{where}: no class is named {shown(name, 100)}; choose from {listed(self.classes)}")
+            labels.add(self.classes.index(name))
+        return tuple(sorted(labels)) or tuple(range(len(self.classes)))
 
 
 def listed(names: Iterable[Any]) -> str:
