@@ -61,9 +61,7 @@ def test_the_environment_chooses_among_what_is_there_and_the_best_is_the_default
     assert start() == Runtime(torch.device(chosen[0]), chosen[1])
 
 
-@pytest.mark.parametrize(
-    "given", ["DEVICE=cuda", "PRECISION=bfloat16", "WORKERS=0", "WORKERS=1.5", "WORKERS=100000"]
-)
+@pytest.mark.parametrize("given", ["DEVICE=cuda", "PRECISION=bfloat16", "WORKERS=0", "WORKERS=1.5", "WORKERS=100000"])
 def test_what_is_not_there_is_refused_by_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv(*f"DDPM_{given}".split("="))
     with pytest.raises(UserError, match=f"^DDPM_{given.partition('=')[0]}\\b"):
