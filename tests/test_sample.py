@@ -198,6 +198,19 @@ def test_guided_samples_are_those_of_the_written_out_combination(
     assert (found - sampled(loaded, indices, sampler(**sampling), seed=4)).abs().max() > 1e-2 * size, "it is guided"
 
 
+@pytest.mark.parametrize(("spoilt", "scale"), [("network", 1.0), ("network", 2.0), ("guide", 2.0)])
+@pytest.mark.parametrize("clip", [False, True])
+def test_predictions_that_are_not_finite_end_in_an_error_that_names_the_image(
+    spoilt: str, scale: float, clip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tiny_model(tmp_path, **GUIDED)
+    network = getattr(loaded, spoilt)
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda *given: forward(*given).index_fill(0, torch.tensor(1), torch.inf))
+    with pytest.raises(UserError, match=r"^image 8: "):
+        sampled(loaded, [7, 8, 9], sampler(guidance=scale, clip=clip))
+
+
 class StatesAtTicks:
     """Stands for the checkpoints: keeps the state at every tick."""
 

@@ -132,12 +132,15 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
 
 
 def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:
-    """Return the function that a sampler calls: the model with the labels (B,), guided as the params say."""
-    labels = labels.to(runtime.device)
+    """Return the function that a sampler calls: the model with the labels (B,), guided as the params say.
+
+    Infinite estimates become NaN: clipping would turn them into black or white pixels.
+    """
+    labels, nan = labels.to(runtime.device), math.nan
 
     def bound(network: UNet, labels: Tensor) -> Denoise:
         denoiser = loaded.denoiser(runtime, network)
-        return lambda x_t, t: denoiser(x_t, torch.full_like(labels, t), labels).x_start
+        return lambda x_t, t: denoiser(x_t, torch.full_like(labels, t), labels).x_start.nan_to_num(nan, nan, nan)
 
     denoise = bound(loaded.network, labels)
     if params.guidance == 1:
@@ -178,6 +181,9 @@ def sample_batch(
     """Sample the images `indices`, and yield the steps of the reverse process.
 
     Image i depends on (seed, i), not on the batch. The last `x_prev` is the images, `sample_labels` returns the labels.
+
+    Raises:
+        UserError: after the last step, an image is not finite.
     """
     noise = ImageNoise(seed, indices, loaded.card.data.shape, runtime.device)
     labels = sample_labels(loaded.card, params, seed, indices)
@@ -187,6 +193,9 @@ def sample_batch(
         if step.t == timesteps[-1] and (faint := loaded.card.faint):  # an estimate of such a level is a 0
             step = step._replace(x_prev=step.x_prev.masked_fill(step.x_prev < (faint + 0.5) / 127.5 - 1, -1))
         yield step
+    if not (finite := step.x_prev.isfinite().flatten(1).all(1)).all():  # only here: it synchronises
+        image = indices[int(finite.int().argmin())]
+        raise UserError(f"image {image}: the model's predictions are not finite; fetch the model again, or retrain it")
 
 
 def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
