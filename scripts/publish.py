@@ -5,7 +5,8 @@
     python -m scripts.publish pictures           draw docs/pictures, of an up-to-date run; `make repro` makes it
     python -m scripts.publish pretrained         pack the model of an up-to-date run for the package; commit both files
 
-RUN is a record such as results/fashion, a revision or an experiment; by default the workspace, if it is up to date.
+RUN is a record such as results/fashion, or a revision or an experiment, whose numbers are taken as they were committed.
+By default it is the workspace, which must be up to date.
 """
 
 import re
@@ -24,7 +25,7 @@ from ddpm.images.splits import Samples, load_samples
 from ddpm.pictures.figures import image_gif, image_png, tile, to_png
 from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
-from exact_stages.files import md5, sha256, write_json, write_whole
+from exact_stages.files import sha256, write_json, write_whole
 from scripts.runs import TRAINED, Run, open_run
 from scripts.tables import MEASURES, cell, numbers, scores, together
 
@@ -118,7 +119,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def draw_pictures() -> None:
     """Draw the plot of quality against minutes, samples, and their reverse process."""
-    up_to_date()
+    open_run("")  # or it is not up to date
     write_whole(PICTURES / "quality.png", quality(pd.read_csv(QUALITY)))
     kept = load_samples(SAMPLES / "filtered.safetensors")
     assert kept.labels is not None  # the default is class-conditional
@@ -161,7 +162,7 @@ def pack_pretrained() -> None:
     Raises:
         UserError: the model or its scores are not up to date, or files are not committed.
     """
-    found = up_to_date()
+    found = open_run("")
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", f":!{PACKED}"]).returncode:
         raise UserError(f"git: files have changed; commit them first, since {NAME}.json names the commit")
     weights = PACKED / f"{NAME}.safetensors"
@@ -175,18 +176,6 @@ def pack_pretrained() -> None:
         "scores": found.mapping("metrics/evaluate/scores.json"),
     }
     write_json(PACKED / f"{NAME}.json", facts)
-
-
-def up_to_date() -> Run:
-    """Return the run of the workspace.
-
-    Raises:
-        UserError: a stage is not up to date, or the model file is missing or another.
-    """
-    found, model = open_run(""), Path(TRAINED)
-    if not model.exists() or md5(model) != found.hashes[TRAINED]:
-        raise UserError(f"{model}: missing, or not the model of dvc.lock; run `dvc checkout {model}` or make repro")
-    return found
 
 
 COMMANDS = {"scores": print_scores, "pages": write_pages, "pictures": draw_pictures, "pretrained": pack_pretrained}

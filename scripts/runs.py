@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ class Run:
     name: str
     files: dict[str, bytes]  # params.yaml, dvc.lock, and what git tracks in metrics/
     commit: str = ""  # of the revision, or the one that the workspace is based on
-    facts: dict[str, Any] = field(default_factory=dict)  # of a record: commit, command, date and machine
 
     @property
     def model(self) -> str:
@@ -67,6 +66,8 @@ class Run:
 def open_run(rev: str) -> Run:
     """Read the workspace if `rev` is empty, a record such as results/fashion, or any revision that DVC knows.
 
+    What a revision has in metrics/ is taken as it is; the workspace must be up to date.
+
     Raises:
         UserError: there is no such run, or the workspace is not up to date.
     """
@@ -83,7 +84,7 @@ def open_run(rev: str) -> Run:
         commit = _git("rev-parse", "--verify", f"{resolve_rev(SCM('.'), rev)}^{{commit}}").decode().strip()
     except (DvcException, subprocess.CalledProcessError):
         raise UserError(f"{rev}: no revision, experiment or record; see git log, dvc exp list and results/") from None
-    tracked = _git("ls-tree", "-r", "--name-only", commit, "--", *ENDS, "metrics").decode().splitlines()
+    tracked = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *ENDS, "metrics").decode().split("\0")[:-1]
     return Run(rev, {path: _git("show", f"{commit}:{path}") for path in tracked}, commit)
 
 
@@ -110,7 +111,8 @@ def _changes(status: list[Any]) -> list[str]:
         if isinstance(each, str):
             found.append(each)  # "changed command"
         else:
-            found += [path for states in each.values() for path, state in states.items() if state not in ABSENT]
+            states = [state for states in each.values() for state in states.items() if state[1] not in ABSENT]
+            found += [next(iter(state)) if isinstance(state, dict) else path for path, state in states]
     return found
 
 
@@ -119,7 +121,7 @@ def _record(folder: Path) -> Run:
     facts = Run(name, {RECORD: (folder / RECORD).read_bytes()}).mapping(RECORD)
     files = {f"metrics/{each}.json": json.dumps(values).encode() for each, values in facts.pop("metrics", {}).items()}
     files |= {path: (folder / each).read_bytes() for each, path in RECORDED.items() if (folder / each).is_file()}
-    return Run(name, files, facts.get("commit") or "", facts)
+    return Run(name, files, facts.get("commit") or "")
 
 
 def _git(*arguments: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Build the tables of runs: scores, params, and hashes of data and models."""
+"""Build the table of the scores of runs."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev

@@ -65,6 +65,8 @@ def main() -> None:
     jobs = [Job(number, SCRATCH / code / f"{number}.safetensors") for number in numbers]
     generated, table = Table(folder / "scores_generated.csv"), Table(folder / "scores.csv")
     for each in (generated, table):
+        if others := [row for row in each.rows if row["code"] != code]:
+            print(f"{each.path}: {len(others)} rows are of other code, params or images, and will be replaced")
         each.rows = [row for row in each.rows if row["code"] == code]
     missing = [work for work in itertools.product(SEEDS, jobs, METHODS) if not table.has(row_of(*work))]
     unfinished = sorted({job for _, job, _ in missing})

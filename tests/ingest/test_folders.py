@@ -104,6 +104,8 @@ def test_links_to_files_are_followed_and_links_to_folders_are_faults_since_dvc_d
             id="pictures beside train and test",
         ),
         pytest.param(two("train/cat", "test/Cat"), ["class Cat"], id="case in train and test"),
+        pytest.param(two("train/cat", "train/Cat"), ["class cat"], id="names that differ in case"),
+        pytest.param([*two("train/a"), "test/a/x.txt"], ["test"], id="an empty test folder"),
         pytest.param([*two("a", "x\ny"), "c/1.png"], ["class c", r"class x\ny"], id="all at once"),
     ],
 )

@@ -6,7 +6,6 @@ from statistics import mean, stdev
 
 import pytest
 
-from exact_stages.console import UserError
 from scripts import publish, tables
 from scripts.runs import Run
 
@@ -55,11 +54,3 @@ def test_pages_have_the_numbers_of_metrics(page: Path) -> None:
     assert [float(each.split()[0]) for each in cells] == pytest.approx(
         [b[row]["frechet"] for row in ("test", "baseline", "samples")], abs=6e-5
     )
-
-
-def test_only_the_model_of_the_lock_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    lock = "stages: {train: {outs: [{path: models/ddpm.safetensors, md5: '0'}]}}"
-    monkeypatch.setattr(publish, "open_run", lambda _: Run("workspace", {"dvc.lock": lock.encode()}))
-    with pytest.raises(UserError, match=r"missing, or not the model of dvc\.lock"):
-        publish.up_to_date()

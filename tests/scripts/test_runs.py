@@ -1,5 +1,6 @@
 """Which run is meant, whether its numbers belong to it, and what is kept of one as a record."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_fresh_clone_has_all_that_is_committed(clone: Clone, tmp_path: Path, m
 
 
 CHANGES = {  # file and text: what is not up to date then
-    ("params.yaml", PARAMS.replace("count: 5", "count: 6")): r"check \(params.yaml\), likelihood \(params.yaml\)",
+    ("params.yaml", PARAMS.replace("count: 5", "count: 6")): r"check \(count\), likelihood \(count\)",
     ("library/more.py", "x"): r"check \(library\), train \(library\)",
     ("data/mine/2", "two"): r"train \(data/mine\), data/mine.dvc \(data/mine\)",
     ("metrics/likelihood/bits.json", "[]"): r"likelihood \(metrics/likelihood/bits.json\)",
@@ -66,7 +67,8 @@ def test_a_record_is_kept_and_trusted(clone: Clone) -> None:
     run = open_run("results/slow")
     assert (run.commit, seen("results/slow")) == (commit, 30)
     assert set(run.files) == {"params.yaml", *METRICS}
-    assert run.facts["command"] == "python -m scripts.record slow lr=3"
+    kept = json.loads(Path("results/slow/record.json").read_text())
+    assert kept["command"] == "python -m scripts.record slow lr=3"
     assert clone.git("status", "--short").split() == ["??", "results/"]
     (clone.path / "library/code.py").write_text("# later")
     with pytest.raises(UserError, match="commit"):

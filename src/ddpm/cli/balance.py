@@ -35,7 +35,7 @@ class Balance(Options):
     its class, and is no copy of a training image. test/<class> has the test images alone. All are png of one size and
     format. manifest.csv describes each file, and gives the seed and index of each sample. `ddpm generate --classes
     CLASS --seed SEED --first INDEX --count 1` repeats a sample, with the options of balance.json. All is written at the
-    end; after Ctrl-C, run the command again.
+    end; after Ctrl-C, remove the folder and run the command again.
     """
 
     data: Path
@@ -59,6 +59,8 @@ class Balance(Options):
         """
         check_free(self.out)
         test_file = self.data.with_name("test.safetensors")
+        if self.data == test_file:
+            raise UserError(f"--data {self.data}: has the test images; name the training images next to them")
         train, test = load_split(self.data), load_split(test_file)
         runtime = start()
         loaded, classifier = load_model(self.model, runtime.device), load_classifier(self.classifier)

@@ -59,7 +59,10 @@ class Prove(Options):
         if not file.is_file():
             raise UserError(f"{file}: no such file; `dvc pull` or `dvc repro` brings it")
         made = read_provenance(beside(file))
-        found, commit = facts_of(file, made, environment_of(start(), processes=1)), commit_of(beside(file), made)
+        found, commit = (
+            facts_of(file, made, environment_of(start(), made.environment.get("processes", 1))),
+            commit_of(beside(file), made),
+        )
         unknown = "no commit of this branch records it with this code; in a shallow clone, `git fetch --unshallow`"
         found["dvc.lock", made.file] = "" if commit else unknown
         faults = {key: fault for key, fault in found.items() if fault}

@@ -14,7 +14,7 @@ from ddpm.images.splits import Processed, load_samples, load_split
 from ddpm.ingest.decoded import Images
 from ddpm.ingest.decoding import Target
 from ddpm.ingest.folders import Picture
-from ddpm.ingest.preparation import DataParams, list_images, looks_of, notes_of, read_source
+from ddpm.ingest.preparation import DataParams, list_images, looks_of, notes_of, range_of, read_source
 from ddpm.ingest.splitting import split_images
 from ddpm.ingest.summary import write_split
 from exact_stages.console import UserError
@@ -108,6 +108,9 @@ def read_samples(path: Path, real: Real) -> SampleSet:
     seen = looks_of(pictures, target.background, target.range)
     for each in notes_of(seen, None):
         print(f"samples: {each}")
+    if not target.range and (chosen := range_of(seen)):
+        target = target._replace(range=chosen)
+        print(f"samples: their range is {chosen[0]:,g} to {chosen[1]:,g}; the real images, of 8 bits, have none")
     looks = seen.looks
     if {each[:2] for each in looks} == {target.shape[1:]}:  # of a model that was trained on padded images
         target = target._replace(inner=target.shape[1:])

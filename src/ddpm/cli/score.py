@@ -61,8 +61,8 @@ class Score(Options):
             raise UserError(f"--image-size: the images of {self.real} have their size; leave it out")
         for file in filter(None, (self.out, self.page)):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir():
-                raise UserError(f"{file}: is a folder; name a file")
+            if file.is_dir() or self.out == self.page:
+                raise UserError(f"{file}: is a folder, or both --out and --page; name another file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
         params = parse(DataParams, {"set": str(self.real), **wanted}, "options")

@@ -5,7 +5,7 @@ Or a table of labels beside the images names the class of each. All layouts may 
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -130,6 +130,8 @@ class _Scan:
         for folder in folders:
             if folder.name in sides:
                 sides[folder.name] = self.classes(folder, *self.level(folder), self.table(folder) or tabled)
+                if not any(sides[folder.name].values()):
+                    self.fault(folder, "no images")
             elif self.below(folder):
                 self.fault(folder, "has images but is neither train nor test; rename it to one of them, or move it")
         if pictures:
@@ -138,12 +140,14 @@ class _Scan:
 
     def table(self, folder: Path) -> bool:
         """Read the table of labels in a folder, and return whether there is one."""
-        for path in (folder / name for name in TABLES if (folder / name).is_file()):
+        found = [folder / name for name in TABLES if (folder / name).is_file()]
+        for path in found:
             self.rows |= read_table(path)
             self.tables.append(path)
             self.ignored.remove(path.relative_to(self.root))
-            return True
-        return False
+        if found[1:]:
+            self.fault(folder, f"has {' and '.join(each.name for each in found)}; keep one table of labels")
+        return bool(found)
 
     def classes(self, folder: Path, folders: list[Path], pictures: list[Path], tabled: bool) -> Classes:
         """Return the images of a folder by class; `folders` and `pictures` lie directly in it."""
@@ -190,6 +194,9 @@ def class_faults(train: Mapping[str, int], test: Mapping[str, int], least: int) 
             faults.append(f"class {shown(name)}: the name {reason}")
         if (own := train.get(name, 0)) < least:
             faults.append(f"class {shown(name)}: {_count(own, 'training image')}; at least {least} are needed")
+    for name, count in Counter(composed(each).casefold() for each in train).items():
+        if count > 1:
+            faults.append(f"class {shown(name)}: {count} classes have this name but for case or Unicode; rename one")
     return faults
 
 

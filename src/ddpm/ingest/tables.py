@@ -25,10 +25,12 @@ def read_table(path: Path) -> dict[Path, str]:
                 if path.suffix == ".jsonl"
                 else csv.DictReader(file, restval="")
             )
-            pairs = [(path.parent / row[column], str(row["label"])) for row in rows]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+            pairs = [(path.parent / row[column], row["label"]) for row in rows]
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         wanted = f"needs the columns {column} and label, and a row for each image"
         raise UserError(f"{path}: {wanted}; complete it, or rename it: {shown(str(error))}") from None
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise UserError(f"{path}: more than one row of {listed(twice)}; keep one of each")
-    return dict(pairs)
+    if odd := [name for name, label in pairs if type(label) not in (str, int)]:
+        raise UserError(f"{path}: no label, or several, of {listed(odd)}; give each a word or a whole number")
+    return {name: str(label) for name, label in pairs}

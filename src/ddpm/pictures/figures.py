@@ -74,8 +74,10 @@ def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Se
     axis.set(xlabel="class", ylabel="share of the images in %")
     labels = [class_label(names, tick) for tick in ticks]
     axis.set_xticks(ticks, labels, parse_math=False)
-    if LETTER * max(map(len, labels)) > (figure.get_figwidth() - 0.8) / len(labels):
+    longest = max(map(len, labels))
+    if 0.09 * longest > (figure.get_figwidth() - 0.8) / len(labels):
         axis.tick_params("x", labelsize=7, rotation=90)
+        figure.set_figheight(figure.get_figheight() + 0.06 * longest)
     axis.margins(y=0.25)  # room for the legend
     axis.legend(loc="upper center", ncols=len(shares), frameon=False)
     figure.tight_layout()

@@ -109,12 +109,15 @@ def compared(kind: str, recorded: dict[str, Any], here: dict[str, Any]) -> Facts
 
 
 def commit_of(path: Path, made: Provenance) -> str:
-    """Return the first commit whose dvc.lock records a provenance; empty if none does, or its code differs."""
-    commits = git("log", "--reverse", "--format=%H", f"-S{md5(path)}", "--", "dvc.lock").decode().split()
-    if not commits:
-        return ""
-    code = ((git("show", f"{commits[0]}:{name}"), expected) for name, expected in made.code.items())
-    return commits[0] if all(hashlib.sha256(data).hexdigest() == expected for data, expected in code) else ""
+    """Return the first commit whose dvc.lock records a provenance, or HEAD if only that has its code; empty if none."""
+    digest = md5(path)
+    first = git("log", "--reverse", "--format=%H", f"-S{digest}", "--", "dvc.lock").decode().split()[:1]
+    for commit in first + git("rev-parse", "HEAD").decode().split():
+        code = ((git("show", f"{commit}:{name}"), expected) for name, expected in made.code.items())
+        locked = digest.encode() in git("show", f"{commit}:dvc.lock")
+        if locked and all(hashlib.sha256(data).hexdigest() == expected for data, expected in code):
+            return commit
+    return ""
 
 
 def git(*arguments: str) -> bytes:

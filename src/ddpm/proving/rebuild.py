@@ -60,7 +60,7 @@ def compare(made: Provenance, clone: Path) -> list[str]:
     if sha256(clone / made.file) == made.sha256:
         return []
     steps = ((step, read_provenance(clone / name)) for name, step in chain(made).items())
-    step, now = next((step, now) for step, now in steps if step.sha256 != now.sha256)
+    step, now = next(pair for pair in steps if pair[0].sha256 != pair[1].sha256)
     found = differences(step, now.model_dump())
     causes = [f"{kind} {name}: {fault}" for (kind, name), fault in found.items() if fault]
     unknown = "nothing that is recorded differs; an operation that is not deterministic, or damaged memory"

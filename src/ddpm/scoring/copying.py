@@ -93,7 +93,8 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
     def measured(piece: tuple[int, int]) -> tuple[Tensor, Tensor]:
         label, part = piece
         queries = [each[of_class[label][part]] for each in versions]
-        near = [_nearest(queries, table) for _, table in _tables(train[train_labels == label], queries[0].device)]
+        own = (train_labels == label).nonzero().squeeze(1)
+        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, own)]
         distance, ratio = torch.full((2, len(queries[0])), torch.inf, device=queries[0].device)
         if near:
             found = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
@@ -118,11 +119,12 @@ def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
     return torch.stack([(each[:, None] - near).square().mean(2) for each in queries]).amin(0).sqrt()
 
 
-def _tables(references: Tensor, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Yield the references in parts that fit in memory: the index of the first, and flat floats on the device."""
+def _tables(references: Tensor, device: torch.device, own: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Yield the references, or only `own` ones, in parts that fit in memory: the first's place, and flat floats."""
     rows = max(1, TABLE // max(1, references[:1].numel()))
-    for first in range(0, len(references), rows):
-        yield first, _flat(references[first : first + rows].to(device))
+    for first in range(0, len(references if own is None else own), rows):
+        part = slice(first, first + rows)
+        yield first, _flat(references[part if own is None else own[part].to(references.device)].to(device))
 
 
 def _flat(values: Tensor) -> Tensor:

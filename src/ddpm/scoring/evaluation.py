@@ -116,7 +116,9 @@ def evaluate(
             classifier = load_classifier(path)
             seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
             if not varies(seen.train.features):
-                raise UserError(f"{path}: its features of all training images are alike; train it longer (images_seen)")
+                raise UserError(
+                    f"{path}: its features of all training images are alike; look at the images, or train it longer"
+                )
             sets = seen.of(there, classes)
             count = comparable(*(len(each.images) for each in sets))
             draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
