@@ -24,11 +24,11 @@ repro: env ## run the stages that are out of date: at first all, 11 to 35 minute
 
 ##@ Look
 
-plots: .venv/.with-report ## write curves and pictures as a page that works offline, dvc_plots/index.html
+plots: .venv/.with-pages ## write curves and pictures as a page that works offline, dvc_plots/index.html
 	@python -m scripts.plots_page
 	dvc plots show --html-template build/plots.html
 
-card: .venv/.with-report ## write a model card, models/README.md
+card: .venv/.with-pages ## write a model card, models/README.md
 	@python -m scripts.card
 
 demo: .venv/.with-export ## build and serve a page that samples in a browser, with your model or the pretrained one

@@ -17,7 +17,7 @@ from exact_stages.console import UserError, shown
 from scripts.readable import check_readable
 
 ENDS = ["params.yaml", "dvc.lock"]
-ABSENT = ("deleted", "not in cache")  # as DVC's status calls files that a clone need not have
+ABSENT, CACHED = ("deleted", "not in cache"), ("data/", "models/")  # states and folders of what a clone need not have
 TRAINED = "models/ddpm.safetensors"  # by the stage train
 RECORD = "record.json"  # of a record: its facts, and all metrics that are JSON
 RECORDED = {"params.yaml": "params.yaml", "samples.png": "metrics/draw/by_class.png"}  # its other files
@@ -111,8 +111,9 @@ def _changes(status: list[Any]) -> list[str]:
         if isinstance(each, str):
             found.append(each)  # "changed command"
         else:
-            states = [state for states in each.values() for state in states.items() if state[1] not in ABSENT]
-            found += [next(iter(state)) if isinstance(state, dict) else path for path, state in states]
+            states = [state for states in each.values() for state in states.items()]
+            told = [(path, state) for path, state in states if state not in ABSENT or not path.startswith(CACHED)]
+            found += [next(iter(state)) if isinstance(state, dict) else path for path, state in told]
     return found
 
 

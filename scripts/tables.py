@@ -94,7 +94,7 @@ def numbers(run: Run) -> dict[str, float]:
 
 
 def cell(found: Mapping[str, float], row: str, measure: Measure) -> str:
-    """Format the values of a model's samples, of test images or of the baseline; a dash for none, empty if all lack."""
+    """Format the values of samples, test images or the baseline; a dash for a first one that lacks, empty for none."""
     of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
     names = {"row": row, "learned": "real" if row == "baseline" else row, **of_models}
     cells = [shown(found, path.format(**names), measure.form) for path in measure.paths]

@@ -63,7 +63,7 @@ NEAR=$(dirname "$PWD")
 git clone --quiet --bare . "$NEAR/origin"
 git remote add origin "$NEAR/origin" && git fetch --quiet && git branch --quiet --set-upstream-to origin/main
 source() { [ "$*" = .venv/bin/activate ]; }  # the environment is that of the tests
-make() { command make --old-file .venv/.running --old-file .venv/.with-report "$@"; }
+make() { command make --old-file .venv/.running --old-file .venv/.with-pages "$@"; }
 """
 PEOPLE = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 

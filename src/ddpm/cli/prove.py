@@ -34,7 +34,7 @@ class Prove(Options):
     all: bool = False
     """also hash all outputs and the cache, and list damaged files"""
     attest: Path | None = None
-    """write an in-toto statement with SLSA's provenance here, once all holds; it is not signed"""
+    """write an in-toto statement with SLSA's provenance here, once all holds, or a rebuild matches; it is not signed"""
     builder: str = ""
     """for --attest: the URI of who vouches for the build, such as mailto:ada@example.org"""
 

@@ -26,10 +26,13 @@ def read_arrays(path: Path, least: int = 2) -> Folder:
             prefixes = [each for each in ("train_", "val_", "test_") if f"{each}images" in archive] if parted else [""]
             key = "images" if parted or "images" in archive else "arr_0"
             parts = [archive[each + key] for each in prefixes]
-            images, labels = np.concatenate(parts), np.zeros(len(parts[0]), int)
+            images = np.concatenate(parts) if parts[1:] else parts[0]
+            labels = np.zeros(len(images), int)
             if labelled := parted or "labels" in archive:
                 labels = np.concatenate([archive[f"{each}labels"] for each in prefixes])
             names = [*map(str, archive["classes"])] if "classes" in archive else None
+    except MemoryError:
+        raise UserError(f"{path}: larger than the memory; make a folder of its images, or take a part") from None
     except Exception as error:  # numpy and zipfile raise many types for damaged files
         raise UserError(f"{path}: not an npz file with `images` and `labels`: {shown(str(error))}") from None
     usual = images.dtype in (np.uint8, np.uint16) and images.ndim in (3, 4) and images.shape[3:] in ((), (1,), (3,))

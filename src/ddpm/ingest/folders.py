@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
 
 class Mapped(Sequence[Picture]):
-    """The images of mapped arrays, (N, H, W) or (N, H, W, 3), and labels (N,). Each is made when it is asked for.
+    """The images of arrays, mapped or in memory, (N, H, W) or (N, H, W, 3), and labels (N,), made when asked for.
 
     A list of ten million would take gigabytes.
     """

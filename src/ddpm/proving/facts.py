@@ -109,10 +109,11 @@ def compared(kind: str, recorded: dict[str, Any], here: dict[str, Any]) -> Facts
 
 
 def commit_of(path: Path, made: Provenance) -> str:
-    """Return the first commit whose dvc.lock records a provenance, or HEAD if only that has its code; empty if none."""
-    digest = md5(path)
-    first = git("log", "--reverse", "--format=%H", f"-S{digest}", "--", "dvc.lock").decode().split()[:1]
-    for commit in first + git("rev-parse", "HEAD").decode().split():
+    """Return the earliest commit whose dvc.lock records a provenance, and whose code it names; empty if none does."""
+    digest, log = md5(path), ("log", "--reverse", "--format=%H")
+    first = git(*log, f"-S{digest}", "--", "dvc.lock").decode().split()[:1]
+    later = git(*log, f"{first[0]}..HEAD", "--", "dvc.lock", *made.code).decode().split() if first else []
+    for commit in first + later:
         code = ((git("show", f"{commit}:{name}"), expected) for name, expected in made.code.items())
         locked = digest.encode() in git("show", f"{commit}:dvc.lock")
         if locked and all(hashlib.sha256(data).hexdigest() == expected for data, expected in code):

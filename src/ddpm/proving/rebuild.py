@@ -18,7 +18,7 @@ def rebuild(made: Provenance, commit: str) -> list[str]:
     """Run the stages that lead to a file at a commit of this repository; return how the result differs, if it does.
 
     Raises:
-        UserError: git or a stage fails, which has said why.
+        UserError: git or a stage fails; its message is above.
     """
     steps = chain(made)
     with tempfile.TemporaryDirectory(prefix="ddpm-prove-") as folder:
@@ -68,7 +68,7 @@ def compare(made: Provenance, clone: Path) -> list[str]:
 
 
 def _call(command: list[str], folder: Path = Path(), variables: dict[str, str] | None = None) -> None:
-    """Run a command; raise UserError if it fails, which has said why."""
+    """Run a command; raise UserError if it fails; its message is above."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "PYTHONPATH"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     environment = kept | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | (variables or {})
