@@ -115,8 +115,9 @@ def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each value that all runs have; the spread between runs replaces the spread within one."""
     if len(runs) == 1:
         return runs[0]
-    values = {path: [run[path] for run in runs] for path in set.intersection(*map(set, runs))}
-    spreads = {f"{path}_error": stdev(each) for path, each in values.items()}
+    shared = set.intersection(*map(set, runs))
+    values = {path: [run[path] for run in runs] for path in shared if not path.endswith("_error")}
+    spreads = {f"{path}_deviation": stdev(each) for path, each in values.items()}
     return {path: mean(each) for path, each in values.items()} | spreads
 
 

@@ -23,7 +23,7 @@ NAMES = {
     "near_copies_pixels": "near copies, by distance",
 }
 FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
-UNSEEN = "; less than {seen} would not show"
+UNSEEN = "; less than {seen} may not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
 WITHHELD = "not comparable: the classes are off, see above"
 COPIED = "near_copies_ratio_pixels", "near_copies_pixels"  # blur raises the second alone, too
@@ -53,7 +53,7 @@ SAYS = {
     "precision": (
         "as many look real as of real images",
         "more look typical than of real images",
-        "some are unlike all real images",
+        "fewer look typical than of real images",
     ),
     "conditional_accuracy": (
         "their class shows as often as in real images",

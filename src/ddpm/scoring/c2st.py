@@ -6,7 +6,6 @@ a veil of one level over the background hardly changes it.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -70,21 +69,12 @@ C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vector
 }
 
 
-def run_c2sts(pairs: Sequence[tuple[Tensor, Tensor]], c2st_classifier: str, seed: int, runtime: Runtime) -> list[C2ST]:
-    """For each pair, train a network on half of the images, and test it on the others.
+def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
+    """Train a network on half of samples and as many real images, uint8 (N, C, H, W), and test it on the others.
 
     Given the network, the tested images are independent of one another, so the accuracy has the error of shares. With
     folds that are tested in turn, the error would be larger: each two images meet twice, once from either side.
-
-    Args:
-        pairs: samples, uint8 (N, C, H, W), and as many real images.
-        c2st_classifier: one of C2ST_CLASSIFIERS.
     """
-    return [*in_pieces(lambda place: run_c2st(*pairs[place], c2st_classifier, seed, runtime), range(len(pairs)))]
-
-
-def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
-    """Run one of `run_c2sts`."""
     images = torch.cat([samples, real]).to(runtime.device)
     is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
     learned, others = halves(samples, real, seed)
@@ -183,10 +173,9 @@ def c2st_scores(
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
-    tests = dict(zip(pairs, run_c2sts([*pairs.values()], c2st_classifier, seed, runtime), strict=True))
-    plain, baseline, shapes = (
-        tests.get(name, C2ST(NONE, torch.empty(0, dtype=torch.int64))) for name in ("plain", "baseline", "shapes")
-    )
+    found = in_pieces(lambda name: run_c2st(*pairs[name], c2st_classifier, seed, runtime), [*pairs])
+    tests = dict.fromkeys(["plain", "baseline", "shapes"], C2ST(NONE, torch.empty(0, dtype=torch.int64)))
+    plain, baseline, shapes = (tests | dict(zip(pairs, found, strict=True))).values()
     name = "c2st_accuracy"
     told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
     return {"samples": told, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.surest

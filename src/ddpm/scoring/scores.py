@@ -58,14 +58,6 @@ def varies(features: Tensor) -> bool:
     return bool((spread > ROUNDING * features.abs().amax(0)).any())
 
 
-class _Features(nn.Identity):
-    """A feature module for torchmetrics that returns ready-made features."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-
 class FrechetDistance:
     """Frechet distance between Gaussians fitted to real and to other features (Heusel et al. 2017, arXiv:1706.08500).
 
@@ -76,7 +68,8 @@ class FrechetDistance:
     def __init__(self, real: Tensor) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import
 
-        features = _Features(real.shape[1])
+        features = nn.Identity()  # of ready-made features
+        features.num_features = real.shape[1]  # type: ignore[assignment]
         self._metric = FrechetInceptionDistance(features, reset_real_features=False, normalize=False)
         self._metric.set_dtype(torch.float64).to(real.device).update(real, real=True)
 
