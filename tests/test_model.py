@@ -14,11 +14,15 @@ from ddpm.model import ModelCard, begin_from, load_model, save_model
 from ddpm.schedule import NoiseSchedule, ScheduleParams
 from ddpm.unet import UNet
 from exact_stages.console import UserError
+from exact_stages.files import read_yaml
+from exact_stages.params import parse
+from stages.train import Params
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
 
 SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
 OTHERS = FRUITS.model_copy(update={"name": "market", "classes": ("plum", "pear", "fig", "leek")})
+CLIP_ART = Path("data/clip_art.safetensors")
 LARGER = FRUITS.model_copy(update={"shape": (3, 24, 12)})
 
 
@@ -194,6 +198,15 @@ def test_what_a_training_cannot_begin_from_is_named(
     with pytest.raises(UserError, match=f"^train.fine_tune_from: .*{key}"):
         begin_from(start, model, data, schedule.params)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_model_of_clip_art_fits_what_the_default_makes_of_small_images_in_colour() -> None:
+    values = read_yaml(Path("params.yaml"))
+    params = parse(Params, {name: values[name] for name in Params.model_fields}, "params.yaml")
+    data = FRUITS.model_copy(update={"shape": (3, 32, 32)})
+    model = UNet(params.model, data.shape, len(data.classes), params.schedule.timesteps)
+    begin_from(CLIP_ART, model, data, params.schedule)
+    torch.testing.assert_close(but_labels(model), but_labels(load_model(CLIP_ART).network), rtol=0, atol=0)
 
 
 def test_a_distilled_model_is_no_start(tmp_path: Path) -> None:
