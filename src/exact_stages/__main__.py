@@ -1,21 +1,30 @@
-"""Run `python -m exact_stages check` or `trace`."""
+"""Run `python -m exact_stages code`, `why`, `check` or `trace`."""
 
 import sys
 from pathlib import Path
 
-from exact_stages import check, trace
+from exact_stages import check, commands, trace
 from exact_stages.console import UserError, run
+
+USAGE = "usage: python -m exact_stages code [--check], why [STAGE], check [dvc.yaml], or trace STAGE [dvc.yaml]"
 
 
 def main() -> None:
     """Run the command that the arguments name."""
     match sys.argv[1:]:
-        case ["check", *rest] if len(path := [each for each in rest if each != "--write"]) < 2:
-            check.main(Path(*path or ["dvc.yaml"]), "--write" in rest)
+        case ["code"] | ["code", "--check"]:
+            commands.write("--check" in sys.argv)
+        case ["why"] | ["why", _]:
+            commands.why(*sys.argv[2:])
+        case ["check", *path] if len(path) < 2:
+            check.main(Path(*path or ["dvc.yaml"]))
         case ["trace", stage, *path] if len(path) < 2:
             trace.main(stage, Path(*path or ["dvc.yaml"]))
+        case ["-h" | "--help"]:
+            print(USAGE)
         case _:
-            raise UserError("usage: python -m exact_stages check [--write] [dvc.yaml], or trace STAGE [dvc.yaml]")
+            raise UserError(USAGE)
 
 
-run(main)
+if __name__ == "__main__":
+    run(main)

@@ -32,7 +32,7 @@ class Declared:
 
     def __init__(self, path: Path = Path("dvc.yaml")) -> None:
         """Resolve all stages; raise UserError if DVC cannot."""
-        self._path = path
+        self._path, self.top = path, path.parent
         for each in (path, path.with_name("params.yaml")):
             _ = read_yaml(each) if each.is_file() or each == path else None  # whose errors name the line
         with self._explained(), Repo(str(path.parent.absolute()), uninitialized=True) as self._repo:
@@ -85,17 +85,16 @@ class Declared:
             yield from (path for path in paths if os.path.exists(path))  # Emacs leaves links to nowhere
 
     def hashed(self, dep: str) -> dict[str, str]:
-        """Hash each file of a dep by content; of a large dep only Python files, and all by names, sizes and times."""
+        """Hash each file of a dep by content; a large dep by the names, sizes and times of its files."""
         size, found, seen = 0, dict[str, str](), hashlib.sha256()
         for file in self.files(dep):
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 at = os.stat(file)
                 size += max(at.st_size, BLOCK)
                 seen.update(repr((file, at.st_size, at.st_mtime_ns)).encode())
-                if size <= SMALL or file.endswith(".py"):
+                if size <= SMALL:
                     found[file] = sha256(Path(file))
-        code = {file: digest for file, digest in found.items() if file.endswith(".py")}
-        return found if size <= SMALL else {dep: seen.hexdigest()} | code
+        return found if size <= SMALL else {dep: seen.hexdigest()}
 
     def _named(self, path: str) -> str:
         return os.path.relpath(path) if f"{path}/".startswith(f"{self._repo.root_dir}/") else path

@@ -1,7 +1,7 @@
-"""Run a stage of the pipeline under a lock, and remove its outputs if deps, params or inputs changed meanwhile.
+"""Run a stage of the pipeline under a lock, and remove its outputs if code, params or inputs changed meanwhile.
 
-DVC hashes code, params and inputs only after a stage has ended. An edit during the run would make DVC record outputs
-for inputs that the stage never read. So a stage hashes them itself, before and after.
+DVC hashes deps and params only after a stage has ended. An edit during the run would make DVC record outputs for inputs
+that the stage never read. So a stage hashes them itself, before and after.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from exact_stages.code import FOLDER, changed, code_of, depends, lines_of, path_of
 from exact_stages.console import UserError, run
 from exact_stages.declared import Declared
 from exact_stages.files import SavedState, sha256, write_json, write_whole
@@ -34,6 +35,17 @@ LOCKS = Path(".resume")  # of this workspace; a temporary copy has its own
 PATIENCE = 10  # seconds; after DVC is killed, a stage may still be saving
 Hashes = dict[str, dict[str, str]]  # by dep, and by file
 S = TypeVar("S", bound=BaseModel)
+
+
+class Begun(NamedTuple):
+    """What a process finds before it imports a stage: all stages, the deps that none makes, and the bytes of all code.
+
+    deps: their hashes. code: a hash of the bytes of each file that code/ names.
+    """
+
+    declared: Declared
+    deps: Hashes
+    code: dict[str, str]
 
 
 class Role(NamedTuple):
@@ -47,7 +59,7 @@ class Role(NamedTuple):
 
 
 def begin(parent: int | None = None, leads: bool = True) -> None:
-    """Prepare for a stage: hash the deps of all if this process leads, and end when the process `parent` ends.
+    """Prepare for a stage: hash code and deps of all if this process leads, and end when the process `parent` ends.
 
     Call this in stages/__init__.py, before the imports of the stage: code that is edited meanwhile would be hashed, but
     not run.
@@ -60,13 +72,22 @@ def begin(parent: int | None = None, leads: bool = True) -> None:
 
 
 @cache
-def begun(_folder: Path) -> tuple[Declared, Hashes]:
-    """Resolve the stages of the working folder, and hash the deps of all that no stage makes, once in a process."""
-    declared, hashes = Declared(), Hashes()
-    for name in declared.groups:
+def begun(_folder: Path) -> Begun:
+    """Resolve the stages of the working folder, and hash their code, and their deps that no stage makes, once."""
+    code = {name for path in FOLDER.glob("*.txt") for name in lines_of(path.read_text(encoding="utf-8"))}
+    found = Begun(Declared(), {}, {name: sha256(Path(name)) for name in code if isfile(name)})
+    for name in found.declared.groups:
         with contextlib.suppress(UserError):  # a dep that the stage itself refuses
-            hashes |= {dep: declared.hashed(dep) for dep in declared.deps(name) - hashes.keys() - declared.outs}
-    return declared, hashes
+            new = found.declared.deps(name) - found.deps.keys() - found.declared.outs
+            found.deps.update({dep: found.declared.hashed(dep) for dep in new})
+    return found
+
+
+class _Began(NamedTuple):
+    declared: Declared
+    code: dict[str, str]
+    deps: Hashes
+    params: dict[str, Any]
 
 
 class Stage:
@@ -75,8 +96,8 @@ class Stage:
     Only a process whose role is to write takes the lock and writes.
 
     Raises:
-        UserError: on entering, another run of the stage holds the lock; on leaving, deps, params or inputs have
-            changed, and the outputs are removed.
+        UserError: on entering, another run of the stage holds the lock, or its code is not that which the stage `code`
+            saw; on leaving, code, deps, params or inputs have changed, and the outputs are removed.
     """
 
     def __init__(self, name: str, item: str = "", role: Role = Role()) -> None:  # noqa: B008
@@ -96,8 +117,11 @@ class Stage:
     def params(self, model: type[S], section: str = "") -> S:
         """Load params, see `load_params`, and record their values."""
         found = load_params(model, section)
+        values = flat(found.model_dump(mode="json"), section)
+        if self._leads and (undeclared := values.keys() - self._began.params.keys()):
+            raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {_some(sorted(undeclared))}")
         self._params.append((model, section))
-        self._read |= flat(found.model_dump(mode="json"), section)
+        self._read |= values
         return found
 
     def input(self, path: Path) -> Path:
@@ -134,15 +158,14 @@ class Stage:
             return
         inputs = {file.as_posix(): sha256(file) for file in read}
         inputs |= {file.as_posix(): self._read[str(file)] for file in self._inputs if file.is_file()}
-        declared, hashes, _ = self._began
-        deps = self._unread(hashes)
-        inputs |= {file: sha256(Path(file)) for file in deps if not file.endswith(".py") and isfile(file)}
+        deps = self._unread(self._began.deps).keys() - {str(path_of(self._stage))}
+        inputs |= {file: sha256(Path(file)) for file in sorted(deps) if isfile(file)}
         made = {
             "file": path.as_posix(),
             "sha256": sha256(path),
             "stage": self._stage,
-            "code": {file: digest for file, digest in sorted(deps.items()) if file.endswith(".py")},
-            "params": declared.params(self._stage),
+            "code": dict(sorted(self._began.code.items())),
+            "params": self._began.declared.params(self._stage),
             "packages": packages(),
             "inputs": inputs,
             "origins": [beside(each).as_posix() for each in origins],
@@ -150,26 +173,30 @@ class Stage:
         self.write_json(beside(path), made | facts)
 
     def fingerprint(self, *facts: object) -> str:
-        """Hash command, deps, params and inputs, and further JSON-compatible facts; "" if another process leads.
+        """Hash command, code, deps, params and inputs, and further JSON-compatible facts; "" if another process leads.
 
         Raises:
-            UserError: a dep or a param has changed since the stage began, maybe before it was imported.
+            UserError: one of them has changed since the stage began.
         """
         if not self._leads:
             return ""
         if changed := self.changes(inputs=False):
             raise UserError(f"{self.name}: changed while it began: {_some(changed)}; run it again")
-        declared, hashes, params = self._began
-        commands = [stage.cmd for stage in declared.items(self._stage)]
-        made = [commands, self._unread(hashes), params | self._read, facts]
+        began = self._began
+        commands = [stage.cmd for stage in began.declared.items(self._stage)]
+        made = [commands, began.code, self._unread(began.deps), began.params | self._read, facts]
         self._key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
         return self._key
 
     def changes(self, inputs: bool = True) -> list[str]:
-        """List the deps, params and, if wanted, inputs that have changed since they were read."""
-        declared, hashes, params = self._began
-        before = self._unread(hashes) | params | self._read
-        now: dict[str, Any] = self._unread({dep: declared.hashed(dep) for dep in hashes})
+        """List the code, deps, params and, if wanted, inputs that have changed since they were read."""
+        declared, code, deps, params = self._began
+        before = code | self._unread(deps) | params | self._read
+        now: dict[str, Any] = self._unread({dep: declared.hashed(dep) for dep in deps})
+        try:
+            now |= code_of(declared, self._stage).lines
+        except UserError as error:  # a file is no valid Python while being edited
+            now |= code | {str(error): ""}
         now |= {str(path): _digest(path) if inputs else before[str(path)] for path in self._inputs}
         with contextlib.suppress(UserError):  # invalid while being edited: all values count as changed
             now |= declared.params(self._stage)
@@ -179,17 +206,31 @@ class Stage:
         return sorted(name for name in before.keys() | now.keys() if repr(before.get(name)) != repr(now.get(name)))
 
     @cached_property
-    def _began(self) -> tuple[Declared, Hashes, dict[str, Any]]:
-        """What is declared, and this stage's deps, code as it was before imports, and params."""
-        declared, hashes = begun(Path.cwd())
-        own = {dep: hashes[dep] if dep in hashes else declared.hashed(dep) for dep in declared.deps(self._stage)}
-        return declared, own, declared.params(self._stage)
+    def _began(self) -> "_Began":
+        """What is declared, and this stage's code, deps and params, as they were before its imports.
 
-    def _unread(self, hashes: Hashes) -> dict[str, str]:
-        """Return the hashes of code, and of the other deps that `input` does not hash."""
+        Raises:
+            UserError: the code is not that of the file on which the stage depends.
+        """
+        declared, known, of_bytes = begun(Path.cwd())
+        deps = {dep: known[dep] if dep in known else declared.hashed(dep) for dep in declared.deps(self._stage)}
+        if not depends(declared, self._stage):
+            fix = f"add {path_of(self._stage)} to its deps, and a stage `code` that writes it"
+            raise UserError(f"dvc.yaml: {self._stage}: {fix}")
+        if not (path := path_of(self._stage)).is_file():
+            raise UserError(f"{path}: no such file; run `dvc repro`, which writes it")
+        code = code_of(declared, self._stage).lines
+        if late := changed(lines_of(path.read_text(encoding="utf-8")), code):
+            raise UserError(f"{_some(late)} changed since the stage `code` ran; run `dvc repro`")
+        if late := [file for file in code if isfile(file) and of_bytes.get(file) != sha256(Path(file))]:
+            raise UserError(f"{self.name}: changed while it began: {_some(late)}; run it again")
+        return _Began(declared, code, deps, declared.params(self._stage))
+
+    def _unread(self, deps: Hashes) -> dict[str, str]:
+        """Return the hashes of the deps that `input` does not hash."""
         read = tuple(f"{abspath(path)}/" for path in self._inputs)
-        found = {file: digest for files in hashes.values() for file, digest in files.items()}
-        return {file: found[file] for file in found if file[-3:] == ".py" or not f"{abspath(file)}/".startswith(read)}
+        found = {file: digest for files in deps.values() for file, digest in files.items()}
+        return {file: digest for file, digest in found.items() if not f"{abspath(file)}/".startswith(read)}
 
     def __enter__(self) -> Self:
         if self._leads:
@@ -258,4 +299,4 @@ def _digest(path: Path) -> str:
     """Hash a file by content, or a folder as a dep."""
     if path.is_file():
         return sha256(path)
-    return hashlib.sha256(json.dumps(begun(Path.cwd())[0].hashed(str(path))).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(begun(Path.cwd()).declared.hashed(str(path))).encode()).hexdigest()

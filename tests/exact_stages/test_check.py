@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 import exact_stages
 from exact_stages.check import Found, check, main
+from exact_stages.commands import write
 from exact_stages.console import UserError
 
 FILES = {
@@ -116,70 +118,49 @@ def test_what_is_missing_and_what_is_needless(stage: str, missing: list[str]) ->
     assert [*found, *titled] == missing
 
 
-WRITE = """\
-stages:
-  it: # one
-    cmd: python -m stages.fit
-    deps: # all
-
-    - stages/__init__.py # kept
-    # the model
-    - 'src/lib'
-    - other.py # gone
-    - data
-
-  # two
-  other: {cmd: "python -m stages.fit", deps: [helpers]}
-"""
-
-
-def right(writes: bool) -> bool:
-    with pytest.raises(SystemExit) as caught:
-        main(Path("dvc.yaml"), writes)
-    return not caught.value.code
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_lines_of_deps_are_written_and_no_other_byte_changes(end: str) -> None:
-    after = WRITE.replace(" # kept\n", " # kept\n    - stages/fit.py\n").replace("    - other.py # gone\n", "")
-    Path("dvc.yaml").write_bytes(WRITE.replace("\n", end).encode())
-    assert not right(writes=True)  # the other has its deps in brackets
-    written = after.replace("- data\n", "- data\n    - helpers\n").replace("\n", end)
-    assert Path("dvc.yaml").read_bytes().decode() == written
-    assert check(Path("dvc.yaml"))["it"] == ([], [], [])
-
-
 @pytest.mark.parametrize(
-    "stage",
+    ("script", "config"),
     [
-        "cmd: [python other.py, ls]\n    deps:\n      - data",
-        "cmd: python other.py\n    deps: &deps\n      - data",
-        "cmd: python other.py\n    deps: [data]",
-        "matrix: {it: [tools/near, other]}\n    cmd: python ${item.it}.py\n    deps:\n      - data",
-        "cmd: python other.py\n    deps:\n      - other.py\n      - ${scripts.prepare}",
-        "cmd: python other.py\n    deps:\n      - other.py\n      - >-\n        pkg\n",
-        "cmd: python empty.py\n    deps:\n      - pkg\n",
+        ("import sys; sys.path.append('alone'); import far_away", ""),  # no folder that is known has it
+        ("import os; os.system(' '.join(open('config.yaml')))", ""),
+        ("open('config.yaml')", "model: {_target_: alone.far.Model}"),
+        ("open('config.yaml')", "[alone/far.py]"),
     ],
 )
-def test_what_is_unsure_is_left_as_it_is(stage: str) -> None:
-    Path("dvc.yaml").write_text(text := f"stages:\n  it:\n    {stage}\n")
-    assert not right(writes=True)
-    assert Path("dvc.yaml").read_text() == text
+def test_no_dep_is_to_be_removed_where_other_code_may_run(script: str, config: str) -> None:
+    Path("uses.py").write_text(script)
+    Path("config.yaml").write_text(config)
+    assert checked("{cmd: python uses.py, deps: [uses.py, config.yaml, alone/far.py]}") == ([], [], [])
+
+
+def test_imports_for_types_and_of_standard_modules_need_no_dep() -> None:
+    Path("src/queue.py").touch()
+    Path("uses.py").write_text("import queue, typing\nif typing.TYPE_CHECKING:\n    import other\n")
+    assert checked("{cmd: python uses.py, deps: [uses.py]}") == ([], [], [])
+
+
+def right() -> bool:
+    with pytest.raises(SystemExit) as caught:
+        main(Path("dvc.yaml"))
+    return not caught.value.code
 
 
 def test_the_command_prints_lines_to_paste(capsys: pytest.CaptureFixture[str]) -> None:
     Path("dvc.yaml").write_text("stages: {it: {cmd: [python other.py, ls], deps: [data]}}")
-    assert not right(writes=False)
+    assert not right()
     assert capsys.readouterr().out.split("\n")[1] == "      - other.py"
     Path("other.py").write_text("x = ")
-    with pytest.raises(UserError, match=r"^other.py: line 1: "):
+    with pytest.raises(UserError, match=r"^other.py: not valid Python: line 1: "):
         main(Path("dvc.yaml"))
 
 
-@pytest.mark.parametrize("command", ["check", "trace it"])
+@pytest.mark.parametrize("command", ["check", "trace it", "code", "code --check", "why"])
 def test_the_package_alone_runs_without_what_only_stages_need(command: str) -> None:
     shutil.copytree(Path(exact_stages.__file__).parent, "exact_stages")
     Path("dvc.yaml").write_text(f"stages: {{it: {{cmd: {sys.executable} other.py, deps: [other.py]}}}}")
+    if "code" in command:
+        write()
+    Repo.init(no_scm=True).close()
     absent = "import runpy, sys; sys.modules |= dict.fromkeys(('filelock', 'pydantic', 'pydantic_core'))"
     alone = [sys.executable, "-c", f"{absent}; runpy.run_module('exact_stages', run_name='__main__')", *command.split()]
     ran = subprocess.run(alone, env={"DVC_SITE_CACHE_DIR": os.getcwd()}, capture_output=True, text=True)

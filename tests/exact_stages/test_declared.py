@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from exact_stages import declared
+from exact_stages import commands, declared
+from exact_stages.code import lines_of
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from exact_stages.stage import Stage, begun
 
 CODE, DEEP, DATA, SPACE = "lib/m.py", "lib/sub/deep.py", "lib/data.json", "lib/ä b.py"
-FILES = [CODE, DEEP, DATA, SPACE, "lib/.hidden", "configs/a.yaml", "large/a.bin", "large/m.py"]
+SCRIPT, OWN = "stages/fit.py", "code/fit.txt"
+FILES = [CODE, DEEP, DATA, SPACE, "lib/.hidden", "configs/a.yaml", "large/a.bin", "large/m.py", SCRIPT]
 LARGE = 50_000
 PARAMS = {"code": "lib", "fit": {"lr": 1, "deep": {"lr": 1}}, "none": []}
 OTHER = {"more": {"lr": 1}}
@@ -23,10 +25,10 @@ WAYS = {  # of the stage fit: what changes
     "deps: [ lib ]  # data beside code": DATA,
     "deps: [ lib ]  # new": "lib/sub/new",
     "deps: [large/a.bin]": "large/a.bin",
-    "deps: [large/]": "large/m.py",
+    "deps: [large/]": "large/a.bin",
     "deps: [absent.bin]": "absent.bin",
     "wdir: '${code}', deps: [m.py]": CODE,
-    "foreach: [m, n], do: {cmd: x, deps: ['lib/${item}.py']}": CODE,
+    "foreach: [m, n], do: {CMD, deps: ['lib/${item}.py']}": CODE,
     "matrix: {a: [lib], b: [m, n]}, deps: ['${item.a}/${item.b}.py']": CODE,
     "matrix: {it: '${none}'}, deps: [lib]": CODE,
     "params: [fit]": "fit.lr",
@@ -42,7 +44,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(declared, "SMALL", LARGE - 1)
     for name in FILES:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text("x" * (LARGE if name == "large/a.bin" else 1))
+        Path(name).write_text("1" * (LARGE if name == "large/a.bin" else name != SCRIPT))
     Path("linked").symlink_to("lib")
     Path("params.yaml").write_text(json.dumps(PARAMS))
     Path("other.yaml").write_text(json.dumps(OTHER))
@@ -50,7 +52,14 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(stage: str) -> None:
-    Path("dvc.yaml").write_text(f"stages:\n  fit: {{{'' if 'do:' in stage else 'cmd: x, '}{stage}\n  }}\n")
+    """Write the stage fit, which depends on its code besides."""
+    at = "../" * ("wdir" in stage)
+    stage = stage if "deps: [" in stage else f"deps: [], {stage}"
+    stage = stage.replace("deps: [", f"deps: [{at}{OWN}, ").replace("CMD", f"cmd: python {SCRIPT}")
+    Path("dvc.yaml").write_text(
+        f"stages:\n  fit: {{{'' if 'do:' in stage else f'cmd: python {at}{SCRIPT}, '}{stage}\n  }}\n"
+    )
+    commands.write()
     begun.cache_clear()
 
 
@@ -97,17 +106,23 @@ def test_an_item_is_not_concerned_by_the_deps_of_another() -> None:
 def test_the_provenance_names_what_is_declared() -> None:
     for name, text in {"pyproject.toml": "[project]\ndependencies = []", "constraints.txt": ""}.items():
         Path(name).write_text(text)
-    deps = "deps: [./lib/, '${item}', large, other.yaml], params: [fit.deep, {other.yaml: [more]}]"
-    written(f"foreach: [configs/a.yaml], do: {{cmd: x, {deps}}}")
+    deps = "deps: [./lib/, '${item}', other.yaml], params: [fit.deep, {other.yaml: [more]}]"
+    written(f"foreach: [configs/a.yaml], do: {{CMD, {deps}}}")
     stage = Stage("fit", "configs/a.yaml")
     stage.input(Path("other.yaml"))
     stage.write(Path("out"), b"")
     stage.record(Path("out"))
     made = json.loads(Path("out.provenance.json").read_text())
-    assert made["code"] == {name: sha256(Path(name)) for name in (CODE, SPACE, DEEP, "large/m.py")}
-    inputs = [DATA, "lib/.hidden", "configs/a.yaml", "other.yaml"]
+    assert made["code"] == lines_of(Path(OWN).read_text()) != {}
+    inputs = [CODE, SPACE, DEEP, DATA, "lib/.hidden", "configs/a.yaml", "other.yaml"]
     assert made["inputs"] == {name: sha256(Path(name)) for name in inputs}
     assert made["params"] == {"fit.deep.lr": 1, "other.yaml:more.lr": 1}
+
+
+def run_of(stage: str, item: str) -> None:
+    written(stage)
+    with Stage("fit", item):
+        pytest.fail("it ran")
 
 
 @pytest.mark.parametrize(
@@ -121,15 +136,15 @@ def test_the_provenance_names_what_is_declared() -> None:
     ],
 )
 def test_what_cannot_be_resolved_is_refused_in_one_line_before_the_run(stage: str, item: str, named: str) -> None:
-    written(stage)
-    with pytest.raises(UserError, match=r"^dvc\.yaml: ") as raised, Stage("fit", item):
-        pytest.fail("it ran")
+    with pytest.raises(UserError, match=r"^dvc\.yaml: ") as raised:
+        run_of(stage, item)
     assert named in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_stage_is_not_concerned_by_a_dep_of_another_that_is_not_here() -> None:
-    Path("dvc.yaml").write_text("stages: {fit: {cmd: x, deps: [lib]}, get: {cmd: x, deps: ['https://example.org/a']}}")
+    written("deps: [lib]")
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "  get: {cmd: x, deps: ['https://example.org/a']}\n")
     begun.cache_clear()
     with Stage("fit") as stage:
         stage.write(Path("out"), b"")

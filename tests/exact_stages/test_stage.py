@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exact_stages import stage
+from exact_stages import commands, stage
 from exact_stages.console import UserError
 from exact_stages.files import SavedState, sha256
 from exact_stages.params import Section, Sections
@@ -22,11 +22,15 @@ ROOT = Path(__file__).parents[2]
 BEGIN = "import sys; sys.argv[0] = '-m'; sys.path.insert(0, '.'); import stages; import os, time\n"
 PICTURE = "pictures/cat/1.png"
 TEXT = "train:\n  lr: 0.001\n  classes: [7]\nother: 1\n"
-LOOP, SCORES, SCRIPT, KIT = CODE = ["src/a/loop.py", "src/b/scores.py", "stages/train.py", "src/exact_stages/files.py"]
+LOOP, SCORES, SCRIPT, KIT = "src/a/loop.py", "src/b/scores.py", "stages/train.py", "src/exact_stages/files.py"
+CODE = {LOOP: "x = 1  # one\n", SCORES: "x = 1\n", SCRIPT: "import a.loop\n", "stages/sample.py": "import b.scores\n"}
 DEPS = """
 stages:
-  train: {cmd: x, deps: [stages/train.py, src/exact_stages, src/a, input, pictures, configs, absent]}
-  sample: {cmd: x, deps: [src/b]}
+  train:
+    cmd: python -m stages.train
+    deps: [code/train.txt, input, pictures, configs, absent]
+    params: [train]
+  sample: {cmd: python -m stages.sample, deps: [code/sample.txt]}
   download: {cmd: x}
 """
 
@@ -42,15 +46,15 @@ class Params(Sections):
 
 @pytest.fixture(autouse=True)
 def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write params, a file and a folder to read, and code, of which the stage declares a part."""
+    """Write params, a file and a folder to read, and code, of which the stage imports a part."""
     monkeypatch.chdir(tmp_path)
     for name in (PICTURE, "pictures/cat/2.png", "pictures/dog/1.png", "configs/a.yaml", *CODE):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(name)
+        Path(name).write_text(CODE.get(name, name))
     Path("params.yaml").write_text(TEXT)
     Path("dvc.yaml").write_text(DEPS)
     Path("input").write_bytes(b"images")
-    Path(".dvcignore").write_text("hidden.py")
+    commands.write()
     begun.cache_clear()
     monkeypatch.setattr(stage, "PATIENCE", 0.3)
 
@@ -77,15 +81,17 @@ HARMLESS: dict[str, Callable[[], object]] = {
     "another section": lambda: edit("params.yaml", TEXT.replace("other: 1", "other: 2")),
     "a comment": lambda: edit("params.yaml", TEXT.replace("0.001", "1e-3  # slow")),
     "code of another stage": lambda: edit(SCORES, "x = 2"),
-    "a leftover of an editor": lambda: Path("src/a/.#loop.py").symlink_to("user@machine.123"),  # as Emacs leaves it
+    "a comment in code": lambda: edit(LOOP, "x = 1  # two\n\n"),
+    "a leftover of an editor": lambda: Path("configs/.#a.yaml").symlink_to("user@machine.123"),  # as Emacs leaves it
     "compiled code": lambda: shutil.copytree("src/a", "src/a/__pycache__"),
-    "what .dvcignore hides in code": lambda: Path("src/a/hidden.py").touch(),
 }
 CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "a value": (lambda: edit("params.yaml", TEXT.replace("0.001", "0.9")), "train.lr"),
     "invalid params": (lambda: edit("params.yaml", "train: {"), "train.classes, train.lr"),
     "code": (lambda: edit(LOOP, "x = 2"), LOOP),
-    "the script": (lambda: Path(SCRIPT).unlink(), SCRIPT),
+    "code, and the stage `code` runs": (lambda: (edit(LOOP, "x = 2"), commands.write()), f"code/train.txt, {LOOP}"),
+    "code that is half written": (lambda: edit(LOOP, "x = ("), f"{LOOP}: not valid Python: line 1: .*"),
+    "the script": (lambda: Path(SCRIPT).unlink(), f"{LOOP}, {SCRIPT}"),
     "code, and it ends by exit": (lambda: edit(LOOP, "x = 2") or sys.exit(0), LOOP),
     "an input": (lambda: edit("input", "others"), "input"),
     "a picture added": (lambda: Path("pictures/cat/3.png").touch(), "pictures"),
@@ -116,8 +122,33 @@ def test_no_state_is_begun_or_left_with_code_that_was_edited_meanwhile() -> None
     with pytest.raises(UserError, match="changed while it ran"):
         running.__exit__(None, None, None)
     assert saved.read() is None, "its later part may be of the edited code"
-    with pytest.raises(UserError, match=f"changed while it began: {LOOP};"):
+    with pytest.raises(UserError, match=f"^{LOOP} changed since the stage `code` ran; run `dvc repro`"):
         Stage("train").fingerprint()
+    commands.write()
+    with pytest.raises(UserError, match=f"changed while it began: {LOOP};"):  # it may be imported already
+        Stage("train").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("deps", "said"),
+    [
+        (DEPS.replace("code/train.txt, ", ""), "dvc.yaml: train: add code/train.txt to its deps"),
+        (DEPS.replace("params: [train]", "params: [train.lr]"), "dvc.yaml: train: .* which it reads: train.classes"),
+        (DEPS.replace("stages.train", "a.loop"), "stages/train.py changed since"),
+    ],
+)
+def test_a_stage_without_its_code_or_params_among_its_deps_is_refused(deps: str, said: str) -> None:
+    Path("dvc.yaml").write_text(deps)
+    begun.cache_clear()
+    with pytest.raises(UserError, match=f"^{said}"):
+        run()
+    assert not Path("early").exists()
+
+
+def test_a_stage_is_refused_where_the_stage_code_has_not_run() -> None:
+    Path("code/train.txt").unlink()
+    with pytest.raises(UserError, match=r"^code/train.txt: no such file; run `dvc repro`"):
+        run()
 
 
 def test_a_stage_that_dvc_runs_by_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +172,13 @@ def test_the_fingerprint_is_of_command_deps_params_inputs_and_further_facts() ->
     texts = {"params.yaml": changed, "input": "others", LOOP: "", "dvc.yaml": DEPS.replace("cmd: ", "cmd: env K=5 ")}
     for file, text in texts.items():
         Path(file).write_text(text)
+        commands.write()
         found.append(fingerprint())
     assert len({*found}) == 6
     Path("params.yaml").write_text(changed.replace("other: 1", "other: 2"))
     Path(SCORES).write_text("x = 2")
+    Path(LOOP).write_text("# a comment\n")
+    commands.write()
     assert fingerprint() == found[-1]
 
 
@@ -221,7 +255,7 @@ def start(code: str, root: Path = ROOT, **variables: str) -> "subprocess.Popen[s
 def test_all_code_of_the_stages_is_hashed_before_it_is_imported() -> None:
     code = (
         "from exact_stages.stage import begun, Path; print('torch' in sys.modules); "
-        "print(*(each for files in begun(Path.cwd())[1].values() for each in files.items()), sep='\\n')"
+        "print(*begun(Path.cwd()).code.items(), sep='\\n')"
     )
     printed, told = start(code).communicate(timeout=60)
     assert told == ""

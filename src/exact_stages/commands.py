@@ -1,0 +1,153 @@
+"""Write the files of code/, and say which stages would run and why: `python -m exact_stages code` and `why`."""
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterator
+from os.path import abspath, relpath
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from exact_stages.code import FOLDER, Code, changed, code_of, depends, lines_of, path_of
+from exact_stages.console import UserError, shown
+from exact_stages.declared import Declared
+from exact_stages.files import read_yaml, write_whole
+from exact_stages.provenance import LOCKED, flat
+
+LOCK = Path("dvc.lock")
+
+
+def write(check: bool = False) -> None:
+    """Write code/STAGE.txt for each stage of dvc.yaml, all or none; or only check that all are up to date.
+
+    Raises:
+        UserError: a stage that depends on its file may run other code than imports show; or a file is not up to date.
+    """
+    found = codes(Declared())
+    before = {path: lines_of(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.txt")}
+    stale = {path: changed(before.get(path, {}), code.lines) for path, code in found.items()}
+    stale = {path: names for path, names in stale.items() if names or path not in before}
+    gone = sorted({*before} - {*found})
+    if check and (stale or gone):
+        lines = [f"{path}: {some(names)} changed" for path, names in stale.items()]
+        lines += [f"{path}: no such stage" for path in gone]
+        raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
+    for path in stale:
+        write_whole(path, found[path].text.encode())
+    for path in gone:
+        path.unlink()
+    if not LOCKED.is_file():
+        print(f"code: no {LOCKED}, so no upgrade of a package makes a stage stale")
+    print(f"code: {len(found)} stages, {len(stale)} with changed code{': ' * bool(stale)}{some([*map(str, stale)])}")
+
+
+def codes(declared: Declared) -> dict[Path, Code]:
+    """Return the code of all stages that Python runs, but that of the stage `code` itself, by file.
+
+    Raises:
+        UserError: a stage that depends on its file may run other code than imports show.
+    """
+    found, faults = dict[Path, Code](), list[str]()
+    for name, items in declared.groups.items():
+        if items and not any(out.fs_path == abspath(FOLDER) for item in items for out in item.outs):
+            code = code_of(declared, name)
+            if not code.faults:
+                found[path_of(name)] = code
+            elif depends(declared, name):
+                faults += [f"{name}: {fault}" for fault in code.faults]
+    if faults:
+        fix = "let the stage depend on the Python files that it may run, too, or import them"
+        raise UserError("\n  ".join([f"dvc.yaml: {fix}", *dict.fromkeys(faults)]))
+    return found
+
+
+def some(names: list[str]) -> str:
+    """Name the first few."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+
+
+def why(wanted: str = "") -> None:
+    """Print which stages `dvc repro` would run, and why; run none."""
+    declared = Declared()
+    if wanted:
+        declared.items(wanted)
+    code = codes(declared)
+    try:
+        with Repo() as repo:
+            status = {name.rpartition(":")[2]: each for name, each in repo.status().items()}
+    except DvcException as error:
+        raise UserError(shown(f"dvc.yaml: {' '.join(str(error).split())}")) from None
+    recorded = (read_yaml(LOCK) or {}).get("stages") or {} if LOCK.is_file() else {}
+    found = dict[str, list[str]]()
+    for name in [name for name in declared.stages if path_of(name) in code]:
+        own = path_of(name)
+        deps = {dep["path"]: dep.get("md5", "") for dep in recorded.get(name, {}).get("deps", [])}
+        reasons = [*_told(status.get(name, []), str(own)), *_of_code(own, deps.get(str(own), ""), code[own])]
+        found |= {name: reasons if name in recorded else ["dvc.lock has no run of it"]} if reasons else {}
+    while behind := next(_behind(declared, found), None):
+        found |= behind
+    chosen = [name for name in found if wanted in ("", name, name.partition("@")[0])]
+    print(
+        "\n".join(f"{name}: {reason}" for name in chosen for reason in found[name]) or f"{wanted or 'all'}: up to date"
+    )
+
+
+def _behind(declared: Declared, found: dict[str, list[str]]) -> Iterator[dict[str, list[str]]]:
+    """Yield each further stage that depends on an output of these."""
+    for other in found:
+        outs = tuple(f"{out.fs_path}/" for out in declared.stages[other].outs)
+        for name, stage in declared.stages.items():
+            if name not in found and any(f"{dep.fs_path}/".startswith(outs) for dep in stage.deps if outs):
+                yield {name: [f"after {other}, if outputs of that change"]}
+
+
+def _told(status: list[Any], own: str) -> Iterator[str]:
+    """Yield what DVC tells of a stage, but for the file of its code."""
+    for each in status:
+        named = (
+            {name: state for group in each.values() for name, state in flat(group).items()} if each != str(each) else {}
+        )
+        yield from [each] if isinstance(each, str) else (f"{name}: {named[name]}" for name in named if name != own)
+
+
+def _of_code(path: Path, recorded: str, code: Code) -> Iterator[str]:
+    """Yield how code differs from that with the md5 that dvc.lock records."""
+    if not recorded or _md5(code.text.encode()) == recorded:
+        return
+    commits = _git("log", "--format=%H", "--", str(path)).decode().split()
+    texts = (_git("show", f"{each}:./{path}") for each in commits)
+    before = next(
+        (text for text in (path.read_bytes() if path.is_file() else b"", *texts) if _md5(text) == recorded), b""
+    )
+    if not before:
+        yield f"{path}: not the text that dvc.lock records, which no commit has"
+    for name in changed(old := lines_of(before.decode()), code.lines) if before else ():
+        if len(code.lines.get(name) or old[name]) < 64:
+            yield f"{name}: {code.lines.get(name, 'not needed')} now, {old.get(name, 'not needed')} before"
+            continue
+        way = [_module(file) for file in code.closure.way(abspath(name))][1:-1] if name in code.lines else []
+        script = relpath(code.closure.way(abspath(name))[0]) if name in code.lines else ""
+        through = f"{script} imports {', which imports '.join([*way, 'it'])}" if script not in ("", name) else ""
+        state = (
+            "changed"
+            if name in old and name in code.lines
+            else "is new"
+            if name in code.lines
+            else "is not imported now"
+        )
+        yield f"{name} {state}{'; ' * bool(through)}{through}"
+
+
+def _module(file: str) -> str:
+    return re.sub(r"^src/|/__init__\.py$|\.py$", "", relpath(file)).replace("/", ".")
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], capture_output=True).stdout
