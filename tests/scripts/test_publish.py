@@ -67,7 +67,7 @@ def test_pages_have_the_numbers_of_metrics(page: Path, tmp_path: Path, monkeypat
     files = [*map(str, (publish.README, page)), "params.yaml", "metrics", "results"]
     archive = subprocess.run(["git", "archive", "HEAD", *files], cwd=ROOT, capture_output=True)
     if archive.returncode:
-        pytest.skip(f"no such commit: {archive.stderr.decode().strip()}")
+        pytest.skip(f"not in the last commit: {archive.stderr.decode().strip()}")
     subprocess.run(["tar", "-x"], cwd=tmp_path, input=archive.stdout, check=True)
     monkeypatch.chdir(tmp_path)
     if (
