@@ -17,7 +17,7 @@ help: ## show this list
 
 ##@ The pipeline
 
-repro: env ## run the stages that are out of date: at first all, 11 to 35 minutes on two CPU cores
+repro: env ## run the stages that are out of date: at first all, 15 to 22 minutes on two CPU cores
 	@python -m scripts.readable
 	dvc repro
 	@python -m scripts.equal
@@ -73,7 +73,7 @@ verify: env ## hash all outputs and the cache, list damaged files, and say how t
 
 ##@ Develop
 
-test: check ## check, then run all but the longest tests: 6 to 12 minutes on two CPU cores; with TESTS= also those
+test: check ## check, then run all but the longest tests: 5 to 12 minutes on two CPU cores; with TESTS= also those
 	pytest -n 2 --dist worksteal --durations 20 -m "$(TESTS)"
 
 check: .venv/.with-test ## check format, lint and types: half a minute

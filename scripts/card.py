@@ -43,7 +43,9 @@ def card(run: Run) -> str:
     known = facts(run)
     if known["model"].get("data", name := known["prepared"].get("data", {}).get("name")) != name:
         known["prepared"] = {}  # of other images than the model's
-    folder = run.hashes.get(run.flat("params.yaml").get("data.set", ""), "") if known["prepared"] else ""
+    prepared = known["prepared"]
+    classes = known["model"].get("classes", prepared["data"]["classes"]) if prepared else []  # those it has learned
+    folder = run.hashes.get(run.flat("params.yaml").get("data.set", ""), "") if prepared else ""
     public, licence = PUBLIC.get(folder, ("", ""))
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -57,6 +59,8 @@ def card(run: Run) -> str:
     return templates.get_template("card.md.j2").render(
         **known,
         run=run,
+        classes=classes,
+        test_images=sum(prepared["test"]["label_counts"][name] for name in classes),
         public=public,
         licence=licence,
         scores=tables.scores([tables.numbers(run)]),

@@ -1,12 +1,12 @@
 """Write what README, docs and the package show of runs.
 
     python -m scripts.publish scores [RUN ...]   print the scores of runs; of several, their means and deviations
-    python -m scripts.publish pages              fill the tables of README.md and docs/results.md
+    python -m scripts.publish pages              fill the tables of README.md and docs/results.md; the run is on MNIST
     python -m scripts.publish pictures           draw docs/pictures, of an up-to-date run; `make repro` makes it
     python -m scripts.publish pretrained         pack the model of an up-to-date run for the package; commit both files
 
-RUN is a record such as results/fashion, or a revision or an experiment, whose numbers are taken as they were committed.
-By default it is the workspace, which must be up to date.
+RUN is a record such as results/fashion, a revision or an experiment; by default the workspace. It must be up to date.
+Runs that are averaged have the same images, and the same version of the scores.
 """
 
 import re
@@ -31,7 +31,7 @@ from scripts.tables import MEASURES, cell, numbers, scores, together
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
 PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
-NAME, PACKED = "mnist", Path("src/ddpm/pretrained")
+MNIST, NAME, PACKED = "data/mnist", "mnist", Path("src/ddpm/pretrained")
 # Scores that pages show: the entry in docs/reference/scores.md, and the better direction. README has the first six.
 SHOWN = {
     "Frechet distance, classifier b": ("frechet-distance", "lower"),
@@ -45,6 +45,10 @@ SHOWN = {
     "bits per dimension of test, of training images": ("bits-per-dimension", "lower"),
     "kept by the filter": ("kept-by-the-filter", "higher"),
 }
+COMPARED = [  # what runs that are averaged have in common: the keys of a file
+    ("data set", "metrics/preprocess/summary.json", ["train", "test"]),
+    ("version of the scores", "metrics/evaluate/scores.json", ["version"]),
+]
 CONFIGURATIONS = {  # folder and command
     "default": ("", "make repro"),
     "without classes": ("results/unlabelled", "make unlabelled"),
@@ -57,14 +61,29 @@ CONFIGURATIONS = {  # folder and command
 
 
 def print_scores(*names: str) -> None:
-    """Print a row for each measure: the mean of the runs, real test images and left-out training images."""
+    """Print a row for each measure: the mean of the runs, real test images and left-out training images.
+
+    Raises:
+        UserError: a run is not up to date, or the runs have other images or other versions of the scores.
+    """
     runs = [open_run(name) for name in names or [""]]
+    for what, path, keys in COMPARED:
+        found = [{key: run.mapping(path).get(key) for key in keys} for run in runs]
+        if other := [run.name for run, each in zip(runs, found, strict=True) if each != found[0]]:
+            raise UserError(f"{other[0]}: has another {what} than {runs[0].name}; average runs with the same")
     rows = scores([together([numbers(each) for each in runs])])
     print(table([["", "samples", "test images", "training images"], *([name, *cells] for name, cells in rows.items())]))
 
 
 def write_pages() -> None:
-    """Fill the tables of the pages."""
+    """Fill the tables of the pages.
+
+    Raises:
+        UserError: the workspace is not up to date, or of other images than MNIST.
+    """
+    images = open_run("").flat("params.yaml").get("data.set")
+    if images != MNIST:
+        raise UserError(f"data.set: is {images}, but the tables are of {MNIST}; set that, and run dvc repro")
     for page in (README, RESULTS):
         write_whole(page, filled(page.read_text()).encode())
 

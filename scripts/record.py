@@ -3,15 +3,19 @@
     python -m scripts.record NAME KEY=VALUE ...
 
 The run becomes the DVC experiment NAME and uses the run cache. results/NAME contains params.yaml, a picture of samples,
-and record.json, with commit, command, date, machine and all metrics.
+and record.json, with commit, command, date, machine, the hash of the images, and all metrics. An earlier experiment of
+that name is replaced after success.
 """
 
+import secrets
 import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+
+from dvc.repo import Repo
 
 from exact_stages.console import UserError, run
 from exact_stages.files import write_json
@@ -26,17 +30,31 @@ def main(name: str, settings: list[str]) -> None:
     Raises:
         UserError: files are not committed, or a stage failed.
     """
-    if subprocess.run(["git", "diff", "--quiet", "HEAD"]).returncode:
-        raise UserError("git: files have changed; commit them first, since record.json names the commit")
+    check_committed()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    fresh = f"{name}-new"  # replaces an earlier experiment after success
-    dvc("exp", "remove", "--quiet", fresh, stderr=subprocess.DEVNULL)
+    fresh = f"{name}-{secrets.token_hex(4)}"  # no experiment of the user
     params = [f"--set-param={each}" for each in settings]
     if dvc("exp", "run", "--temp", "--name", fresh, *params) or dvc("exp", "rename", "--force", fresh, name):
         raise UserError(f"{name}: the experiment failed; {RESULTS / name} is unchanged")
     found = open_run(f"refs/exps/{commit[:2]}/{commit[2:]}/{name}")
     keep(found, RESULTS / name, commit, shlex.join(["python", "-m", "scripts.record", name, *settings]))
     print(f"{RESULTS / name}: the results of {name}")
+
+
+def check_committed() -> None:
+    """Check that the commit has all that the run reads.
+
+    Raises:
+        UserError: files that git or DVC tracks have changed.
+    """
+    changed = ["git", "diff", "--name-only", "HEAD", "--", ".", ":!metrics"]  # `dvc checkout` deletes metrics there
+    if names := subprocess.run(changed, check=True, capture_output=True, text=True).stdout.splitlines():
+        raise UserError(f"{names[0]}: has changed; commit it first, since record.json names the commit")
+    with Repo(".") as repo:
+        data = {stage.relpath: stage.outs[0] for stage in repo.index.stages if stage.is_data_source}
+        for name, out in data.items():
+            if "modified" in out.status().values():
+                raise UserError(f"{out}: has changed; run dvc add {out}, and commit {name}")
 
 
 def keep(found: Run, folder: Path, commit: str, command: str) -> None:
@@ -52,15 +70,16 @@ def keep(found: Run, folder: Path, commit: str, command: str) -> None:
         "commit": commit,
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
+        "data": found.hashes.get(found.flat("params.yaml").get("data.set", "")),
         "machine": ", ".join(trained[key] for key in ("device", "cpu") if trained.get(key, "cpu") != "cpu") or None,
         "metrics": {path.removeprefix("metrics/").removesuffix(".json"): found.mapping(path) for path in metrics},
     }
     write_json(folder / RECORD, facts)
 
 
-def dvc(*arguments: str, stderr: int | None = None) -> int:
+def dvc(*arguments: str) -> int:
     """Run a DVC command, and return its exit code."""
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], stderr=stderr).returncode
+    return subprocess.run([sys.executable, "-m", "dvc", *arguments]).returncode
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCM, resolve_rev
+from dvc.stage import PipelineStage
 from dvc.utils.flatten import flatten
 from dvc.utils.serialize import parse_yaml
 
@@ -28,7 +30,7 @@ class Run:
     """The name of a run and its files by path; reading an absent file gives an empty result."""
 
     name: str
-    files: dict[str, bytes]  # params.yaml, dvc.lock, and what git tracks in metrics/
+    files: dict[str, bytes]  # params.yaml, dvc.lock, and the metrics that its stages wrote
     commit: str = ""  # of the revision, or the one that the workspace is based on
 
     @property
@@ -66,17 +68,16 @@ class Run:
 def open_run(rev: str) -> Run:
     """Read the workspace if `rev` is empty, a record such as results/fashion, or any revision that DVC knows.
 
-    What a revision has in metrics/ is taken as it is; the workspace must be up to date.
+    Its numbers must belong together, as params.yaml and dvc.lock tell; those of the workspace to its code, too.
 
     Raises:
-        UserError: there is no such run, or the workspace is not up to date.
+        UserError: there is no such run, or it is not up to date.
     """
     if not Path("params.yaml").is_file():
         raise UserError("params.yaml: no such file; run this at the top of the repository")
     if not rev:
-        check_up_to_date()
-        paths = [*map(Path, ENDS), *sorted(Path("metrics").rglob("*.*"))]
-        files = {path.as_posix(): path.read_bytes() for path in paths if path.is_file()}
+        check_readable()
+        files = {path: Path(path).read_bytes() for path in [*ENDS, *_metrics("workspace")] if Path(path).is_file()}
         return Run("workspace", files, _git("rev-parse", "HEAD").decode().strip())
     if (Path(rev) / RECORD).is_file():
         return _record(Path(rev))
@@ -84,24 +85,36 @@ def open_run(rev: str) -> Run:
         commit = _git("rev-parse", "--verify", f"{resolve_rev(SCM('.'), rev)}^{{commit}}").decode().strip()
     except (DvcException, subprocess.CalledProcessError):
         raise UserError(f"{rev}: no revision, experiment or record; see git log, dvc exp list and results/") from None
-    tracked = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", *ENDS, "metrics").decode().split("\0")[:-1]
-    return Run(rev, {path: _git("show", f"{commit}:{path}") for path in tracked}, commit)
+    ends = _git("ls-tree", "-z", "--name-only", commit, "--", *ENDS).decode().split("\0")[:-1]
+    return Run(rev, {path: _git("show", f"{commit}:{path}") for path in [*ends, *_metrics(rev, commit)]}, commit)
 
 
-def check_up_to_date() -> None:
-    """Check that all stages have run with the code, params and inputs of the workspace; absent files are no change.
+def _metrics(name: str, commit: str = "") -> list[str]:
+    """Return the metrics that the stages of a run wrote; metrics/ can have those of earlier params, too.
+
+    All stages must have run, with its params and on what the stages before them wrote last; in the workspace, with its
+    code and data, too. Absent files are no change.
 
     Raises:
         UserError: a stage must run again, or the pipeline cannot be read.
     """
-    check_readable()
     try:
-        with Repo(".") as repo:
-            stale = [f"{stage} ({cause})" for stage, found in repo.status().items() for cause in _changes(found)[:1]]
+        with Repo(".", rev=commit or None) as repo:
+            status = {} if commit else repo.status()
+            stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+            made = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
+            kept = {stage.name: [out for out in stage.outs if not out.use_cache] for stage in stages}
+            for stage in stages:
+                whole = [*(dep for dep in stage.deps if isinstance(dep, ParamsDependency)), *kept[stage.name]]
+                replaced = [dep for dep in stage.deps if made.get(dep.fs_path, dep.hash_info) != dep.hash_info]
+                states = [*(each.status() for each in whole), {dep.def_path: "modified" for dep in replaced}]
+                status[stage.name] = [*status.get(stage.name, []), *({"": each} for each in states)]
+            stale = [f"{stage} ({cause})" for stage, found in status.items() for cause in _changes(found)[:1]]
     except DvcException as error:
-        raise UserError(f"workspace: DVC cannot read its pipeline ({shown(str(error))})") from None
+        raise UserError(f"{name}: DVC cannot read its pipeline ({shown(str(error))})") from None
     if stale:
-        raise UserError(f"workspace: not up to date: {', '.join(stale)}; run dvc repro")
+        raise UserError(f"{name}: not up to date: {', '.join(stale)}; run dvc repro{' there' if commit else ''}")
+    return sorted(out.def_path for outs in kept.values() for out in outs)
 
 
 def _changes(status: list[Any]) -> list[str]:

@@ -51,6 +51,8 @@ def main(stage: Stage) -> None:
             "class_conditional": card.model.class_conditional,
             "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
         }
+        if not all(card.class_counts):
+            model["classes"] = [name for name, count in zip(card.data.classes, card.class_counts, strict=True) if count]
         facts = {"evaluations": len(sampling.timesteps), "batch": sampling.batch_size, "model": model}
         stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": follows})
         checkpoints.save([SAMPLES / f"{name}.safetensors"])

@@ -31,11 +31,12 @@ every_stage = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dvc.yaml and params.yaml in a repository of DVC's, with one item in the matrix that is empty by default."""
+    """dvc.yaml and params.yaml of MNIST in a repository of DVC's, with an item in the matrix that is empty there."""
     folder = tmp_path_factory.mktemp("project")
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["distill"]["steps"] = [4]
+    params["data"]["set"] = "data/mnist"  # or the stage download reads nothing
     yaml.dump(params, folder / "params.yaml")
     shutil.copy(ROOT / "dvc.yaml", folder)
     Repo.init(str(folder), no_scm=True).close()

@@ -26,7 +26,7 @@ from ddpm.train import loss_weights, mean_squared_error
 from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import NOISE, new_network, on_noise, plain_params, population_sampler
+from studies.trainings import NOISE, PLAIN, new_network, on_noise, plain_params, population_sampler
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 EPOCH, STEPS = 20, 50  # of the compared trainings, which end in the middle of an epoch
@@ -61,9 +61,10 @@ def main() -> None:
     options.add_argument("--small", action="store_true", help="use tiny networks; the times then mean nothing")
     small, runtime = options.parse_args().small, start()
     print(", ".join(f"{name} {value}" for name, value in runtime.describe().items()))
+    named = networks(small)
     print("\n| what | value | bound |\n| --- | --- | --- |")
     beyond = []
-    for row in rows(networks(small), runtime, small):
+    for row in rows(named, runtime, small):
         print(f"| {row.what} | {row.value}{'' if row.kept else ', beyond the bound'} | {row.bound} |", flush=True)
         beyond += [] if row.kept else [row.what]
     if beyond:
@@ -72,7 +73,11 @@ def main() -> None:
 
 def networks(small: bool) -> dict[str, Params]:
     """Return the default and the plain DDPM with their recipes; `small` makes them narrow."""
-    found = {"the default": load_params(Params), "the plain DDPM": plain_params()}
+    found = {"the default": load_params(Params)}
+    if PLAIN.exists():
+        found["the plain DDPM"] = plain_params()
+    else:
+        print(f"{PLAIN}: no such file, so without the plain DDPM")
     if small:
         changes = {"model": {"channels": (4, 8), "patch_size": 2}, "train": {"batch_size": 8}}
         for name, params in found.items():

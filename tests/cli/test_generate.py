@@ -86,7 +86,10 @@ def test_options_reach_the_sampler(
 
 
 def test_the_defaults_are_those_of_the_pipeline() -> None:
-    section = read_yaml(Path("params.yaml"))["sample"]
+    params = read_yaml(Path("params.yaml"))
+    if params["data"]["set"] != "data/mnist":
+        pytest.skip("params.yaml is for other images than MNIST")
+    section = params["sample"]
     values = {key: {**section, **section["population"]}[key] for key in SamplerParams.model_fields}
     assert parse(SamplerParams, values, "params.yaml") == SamplerParams()
 

@@ -83,6 +83,13 @@ def test_samples_in_any_form_are_the_same_images_of_the_same_classes(written: Ca
     assert len(real.test.split.labels) == pytest.approx(held_out_count(300), abs=5)
 
 
+def test_near_duplicates_leave_enough_held_out_images_to_find_copies() -> None:
+    levels, labels = LEVELS[[*range(292), *range(8)]], LABELS[[*range(292), *range(8)]]
+    levels[292:, 0, 0, 0] ^= 1
+    real = read_real(folder(Path("real"), levels, labels), data_params())
+    assert len(real.test.split.labels) == 100
+
+
 def test_samples_of_sixteen_bits_have_the_range_of_the_real_images() -> None:
     sixteen = LEVELS.permute(0, 2, 3, 1).numpy().astype(np.uint16)
     card = CARD.model_copy(update={"source_range": (0.0, 4095.0)})

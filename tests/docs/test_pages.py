@@ -84,8 +84,10 @@ def test_the_drawing_of_the_network_has_the_widths_of_the_default() -> None:
 def test_quality_against_minutes_is_that_of_the_kept_runs() -> None:
     rows = pd.read_csv("studies/speed/quality.csv", index_col=["project", "cpu_minutes"])[["frechet_b", "spread"]]
     seeds = pd.read_csv("studies/speed/seeds.csv")["scores.b.samples.frechet"]
-    record = json.loads(Path("results/plain_ddpm/record.json").read_text())
-    plain = record["metrics"]["evaluate/scores"]["b"]["samples"]
+    shown = subprocess.run(["git", "show", "HEAD:results/plain_ddpm/record.json"], cwd=ROOT, capture_output=True)
+    if shown.returncode:
+        pytest.skip("results/plain_ddpm is in no commit")
+    plain = json.loads(shown.stdout)["metrics"]["evaluate/scores"]["b"]["samples"]
     assert [*rows.loc["this project", 5]] == pytest.approx([seeds.mean(), seeds.std()], abs=6e-5)
     expected = [plain["frechet"], plain["frechet_deviation"]]
     assert [*rows.loc["this project's plain DDPM", 96]] == pytest.approx(expected, abs=6e-5)

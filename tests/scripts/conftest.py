@@ -28,7 +28,7 @@ stages:
     params: [count]
     metrics: [metrics/likelihood/bits.json: {cache: false}]
 """
-PARAMS = "lr: 2\ncount: 5\nunread: 0\n"
+PARAMS = "lr: 2\ncount: 5\nunread: 0\ndata: {set: data/mine}\n"
 FILES = {
     "dvc.yaml": PIPELINE,
     "library/code.py": "",

@@ -22,7 +22,7 @@ SCORES = {
 }
 PREPARED = {
     "train": {"images": 1234},
-    "test": {"images": 100},
+    "test": {"images": 100, "label_counts": {"cat": 70, "<b>dog": 30}},
     "data": {"name": "mine", "shape": [3, 32, 48], "classes": ["cat", "<b>dog"]},
 }
 LOCK = "stages: {train: {cmd: x, outs: [{path: models/ddpm.safetensors, md5: e1}]}}\n"
@@ -78,9 +78,16 @@ def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen:
     assert ("began with the weights of base" in card.card(run)) == said
 
 
+def test_the_classes_and_test_images_are_those_that_the_model_has_learned() -> None:
+    facts = {"data": "mine", "images": 777, "parameters": 333, "classes": ["cat"]}
+    text = card.card(made(**{"sample/population": {"model": facts}}))
+    assert "mine: 777 training images, 70 test images,\n32 x 48 pixels, colour, 1 class: cat.\n" in text
+
+
 def test_names_of_sets_and_classes_are_plain_text() -> None:
-    data = PREPARED["data"] | {"name": "[a](b)\n# c", "classes": ["<b>dog", "*`cat`_$|"]}
-    text = card.card(made(**{"preprocess/summary": PREPARED | {"data": data}}))
+    names = ["<b>dog", "*`cat`_$|"]
+    data, test = PREPARED["data"] | {"name": "[a](b)\n# c", "classes": names}, {"label_counts": dict.fromkeys(names, 9)}
+    text = card.card(made(**{"preprocess/summary": PREPARED | {"data": data, "test": test}}))
     assert r"\<b\>dog, \*\`cat\`\_\$\|." in text
     assert r"# A diffusion model of \[a\](b) \# c" in text
     assert not re.search(r"<b>dog|\[a\]\(b\)", text.split("---\n")[2])

@@ -1,13 +1,16 @@
 """The tables of runs: every value in its column, with what chance may move it by; and the pages that have them."""
 
 import json
+import subprocess
 from pathlib import Path
-from statistics import mean, stdev
 
 import pytest
 
+from exact_stages.console import UserError
+from exact_stages.files import read_yaml
 from scripts import publish, tables
-from scripts.runs import Run
+from scripts.runs import RECORD, Run
+from tests.with_dvc.dvc_clone import ROOT, Clone
 
 SCORES = {
     "b": {
@@ -36,17 +39,42 @@ def test_values_stand_in_their_columns() -> None:
     }
 
 
-def test_of_several_runs_the_mean_and_their_spread_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    records = ["results/distilled-1", "results/distilled-2"]
-    publish.print_scores(*records)
-    scores = [json.loads(Path(each, "record.json").read_text())["metrics"]["evaluate/scores"] for each in records]
-    distances = [each["b"]["samples"]["frechet"] for each in scores]
-    expected = f"{mean(distances):.4f}\u00a0±\u00a0{stdev(distances):.4f}"
-    assert f"| Frechet distance, classifier b | {expected} |" in capsys.readouterr().out
+def write_record(name: str, distance: float, images: int, version: int) -> None:
+    scores = {"version": version, "b": {"samples": {"frechet": distance}}}
+    metrics = {"evaluate/scores": scores, "preprocess/summary": {"train": {"images": images}, "test": {}}}
+    Path(name).mkdir(parents=True)
+    Path(name, RECORD).write_text(json.dumps({"metrics": metrics}))
+
+
+def test_of_several_runs_the_mean_and_their_spread_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()
+    for name, *facts in (("a", 1, 60, 4), ("b", 3, 60, 4), ("clothes", 3, 50, 4), ("early", 3, 60, 3)):
+        write_record(name, *facts)
+    publish.print_scores("a", "b")
+    assert "| Frechet distance, classifier b | 2.0000\u00a0±\u00a01.4142 |" in capsys.readouterr().out
+    for other, what in (("clothes", "data set"), ("early", "version of the scores")):
+        with pytest.raises(UserError, match=f"^{other}: has another {what} than a"):
+            publish.print_scores("a", "b", other)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", [publish.README, publish.RESULTS], ids=str)
-def test_pages_have_the_numbers_of_metrics(page: Path) -> None:
+def test_pages_have_the_numbers_of_metrics(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they were committed: the workspace may have the numbers of another processor, or of other images."""
+    files = [*map(str, (publish.README, page)), "params.yaml", "metrics", "results"]
+    archive = subprocess.run(["git", "archive", "HEAD", *files], cwd=ROOT, capture_output=True)
+    if archive.returncode:
+        pytest.skip(f"not in the last commit: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "-x"], cwd=tmp_path, input=archive.stdout, check=True)
+    monkeypatch.chdir(tmp_path)
+    if (
+        "<!-- from metrics -->" not in publish.README.read_text()
+        or read_yaml(Path("params.yaml"))["data"]["set"] != publish.MNIST
+    ):
+        pytest.skip("README has no table of the committed run on MNIST")
     text = page.read_text()
     assert publish.filled(text) == text, "python -m scripts.publish pages writes it"
     b = json.loads(Path("metrics/evaluate/scores.json").read_text())["b"]
@@ -54,3 +82,11 @@ def test_pages_have_the_numbers_of_metrics(page: Path) -> None:
     assert [float(each.split()[0]) for each in cells] == pytest.approx(
         [b[row]["frechet"] for row in ("test", "baseline", "samples")], abs=6e-5
     )
+
+
+def test_pages_are_filled_by_an_up_to_date_run_on_mnist_alone(clone: Clone) -> None:
+    with pytest.raises(UserError, match=r"^data\.set: is data/mine"):
+        publish.write_pages()
+    (clone.path / "library/code.py").write_text("# later")
+    with pytest.raises(UserError, match=r"^workspace: not up to date"):
+        publish.write_pages()

@@ -61,6 +61,37 @@ def test_an_experiment_that_failed_leaves_no_run(clone: Clone) -> None:
         open_run("")
 
 
+def test_of_an_experiment_whose_later_stages_did_not_run_no_number_is_taken(clone: Clone) -> None:
+    clone.dvc("exp", "run", "--quiet", "--name", "model", "-S", "lr=7", "train")
+    clone.dvc("exp", "run", "--quiet", "--name", "params", "-S", "count=6", "check")
+    with pytest.raises(
+        UserError, match=r"^model: not up to date: likelihood \(models/ddpm.bin\); run dvc repro there$"
+    ):
+        open_run("model")
+    with pytest.raises(UserError, match=r"^params: not up to date: likelihood \(count\)"):
+        open_run("params")
+
+
+def test_a_record_has_the_data_and_the_metrics_of_its_run_alone(clone: Clone) -> None:
+    old = clone.path / "metrics/distill/4/summary.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    clone.commit()
+    old.unlink()  # as `dvc checkout` does
+    clone.dvc("exp", "run", "--quiet", "--temp", "--name", "slow-new", "-S", "lr=4")
+    record.main("slow", ["lr=3"])
+    kept = json.loads(Path("results/slow/record.json").read_text())
+    assert {f"metrics/{name}.json" for name in kept["metrics"]} == METRICS
+    assert f"- md5: {kept['data']}\n" in (clone.path / "data/mine.dvc").read_text()
+    (clone.path / "data/mine/3").write_text("three")
+    with pytest.raises(UserError, match=r"^data/mine: has changed; run dvc add data/mine, and commit data/mine.dvc$"):
+        record.main("slow", ["lr=6"])
+    (clone.path / "data/mine/3").unlink()
+    with pytest.raises(UserError, match="failed"):
+        record.main("slow", ["lr=9"])
+    assert seen("slow-new") == 40
+
+
 def test_a_record_is_kept_and_trusted(clone: Clone) -> None:
     commit = clone.git("rev-parse", "HEAD").strip()
     record.main("slow", ["lr=3"])

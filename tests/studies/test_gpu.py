@@ -8,6 +8,7 @@ from ddpm.compute.device import Runtime
 from exact_stages.console import UserError
 from stages.train import Params
 from studies.gpu import run as gpu
+from studies.trainings import PLAIN
 
 
 def test_all_of_it_runs_on_a_cpu_and_fails_with_a_wrong_gradient(
@@ -27,5 +28,5 @@ def test_all_of_it_runs_on_a_cpu_and_fails_with_a_wrong_gradient(
     with pytest.raises(UserError):
         gpu.main()
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(rows) == 13
+    assert len(rows) == (13 if PLAIN.exists() else 8)
     assert ["bfloat16" in row[0] for row in rows] == ["beyond" in row[1] for row in rows]

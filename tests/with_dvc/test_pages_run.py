@@ -32,6 +32,7 @@ CLONE, FOLDER = "it is there", "no such folder"
 TRAIN, MORE = "seconds instead of minutes", "the stages behind it are run by other tests"
 INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("../README", "git clone URL ddpm && cd ddpm", "", CLONE),
+    ("../README", "make test", ":", "this is one of its tests"),
     ("../README", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
     ("../README", "ddpm balance", "ddpm balance --help", "how-to/rare-class runs it"),
     ("tutorial/first-run", "git clone URL ddpm && cd ddpm", ":", CLONE),

@@ -65,6 +65,9 @@ def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> 
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
             params = params.model_copy(update={"test": share})
         sides = split_images(images, folder, params)
+        if not (folder.tested or like_preprocess) and int(sides.test.sum()) < LEAST_HELD_OUT <= len(sides.test) // 2:
+            least = images.places[sides.groups].kthvalue(LEAST_HELD_OUT).values  # near-duplicates left the other side
+            sides = sides._replace(test=images.places[sides.groups] <= least)
         if not sides.test.any() or sides.test.all():
             raise UserError(f"--real {path}: all images are near-duplicates of one another, so none can be held out")
         files = Path(place, "train.safetensors"), Path(place, "test.safetensors")

@@ -155,7 +155,7 @@ def comparable(samples: int, test: int, train: int) -> int:
         raise UserError(
             f"{samples} samples, {test} test images and {train} training images, of classes that have test images, are "
             f"too few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more "
-            "images, or raise sample.population.count or data.test"
+            "images (in the pipeline, raise sample.population.count or data.test)"
         )
     return count
 

@@ -64,7 +64,8 @@ def shards_of(model: UNetParams, batch_size: int, runtime: Runtime, world: World
     gpu, on_cpu = runtime.device.type == "cuda", shards_on_cpu(model, batch_size)
     most = batch_size if gpu and model.block == "residual" else on_cpu
     if world.size > most:
-        raise UserError(f"DDPM_LAUNCH: {world.size} processes, but a batch has at most {most} shards; start {most}")
+        why = f"a batch has at most {most} shards" if model.block == "residual" else "BatchNorm needs whole batches"
+        raise UserError(f"DDPM_LAUNCH: {world.size} processes, but {why}; start {most}")
     return world.size if gpu else on_cpu
 
 
