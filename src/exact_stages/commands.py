@@ -107,10 +107,11 @@ def _behind(declared: Declared, found: dict[str, list[str]]) -> Iterator[dict[st
 def _told(status: list[Any], own: str) -> Iterator[str]:
     """Yield what DVC tells of a stage, but for the file of its code."""
     for each in status:
-        named = (
-            {name: state for group in each.values() for name, state in flat(group).items()} if each != str(each) else {}
-        )
-        yield from [each] if isinstance(each, str) else (f"{name}: {named[name]}" for name in named if name != own)
+        if isinstance(each, str):
+            yield each
+            continue
+        named = {name: state for group in each.values() for name, state in flat(group).items() if name != own}
+        yield from (f"{name.removeprefix('params.yaml.')}: {state}" for name, state in named.items())
 
 
 def _of_code(path: Path, recorded: str, code: Code) -> Iterator[str]:
