@@ -1,6 +1,6 @@
 """The code of a stage: what changes its hash and what does not, which files count, and what is refused."""
 
-import shutil
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -261,8 +261,9 @@ def test_why_names_the_change_and_the_way_to_it(tmp_path: Path, capsys: pytest.C
     write()  # as a hook of git does
     assert told() == [
         "fit: lr: modified",
-        "fit: pkg/one.py changed; it.py imports pkg.one",
+        "fit: pkg/one.py changed; it.py imports it",
         "score: after fit, if outputs of that change",
     ]
-    shutil.rmtree(".git")
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(re.sub(r"(code/fit.txt\n *hash: md5\n *md5: )\w+", r"\g<1>0", lock))
     assert told()[1] == "fit: code/fit.txt: not the text that dvc.lock records, which no commit has"
