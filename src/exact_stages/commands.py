@@ -28,20 +28,20 @@ def write(check: bool = False) -> None:
     """
     found = codes(Declared())
     before = {path: lines_of(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.txt")}
-    stale = {path: changed(before.get(path, {}), code.lines) for path, code in found.items()}
-    stale = {path: names for path, names in stale.items() if names or path not in before}
-    gone = sorted({*before} - {*found})
-    if check and (stale or gone):
-        lines = [f"{path}: {some(names)} changed" for path, names in stale.items()]
-        lines += [f"{path}: no such stage" for path in gone]
-        raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
+    stale = {
+        path: changed(before.get(path, {}), found[path].lines if path in found else {}) for path in {*before, *found}
+    }
+    stale = {path: names for path, names in sorted(stale.items()) if names or (path in found) != (path in before)}
+    if check:
+        if lines := [f"{path}: {some(names)} changed" for path, names in stale.items()]:
+            raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
+        return
     for path in stale:
-        write_whole(path, found[path].text.encode())
-    for path in gone:
-        path.unlink()
+        write_whole(path, found[path].text.encode()) if path in found else path.unlink()
     if not LOCKED.is_file():
         print(f"code: no {LOCKED}, so no upgrade of a package makes a stage stale")
-    print(f"code: {len(found)} stages, {len(stale)} with changed code{': ' * bool(stale)}{some([*map(str, stale)])}")
+    names = some([path.stem for path in stale])
+    print(f"code: {len(found)} stages, {f'with changed code: {names}' if stale else 'no changed code'}")
 
 
 def codes(declared: Declared) -> dict[Path, Code]:
@@ -54,10 +54,10 @@ def codes(declared: Declared) -> dict[Path, Code]:
     for name, items in declared.groups.items():
         if items and not any(out.fs_path == abspath(FOLDER) for item in items for out in item.outs):
             code = code_of(declared, name)
-            if not code.faults:
-                found[path_of(name)] = code
-            elif depends(declared, name):
+            if depends(declared, name):
                 faults += [f"{name}: {fault}" for fault in code.faults]
+            if not code.faults and (code.lines or depends(declared, name)):
+                found[path_of(name)] = code
     if faults:
         fix = "let the stage depend on the Python files that it may run, too, or import them"
         raise UserError("\n  ".join([f"dvc.yaml: {fix}", *dict.fromkeys(faults)]))

@@ -90,12 +90,13 @@ def traced(name: str, dvc_yaml: str, capfd: pytest.CaptureFixture[str]) -> dict[
 
 
 def test_what_workers_launchers_and_imports_by_name_open_is_seen(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    compiled = tmp_path_factory.mktemp("compiled")
     for item in ("a", "a", "b", "b"):  # the second and the last time, what Python has compiled
         if item == "b":
-            monkeypatch.setenv("PYTHONPYCACHEPREFIX", f"{tmp_path}/compiled")
-            monkeypatch.setattr(sys, "pycache_prefix", f"{tmp_path}/compiled")
+            monkeypatch.setattr(sys, "pycache_prefix", str(compiled))
+            monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(compiled))
         assert traced(f"it@{item}", STAGE, capfd) == {
             "declared, not read": ["unread.csv"],
             "read, not declared": [
