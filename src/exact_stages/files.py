@@ -1,14 +1,16 @@
 """Read YAML, write files whole or not at all, hash them, and keep the state of an interrupted run."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -46,8 +48,9 @@ def read_yaml(path: Path) -> Any:
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write `data`, bytes or parts, to a temporary file, then move it to `path`; readers see the old file or the new.
 
-    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one. A device or pipe is written
-    to directly. A link is followed, unless it leads to a read-only file, as links into DVC's cache do: it is replaced.
+    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one, and waits for one that
+    writes. A device or pipe is written to directly. A link is followed, unless it leads to a read-only file, as links
+    into DVC's cache do: it is replaced.
 
     Raises:
         OSError: the disk is full, the folder is read-only, ...; the file at `path` is unchanged.
@@ -62,19 +65,44 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
             with path.open("wb") as special:
                 special.writelines([data] if isinstance(data, bytes) else data)
             return
-        try:
-            with temporary.open("wb") as file:
-                for part in [data] if isinstance(data, bytes) else data:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
+        with _alone(temporary) as file:
+            for part in [data] if isinstance(data, bytes) else data:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
             os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
     except OSError as error:
         error.filename = str(path)  # a full disk reports no path
         raise
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """Open an empty file that no other process writes, which the context moves away; remove it after an error."""
+    while True:
+        with path.open("ab") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _lies_at(path, file):  # another process has moved or removed it
+                continue
+            try:
+                file.truncate(0)
+                yield file
+            except BaseException:
+                if _lies_at(path, file):
+                    path.unlink()
+                raise
+            finally:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)  # or it would last as long as a process that was forked meanwhile
+            return
+
+
+def _lies_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -118,15 +146,17 @@ class SavedState:
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])
         saved = [path for path in self.path.parent.glob("*.state") if path.name.rpartition("-")[0] == self.name]
-        for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run, which shares the folder, does the same
+            for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+                old.unlink()
 
     def read(self) -> bytes | None:
         """Return the state, or None if there is none, it is damaged, or DVC has recorded the outputs of its run."""
-        if not self.path.is_file():
+        try:
+            with self.path.open("rb") as file:
+                digest, head, state = file.read(hashlib.sha256().digest_size), file.readline(), file.read()
+        except FileNotFoundError:
             return None
-        with self.path.open("rb") as file:
-            digest, head, state = file.read(hashlib.sha256().digest_size), file.readline(), file.read()
         if digest != _digest(head, state):
             print(f"{self.path}: damaged; {self.name} starts from the beginning", file=sys.stderr)
             return None
