@@ -39,7 +39,7 @@ class Generate(ModelOptions):
     """number of the first image, to continue from there"""
 
     def run(self) -> None:
-        """Sample the images; write each png when its batch is finished, labels and arrays at the end.
+        """Sample the images; write all labels, then each png when its batch is finished, or arrays at the end.
 
         Raises:
             UserError: the model cannot sample with these options, the folder is not empty, a worker was killed, or
@@ -50,8 +50,22 @@ class Generate(ModelOptions):
         loaded = self.load(runtime.device)
         card, params = loaded.card, sampler_params(self, loaded.card)
         self.out.mkdir(parents=True, exist_ok=True)
-        numbers, done = range(self.first, self.first + self.count), 0
-        batches: list[Tensor] = []
+        numbers, batches = range(self.first, self.first + self.count), list[Tensor]()
+        labels = sample_labels(card, params, self.seed, numbers) if card.model.class_conditional else None
+
+        def write_labels(count: int) -> None:
+            """Write the table of the first images; if this process is killed, it has rows too many, and is refused."""
+            if self.format == "png" and labels is not None:
+                rows = zip(
+                    map(file_name, numbers[:count]), (card.data.classes[label] for label in labels), strict=False
+                )
+                text = pd.DataFrame(rows, columns=["image", "label"]).to_csv(index=False)
+                write_whole(self.out / "labels.csv", text.encode())
+
+        def done() -> int:
+            return sum(map(len, batches)) + len([*self.out.glob("*.png")])
+
+        write_labels(self.count)
         try:
             for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
                 levels = images.permute(0, 2, 3, 1).squeeze(3)  # (B, H, W) or (B, H, W, 3)
@@ -59,17 +73,17 @@ class Generate(ModelOptions):
                     write_pictures(self.out, indices, levels)
                 else:
                     batches.append(levels)
-                done += len(images)
         except KeyboardInterrupt:
-            left = f"--first {self.first + done} --count {self.count - done} and another --out"
-            raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}") from None
+            left = f"--first {self.first + done()} --count {self.count - done()} and another --out"
+            raise UserError(f"interrupted after {done()} of {self.count} images; continue with {left}") from None
         finally:
-            labels = sample_labels(card, params, self.seed, numbers[:done]) if card.model.class_conditional else None
             if batches:
-                write_arrays(self.out / "images.npz", torch.cat(batches), labels, card.data.classes)
-            elif done and labels is not None:
-                rows = zip(map(file_name, numbers), (card.data.classes[label] for label in labels), strict=False)
-                pd.DataFrame(rows, columns=["image", "label"]).to_csv(self.out / "labels.csv", index=False)
+                own = None if labels is None else labels[: done()]
+                write_arrays(self.out / "images.npz", torch.cat(batches), own, card.data.classes)
+            elif not done():
+                (self.out / "labels.csv").unlink(missing_ok=True)
+            elif done() < self.count:
+                write_labels(done())
 
 
 def check_free(folder: Path) -> None:
