@@ -7,6 +7,7 @@ from typing import Any
 
 from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
+from ddpm.ingest.preparation import readable
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
@@ -69,9 +70,8 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
-        files = {file for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
-        kinds = {Path(file).suffix for file in {*each.inputs} - declared.outs}  # of files that it reads in a folder
-        read = {file for file in files if Path(file).suffix in kinds} | {*each.inputs}
+        files = {file: dep for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
+        read = {file for file, dep in files.items() if readable(Path(file), Path(dep))} | {*each.inputs}
         named = {*each.environment, *ARITHMETIC} if each.environment else set[str]()
         here: dict[str, dict[str, Any]] = {
             "code": {file: sha256(Path(file)) for file in files if file.endswith(".py")},
