@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,43 +66,31 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
                 special.writelines([data] if isinstance(data, bytes) else data)
             return
         with _alone(temporary) as file:
-            for part in [data] if isinstance(data, bytes) else data:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(temporary, target)
+            try:
+                for part in [data] if isinstance(data, bytes) else data:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         error.filename = str(path)  # a full disk reports no path
         raise
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[BinaryIO]:
-    """Open an empty file that no other process writes, which the context moves away; remove it after an error."""
+def _alone(path: Path) -> BinaryIO:
+    """Open an empty file that no other process writes, once those that do have moved theirs away."""
     while True:
-        with path.open("ab") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _lies_at(path, file):  # another process has moved or removed it
-                continue
-            try:
+        file = path.open("ab")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 file.truncate(0)
-                yield file
-            except BaseException:
-                if _lies_at(path, file):
-                    path.unlink()
-                raise
-            finally:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)  # or it would last as long as a process that was forked meanwhile
-            return
-
-
-def _lies_at(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
+                return file
+        file.close()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -152,11 +140,10 @@ class SavedState:
 
     def read(self) -> bytes | None:
         """Return the state, or None if there is none, it is damaged, or DVC has recorded the outputs of its run."""
-        try:
-            with self.path.open("rb") as file:
-                digest, head, state = file.read(hashlib.sha256().digest_size), file.readline(), file.read()
-        except FileNotFoundError:
+        if not self.path.is_file():
             return None
+        with self.path.open("rb") as file:
+            digest, head, state = file.read(hashlib.sha256().digest_size), file.readline(), file.read()
         if digest != _digest(head, state):
             print(f"{self.path}: damaged; {self.name} starts from the beginning", file=sys.stderr)
             return None

@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_to_costs_no_scores(
     monkeypatch.setattr(score, "user_cache_path", lambda _: Path("file/cache"))
     without = scored(*words)
     assert "C2ST accuracy" in (printed := capsys.readouterr().out)
-    assert printed.splitlines()[-1].startswith("note: the classifiers are not kept (file/cache/classifiers: Not a dir")
+    assert "note: file/cache/classifiers: Not a directory; the classifiers are not kept" in printed
     monkeypatch.setattr(score, "user_cache_path", lambda _: Path("cache"))
     assert scored(*words) == without
 

@@ -1,5 +1,6 @@
 """`ddpm generate`: sample any number of images from a model file."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,37 +54,33 @@ class Generate(ModelOptions):
         numbers, batches = range(self.first, self.first + self.count), list[Tensor]()
         labels = sample_labels(card, params, self.seed, numbers) if card.model.class_conditional else None
 
-        def write_labels(count: int) -> None:
-            """Write the table of the first images; if this process is killed, it has rows too many, and is refused."""
+        def tell(count: int) -> None:
             if self.format == "png" and labels is not None:
-                rows = zip(
-                    map(file_name, numbers[:count]), (card.data.classes[label] for label in labels), strict=False
-                )
-                text = pd.DataFrame(rows, columns=["image", "label"]).to_csv(index=False)
-                write_whole(self.out / "labels.csv", text.encode())
+                names = [card.data.classes[label] for label in labels[:count]]
+                table = pd.DataFrame({"image": map(file_name, numbers[:count]), "label": names})
+                write_whole(self.out / "labels.csv", table.to_csv(index=False).encode())
 
-        def done() -> int:
-            return sum(map(len, batches)) + len([*self.out.glob("*.png")])
-
-        write_labels(self.count)
+        tell(self.count)  # if this process is killed, rows lack images, which readers refuse, and not the reverse
         try:
-            for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
-                levels = images.permute(0, 2, 3, 1).squeeze(3)  # (B, H, W) or (B, H, W, 3)
-                if self.format == "png":
-                    write_pictures(self.out, indices, levels)
-                else:
-                    batches.append(levels)
-        except KeyboardInterrupt:
-            left = f"--first {self.first + done()} --count {self.count - done()} and another --out"
-            raise UserError(f"interrupted after {done()} of {self.count} images; continue with {left}") from None
+            with contextlib.suppress(KeyboardInterrupt):
+                for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
+                    levels = images.permute(0, 2, 3, 1).squeeze(3)  # (B, H, W) or (B, H, W, 3)
+                    if self.format == "png":
+                        write_pictures(self.out, indices, levels)
+                    else:
+                        batches.append(levels)
         finally:
+            done = sum(map(len, batches)) + len([*self.out.glob("*.png")])
             if batches:
-                own = None if labels is None else labels[: done()]
+                own = None if labels is None else labels[:done]
                 write_arrays(self.out / "images.npz", torch.cat(batches), own, card.data.classes)
-            elif not done():
+            elif not done:
                 (self.out / "labels.csv").unlink(missing_ok=True)
-            elif done() < self.count:
-                write_labels(done())
+            elif done < self.count:
+                tell(done)
+        if done < self.count:
+            left = f"--first {self.first + done} --count {self.count - done} and another --out"
+            raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}")
 
 
 def check_free(folder: Path) -> None:

@@ -75,11 +75,8 @@ class Score(Options):
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
         comparable(len(samples.images), len(test.images), len(train.images))
         with tempfile.TemporaryDirectory() as spare:
-            files, note = (
-                (given(self.classifiers, real.train), "")
-                if self.classifiers
-                else trained(real.train, runtime, Path(spare))
-            )
+            own = self.classifiers
+            files = given(own, real.train) if own else trained(real.train, runtime, Path(spare))
             found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
         lines = summary(found.scores)
         print(table_of(lines))
@@ -87,8 +84,6 @@ class Score(Options):
             write_json(self.out, found.scores)
         if self.page:
             write_whole(self.page, score_page(lines, found, train.images))
-        if note:
-            print(note)
 
 
 def given(folder: Path, train: Processed) -> dict[str, Path]:
@@ -108,11 +103,11 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
     return files
 
 
-def trained(train: Processed, runtime: Runtime, spare: Path) -> tuple[dict[str, Path], str]:
+def trained(train: Processed, runtime: Runtime, spare: Path) -> dict[str, Path]:
     """Train the classifiers as the stage does, unless the cache of this user has them; return their files by name.
 
     The key of the cache is all that decides them: images, labels, recipes, code, precision and torch. If the cache
-    cannot be written to, they lie in the folder `spare`, and a note says so.
+    cannot be written to, they lie in the folder `spare`.
     """
     recipes = [Recipe(images_seen=CLASSIFIER_IMAGES, seed=seed) for seed in range(len(NAMES))]
     code = [sha256(Path(file)) for file in (fit.__file__, model.__file__)]
@@ -127,14 +122,13 @@ def trained(train: Processed, runtime: Runtime, spare: Path) -> tuple[dict[str, 
             load_classifier(file)
     except UserError:  # missing, or damaged
         trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
-        found = fit_classifiers("classifiers", trainings, train.card, runtime)
+        found = dict(zip(NAMES, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True))
         try:
-            for file, each in zip(files.values(), found, strict=True):
-                save_classifier(file, each)
+            for name, file in files.items():
+                save_classifier(file, found[name])
         except OSError as error:
-            files = {name: spare / file.name for name, file in files.items()}
-            for file, each in zip(files.values(), found, strict=True):
-                save_classifier(file, each)
-            reason = f"{folder}: {error.strerror or error}"
-            return files, f"note: the classifiers are not kept ({reason}); set XDG_CACHE_HOME to a folder of yours"
-    return files, ""
+            print(f"note: {folder}: {error.strerror}; the classifiers are not kept; XDG_CACHE_HOME can name a folder")
+            files = {name: spare / f"{name}.safetensors" for name in NAMES}
+            for name, file in files.items():
+                save_classifier(file, found[name])
+    return files

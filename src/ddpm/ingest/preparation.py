@@ -13,9 +13,8 @@ from ddpm.ingest.arrays import read_arrays
 from ddpm.ingest.decoded import in_parallel, named
 from ddpm.ingest.decoding import COLOUR_16, EIGHT, OTHER, Colour, Extent, Look, Range, Target, look
 from ddpm.ingest.fetching import FILES
-from ddpm.ingest.folders import SUFFIXES, Folder, Picture, read_folder
+from ddpm.ingest.folders import Folder, Picture, read_folder
 from ddpm.ingest.mnist import read_mnist
-from ddpm.ingest.tables import TABLES
 from exact_stages.console import UserError, shown
 from exact_stages.params import Section
 
@@ -187,12 +186,6 @@ def read_source(path: Path, params: DataParams) -> Source:
     name = shown(path.resolve().name.removesuffix(".npz")) or "images"
     card = DataCard(name=name, shape=target.shape, classes=folder.classes, source_range=target.range)
     return Source(folder, target, card, why)
-
-
-def readable(file: Path, root: Path) -> bool:
-    """Tell whether `list_images` may read a file below a folder: an image, a table of labels, a raw file of MNIST."""
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return not hidden and (file.suffix.lower() in SUFFIXES or file.name in {*TABLES, *FILES})
 
 
 def list_images(path: Path, least: int = 2) -> Folder:

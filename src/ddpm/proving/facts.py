@@ -7,7 +7,9 @@ from typing import Any
 
 from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
-from ddpm.ingest.preparation import readable
+from ddpm.ingest.fetching import FILES
+from ddpm.ingest.folders import SUFFIXES
+from ddpm.ingest.tables import TABLES
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
@@ -70,8 +72,8 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
-        files = {file: dep for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
-        read = {file for file, dep in files.items() if readable(Path(file), Path(dep))} | {*each.inputs}
+        files = {file for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
+        read = {file for file in files if _may_be_read(Path(file))} | {*each.inputs}
         named = {*each.environment, *ARITHMETIC} if each.environment else set[str]()
         here: dict[str, dict[str, Any]] = {
             "code": {file: sha256(Path(file)) for file in files if file.endswith(".py")},
@@ -86,6 +88,11 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
             ("provenance", name): "" if name in known else "not here, or of another file" for name in each.origins
         }
     return found
+
+
+def _may_be_read(file: Path) -> bool:
+    """Tell whether `preprocess` reads such files: images, tables of labels, raw files of MNIST."""
+    return file.name[0] != "." and (file.suffix.lower() in SUFFIXES or file.name in {*TABLES, *FILES})
 
 
 def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:
