@@ -105,7 +105,10 @@ def unlock(package: str) -> None:
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "code src/ddpm/optim.py": lambda _: comment("src/ddpm/optim.py"),
-    "inputs data/mine/cat/new.png": lambda _: shutil.copy(PICTURE, "data/mine/cat/new.png"),
+    **{
+        f"inputs data/mine/{name}": lambda _, name=name: shutil.copy(PICTURE, f"data/mine/{name}")
+        for name in ("cat/new.png", "cat/new.PNG", "cat/new.jpg", "labels.csv", "t10k-labels-idx1-ubyte")
+    },
     "params train.lr": lambda _: edit(Path("params.yaml"), lambda all: all | {"train": all["train"] | {"lr": 0.5}}),
     f"inputs {PICTURE}": lambda _: PICTURE.write_bytes(PICTURE.read_bytes()[:-1] + b"x"),
     "provenance data/processed/train.provenance.json": lambda _: Path("data/processed/train.provenance.json").unlink(),
@@ -117,7 +120,8 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 
 
 def test_all_holds_whatever_happens_to_what_no_stage_reads(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("data/mine/README.md").write_text("cats and dogs")
+    for name in ("README.md", "notes.csv", "cat/.new.png"):
+        Path("data/mine", name).write_text("cats and dogs")
     comment("src/ddpm/sample.py")
     edit(Path("params.yaml"), lambda all: all | {"filter": {}})
     kinds = ["weights", "metadata", "file", "code", "params", "packages", "inputs", "environment", "provenance"]

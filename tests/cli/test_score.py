@@ -135,6 +135,19 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
         scored(*words)
 
 
+def test_a_cache_that_cannot_be_written_to_costs_no_scores(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "--real", folder(Path("real"), LEVELS[REAL], LABELS[REAL]), "--samples", as_folder()
+    Path("file").touch()
+    monkeypatch.setattr(score, "user_cache_path", lambda _: Path("file/cache"))
+    without = scored(*words)
+    assert "C2ST accuracy" in (printed := capsys.readouterr().out)
+    assert "note: file/cache/classifiers: Not a directory; the classifiers are not kept" in printed
+    monkeypatch.setattr(score, "user_cache_path", lambda _: Path("cache"))
+    assert scored(*words) == without
+
+
 def test_images_of_other_sizes_without_classes_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
     real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
     found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")

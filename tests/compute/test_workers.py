@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NoReturn
@@ -134,6 +135,37 @@ def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(rank: int, al
 
     with pytest.raises(UserError, match=KILLED):
         together(ALONE, 3, work)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("ddpm.compute.workers.RawArray", OSError(28, "No space left on device")),
+        ("ddpm.compute.workers.dist.init_process_group", RuntimeError("[enforce fail] Unable to find interface")),
+    ],
+)
+def test_what_workers_lack_is_told_in_one_line_with_a_way_out(
+    name: str, error: Exception, allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    allowed(2)
+    monkeypatch.setattr(name, lacking)
+    with pytest.raises(UserError, match=f"{error.args[-1][-20:]}.*DDPM_WORKERS=1"):
+        together(ALONE, 2, lambda world: world.gather(0))
+
+
+def test_who_is_stopped_for_long_is_waited_for(allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.distributed_c10d.default_pg_timeout", timedelta(seconds=1))
+    allowed(2)
+
+    def work(world: World) -> list[int]:
+        world.gather(0)
+        time.sleep(0 if world.rank else 3)
+        return world.gather(world.rank)
+
+    assert together(ALONE, 2, work) == [0, 1]
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, allowed: Callable[[int], None]) -> None:

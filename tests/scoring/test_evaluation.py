@@ -112,12 +112,15 @@ def test_few_test_images_judge_no_copies(classifiers: dict[str, Path]) -> None:
         scores(classifiers, HONEST, drawn(5, 1), drawn(60, 0))
 
 
-def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(tmp_path: Path) -> None:
+def test_of_a_set_of_one_class_nothing_is_recognised_and_all_else_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     card = FRUITS.model_copy(update={"classes": ("kite",)})
     levels, labels = images(300, card.shape), torch.zeros(300, dtype=torch.long)
     samples = Split(torch.cat([levels[:30], levels[270:]]), labels[:60])
     test, train = Split(levels[200:240], labels[:40]), Split(levels[:200], labels[:200])
     found = scores(written(tmp_path, card), samples, test, train)
+    assert "warning: 30 of 60 samples are real training images, bit for bit" in capsys.readouterr().out
     for row in ("samples", "test"):
         assert found[row]["conditional_accuracy"] is None
     assert 0 <= found["samples"]["precision"] <= 1

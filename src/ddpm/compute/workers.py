@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from datetime import timedelta
 from itertools import islice
 from multiprocessing import active_children, get_context
 from multiprocessing.sharedctypes import RawArray
@@ -28,12 +29,13 @@ from joblib import cpu_count
 from torch import distributed as dist
 
 from ddpm.compute.world import Ended, World
-from exact_stages.console import UserError
+from exact_stages.console import UserError, shown
 
 P = TypeVar("P")
 R = TypeVar("R")
 MOST_WORKERS = 256
 POLL = 0.2  # seconds from one look at the progress of the workers to the next
+PATIENCE = timedelta(days=365)  # with a process that is stopped; when one ends, the others notice at once
 FORK = get_context("fork")
 
 
@@ -102,7 +104,7 @@ def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
     Processes of torchrun are such a world already.
 
     Raises:
-        UserError: a worker was killed; or `work` raises it.
+        UserError: a worker was killed, or there is no loopback interface; or `work` raises it.
     """
     size = min(_Process.workers, pieces)
     if world.size > 1 or size < 2:
@@ -111,7 +113,11 @@ def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
 
         def joined(rank: int) -> R | None:
             store = f"file://{folder}/store"
-            dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size)
+            try:
+                dist.init_process_group("gloo", init_method=store, timeout=PATIENCE, rank=rank, world_size=size)
+            except RuntimeError as error:
+                reason = f"processes cannot reach each other ({shown(str(error).rpartition('. ')[2])})"
+                raise UserError(f"{reason}; turn on the loopback interface, or set DDPM_WORKERS=1") from None
             try:
                 found = work(World(rank, size))
             finally:
@@ -135,9 +141,12 @@ def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[A
 
     Yield what starts a piece, and the progress of each worker.
     """
-    number, done = FORK.Value("i", 0), RawArray("q", size)
     _Process.work = work
-    pool = ProcessPoolExecutor(size, FORK, _begin, (os.getpid(), number, done))
+    try:
+        number, done = FORK.Value("i", 0), RawArray("q", size)
+        pool = ProcessPoolExecutor(size, FORK, _begin, (os.getpid(), number, done))
+    except OSError as error:  # where semaphores are
+        raise UserError(f"/dev/shm: {error.strerror}; make room there for workers, or set DDPM_WORKERS=1") from None
     try:
         yield lambda piece: pool.submit(_do, piece), done
     except BaseException as error:

@@ -7,6 +7,9 @@ from typing import Any
 
 from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
+from ddpm.ingest.fetching import FILES
+from ddpm.ingest.folders import SUFFIXES
+from ddpm.ingest.tables import TABLES
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
@@ -70,8 +73,7 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
         files = {file for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
-        kinds = {Path(file).suffix for file in {*each.inputs} - declared.outs}  # of files that it reads in a folder
-        read = {file for file in files if Path(file).suffix in kinds} | {*each.inputs}
+        read = {file for file in files if _may_be_read(Path(file))} | {*each.inputs}
         named = {*each.environment, *ARITHMETIC} if each.environment else set[str]()
         here: dict[str, dict[str, Any]] = {
             "code": {file: sha256(Path(file)) for file in files if file.endswith(".py")},
@@ -86,6 +88,11 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
             ("provenance", name): "" if name in known else "not here, or of another file" for name in each.origins
         }
     return found
+
+
+def _may_be_read(file: Path) -> bool:
+    """Tell whether `preprocess` reads such files: images, tables of labels, raw files of MNIST."""
+    return file.name[0] != "." and (file.suffix.lower() in SUFFIXES or file.name in {*TABLES, *FILES})
 
 
 def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:

@@ -132,8 +132,11 @@ def evaluate(
         bar.update()
         told["test"] = tone_shares(test.images)
         scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
-    if equal := len(samples[0]) - len({*map(digest, samples[0])}):
+    distinct = {*map(digest, samples[0])}
+    if equal := len(samples[0]) - len(distinct):
         print(f"warning: {equal} of {len(samples[0])} samples equal another one")
+    if known := len(distinct.intersection(map(digest, train.images))):
+        print(f"warning: {known} of {len(samples[0])} samples are real training images, bit for bit")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
