@@ -45,8 +45,9 @@ class Code(NamedTuple):
     @property
     def text(self) -> str:
         """Return the text of code/STAGE.txt: files first."""
-        rows = sorted((len(value) != 64, name, value) for name, value in self.lines.items())
-        return "".join(f"{name}=={value}\n" if package else f"{value}  {name}\n" for package, name, value in rows)
+        files = hashes(self.lines)
+        packages = sorted(self.lines.items() - files.items())
+        return "".join([*(f"{files[name]}  {name}\n" for name in files), *map("{0[0]}=={0[1]}\n".format, packages)])
 
 
 def path_of(stage: str) -> Path:
@@ -59,6 +60,11 @@ def lines_of(text: str) -> dict[str, str]:
     found = (re.match(r"(?P<value>[0-9a-f]{64})  (?P<name>.*)|(?P<package>.+)==(?P<version>.*)", line)
              for line in text.splitlines())  # fmt: skip
     return {each["name"] or each["package"]: each["value"] or each["version"] for each in found if each}
+
+
+def hashes(lines: dict[str, str]) -> dict[str, str]:
+    """Return the files alone, in order."""
+    return {name: value for name, value in sorted(lines.items()) if len(value) == 64}
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -78,10 +84,10 @@ def code_of(declared: Declared, stage: str) -> Code:
         unknown += [f"cannot follow `{command.text}`"] if not command.scripts and PYTHON.search(command.text) else []
         if (command.scripts, command.roots) not in seen:
             seen.append((command.scripts, command.roots))
-            found = follow(command.scripts, command.roots, top)
-            closure.files.update(found.files)
-            closure.importers.update(found.importers)
-            for name, places in found.others.items():
+            part = follow(command.scripts, command.roots, top)
+            closure.files.update(part.files)
+            closure.importers.update(part.importers)
+            for name, places in part.others.items():
                 closure.others[name] = closure.others.get(name, []) + places
     unknown += [] if closure.files or unknown else ["starts no Python"]
     named = {file: relpath(file, top) for file in closure.files}
@@ -104,8 +110,8 @@ def code_of(declared: Declared, stage: str) -> Code:
                 if not (each.optional or each.typing)
             ]
     whole = any(not READS_CODE.isdisjoint(source.words) for source in closure.files.values())
-    hashes = {named[file]: source.whole if whole else source.plain for file, source in closure.files.items()}
-    return Code(hashes | _locked(wanted), closure, [*absent, *dict.fromkeys(unknown)])
+    found = {named[file]: source.whole if whole else source.plain for file, source in closure.files.items()}
+    return Code(found | _locked(wanted), closure, [*absent, *dict.fromkeys(unknown)])
 
 
 def _locked(names: Iterable[str]) -> dict[str, str]:
@@ -113,19 +119,23 @@ def _locked(names: Iterable[str]) -> dict[str, str]:
 
     What is not locked has none, nor what only that requires.
     """
-    lines = LOCKED.read_text(encoding="utf-8").splitlines() if LOCKED.is_file() else []
-    pairs = [line.split("==", 1) for line in lines if "==" in line.split("#")[0]]
-    versions: dict[str, str] = {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
+    locked = versions(LOCKED.read_text(encoding="utf-8")) if LOCKED.is_file() else {}
     found = dict[str, str]()
     left: set[tuple[str, frozenset[str]]] = {(canonicalize_name(name), frozenset()) for name in names}
     seen = {*left}
     while left:
         name, extras = left.pop()
-        if name in versions:
-            found[name] = versions[name]
+        if name in locked:
+            found[name] = locked[name]
             left |= {*_required(name, extras)} - seen
             seen |= left
     return found
+
+
+def versions(constraints: str) -> dict[str, str]:
+    """Return the locked version of each package by the text of a constraints.txt."""
+    pairs = [line.split("==", 1) for line in constraints.splitlines() if "==" in line.split("#")[0]]
+    return {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
 
 
 @cache
