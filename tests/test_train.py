@@ -23,10 +23,12 @@ from ddpm.training.begin import environment_of, new_training, shards_of
 from ddpm.training.curves import COLUMNS
 from ddpm.training.run import Best, Training, faint_levels
 from ddpm.unet import NO_LABEL, UNet, UNetParams
+from exact_stages.commands import write
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
 from stages import train as stage
 from tests.small import CPU, DIGITS, FRUITS, images, randomised, resaved, unet_params
+from tests.stages.written import link_code
 from tests.trainings import (
     RECIPE,
     SCHEDULE,
@@ -521,12 +523,17 @@ def run_stage(
     labels = torch.arange(40) % 5
     Path("data/processed").mkdir(parents=True)
     save_split(stage.TRAIN, card, labels, torch.arange(40), (6, 6, 6, 2, 2), [images(40)])
-    Path("dvc.yaml").write_text("stages: {train: {cmd: x, deps: []}}")
+    sections = "params: [model, schedule, train]"
+    Path("dvc.yaml").write_text(
+        f"stages: {{train: {{cmd: python -m stages.train, deps: [code/train.txt], {sections}}}}}"
+    )
+    link_code()
     model, schedule = unet_params(channels=channels).model_dump(mode="json"), SCHEDULE.params.model_dump()
     params = {"schedule": schedule, "model": model, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
     Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML
     Path("pyproject.toml").write_text("[project]\ndependencies = []\n")
     Path("constraints.txt").touch()
+    write()
     stage.main(Stage("train"))
 
 

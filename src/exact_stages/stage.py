@@ -118,7 +118,7 @@ class Stage:
         """Load params, see `load_params`, and record their values."""
         found = load_params(model, section)
         values = flat(found.model_dump(mode="json"), section)
-        if self._leads and (undeclared := values.keys() - self._began.params.keys()):
+        if "_began" in vars(self) and (undeclared := values.keys() - self._began.params.keys()):
             raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {_some(sorted(undeclared))}")
         self._params.append((model, section))
         self._read |= values

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from exact_stages.stage import Stage
 from stages import evaluate, preprocess
 from tests.cli.generating import call
 from tests.small import FRUITS, images
-from tests.stages.written import DATA, classifier_params, data_params, write_samples, write_split
+from tests.stages.written import DATA, classifier_params, data_params, link_code, write_samples, write_split
 
 ROOT = Path(__file__).parents[2]
 NAMES = FRUITS.classes
@@ -182,8 +181,7 @@ def test_mistakes_end_in_one_line(make: Callable[[], object], options: str, mess
 
 
 def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_alone() -> None:
-    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, name)
+    link_code("dvc.yaml", "pyproject.toml", "constraints.txt")
     real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
     data = {"data": DATA | {"set": "real", "range": None}}
     Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | data))

@@ -56,7 +56,7 @@ def experiment(clone: Clone, *options: str) -> str:
 
 def everything_is_there(clone: Clone) -> None:
     lock = clone.lock()
-    assert set(lock) == {*STAGES, "check"}
+    assert set(lock) == {*STAGES, "check", "code"}
     known = {"data/fashion_mnist", "data/mnist"}
     assert clone.bytes_under(*known).keys() == {f"{name}/README" for name in known}, "nothing is downloaded"
     made = clone.bytes_under("metrics", "models", "data/processed", "data/samples").keys()
