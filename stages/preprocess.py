@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.ingest.decoded import Images
-from ddpm.ingest.preparation import DataParams, read_source
+from ddpm.ingest.preparation import read_source
 from ddpm.ingest.splitting import check_counts, split_images
 from ddpm.ingest.summary import repetitions, report, write_split
 from ddpm.ingest.tracking import check_tracked
+from ddpm.params.data import DataParams
 from exact_stages.files import write_json
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage

@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.compute.device import Runtime
-from ddpm.denoiser import Denoiser
-from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
-from tests.small import CPU
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.params.schedule import LEAST_NOISE
 
-BFLOAT16 = Runtime(CPU.device, torch.bfloat16)
-REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
-LIMIT = NoiseSchedule(ScheduleParams(timesteps=2, beta_start=LEAST_NOISE, beta_end=1 - 1.01e-10))  # signal 1e-5 at last
+REFERENCE = NoiseSchedule(linear_betas(1000, 1e-4, 0.02))
+LIMIT = NoiseSchedule(linear_betas(2, LEAST_NOISE, 1 - 1.01e-10))  # signal 1e-5 at last
 
 
 class Known(nn.Module):
@@ -42,7 +40,7 @@ def truth(schedule: NoiseSchedule, t: Tensor) -> tuple[Tensor, dict[str, Tensor]
 def test_what_is_known_comes_back_at_every_t(schedule: NoiseSchedule, timesteps: list[int], prediction: Any) -> None:
     t = torch.tensor(timesteps)
     x_t, expected = truth(schedule, t)
-    found = Denoiser(Known(expected[prediction]), schedule, prediction, CPU)(x_t.float(), t)
+    found = Denoiser(Known(expected[prediction]), schedule, prediction)(x_t.float(), t)
     for name in ("x_start", "noise"):
         error = (getattr(found, name).double() - expected[name]).abs()
         if prediction == "noise" and name != "noise":  # a division by the signal enlarges the rounding of x_t
@@ -53,7 +51,7 @@ def test_what_is_known_comes_back_at_every_t(schedule: NoiseSchedule, timesteps:
 def test_nearly_pure_noise_goes_past_the_network_in_float32_also_where_that_is_in_bfloat16() -> None:
     t = torch.tensor([999, 999])
     x_t, expected = truth(REFERENCE, t)
-    found = Denoiser(Known(expected["v"]), REFERENCE, "v", BFLOAT16)(x_t.float(), t)
+    found = Denoiser(Known(expected["v"]), REFERENCE, "v", dtype=torch.bfloat16)(x_t.float(), t)
     assert found.noise.dtype == found.x_start.dtype == torch.float32
     # The answer is of three digits, of which the noise takes 0.006 and x_0 nearly all.
     torch.testing.assert_close(found.noise.double(), expected["noise"], rtol=0, atol=2e-5)

@@ -8,23 +8,25 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from ddpm import likelihood
-from ddpm.compute.randomness import generator
-from ddpm.images.splits import Split, to_float
-from ddpm.likelihood import (
+from ddpm.diffusion.likelihood import (
     Denoise,
-    bits_per_dimension,
     discretised_log_likelihood,
     prior_term,
     ranges,
     step_term,
     variational_bound,
 )
-from ddpm.schedule import NoiseSchedule, ScheduleParams, posterior
+from ddpm.diffusion.randomness import generator
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas, posterior
+from ddpm.images.splits import Split, to_float
+from ddpm.params.schedule import ScheduleParams
+from ddpm.scoring import bits as scoring
+from ddpm.scoring.bits import bits_per_dimension
 from tests import small
 from tests.reverse import tiny_model
 
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
+LINEAR = ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3)
+SCHEDULE = NoiseSchedule(linear_betas(**dict(LINEAR)))
 VALUES = (torch.arange(256, dtype=torch.float64) / 255 - 0.5) / 0.5
 
 
@@ -87,7 +89,7 @@ def test_all_steps_are_the_sum_of_all_terms_and_fewer_are_right_on_average() -> 
 
 @pytest.mark.parametrize("count", [0, 1, 25, 999])
 def test_ranges_hold_each_timestep_once_and_share_the_fall_of_the_log_snr(count: int) -> None:
-    schedule = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-5, beta_end=0.02))
+    schedule = NoiseSchedule(linear_betas(1000, 1e-5, 0.02))
     found = ranges(schedule, count)
     assert [t for each in found for t in each] == (list(range(1, 1000)) if count else [])
     assert all(found)
@@ -101,7 +103,7 @@ def test_ranges_hold_each_timestep_once_and_share_the_fall_of_the_log_snr(count:
 
 def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
     # Pixels of N(0, 0.3^2), rounded to their values, and the denoiser that knows the distribution.
-    schedule = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
+    schedule = NoiseSchedule(linear_betas(1000, 1e-4, 0.02))
     level = ((torch.randn(64, 1, 28, 28, generator=noises(1, 5)[0]) * 0.3 + 1) * 127.5).round().clamp(0, 255)
     x_start = level / 127.5 - 1
 
@@ -118,8 +120,8 @@ def test_the_bound_holds_for_a_gaussian_whose_likelihood_is_known() -> None:
 def test_each_image_of_a_random_subset_is_bounded_given_its_own_class_alone_or_in_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(likelihood, "TERMS", 3)
-    loaded, labels = tiny_model(tmp_path, schedule=SCHEDULE), torch.tensor([3, 7, 7, 3, 7])
+    monkeypatch.setattr(scoring, "TERMS", 3)
+    loaded, labels = tiny_model(tmp_path, schedule=LINEAR), torch.tensor([3, 7, 7, 3, 7])
     splits = {"test": Split(small.images(4), labels[:4]), "train": Split(small.images(5), labels)}
     network = loaded.denoiser(small.CPU)
 

@@ -8,29 +8,35 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.model import begin_from, load_model, new_network, save_model
+from ddpm.diffusion.unet import UNet
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.model import ModelCard, begin_from, load_model, save_model
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet
+from ddpm.params.card import ModelCard
+from ddpm.params.model import ModelParams
+from ddpm.params.schedule import ScheduleParams
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
 from stages.train import Params
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
 
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3))
+LINEAR = ScheduleParams(timesteps=12, beta_start=0.01, beta_end=0.3)
 COUNTS = (0, 0, 0, 5, 0, 0, 0, 6265, 0, 0)
 OTHERS = FRUITS.model_copy(update={"name": "market", "classes": ("plum", "pear", "fig", "leek")})
 CLIP_ART = Path("data/clip_art.safetensors")
 LARGER = FRUITS.model_copy(update={"shape": (3, 24, 12)})
 
 
-def network(data: DataCard = DIGITS, seed: int = 0, schedule: NoiseSchedule = SCHEDULE, **changes: object) -> UNet:
-    """A tiny network in training mode with all weights and running statistics away from their start."""
+def kind(**changes: object) -> ModelParams:
     given = {"channels": (4, 6), "patch_size": 2, "attention": True, "class_conditional": True, "prediction": "v"}
+    return unet_params(**given | changes)
+
+
+def network(data: DataCard = DIGITS, seed: int = 0, schedule: ScheduleParams = LINEAR, **changes: object) -> UNet:
+    """A tiny network in training mode with all weights and running statistics away from their start."""
     shape = data.shape, len(data.classes), schedule.timesteps
-    return randomised(UNet(unet_params(**given | changes), *shape), seed)
+    return randomised(new_network(kind(**changes), *shape), seed)
 
 
 def save(
@@ -39,10 +45,11 @@ def save(
     data: DataCard = DIGITS,
     counts: tuple[int, ...] = COUNTS,
     guide: dict[str, Tensor] | None = None,
+    of: ModelParams | None = None,
     **changes: Any,
 ) -> None:
     guides = {"guides": ("autoguidance",)} if guide else {}
-    facts = {"data": data, "model": model.params, "schedule": SCHEDULE.params, "class_counts": counts}
+    facts = {"data": data, "model": of or kind(), "schedule": LINEAR, "class_counts": counts}
     save_model(path, model, ModelCard(**facts | guides | changes), guide, versions={"torch": "x"})
 
 
@@ -58,12 +65,14 @@ def outputs(model: UNet) -> Tensor:
 def test_a_model_comes_back_from_its_file_alone(
     tmp_path: Path, block: str, prediction: str, class_conditional: bool
 ) -> None:
-    model = network(block=block, prediction=prediction, class_conditional=class_conditional)
-    save(tmp_path / "model", model)
+    of = {"block": block, "prediction": prediction, "class_conditional": class_conditional}
+    model = network(**of)
+    save(tmp_path / "model", model, of=kind(**of))
     loaded = load_model(tmp_path / "model")
-    assert loaded.card.model == loaded.network.params == model.params
+    assert loaded.card.model == kind(**of)
     assert loaded.card.data == DIGITS
-    assert loaded.card.schedule == loaded.schedule.params == SCHEDULE.params
+    assert loaded.card.schedule == LINEAR
+    assert torch.equal(loaded.schedule.betas, torch.linspace(0.01, 0.3, 12, dtype=torch.float64))
     assert (loaded.card.class_counts, loaded.card.classes) == (COUNTS, (3, 7))
     assert not any(module.training for module in loaded.network.modules())
     assert loaded.denoiser(CPU).prediction == prediction
@@ -163,7 +172,7 @@ def test_a_training_begins_with_the_weights_of_a_file_and_unseen_classes_with_ra
     data: DataCard, known: dict[int, int], start: Path
 ) -> None:
     model = network(data, seed=1)
-    begin_from(start, model, data, SCHEDULE.params)
+    begin_from(start, model, kind(), data, LINEAR)
     drawn, learned = label_of(network(data, seed=1)), label_of(network(FRUITS))
     rows = [learned[known[row]] if row in known else drawn[row] for row in range(len(drawn))]
     torch.testing.assert_close(label_of(model), torch.stack(rows), rtol=0, atol=0)
@@ -173,8 +182,8 @@ def test_a_training_begins_with_the_weights_of_a_file_and_unseen_classes_with_ra
 @pytest.mark.parametrize("told", [True, False])
 def test_either_network_may_be_told_no_class(told: bool, tmp_path: Path) -> None:
     before, model = (network(FRUITS, seed, class_conditional=each) for seed, each in enumerate((not told, told)))
-    save(tmp_path / "start", before, FRUITS, (5, 0, 7))
-    begin_from(tmp_path / "start", model, FRUITS, SCHEDULE.params)
+    save(tmp_path / "start", before, FRUITS, (5, 0, 7), of=kind(class_conditional=not told))
+    begin_from(tmp_path / "start", model, kind(class_conditional=told), FRUITS, LINEAR)
     torch.testing.assert_close(but_labels(model), but_labels(before), rtol=0, atol=0)
     assert not told or torch.equal(label_of(model), label_of(network(FRUITS, seed=1))), "its own"
 
@@ -192,11 +201,12 @@ def test_what_a_training_cannot_begin_from_is_named(
     data: DataCard, changes: dict[str, object], key: str, start: Path
 ) -> None:
     of_schedule = {name: value for name, value in changes.items() if name in ScheduleParams.model_fields}
-    schedule = NoiseSchedule(SCHEDULE.params.model_copy(update=of_schedule))
-    model = network(data, 1, schedule, **{name: changes[name] for name in changes.keys() - of_schedule.keys()})
+    schedule = LINEAR.model_copy(update=of_schedule)
+    of_model = {name: changes[name] for name in changes.keys() - of_schedule.keys()}
+    model = network(data, 1, schedule, **of_model)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with pytest.raises(UserError, match=f"^train.fine_tune_from: .*{key}"):
-        begin_from(start, model, data, schedule.params)
+        begin_from(start, model, kind(**of_model), data, schedule)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
@@ -204,12 +214,12 @@ def test_the_model_of_clip_art_fits_what_the_default_makes_of_small_images_in_co
     values = read_yaml(Path("params.yaml"))
     params = parse(Params, {name: values[name] for name in Params.model_fields}, "params.yaml")
     data = FRUITS.model_copy(update={"shape": (3, 32, 32)})
-    model = UNet(params.model, data.shape, len(data.classes), params.schedule.timesteps)
-    begin_from(CLIP_ART, model, data, params.schedule)
+    model = new_network(params.model, data.shape, len(data.classes), params.schedule.timesteps)
+    begin_from(CLIP_ART, model, params.model.for_images(data.shape), data, params.schedule)
     torch.testing.assert_close(but_labels(model), but_labels(load_model(CLIP_ART).network), rtol=0, atol=0)
 
 
 def test_a_distilled_model_is_no_start(tmp_path: Path) -> None:
     save(tmp_path / "start", network(FRUITS), FRUITS, (5, 6, 7), timesteps=(11, 5))
     with pytest.raises(UserError, match=r"^train\.fine_tune_from: "):
-        begin_from(tmp_path / "start", network(FRUITS), FRUITS, SCHEDULE.params)
+        begin_from(tmp_path / "start", network(FRUITS), kind(), FRUITS, LINEAR)

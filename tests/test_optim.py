@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.optim import Muon, orthogonalise
+from ddpm.diffusion.optim import Muon, orthogonalise
 from tests.small import normal
 from tests.trainings import one_step, small_training, weights
 

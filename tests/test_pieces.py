@@ -12,8 +12,8 @@ from ddpm.classifier.fit import fit_classifiers
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.compute import workers
 from ddpm.images.splits import Split
-from ddpm.likelihood import bits_per_dimension
 from ddpm.scoring import c2st
+from ddpm.scoring.bits import bits_per_dimension
 from ddpm.scoring.c2st import c2st_scores, without_tone
 from ddpm.scoring.comparisons import draw_subsets, variety
 from ddpm.scoring.copying import nearest_neighbours, nearness

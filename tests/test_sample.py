@@ -1,5 +1,7 @@
 """Sampling from a model: what fits it, labels, guidance, whole sets; an image depends on its seed and number alone."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.compute import workers
-from ddpm.compute.randomness import ImageNoise
+from ddpm.compute import device, workers
 from ddpm.compute.workers import together
 from ddpm.compute.world import ALONE, World
+from ddpm.diffusion.denoiser import NotFiniteError
+from ddpm.diffusion.model import LoadedModel
+from ddpm.diffusion.randomness import ImageNoise
+from ddpm.diffusion.sets import Sampling, sample, sample_batch, sample_images, sample_labels
+from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.splits import Samples, to_uint8
-from ddpm.model import LoadedModel
-from ddpm.sample import sample, sample_batch
-from ddpm.sampling.params import SamplerParams, SetParams, SharedParams, fitted, fitted_set, sample_labels
-from ddpm.sampling.sets import Sampling, sample_images
-from ddpm.unet import NO_LABEL
+from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, fitted_set
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
-from tests.reverse import REFERENCE, TEN, model_card, reverse, sampled, sampler, tiny_model
+from tests.reverse import OF_REFERENCE, TEN, model_card, reverse, sampled, sampler, tiny_model
 from tests.small import CPU, FRUITS, resaved
 from tests.trainings import assert_equal
 
@@ -39,18 +41,47 @@ def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monk
     for name, value in {**ENVIRONMENT, "DDPM_WORKERS": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(workers, "_forked", None)  # a program that imports it is not forked
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        images, labels = sample(loaded, 40, classes=[7], steps=4)
-        assert torch.get_num_threads() == 2, "the threads of the caller are as they were"
-    finally:
-        torch.set_num_threads(threads)
+    images, labels = sample(loaded, 40, classes=[7], steps=4)
     assert labels.tolist() == [7] * 40
     np.testing.assert_array_equal(images.squeeze(1), np.load(tmp_path / "sevens/images.npz")["images"])
     assert sample(tiny_model(tmp_path, class_conditional=False), 2, steps=2).labels.tolist() == [NO_LABEL] * 2
     with pytest.raises(UserError, match=r"^count: "):
         sample(loaded, 0)
+
+
+def settings() -> list[object]:
+    cudnn = torch.backends.cudnn
+    memory = torch.utils.deterministic.fill_uninitialized_memory
+    flags = [torch.get_deterministic_debug_mode(), cudnn.benchmark, cudnn.allow_tf32, memory]
+    return [torch.get_num_threads(), *flags, dict(os.environ)]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_program_that_has_sampled_computes_as_before(
+    spoilt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, threads = tiny_model(tmp_path), torch.get_num_threads()
+    monkeypatch.setattr(device, "_keep_memory", None)  # malloc is the caller's
+    monkeypatch.delenv(device.CUBLAS, raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    within: list[object] = []
+
+    def look(*_: object) -> None:
+        within.extend(settings()[:2])
+        if spoilt:
+            raise ZeroDivisionError
+
+    loaded.network.register_forward_pre_hook(look)
+    try:
+        torch.set_num_threads(2)
+        before = settings()
+        with pytest.raises(ZeroDivisionError) if spoilt else contextlib.nullcontext():
+            sample(loaded, 1, steps=1)
+        assert settings() == before
+    finally:
+        torch.set_num_threads(threads)
+    assert within == [1, 2], "one thread, deterministic"
+    torch.zeros(5).put_(torch.tensor([1]), torch.ones(1))  # it has no deterministic version
 
 
 @pytest.mark.parametrize(
@@ -70,7 +101,7 @@ def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monk
 )
 def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
-        fitted(SamplerParams.model_validate(params), model_card(schedule=REFERENCE, **facts))
+        fitted(SamplerParams.model_validate(params), model_card(schedule=OF_REFERENCE, **facts))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +119,7 @@ def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params
     ids=str,
 )
 def test_unset_params_follow_the_model(facts: dict[str, Any], params: dict[str, Any], chosen: dict[str, Any]) -> None:
-    card, given = model_card(schedule=REFERENCE, **facts), SamplerParams.model_validate(params)
+    card, given = model_card(schedule=OF_REFERENCE, **facts), SamplerParams.model_validate(params)
     found = fitted(given, card)
     assert found.model_dump() == given.model_dump() | chosen
     assert fitted(found, card) == found
@@ -98,7 +129,7 @@ SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
 
 
 def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
-    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, model_card(schedule=REFERENCE, **GUIDED))
+    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
     assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "trailing"}
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
 
@@ -207,7 +238,7 @@ def test_predictions_that_are_not_finite_end_in_an_error_that_names_the_image(
     network = getattr(loaded, spoilt)
     forward = network.forward
     monkeypatch.setattr(network, "forward", lambda *given: forward(*given).index_fill(0, torch.tensor(1), torch.inf))
-    with pytest.raises(UserError, match=r"^image 8: "):
+    with pytest.raises(NotFiniteError, match=r"^image 8: "):
         sampled(loaded, [7, 8, 9], sampler(guidance=scale, clip=clip))
 
 
@@ -235,7 +266,7 @@ def whole_set(
         found.load_state_dict(state)
     ticks = StatesAtTicks(found, world)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("ddpm.sampling.sets.sample_batch_size", lambda *_: 2)
+        patched.setattr("ddpm.diffusion.sets.sample_batch_size", lambda *_: 2)
         found.run(CPU, world, ticks)  # type: ignore[arg-type]
     return found.samples(), [*ticks.states, resaved(found.state_dict())]
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ddpm.sample import Step, log_snr_of, p_sample, spaced_timesteps
-from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams
+from ddpm.diffusion.sample import SAMPLERS, Estimate, Step, dpmpp_2m, log_snr_of, spaced_timesteps
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.params.sample import StepParams
+from ddpm.params.schedule import LEAST_NOISE
 from tests.reverse import REFERENCE, SHAPE, normals, reverse, sampler
 
 
@@ -19,12 +22,16 @@ from tests.reverse import REFERENCE, SHAPE, normals, reverse, sampler
 def test_dpmpp_2m_adds_the_share_of_new_noise_of_k_diffusion(eta: float) -> None:
     abar, abar_prev = REFERENCE.alphas_cumprod[[500, 300]].tolist()
     h = (log_snr_of(abar_prev) - log_snr_of(abar)) / 2
-    _, variance = p_sample(sampler("dpmpp_2m", eta=eta), torch.zeros(1), torch.zeros(1), abar, abar_prev)
+    _, variance = dpmpp_2m(torch.zeros(1), Estimate(torch.zeros(1), abar), None, abar_prev, eta)
     assert variance == pytest.approx(-(1 - abar_prev) * math.expm1(-2 * eta * h))
 
 
+def test_every_sampler_is_a_choice_in_params() -> None:
+    assert get_args(StepParams.model_fields["sampler"].annotation) == (*SAMPLERS,)
+
+
 def spaced(timesteps: int, steps: int | None, spacing: str) -> list[int]:
-    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=1e-4, beta_end=0.02))
+    schedule = NoiseSchedule(linear_betas(timesteps, 1e-4, 0.02))
     return spaced_timesteps(schedule, steps, spacing)
 
 
@@ -51,7 +58,7 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
     ("timesteps", "beta_end"), [(1, LEAST_NOISE), (2, 1 - 1.01e-10), (1000, LEAST_NOISE), (100_000, 4e-4)]
 )
 def test_schedules_at_the_limits_are_sampled(timesteps: int, beta_end: float, name: str) -> None:
-    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
+    schedule = NoiseSchedule(linear_betas(timesteps, LEAST_NOISE, beta_end))
     for steps in {min(each, timesteps) for each in (1, 2, 5)}:
         params = sampler(name, steps=steps, spacing="trailing", clip=True)
         assert reverse(lambda x_t, _: 0.9 * x_t, params, schedule)[-1].x_prev.isfinite().all()

@@ -6,11 +6,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ddpm.schedule import LEAST_NOISE, NoiseSchedule, ScheduleParams, posterior
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas, posterior
+from ddpm.params.schedule import LEAST_NOISE, ScheduleParams
 from tests.small import normal
 
 REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
-SCHEDULE = NoiseSchedule(REFERENCE)
+SCHEDULE = NoiseSchedule(linear_betas(**dict(REFERENCE)))
 TIMESTEPS = [0, 1, 2, 10, 250, 500, 998, 999]
 
 
@@ -72,7 +73,7 @@ def test_what_is_no_schedule_is_refused_by_key(change: dict[str, object], key: s
 def test_schedules_at_the_limits_are_finite_and_every_timestep_has_noise_of_its_own(
     timesteps: int, beta_end: float
 ) -> None:
-    schedule = NoiseSchedule(ScheduleParams(timesteps=timesteps, beta_start=LEAST_NOISE, beta_end=beta_end))
+    schedule = NoiseSchedule(linear_betas(timesteps, LEAST_NOISE, beta_end))
     assert all(table.isfinite().all() for table in vars(schedule).values() if isinstance(table, Tensor))
     assert (schedule.alphas_cumprod.logit().diff() < 0).all()
     assert (schedule.sqrt_one_minus_alphas_cumprod.float() > 0).all()

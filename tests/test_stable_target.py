@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.randomness import generator
+from ddpm.diffusion.targets import References, stable_start
+from ddpm.diffusion.timesteps import draw_timesteps
+from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.splits import Split, to_float
-from ddpm.training.stable_targets import Others, stable_start
-from ddpm.unet import NO_LABEL
-from tests.trainings import SCHEDULE, assert_equal, network, one_step, small_training, split
+from tests.trainings import SCHEDULE, assert_equal, one_step, small_training, split
 
 TIMES = torch.tensor([19, 19, 12, 0])  # little but noise, twice; between; little noise
 LABELS = torch.tensor([3, NO_LABEL, 3, NO_LABEL])
@@ -41,9 +43,9 @@ def similar(count: int, seed: int) -> Split:
     return Split(images // 16 + 100, labels % 5)
 
 
-def as_others(split: Split, names: Tensor) -> Others:
+def as_others(split: Split, names: Tensor) -> References:
     images = to_float(split.images).flatten(1)
-    return Others(images, images.square().sum(1), split.labels, names)
+    return References(images, images.square().sum(1), split.labels, names)
 
 
 def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
@@ -67,16 +69,17 @@ def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None
 
 def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
     plain, stable = (
-        small_training(model=network(class_conditional=False), log_snr_center=-5.0, target_images=count, shards=2)
-        for count in (0, 8)
+        small_training(class_conditional=False, log_snr_center=-5.0, target_images=count, shards=2) for count in (0, 8)
     )
-    by_hand = copy.deepcopy(stable.denoiser)
-    x_start, labels, t, noise, names, others = stable.draws.draw(torch.arange(4), 0)
+    by_hand, rng = copy.deepcopy(stable.denoiser), generator(0, "train", 0)
+    x_start, labels, of = stable.batches.batch(torch.arange(4), 0)
+    t = draw_timesteps(4, stable.cdf, "stratified", rng)
+    noise = torch.randn(x_start.shape, generator=rng)
     assert_equal(one_step(stable), one_step(plain))
     x_t = SCHEDULE.q_sample(x_start, t, noise)
     predicted = by_hand(x_t, t, labels)
     signal, spread = predicted.signal, predicted.spread
-    target = (x_t - signal * stable_start(x_t, x_start, labels, names, signal, spread, others)) / spread
+    target = (x_t - signal * stable_start(x_t, x_start, labels, of.ids, signal, spread, of.references)) / spread
     (predicted.noise - target).square().mean().backward()
     found, expected, unchanged = (each.network.head[-1].weight.grad for each in (stable, by_hand, plain))
     torch.testing.assert_close(found, expected)
@@ -88,12 +91,12 @@ def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
     flip: bool, count: int, drawn: int
 ) -> None:
     """None of them is held out, and none is drawn twice. A mirror image is another image."""
-    draws = small_training(held_out=9, target_images=count, flip=flip).draws
-    images, labels = draws.images.take(draws.rows)
+    batches = small_training(held_out=9, target_images=count, flip=flip).batches
+    images, labels = batches.images.take(batches.rows)
     x_start, met, of_steps = to_float(images), 0, []
     for step in range(4):
-        batch = draws.draw(torch.tensor([7, 2, 11, 0]), step)
-        others = batch.others
+        batch = batches.batch(torch.tensor([7, 2, 11, 0]), step)
+        others = batch.target.references
         assert len(others.images) == drawn
         assert torch.equal(others.squares, others.images.square().sum(1))
         shown = others.images.view(-1, 1, 1, 28, 28)
@@ -104,7 +107,7 @@ def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
         assert (places.sum(1) == 1).all()
         assert places.any(0).sum() == drawn, "none twice"
         assert torch.equal(labels[places.int().argmax(1)], others.labels)
-        itself = batch.names[:, None] == others.names
+        itself = batch.target.ids[:, None] == others.ids
         assert torch.equal(itself, (batch.x_start[:, None] == shown[:, 0]).flatten(2).all(2))
         met += int(itself.sum())
         of_steps.append(others.images)

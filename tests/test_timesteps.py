@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ddpm.compute.randomness import generator
-from ddpm.timesteps import draw_timesteps, quantile_timesteps, relative_density, timestep_cdf
+from ddpm.diffusion.randomness import generator
+from ddpm.diffusion.timesteps import draw_timesteps, quantile_timesteps, relative_density, timestep_cdf
 from tests.reverse import REFERENCE as SCHEDULE
 
 

@@ -12,22 +12,24 @@ import torch
 from torch import Tensor
 
 from ddpm.compute.device import Runtime
-from ddpm.compute.randomness import generator
 from ddpm.compute.workers import together
 from ddpm.compute.world import ALONE, World
+from ddpm.diffusion.curves import COLUMNS
+from ddpm.diffusion.model import load_model, new_network, save_model
+from ddpm.diffusion.randomness import generator
+from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
+from ddpm.diffusion.training import Best, Training, environment_of, faint_levels, new_training, shards_of
+from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_float
-from ddpm.model import ModelCard, load_model, save_model
-from ddpm.timesteps import draw_timesteps, timestep_cdf
-from ddpm.training.begin import environment_of, new_training, shards_of
-from ddpm.training.curves import COLUMNS
-from ddpm.training.run import Best, Training, faint_levels
-from ddpm.unet import NO_LABEL, UNet, UNetParams
+from ddpm.params.card import ModelCard
+from ddpm.params.model import ModelParams
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
 from stages import train as stage
 from tests.small import CPU, DIGITS, FRUITS, images, randomised, resaved, unet_params
 from tests.trainings import (
+    LINEAR,
     RECIPE,
     SCHEDULE,
     assert_equal,
@@ -72,11 +74,11 @@ def told(training: Training, curve: str) -> list[float]:
 def test_one_step_is_adam_on_the_mean_squared_error_also_by_shards(
     block: str, prediction: str, class_conditional: bool, changes: dict[str, Any], parts: list[int]
 ) -> None:
-    model = network(block, prediction=prediction, class_conditional=class_conditional)
-    training = small_training(model=model, warmup_steps=9, shards=len(parts), **changes)
+    kind = {"block": block, "prediction": prediction, "class_conditional": class_conditional}
+    training = small_training(**kind, warmup_steps=9, shards=len(parts), **changes)
     params = training.params
     by_hand, rows = copy.deepcopy(training.network), torch.tensor([5, 0, 9, 2])
-    images, labels = training.draws.images.take(rows)
+    images, labels = training.batches.images.take(rows)
     x_start = to_float(images)
 
     rng = generator(0, "train", 0)
@@ -86,7 +88,7 @@ def test_one_step_is_adam_on_the_mean_squared_error_also_by_shards(
     alpha_bar = (1 - torch.linspace(0.01, 0.5, 20, dtype=torch.float64)).cumprod(0)[expected_t].view(4, 1, 1, 1)
     signal, spread = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
     x_t = signal * x_start + spread * noise
-    pred_noise = denoiser(by_hand.train())(x_t, expected_t, labels).noise
+    pred_noise = denoiser(by_hand.train(), prediction)(x_t, expected_t, labels).noise
     expected = (pred_noise - noise).square().flatten(1).mean(1)
     # The velocity that a predicted noise implies is the v for which noise = spread x_t + signal v.
     pred_velocity, velocity = (pred_noise - spread * x_t) / signal, signal * noise - spread * x_start
@@ -115,9 +117,9 @@ def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone() -> None:
 
     def seen(**changes: Any) -> Tensor:
         """Which images of 20 steps are mirrored or have lost their label, (20, 2, 64)."""
-        draws, touched = small_training(count=64, batch_size=64, **changes).draws, []
-        x_start, labels = to_float(draws.images.images), draws.images.labels
-        for batch in (draws.draw(rows, step) for step in range(20)):
+        batches, touched = small_training(count=64, batch_size=64, **changes).batches, []
+        x_start, labels = to_float(batches.images.images), batches.images.labels
+        for batch in (batches.batch(rows, step) for step in range(20)):
             mirrored, lost = (batch.x_start != x_start).flatten(1).any(1), batch.labels == NO_LABEL
             assert torch.equal(batch.x_start[mirrored], x_start[mirrored].flip(3))
             assert torch.equal(batch.labels[~lost], labels[~lost])
@@ -131,7 +133,7 @@ def test_such_a_share_is_mirrored_or_not_told_by_seed_and_step_alone() -> None:
     assert len({tuple(each.flatten().tolist()) for each in found}) == 20, "each step touches others"
     assert torch.equal(seen(**both), found)
     assert not torch.equal(seen(seed=1, **both), found)
-    assert seen(model=network(class_conditional=False))[:, 1].all(), "the network sees no label"
+    assert seen(class_conditional=False)[:, 1].all(), "the network sees no label"
 
 
 @pytest.mark.parametrize("changes", [{}, {"block": "double_conv", "ema_decay": 0}], ids=str)
@@ -177,11 +179,11 @@ def test_a_run_that_is_cut_off_after_every_step_goes_on_bit_for_bit(changes: dic
 def test_the_last_short_batch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     training = small_training(count=10, epochs=5)
     levels = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 28, 28)
-    training.draws.images = Split(levels, torch.arange(10))
-    given = recorded(training.draws, "draw", monkeypatch)
+    training.batches.images = Split(levels, torch.arange(10))
+    given, steps = (recorded(*each, monkeypatch) for each in ((training.batches, "batch"), (training.curves, "add")))
     list(training.run())
     assert [step for (_, step), _ in given] == [*range(10)]
-    assert len({tuple(batch.t.tolist()) for _, batch in given}) == 10, "each step has its own timesteps"
+    assert len({tuple(t.tolist()) for (t, _), _ in steps}) == 10, "each step has its own timesteps"
     numbers = torch.stack([batch.labels for _, batch in given])
     shown = torch.stack([batch.x_start[:, 0, 0, 0] for _, batch in given])
     torch.testing.assert_close(shown, numbers / 127.5 - 1, msg="images keep their labels")
@@ -222,8 +224,7 @@ def every_case(world: World) -> dict[str, dict[str, Any]]:
     """States of trainings by batches of five, of which a shard has one image or two."""
     states = {}
     for name, (of_network, changes) in CASES.items():
-        model = network(prediction="v", **of_network)
-        training = small_training(model=model, batch_size=5, loss="v", **changes)
+        training = small_training(prediction="v", **of_network, batch_size=5, loss="v", **changes)
         list(training.run(world))
         states[name] = state_of(training)
     return states
@@ -246,9 +247,9 @@ def test_several_workers_give_the_bytes_of_one(
 def test_a_validation_loss_that_does_not_fall_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     validate = Training.validate
 
-    def validate_with_minimum(training: Training) -> None:
+    def validate_with_minimum(training: Training, world: World) -> None:
         before = training.best
-        validate(training)
+        validate(training, world)
         training.best = before if training.step > 100 else Best(1 / training.step, training.step, {})
 
     monkeypatch.setattr(Training, "validate", validate_with_minimum)
@@ -296,7 +297,7 @@ def test_validation_has_no_value_where_no_timestep_fell_and_none_without_images(
 def test_some_fifty_steps_lie_between_two_validations(
     count: int, epochs: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpm.training.run.PATIENCE", 1)
+    monkeypatch.setattr("ddpm.diffusion.training.PATIENCE", 1)
     assert [step for step, _ in finished(count=count, held_out=4, epochs=epochs).curves.rows["validation"]] == steps
 
 
@@ -318,7 +319,7 @@ def test_losses_are_means_since_the_last_and_over_the_last_epoch(monkeypatch: py
 def test_losses_are_over_uniform_t_whatever_density_is_trained() -> None:
     """The loss is a function of t alone here, so that its means over t, and over each tenth of t, are known."""
     training, of_t = small_training(log_snr_center=1.0), torch.linspace(1, 20, 20).sqrt()
-    t = draw_timesteps(25_600, training.draws.cdf, "uniform", generator(0, "test"))
+    t = draw_timesteps(25_600, training.cdf, "uniform", generator(0, "test"))
     training.curves.add(t, of_t[t])
     training.curves.end_epoch()
     assert training.curves.log(1) == pytest.approx(of_t.mean().item(), rel=0.03)
@@ -329,7 +330,7 @@ def test_losses_are_over_uniform_t_whatever_density_is_trained() -> None:
 @pytest.mark.parametrize("loss", ["noise", "v"])
 def test_the_loss_that_decides_is_the_one_that_is_trained(loss: str, center: float | None) -> None:
     """Without weights in its head, the network predicts 0, so the loss at t is that of the noise, about 1, or of v."""
-    model = network()
+    model = network(unet_params(class_conditional=True))
     with torch.no_grad():
         for weight in model.head.parameters():
             weight.zero_()
@@ -369,13 +370,13 @@ def fruits(count: int = 90, card: DataCard = FRUITS) -> Processed:
 
 def of_fruits(
     processed: Processed | None = None,
-    model: UNetParams = MODEL,
+    model: ModelParams = MODEL,
     runtime: Runtime = CPU,
     world: World = ALONE,
     **changes: Any,
 ) -> Training:
     params = recipe(**{"validation": 0.2, **changes})
-    return new_training(processed or fruits(), SCHEDULE.params, model, params, runtime, world)
+    return new_training(processed or fruits(), LINEAR, model, params, runtime, world)
 
 
 def held_out(training: Training) -> list[int]:
@@ -388,10 +389,10 @@ def test_the_images_of_the_chosen_classes_are_trained_on_but_those_held_out_as_a
     assert 5 < mask.sum() < 40
     assert torch.equal(mask, mask[processed.groups]), "near-duplicates together"
     assert held_out(training) == mask.nonzero().flatten().tolist()
-    assert training.draws.rows.tolist() == (~mask).nonzero().flatten().tolist()
+    assert training.batches.rows.tolist() == (~mask).nonzero().flatten().tolist()
     assert training.class_counts == [30, 30, 30], "held-out ones included"
     assert held_out(some) == [each for each in held_out(training) if each % 3 != 1]
-    assert some.draws.rows.tolist() == [each for each in training.draws.rows.tolist() if each % 3 != 1]
+    assert some.batches.rows.tolist() == [each for each in training.batches.rows.tolist() if each % 3 != 1]
     assert some.class_counts == [30, 0, 30]
 
 
@@ -420,7 +421,7 @@ def test_what_is_chosen_for_so_many_images_of_such_a_shape() -> None:
 def test_batches_leave_few_images_out() -> None:
     training = of_fruits(batch_size=85, validation=0)  # 5 of 90 are 5.6 %, 4 are 4.4 %
     assert training.follows(MODEL, recipe(batch_size=85)) == {"train.batch_size": 45}
-    assert training.draws.steps_per_epoch == 2
+    assert training.batches.steps_per_epoch == 2
     assert of_fruits(batch_size=43, validation=0).params.batch_size == 43
 
 
@@ -461,8 +462,8 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     first, again, other = (of_fruits(seed=seed) for seed in (0, 0, 1))
     assert_equal(first.network.state_dict(), again.network.state_dict())
     assert not torch.equal(first.network.stem.weight, other.network.stem.weight)
-    start = randomised(UNet(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
-    card = ModelCard(data=FRUITS, model=start.params, schedule=SCHEDULE.params, class_counts=(1, 1, 1))
+    start = randomised(new_network(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
+    card = ModelCard(data=FRUITS, model=MODEL, schedule=LINEAR, class_counts=(1, 1, 1))
     save_model(tmp_path / "start", start, card)
     params = {"fine_tune_from": str(tmp_path / "start"), "lr": None, "validation": 0.2}
     training = of_fruits(**params)
@@ -504,7 +505,7 @@ def test_levels_that_are_rare_beside_black_are_faint(counts: list[int], faint: i
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.full(shape, torch.nan))
+    monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.full(shape, torch.nan))
     with pytest.raises(UserError, match=r"^train\.lr: "):
         finished()
 
@@ -522,7 +523,7 @@ def run_stage(
     Path("data/processed").mkdir(parents=True)
     save_split(stage.TRAIN, card, labels, torch.arange(40), (6, 6, 6, 2, 2), [images(40)])
     Path("dvc.yaml").write_text("stages: {train: {cmd: x, deps: []}}")
-    model, schedule = unet_params(channels=channels).model_dump(mode="json"), SCHEDULE.params.model_dump()
+    model, schedule = unet_params(channels=channels).model_dump(mode="json"), LINEAR.model_dump()
     params = {"schedule": schedule, "model": model, "train": {**RECIPE, **changes}, "sample": {"classes": sampled}}
     Path("params.yaml").write_text(json.dumps(params))  # JSON is YAML
     Path("pyproject.toml").write_text("[project]\ndependencies = []\n")

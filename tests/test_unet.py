@@ -5,21 +5,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm.diffusion.model import new_network
+from ddpm.diffusion.unet import NO_LABEL, Attention, DoubleConv, UNet
 from ddpm.images.card import DataCard
+from ddpm.params.model import ModelParams
 from ddpm.pretrained.models import load_pretrained
-from ddpm.unet import NO_LABEL, Attention, DoubleConv, UNet, UNetParams
 from tests.small import CPU, DIGITS, FRUITS, normal, randomised, unet_params
 
 BLOCKS = ("double_conv", "residual")
 
 
-def tiny(block: str = "residual", levels: int = 2, patch_size: int = 2, **changes: object) -> UNetParams:
+def tiny(block: str = "residual", levels: int = 2, patch_size: int = 2, **changes: object) -> ModelParams:
     given = {"bottleneck_blocks": 2, "attention": True} | changes
     return unet_params(channels=(4, 6, 8)[:levels], block=block, patch_size=patch_size, **given)
 
 
-def network(params: UNetParams, data: DataCard = DIGITS, timesteps: int = 10) -> UNet:
-    return UNet(params, data.shape, len(data.classes), timesteps)
+def network(params: ModelParams, data: DataCard = DIGITS, timesteps: int = 10) -> UNet:
+    return new_network(params, data.shape, len(data.classes), timesteps)
 
 
 def test_blocks_and_wiring_are_those_with_which_the_pretrained_model_was_trained() -> None:
@@ -141,4 +143,4 @@ def test_levels_that_do_not_divide_the_images_are_refused_with_a_size_that_fits(
     height, width = map(int, better.split(" x "))
     assert params.for_images((1, height, width)).channels
     with pytest.raises(ValueError, match=f"^model.channels: .*{better}"):
-        UNet(params, (1, *size), 1, 10)
+        new_network(params, (1, *size), 1, 10)

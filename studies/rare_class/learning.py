@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import multiclass_f1_score
 from torchvision.transforms import InterpolationMode, v2
 
 from ddpm.compute.device import to_device
-from ddpm.compute.randomness import CPU, generator
+from ddpm.diffusion.randomness import CPU, generator
 from ddpm.images.splits import Split, to_float
 from exact_stages.params import Section
 

@@ -25,9 +25,9 @@ from ddpm.classifier.model import NAMES, load_classifier
 from ddpm.cli.reading import read_real
 from ddpm.cli.summary import SURE, compared
 from ddpm.compute.device import Runtime, start
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split, load_split
-from ddpm.ingest.preparation import DataParams
+from ddpm.params.data import DataParams
 from ddpm.scoring.c2st import c2st_scores, run_c2st
 from ddpm.scoring.comparisons import compare, draw_subsets
 from ddpm.scoring.components import principal_components

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from ddpm.compute.device import Runtime
+from ddpm.diffusion.model import load_model
+from ddpm.diffusion.sets import sample_batch, sample_labels
 from ddpm.images.splits import to_uint8
-from ddpm.model import load_model
-from ddpm.sample import sample_batch
-from ddpm.sampling.params import SamplerParams, sample_labels
+from ddpm.params.sample import SamplerParams
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
@@ -130,7 +130,7 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
             yield each
 
     with monkeypatch.context() as patched:
-        patched.setattr("ddpm.sampling.sets.sample_batch", interrupted)
+        patched.setattr("ddpm.diffusion.sets.sample_batch", interrupted)
         going_on = "interrupted after 6 of 20 images; continue with --first 106 --count 14 and another --out"
         with pytest.raises(UserError, match=f"^{going_on}$"):
             generate(models["conditional"], tmp_path / "out", *options, "--count", 20, "--first", 100)

@@ -104,7 +104,7 @@ def unlock(package: str) -> None:
 
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "code src/ddpm/optim.py": lambda _: comment("src/ddpm/optim.py"),
+    "code src/ddpm/diffusion/optim.py": lambda _: comment("src/ddpm/diffusion/optim.py"),
     "inputs data/mine/cat/new.png": lambda _: shutil.copy(PICTURE, "data/mine/cat/new.png"),
     "params train.lr": lambda _: edit(Path("params.yaml"), lambda all: all | {"train": all["train"] | {"lr": 0.5}}),
     f"inputs {PICTURE}": lambda _: PICTURE.write_bytes(PICTURE.read_bytes()[:-1] + b"x"),
@@ -118,7 +118,7 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 
 def test_all_holds_whatever_happens_to_what_no_stage_reads(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data/mine/README.md").write_text("cats and dogs")
-    comment("src/ddpm/sample.py")
+    comment("src/ddpm/diffusion/sample.py")
     edit(Path("params.yaml"), lambda all: all | {"filter": {}})
     kinds = ["weights", "metadata", "file", "code", "params", "packages", "inputs", "environment", "provenance"]
     assert told(capsys, MODEL) == ([], [*kinds, "dvc.lock"])
@@ -146,7 +146,7 @@ def test_the_commit_is_the_first_with_record_and_code(checkout: Path, capsys: py
     commit()
     call("prove", MODEL)
     assert f"commit {wanted} records it" in capsys.readouterr().out
-    code = Path("src/ddpm/optim.py")
+    code = Path("src/ddpm/diffusion/optim.py")
     text = code.read_text()
     comment(code)
     edit(RECORD, lambda all: all | {"code": all["code"] | {str(code): sha256(code)}})
@@ -161,8 +161,8 @@ def test_a_rebuilt_file_that_differs_is_named_with_the_cause(checkout: Path) -> 
     shutil.copytree(checkout, again)
     assert compare(made, again) == []
     (again / MODEL).write_bytes(b"other")
-    edit(again / RECORD, lambda all: all | {"sha256": "0", "code": all["code"] | {"src/ddpm/optim.py": "0"}})
-    cause = "likely cause: code src/ddpm/optim.py: differs"
+    edit(again / RECORD, lambda all: all | {"sha256": "0", "code": all["code"] | {"src/ddpm/diffusion/optim.py": "0"}})
+    cause = "likely cause: code src/ddpm/diffusion/optim.py: differs"
     assert compare(made, again) == [f"{MODEL}: the first file that differs", cause]
 
 
@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "no name": (lambda: None, ["--all", "--rebuild"], "name a model"),
     "a name for a builder": (lambda: None, [*ATTEST, "ada"], "--builder"),
-    "what does not hold": (lambda: comment("src/ddpm/optim.py"), [*ATTEST, "mailto:ada@example.org"], "1 of"),
+    "what does not hold": (lambda: comment("src/ddpm/diffusion/optim.py"), [*ATTEST, "mailto:ada@example.org"], "1 of"),
     "a weight that differs": (rewritten, ["--rebuild", MODEL], rf"^{MODEL}: 1 of \d+ facts"),
 }
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ddpm.compute.randomness import distinct, generator
+from ddpm.diffusion.batches import distinct
+from ddpm.diffusion.randomness import generator
 
 
 def draw(*name: object) -> list[float]:

@@ -11,7 +11,7 @@ from ddpm.classifier.model import Classifier, Recipe, features_and_logits
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
 from ddpm.judging import accuracy_score as module
-from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
+from ddpm.judging.accuracy_score import accuracy_score
 from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
 
@@ -49,8 +49,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> Learned:
 
 
 def score(labels: Tensor | None, classes: Sequence[int] = range(10)) -> dict[str, Any]:
-    params = ClassificationAccuracyScoreParams(count=20)
-    return accuracy_score((SEEN, labels), [*classes], real(90), real(40), JUDGE, params, CPU)
+    return accuracy_score((SEEN, labels), [*classes], real(90), real(40), JUDGE, 20, CPU)
 
 
 @pytest.mark.parametrize(("classes", "count"), [([*range(10)], 20), ([3, 5], 18)])

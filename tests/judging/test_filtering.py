@@ -7,7 +7,7 @@ from torch import Tensor
 from ddpm.classifier.model import Classifier, features_and_logits
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, Split
-from ddpm.judging.filtering import FilterParams, Recognition, filtered, most_probable
+from ddpm.judging.filtering import Recognition, filtered, most_probable
 from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
@@ -36,7 +36,7 @@ def population(labels: Tensor | None, given: Tensor = IMAGES, classes: list[int]
 
 
 def kept(samples: Samples, least: float | None) -> tuple[Samples, dict]:
-    return filtered(samples, REAL, CLASSIFIER, FilterParams(least_probability=least), CPU)
+    return filtered(samples, REAL, CLASSIFIER, least, CPU)
 
 
 def test_kept_is_what_gets_its_class_with_that_probability() -> None:
@@ -73,7 +73,7 @@ def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
     assert torch.equal(found.images, IMAGES[:5])
     assert {said["share"], *said["share_by_class"].values()} == {1}
     kite = classifier(DIGITS.model_copy(update={"classes": ("kite",)}))
-    found, said = filtered(population(None, classes=[0]), REAL, kite, FilterParams(least_probability=0.9), CPU)
+    found, said = filtered(population(None, classes=[0]), REAL, kite, 0.9, CPU)
     assert torch.equal(found.images, IMAGES)
     assert said["share_by_class"] == {"kite": 1}
     assert said["clear"] is said["clear_real"] is None

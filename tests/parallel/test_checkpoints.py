@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +20,8 @@ class Counter:
     """Work on twos of images; every second step has a loss."""
 
     def __init__(self, total_steps: int = 6) -> None:
-        self.params = SimpleNamespace(batch_size=2)
-        self.pieces = 1
+        self.batch_size = 2
+        self.shards = 1
         self.total_steps = total_steps
         self.step = 0
 

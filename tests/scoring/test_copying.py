@@ -9,15 +9,7 @@ from torch.nn import functional as F
 
 from ddpm.images.splits import to_float, to_uint8
 from ddpm.scoring import copying
-from ddpm.scoring.copying import (
-    NEAR,
-    Nearness,
-    middle,
-    near_copies,
-    nearest_neighbours,
-    nearness,
-    shifted,
-)
+from ddpm.scoring.copying import NEAR, Nearness, middle, near_copies, nearest_neighbours, nearness, shifted
 from ddpm.scoring.scores import NONE
 from tests.small import FRUITS, levels, normal
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ddpm.classifier.model import Recipe
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, save_samples, save_split
-from ddpm.ingest.preparation import DataParams
+from ddpm.params.data import DataParams
 from exact_stages.params import parse
 
 DATA = {"set": "data/mine", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from ddpm.classifier.model import FLIPS, Classifier, Recipe, held_out
 from ddpm.compute.device import Runtime, to_device
-from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces, tick
+from ddpm.diffusion.randomness import generator
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split, even_batch, to_float
 from exact_stages.console import UserError, progress

@@ -21,19 +21,14 @@ PIECE = 16  # batches at a time
 NAMES = ("a", "b")  # a selects settings; b is only for reporting
 
 
-class ClassifierParams(Section):
-    """Params of the classifiers: the length of their training, in images."""
-
-    images_seen: Annotated[int, Field(ge=1, le=10**9)]
-
-
-class Recipe(ClassifierParams):
+class Recipe(Section):
     """How a classifier is built and trained, which its file keeps: a ruler must not change, so these are no params.
 
-    channels: width of the first level. epochs: the most passes over the images. lr: the peak of one cycle. shift: the
-    largest shift of a training image, in pixels.
+    images_seen: the length, in images. channels: width of the first level. epochs: the most passes over the images. lr:
+    the peak of one cycle. shift: the largest shift of a training image, in pixels.
     """
 
+    images_seen: Annotated[int, Field(ge=1, le=10**9)]
     channels: Annotated[int, Field(ge=1, le=1024)] = 32
     epochs: int = 40
     batch_size: int = 128

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
 from ddpm.compute.device import start
-from ddpm.sampling.params import sample_labels
-from ddpm.sampling.sets import sample_images
+from ddpm.diffusion.denoiser import NotFiniteError
+from ddpm.diffusion.sets import sample_images, sample_labels
 from exact_stages.console import UserError
 from exact_stages.files import write_whole
 
@@ -63,6 +63,8 @@ class Generate(ModelOptions):
         except KeyboardInterrupt:
             left = f"--first {self.first + done} --count {self.count - done} and another --out"
             raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}") from None
+        except NotFiniteError as error:
+            raise UserError(f"{error}; fetch the model again, or retrain it") from None
         finally:
             labels = sample_labels(card, params, self.seed, numbers[:done]) if card.model.class_conditional else None
             if batches:

@@ -8,15 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.card import listed
 from ddpm.images.splits import Processed, load_samples, load_split
 from ddpm.ingest.decoded import Images
 from ddpm.ingest.decoding import Target
 from ddpm.ingest.folders import Picture
-from ddpm.ingest.preparation import DataParams, list_images, looks_of, notes_of, range_of, read_source
+from ddpm.ingest.preparation import list_images, looks_of, notes_of, range_of, read_source
 from ddpm.ingest.splitting import split_images
 from ddpm.ingest.summary import write_split
+from ddpm.params.data import DataParams
 from exact_stages.console import UserError
 
 HELD_OUT, MOST_HELD_OUT, LEAST_HELD_OUT = 0.1, 2000, 100  # of real images without a test set; see `held_out_count`

@@ -17,7 +17,8 @@ from ddpm.cli.summary import summary, table_of
 from ddpm.compute.device import Runtime, start
 from ddpm.images.card import MAX_SIDE, listed
 from ddpm.images.splits import Processed
-from ddpm.ingest.preparation import LEAST_SIDE, DataParams
+from ddpm.ingest.preparation import LEAST_SIDE
+from ddpm.params.data import DataParams
 from ddpm.scoring.evaluation import comparable, evaluate
 from exact_stages.console import UserError
 from exact_stages.files import sha256, write_json, write_whole

@@ -9,11 +9,11 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata in a file of weights
 SAMPLED_ON_CPU, SAMPLED_ON_GPU = 25_088, 1_960_000  # pixels in a batch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD = -1, -3, 32 << 20  # malloc.h
 NARROW = 8  # pixels
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 ARITHMETIC = (  # variables by which libraries choose other instructions, and so another rounding
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
     *("DNNL_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE"),
@@ -84,7 +85,7 @@ def start(alone: bool = False) -> Runtime:
     """Choose device and precision, and make torch deterministic; call this once, before any computation.
 
     On a CPU, each process computes with one thread, and pieces of work go to workers. Under torchrun, each process is a
-    worker, and takes its own GPU.
+    worker, and takes its own GPU. All this is for the whole process: stages and commands do it, and no library code.
 
     Args:
         alone: whether to compute in this process only.
@@ -92,20 +93,53 @@ def start(alone: bool = False) -> Runtime:
     Raises:
         UserError: an environment variable asks for something that this machine does not have.
     """
-    device = _choose("DDPM_DEVICE", ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
-    if device == "cuda" and dist.is_torchelastic_launched():
+    cuda = _device() == "cuda"
+    if cuda and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    precision = _choose("DDPM_PRECISION", _precisions(device))
     workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
-    allow(1 if alone or device != "cpu" or dist.is_torchelastic_launched() else workers)
-    torch.set_num_threads(1)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")  # some have no such version on GPUs
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow, for debugging
+    allow(1 if alone or cuda or dist.is_torchelastic_launched() else workers)
+    runtime = fastest()
+    _be_exact(runtime.device)
     _keep_memory()
+    return runtime
+
+
+def fastest() -> Runtime:
+    """Choose device and precision, and set nothing.
+
+    Raises:
+        UserError: an environment variable asks for something that this machine does not have.
+    """
+    device = _device()
+    precision = _choose("DDPM_PRECISION", _precisions(device))
+    return Runtime(torch.device(device), getattr(torch, precision))
+
+
+@contextlib.contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Compute as after `start` within the context; then the caller's settings hold again, also after an error."""
+    cudnn, memory = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
+    threads, mode, cublas = torch.get_num_threads(), torch.get_deterministic_debug_mode(), os.environ.get(CUBLAS)
+    flags = cudnn.benchmark, cudnn.allow_tf32, memory.fill_uninitialized_memory
+    try:
+        _be_exact(device)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+        cudnn.benchmark, cudnn.allow_tf32, memory.fill_uninitialized_memory = flags
+        if cublas is None:
+            os.environ.pop(CUBLAS, None)
+
+
+def _be_exact(device: torch.device) -> None:
+    """Make torch compute with one thread, deterministic algorithms and full float32."""
+    torch.set_num_threads(1)
+    os.environ.setdefault(CUBLAS, ":4096:8")  # cuBLAS is deterministic only with this
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")  # some have no such version on GPUs
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow, for debugging
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # float32 means full float32
-    return Runtime(torch.device(device), getattr(torch, precision))
 
 
 def number(variable: str, default: Number, least: Number, most: Number, unit: str) -> Number:
@@ -175,6 +209,10 @@ def _choose(variable: str, choices: Sequence[str]) -> str:
     if name not in choices:
         raise UserError(f"{variable}={name}: not available on this machine; choose from {', '.join(choices)}")
     return name
+
+
+def _device() -> str:
+    return _choose("DDPM_DEVICE", ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
 
 
 def _precisions(device: str) -> list[str]:

@@ -8,7 +8,7 @@ import atexit
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -31,40 +31,31 @@ class World(NamedTuple):
     rank: int = 0
     size: int = 1
 
-    def own(self, pieces: int) -> range:
-        """Return which of the pieces of a work this process does: equally many in each, but for the last ones."""
-        each = -(-pieces // self.size)
-        return range(pieces)[self.rank * each : (self.rank + 1) * each]
+    def own(self, shards: int) -> range:
+        """Return which shards of a work this process does: equally many in each, but for the last ones."""
+        each = -(-shards // self.size)
+        return range(shards)[self.rank * each : (self.rank + 1) * each]
 
-    def rows(self, pieces: int, length: int) -> Tensor:
-        """Return room for a row of each of this process's `own` pieces, (ceil(pieces / size), length)."""
-        return torch.zeros(-(-pieces // self.size), length)
+    def rows(self, shards: int, length: int, device: torch.device) -> Tensor:
+        """Return zeros, a row for each of this process's `own` shards, (ceil(shards / size), length)."""
+        return torch.zeros(-(-shards // self.size), length, device=device)
 
-    def gathered(self, rows: Tensor, pieces: int) -> Tensor:
-        """Return the rows of all processes in the order of the pieces, (pieces, D); see `rows`."""
+    def gathered(self, rows: Tensor, shards: int) -> Tensor:
+        """Return the rows of all processes in the order of the shards, (shards, D); see `rows`."""
         if self.size == 1:
             return rows
         found = rows.new_empty(self.size * len(rows), *rows.shape[1:])
         with _ending_together():
             dist.all_gather_single(found, rows)
-        return found[:pieces]
+        return found[:shards]
 
-    def total(self, rows: Tensor, pieces: int) -> Tensor:
-        """Return the sum of the rows of all pieces, (D,), added in their order, whoever has computed them."""
-        first, *others = self.gathered(rows, pieces)
+    def total(self, rows: Tensor, shards: int) -> Tensor:
+        """Return the sum of the rows of all shards, (D,), added in their order, whoever has computed them."""
+        first, *others = self.gathered(rows, shards)
         total = first.clone()
         for each in others:
             total += each
         return total
-
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the GPUs, in the order of NCCL; all have one dtype."""
-        if self.size > 1:
-            flat = torch.cat([tensor.flatten() for tensor in tensors])
-            with _ending_together():
-                dist.all_reduce(flat)
-            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-                tensor.copy_(part.view(tensor.shape))
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes in order of rank; transfers go through the CPU."""

@@ -1,73 +1,25 @@
-"""Validate the data params, read the images of a set, and choose their size, colour and range."""
+"""Read the images of a set, and choose their size, colour and range."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
-from PIL import ImageColor
-from pydantic import AfterValidator, BeforeValidator, Field
-
-from ddpm.images.card import MAX_SIDE, DataCard, padded
+from ddpm.images.card import DataCard, padded
 from ddpm.ingest.arrays import read_arrays
 from ddpm.ingest.decoded import in_parallel, named
 from ddpm.ingest.decoding import COLOUR_16, EIGHT, OTHER, Colour, Extent, Look, Range, Target, look
 from ddpm.ingest.fetching import FILES
 from ddpm.ingest.folders import Folder, Picture, read_folder
 from ddpm.ingest.mnist import read_mnist
+from ddpm.params.data import DataParams
 from exact_stages.console import UserError, shown
-from exact_stages.params import Section
 
 OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
 LEAST_SIDE = 5  # pixels: the classifiers halve three times, and in bfloat16 smaller images give NaN
 TOPS = (1023, 4095, 16383, 65535)  # greatest values of 10, 12, 14 and 16 bits
 MOST_FAULTS = 50
 TOGETHER = 1000  # images handed to the threads at once
-
-
-def _is_colour(text: str) -> str:
-    try:
-        ImageColor.getrgb(text)
-    except ValueError:
-        raise ValueError("must be a colour such as white, black or #a0b0c0") from None
-    return text
-
-
-def _size(value: object) -> object:
-    if value is None:
-        return None
-    sides = (value, value) if isinstance(value, int) else value
-    if isinstance(sides, list | tuple) and len(sides) == 2 and all(map(_is_side, sides)):
-        return tuple(sides)
-    raise ValueError(f"must be null, or pixels such as 32 or [48, 32] (height, width), at most {MAX_SIDE}")
-
-
-def _is_side(value: object) -> bool:
-    return type(value) is int and 1 <= value <= MAX_SIDE
-
-
-def _ascending(limits: Range | None) -> Range | None:
-    if limits and limits[0] >= limits[1]:
-        raise ValueError("must be null, or [low, high] with low below high")
-    return limits
-
-
-class DataParams(Section):
-    """The source of the images and their conversion; None means chosen from the images."""
-
-    set: Annotated[str, Field(min_length=1)]
-    image_size: Annotated[tuple[int, int] | None, BeforeValidator(_size)]
-    colour: bool | None
-    fit: Literal["crop", "pad", "stretch"]
-    background: Annotated[str, AfterValidator(_is_colour)]
-    range: Annotated[Range | None, AfterValidator(_ascending)] = None
-    test: Annotated[float, Field(gt=0, le=0.5)]
-
-    @property
-    def background_colour(self) -> Colour:
-        """Return the background as three levels."""
-        red, green, blue = ImageColor.getrgb(self.background)[:3]
-        return red, green, blue
 
 
 class Seen(NamedTuple):

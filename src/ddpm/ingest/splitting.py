@@ -10,7 +10,7 @@ from ddpm.images.splits import LEAST_TEST
 from ddpm.ingest.decoded import Images
 from ddpm.ingest.folders import Folder
 from ddpm.ingest.near_duplicates import near_duplicate_groups
-from ddpm.ingest.preparation import DataParams
+from ddpm.params.data import DataParams
 from exact_stages.console import UserError
 
 LEAST_TRAIN = 2 * LEAST_TEST

@@ -7,27 +7,19 @@ differences.
 """
 
 import statistics
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ddpm.classifier.fit import fit_classifiers
 from ddpm.classifier.model import Classifier, accuracy, features_and_logits, likeliest
 from ddpm.compute.device import Runtime
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Processed, Split
-from exact_stages.params import Section
 
 CLASSIFIERS = 3  # trained on each, with different seeds
 SEED = 2  # of the first; classifiers a and b have 0 and 1
-
-
-class ClassificationAccuracyScoreParams(Section):
-    """Params of the score: the largest number of training images."""
-
-    count: Annotated[int, Field(ge=2)]
 
 
 def accuracy_score(
@@ -36,7 +28,7 @@ def accuracy_score(
     train: Processed,
     test: Processed,
     classifier_b: Classifier,
-    params: ClassificationAccuracyScoreParams,
+    most: int,
     runtime: Runtime,
 ) -> dict[str, Any]:
     """Train on samples and on real images in turn; test on the real test images of the sampled classes.
@@ -44,13 +36,14 @@ def accuracy_score(
     Args:
         samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
         classes: labels of the sampled classes. With a single class there is no score.
+        most: the largest number of training images.
         classifier_b: the new classifiers see as many images; it gives samples without a requested class their label.
     """
     if len(classes) == 1:
         return {"count": 0, "samples": None, "real": None}
     real, tested = train.of(classes), test.of(classes)
     images, asked = samples
-    count = min(params.count, len(images), len(real.images))
+    count = min(most, len(images), len(real.images))
     images = images[:count]
     if asked is None:
         labels = likeliest(features_and_logits(classifier_b, images, runtime.device)[1], classes)

@@ -7,10 +7,9 @@ all samples are kept.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ddpm.classifier.model import Classifier, features_and_logits, likeliest
@@ -18,16 +17,9 @@ from ddpm.compute.device import Runtime
 from ddpm.images.card import listed
 from ddpm.images.splits import LEAST_TEST, Samples, Split
 from exact_stages.console import UserError
-from exact_stages.params import Section
 
 CONFIDENT = 0.9  # an image whose class has this probability is clear
 LEAST_KEPT = 0.5  # share of the samples
-
-
-class FilterParams(Section):
-    """The least probability that classifier a must give the class of an image; None: see `most_probable`."""
-
-    least_probability: Annotated[float, Field(ge=0, lt=1)] | None
 
 
 class Recognition(NamedTuple):
@@ -48,12 +40,13 @@ class Recognition(NamedTuple):
 
 
 def filtered(
-    population: Samples, real: Split, classifier: Classifier, params: FilterParams, runtime: Runtime
+    population: Samples, real: Split, classifier: Classifier, least: float | None, runtime: Runtime
 ) -> tuple[Samples, dict[str, Any]]:
     """Filter samples; return them, and how many are kept in total and of each class.
 
     Args:
         real: training images that the classifier has not seen.
+        least: the least probability that the classifier must give the class of an image; None: see `most_probable`.
 
     Raises:
         UserError: too few samples are kept to be scored.
@@ -61,7 +54,6 @@ def filtered(
     images, asked, classes = population.images, population.labels, population.classes
     samples = recognise(classifier, images, asked, classes, runtime)
     held_out = recognise(classifier, real.images, None if asked is None else real.labels, classes, runtime)
-    least = params.least_probability
     kept = most_probable(samples, held_out) if least is None else samples.probability >= least
     if kept.sum() < LEAST_TEST and not kept.all():
         few = f"{int(kept.sum())} of {len(kept)} samples are kept, but the scores need {LEAST_TEST}"

@@ -38,14 +38,14 @@ class Stateful(Protocol):
 
 
 class Work(Protocol):
-    """Work of `total_steps` steps of `params.batch_size` images, of which `step` are done.
+    """Work of `total_steps` steps of `batch_size` images, of which `step` are done.
 
-    pieces: how many processes can share a step.
+    shards: how many processes can share a step.
     """
 
-    params: Any
+    batch_size: int
     total_steps: int
-    pieces: int
+    shards: int
 
     @property
     def step(self) -> int:
@@ -112,8 +112,8 @@ class Checkpoints:
         Raises:
             UserError: a signal asked the run to end; its state is saved.
         """
-        size = work.params.batch_size
-        options = {"desc": label, "total": work.total_steps * size, "unit": "img", "unit_scale": True}
+        size = work.batch_size
+        options: dict[str, Any] = {"desc": label, "total": work.total_steps * size, "unit": "img", "unit_scale": True}
 
         def steps(world: World) -> None:
             shown = time.monotonic()
@@ -127,7 +127,7 @@ class Checkpoints:
                     bar.update(work.step * size - bar.n)
                     self.tick()
 
-        self.together(work.pieces, steps)
+        self.together(work.shards, steps)
 
     def together(self, pieces: int, work: Callable[[World], None]) -> None:
         """Do `work`, which calls `tick`, in several processes of this machine; see `workers.together`."""

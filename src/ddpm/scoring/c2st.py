@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.compute.device import Runtime, to_device
-from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces
+from ddpm.diffusion.randomness import generator
 from ddpm.scoring.scores import NONE, Estimate, digest, mean_of, share_of
 
 MOST = 0.6  # of a side, in a half

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.randomness import generator
 from ddpm.compute.workers import in_pieces
+from ddpm.diffusion.randomness import generator
 from ddpm.scoring.manifold import precision_and_recall
 from ddpm.scoring.scores import Estimate, FrechetDistance, frechet_distance, jackknife
 

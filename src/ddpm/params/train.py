@@ -1,4 +1,4 @@
-"""The params of training, and what follows for them from the number and the shape of the images."""
+"""The section `train`, and what follows for it from the number and the shape of the images."""
 
 import math
 import posixpath
@@ -8,19 +8,24 @@ from pydantic import AfterValidator, Field
 
 from ddpm.images.card import Classes, Shape
 from ddpm.images.splits import held_out_share
-from ddpm.optim import OptimizationParams
+from exact_stages.params import Section
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
 FROM_SCRATCH = "data/processed/train.safetensors"  # train.fine_tune_from is a dependency for DVC, and cannot be null
 LR = 0.003  # peak learning rate, with and without train.fine_tune_from (studies/small_sets)
 
 
-class TrainParams(OptimizationParams):
+class TrainParams(Section):
     """The training recipe; params.yaml explains each choice."""
 
     images_seen: Annotated[int, Field(ge=1, le=10**12)] | None
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    optimizer: Literal["adam", "muon"]
+    lr: Annotated[float, Field(gt=0, le=1)] | None
+    lr_decay: Literal["none", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     loss: Literal["noise", "v"]
     timestep_sampling: Literal["uniform", "stratified"]
     log_snr_center: Annotated[float, Field(ge=-20, le=20)] | None

@@ -7,7 +7,6 @@ or for a single image.
 import hashlib
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -18,12 +17,6 @@ def generator(seed: int, purpose: str, index: int = 0, device: torch.device = CP
     """Return a new generator on `device`, seeded by a hash of seed, purpose and index."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def distinct(count: int, end: int, seed: int, purpose: str, index: int = 0) -> Tensor:
-    """Sample `count` distinct integers of 0..end-1, or all, in random order; the time does not grow with `end`."""
-    seeded = np.random.default_rng(generator(seed, purpose, index).initial_seed())
-    return torch.from_numpy(seeded.choice(end, min(count, end), replace=False))
 
 
 class ImageNoise:

@@ -3,61 +3,15 @@
 After Ronneberger et al. 2015 (arXiv:1505.04597), with the time embedding of Ho et al. 2020 (arXiv:2006.11239).
 """
 
-import math
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.images.card import Shape, halvings
-from exact_stages.params import Section
-
-WIDTHS = ((128,), (64, 128), (16, 64, 128), (16, 32, 64, 128))  # default channels, by the number of halvings
-COLOUR_WIDTH = 32  # least width of the first level for colour; 16 channels leave more noise (studies/small_sets)
 NO_LABEL = -1  # hides the class of an image from the network
-MOST_HALVINGS = 3  # larger images enter as patches
-Channels = Annotated[int, Field(ge=1, le=2048)]
 Layer = TypeVar("Layer", bound=nn.Module)
-
-
-class UNetParams(Section):
-    """Width, depth and kind of the network; params.yaml explains each choice."""
-
-    channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=5)] | None
-    time_embed_dim: Annotated[int, Field(ge=2, le=1024, multiple_of=2)]
-    block: Literal["double_conv", "residual"]
-    patch_size: Literal[1, 2, 4] | None
-    bottleneck_blocks: Annotated[int, Field(ge=1, le=16)]
-    attention: bool
-    class_conditional: bool
-    prediction: Literal["noise", "v"]
-
-    def for_images(self, shape: Shape) -> "UNetParams":
-        """Return these params with unset ones chosen for images of shape (C, H, W).
-
-        The bottleneck has about 5 to 9 pixels a side, and more for images above 288. Large images enter as patches. The
-        first level is at least twice as wide as its input, and has at least COLOUR_WIDTH channels for coloured images.
-
-        Raises:
-            ValueError: the levels do not divide the images.
-        """
-        halved = halvings(*shape[1:])
-        patch = self.patch_size or min(2 ** max(0, halved - MOST_HALVINGS), 4)
-        channels = self.channels
-        if channels is None:
-            levels = max(0, halved - int(math.log2(patch)))
-            least = max(-(-2 * shape[0] * patch**2 // 16) * 16, COLOUR_WIDTH if shape[0] > 1 else 1)
-            channels = tuple(max(width, least) for width in WIDTHS[min(levels, MOST_HALVINGS)])
-        shrink = patch * 2 ** (len(channels) - 1)
-        if any(side % shrink for side in shape[1:]):
-            sizes = " x ".join(str(max(1, round(side / shrink)) * shrink) for side in shape[1:])
-            raise ValueError(
-                f"model.channels: {len(channels)} levels and model.patch_size {patch} shrink images by {shrink}, which "
-                f"must divide {shape[1]} x {shape[2]}; set data.image_size to {sizes}, or change levels or patch_size"
-            )
-        return self.model_copy(update={"channels": channels, "patch_size": patch})
 
 
 class UNet(nn.Module):
@@ -65,50 +19,69 @@ class UNet(nn.Module):
 
     time_table: Tensor
 
-    def __init__(self, params: UNetParams, shape: Shape, classes: int, timesteps: int) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        timesteps: int,
+        classes: int = 0,
+        *,
+        channels: Sequence[int] = (16, 64, 128),
+        time_embed_dim: int = 64,
+        block: Literal["double_conv", "residual"] = "residual",
+        patch_size: int = 1,
+        bottleneck_blocks: int = 2,
+        attention: bool = False,
+    ) -> None:
         """Initialise the weights from torch's global generator.
 
         Args:
             shape: (C, H, W) of an image.
+            classes: number of classes that the network is told; 0: it is not class-conditional.
+            channels: width of each level; the last is the bottleneck.
+            time_embed_dim: length of the embedding of t, even.
+            patch_size: pixels a side that become channels.
+            attention: whether self-attention follows each block of the bottleneck.
 
         Raises:
-            ValueError: the levels do not divide the images, see `UNetParams.for_images`.
+            ValueError: the levels do not divide the images, or there is no such block.
         """
         super().__init__()
-        self.params = params = params.for_images(shape)
-        assert params.channels
-        assert params.patch_size
-        *levels, bottom = params.channels
-        dim = params.time_embed_dim
-        self.patch_size = params.patch_size
-        pixels = shape[0] * params.patch_size**2
+        shrink = patch_size * 2 ** (len(channels) - 1)
+        if any(side % shrink for side in shape[1:]):
+            raise ValueError(f"channels: these levels and patches must divide images, by {shrink} a side")
+        if block not in ("double_conv", "residual"):
+            raise ValueError(f"block: {block}; choose double_conv or residual")
+        *levels, bottom = channels
+        dim = time_embed_dim
+        self.patch_size = patch_size
+        pixels = shape[0] * patch_size**2
         self.register_buffer("time_table", time_embedding(timesteps, dim), persistent=False)
-        if params.block == "residual":
-            block: type[ResidualBlock | DoubleConv] = ResidualBlock
-            width = params.channels[0]
+        if block == "residual":
+            build: type[ResidualBlock | DoubleConv] = ResidualBlock
+            width = channels[0]
             self.time_mlp: nn.Module = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
             self.activation: nn.Module = nn.SiLU()
             self.stem: nn.Module = nn.Conv2d(pixels, width, 3, padding=1)
             self.head: nn.Module = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), zeroed(nn.Conv2d(width, pixels, 1)))
         else:
-            block, width = DoubleConv, pixels
+            build, width = DoubleConv, pixels
             self.time_mlp, self.activation, self.stem = nn.Identity(), nn.Identity(), nn.Identity()
-            self.head = nn.Conv2d(params.channels[0], pixels, 1)
-        self.label = nn.Embedding(classes, dim) if params.class_conditional else None
+            self.head = nn.Conv2d(channels[0], pixels, 1)
+        self.label = nn.Embedding(classes, dim) if classes else None
         self.down = nn.ModuleList()
-        for channels in levels:
-            self.down.append(block(width, channels, dim))
-            width = channels
+        for out in levels:
+            self.down.append(build(width, out, dim))
+            width = out
         self.bottleneck, self.attention = nn.ModuleList(), nn.ModuleList()
-        for _ in range(params.bottleneck_blocks):
-            self.bottleneck.append(block(width, bottom, dim))
-            self.attention.append(Attention(bottom) if params.attention else nn.Identity())
+        for _ in range(bottleneck_blocks):
+            self.bottleneck.append(build(width, bottom, dim))
+            self.attention.append(Attention(bottom) if attention else nn.Identity())
             width = bottom
         self.upsample, self.up = nn.ModuleList(), nn.ModuleList()
-        for channels in reversed(levels):
-            self.upsample.append(nn.ConvTranspose2d(width, channels, 2, stride=2))
-            self.up.append(block(2 * channels, channels, dim))
-            width = channels
+        for out in reversed(levels):
+            self.upsample.append(nn.ConvTranspose2d(width, out, 2, stride=2))
+            self.up.append(build(2 * out, out, dim))
+            width = out
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict from x_t (B, C, H, W), t (B,), integers in 0..timesteps-1, and labels (B,); the result is like x_t.

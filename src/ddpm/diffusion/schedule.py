@@ -4,44 +4,17 @@ Equation numbers without a name are that paper's. Its t counts from 1, here t co
 """
 
 import copy
-import math
-from typing import Annotated, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from exact_stages.params import Section
-
-LEAST_SIGNAL = 1e-10  # alphas_cumprod at the last timestep; 4e-5 in Ho et al. 2020
-# Beta at the first timestep; 1e-4 in Ho et al. 2020. Samplers divide by the noise, sqrt(1 - abar), and 1 - beta has
-# sixteen digits: a smaller beta would lose them.
-LEAST_NOISE = 1e-10
 Value = TypeVar("Value", float, Tensor)
 
 
-class ScheduleParams(Section):
-    """T and the range of the linear betas. The paper's T is 1000, its range 1e-4 to 0.02 (section 4)."""
-
-    timesteps: Annotated[int, Field(ge=1, le=100_000)]
-    beta_start: Annotated[float, Field(ge=LEAST_NOISE, lt=1)]
-    beta_end: Annotated[float, Field(gt=0, lt=1)]
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        if self.beta_end < self.beta_start:
-            raise ValueError("beta_end must be at least beta_start")
-        # With a weaker signal, float32 could not tell the error of v from rounding.
-        if float(torch.log1p(-linear_betas(self)).sum()) < math.log(LEAST_SIGNAL):
-            raise ValueError(
-                f"timesteps and beta_end leave less than {LEAST_SIGNAL:g} of the signal; lower one of them"
-            )
-        return self
-
-
-def linear_betas(params: ScheduleParams) -> Tensor:
-    """Return the betas of t = 0..T-1, (T,), float64."""
-    return torch.linspace(params.beta_start, params.beta_end, params.timesteps, dtype=torch.float64)
+def linear_betas(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
+    """Return the betas of t = 0..T-1, (T,), float64; the defaults are the paper's (section 4)."""
+    return torch.linspace(beta_start, beta_end, timesteps, dtype=torch.float64)
 
 
 def posterior(abar_t: Value, abar_s: Value, renewed: Value | None = None) -> tuple[Value, Value, Value]:
@@ -71,10 +44,16 @@ class NoiseSchedule:
     `alphas_cumprod_prev` is 1 at t = 0: the step from there ends at x_0, without noise.
     """
 
-    def __init__(self, params: ScheduleParams) -> None:
-        self.params = params
-        self.timesteps = params.timesteps
-        self.betas = linear_betas(params)
+    def __init__(self, betas: Tensor) -> None:
+        """Compute the tables of any betas, (T,), float64, such as `linear_betas`.
+
+        Raises:
+            ValueError: a beta is not between 0 and 1.
+        """
+        if not ((betas > 0) & (betas < 1)).all():
+            raise ValueError("betas: must be above 0 and below 1")
+        self.timesteps = len(betas)
+        self.betas = betas
         self.alphas = 1 - self.betas
         self.alphas_cumprod = self.alphas.cumprod(0)
         self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])

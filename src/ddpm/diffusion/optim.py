@@ -7,17 +7,14 @@ processors without bfloat16 instructions.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ddpm.compute.world import ALONE
-from ddpm.unet import UNet, UNetParams
-from exact_stages.params import Section
+from ddpm.diffusion.unet import UNet
 
 MOMENTUM = 0.95  # of Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, from the same authors
@@ -25,88 +22,101 @@ ITERATIONS = 5
 SHARDS = 4  # of a batch on CPUs
 
 
-class OptimizationParams(Section):
-    """Optimizer, learning rate and EMA; params.yaml explains each choice."""
+class Group(Protocol):
+    """The processes that share a step: each computes a row of numbers for its own shards. Here one has all."""
 
-    optimizer: Literal["adam", "muon"]
-    lr: Annotated[float, Field(gt=0, le=1)] | None
-    lr_decay: Literal["none", "cosine"]
-    warmup_steps: Annotated[int, Field(ge=0, le=10**9)]
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    def own(self, shards: int) -> range:
+        """Return which of the shards this process computes."""
+        return range(shards)
+
+    def rows(self, shards: int, length: int, device: torch.device) -> Tensor:
+        """Return zeros, a row for each of this process's `own` shards; the memory is the group's."""
+        return torch.zeros(shards, length, device=device)
+
+    def gathered(self, rows: Tensor, shards: int) -> Tensor:
+        """Return the rows of all processes in the order of the shards, (shards, length)."""
+        return rows
+
+    def total(self, rows: Tensor, shards: int) -> Tensor:
+        """Return the sum of the rows of all processes, added in their order, (length,)."""
+        return sum(rows[1:], rows[0])
+
+
+class Alone(Group):
+    """The group of one process."""
+
+
+ALONE = Alone()
 
 
 class Optimization:
     """Optimizers, learning rate and EMA of a network that is already on its device."""
 
-    def __init__(self, network: UNet, params: OptimizationParams, total_steps: int) -> None:
-        assert params.lr, "choose the rate first, see TrainParams.for_images"
-        self.lr = params.lr
+    def __init__(
+        self,
+        network: UNet,
+        total_steps: int,
+        *,
+        optimizer: Literal["adam", "muon"] = "muon",
+        lr: float = 0.003,
+        lr_decay: Literal["none", "cosine"] = "cosine",
+        warmup_steps: int = 0,
+        ema_decay: float = 0.999,
+    ) -> None:
+        """Begin with the weights of the network.
+
+        Args:
+            lr: the peak learning rate.
+            warmup_steps: steps of linear warm-up.
+            ema_decay: the highest decay per step of the averaged weights; 0: no average.
+        """
         self.network = network
-        self.params = params
         self.total_steps = total_steps
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.warmup_steps = warmup_steps
+        self.ema_decay = ema_decay
         self.steps = 0  # steps taken
-        self.world = ALONE  # the processes that share the steps
-        self.ema = copy.deepcopy(network) if params.ema_decay else None
-        self.optimizers = self._optimizers()
+        self.ema = copy.deepcopy(network) if ema_decay else None
+        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self.size = sum(weight.numel() for weight in self.weights)
+        self.optimizers = self._optimizers(optimizer)
 
     @property
     def model(self) -> UNet:
         """Return the network with EMA weights, or the trained network itself without EMA."""
         return self.ema or self.network
 
+    def set_gradient(self, gradient: Tensor) -> None:
+        """Make the gradients of the weights views of a flat one, (size,)."""
+        for weight, part in zip(self.weights, gradient.split([each.numel() for each in self.weights]), strict=True):
+            weight.grad = part.as_strided(weight.shape, weight.stride())  # in the memory format of the weight
+
     @torch.no_grad()
-    def step(self) -> None:
-        """Take one optimizer step in all processes of the world at once, then update the EMA.
+    def step(self, gradient: Tensor, world: Group = ALONE) -> None:
+        """Take one step along a flat gradient, (size,), the same in all processes; then update the EMA.
 
         EMA decay warms up, so that the initial weights are forgotten. BatchNorm statistics are copied, not averaged.
         torch's AveragedModel would synchronise with the GPU each step.
         """
+        self.set_gradient(gradient)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.steps)
             if isinstance(optimizer, Muon):
-                optimizer.world = self.world
-            optimizer.step()
+                optimizer.step(world=world)
+            else:
+                optimizer.step()
         self.steps += 1
         if self.ema:
-            decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
+            decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
             torch._foreach_lerp_([*self.ema.parameters()], [*self.network.parameters()], 1 - decay)
             torch._foreach_copy_([*self.ema.buffers()], [*self.network.buffers()])
 
-    def shards(self, losses: Tensor, pieces: int) -> Iterator[slice]:
-        """Yield the parts of a batch that this process computes; then add up what all processes have computed.
-
-        For each part, the caller adds the gradient of its images to the weights, and sets their `losses`, (B,). At the
-        end, all processes have the sum of all gradients, and all losses. On CPUs the parts are added in their order,
-        so the bytes do not depend on which process computes which.
-
-        Args:
-            pieces: how many parts the batch is divided into, at least as many as there are processes.
-        """
-        count = len(losses)
-        own = [slice(piece * count // pieces, (piece + 1) * count // pieces) for piece in self.world.own(pieces)]
-        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
-        if losses.device.type != "cpu":
-            self.network.zero_grad(set_to_none=True)
-            yield from own
-            self.world.sum([losses, *(weight.grad for weight in weights if weight.grad is not None)])
-            return
-        rows = self.world.rows(pieces, count + sum(weight.numel() for weight in weights))
-        for row, part in zip(rows, own, strict=False):
-            self.network.zero_grad(set_to_none=True)
-            yield part
-            row[part] = losses[part]
-            grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-            torch.cat([grad.flatten() for grad in grads], out=row[count:])
-        total = self.world.total(rows, pieces)
-        losses.copy_(total[:count])
-        for weight, grad in zip(weights, total[count:].split([weight.numel() for weight in weights]), strict=True):
-            weight.grad = torch.empty_like(weight).copy_(grad.view_as(weight))
-
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0: linear warm-up, times 1 or half a cosine down to zero."""
-        warmup = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
-        decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps)) if self.params.lr_decay == "cosine" else 1.0
+        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        decay = 0.5 * (1 + math.cos(math.pi * step / self.total_steps)) if self.lr_decay == "cosine" else 1.0
         return self.lr * warmup * decay
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,20 +137,27 @@ class Optimization:
         for optimizer, each in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(each)
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
+    def _optimizers(self, name: str) -> list[torch.optim.Optimizer]:
         """Build Adam for all weights; or Muon for the convolutions between stem and head, and Adam for the rest."""
         network, adam = self.network, partial(torch.optim.Adam, lr=self.lr, fused=True)
-        if self.params.optimizer == "adam":
+        if name == "adam":
             return [adam(network.parameters())]
+        if name != "muon":
+            raise ValueError(f"optimizer: {name}; choose adam or muon")
         outer = {*network.stem.parameters(), *network.head.parameters()}
         hidden = [weight for weight in network.parameters() if weight.ndim == 4 and weight not in outer]
         others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
         return [Muon(hidden, self.lr), adam(others)]
 
 
-def shards_on_cpu(model: UNetParams, batch_size: int) -> int:
+def shards_on_cpu(block: str, batch_size: int) -> int:
     """Return the number of shards of a batch on CPUs, for any number of processes; BatchNorm needs whole batches."""
-    return 1 if model.block == "double_conv" else min(SHARDS, batch_size)
+    return 1 if block == "double_conv" else min(SHARDS, batch_size)
+
+
+def part(shard: int, shards: int, count: int) -> slice:
+    """Return which of `count` images a shard has."""
+    return slice(shard * count // shards, (shard + 1) * count // shards)
 
 
 class Muon(torch.optim.Optimizer):
@@ -153,11 +170,10 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
         """Take weights of two or more dimensions. As matrices, they are flattened from the second on."""
         super().__init__(weights, {"lr": lr})
-        self.world = ALONE
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every weight."""
+    def step(self, closure: None = None, world: Group = ALONE) -> None:  # type: ignore[override]
+        """Update every weight; the processes of the world share the work."""
         for group in self.param_groups:
             updates = []
             for weight in group["params"]:
@@ -165,25 +181,26 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
                 updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
-            for weight, update in zip(group["params"], self._orthogonalised(updates), strict=True):
+            for weight, update in zip(group["params"], shared_out(updates, world), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
                 weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
 
-    def _orthogonalised(self, updates: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Orthogonalise matrices; on CPUs in SHARDS groups, which the processes share."""
-        if updates[0].device.type != "cpu":
-            return orthogonalise(updates)
-        groups = even_groups([min(each.shape) * each.numel() for each in updates], SHARDS)
-        sizes = [[updates[place].numel() for place in group] for group in groups]
-        rows = self.world.rows(len(groups), max(map(sum, sizes)))
-        for row, number in zip(rows, self.world.own(len(groups)), strict=False):
-            found = orthogonalise([updates[place] for place in groups[number]])
-            torch.cat([each.flatten() for each in found], out=row[: sum(sizes[number])])
-        every = [*updates]
-        for row, group, own in zip(self.world.gathered(rows, len(groups)), groups, sizes, strict=True):
-            for place, part in zip(group, row[: sum(own)].split(own), strict=True):
-                every[place] = part.view_as(updates[place])
-        return every
+
+def shared_out(updates: Sequence[Tensor], world: Group) -> Sequence[Tensor]:
+    """Orthogonalise matrices; on CPUs in SHARDS groups, which the processes share."""
+    if updates[0].device.type != "cpu":
+        return orthogonalise(updates)
+    groups = even_groups([min(each.shape) * each.numel() for each in updates], SHARDS)
+    sizes = [[updates[place].numel() for place in group] for group in groups]
+    rows = world.rows(len(groups), max(map(sum, sizes)), updates[0].device)
+    for row, number in zip(rows, world.own(len(groups)), strict=False):
+        found = orthogonalise([updates[place] for place in groups[number]])
+        torch.cat([each.flatten() for each in found], out=row[: sum(sizes[number])])
+    every = [*updates]
+    for row, group, own in zip(world.gathered(rows, len(groups)), groups, sizes, strict=True):
+        for place, update in zip(group, row[: sum(own)].split(own), strict=True):
+            every[place] = update.view_as(updates[place])
+    return every
 
 
 def even_groups(costs: Sequence[int], most: int) -> list[list[int]]:

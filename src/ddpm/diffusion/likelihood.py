@@ -2,38 +2,20 @@
 
 The bound is the sum of the prior term L_T, of L_t for t = 1..T-1, and of the decoder term L_0. The paper counts t from
 1, and writes L_{t-1}. The reverse process is ancestral, with the posterior variance and a clipped estimate of x_0.
-Only the network runs on the device. The terms are computed on the CPU in float64.
+The terms are computed on the CPU in float64.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ddpm.compute.device import Runtime
-from ddpm.compute.randomness import generator
-from ddpm.compute.workers import in_pieces, tick
-from ddpm.images.splits import Split, to_float
-from ddpm.model import LoadedModel
-from ddpm.schedule import NoiseSchedule
-from exact_stages.console import progress
-from exact_stages.params import Section
+from ddpm.diffusion.schedule import NoiseSchedule
 
-BATCH = 100
-TERMS = 25  # timesteps evaluated for each image
-SEED = 0  # of images, timesteps and noise
 PIXEL_STEPS = 255  # intervals between the values of a pixel, in 0..255 or -1..1
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t
-
-
-class LikelihoodParams(Section):
-    """The number of images."""
-
-    images: Annotated[int, Field(ge=2, le=10**9)]
 
 
 class Bound(NamedTuple):
@@ -43,49 +25,6 @@ class Bound(NamedTuple):
     prior: Tensor
     steps: Tensor
     decoder: Tensor
-
-
-def bits_per_dimension(
-    loaded: LoadedModel, splits: Mapping[str, Split], most: int, device: torch.device
-) -> dict[str, object]:
-    """Bound equally many random images of each split, at most `most`.
-
-    The network runs in float32, and gets their labels.
-    """
-    denoiser = loaded.denoiser(Runtime(device, torch.float32))
-    terms = min(TERMS, loaded.schedule.timesteps - 1)
-    count = min(most, *(len(split.images) for split in splits.values()))
-
-    @torch.inference_mode()
-    def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return denoiser(*(each.to(device) for each in (x_t, t, labels))).x_start.cpu()
-
-    def bound(piece: tuple[str, list[int]]) -> Bound:
-        name, batch = piece
-        noise = [generator(SEED, f"likelihood {name} image", index) for index in batch]
-        images, labels = splits[name].take(torch.tensor(batch))
-        found = variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
-        tick(len(batch))
-        return found
-
-    pieces: list[tuple[str, list[int]]] = []
-    for name, split in splits.items():
-        order = torch.randperm(len(split.images), generator=generator(SEED, f"likelihood {name}"))
-        pieces += [(name, batch.tolist()) for batch in order[:count].split(BATCH)]
-    with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
-        bounds = [*in_pieces(bound, pieces, bar.update)]
-    scores: dict[str, object] = {"images": count, "terms": terms}
-    for name in splits:
-        own = [each for (split, _), each in zip(pieces, bounds, strict=True) if split == name]
-        scores[name] = summary(Bound(*map(torch.cat, zip(*own, strict=True))))
-    return scores
-
-
-def summary(bound: Bound) -> dict[str, float]:
-    """Return the mean bits per dimension, their standard error over the images, and the mean of each part."""
-    means = {f"{name}_bits": round(part.mean().item(), 5) for name, part in bound._asdict().items() if name != "total"}
-    error = bound.total.std().item() / len(bound.total) ** 0.5
-    return {"bits_per_dim": round(bound.total.mean().item(), 5), "standard_error": round(error, 5), **means}
 
 
 def variational_bound(

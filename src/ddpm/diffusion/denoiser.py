@@ -8,12 +8,17 @@ The conversion is in float32: where x_t is nearly all noise, bfloat16 would lose
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from ddpm.compute.device import Runtime
-from ddpm.schedule import NoiseSchedule
+from ddpm.diffusion.schedule import NoiseSchedule
 
 PredictionKind = Literal["noise", "v"]
+NARROW = 8  # pixels
+
+
+class NotFiniteError(ArithmeticError):
+    """What a network predicts is not finite; the message says where."""
 
 
 class Prediction(NamedTuple):
@@ -46,22 +51,37 @@ class Denoiser:
     """A network with its noise schedule, on one device and in one precision."""
 
     def __init__(
-        self, network: nn.Module, schedule: NoiseSchedule, prediction: PredictionKind, runtime: Runtime
+        self,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        prediction: PredictionKind = "noise",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Wrap a network that is on the runtime's device.
+        """Wrap a network that is on the device.
 
         Args:
             network: maps x_t (B, C, H, W), t (B,) and labels, (B,) or None, to (B, C, H, W).
             prediction: what the network outputs.
+            dtype: of its matrix products; its weights and sums are float32.
+
+        Raises:
+            ValueError: there is no such prediction.
         """
+        if prediction not in ("noise", "v"):
+            raise ValueError(f"prediction: {prediction}; choose noise or v")
         self.network = network
-        self.schedule = schedule.to(runtime.device)
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.schedule = schedule.to(self.device)
         self.prediction = prediction
-        self.runtime = runtime
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
         """Predict from x_t (B, C, H, W), float32, from t (B,), integers in 0..T-1, and from labels (B,)."""
-        with self.runtime.autocast():
+        height, width = x_t.shape[2:]
+        # On CPUs with AMX, torch's bfloat16 convolutions of such images read memory that nobody wrote (torch 2.13).
+        narrow = width <= NARROW and width < height
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32 and not narrow):
             output = self.network(x_t, t, labels).float()
         signal = self.schedule.sqrt_alphas_cumprod[t].view(-1, 1, 1, 1)
         spread = self.schedule.sqrt_one_minus_alphas_cumprod[t].view(-1, 1, 1, 1)

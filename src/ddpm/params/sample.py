@@ -1,17 +1,11 @@
-"""The params of sampling, and what is chosen for a model where they leave it open."""
+"""The section `sample`, and what is chosen for a model where it leaves something open."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import Field, field_validator
-from torch import Tensor
+from pydantic import ConfigDict, Field, field_validator
 
-from ddpm.compute.device import Runtime
-from ddpm.compute.randomness import generator
 from ddpm.images.card import Classes, listed
-from ddpm.model import Guide, ModelCard
-from ddpm.unet import NO_LABEL
+from ddpm.params.card import Guide, ModelCard
 from exact_stages.console import UserError, shown
 from exact_stages.params import Section, Sections
 
@@ -61,20 +55,14 @@ class SetParams(StepParams):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
-    """Return the label of each of `indices`; NO_LABEL if the model is told none.
+class SampleParams(SharedParams):
+    """Both sets of samples, what they share, and the model that samples them."""
 
-    Classes are as frequent as in training, in any run of indices. Multiples of an irrational number, from a random
-    start, spread over [0, 1) more evenly than chance does (a Kronecker sequence). Drawn by chance, the mix of 10,000
-    labels was a third of the Frechet distance of good samples (studies/recipe).
-    """
-    if not card.model.class_conditional:
-        return torch.full((len(indices),), NO_LABEL)
-    wanted = wanted_classes(card, params)
-    start = torch.rand((), dtype=torch.float64, generator=generator(seed, "label"))
-    places = (start + 2**0.5 * torch.tensor(indices, dtype=torch.float64)) % 1
-    shares = torch.tensor(card.class_counts, dtype=torch.float64)[wanted].cumsum(0)
-    return torch.tensor(wanted)[torch.searchsorted(shares, places * shares[-1], right=True)]
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(min_length=1)]
+    gallery: SetParams
+    population: SetParams
 
 
 def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
@@ -164,11 +152,3 @@ def fitted_set(
         kept = f"{own.keep_every} keeps {frames} frames of {own.count} images, more than {MOST_FRAMES} in all"
         raise UserError(f"{dotted('keep_every')}: {kept}; raise it, lower the count, or set 0")
     return params, chosen
-
-
-def sample_batch_size(card: ModelCard, runtime: Runtime) -> int:
-    """Return how many images to sample in one batch on this runtime."""
-    (channels, height, width), widths = card.data.shape, card.model.channels
-    assert widths
-    float32_bytes = 4 * height * width * (channels + 8 * widths[0])  # of eight tensors
-    return runtime.sample_batch_size(height * width, float32_bytes)
