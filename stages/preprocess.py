@@ -28,13 +28,13 @@ def main(stage: Stage) -> None:
     """Write one file for each split, and a summary of both."""
     params = stage.params(Params).data
     root = stage.input(Path(params.set))
-    folder, target, card, why = read_source(root, params)
+    folder, target, card, why = read_source(root, **params.wanted)
     check_tracked(root, folder)
     PROCESSED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=PROCESSED) as scratch:
         images = Images(scratch, folder.pictures, target)
-        sides = split_images(images, folder, params)
-        check_counts(card, images, sides, folder, params)
+        sides = split_images(images, folder, params.test)
+        check_counts(card, images, sides, folder, params.set)
         summary: dict[str, Any] = {
             name: write_split(stage.output(PROCESSED / f"{name}.safetensors"), card, images, sides, chosen)
             for name, chosen in (("train", ~sides.test), ("test", sides.test))

@@ -42,14 +42,14 @@ def looks(*sizes: tuple[int, int], coloured: int = 0) -> Seen:
 def test_small_pictures_of_one_size_keep_it_and_others_get_one_that_can_be_halved(
     sizes: list[tuple[int, int]], image_size: object, inner: tuple[int, int], outer: tuple[int, int]
 ) -> None:
-    target, why = target_of(looks(*sizes), data_params(image_size=image_size, fit="pad", colour=False))
+    target, why = target_of(looks(*sizes), **data_params(image_size=image_size, fit="pad", colour=False).wanted)
     assert target == Target((1, *outer), inner, "pad", WHITE)
     assert [*why] == ([] if image_size and inner == outer else ["data.image_size"])
 
 
 def test_one_picture_in_colour_is_enough_where_colour_is_not_set() -> None:
     for colour, coloured, channels in ((None, 0, 1), (None, 1, 3), (True, 0, 3), (False, 2, 1)):
-        target, why = target_of(looks((28, 28), (28, 28), coloured=coloured), data_params(colour=colour))
+        target, why = target_of(looks((28, 28), (28, 28), coloured=coloured), **data_params(colour=colour).wanted)
         assert (target.shape[0], "data.colour" in why) == (channels, colour is None)
 
 
@@ -70,7 +70,7 @@ def place(data: bytes) -> float:
 
 def test_images_that_the_classifiers_cannot_halve_are_refused() -> None:
     with pytest.raises(UserError, match=r"^data\.image_size: 4 x 4 pixels are too few; set 10"):
-        target_of(looks((4, 4)), data_params())
+        target_of(looks((4, 4)), **data_params().wanted)
 
 
 def test_unreadable_pictures_are_named_together_the_first_fifty(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def levels_of(source: Source, height: int, width: int, index: int = 0) -> list[A
 
 
 def read(limits: tuple[float, float] | None = None) -> Source:
-    return read_source(Path("mine"), data_params(range=limits))
+    return read_source(Path("mine"), **data_params(range=limits).wanted)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_npz_of_medmnist_has_train_val_and_test() -> None:
     labels = {name: (np.arange(len(part)) % 2 * 3).astype(np.uint8)[:, None] for name, part in parts.items()}
     arrays = {f"{name}_images": part for name, part in parts.items()}
     np.savez_compressed("mine.npz", **arrays, **{f"{name}_labels": part for name, part in labels.items()})
-    source = read_source(Path("mine.npz"), data_params())
+    source = read_source(Path("mine.npz"), **data_params().wanted)
     assert (source.card.name, source.card.classes, source.folder.tested) == ("mine", ("0", "3"), 3)
     assert [each.label for each in source.folder.pictures] == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
     whole = np.concatenate([*parts.values()])
@@ -153,7 +153,7 @@ def test_an_npz_of_medmnist_has_train_val_and_test() -> None:
 
 def test_an_npz_of_images_has_the_names_of_its_classes_and_sixteen_bits() -> None:
     np.savez("mine.npz", images=images(6, 8, 8, 1, dtype=np.uint16) * 4, labels=[2, 1] * 3, classes=["no", "a", "b"])
-    source = read_source(Path("mine.npz"), data_params())
+    source = read_source(Path("mine.npz"), **data_params().wanted)
     assert (source.card.classes, source.target.range, source.folder.tested) == (("a", "b"), (0, 1023), 0)
     assert [each.label for each in source.folder.pictures] == [1, 0] * 3
     assert np.array(levels_of(source, 8, 8, 3)).tolist() == np.rint(images(6, 8, 8)[3] * 4.0 * 255 / 1023).tolist()
@@ -174,7 +174,7 @@ def test_an_npz_of_images_has_the_names_of_its_classes_and_sixteen_bits() -> Non
 def test_an_npz_of_anything_else_is_refused(changes: dict[str, Any], key: str) -> None:
     np.savez("mine.npz", **{"images": images(6, 4, 4), "labels": np.zeros(6, int)} | changes)
     with pytest.raises(UserError, match=rf"^mine\.npz: [^\n]*\n? *[^\n]*{key}"):
-        read_source(Path("mine.npz"), data_params())
+        read_source(Path("mine.npz"), **data_params().wanted)
 
 
 ROWS = [("0.png", "fig"), ("deep/1.png", "10"), ("2.png", "fig"), ("3.png", "10")]

@@ -57,15 +57,15 @@ def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> 
         card = train.card
         target = Target(card.shape, card.shape[1:], params.fit, params.background_colour, card.source_range)
         return Real(train, test, target)
-    folder, target, card, why = read_source(path, params)
+    folder, target, card, why = read_source(path, **params.wanted)
     for name, text in why.items():
         print(f"{name.removeprefix('data.')} of --real: {text}")
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile(dir=place) as scratch:
         images = Images(scratch, folder.pictures, target)
+        share = params.test
         if not (folder.tested or like_preprocess):
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
-            params = params.model_copy(update={"test": share})
-        sides = split_images(images, folder, params)
+        sides = split_images(images, folder, share)
         if not sides.test.any() or sides.test.all():
             raise UserError(f"--real {path}: all images are near-duplicates of one another, so none can be held out")
         files = Path(place, "train.safetensors"), Path(place, "test.safetensors")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ddpm.images.card import DataCard, padded
 from ddpm.ingest.arrays import read_arrays
@@ -12,7 +12,6 @@ from ddpm.ingest.decoding import COLOUR_16, EIGHT, OTHER, Colour, Extent, Look, 
 from ddpm.ingest.fetching import FILES
 from ddpm.ingest.folders import Folder, Picture, read_folder
 from ddpm.ingest.mnist import read_mnist
-from ddpm.params.data import DataParams
 from exact_stages.console import UserError, shown
 
 OWN_SIDE, SIDE = 48, 32  # pixels: images up to OWN_SIDE keep their size, others get SIDE
@@ -90,7 +89,14 @@ def notes_of(seen: Seen, limits: Range | None) -> list[str]:
     return notes
 
 
-def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
+def target_of(
+    seen: Seen,
+    image_size: tuple[int, int] | None,
+    colour: bool | None,
+    fit: str,
+    background: Colour,
+    limits: Range | None,
+) -> tuple[Target, dict[str, str]]:
     """Choose size, colour and range; return them, and a reason for each param that is null.
 
     Raises:
@@ -98,15 +104,15 @@ def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
     """
     why, looks = dict[str, str](), seen.looks
     sizes = {(each.height, each.width) for each in looks}
-    if params.image_size:
-        inner = params.image_size
+    if image_size:
+        inner = image_size
     elif len(sizes) == 1 and max(next(iter(sizes))) <= OWN_SIDE:
         inner = next(iter(sizes))
         why["data.image_size"] = f"{inner[0]} x {inner[1]}, their own"
     else:
         inner = (SIDE, SIDE)
         sides = [side for size in sizes for side in size]
-        text = f"{SIDE} x {SIDE}, by fit {params.fit}; their sides are {min(sides)} to {max(sides)} pixels"
+        text = f"{SIDE} x {SIDE}, by fit {fit}; their sides are {min(sides)} to {max(sides)} pixels"
         why["data.image_size"] = text
     if (outer := padded(*inner)) != inner:
         chosen = why.get("data.image_size", f"{inner[0]} x {inner[1]}")
@@ -114,26 +120,26 @@ def target_of(seen: Seen, params: DataParams) -> tuple[Target, dict[str, str]]:
     if min(outer) < LEAST_SIDE:
         raise UserError(f"data.image_size: {outer[0]} x {outer[1]} pixels are too few; set {2 * LEAST_SIDE}, or more")
     coloured = sum(count for each, count in looks.items() if each.colour)
-    colour = coloured > 0 if params.colour is None else params.colour
-    if params.colour is None:
+    if colour is None:
+        colour = coloured > 0
         why["data.colour"] = f"{str(colour).lower()}, since {coloured} of {looks.total()} images have colour"
-    limits = params.range or range_of(seen) if seen.extent else None
-    if seen.extent and limits and not params.range:
+    chosen_range = limits or range_of(seen) if seen.extent else None
+    if seen.extent and chosen_range and not limits:
         low, high, _ = seen.extent
-        why["data.range"] = f"{limits[0]:,g} to {limits[1]:,g}, since values are {low:,g} to {high:,g}"
-    return Target((3 if colour else 1, *outer), inner, params.fit, params.background_colour, limits), why
+        why["data.range"] = f"{chosen_range[0]:,g} to {chosen_range[1]:,g}, since values are {low:,g} to {high:,g}"
+    return Target((3 if colour else 1, *outer), inner, fit, background, chosen_range), why
 
 
-def read_source(path: Path, params: DataParams) -> Source:
-    """Read all images of a set once, and choose what they become.
+def read_source(path: Path, **wanted: Any) -> Source:
+    """Read all images of a set once, and choose what they become; `wanted` are arguments of `target_of`.
 
     Raises:
         UserError: the set has faults; the message names them.
     """
     folder = list_images(path)
-    seen = looks_of(folder.pictures, params.background_colour, params.range)
-    target, why = target_of(seen, params)
-    for each in notes_of(seen, params.range):
+    seen = looks_of(folder.pictures, wanted["background"], wanted["limits"])
+    target, why = target_of(seen, **wanted)
+    for each in notes_of(seen, wanted["limits"]):
         print(each)
     name = shown(path.resolve().name.removesuffix(".npz")) or "images"
     card = DataCard(name=name, shape=target.shape, classes=folder.classes, source_range=target.range)

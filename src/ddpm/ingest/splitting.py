@@ -10,7 +10,6 @@ from ddpm.images.splits import LEAST_TEST
 from ddpm.ingest.decoded import Images
 from ddpm.ingest.folders import Folder
 from ddpm.ingest.near_duplicates import near_duplicate_groups
-from ddpm.params.data import DataParams
 from exact_stages.console import UserError
 
 LEAST_TRAIN = 2 * LEAST_TEST
@@ -29,22 +28,22 @@ class Sides(NamedTuple):
     near: int | None
 
 
-def split_images(images: Images, folder: Folder, params: DataParams) -> Sides:
-    """Split the images of a folder; without a test folder, near-duplicates share a side.
+def split_images(images: Images, folder: Folder, share: float) -> Sides:
+    """Split the images of a folder; without a test folder, hold out a share, and near-duplicates share a side.
 
     Equal files share a side even among too many images to search for near-duplicates.
     """
     every = torch.arange(len(images.labels))
     own = every >= len(every) - folder.tested  # in the folder's own test/
     if images.thumbnails is None:
-        return Sides(own if folder.tested else images.places < params.test, every, None)
+        return Sides(own if folder.tested else images.places < share, every, None)
     groups = near_duplicate_groups(images.thumbnails, images.ranks + own)  # no test image decides for training images
     if not folder.tested:
-        return Sides(images.places[groups] < params.test, groups, 0)
+        return Sides(images.places[groups] < share, groups, 0)
     return Sides(own, torch.where(own, every, groups), int((own & ~own[groups]).sum()))
 
 
-def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, params: DataParams) -> None:
+def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, source: str) -> None:
     """Check that both sides have enough images for the later stages.
 
     Raises:
@@ -53,13 +52,12 @@ def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, p
     train, test = images.labels[~sides.test], images.labels[sides.test]
     for name, count in zip(card.classes, train.bincount(minlength=len(card.classes)).tolist(), strict=True):
         if not count:
-            raise UserError(f"data.set: {params.set} leaves no training images of {name}; add some, or lower data.test")
+            raise UserError(f"data.set: {source} leaves no training images of {name}; add some, or lower data.test")
     for split, labels, least in (("train", train, LEAST_TRAIN), ("test", test, LEAST_TEST)):
         if len(labels) < least:
             share = ", or change data.test; near-duplicates stay on one side" if not folder.tested else ""
-            raise UserError(
-                f"data.set: {params.set} gives {len(labels)} {split} images, fewer than {least}; add images{share}"
-            )
+            few = f"{len(labels)} {split} images, fewer than {least}"
+            raise UserError(f"data.set: {source} gives {few}; add images{share}")
 
 
 def in_two_classes(images: Images) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """The section `data`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import ImageColor
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -54,3 +54,9 @@ class DataParams(Section):
         """Return the background as three levels."""
         red, green, blue = ImageColor.getrgb(self.background)[:3]
         return red, green, blue
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """Return what the images are to become, as arguments of `preparation.target_of`."""
+        chosen = {"image_size": self.image_size, "colour": self.colour, "fit": self.fit}
+        return {**chosen, "background": self.background_colour, "limits": self.range}

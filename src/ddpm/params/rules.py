@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ddpm.images.card import DataCard
+from ddpm.images.splits import LEAST_TEST
 from ddpm.params.card import MAX_TIMES, Guide, ModelCard
 from ddpm.params.classification_accuracy_score import ClassificationAccuracyScoreParams
 from ddpm.params.classifier import ClassifierParams
@@ -14,7 +15,6 @@ from ddpm.params.model import ModelParams
 from ddpm.params.sample import SampleParams, fitted_set
 from ddpm.params.schedule import ScheduleParams
 from ddpm.params.train import TrainParams
-from ddpm.scoring.manifold import NEIGHBOURS
 from exact_stages.console import UserError
 from exact_stages.params import Section
 
@@ -55,8 +55,8 @@ def _errors(params: AllParams) -> Iterator[str]:
         yield f"sample.model: no stage makes {params.sample.model}; choose from {', '.join(sorted(made))}"
     if not params.sample.gallery.keep_every:
         yield "sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more"
-    if params.sample.population.count <= NEIGHBOURS:
-        yield f"sample.population.count: the scores need more than {NEIGHBOURS} images; increase it"
+    if params.sample.population.count < LEAST_TEST:
+        yield f"sample.population.count: the scores need {LEAST_TEST} images; increase it"
 
 
 def _sample_errors(params: AllParams) -> Iterator[str]:
