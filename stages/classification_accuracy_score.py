@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ddpm.classifier.model import load_classifier
-from ddpm.compute.device import start
 from ddpm.images.splits import load_samples, load_split
-from ddpm.judging.accuracy_score import accuracy_score
 from ddpm.params.classification_accuracy_score import ClassificationAccuracyScoreParams
+from ddpm.processes.device import start
+from ddpm.scores.accuracy_score import accuracy_score
+from ddpm.scores.classifier import load_classifier
 from exact_stages.files import write_json
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage

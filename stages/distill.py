@@ -5,16 +5,16 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.compute.device import Runtime, start
-from ddpm.compute.world import ALONE
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.distill import Distillation
 from ddpm.diffusion.model import LoadedModel, load_model, save_model
 from ddpm.diffusion.optim import shards_on_cpu
 from ddpm.images.arrays import contents
 from ddpm.images.splits import Split, load_split
-from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.params.distill import DistillParams
+from ddpm.processes.checkpoints import Checkpoints
+from ddpm.processes.device import Runtime, start
+from ddpm.processes.world import ALONE
 from exact_stages.console import UserError
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage

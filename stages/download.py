@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddpm.ingest.fetching import CHECKSUMS, fetch
+from ddpm.images.fetching import CHECKSUMS, fetch
 from exact_stages.files import write_whole
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from ddpm.classifier.model import held_out, load_classifier
-from ddpm.compute.device import start
 from ddpm.images.splits import load_samples, load_split, save_samples
-from ddpm.judging.filtering import filtered, report
 from ddpm.params.filter import FilterParams
+from ddpm.processes.device import start
+from ddpm.scores.classifier import held_out, load_classifier
+from ddpm.scores.filtering import filtered, report
 from exact_stages.console import UserError
 from exact_stages.files import write_json
 from exact_stages.params import Sections

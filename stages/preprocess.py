@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ddpm.ingest.decoded import Images
-from ddpm.ingest.preparation import read_source
-from ddpm.ingest.splitting import check_counts, split_images
-from ddpm.ingest.summary import repetitions, report, write_split
-from ddpm.ingest.tracking import check_tracked
+from ddpm.images.decoded import Images
+from ddpm.images.preparation import read_source
+from ddpm.images.splitting import check_counts, split_images
+from ddpm.images.summary import repetitions, report, write_split
+from ddpm.images.tracking import check_tracked
 from ddpm.params.data import DataParams
 from exact_stages.files import write_json
 from exact_stages.params import Sections

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ddpm.compute.device import start
-from ddpm.compute.world import join, role
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.model import load_model
 from ddpm.diffusion.sets import Sampling
 from ddpm.images.splits import save_samples
-from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.params.sample import SetParams, SharedParams, fitted_set
+from ddpm.processes.checkpoints import Checkpoints
+from ddpm.processes.device import start
+from ddpm.processes.world import join, role
 from exact_stages.console import UserError
 from exact_stages.stage import Stage, run_stage
 

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from ddpm.compute.device import start
-from ddpm.compute.world import join, role
 from ddpm.diffusion.training import environment_of, new_training
 from ddpm.images.arrays import contents
 from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
-from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
 from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.processes.checkpoints import Checkpoints
+from ddpm.processes.device import start
+from ddpm.processes.world import join, role
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Stage, run_stage
 

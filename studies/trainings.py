@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from ddpm.compute.device import Runtime
 from ddpm.diffusion.model import LoadedModel, load_model, new_network
 from ddpm.diffusion.training import Training, new_training
 from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
 from ddpm.params.sample import SamplerParams
+from ddpm.processes.device import Runtime
 from exact_stages.console import progress
 from exact_stages.files import read_yaml
 from exact_stages.params import parse

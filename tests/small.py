@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
 from ddpm.params.model import ModelParams
+from ddpm.processes.device import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))

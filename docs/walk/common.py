@@ -27,14 +27,6 @@ from PIL import ImageDraw, ImageFont  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 
-from ddpm.classifier.fit import fit_classifier  # noqa: E402
-from ddpm.classifier.model import (  # noqa: E402
-    Classifier,
-    Recipe,
-    load_classifier,
-    save_classifier,
-)
-from ddpm.compute.device import start  # noqa: E402
 from ddpm.diffusion.model import LoadedModel, load_model  # noqa: E402
 from ddpm.diffusion.training import Training, new_training  # noqa: E402
 from ddpm.images.card import DataCard  # noqa: E402
@@ -51,6 +43,14 @@ from ddpm.params.sample import SamplerParams, fitted  # noqa: E402
 from ddpm.params.schedule import ScheduleParams  # noqa: E402
 from ddpm.params.train import TrainParams  # noqa: E402
 from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
+from ddpm.processes.device import start  # noqa: E402
+from ddpm.scores.classifier import (  # noqa: E402
+    Classifier,
+    Recipe,
+    load_classifier,
+    save_classifier,
+)
+from ddpm.scores.fit import fit_classifier  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
 from exact_stages.files import read_yaml  # noqa: E402
 from exact_stages.params import load_params, parse  # noqa: E402

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from ddpm.compute.device import Runtime, start, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.model import LoadedModel
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
@@ -24,6 +23,7 @@ from ddpm.diffusion.train import loss_weights, mean_squared_error
 from ddpm.images.splits import to_float
 from ddpm.params.card import ModelCard
 from ddpm.params.sample import fitted
+from ddpm.processes.device import Runtime, start, to_device
 from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.compute.device import Runtime
 from ddpm.diffusion.model import load_model
 from ddpm.diffusion.sets import sample_batch, sample_labels
 from ddpm.images.splits import to_uint8
 from ddpm.params.sample import SamplerParams
+from ddpm.processes.device import Runtime
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse

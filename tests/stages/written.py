@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import Recipe
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, save_samples, save_split
 from ddpm.params.data import DataParams
+from ddpm.scores.classifier import Recipe
 from exact_stages.params import parse
 
 DATA = {"set": "data/mine", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}

@@ -9,15 +9,15 @@ from pydantic import Field
 
 from ddpm.balancing.filling import SPAN, FillInputs, Sample, Tally, fill
 from ddpm.balancing.folder import write_folder
-from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
 from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
-from ddpm.compute.device import start
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.model import load_model
 from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import Processed, load_split
 from ddpm.params.sample import wanted_classes
+from ddpm.processes.device import start
+from ddpm.scores.classifier import load_classifier
 from exact_stages.console import UserError, progress, shown
 from exact_stages.files import sha256
 

@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
-from ddpm.compute.device import start
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.sets import sample_images, sample_labels
+from ddpm.processes.device import start
 from exact_stages.console import UserError
 from exact_stages.files import write_whole
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from ddpm.cli.options import Options
-from ddpm.compute.device import start
 from ddpm.diffusion.training import environment_of
+from ddpm.processes.device import start
 from ddpm.proving.attest import statement
 from ddpm.proving.damage import check_all
 from ddpm.proving.facts import commit_of, facts_of, read_provenance

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ddpm.diffusion.randomness import generator
 from ddpm.images.card import listed
+from ddpm.images.decoded import Images
+from ddpm.images.decoding import Target
+from ddpm.images.folders import Picture
+from ddpm.images.preparation import list_images, looks_of, notes_of, range_of, read_source
 from ddpm.images.splits import Processed, load_samples, load_split
-from ddpm.ingest.decoded import Images
-from ddpm.ingest.decoding import Target
-from ddpm.ingest.folders import Picture
-from ddpm.ingest.preparation import list_images, looks_of, notes_of, range_of, read_source
-from ddpm.ingest.splitting import split_images
-from ddpm.ingest.summary import write_split
+from ddpm.images.splitting import split_images
+from ddpm.images.summary import write_split
 from ddpm.params.data import DataParams
 from exact_stages.console import UserError
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import MAX_HEADER, Runtime, rebuild, to_device
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
 from ddpm.diffusion.unet import UNet
@@ -18,6 +17,7 @@ from ddpm.images.card import DataCard, Shape
 from ddpm.params.card import ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
+from ddpm.processes.device import MAX_HEADER, Runtime, rebuild, to_device
 from exact_stages.console import UserError
 from exact_stages.params import parse
 

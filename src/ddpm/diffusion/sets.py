@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, exact, fastest, to_device
-from ddpm.compute.workers import in_pieces, tick
-from ddpm.compute.world import World
 from ddpm.diffusion.model import LoadedModel
 from ddpm.diffusion.randomness import ImageNoise, generator
 from ddpm.diffusion.sample import Denoise, Step, check_finite, denoise_by, guided, p_sample_loop, spaced_timesteps
 from ddpm.diffusion.unet import NO_LABEL, UNet
 from ddpm.images.splits import Samples, Split, to_uint8
-from ddpm.parallel.checkpoints import Checkpoints
 from ddpm.params.card import ModelCard
 from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, wanted_classes
+from ddpm.processes.checkpoints import Checkpoints
+from ddpm.processes.device import Runtime, exact, fastest, to_device
+from ddpm.processes.workers import in_pieces, tick
+from ddpm.processes.world import World
 from exact_stages.console import UserError, progress
 from exact_stages.params import parse
 

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, to_device
-from ddpm.compute.world import ALONE, World
 from ddpm.diffusion.batches import Batches
 from ddpm.diffusion.curves import BUCKETS, Buckets, Curves
 from ddpm.diffusion.denoiser import Denoiser
@@ -28,6 +26,8 @@ from ddpm.params.card import Guide, ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
 from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.processes.device import Runtime, to_device
+from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 
 OF_OPTIMIZATION = {"optimizer", "lr", "lr_decay", "warmup_steps", "ema_decay"}  # params of `Optimization`

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
+from ddpm.processes.device import ARITHMETIC
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
