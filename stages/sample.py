@@ -15,7 +15,7 @@ from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import start
 from ddpm.processes.world import join, role
 from exact_stages.console import UserError
-from exact_stages.stage import Stage, run_stage
+from exact_stages.stage import Role, Stage, run_stage
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
@@ -62,4 +62,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("sample", main, SETS, role=role())
+    run_stage("sample", main, SETS, role=Role(*role()))

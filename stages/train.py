@@ -13,7 +13,7 @@ from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import start
 from ddpm.processes.world import join, role
 from exact_stages.params import Sections, load_params
-from exact_stages.stage import Stage, run_stage
+from exact_stages.stage import Role, Stage, run_stage
 
 TRAIN = Path(FROM_SCRATCH)
 MODEL = Path("models/ddpm.safetensors")
@@ -80,4 +80,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", main, role=role())
+    run_stage("train", main, role=Role(*role()))

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch import distributed as dist
 
 from exact_stages.console import UserError
-from exact_stages.stage import Role
 
 T = TypeVar("T")
 
@@ -86,9 +85,9 @@ def rank() -> int:
     return int(os.environ["RANK"]) if dist.is_torchelastic_launched() else 0
 
 
-def role() -> Role:
-    """Return the role of this process for its stage: rank 0 writes, and one process of each machine leads."""
-    return Role(rank() == 0, rank() == 0 or os.environ.get("LOCAL_RANK") == "0")
+def role() -> tuple[bool, bool]:
+    """Return whether this process writes the outputs of its stage, as rank 0, and whether it leads its machine."""
+    return rank() == 0, rank() == 0 or os.environ.get("LOCAL_RANK") == "0"
 
 
 def join(device: torch.device) -> World:
