@@ -107,6 +107,7 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
 
     Raises:
         UserError: params are wrong, or do not fit the model; the message names the param.
+        NotFiniteError: an image is not finite.
     """
     if count < 1:
         raise UserError(f"count: {count}; set 1 or more")
