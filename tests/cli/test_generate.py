@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddpm.diffusion.model import load_model
+from ddpm.diffusion.sample import check_finite
 from ddpm.diffusion.sets import sample_batch, sample_labels
 from ddpm.images.splits import to_uint8
 from ddpm.params.sample import SamplerParams
@@ -114,6 +116,14 @@ def test_a_folder_with_something_in_it_is_refused(models: dict[str, Path], tmp_p
         generate(models["plain"], models["plain"].parent)
     (tmp_path / "empty").mkdir()
     generate(models["plain"], tmp_path / "empty", "--count", 1)
+
+
+def test_predictions_that_are_not_finite_end_in_one_line(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpm.diffusion.sets.to_uint8", lambda _: check_finite(torch.full((1, 1), torch.nan), [7]))
+    with pytest.raises(UserError, match=r"^image 7: .*; fetch the model again, or retrain it$"):
+        generate(models["plain"], tmp_path / "out", "--count", 1)
 
 
 @pytest.mark.parametrize("image_format", ["png", "npz"])
