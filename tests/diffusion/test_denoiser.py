@@ -56,3 +56,11 @@ def test_nearly_pure_noise_goes_past_the_network_in_float32_also_where_that_is_i
     # The answer is of three digits, of which the noise takes 0.006 and x_0 nearly all.
     torch.testing.assert_close(found.noise.double(), expected["noise"], rtol=0, atol=2e-5)
     torch.testing.assert_close(found.x_start.double(), expected["x_start"], rtol=0, atol=4e-3)
+
+
+@pytest.mark.parametrize(("width", "rounded"), [(8, False), (16, True)])
+def test_images_that_are_narrow_and_taller_pass_the_network_in_float32(width: int, rounded: bool) -> None:
+    """In bfloat16, convolutions of such images read memory that nobody wrote on some processors."""
+    x_t, third = torch.zeros(1, 1, 16, width), torch.full((1, 1, 16, width), 1 / 3)
+    found = Denoiser(Known(third), REFERENCE, dtype=torch.bfloat16)(x_t, torch.tensor([0])).noise
+    assert torch.equal(found, third) is not rounded
