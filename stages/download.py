@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddpm.ingest.fetching import CHECKSUMS, fetch
+from ddpm.images.fetching import CHECKSUMS, fetch
 from exact_stages.console import UserError
 from exact_stages.declared import Declared
 from exact_stages.files import write_whole

@@ -108,7 +108,7 @@ def unlock(package: str) -> None:
 
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "code src/ddpm/optim.py": lambda _: append("src/ddpm/optim.py", "UNUSED = 1"),
+    "code src/ddpm/diffusion/optim.py": lambda _: append("src/ddpm/diffusion/optim.py", "UNUSED = 1"),
     **{
         f"inputs data/mine/{name}": lambda _, name=name: shutil.copy(PICTURE, f"data/mine/{name}")
         for name in ("cat/new.png", "cat/new.PNG", "cat/new.jpg", "labels.csv", "t10k-labels-idx1-ubyte")
@@ -126,8 +126,8 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 def test_all_holds_whatever_happens_to_what_no_stage_reads(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("README.md", "notes.csv", "cat/.new.png"):
         Path("data/mine", name).write_text("cats and dogs")
-    append("src/ddpm/sample.py", "UNUSED = 1")
-    append("src/ddpm/optim.py", "# a comment")
+    append("src/ddpm/diffusion/sample.py", "UNUSED = 1")
+    append("src/ddpm/diffusion/optim.py", "# a comment")
     edit(Path("params.yaml"), lambda all: all | {"filter": {}})
     kinds = ["weights", "metadata", "file", "code", "params", "packages", "inputs", "environment", "provenance"]
     assert told(capsys, MODEL) == ([], [*kinds, "dvc.lock"])
@@ -155,7 +155,7 @@ def test_the_commit_is_the_first_with_record_and_code(checkout: Path, capsys: py
     commit()
     call("prove", MODEL)
     assert f"commit {wanted} records it" in capsys.readouterr().out
-    code = Path("src/ddpm/optim.py")
+    code = Path("src/ddpm/diffusion/optim.py")
     text = code.read_text()
     append(code, "UNUSED = 1")
     edit(RECORD, lambda all: all | {"code": all["code"] | {str(code): source.parsed(code.read_bytes()).plain}})
@@ -170,8 +170,8 @@ def test_a_rebuilt_file_that_differs_is_named_with_the_cause(checkout: Path) -> 
     shutil.copytree(checkout, again)
     assert compare(made, again) == []
     (again / MODEL).write_bytes(b"other")
-    edit(again / RECORD, lambda all: all | {"sha256": "0", "code": all["code"] | {"src/ddpm/optim.py": "0"}})
-    cause = "likely cause: code src/ddpm/optim.py: differs"
+    edit(again / RECORD, lambda all: all | {"sha256": "0", "code": all["code"] | {"src/ddpm/diffusion/optim.py": "0"}})
+    cause = "likely cause: code src/ddpm/diffusion/optim.py: differs"
     assert compare(made, again) == [f"{MODEL}: the first file that differs", cause]
 
 
@@ -206,7 +206,7 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "no name": (lambda: None, ["--all", "--rebuild"], "name a model"),
     "a name for a builder": (lambda: None, [*ATTEST, "ada"], "--builder"),
     "what does not hold": (
-        lambda: append("src/ddpm/optim.py", "UNUSED = 1"),
+        lambda: append("src/ddpm/diffusion/optim.py", "UNUSED = 1"),
         [*ATTEST, "mailto:ada@example.org"],
         "1 of",
     ),

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.cli import score
 from ddpm.cli.reading import held_out_count, read_real, read_samples
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_split
-from ddpm.scoring import c2st
+from ddpm.scores import c2st
+from ddpm.scores.classifier import Classifier, save_classifier
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.stage import Stage

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import Recipe
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, save_samples, save_split
-from ddpm.ingest.preparation import DataParams
+from ddpm.params.data import DataParams
+from ddpm.scores.classifier import Recipe
 from exact_stages.commands import write
 from exact_stages.params import parse
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.classifier.model import load_classifier
+from ddpm.diffusion.model import load_model
 from ddpm.images.arrays import load_arrays
 from ddpm.images.splits import load_split
-from ddpm.model import load_model
+from ddpm.scores.classifier import load_classifier
 from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_clone, ran, read_json, restored, stale
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]

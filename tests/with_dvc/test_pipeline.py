@@ -43,13 +43,13 @@ def test_the_second_run_runs_nothing(clone: Clone) -> None:
 
 
 def test_a_comment_reruns_nothing_and_code_the_stages_that_import_it(clone: Clone) -> None:
-    clone.append("src/ddpm/unet.py", "# a comment")
-    clone.append("src/ddpm/likelihood.py", "UNUSED = 1")
+    clone.append("src/ddpm/diffusion/unet.py", "# a comment")
+    clone.append("src/ddpm/diffusion/likelihood.py", "UNUSED = 1")
     output = clone.dvc("repro")
     assert (ran(output), restored(output)) == ({"likelihood"}, set()), output  # and `check`, which reads its params
     changed = clone.git("diff", "--stat=200", "--", "code", "dvc.lock")
     assert re.findall(r"^ (\S+)", changed, re.MULTILINE)[:-1] == ["code/check.txt", "code/likelihood.txt", "dvc.lock"]
-    clone.git("checkout", "src/ddpm/likelihood.py")
+    clone.git("checkout", "src/ddpm/diffusion/likelihood.py")
     output = clone.dvc("repro")
     assert (ran(output), restored(output)) == (set(), {"likelihood"}), output
 

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
-from ddpm.compute.device import start
-from ddpm.sampling.params import sample_labels
-from ddpm.sampling.sets import sample_images
+from ddpm.diffusion.denoiser import NotFiniteError
+from ddpm.diffusion.sets import sample_images, sample_labels
+from ddpm.processes.device import start
 from exact_stages.console import UserError
 from exact_stages.files import write_whole
 
@@ -69,6 +69,8 @@ class Generate(ModelOptions):
                         write_pictures(self.out, indices, levels)
                     else:
                         batches.append(levels)
+        except NotFiniteError as error:
+            raise UserError(f"{error}; fetch the model again, or retrain it") from None
         finally:
             done = sum(map(len, batches)) + len([*self.out.glob("*.png")])
             if batches:

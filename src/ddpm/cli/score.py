@@ -8,18 +8,19 @@ from typing import Annotated
 from platformdirs import user_cache_path
 from pydantic import Field
 
-from ddpm.classifier import fit, model
-from ddpm.classifier.fit import fit_classifiers, training_images
-from ddpm.classifier.model import NAMES, Recipe, load_classifier, save_classifier
 from ddpm.cli.options import Options
 from ddpm.cli.page import score_page
 from ddpm.cli.reading import read_real, read_samples
 from ddpm.cli.summary import summary, table_of
-from ddpm.compute.device import Runtime, start
 from ddpm.images.card import MAX_SIDE, listed
+from ddpm.images.preparation import LEAST_SIDE
 from ddpm.images.splits import Processed
-from ddpm.ingest.preparation import LEAST_SIDE, DataParams
-from ddpm.scoring.evaluation import comparable, evaluate
+from ddpm.params.data import DataParams
+from ddpm.processes.device import Runtime, start
+from ddpm.scores import classifier, fit
+from ddpm.scores.classifier import NAMES, Recipe, load_classifier, save_classifier
+from ddpm.scores.evaluation import comparable, evaluate
+from ddpm.scores.fit import fit_classifiers, training_images
 from exact_stages.console import UserError
 from exact_stages.files import sha256, write_json, write_whole
 from exact_stages.params import parse
@@ -110,7 +111,7 @@ def trained(train: Processed, runtime: Runtime, spare: Path) -> dict[str, Path]:
     cannot be written to, they lie in the folder `spare`.
     """
     recipes = [Recipe(images_seen=CLASSIFIER_IMAGES, seed=seed) for seed in range(len(NAMES))]
-    code = [sha256(Path(file)) for file in (fit.__file__, model.__file__)]
+    code = [sha256(Path(file)) for file in (fit.__file__, classifier.__file__)]
     facts = train.card.shape, train.card.classes, recipes, runtime.describe(), code
     key = hashlib.sha256(str(facts).encode())
     for part in (*train.split.images.split(10_000), train.split.labels, train.groups):

@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
-from ddpm.ingest.fetching import FILES
-from ddpm.ingest.folders import SUFFIXES
-from ddpm.ingest.tables import TABLES
+from ddpm.images.fetching import FILES
+from ddpm.images.folders import SUFFIXES
+from ddpm.images.tables import TABLES
+from ddpm.processes.device import ARITHMETIC
 from exact_stages.code import code_of, hashes
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
