@@ -64,6 +64,8 @@ def test_a_program_that_has_sampled_computes_as_before(
     monkeypatch.setattr(device, "_keep_memory", None)  # malloc is the caller's
     monkeypatch.delenv(device.CUBLAS, raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    deterministic = torch.are_deterministic_algorithms_enabled()  # by a test of a stage before
+    torch.use_deterministic_algorithms(False)
     within: list[object] = []
 
     def look(*_: object) -> None:
@@ -78,10 +80,11 @@ def test_a_program_that_has_sampled_computes_as_before(
         with pytest.raises(ZeroDivisionError) if spoilt else contextlib.nullcontext():
             sample(loaded, 1, steps=1)
         assert settings() == before
+        torch.zeros(5).put_(torch.tensor([1]), torch.ones(1))  # it has no deterministic version
     finally:
         torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
     assert within == [1, 2], "one thread, deterministic"
-    torch.zeros(5).put_(torch.tensor([1]), torch.ones(1))  # it has no deterministic version
 
 
 @pytest.mark.parametrize(

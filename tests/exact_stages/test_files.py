@@ -49,7 +49,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(monkeypatch: pytest.M
 
 def test_who_writes_a_file_meanwhile_waits_and_nothing_is_left() -> None:
     Path(".file.partial").write_bytes(b"of a process that was killed")
-    other = get_context("spawn").Process(target=write_whole, args=(Path("file"), b"second"))
+    other = get_context("fork").Process(target=write_whole, args=(Path("file"), b"second"))
 
     def parts() -> Iterator[bytes]:
         yield b"fi"
