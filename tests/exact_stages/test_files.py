@@ -1,14 +1,19 @@
 """What is written is there whole or not at all; a saved state serves its own run, and no other."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from exact_stages import files
 from exact_stages.files import KEPT, SavedState, write_json, write_whole
+
+
+SRC = str(Path(files.__file__).parents[1])
 
 
 @pytest.fixture(autouse=True)
@@ -49,17 +54,18 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(monkeypatch: pytest.M
 
 def test_who_writes_a_file_meanwhile_waits_and_nothing_is_left() -> None:
     Path(".file.partial").write_bytes(b"of a process that was killed")
-    other = get_context("fork").Process(target=write_whole, args=(Path("file"), b"second"))
+    code = "from exact_stages.files import Path, write_whole; print(flush=True); write_whole(Path('file'), b'second')"
+    others = list["subprocess.Popen[bytes]"]()
 
     def parts() -> Iterator[bytes]:
         yield b"fi"
-        other.start()
-        other.join(2)
+        others.append(subprocess.Popen([sys.executable, "-c", code], env={"PYTHONPATH": SRC}, stdout=subprocess.PIPE))
+        others[0].stdout.readline()
+        time.sleep(0.5)
         yield b"rst"
 
     write_whole(Path("file"), parts())
-    other.join(60)
-    assert other.exitcode == 0
+    assert [other.wait(60) for other in others] == [0]
     assert Path("file").read_bytes() == b"second"
     assert os.listdir() == ["file"]
 
