@@ -12,7 +12,6 @@ import pytest
 from exact_stages import files
 from exact_stages.files import KEPT, SavedState, write_json, write_whole
 
-
 SRC = str(Path(files.__file__).parents[1])
 
 
