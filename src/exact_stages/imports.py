@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from os.path import abspath, dirname, relpath
 from pathlib import Path
@@ -59,6 +60,14 @@ def files_of(name: str, root: str) -> list[str]:
     return [each for path in paths for each in (f"{path}/__init__.py", f"{path}.py") if Path(each).is_file()]
 
 
+def spec_of(name: str) -> ModuleSpec | None:
+    """Return where this Python finds a module, if it does."""
+    try:
+        return find_spec(name)
+    except (ImportError, ValueError):  # ValueError: a module that runs as a script
+        return None
+
+
 class _Walk:
     def __init__(self, roots: list[str], top: str, runs: bool) -> None:
         self.roots, self.top, self.runs = roots, top, runs
@@ -91,7 +100,7 @@ class _Walk:
     def follow(self, file: str, each: Import) -> None:
         """Add the files of an import, and those that its packages import to answer it."""
         roots, first = (
-            [str(Path(file).parents[each.level - 1])] if each.level else self.roots,
+            [*map(str, Path(file).parents[each.level - 1 : each.level])] if each.level else self.roots,
             each.module.split(".")[0],
         )
         if self.runs and first in sys.stdlib_module_names:
@@ -110,14 +119,13 @@ class _Walk:
         own = {init} & packages
         found, asked = {*before}, set[str]() if each.names else packages if each.binds else own
         for name in each.names or ():
-            if name == "*":
-                after = [str(path) for package in own for path in Path(package).parent.glob("*.py")]
-            else:
-                after = self.files_of(f"{each.module}.{name}".strip("."), root)
-            found |= {*after}
-            asked |= {
-                path for path in own if {*after} <= {*before} and name not in parsed(Path(path).read_bytes()).bound
-            }
+            after = {*self.files_of(f"{each.module}.{name}".strip("."), root)} - {*before}
+            if name == "*":  # __all__ may name modules, and what __getattr__ answers
+                folders = [Path(path).parent for path in own]
+                after = {str(path) for each in folders for path in (*each.glob("*.py"), *each.glob("*/__init__.py"))}
+            found |= after
+            asked |= {path for path in after if path.endswith("/__init__.py")}
+            asked |= {path for path in own if not after and name not in parsed(Path(path).read_bytes()).bound}
         self.add(sorted(found), file)
         for path in asked - self.asked:
             self.asked.add(path)
@@ -137,10 +145,7 @@ class _Walk:
 
         So PYTHONPATH, and packages of the project that pip installed as editable, count.
         """
-        try:
-            spec = find_spec(first) if first not in sys.stdlib_module_names else None
-        except (ImportError, ValueError):
-            spec = None
+        spec = spec_of(first) if first not in sys.stdlib_module_names else None
         places = [*(spec.submodule_search_locations or [spec.origin or ""])] if spec else []
         parents = [Path(abspath(place)).parent for place in places]
         return [str(each) for each in parents if self.owns(each)]
