@@ -4,10 +4,10 @@ A stage depends on the file code/STAGE.txt with these lines, which the stage `co
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
-from importlib.util import find_spec
 from itertools import product
 from os.path import abspath, realpath, relpath
 from pathlib import Path
@@ -17,12 +17,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from exact_stages.declared import Declared
-from exact_stages.imports import Closure, follow
+from exact_stages.imports import Closure, follow, spec_of
 from exact_stages.provenance import LOCKED
 from exact_stages.shell import commands
 
 FOLDER = Path("code")
 READS_CODE = {"__doc__", "getdoc", "getsource", "getsourcelines", "getcomments", "linecache", "jit"}
+READS_CODE |= {"doctest", "model_json_schema", "json_schema", "dspy", "ply"}  # whose docstrings say what to do
 PYTHON = re.compile(r"python|\.py\b|(^| )-m ")  # in a command that may run Python
 KIT = Path(realpath(__file__)).parent
 PLATFORMS = [  # on which the lines are equal
@@ -84,11 +85,11 @@ def code_of(declared: Declared, stage: str) -> Code:
             for name, places in found.others.items():
                 closure.others[name] = closure.others.get(name, []) + places
     unknown += [] if closure.files or unknown else ["starts no Python"]
-    named = {file: relpath(file, top) for file in closure.files}
-    for file, source in closure.files.items():
-        unknown += [
-            f"{named[file]}: line {line}: {call} may run code that no import shows" for line, call in source.hidden
-        ]
+    outs = tuple(f"{out.fs_path}/" for item in items for out in item.outs)  # Python files that it writes, not code
+    named = {file: relpath(file, top) for file in closure.files if not f"{file}/".startswith(outs)}
+    for file, name in named.items():
+        hidden = closure.files[file].hidden
+        unknown += [f"{name}: line {line}: {word} may run code that no import shows" for line, word in hidden]
     deps = [dep for item in items for dep in item.deps if dep.protocol == "local"] if unknown else []
     if any(file.endswith(".py") for dep in deps for file in declared.files(dep.fs_path)):
         unknown.clear()  # such a dep is what it may run
@@ -97,14 +98,14 @@ def code_of(declared: Declared, stage: str) -> Code:
         own = [(file, each) for file, each in places if Path(realpath(file)).parent != KIT]
         if distributions := _distributions().get(name):
             wanted += distributions if own else []
-        elif find_spec(name) is None:
+        elif spec_of(name) is None:
             absent += [
-                f"{named[file]}: line {each.line}: no module {name}, here or installed"
+                f"{relpath(file, top)}: line {each.line}: no module {name}, here or installed"
                 for file, each in places
                 if not (each.optional or each.typing)
             ]
     whole = any(not READS_CODE.isdisjoint(source.words) for source in closure.files.values())
-    hashes = {named[file]: source.whole if whole else source.plain for file, source in closure.files.items()}
+    hashes = {name: closure.files[file].whole if whole else closure.files[file].plain for file, name in named.items()}
     return Code(hashes | _locked(wanted), closure, [*absent, *dict.fromkeys(unknown)])
 
 
@@ -113,16 +114,16 @@ def _locked(names: Iterable[str]) -> dict[str, str]:
 
     What is not locked has none, nor what only that requires.
     """
-    lines = LOCKED.read_text(encoding="utf-8").splitlines() if LOCKED.is_file() else []
-    pairs = [line.split("==", 1) for line in lines if "==" in line.split("#")[0]]
-    versions: dict[str, str] = {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
+    text, versions = LOCKED.read_text(encoding="utf-8") if LOCKED.is_file() else "", defaultdict[str, list[str]](list)
+    for name, version in re.findall(r"^([\w.-]+) *(?:==|@) *(.+?)(?: +#.*)?$", text, re.MULTILINE):
+        versions[canonicalize_name(name)].append(version)  # several have markers
     found = dict[str, str]()
     left: set[tuple[str, frozenset[str]]] = {(canonicalize_name(name), frozenset()) for name in names}
     seen = {*left}
     while left:
         name, extras = left.pop()
         if name in versions:
-            found[name] = versions[name]
+            found[name] = " ".join(versions[name])
             left |= {*_required(name, extras)} - seen
             seen |= left
     return found

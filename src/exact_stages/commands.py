@@ -27,12 +27,12 @@ def write(check: bool = False) -> None:
         UserError: a stage that depends on its file may run other code than imports show; or a file is not up to date.
     """
     found = codes(Declared())
-    before = {path: lines_of(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.txt")}
-    stale = {path: changed(before.get(path, {}), code.lines) for path, code in found.items()}
-    stale = {path: names for path, names in stale.items() if names or path not in before}
-    gone = sorted({*before} - {*found})
+    before = {path: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.txt"))}
+    stale = [path for path, code in found.items() if before.get(path) != code.text]
+    gone = [path for path, text in before.items() if path not in found and re.match("[0-9a-f]{64}  ", text)]
     if check and (stale or gone):
-        lines = [f"{path}: {some(names)} changed" for path, names in stale.items()]
+        names = {path: changed(lines_of(before.get(path, "")), found[path].lines) for path in stale}
+        lines = [f"{path}: {some(each) or 'the text'} changed" for path, each in names.items()]
         lines += [f"{path}: no such stage" for path in gone]
         raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
     for path in stale:
