@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.cli import export
-from ddpm.model import load_model
+from ddpm.diffusion.model import load_model
 from ddpm.pretrained.models import packed
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole

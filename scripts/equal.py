@@ -1,4 +1,4 @@
-"""Tell whether the trained model is the committed one, byte for byte, and if not, what differs."""
+"""After a run: say that all stages are up to date, and whether the model is the committed one; if not, what differs."""
 
 import json
 import subprocess
@@ -7,16 +7,19 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from exact_stages.code import lines_of, path_of
 from exact_stages.console import run
 from exact_stages.files import md5
 from exact_stages.provenance import flat
 
 MODEL, ENVIRONMENT, LOCK = Path("models/ddpm.safetensors"), Path("metrics/train/environment.json"), Path("dvc.lock")
+CODE = path_of("train")
 
 
 def main() -> None:
-    """Print one line."""
-    before, after = facts(committed(LOCK), committed(ENVIRONMENT)), facts(LOCK.read_bytes(), ENVIRONMENT.read_bytes())
+    """Print two lines."""
+    print("all stages are up to date")
+    before, after = (facts(*map(read, (LOCK, ENVIRONMENT, CODE))) for read in (committed, Path.read_bytes))
     wanted = before.pop(str(MODEL), None)
     after.pop(str(MODEL), None)
     if wanted is None:
@@ -33,10 +36,11 @@ def committed(path: Path) -> bytes:
     return subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True).stdout
 
 
-def facts(lock: bytes, environment: bytes) -> dict[str, Any]:
-    """Return the md5 of the model, and what decided it: deps and params of the stage train, and its environment."""
+def facts(lock: bytes, environment: bytes, code: bytes) -> dict[str, Any]:
+    """Return the md5 of the model, and what decided it: code, deps, params and environment of the stage train."""
     stage = ((YAML(typ="safe").load(lock) or {}).get("stages") or {}).get("train") or {}
-    found = {each["path"]: each["md5"] for each in stage.get("deps", [])}
+    found = {each["path"]: each["md5"] for each in stage.get("deps", []) if each["path"] != str(CODE)}
+    found |= lines_of(code.decode())
     found |= {each["path"]: each["md5"] for each in stage.get("outs", []) if each["path"] == str(MODEL)}
     found |= flat(stage.get("params", {}).get("params.yaml", {}))
     return found | json.loads(environment or b"{}")

@@ -15,6 +15,7 @@ from dvc.stage import PipelineStage
 from dvc.utils.flatten import flatten
 from dvc.utils.serialize import parse_yaml
 
+from exact_stages.commands import write
 from exact_stages.console import UserError, shown
 from scripts.readable import check_readable
 
@@ -77,6 +78,7 @@ def open_run(rev: str) -> Run:
         raise UserError("params.yaml: no such file; run this at the top of the repository")
     if not rev:
         check_readable()
+        write(check=True)
         files = {path: Path(path).read_bytes() for path in [*ENDS, *_metrics("workspace")] if Path(path).is_file()}
         return Run("workspace", files, _git("rev-parse", "HEAD").decode().strip())
     if (Path(rev) / RECORD).is_file():
@@ -101,7 +103,8 @@ def _metrics(name: str, commit: str = "") -> list[str]:
     try:
         with Repo(".", rev=commit or None) as repo:
             status = {} if commit else repo.status()
-            stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+            status.pop("code", None)  # it always runs; whether it has to, its check tells
+            stages = [each for each in repo.index.stages if isinstance(each, PipelineStage) and each.name != "code"]
             made = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
             kept = {stage.name: [out for out in stage.outs if not out.use_cache] for stage in stages}
             for stage in stages:

@@ -8,7 +8,7 @@ except ModuleNotFoundError:
     sys.exit("error: this Python lacks the project's packages; `source .venv/bin/activate` first, or `make repro`")
 from exact_stages.stage import begin
 
-# A process has one thread, see src/ddpm/compute/workers.py; libraries read this when they are imported.
+# A process has one thread, see src/ddpm/processes/workers.py; libraries read this when they are imported.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this package

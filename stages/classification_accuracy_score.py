@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from ddpm.classifier.model import load_classifier
-from ddpm.compute.device import start
 from ddpm.images.splits import load_samples, load_split
-from ddpm.judging.accuracy_score import ClassificationAccuracyScoreParams, accuracy_score
+from ddpm.params.classification_accuracy_score import ClassificationAccuracyScoreParams
+from ddpm.processes.device import start
+from ddpm.scores.accuracy_score import accuracy_score
+from ddpm.scores.classifier import load_classifier
 from exact_stages.files import write_json
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
@@ -24,13 +25,13 @@ class Params(Sections):
 
 def main(stage: Stage) -> None:
     """Write the accuracies."""
-    params = stage.params(Params).classification_accuracy_score
+    most = stage.params(Params).classification_accuracy_score.count
     runtime = start()
     classifier_b = load_classifier(stage.input(CLASSIFIER))
     population = load_samples(stage.input(FILTERED))
     train, test = (load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test"))
     samples = population.images, population.labels
-    scores = accuracy_score(samples, population.classes, train, test, classifier_b, params, runtime)
+    scores = accuracy_score(samples, population.classes, train, test, classifier_b, most, runtime)
     write_json(stage.output(METRICS / "accuracy.json"), scores)
 
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from ddpm.classifier.fit import fit_classifiers, training_images
-from ddpm.classifier.model import NAMES, ClassifierParams, Recipe, accuracy, save_classifier
-from ddpm.compute.device import start
 from ddpm.images.splits import load_split
+from ddpm.params.classifier import ClassifierParams
+from ddpm.processes.device import start
+from ddpm.scores.classifier import NAMES, Recipe, accuracy, save_classifier
+from ddpm.scores.fit import fit_classifiers, training_images
 from exact_stages.files import write_json
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage

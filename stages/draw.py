@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ddpm.compute.device import start
 from ddpm.images.arrays import load_arrays
 from ddpm.images.splits import load_samples, load_split
 from ddpm.pictures.grids import by_class_picture, caption_of, classes_picture, gallery_pictures, neighbours_picture
+from ddpm.processes.device import start
 from exact_stages.files import write_whole
 from exact_stages.stage import Stage, run_stage
 

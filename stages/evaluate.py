@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ddpm.classifier.model import NAMES
-from ddpm.compute.device import start
 from ddpm.images.arrays import save_arrays
 from ddpm.images.splits import load_samples, load_split
-from ddpm.scoring.evaluation import evaluate
+from ddpm.processes.device import start
+from ddpm.scores.classifier import NAMES
+from ddpm.scores.evaluation import evaluate
 from exact_stages.files import write_json
 from exact_stages.stage import Stage, run_stage
 

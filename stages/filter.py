@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
-from ddpm.classifier.model import held_out, load_classifier
-from ddpm.compute.device import start
 from ddpm.images.splits import load_samples, load_split, save_samples
-from ddpm.judging.filtering import FilterParams, filtered, report
+from ddpm.params.filter import FilterParams
+from ddpm.processes.device import start
+from ddpm.scores.classifier import held_out, load_classifier
+from ddpm.scores.filtering import filtered, report
 from exact_stages.console import UserError
 from exact_stages.files import write_json
 from exact_stages.params import Sections
@@ -27,7 +28,7 @@ class Params(Sections):
 
 def main(stage: Stage) -> None:
     """Filter the population; write the kept samples and their shares, in total and for each class."""
-    params = stage.params(Params).filter
+    least = stage.params(Params).filter.least_probability
     runtime = start()
     classifier = load_classifier(stage.input(CLASSIFIER))
     population = load_samples(stage.input(SAMPLES / "population.safetensors"))
@@ -39,11 +40,9 @@ def main(stage: Stage) -> None:
         )
     train = load_split(stage.input(TRAIN))
     real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(population.classes)))
-    samples, summary = filtered(population, real, classifier, params, runtime)
+    samples, summary = filtered(population, real, classifier, least, runtime)
     save_samples(stage.output(SAMPLES / "filtered.safetensors"), samples)
-    share = (
-        {} if params.least_probability is not None else {"filter.least_probability": f"clearest {summary['share']:.1%}"}
-    )
+    share = {} if least is not None else {"filter.least_probability": f"clearest {summary['share']:.1%}"}
     write_json(stage.output(METRICS / "summary.json"), {**summary, "chosen": share})
     print("\n".join(report(summary)))
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
 from ddpm.images.splits import load_split
+from ddpm.params.schedule import ScheduleParams
 from ddpm.pictures.forward import forward_strip, schedule_table
-from ddpm.schedule import NoiseSchedule, ScheduleParams
 from exact_stages.files import write_whole
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
@@ -21,7 +22,7 @@ class Params(Sections):
 
 def main(stage: Stage) -> None:
     """Write the strip and the table of the schedule."""
-    schedule = NoiseSchedule(stage.params(Params).schedule)
+    schedule = NoiseSchedule(linear_betas(**dict(stage.params(Params).schedule)))
     images = load_split(stage.input(TRAIN)).split.images
     write_whole(stage.output(METRICS / "strip.png"), forward_strip(images, schedule))
     write_whole(stage.output(METRICS / "schedule.csv"), schedule_table(schedule).encode())

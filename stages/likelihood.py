@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from ddpm.compute.device import start
+from ddpm.diffusion.bits import bits_per_dimension
+from ddpm.diffusion.model import load_model
 from ddpm.images.splits import load_split
-from ddpm.likelihood import LikelihoodParams, bits_per_dimension
-from ddpm.model import load_model
+from ddpm.params.likelihood import LikelihoodParams
+from ddpm.processes.device import start
 from exact_stages.console import UserError
 from exact_stages.files import write_json
 from exact_stages.params import Sections

@@ -4,11 +4,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ddpm.ingest.decoded import Images
-from ddpm.ingest.preparation import DataParams, read_source
-from ddpm.ingest.splitting import check_counts, split_images
-from ddpm.ingest.summary import repetitions, report, write_split
-from ddpm.ingest.tracking import check_tracked
+from ddpm.images.decoded import Images
+from ddpm.images.preparation import read_source
+from ddpm.images.splitting import check_counts, split_images
+from ddpm.images.summary import repetitions, report, write_split
+from ddpm.images.tracking import check_tracked
+from ddpm.params.data import DataParams
 from exact_stages.files import write_json
 from exact_stages.params import Sections
 from exact_stages.stage import Stage, run_stage
@@ -27,13 +28,13 @@ def main(stage: Stage) -> None:
     """Write one file for each split, and a summary of both."""
     params = stage.params(Params).data
     root = stage.input(Path(params.set))
-    folder, target, card, why = read_source(root, params)
+    folder, target, card, why = read_source(root, **params.wanted)
     check_tracked(root, folder)
     PROCESSED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=PROCESSED) as scratch:
         images = Images(scratch, folder.pictures, target)
-        sides = split_images(images, folder, params)
-        check_counts(card, images, sides, folder, params)
+        sides = split_images(images, folder, params.test)
+        check_counts(card, images, sides, folder, params.set)
         summary: dict[str, Any] = {
             name: write_split(stage.output(PROCESSED / f"{name}.safetensors"), card, images, sides, chosen)
             for name, chosen in (("train", ~sides.test), ("test", sides.test))

@@ -6,14 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ddpm.compute.device import start
-from ddpm.compute.world import join, role
+from ddpm.diffusion.denoiser import NotFiniteError
+from ddpm.diffusion.model import load_model
+from ddpm.diffusion.sets import Sampling
 from ddpm.images.splits import save_samples
-from ddpm.model import load_model
-from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.sampling.params import SetParams, SharedParams, fitted_set
-from ddpm.sampling.sets import Sampling
-from exact_stages.stage import Stage, run_stage
+from ddpm.params.sample import SetParams, SharedParams, fitted_set
+from ddpm.processes.checkpoints import Checkpoints
+from ddpm.processes.device import start
+from ddpm.processes.world import join, role
+from exact_stages.console import UserError
+from exact_stages.stage import Role, Stage, run_stage
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
@@ -41,7 +43,10 @@ def main(stage: Stage) -> None:
     key = stage.fingerprint(runtime.describe())
     world.agree(key)
     with Checkpoints(stage.name, key, world, samples=sampling) as checkpoints:
-        sampling.run(runtime, world, checkpoints)
+        try:
+            sampling.run(runtime, world, checkpoints)
+        except NotFiniteError as error:
+            raise UserError(f"{error}; fetch the model again, or retrain it") from None
         if stage.writes:
             save_samples(stage.output(SAMPLES / f"{name}.safetensors"), sampling.samples())
         model = {
@@ -59,4 +64,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("sample", main, SETS, role=role())
+    run_stage("sample", main, SETS, role=Role(*role()))

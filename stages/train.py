@@ -1,23 +1,19 @@
 """Train the denoising diffusion model, in one process or in several that torchrun starts."""
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import model_validator
-
-from ddpm.compute.device import start
-from ddpm.compute.world import join, role
+from ddpm.diffusion.training import environment_of, new_training
 from ddpm.images.arrays import contents
 from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
-from ddpm.model import check_times
-from ddpm.parallel.checkpoints import Checkpoints
-from ddpm.schedule import ScheduleParams
-from ddpm.training.begin import environment_of, new_training
-from ddpm.training.params import FROM_SCRATCH, TrainParams
-from ddpm.unet import UNetParams
+from ddpm.params.model import ModelParams
+from ddpm.params.schedule import ScheduleParams
+from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.processes.checkpoints import Checkpoints
+from ddpm.processes.device import start
+from ddpm.processes.world import join, role
 from exact_stages.params import Sections, load_params
-from exact_stages.stage import Stage, run_stage
+from exact_stages.stage import Role, Stage, run_stage
 
 TRAIN = Path(FROM_SCRATCH)
 MODEL = Path("models/ddpm.safetensors")
@@ -29,13 +25,8 @@ class Params(Sections):
     """The params of this stage."""
 
     schedule: ScheduleParams
-    model: UNetParams
+    model: ModelParams
     train: TrainParams
-
-    @model_validator(mode="after")
-    def _small(self) -> Self:
-        check_times(self.model, self.schedule)
-        return self
 
 
 class Sampled(Sections):
@@ -89,4 +80,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", main, role=role())
+    run_stage("train", main, role=Role(*role()))

@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 
-from ddpm.compute.device import Runtime
+from ddpm.diffusion.model import LoadedModel, load_model, new_network
+from ddpm.diffusion.training import Training, new_training
+from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Processed, Split
-from ddpm.model import LoadedModel, load_model
-from ddpm.sampling.params import SamplerParams
-from ddpm.training.begin import new_training
-from ddpm.training.run import Training
-from ddpm.unet import UNet
+from ddpm.params.sample import SamplerParams
+from ddpm.processes.device import Runtime
 from exact_stages.console import progress
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
@@ -56,9 +55,10 @@ def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOIS
     images = Split(torch.randint(256, (count, *data.shape), dtype=torch.uint8), labels)
     train = params.train.model_copy(update={"images_seen": None, "epochs": WITHOUT_END, "validation": 0.0})
     train, rows = train.for_images(count, data.shape), torch.arange(count)
-    return Training(new_network(params, data), data, params.schedule, images, rows, rows[:0], train, runtime)
+    model = params.model.for_images(data.shape)
+    return Training(random_network(params, data), data, params.schedule, model, images, rows, rows[:0], train, runtime)
 
 
-def new_network(params: Params, data: DataCard = NOISE) -> UNet:
+def random_network(params: Params, data: DataCard = NOISE) -> UNet:
     """Build a network with random weights."""
-    return UNet(params.model, data.shape, len(data.classes), params.schedule.timesteps)
+    return new_network(params.model, data.shape, len(data.classes), params.schedule.timesteps)

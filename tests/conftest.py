@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ddpm.compute.workers import allow
+from ddpm.processes.workers import allow
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -6,16 +6,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.model import LoadedModel, load_model, new_network, save_model
+from ddpm.diffusion.sample import Denoise, Step, p_sample_loop, spaced_timesteps
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.diffusion.sets import OF_STEP, sample_batch
 from ddpm.images.card import DataCard
-from ddpm.model import LoadedModel, ModelCard, load_model, save_model
-from ddpm.sample import Denoise, Step, p_sample_loop, sample_batch, spaced_timesteps
-from ddpm.sampling.params import SamplerParams
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet
+from ddpm.params.card import ModelCard
+from ddpm.params.sample import SamplerParams
+from ddpm.params.schedule import ScheduleParams
 from tests.small import CPU, DIGITS, randomised, unet_params
 
-REFERENCE = NoiseSchedule(ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02))
-TEN = NoiseSchedule(ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5))
+OF_REFERENCE = ScheduleParams(timesteps=1000, beta_start=1e-4, beta_end=0.02)
+REFERENCE = NoiseSchedule(linear_betas(**dict(OF_REFERENCE)))
+OF_TEN = ScheduleParams(timesteps=10, beta_start=1e-2, beta_end=0.5)
+TEN = NoiseSchedule(linear_betas(**dict(OF_TEN)))
 SHAPE = (3, 1, 4, 4)
 
 
@@ -38,17 +42,18 @@ def reverse(
     noise: Callable[[], Tensor] | None = None,
 ) -> list[Step]:
     timesteps = spaced_timesteps(schedule, params.steps, params.spacing)
-    return [*p_sample_loop(denoise, schedule, params, noise or normals().__next__, timesteps)]
+    options = params.model_dump(include=OF_STEP)
+    return [*p_sample_loop(denoise, schedule, noise or normals().__next__, timesteps, **options)]
 
 
 def model_card(
-    data: DataCard = DIGITS, counts: tuple[int, ...] = (), schedule: NoiseSchedule = TEN, **facts: object
+    data: DataCard = DIGITS, counts: tuple[int, ...] = (), schedule: ScheduleParams = OF_TEN, **facts: object
 ) -> ModelCard:
     """The card of a tiny class-conditional model of v, but for facts of the card or of its network that are changed."""
     given = {"channels": (4, 8), "patch_size": 2, "class_conditional": True, "prediction": "v"}
     network = unet_params(**given | {key: facts.pop(key) for key in [*facts] if key not in ModelCard.model_fields})
     counts = counts or tuple(range(1, len(data.classes) + 1))
-    shared = {"data": data, "model": network, "schedule": schedule.params, "class_counts": counts}
+    shared = {"data": data, "model": network, "schedule": schedule, "class_counts": counts}
     return ModelCard.model_validate(shared | facts)
 
 
@@ -56,7 +61,7 @@ def tiny_model(folder: Path, **facts: object) -> LoadedModel:
     """A tiny model of such a card, through its file, and another that stands for what it was early, if it has one."""
     card = model_card(**facts)  # type: ignore[arg-type]
     shape = card.data.shape, len(card.data.classes), card.schedule.timesteps
-    now, before = (randomised(UNet(card.model, *shape), seed).train() for seed in (0, 1))
+    now, before = (randomised(new_network(card.model, *shape), seed).train() for seed in (0, 1))
     for network in (now, before):
         if network.label:
             network.label.weight.data *= 10  # loud beside the time

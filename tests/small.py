@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ddpm.compute.device import Runtime
 from ddpm.images.card import DataCard
-from ddpm.unet import UNetParams
+from ddpm.params.model import ModelParams
+from ddpm.processes.device import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 DIGITS = DataCard(name="mnist", shape=(1, 28, 28), classes=tuple("0123456789"))
@@ -16,7 +16,7 @@ FRUITS = DataCard(name="fruits", shape=(3, 16, 8), classes=("apple", "fig", "pea
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def unet_params(**changes: object) -> UNetParams:
+def unet_params(**changes: object) -> ModelParams:
     """About the smallest network that there is, but for what is changed."""
     smallest = {
         "channels": (4,),
@@ -28,7 +28,7 @@ def unet_params(**changes: object) -> UNetParams:
         "class_conditional": False,
         "prediction": "noise",
     }
-    return UNetParams.model_validate(smallest | changes)
+    return ModelParams.model_validate(smallest | changes)
 
 
 def images(count: int = 3, shape: tuple[int, int, int] = DIGITS.shape) -> Tensor:

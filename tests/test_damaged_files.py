@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, features_and_logits, load_classifier, save_classifier
+from ddpm.diffusion.model import load_model
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import load_samples, load_split, save_split
-from ddpm.model import load_model
+from ddpm.scores.classifier import Classifier, features_and_logits, load_classifier, save_classifier
 from exact_stages.console import UserError
 from tests.reverse import tiny_model
 from tests.small import CPU, DIGITS, FRUITS, images

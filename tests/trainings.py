@@ -6,17 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.denoiser import Denoiser
+from ddpm.diffusion.denoiser import Denoiser, PredictionKind
+from ddpm.diffusion.model import new_network
+from ddpm.diffusion.optim import shards_on_cpu
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.diffusion.training import Training
+from ddpm.diffusion.unet import UNet
 from ddpm.images.splits import Split
-from ddpm.optim import shards_on_cpu
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.train import train_loop
-from ddpm.training.params import TrainParams
-from ddpm.training.run import Training
-from ddpm.unet import UNet
+from ddpm.params.model import ModelParams
+from ddpm.params.schedule import ScheduleParams
+from ddpm.params.train import TrainParams
 from tests.small import CPU, DIGITS, resaved, unet_params
 
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5))
+LINEAR = ScheduleParams(timesteps=20, beta_start=0.01, beta_end=0.5)
+SCHEDULE = NoiseSchedule(linear_betas(**dict(LINEAR)))
 RECIPE = {
     "images_seen": None,
     "epochs": 2,
@@ -51,12 +54,11 @@ def split(count: int, seed: int = 0) -> Split:
     return Split(images, torch.randint(10, (count,), generator=rng))
 
 
-def network(block: str = "residual", class_conditional: bool = True, **changes: object) -> UNet:
+def network(params: ModelParams) -> UNet:
     """A network for DIGITS, always with the same weights, none of the layers zero."""
-    params = unet_params(block=block, class_conditional=class_conditional, **changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UNet(params, DIGITS.shape, len(DIGITS.classes), SCHEDULE.timesteps)
+        model = new_network(params, DIGITS.shape, len(DIGITS.classes), SCHEDULE.timesteps)
         for weight in model.parameters():
             if not weight.any():
                 torch.nn.init.normal_(weight, std=0.1)
@@ -67,16 +69,20 @@ def small_training(
     count: int = 16,
     held_out: int = 0,
     model: UNet | None = None,
-    block: str = "residual",
     shards: int | None = None,
     **changes: object,
 ) -> Training:
-    """Of 8 steps in 2 epochs, but for what is changed; the held-out images follow those of the training."""
-    model, params = model or network(block), recipe(**changes)
-    shards = shards or shards_on_cpu(model.params, params.batch_size)
+    """Of 8 steps in 2 epochs, but for what is changed; the held-out images follow those of the training.
+
+    Changes are of the network, class-conditional but for them, and of the recipe.
+    """
+    of_model = {name: changes.pop(name) for name in [*changes] if name in ModelParams.model_fields}
+    kind, params = unet_params(**{"class_conditional": True, **of_model}), recipe(**changes)
+    model = model or network(kind)
+    shards = shards or shards_on_cpu(kind.block, params.batch_size)
     images = Split(*map(torch.cat, zip(split(count), split(held_out, seed=1), strict=True)))
     rows = torch.arange(count + held_out).split([count, held_out])
-    return Training(model, DIGITS, SCHEDULE.params, images, *rows, params, CPU, shards)
+    return Training(model, DIGITS, LINEAR, kind, images, *rows, params, CPU, shards)
 
 
 def finished(**changes: Any) -> Training:
@@ -93,12 +99,7 @@ def stopped(step: int, **changes: Any) -> Training:
 
 def one_step(training: Training, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Take a step on the batch of these rows, by default the first four; t and the loss of every image."""
-    batch = torch.arange(4) if rows is None else rows
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training.draws, "batches", lambda *_: [batch])
-        (found,) = train_loop(
-            training.denoiser, training.optimization, training.draws, training.loss_weights, training.pieces
-        )
+    (found,) = training.loop([training.batches.batch(torch.arange(4) if rows is None else rows, training.step)])
     return found
 
 
@@ -129,5 +130,5 @@ def assert_equal(left: Any, right: Any) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 
-def denoiser(network: UNet) -> Denoiser:
-    return Denoiser(network, SCHEDULE, network.params.prediction, CPU)
+def denoiser(network: UNet, prediction: PredictionKind = "noise") -> Denoiser:
+    return Denoiser(network, SCHEDULE, prediction)

@@ -1,4 +1,4 @@
-// The reverse process, the same update as src/ddpm/sample.py: from pure noise to an image, step by step.
+// The reverse process, the same update as src/ddpm/diffusion/sample.py: from pure noise to an image, step by step.
 
 // The cumulative product of the alphas at t = 0..T-1, for betas that rise linearly (Ho et al. 2020, section 4).
 export function alphasCumprod({ timesteps, beta_start, beta_end }) {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "src"))  # this library, even if another one is installed
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]  # this library, even if another one is installed, and its stages
 
 import matplotlib  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -27,15 +27,8 @@ from PIL import ImageDraw, ImageFont  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torchvision.transforms import InterpolationMode, v2  # noqa: E402
 
-from ddpm.classifier.fit import fit_classifier  # noqa: E402
-from ddpm.classifier.model import (  # noqa: E402
-    Classifier,
-    Recipe,
-    load_classifier,
-    save_classifier,
-)
-from ddpm.compute.device import start  # noqa: E402
-from ddpm.distill import Distillation, DistillParams  # noqa: E402
+from ddpm.diffusion.model import LoadedModel, load_model  # noqa: E402
+from ddpm.diffusion.training import Training, new_training  # noqa: E402
 from ddpm.images.card import DataCard  # noqa: E402
 from ddpm.images.splits import (  # noqa: E402
     Processed,
@@ -43,17 +36,25 @@ from ddpm.images.splits import (  # noqa: E402
     load_split,
     to_uint8,
 )
-from ddpm.model import LoadedModel, ModelCard, load_model  # noqa: E402
+from ddpm.params.card import ModelCard  # noqa: E402
+from ddpm.params.distill import DistillParams  # noqa: E402
+from ddpm.params.model import ModelParams  # noqa: E402
+from ddpm.params.sample import SamplerParams, fitted  # noqa: E402
+from ddpm.params.schedule import ScheduleParams  # noqa: E402
+from ddpm.params.train import TrainParams  # noqa: E402
 from ddpm.pictures.figures import image_png, image_table, tile, to_png  # noqa: E402
-from ddpm.sampling.params import SamplerParams, fitted  # noqa: E402
-from ddpm.schedule import ScheduleParams  # noqa: E402
-from ddpm.training.begin import new_training  # noqa: E402
-from ddpm.training.params import TrainParams  # noqa: E402
-from ddpm.training.run import Training  # noqa: E402
-from ddpm.unet import UNetParams  # noqa: E402
+from ddpm.processes.device import start  # noqa: E402
+from ddpm.scores.classifier import (  # noqa: E402
+    Classifier,
+    Recipe,
+    load_classifier,
+    save_classifier,
+)
+from ddpm.scores.fit import fit_classifier  # noqa: E402
 from exact_stages.console import UserError  # noqa: E402
 from exact_stages.files import read_yaml  # noqa: E402
 from exact_stages.params import load_params, parse  # noqa: E402
+from stages.distill import new_distillation, save  # noqa: E402
 
 runtime = start(alone=True)  # a notebook's kernel should not fork
 PARAMS = ROOT / "params.yaml"
@@ -91,7 +92,7 @@ def model() -> LoadedModel:
 def small_training(processed: Processed | None = None, **changes: Any) -> Training:
     """Return a short training of a small network, before its first step; changes replace params of `train`."""
     schedule = load_params(ScheduleParams, "schedule", PARAMS)
-    network = load_params(UNetParams, "model", PARAMS).model_copy(update=SMALL)
+    network = load_params(ModelParams, "model", PARAMS).model_copy(update=SMALL)
     recipe = load_params(TrainParams, "train", PARAMS).model_copy(update=SHORT | changes)
     return new_training(processed or images(), schedule, network, recipe, runtime)
 
@@ -106,10 +107,10 @@ def distilled(evaluations: int = 4) -> LoadedModel:
     except UserError:
         teacher, short = model(), {"images_seen": 3200, "batch_size": 32}
         recipe = load_params(DistillParams, "distill", PARAMS).model_copy(update=short)
-        work = Distillation(teacher, images().of(teacher.card.classes), evaluations, recipe, runtime)
+        work = new_distillation(teacher, images().of(teacher.card.classes), evaluations, recipe, runtime)
         for _ in work.run():
             pass
-        work.save(path)
+        save(path, work, teacher)
         return load_model(path, runtime.device)
 
 

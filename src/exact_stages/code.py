@@ -4,10 +4,10 @@ A stage depends on the file code/STAGE.txt with these lines, which the stage `co
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
 from itertools import product
 from os.path import abspath, realpath, relpath
 from pathlib import Path
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from exact_stages.declared import Declared
-from exact_stages.imports import Closure, follow, spec_of
+from exact_stages.imports import Closure, follow
 from exact_stages.provenance import LOCKED
 from exact_stages.shell import commands
 
@@ -46,8 +46,9 @@ class Code(NamedTuple):
     @property
     def text(self) -> str:
         """Return the text of code/STAGE.txt: files first."""
-        rows = sorted((len(value) != 64, name, value) for name, value in self.lines.items())
-        return "".join(f"{name}=={value}\n" if package else f"{value}  {name}\n" for package, name, value in rows)
+        files = hashes(self.lines)
+        packages = sorted(self.lines.items() - files.items())
+        return "".join([*(f"{files[name]}  {name}\n" for name in files), *map("{0[0]}=={0[1]}\n".format, packages)])
 
 
 def path_of(stage: str) -> Path:
@@ -57,9 +58,14 @@ def path_of(stage: str) -> Path:
 
 def lines_of(text: str) -> dict[str, str]:
     """Return hashes and versions by the text of a code/STAGE.txt."""
-    found = (re.match(r"(?P<value>[0-9a-f]{64})  (?P<name>.*)|(?P<package>.+)==(?P<version>.*)", line)
+    found = (re.match(r"(?P<value>[0-9a-f]{64})  (?P<name>.*)|(?P<package>.+?)==(?P<version>.*)", line)
              for line in text.splitlines())  # fmt: skip
     return {each["name"] or each["package"]: each["value"] or each["version"] for each in found if each}
+
+
+def hashes(lines: dict[str, str]) -> dict[str, str]:
+    """Return the files alone, in order."""
+    return {name: value for name, value in sorted(lines.items()) if len(value) == 64}
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -79,10 +85,10 @@ def code_of(declared: Declared, stage: str) -> Code:
         unknown += [f"cannot follow `{command.text}`"] if not command.scripts and PYTHON.search(command.text) else []
         if (command.scripts, command.roots) not in seen:
             seen.append((command.scripts, command.roots))
-            found = follow(command.scripts, command.roots, top)
-            closure.files.update(found.files)
-            closure.importers.update(found.importers)
-            for name, places in found.others.items():
+            part = follow(command.scripts, command.roots, top)
+            closure.files.update(part.files)
+            closure.importers.update(part.importers)
+            for name, places in part.others.items():
                 closure.others[name] = closure.others.get(name, []) + places
     unknown += [] if closure.files or unknown else ["starts no Python"]
     outs = tuple(f"{out.fs_path}/" for item in items for out in item.outs)  # Python files that it writes, not code
@@ -98,15 +104,15 @@ def code_of(declared: Declared, stage: str) -> Code:
         own = [(file, each) for file, each in places if Path(realpath(file)).parent != KIT]
         if distributions := _distributions().get(name):
             wanted += distributions if own else []
-        elif spec_of(name) is None:
+        elif name != "__main__" and find_spec(name) is None:
             absent += [
                 f"{relpath(file, top)}: line {each.line}: no module {name}, here or installed"
                 for file, each in places
                 if not (each.optional or each.typing)
             ]
     whole = any(not READS_CODE.isdisjoint(source.words) for source in closure.files.values())
-    hashes = {name: closure.files[file].whole if whole else closure.files[file].plain for file, name in named.items()}
-    return Code(hashes | _locked(wanted), closure, [*absent, *dict.fromkeys(unknown)])
+    found = {name: closure.files[file].whole if whole else closure.files[file].plain for file, name in named.items()}
+    return Code(found | _locked(wanted), closure, [*absent, *dict.fromkeys(unknown)])
 
 
 def _locked(names: Iterable[str]) -> dict[str, str]:
@@ -114,18 +120,24 @@ def _locked(names: Iterable[str]) -> dict[str, str]:
 
     What is not locked has none, nor what only that requires.
     """
-    text, versions = LOCKED.read_text(encoding="utf-8") if LOCKED.is_file() else "", defaultdict[str, list[str]](list)
-    for name, version in re.findall(r"^([\w.-]+) *(?:==|@) *(.+?)(?: +#.*)?$", text, re.MULTILINE):
-        versions[canonicalize_name(name)].append(version)  # several have markers
+    locked = versions(LOCKED.read_text(encoding="utf-8")) if LOCKED.is_file() else {}
     found = dict[str, str]()
     left: set[tuple[str, frozenset[str]]] = {(canonicalize_name(name), frozenset()) for name in names}
     seen = {*left}
     while left:
         name, extras = left.pop()
-        if name in versions:
-            found[name] = " ".join(versions[name])
+        if name in locked:
+            found[name] = locked[name]
             left |= {*_required(name, extras)} - seen
             seen |= left
+    return found
+
+
+def versions(constraints: str) -> dict[str, str]:
+    """Return the locked version of each package by the text of a constraints.txt."""
+    found = dict[str, str]()
+    for name, version in re.findall(r"^([\w.-]+) *(?:==|@) *(.+?)(?: +#.*)?$", constraints, re.MULTILINE):
+        found |= {(key := canonicalize_name(name)): f"{found.get(key, '')} {version}".strip()}  # a line for each marker
     return found
 
 

@@ -29,19 +29,19 @@ def write(check: bool = False) -> None:
     found = codes(Declared())
     before = {path: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.txt"))}
     stale = [path for path, code in found.items() if before.get(path) != code.text]
-    gone = [path for path, text in before.items() if path not in found and re.match("[0-9a-f]{64}  ", text)]
-    if check and (stale or gone):
-        names = {path: changed(lines_of(before.get(path, "")), found[path].lines) for path in stale}
-        lines = [f"{path}: {some(each) or 'the text'} changed" for path, each in names.items()]
-        lines += [f"{path}: no such stage" for path in gone]
-        raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
+    stale += [path for path, text in before.items() if path not in found and re.match("[0-9a-f]{64}  ", text)]
+    if check:
+        now = {path: found[path].lines if path in found else {} for path in stale}
+        other = {path: changed(lines_of(before.get(path, "")), lines) for path, lines in now.items()}
+        if lines := [f"{path}: {some(each) or 'the text'} changed" for path, each in other.items()]:
+            raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
+        return
     for path in stale:
-        write_whole(path, found[path].text.encode())
-    for path in gone:
-        path.unlink()
+        write_whole(path, found[path].text.encode()) if path in found else path.unlink()
     if not LOCKED.is_file():
         print(f"code: no {LOCKED}, so no upgrade of a package makes a stage stale")
-    print(f"code: {len(found)} stages, {len(stale)} with changed code{': ' * bool(stale)}{some([*map(str, stale)])}")
+    names = some([path.stem for path in stale])
+    print(f"code: {len(found)} stages, {f'with changed code: {names}' if stale else 'no changed code'}")
 
 
 def codes(declared: Declared) -> dict[Path, Code]:
@@ -54,10 +54,10 @@ def codes(declared: Declared) -> dict[Path, Code]:
     for name, items in declared.groups.items():
         if items and not any(out.fs_path == abspath(FOLDER) for item in items for out in item.outs):
             code = code_of(declared, name)
-            if not code.faults:
-                found[path_of(name)] = code
-            elif depends(declared, name):
+            if depends(declared, name):
                 faults += [f"{name}: {fault}" for fault in code.faults]
+            if not code.faults and (code.lines or depends(declared, name)):
+                found[path_of(name)] = code
     if faults:
         fix = "let the stage depend on the Python files that it may run, too, or import them"
         raise UserError("\n  ".join([f"dvc.yaml: {fix}", *dict.fromkeys(faults)]))

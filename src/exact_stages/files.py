@@ -1,5 +1,7 @@
 """Read YAML, write files whole or not at all, hash them, and keep the state of an interrupted run."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -46,8 +48,9 @@ def read_yaml(path: Path) -> Any:
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write `data`, bytes or parts, to a temporary file, then move it to `path`; readers see the old file or the new.
 
-    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one. A device or pipe is written
-    to directly. A link is followed, unless it leads to a read-only file, as links into DVC's cache do: it is replaced.
+    The temporary name is fixed, so the next attempt replaces the leftovers of a killed one, and waits for one that
+    writes. A device or pipe is written to directly. A link is followed, unless it leads to a read-only file, as links
+    into DVC's cache do: it is replaced.
 
     Raises:
         OSError: the disk is full, the folder is read-only, ...; the file at `path` is unchanged.
@@ -62,19 +65,32 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
             with path.open("wb") as special:
                 special.writelines([data] if isinstance(data, bytes) else data)
             return
-        try:
-            with temporary.open("wb") as file:
+        with _alone(temporary) as file:
+            try:
                 for part in [data] if isinstance(data, bytes) else data:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         error.filename = str(path)  # a full disk reports no path
         raise
+
+
+def _alone(path: Path) -> BinaryIO:
+    """Open an empty file that no other process writes, once those that do have moved theirs away."""
+    while True:
+        file = path.open("ab")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                file.truncate(0)
+                return file
+        file.close()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -118,8 +134,9 @@ class SavedState:
         head = json.dumps([md5(path) for path in outputs]).encode() + b"\n"
         write_whole(self.path, [_digest(head, state), head, state])
         saved = [path for path in self.path.parent.glob("*.state") if path.name.rpartition("-")[0] == self.name]
-        for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run, which shares the folder, does the same
+            for old in sorted(saved, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+                old.unlink()
 
     def read(self) -> bytes | None:
         """Return the state, or None if there is none, it is damaged, or DVC has recorded the outputs of its run."""

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 LOG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "opened")
-HASHING = ("exact_stages/declared.py", "exact_stages/provenance.py")
+HASHING = ("exact_stages/declared.py", "exact_stages/imports.py", "exact_stages/provenance.py")
 noted: "set[str]" = set()
 
 
@@ -21,6 +21,7 @@ def hashes(frame: "FrameType | None") -> bool:
         if name == "input" and file.endswith("exact_stages/stage.py"):
             return False  # the stage reads it next, maybe by native code
         found |= file.endswith(HASHING) or (name in ("sha256", "md5") and file.endswith("exact_stages/files.py"))
+        found |= name == "begun" and file.endswith("exact_stages/stage.py")
         frame = frame.f_back
     return found
 

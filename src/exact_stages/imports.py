@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from os.path import abspath, dirname, relpath
 from pathlib import Path
@@ -60,14 +59,6 @@ def files_of(name: str, root: str) -> list[str]:
     return [each for path in paths for each in (f"{path}/__init__.py", f"{path}.py") if Path(each).is_file()]
 
 
-def spec_of(name: str) -> ModuleSpec | None:
-    """Return where this Python finds a module, if it does."""
-    try:
-        return find_spec(name)
-    except (ImportError, ValueError):  # ValueError: a module that runs as a script
-        return None
-
-
 class _Walk:
     def __init__(self, roots: list[str], top: str, runs: bool) -> None:
         self.roots, self.top, self.runs = roots, top, runs
@@ -121,8 +112,9 @@ class _Walk:
         for name in each.names or ():
             after = {*self.files_of(f"{each.module}.{name}".strip("."), root)} - {*before}
             if name == "*":  # __all__ may name modules, and what __getattr__ answers
-                folders = [Path(path).parent for path in own]
-                after = {str(path) for each in folders for path in (*each.glob("*.py"), *each.glob("*/__init__.py"))}
+                after = {
+                    str(e) for path in own for star in ("*.py", "*/__init__.py") for e in Path(path).parent.glob(star)
+                }
             found |= after
             asked |= {path for path in after if path.endswith("/__init__.py")}
             asked |= {path for path in own if not after and name not in parsed(Path(path).read_bytes()).bound}
@@ -145,7 +137,10 @@ class _Walk:
 
         So PYTHONPATH, and packages of the project that pip installed as editable, count.
         """
-        spec = spec_of(first) if first not in sys.stdlib_module_names else None
+        try:
+            spec = find_spec(first) if first not in sys.stdlib_module_names else None
+        except (ImportError, ValueError):
+            spec = None
         places = [*(spec.submodule_search_locations or [spec.origin or ""])] if spec else []
         parents = [Path(abspath(place)).parent for place in places]
         return [str(each) for each in parents if self.owns(each)]

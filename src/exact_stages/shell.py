@@ -32,8 +32,7 @@ def commands(stage: Any, top: Path) -> Iterator[Command]:
     for words, variable in _split(stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd)):
         variable = re.sub(r"\$(PYTHONPATH\b|\{PYTHONPATH\b[^}]*\})", "", variable)
         variable = re.sub(r"\$(PWD\b|\{PWD\})", ".", variable)
-        if words[0] in ("cd", "pushd"):  # in this shell or in one of its own
-            folders.append(folders[-1] / words[-1])
+        folders += [folders[-1] / words[-1]] * (words[0] in ("cd", "pushd"))  # in this shell or in one of its own
         paths = [each / below for each in folders for below in variable.split(":") if below]
         paths += [each / below for each in (*folders, top, Path()) for below in (".", "src")]
         scripts, beside = _scripts(words, folders, paths)
@@ -43,9 +42,8 @@ def commands(stage: Any, top: Path) -> Iterator[Command]:
 
 def _split(text: str) -> Iterator[tuple[list[str], str]]:
     """Yield each command in a shell's text and its PYTHONPATH, without what starts a Python: exec, env, nice, sh -c."""
-    plain = re.sub(
-        r"\\\n|\d?>&\d|[\d&]?>+\|?[ \t]*[^\s;&|()]*|(?<!\S)#.*", " ", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
-    )  # with defaults
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)  # with defaults
+    plain = re.sub(r"\\\n|\d?>&\d|[\d&]?>+\|?[ \t]*[^\s;&|()]*|(?<!\S)#.*", " ", text)
     lexer = shlex.shlex(plain, posix=True, punctuation_chars="".join(ENDS))
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
     try:

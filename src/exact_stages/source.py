@@ -115,10 +115,7 @@ def _caught(node: ast.AST) -> list[ast.stmt]:
         case ast.Try(body=body, handlers=handlers) if any(
             not e.type or FAILS.search(ast.dump(e.type)) for e in handlers
         ):
-            stays = (
-                each for handler in handlers for each in handler.body if "'path'" not in ast.dump(handler)
-            )  # sys.path
-            return [*body, *stays]
+            return [*body, *(each for other in handlers if "'path'" not in ast.dump(other) for each in other.body)]
         case ast.If(test=test, body=body, orelse=other) if ELSEWHERE.search(ast.dump(test)):
             return [*body, *other]
         case ast.With(body=body, items=items) if any(FAILS.search(ast.dump(each.context_expr)) for each in items):

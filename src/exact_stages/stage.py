@@ -24,7 +24,7 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from exact_stages.code import FOLDER, changed, code_of, depends, lines_of, path_of
+from exact_stages.code import FOLDER, changed, code_of, depends, hashes, lines_of, path_of
 from exact_stages.console import UserError, run
 from exact_stages.declared import Declared
 from exact_stages.files import SavedState, sha256, write_json, write_whole
@@ -118,7 +118,7 @@ class Stage:
         """Load params, see `load_params`, and record their values."""
         found = load_params(model, section)
         values = flat(found.model_dump(mode="json"), section)
-        if self._leads and (undeclared := values.keys() - self._began.params.keys()):
+        if "_began" in vars(self) and (undeclared := values.keys() - self._began.params.keys()):
             raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {_some(sorted(undeclared))}")
         self._params.append((model, section))
         self._read |= values
@@ -161,10 +161,11 @@ class Stage:
         deps = self._unread(self._began.deps).keys() - {str(path_of(self._stage))}
         inputs |= {file: sha256(Path(file)) for file in sorted(deps) if isfile(file)}
         made = {
+            "version": 2,
             "file": path.as_posix(),
             "sha256": sha256(path),
             "stage": self._stage,
-            "code": dict(sorted(self._began.code.items())),
+            "code": hashes(self._began.code),
             "params": self._began.declared.params(self._stage),
             "packages": packages(),
             "inputs": inputs,

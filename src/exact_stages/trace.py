@@ -1,13 +1,12 @@
-"""Compare what the Python processes of a stage open with dvc.yaml: `python -m exact_stages trace STAGE`.
+"""Compare what the Python processes of a stage open with dvc.yaml: `python -m exact_stages trace STAGE`."""
 
-No stage imports this file, and .dvcignore has it: an edit here makes no stage stale.
-"""
-
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from importlib.util import source_from_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from dvc.stage.exceptions import StageCmdFailedError
 from dvc.stage.run import cmd_run
 
+from exact_stages.code import lines_of, path_of
 from exact_stages.console import UserError, shown
 from exact_stages.declared import OWN, Declared
 
@@ -29,22 +29,43 @@ def main(name: str, path: Path) -> None:
         raise UserError(f"{path}: no stage {shown(name)}; name one of {shown(', '.join(declared.stages))}")
     stage = declared.stages[name]
     print(f"{name}: runs, and replaces its outputs; dvc.lock stays as it is", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for out in stage.outs:  # as DVC does; it may be a link into the cache
-            (out.unprotect if out.persist else out.remove)()
+    with tempfile.TemporaryDirectory() as folder, _replaced(stage.outs):
         try:
             cmd_run(stage, run_env=hooked(folder))
         except StageCmdFailedError:
-            raise UserError(f"{name}: failed, and its outputs are removed; `dvc checkout` restores the last") from None
+            raise UserError(f"{name}: failed; its outputs are as before") from None
         seen = opened(folder)
-    if stage.addressing not in seen:
-        raise UserError(f"{name}: saw no Python; its command must not replace PYTHONPATH, nor run python -I or -E")
+        if stage.addressing not in seen:
+            why = "its command must not replace PYTHONPATH, nor run python -I or -E"
+            raise UserError(f"{name}: saw no Python; {why}; its outputs are as before")
     read, written = seen[stage.addressing]
     found = compare(declared, name, (read, written))
     for title, paths in zip(("declared, not read", "read, not declared", "written, not declared"), found, strict=True):
         print(end="".join([f"{name}: {title}\n", *(f"      - {path}\n" for path in paths)] if paths else []))
     print(f"{name}: {len(read)} files read, {len(written)} written; what native code or other programs open is unseen")
     sys.exit(any(found[1:]))
+
+
+@contextlib.contextmanager
+def _replaced(outs: Sequence[Any]) -> Iterator[None]:
+    """Take outputs away, as DVC does before a run, but for those that persist; bring them back after an error."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        kept = {
+            Path(out.fs_path): Path(folder, str(number))
+            for number, out in enumerate(outs)
+            if os.path.lexists(out.fs_path)
+        }
+        for path, copy in kept.items():
+            os.rename(path, copy)
+        for path in [Path(out.fs_path) for out in outs if out.persist and Path(out.fs_path) in kept]:
+            shutil.copytree(kept[path], path) if kept[path].is_dir() else shutil.copy(kept[path], path)
+        try:
+            yield
+        except BaseException:
+            for path, copy in kept.items():
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                os.rename(copy, path)
+            raise
 
 
 def hooked(folder: str) -> dict[str, str]:
@@ -63,8 +84,9 @@ def opened(folder: str) -> dict[str, Opened]:
         if kind == "writes":
             written.add(path)
         elif path not in written:
-            compiled = path.endswith(".pyc") and Path(path).parent.name == "__pycache__"
-            read.add(source_from_cache(path) if compiled else path)
+            with contextlib.suppress(ValueError):  # it is not what Python has compiled
+                path = source_from_cache(path)
+            read.add(path)
     return found
 
 
@@ -72,6 +94,9 @@ def compare(declared: Declared, name: str, seen: Opened) -> tuple[list[str], lis
     """Return what a stage declares and did not read, read and does not declare, and wrote and does not declare."""
     stage, (read, written) = declared.stages[name], seen
     deps = {dep.fs_path: {os.path.abspath(file) for file in declared.files(dep.fs_path)} for dep in stage.deps}
+    own = Path(path_of(name))
+    for file in lines_of(own.read_text(encoding="utf-8")) if own.is_file() else ():
+        deps.get(os.path.abspath(own), set()).add(os.path.abspath(file))
     outs = tuple(os.path.join(out.fs_path, "") for out in stage.outs)
     top = next((each for each in Path(stage.path).parents if (each / ".git").exists()), Path(stage.path).parent)
 

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from ddpm.compute.device import Runtime, start, to_device
-from ddpm.denoiser import Denoiser
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.model import LoadedModel
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.diffusion.sets import sample_images
+from ddpm.diffusion.train import loss_weights, mean_squared_error
 from ddpm.images.splits import to_float
-from ddpm.model import LoadedModel, ModelCard
-from ddpm.sampling.params import fitted
-from ddpm.sampling.sets import sample_images
-from ddpm.schedule import NoiseSchedule
-from ddpm.train import loss_weights, mean_squared_error
+from ddpm.params.card import ModelCard
+from ddpm.params.sample import fitted
+from ddpm.processes.device import Runtime, start, to_device
 from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import NOISE, PLAIN, new_network, on_noise, plain_params, population_sampler
+from studies.trainings import NOISE, PLAIN, on_noise, plain_params, population_sampler, random_network
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 EPOCH, STEPS = 20, 50  # of the compared trainings, which end in the middle of an epoch
@@ -111,19 +112,19 @@ def gradient(params: Params, runtime: Runtime) -> dict[str, Tensor]:
     """Return the gradient of every weight, on the CPU, for one batch of fixed weights, images, t and noise."""
     rng = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    count, schedule = params.train.batch_size, NoiseSchedule(params.schedule)
-    network = new_network(params)
+    count, schedule = params.train.batch_size, NoiseSchedule(linear_betas(**dict(params.schedule)))
+    network = random_network(params)
     for weight in network.parameters():
         weight.data += KICK * torch.randn(weight.shape, generator=rng)
     images = torch.randint(256, (count, *NOISE.shape), generator=rng, dtype=torch.uint8)
     labels, t = torch.arange(count) % len(NOISE.classes), torch.linspace(0, schedule.timesteps - 1, count).long()
     noise = torch.randn(count, *NOISE.shape, generator=rng)
     network = to_device(network, runtime.device).train()
-    denoiser = Denoiser(network, schedule, params.model.prediction, runtime)
+    denoiser = Denoiser(network, schedule, params.model.prediction, runtime.device, runtime.precision)
     images, labels, t, noise = (each.to(runtime.device) for each in (images, labels, t, noise))
     x_t = denoiser.schedule.q_sample(to_float(images), t, noise)
     errors = mean_squared_error(denoiser(x_t, t, labels).noise, noise)
-    (loss_weights(params.train.loss, denoiser)[t] * errors).mean().backward()
+    (loss_weights(params.train.loss, denoiser.schedule)[t] * errors).mean().backward()
     return {name: weight.grad.cpu() for name, weight in network.named_parameters() if weight.grad is not None}
 
 
@@ -159,12 +160,16 @@ def steps(name: str, params: Params, count: int, runtime: Runtime) -> Row:
 
 def samples(params: Params, count: int, runtime: Runtime) -> Row:
     """Time the guided sampling of the population, with untrained weights, which cost the same."""
-    model, guide = (to_device(new_network(params), runtime.device).eval() for _ in range(2))
+    model, guide = (to_device(random_network(params), runtime.device).eval() for _ in range(2))
     counts = (1,) * len(NOISE.classes)
     card = ModelCard(
-        data=NOISE, model=model.params, schedule=params.schedule, class_counts=counts, guides=("autoguidance",)
+        data=NOISE,
+        model=params.model.for_images(NOISE.shape),
+        schedule=params.schedule,
+        class_counts=counts,
+        guides=("autoguidance",),
     )
-    loaded = LoadedModel(model, NoiseSchedule(params.schedule), card, guide)
+    loaded = LoadedModel(model, NoiseSchedule(linear_betas(**dict(params.schedule))), card, guide)
     sampler = fitted(population_sampler(), loaded.card)
     seconds, memory = timed(lambda: [*sample_images(loaded, sampler, 0, range(count), runtime)], runtime)
     return Row(f"{count:,} samples, {sampler.steps} evaluations", f"{seconds:.2f} s{memory}")

@@ -19,10 +19,10 @@ from unittest.mock import patch
 import pandas as pd
 from torch import Tensor
 
-from ddpm.compute.device import start
+from ddpm.diffusion.training import new_training
 from ddpm.images.splits import load_split
-from ddpm.training.begin import new_training
-from ddpm.training.params import FROM_SCRATCH
+from ddpm.params.train import FROM_SCRATCH
+from ddpm.processes.device import start
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import Params

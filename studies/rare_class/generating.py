@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ddpm.balancing.filling import FillInputs, Tally, fill
-from ddpm.classifier.fit import train_classifier
-from ddpm.classifier.model import Classifier, ClassifierParams, Recipe, held_out
-from ddpm.compute.device import Runtime
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Processed, Split
-from ddpm.sampling.params import fitted
+from ddpm.params.classifier import ClassifierParams
+from ddpm.params.sample import fitted
+from ddpm.processes.device import Runtime
+from ddpm.scores.classifier import Classifier, Recipe, held_out
+from ddpm.scores.fit import train_classifier
 from exact_stages.console import UserError
 from exact_stages.params import load_params
 from stages.train import Params

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_f1_score
 from torchvision.transforms import InterpolationMode, v2
 
-from ddpm.compute.device import to_device
-from ddpm.compute.randomness import CPU, generator
+from ddpm.diffusion.randomness import CPU, generator
 from ddpm.images.splits import Split, to_float
+from ddpm.processes.device import to_device
 from exact_stages.params import Section
 
 TOGETHER = 8  # images of a batch that one random augmentation is applied to, for speed

@@ -20,12 +20,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ddpm.compute.device import Runtime, start
-from ddpm.compute.workers import cores
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Processed, Split, load_split
 from ddpm.pictures.grids import EACH_CLASS, by_class_picture
-from ddpm.scoring.copying import nearest_neighbours
+from ddpm.processes.device import Runtime, start
+from ddpm.processes.workers import cores
+from ddpm.scores.copying import nearest_neighbours
 from exact_stages.console import progress, run
 from exact_stages.files import sha256, write_whole
 from exact_stages.params import Section, load_params

@@ -21,18 +21,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transform
 
-from ddpm.classifier.model import NAMES, load_classifier
 from ddpm.cli.reading import read_real
 from ddpm.cli.summary import SURE, compared
-from ddpm.compute.device import Runtime, start
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split, load_split
-from ddpm.ingest.preparation import DataParams
-from ddpm.scoring.c2st import c2st_scores, run_c2st
-from ddpm.scoring.comparisons import compare, draw_subsets
-from ddpm.scoring.components import principal_components
-from ddpm.scoring.evaluation import Classified, Sets, classify, examine
-from ddpm.scoring.scores import frechet_distance
+from ddpm.params.data import DataParams
+from ddpm.processes.device import Runtime, start
+from ddpm.scores.c2st import c2st_scores, run_c2st
+from ddpm.scores.classifier import NAMES, load_classifier
+from ddpm.scores.comparisons import compare, draw_subsets
+from ddpm.scores.components import principal_components
+from ddpm.scores.distances import frechet_distance
+from ddpm.scores.evaluation import Classified, Sets, classify, examine
 from exact_stages.console import run
 from studies.table import Table
 

@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ddpm.classifier.model import NAMES
-from ddpm.compute.device import Runtime, start
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
+from ddpm.diffusion.sets import sample_images
 from ddpm.images.splits import Processed, load_split, to_float, to_uint8
-from ddpm.sampling.params import fitted
-from ddpm.sampling.sets import sample_images
-from ddpm.scoring.evaluation import evaluate
+from ddpm.params.sample import fitted
+from ddpm.processes.device import Runtime, start
+from ddpm.scores.classifier import NAMES
+from ddpm.scores.evaluation import evaluate
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import TRAIN, Params

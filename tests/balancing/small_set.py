@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ddpm.balancing.filling import SPAN
-from ddpm.classifier.model import Classifier, features_and_logits, save_classifier
+from ddpm.diffusion.model import LoadedModel, load_model
+from ddpm.diffusion.sets import sample_images
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, save_split
-from ddpm.model import LoadedModel, load_model
-from ddpm.sampling.sets import sample_images
+from ddpm.scores.classifier import Classifier, features_and_logits, save_classifier
 from tests.cli.generating import sampler, tiny_model
 from tests.small import CPU, FRUITS, randomised
 from tests.stages.written import classifier_params

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ddpm.balancing.filling import SPAN, FillInputs, Sample, Tally, fill, threshold
-from ddpm.classifier.model import features_and_logits, load_classifier
+from ddpm.diffusion.model import load_model
 from ddpm.images.splits import Split, to_float
-from ddpm.model import load_model
+from ddpm.scores.classifier import features_and_logits, load_classifier
 from tests.balancing.small_set import COUNTS, TESTED, forty_figs, split, written
 from tests.cli.generating import sampler
 from tests.small import CPU

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.model import load_model
+from ddpm.diffusion.sample import p_sample_loop
+from ddpm.diffusion.sets import OF_STEP, guided_denoiser, visited
 from ddpm.images.splits import to_uint8
-from ddpm.model import load_model
-from ddpm.sample import guided_denoiser, p_sample_loop, visited
-from ddpm.sampling.params import SamplerParams
+from ddpm.params.sample import SamplerParams
 from exact_stages.console import UserError
 from scripts import demo
 from tests.cli.generating import sampler, tiny_model
@@ -93,7 +94,9 @@ def in_python(path: Path, params: SamplerParams, label: int) -> list[tuple[Tenso
     drawn = iter(noises(21, loaded.card.data.shape))
     with torch.inference_mode():
         denoise = guided_denoiser(loaded, torch.tensor([label]), params, CPU)
-        steps = p_sample_loop(denoise, loaded.schedule, params, lambda: next(drawn)[None], visited(loaded, params))
+        options = params.model_dump(include=OF_STEP)
+        of_model = loaded.schedule, lambda: next(drawn)[None], visited(loaded, params)
+        steps = p_sample_loop(denoise, *of_model, **options)
         found = [(step.pred_x_start, step.x_prev) for step in steps]
     guess, last = found[-1]
     return [*found[:-1], (guess, torch.where(to_uint8(last) > loaded.card.faint, last, -1.0))]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ddpm.cli import commands
-from ddpm.sampling.params import SamplerParams
-from ddpm.schedule import NoiseSchedule, ScheduleParams
+from ddpm.params.sample import SamplerParams
+from ddpm.params.schedule import ScheduleParams
 from tests import reverse
 
 SOURCE = Path(commands.__file__).parents[2]
@@ -20,7 +20,7 @@ ENVIRONMENT = {"DDPM_DEVICE": "cpu", "DDPM_PRECISION": "float32"}
 
 def tiny_model(folder: Path, steps: int = 20, **facts: object) -> Path:
     """The file of a tiny model with a schedule of so many steps; its facts are those of `reverse.tiny_model`."""
-    schedule = NoiseSchedule(ScheduleParams(timesteps=steps, beta_start=0.001, beta_end=10 / steps))
+    schedule = ScheduleParams(timesteps=steps, beta_start=0.001, beta_end=10 / steps)
     reverse.tiny_model(folder, **{"counts": COUNTS, "schedule": schedule, "time_embed_dim": 8, **facts})
     return (folder / "model.safetensors").rename(folder / "tiny.safetensors")
 

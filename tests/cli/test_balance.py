@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ddpm.balancing.filling import SPAN
-from ddpm.classifier.model import save_classifier
-from ddpm.compute.device import Runtime
+from ddpm.processes.device import Runtime
+from ddpm.scores.classifier import save_classifier
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from tests.balancing.small_set import COUNTS, TESTED, Files, classifier, saved_split, split, written

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from ddpm.cli import export
+from ddpm.diffusion.model import LoadedModel, load_model
+from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard
-from ddpm.model import LoadedModel, load_model
-from ddpm.schedule import NoiseSchedule, ScheduleParams
-from ddpm.unet import UNet
+from ddpm.params.schedule import ScheduleParams
 from exact_stages.console import UserError
 from tests import reverse
 from tests.cli.generating import call, tiny_model
@@ -23,7 +24,8 @@ pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
 
 pytestmark = pytest.mark.long
-SCHEDULE = NoiseSchedule(ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5))
+LINEAR = ScheduleParams(timesteps=20, beta_start=0.001, beta_end=0.5)
+SCHEDULE = NoiseSchedule(linear_betas(**dict(LINEAR)))
 EQUAL = 1e-5
 KINDS: dict[str, tuple[DataCard, dict[str, object]]] = {
     "default": (DIGITS, {"patch_size": 1}),
@@ -67,7 +69,7 @@ def facts(data: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_computes_what_torch_computes(kind: str, tmp_path: Path) -> None:
     card, changes = KINDS[kind]
-    loaded = reverse.tiny_model(tmp_path, data=card, schedule=SCHEDULE, **changes)
+    loaded = reverse.tiny_model(tmp_path, data=card, schedule=LINEAR, **changes)
     data = export.to_onnx(loaded)
     assert difference(data, loaded) < EQUAL
     label = ["label"] if loaded.network.label else []

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from ddpm.compute.device import Runtime
+from ddpm.diffusion.model import load_model
+from ddpm.diffusion.sample import check_finite
+from ddpm.diffusion.sets import sample_batch, sample_labels
 from ddpm.images.splits import to_uint8
-from ddpm.model import load_model
-from ddpm.sample import sample_batch
-from ddpm.sampling.params import SamplerParams, sample_labels
+from ddpm.params.sample import SamplerParams
+from ddpm.processes.device import Runtime
 from exact_stages.console import UserError
-from exact_stages.files import read_yaml
+from exact_stages.files import read_yaml, write_whole
 from exact_stages.params import parse
 from tests.cli.generating import ended, generate, sampler, started, tiny_model
 from tests.small import CPU, FRUITS
@@ -119,6 +121,14 @@ def test_a_folder_with_something_in_it_is_refused(models: dict[str, Path], tmp_p
     generate(models["plain"], tmp_path / "empty", "--count", 1)
 
 
+def test_predictions_that_are_not_finite_end_in_one_line(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpm.diffusion.sets.to_uint8", lambda _: check_finite(torch.full((1, 1), torch.nan), [7]))
+    with pytest.raises(UserError, match=r"^image 7: .*; fetch the model again, or retrain it$"):
+        generate(models["plain"], tmp_path / "out", "--count", 1)
+
+
 @pytest.mark.parametrize("image_format", ["png", "npz"])
 def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
     image_format: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,7 +143,7 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
             yield each
 
     with monkeypatch.context() as patched:
-        patched.setattr("ddpm.sampling.sets.sample_batch", interrupted)
+        patched.setattr("ddpm.diffusion.sets.sample_batch", interrupted)
         going_on = "interrupted after 6 of 20 images; continue with --first 106 --count 14 and another --out"
         with pytest.raises(UserError, match=f"^{going_on}$"):
             generate(models["conditional"], tmp_path / "out", *options, "--count", 20, "--first", 100)
@@ -144,6 +154,27 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
         assert all(path.read_bytes() == whole[name].read_bytes() for name, path in found.items())
     else:
         np.testing.assert_equal(*(dict(np.load(folder["images.npz"])) for folder in (found, whole)))
+
+
+def test_ctrl_c_while_pictures_are_written_leaves_each_with_its_row(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out", list[list[str]]()
+
+    def rows() -> list[str]:
+        return [line.split(",")[0] for line in (out / "labels.csv").read_text().splitlines()[1:]]
+
+    def interrupted(path: Path, data: bytes) -> None:
+        write_whole(path, data)
+        if path.name == "000004.png":
+            told.append(rows())
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddpm.cli.generate.write_whole", interrupted)
+    with pytest.raises(UserError, match=r"^interrupted after 5 of 20 images; continue with --first 5 --count 15 "):
+        generate(models["conditional"], out, "--count", 20)
+    assert rows() == sorted(path.name for path in out.glob("*.png")) == [f"{number:06d}.png" for number in range(5)]
+    assert len(told[0]) == 20  # of a process that is killed, the table is not that of fewer images
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

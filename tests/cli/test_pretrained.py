@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.model import load_model
+from ddpm.diffusion.model import load_model
 from ddpm.pretrained import models
 from exact_stages.console import UserError
 from scripts import demo

@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.proving.facts import read_provenance
 from ddpm.proving.rebuild import compare
+from exact_stages import source
 from exact_stages.console import UserError
 from exact_stages.files import md5, sha256
 from tests.cli.generating import ENVIRONMENT, call
@@ -52,6 +53,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / f"data/mine/{('cat', 'dog')[number % 2]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), number).save(path)
+    subprocess.run(
+        [sys.executable, "-m", "exact_stages", "code"], cwd=folder, env=os.environ | {"PYTHONPATH": "src"}, check=True
+    )
     for stage in ("preprocess", "train"):
         command = [sys.executable, "-m", f"stages.{stage}"]
         subprocess.run(command, cwd=folder, env=os.environ | ENVIRONMENT, check=True)
@@ -84,8 +88,8 @@ def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[list[str],
     return differing, re.findall(r"^holds    ([\w.]+): ", printed, re.MULTILINE)
 
 
-def comment(file: str | Path) -> None:
-    Path(file).write_text(Path(file).read_text() + "# a comment\n")
+def append(file: str | Path, line: str) -> None:
+    Path(file).write_text(Path(file).read_text() + f"{line}\n")
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
@@ -104,8 +108,11 @@ def unlock(package: str) -> None:
 
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "code src/ddpm/optim.py": lambda _: comment("src/ddpm/optim.py"),
-    "inputs data/mine/cat/new.png": lambda _: shutil.copy(PICTURE, "data/mine/cat/new.png"),
+    "code src/ddpm/diffusion/optim.py": lambda _: append("src/ddpm/diffusion/optim.py", "UNUSED = 1"),
+    **{
+        f"inputs data/mine/{name}": lambda _, name=name: shutil.copy(PICTURE, f"data/mine/{name}")
+        for name in ("cat/new.png", "cat/new.PNG", "cat/new.jpg", "labels.csv", "t10k-labels-idx1-ubyte")
+    },
     "params train.lr": lambda _: edit(Path("params.yaml"), lambda all: all | {"train": all["train"] | {"lr": 0.5}}),
     f"inputs {PICTURE}": lambda _: PICTURE.write_bytes(PICTURE.read_bytes()[:-1] + b"x"),
     "provenance data/processed/train.provenance.json": lambda _: Path("data/processed/train.provenance.json").unlink(),
@@ -117,8 +124,10 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 
 
 def test_all_holds_whatever_happens_to_what_no_stage_reads(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("data/mine/README.md").write_text("cats and dogs")
-    comment("src/ddpm/sample.py")
+    for name in ("README.md", "notes.csv", "cat/.new.png"):
+        Path("data/mine", name).write_text("cats and dogs")
+    append("src/ddpm/diffusion/sample.py", "UNUSED = 1")
+    append("src/ddpm/diffusion/optim.py", "# a comment")
     edit(Path("params.yaml"), lambda all: all | {"filter": {}})
     kinds = ["weights", "metadata", "file", "code", "params", "packages", "inputs", "environment", "provenance"]
     assert told(capsys, MODEL) == ([], [*kinds, "dvc.lock"])
@@ -146,13 +155,13 @@ def test_the_commit_is_the_first_with_record_and_code(checkout: Path, capsys: py
     commit()
     call("prove", MODEL)
     assert f"commit {wanted} records it" in capsys.readouterr().out
-    code = Path("src/ddpm/optim.py")
+    code = Path("src/ddpm/diffusion/optim.py")
     text = code.read_text()
-    comment(code)
-    edit(RECORD, lambda all: all | {"code": all["code"] | {str(code): sha256(code)}})
+    append(code, "UNUSED = 1")
+    edit(RECORD, lambda all: all | {"code": all["code"] | {str(code): source.parsed(code.read_bytes()).plain}})
     code.write_text(text)
     commit()  # the record, but not its code
-    comment(code)
+    append(code, "UNUSED = 1")
     assert told(capsys, MODEL)[0] == ["dvc.lock models/ddpm.safetensors"]
 
 
@@ -161,8 +170,8 @@ def test_a_rebuilt_file_that_differs_is_named_with_the_cause(checkout: Path) -> 
     shutil.copytree(checkout, again)
     assert compare(made, again) == []
     (again / MODEL).write_bytes(b"other")
-    edit(again / RECORD, lambda all: all | {"sha256": "0", "code": all["code"] | {"src/ddpm/optim.py": "0"}})
-    cause = "likely cause: code src/ddpm/optim.py: differs"
+    edit(again / RECORD, lambda all: all | {"sha256": "0", "code": all["code"] | {"src/ddpm/diffusion/optim.py": "0"}})
+    cause = "likely cause: code src/ddpm/diffusion/optim.py: differs"
     assert compare(made, again) == [f"{MODEL}: the first file that differs", cause]
 
 
@@ -177,7 +186,7 @@ def test_an_attestation_is_an_in_toto_statement_with_the_provenance_of_slsa(chec
     commit, *others = predicate.build_definition.resolved_dependencies
     assert commit.digest["gitCommit"] == Clone(checkout).git("rev-parse", "HEAD").strip()
     made, hashes = json.loads(RECORD.read_text()), {each.name: each.digest["sha256"] for each in others if each.name}
-    assert hashes == made["code"] | made["inputs"]
+    assert hashes == made["inputs"]  # the commit names the code
     assert f"pkg:pypi/pillow@{made['packages']['pillow']}" in {each.uri for each in others}
     assert json_format.MessageToDict(predicate.build_definition.external_parameters)["params"] == made["params"]
 
@@ -187,11 +196,20 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "a damaged model": (lambda: MODEL.write_bytes(MODEL.read_bytes()[:-9]), [MODEL], rf"^{MODEL}: "),
     "no provenance": (RECORD.unlink, [MODEL], rf"^{RECORD}: no such file; "),
     "a damaged provenance": (lambda: RECORD.write_text("{"), [MODEL], rf"^{RECORD}: damaged"),
+    "a provenance of the kind before": (
+        lambda: edit(RECORD, lambda all: {name: all[name] for name in all if name != "version"}),
+        [MODEL],
+        rf"^{RECORD}: of the kind before code had hashes without comments",
+    ),
     "an unknown stage": (lambda: edit(RECORD, lambda all: all | {"stage": "x"}), [MODEL], r"^dvc\.yaml: no stage x"),
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "no name": (lambda: None, ["--all", "--rebuild"], "name a model"),
     "a name for a builder": (lambda: None, [*ATTEST, "ada"], "--builder"),
-    "what does not hold": (lambda: comment("src/ddpm/optim.py"), [*ATTEST, "mailto:ada@example.org"], "1 of"),
+    "what does not hold": (
+        lambda: append("src/ddpm/diffusion/optim.py", "UNUSED = 1"),
+        [*ATTEST, "mailto:ada@example.org"],
+        "1 of",
+    ),
     "a weight that differs": (rewritten, ["--rebuild", MODEL], rf"^{MODEL}: 1 of \d+ facts"),
 }
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.cli import score
 from ddpm.cli.reading import held_out_count, read_real, read_samples
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_split
-from ddpm.scoring import c2st
+from ddpm.scores import c2st
+from ddpm.scores.classifier import Classifier, save_classifier
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.stage import Stage
 from stages import evaluate, preprocess
 from tests.cli.generating import call
 from tests.small import FRUITS, images
-from tests.stages.written import DATA, classifier_params, data_params, write_samples, write_split
+from tests.stages.written import DATA, classifier_params, data_params, link_code, write_samples, write_split
 
 ROOT = Path(__file__).parents[2]
 NAMES = FRUITS.classes
@@ -135,6 +134,19 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
         scored(*words)
 
 
+def test_a_cache_that_cannot_be_written_to_costs_no_scores(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "--real", folder(Path("real"), LEVELS[REAL], LABELS[REAL]), "--samples", as_folder()
+    Path("file").touch()
+    monkeypatch.setattr(score, "user_cache_path", lambda _: Path("file/cache"))
+    without = scored(*words)
+    assert "C2ST accuracy" in (printed := capsys.readouterr().out)
+    assert "note: file/cache/classifiers: Not a directory; the classifiers are not kept" in printed
+    monkeypatch.setattr(score, "user_cache_path", lambda _: Path("cache"))
+    assert scored(*words) == without
+
+
 def test_images_of_other_sizes_without_classes_are_scored(capsys: pytest.CaptureFixture[str]) -> None:
     real = folder(Path("real"), LEVELS[REAL].repeat(1, 1, 2, 2), suffix="jpg")
     found = scored("--real", real, "--samples", folder(Path("samples"), LEVELS[SAMPLES]), "--image-size=24")
@@ -169,8 +181,7 @@ def test_mistakes_end_in_one_line(make: Callable[[], object], options: str, mess
 
 
 def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_alone() -> None:
-    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, name)
+    link_code("dvc.yaml", "pyproject.toml", "constraints.txt")
     real = folder(Path("real"), LEVELS[REAL], LABELS[REAL])
     data = {"data": DATA | {"set": "real", "range": None}}
     Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | data))

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ddpm.cli.summary import COPIES, NAMES, SAYS, WITHHELD, compared, summary
-from ddpm.scoring.classes import class_mix
-from ddpm.scoring.copying import NEAR, NearCopies, near_copies, nearness
-from ddpm.scoring.scores import Estimate, share_of
+from ddpm.scores.classes import class_mix
+from ddpm.scores.copying import NEAR, NearCopies, near_copies, nearness
+from ddpm.scores.distances import Estimate, share_of
 
 COPIED = COPIES.partition(":")[0]
 

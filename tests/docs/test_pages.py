@@ -15,7 +15,7 @@ from markdown_it.token import Token
 from ruamel.yaml import YAML
 
 from ddpm.cli.commands import Ddpm
-from ddpm.unet import UNetParams
+from ddpm.params.model import ModelParams
 from exact_stages.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def test_params_targets_stages_and_modules_exist(page: str) -> None:
 
 def test_the_drawing_of_the_network_has_the_widths_of_the_default() -> None:
     texts = re.findall(r"<text[^>]*>([^<]+)</text>", (ROOT / "docs/walk/unet.svg").read_text())
-    params = load_params(UNetParams, "model", ROOT / "params.yaml")
+    params = load_params(ModelParams, "model", ROOT / "params.yaml")
     widths = params.for_images((1, 28, 28)).channels or ()
     assert {str(width) for width in widths} <= set(texts)
     assert {f"{width} + {width}" for width in widths[:2]} <= set(texts), "the skip connections"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exact_stages import commands, declared
-from exact_stages.code import lines_of
+from exact_stages.code import hashes, lines_of
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from exact_stages.stage import Stage, begun
@@ -113,7 +113,7 @@ def test_the_provenance_names_what_is_declared() -> None:
     stage.write(Path("out"), b"")
     stage.record(Path("out"))
     made = json.loads(Path("out.provenance.json").read_text())
-    assert made["code"] == lines_of(Path(OWN).read_text()) != {}
+    assert made["code"] == hashes(lines_of(Path(OWN).read_text())) == {SCRIPT: sha256(Path(SCRIPT))}
     inputs = [CODE, SPACE, DEEP, DATA, "lib/.hidden", "configs/a.yaml", "other.yaml"]
     assert made["inputs"] == {name: sha256(Path(name)) for name in inputs}
     assert made["params"] == {"fit.deep.lr": 1, "other.yaml:more.lr": 1}

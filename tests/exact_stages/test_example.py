@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.with_dvc.dvc_clone import ROOT, Clone, ran, wait_for
+from tests.with_dvc.dvc_clone import ROOT, Clone, ran, stale, wait_for
 
 pytestmark = pytest.mark.pipeline
 
@@ -38,7 +38,7 @@ def test_kill_9_and_equal_bytes_in_a_fresh_environment_without_torch(mine: Clone
     mine.run("pip", "install", "-qr", "requirements.txt", "-c", str(ROOT / "constraints.txt"), **path)
     assert "No module named 'torch'" in mine.run("python", "-c", "import torch", code=1, **path)
     mine.run("python", "-m", "pytest", **path)
-    mine.run("python", "-m", "exact_stages", "check", **path)
+    mine.run("python", "-m", "exact_stages", "code", "--check", **path)
     undisturbed = copied(tmp_path / "another")
     for clone in (mine, undisturbed):
         clone.edit_params({"fit.steps": 150_000})
@@ -52,11 +52,17 @@ def test_kill_9_and_equal_bytes_in_a_fresh_environment_without_torch(mine: Clone
     shutil.rmtree(tmp_path)  # large
 
 
-def test_an_edit_reruns_the_stages_that_import_the_file_and_none_behind(mine: Clone) -> None:
+def test_an_edit_reruns_the_stages_that_import_the_file_and_a_comment_none(mine: Clone) -> None:
     assert ran(mine.dvc("repro")) == {"split", "fit", "score"}
-    assert mine.dvc("status").strip() == "Data and pipelines are up to date."
-    for file, stages in (("wine/softmax.py", {"fit", "score"}), ("stages/split.py", {"split"})):
-        mine.append(file, "# a comment, which changes no output")
-        assert ran(mine.dvc("repro")) == stages
-    mine.append("exact_stages/check.py", "# no stage imports it")
-    assert not ran(mine.dvc("repro"))
+    assert not stale(mine.dvc("status"))
+    for file, line, stages in (
+        ("wine/softmax.py", "# a comment", set()),
+        ("wine/softmax.py", "UNUSED = 1", {"fit", "score"}),
+        ("stages/split.py", "UNUSED = 1", {"split"}),
+        ("exact_stages/check.py", "UNUSED = 1", set()),  # no stage imports it
+    ):
+        mine.append(file, line)
+        assert ran(mine.dvc("repro")) == stages, (file, line)
+    mine.append("wine/softmax.py", "ANOTHER = 1")
+    printed = mine.dvc("repro", "--single-item", "--force", "fit", code=255)
+    assert "error: wine/softmax.py changed since the stage `code` ran; run `dvc repro`\n" in printed

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,23 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(monkeypatch: pytest.M
         write_whole(Path("file"), b"new")
     assert caught.value.filename == "file"
     assert is_old()
+
+
+def test_who_writes_a_file_meanwhile_waits_and_nothing_is_left() -> None:
+    Path(".file.partial").write_bytes(b"of a process that was killed")
+    other = get_context("spawn").Process(target=write_whole, args=(Path("file"), b"second"))
+
+    def parts() -> Iterator[bytes]:
+        yield b"fi"
+        other.start()
+        other.join(2)
+        yield b"rst"
+
+    write_whole(Path("file"), parts())
+    other.join(60)
+    assert other.exitcode == 0
+    assert Path("file").read_bytes() == b"second"
+    assert os.listdir() == ["file"]
 
 
 def test_a_pipe_stays_a_pipe() -> None:

@@ -261,7 +261,7 @@ def test_all_code_of_the_stages_is_hashed_before_it_is_imported() -> None:
     assert told == ""
     late, *hashes = printed.splitlines()
     assert late == "False"
-    files = {path: sha256(ROOT / path) for path in (KIT, SCRIPT, "stages/__init__.py", "src/ddpm/compute/device.py")}
+    files = {path: sha256(ROOT / path) for path in (KIT, SCRIPT, "stages/__init__.py", "src/ddpm/processes/device.py")}
     assert {*map(str, files.items())} <= {*hashes}
 
 

@@ -56,8 +56,10 @@ stages:
     params: [lr]
     outs: [made]
   hidden: {cmd: env PYTHONPATH= python plugins/a.py}
-  failing: {cmd: python work.py nothing, outs: [made/failed]}
+  failing: {cmd: python work.py nothing, outs: [made/failed: {cache: false}]}
+  shell: {cmd: cp work.py made/failed, outs: [made/failed: {persist: true}]}
 """
+KNOWN = {file.split("/")[0] for file in FILES}
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +89,14 @@ def traced(name: str, dvc_yaml: str, capfd: pytest.CaptureFixture[str]) -> dict[
     return found
 
 
-def test_what_workers_launchers_and_imports_by_name_open_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
-    for item in ("a", "a", "b"):  # the second time, what Python has compiled
+def test_what_workers_launchers_and_imports_by_name_open_is_seen(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    compiled = tmp_path_factory.mktemp("compiled")
+    for item in ("a", "a", "b", "b"):  # the second and the last time, what Python has compiled
+        if item == "b":
+            monkeypatch.setattr(sys, "pycache_prefix", str(compiled))
+            monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(compiled))
         assert traced(f"it@{item}", STAGE, capfd) == {
             "declared, not read": ["unread.csv"],
             "read, not declared": [
@@ -108,8 +116,20 @@ def test_folders_and_params_are_declared_and_outputs_of_before_are_gone(capfd: p
     assert traced("whole", params, capfd) == {"declared, not read": ["config.json", "data", "params.yaml", "work.py"]}
 
 
-@pytest.mark.parametrize("name", ["hidden", "failing", "it"])
-def test_what_cannot_be_traced_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["hidden", "failing", "it", "shell"])
+def test_what_cannot_be_traced_is_refused_and_outputs_are_as_before(name: str) -> None:
     Path("dvc.yaml").write_text(STAGE)
-    with pytest.raises(UserError, match=r"^(hidden|failing|dvc.yaml): "):
+    for file in ("made/failed", "made/declared.txt"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).write_text("before")
+    with pytest.raises(UserError, match=r"^(hidden|failing|dvc.yaml|shell): "):
         main(name, Path("dvc.yaml"))
+    assert Path("made/failed").read_text() == Path("made/declared.txt").read_text() == "before"
+    assert {path.name for path in Path().iterdir()} == {".dvc", ".dvcignore", "dvc.yaml", "made", *KNOWN}
+
+
+def test_the_lines_of_the_stages_code_are_declared(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("code").mkdir()
+    Path("code/known.txt").write_text(f"{'0' * 64}  plugins/a.py\n")
+    text = "stages: {known: {cmd: python plugins/a.py, deps: [code/known.txt]}}"
+    assert traced("known", text, capfd) == {}

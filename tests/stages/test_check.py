@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from ddpm.params.rules import AllParams, spanning_errors
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
 from exact_stages.stage import Stage
-from stages.check import CHECKED, AllParams, main, spanning_errors
+from stages.check import CHECKED, main
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
@@ -78,11 +79,3 @@ def test_errors_end_the_stage_without_an_output(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.gallery\.keep_every: "):
         main(Stage("check"))
     assert not CHECKED.exists()
-
-
-def test_params_of_an_earlier_version_name_what_replaces_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = changed(("download", {"sets": []}), ("train.images", 10))
-    (tmp_path / "params.yaml").write_text(json.dumps(old))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"2 of .*\n  download: .*data\.set.*\n  train\.images: .*train\.images_seen$"):
-        main(Stage("check"))

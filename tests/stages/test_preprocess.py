@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,7 @@ DATA = written.DATA | {"range": None}
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("dvc.yaml", "pyproject.toml", "constraints.txt"):  # of which the provenance tells
-        shutil.copy(ROOT / name, name)
+    written.link_code("dvc.yaml", "pyproject.toml", "constraints.txt")  # of which the provenance tells
 
 
 def picture(seed: int) -> Tensor:

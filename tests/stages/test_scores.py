@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm.classifier.model import Classifier, save_classifier
 from ddpm.images.splits import load_samples
+from ddpm.scores.classifier import Classifier, save_classifier
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
 from stages import draw, evaluate, filter, likelihood

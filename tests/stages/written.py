@@ -1,17 +1,41 @@
 """Writing what a stage reads, into the folder at hand."""
 
+import contextlib
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import Recipe
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, save_samples, save_split
-from ddpm.ingest.preparation import DataParams
+from ddpm.params.data import DataParams
+from ddpm.scores.classifier import Recipe
+from exact_stages.commands import write
 from exact_stages.params import parse
 
+ROOT = Path(__file__).parents[2]
 DATA = {"set": "data/mine", "image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
+
+
+def link_code(*files: str) -> None:
+    """Link what a stage compares its code with, and further files at the top of the repository."""
+    for name in ("src", "stages", *files):
+        Path(name).symlink_to(ROOT / name)
+    if "dvc.yaml" in files:
+        Path("code").symlink_to(Path(_written().name, "code"))
+
+
+@cache
+def _written() -> tempfile.TemporaryDirectory[str]:
+    """Write the code of all stages as it is, once."""
+    folder = tempfile.TemporaryDirectory()
+    with contextlib.chdir(folder.name):
+        for name in ("src", "stages", "dvc.yaml", "params.yaml", "constraints.txt"):
+            Path(name).symlink_to(ROOT / name)
+        write()
+    return folder
 
 
 def data_params(**changes: object) -> DataParams:

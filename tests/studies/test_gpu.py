@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.compute.device import Runtime
+from ddpm.processes.device import Runtime
 from exact_stages.console import UserError
 from stages.train import Params
 from studies.gpu import run as gpu

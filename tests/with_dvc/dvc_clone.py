@@ -223,8 +223,13 @@ def build_once(
 
 
 def ran(output: str) -> set[str]:
-    """Return the stages that dvc ran, by what it printed; but for `check`, which runs after every edit."""
-    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)) - {"check"}
+    """Return the stages that dvc ran, by what it printed; but for `code`, and `check`, which runs after every edit."""
+    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)) - {"check", "code"}
+
+
+def stale(output: str) -> set[str]:
+    """Return the stages that are out of date, by what `dvc status` printed; but for `code`, which it always names."""
+    return set(re.findall(r"^(\S+):$", output, re.MULTILINE)) - {"code"}
 
 
 def restored(output: str) -> set[str]:

@@ -17,8 +17,8 @@ BEHIND_TRAIN = {*STAGES[STAGES.index("train") + 1 :]}
 
 def test_the_first_run_runs_every_stage_and_makes_every_output(pipeline: Built) -> None:
     lock = pipeline.clone.lock()
-    assert ran(pipeline.output) == set(lock) - {"check"} == set(STAGES)
-    outputs = {out["path"] for stage in lock.values() for out in stage["outs"]}
+    assert ran(pipeline.output) == set(lock) - {"check", "code"} == set(STAGES)
+    outputs = {out["path"] for stage in lock.values() for out in stage["outs"]} - {"code"}
     made = {*pipeline.clone.bytes_under("data", "models", "metrics")} - WRITTEN
     assert {re.sub(r"^(data/\w*mnist)/.*", r"\1", path) for path in made} == outputs
     assert [*pipeline.clone.bytes_under("data/fashion_mnist")] == ["data/fashion_mnist/README"], "it is not fetched"
@@ -42,15 +42,16 @@ def test_the_second_run_runs_nothing(clone: Clone) -> None:
     assert clone.git("status", "--porcelain") == ""
 
 
-def test_what_python_editors_and_systems_leave_reaches_no_stage(clone: Clone) -> None:
-    packages = [path.parent for path in clone.path.glob("src/ddpm/*/__init__.py")]
-    assert packages
-    for folder in [*packages, clone.path / "src/exact_stages", clone.path / "stages"]:
-        (folder / "__pycache__").mkdir(exist_ok=True)
-        for name in ("__pycache__/x.pyc", ".DS_Store", "Thumbs.db", ".a.py.swp", "a.py~", "#a.py#"):
-            (folder / name).touch()
-        (folder / ".#a.py").symlink_to("user@machine.123")  # as Emacs leaves it
-    assert clone.dvc("status").strip() == "Data and pipelines are up to date."
+def test_a_comment_reruns_nothing_and_code_the_stages_that_import_it(clone: Clone) -> None:
+    clone.append("src/ddpm/diffusion/unet.py", "# a comment")
+    clone.append("src/ddpm/diffusion/likelihood.py", "UNUSED = 1")
+    output = clone.dvc("repro")
+    assert (ran(output), restored(output)) == ({"likelihood"}, set()), output  # and `check`, which reads its params
+    changed = clone.git("diff", "--stat=200", "--", "code", "dvc.lock")
+    assert re.findall(r"^ (\S+)", changed, re.MULTILINE)[:-1] == ["code/check.txt", "code/likelihood.txt", "dvc.lock"]
+    clone.git("checkout", "src/ddpm/diffusion/likelihood.py")
+    output = clone.dvc("repro")
+    assert (ran(output), restored(output)) == (set(), {"likelihood"}), output
 
 
 @pytest.mark.long

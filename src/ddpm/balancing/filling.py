@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.classifier.model import Classifier, features_and_logits
-from ddpm.compute.device import Runtime
+from ddpm.diffusion.model import LoadedModel
+from ddpm.diffusion.sets import sample_batch_size, sample_images
 from ddpm.images.splits import Split
-from ddpm.model import LoadedModel
-from ddpm.sampling.params import SamplerParams, sample_batch_size
-from ddpm.sampling.sets import sample_images
-from ddpm.scoring.copying import LEAST, NEAR, near_duplicates, nearest_neighbours
+from ddpm.params.sample import SamplerParams
+from ddpm.processes.device import Runtime
+from ddpm.scores.classifier import Classifier, features_and_logits
+from ddpm.scores.copying import LEAST, NEAR, near_duplicates, nearest_neighbours
 
 SPAN = 1_000_000  # numbers for each class: image j of class `label` has the number label * SPAN + j
 TRIES = 20  # candidates for each kept image; beyond this, a class is given up
@@ -73,6 +73,7 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, l
 
     Raises:
         UserError: the model cannot sample the class, or not with these params.
+        NotFiniteError: see `sample_batch`.
     """
     loaded, classifier, params, seed, runtime, train, held_out = inputs
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})

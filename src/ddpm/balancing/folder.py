@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.balancing.filling import SPAN, Sample
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split
 from exact_stages.files import write_json

@@ -9,14 +9,15 @@ from pydantic import Field
 
 from ddpm.balancing.filling import SPAN, FillInputs, Sample, Tally, fill
 from ddpm.balancing.folder import write_folder
-from ddpm.classifier.model import load_classifier
 from ddpm.cli.generate import check_free
 from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
-from ddpm.compute.device import start
+from ddpm.diffusion.denoiser import NotFiniteError
+from ddpm.diffusion.model import load_model
 from ddpm.images.card import DataCard, listed
 from ddpm.images.splits import Processed, load_split
-from ddpm.model import load_model
-from ddpm.sampling.params import wanted_classes
+from ddpm.params.sample import wanted_classes
+from ddpm.processes.device import start
+from ddpm.scores.classifier import load_classifier
 from exact_stages.console import UserError, progress, shown
 from exact_stages.files import sha256
 
@@ -90,7 +91,10 @@ class Balance(Options):
         }
         inputs = FillInputs(loaded, classifier, params, self.seed, runtime, train.split, test.split)
         self.out.mkdir(parents=True, exist_ok=True)
-        samples, tallies = _sample(inputs, wanted, train.card)
+        try:
+            samples, tallies = _sample(inputs, wanted, train.card)
+        except NotFiniteError as error:
+            raise UserError(f"{error}; fetch the model again, or retrain it") from None
         write_folder(self.out, train.card, train.split, test.split, samples, settings)
         _report(train.card, counts, wanted, tallies)
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.cli.options import ModelOptions
-from ddpm.compute.device import Runtime
-from ddpm.compute.randomness import CPU
-from ddpm.denoiser import Denoiser
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.model import LoadedModel
+from ddpm.diffusion.randomness import CPU
+from ddpm.diffusion.unet import UNet
 from ddpm.images.card import Shape
-from ddpm.model import LoadedModel
-from ddpm.unet import UNet
+from ddpm.processes.device import Runtime
 from exact_stages.console import UserError
 from exact_stages.files import write_whole
 

@@ -1,5 +1,6 @@
 """`ddpm generate`: sample any number of images from a model file."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ddpm.cli.options import ModelOptions, Seed, sampler_params, with_sampler
-from ddpm.compute.device import start
-from ddpm.sampling.params import sample_labels
-from ddpm.sampling.sets import sample_images
+from ddpm.diffusion.denoiser import NotFiniteError
+from ddpm.diffusion.sets import sample_images, sample_labels
+from ddpm.processes.device import start
 from exact_stages.console import UserError
 from exact_stages.files import write_whole
 
@@ -39,7 +40,7 @@ class Generate(ModelOptions):
     """number of the first image, to continue from there"""
 
     def run(self) -> None:
-        """Sample the images; write each png when its batch is finished, labels and arrays at the end.
+        """Sample the images; write all labels, then each png when its batch is finished, or arrays at the end.
 
         Raises:
             UserError: the model cannot sample with these options, the folder is not empty, a worker was killed, or
@@ -50,26 +51,38 @@ class Generate(ModelOptions):
         loaded = self.load(runtime.device)
         card, params = loaded.card, sampler_params(self, loaded.card)
         self.out.mkdir(parents=True, exist_ok=True)
-        numbers, done = range(self.first, self.first + self.count), 0
-        batches: list[Tensor] = []
+        numbers, batches = range(self.first, self.first + self.count), list[Tensor]()
+        labels = sample_labels(card, params, self.seed, numbers) if card.model.class_conditional else None
+
+        def tell(count: int) -> None:
+            if self.format == "png" and labels is not None:
+                names = [card.data.classes[label] for label in labels[:count]]
+                table = pd.DataFrame({"image": map(file_name, numbers[:count]), "label": names})
+                write_whole(self.out / "labels.csv", table.to_csv(index=False).encode())
+
+        tell(self.count)  # if this process is killed, rows lack images, which readers refuse, and not the reverse
         try:
-            for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
-                levels = images.permute(0, 2, 3, 1).squeeze(3)  # (B, H, W) or (B, H, W, 3)
-                if self.format == "png":
-                    write_pictures(self.out, indices, levels)
-                else:
-                    batches.append(levels)
-                done += len(images)
-        except KeyboardInterrupt:
-            left = f"--first {self.first + done} --count {self.count - done} and another --out"
-            raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}") from None
+            with contextlib.suppress(KeyboardInterrupt):
+                for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
+                    levels = images.permute(0, 2, 3, 1).squeeze(3)  # (B, H, W) or (B, H, W, 3)
+                    if self.format == "png":
+                        write_pictures(self.out, indices, levels)
+                    else:
+                        batches.append(levels)
+        except NotFiniteError as error:
+            raise UserError(f"{error}; fetch the model again, or retrain it") from None
         finally:
-            labels = sample_labels(card, params, self.seed, numbers[:done]) if card.model.class_conditional else None
+            done = sum(map(len, batches)) + len([*self.out.glob("*.png")])
             if batches:
-                write_arrays(self.out / "images.npz", torch.cat(batches), labels, card.data.classes)
-            elif done and labels is not None:
-                rows = zip(map(file_name, numbers), (card.data.classes[label] for label in labels), strict=False)
-                pd.DataFrame(rows, columns=["image", "label"]).to_csv(self.out / "labels.csv", index=False)
+                own = None if labels is None else labels[:done]
+                write_arrays(self.out / "images.npz", torch.cat(batches), own, card.data.classes)
+            elif not done:
+                (self.out / "labels.csv").unlink(missing_ok=True)
+            elif done < self.count:
+                tell(done)
+        if done < self.count:
+            left = f"--first {self.first + done} --count {self.count - done} and another --out"
+            raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}")
 
 
 def check_free(folder: Path) -> None:

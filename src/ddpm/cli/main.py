@@ -9,7 +9,7 @@ from exact_stages.console import run
 
 def main() -> None:
     """Run the subcommand; Ctrl-C and SIGTERM end it in one line."""
-    # A process has one thread, see ddpm.compute.workers; libraries read this when they are imported.
+    # A process has one thread, see ddpm.processes.workers; libraries read this when they are imported.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(chosen)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ddpm.model import LoadedModel, ModelCard, load_model
+from ddpm.diffusion.model import LoadedModel, load_model
+from ddpm.params.card import ModelCard
+from ddpm.params.sample import SamplerParams, fitted
 from ddpm.pretrained import models
-from ddpm.sampling.params import SamplerParams, fitted
 from exact_stages.console import UserError
 from exact_stages.params import parse
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from ddpm.cli.summary import Line
 from ddpm.pictures.figures import image_png, tile
 from ddpm.pictures.grids import STILL, enlargement, spacing
-from ddpm.scoring.copying import nearest_neighbours
-from ddpm.scoring.evaluation import Evaluation
+from ddpm.scores.copying import nearest_neighbours
+from ddpm.scores.evaluation import Evaluation
 
 COLUMNS = 10
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from ddpm.cli.options import Options
-from ddpm.compute.device import start
+from ddpm.diffusion.training import environment_of
+from ddpm.processes.device import start
 from ddpm.proving.attest import statement
 from ddpm.proving.damage import check_all
 from ddpm.proving.facts import commit_of, facts_of, read_provenance
 from ddpm.proving.rebuild import rebuild
-from ddpm.training.begin import environment_of
 from exact_stages.console import UserError
 from exact_stages.files import write_json
 from exact_stages.provenance import beside

@@ -8,15 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
 from ddpm.images.card import listed
+from ddpm.images.decoded import Images
+from ddpm.images.decoding import Target
+from ddpm.images.folders import Picture
+from ddpm.images.preparation import list_images, looks_of, notes_of, range_of, read_source
 from ddpm.images.splits import Processed, load_samples, load_split
-from ddpm.ingest.decoded import Images
-from ddpm.ingest.decoding import Target
-from ddpm.ingest.folders import Picture
-from ddpm.ingest.preparation import DataParams, list_images, looks_of, notes_of, range_of, read_source
-from ddpm.ingest.splitting import split_images
-from ddpm.ingest.summary import write_split
+from ddpm.images.splitting import split_images
+from ddpm.images.summary import write_split
+from ddpm.params.data import DataParams
 from exact_stages.console import UserError
 
 HELD_OUT, MOST_HELD_OUT, LEAST_HELD_OUT = 0.1, 2000, 100  # of real images without a test set; see `held_out_count`
@@ -56,15 +57,15 @@ def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> 
         card = train.card
         target = Target(card.shape, card.shape[1:], params.fit, params.background_colour, card.source_range)
         return Real(train, test, target)
-    folder, target, card, why = read_source(path, params)
+    folder, target, card, why = read_source(path, **params.wanted)
     for name, text in why.items():
         print(f"{name.removeprefix('data.')} of --real: {text}")
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile(dir=place) as scratch:
         images = Images(scratch, folder.pictures, target)
+        share = params.test
         if not (folder.tested or like_preprocess):
             share = float(images.places.kthvalue(1 + held_out_count(len(images.places))).values)
-            params = params.model_copy(update={"test": share})
-        sides = split_images(images, folder, params)
+        sides = split_images(images, folder, share)
         if not (folder.tested or like_preprocess) and int(sides.test.sum()) < LEAST_HELD_OUT <= len(sides.test) // 2:
             least = images.places[sides.groups].kthvalue(LEAST_HELD_OUT).values  # near-duplicates left the other side
             sides = sides._replace(test=images.places[sides.groups] <= least)

@@ -1,24 +1,26 @@
 """`ddpm score`: score the samples of any generator against real images."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_cache_path
 from pydantic import Field
 
-from ddpm.classifier import fit, model
-from ddpm.classifier.fit import fit_classifiers, training_images
-from ddpm.classifier.model import NAMES, Recipe, load_classifier, save_classifier
 from ddpm.cli.options import Options
 from ddpm.cli.page import score_page
 from ddpm.cli.reading import read_real, read_samples
 from ddpm.cli.summary import summary, table_of
-from ddpm.compute.device import Runtime, start
 from ddpm.images.card import MAX_SIDE, listed
+from ddpm.images.preparation import LEAST_SIDE
 from ddpm.images.splits import Processed
-from ddpm.ingest.preparation import LEAST_SIDE, DataParams
-from ddpm.scoring.evaluation import comparable, evaluate
+from ddpm.params.data import DataParams
+from ddpm.processes.device import Runtime, start
+from ddpm.scores import classifier, fit
+from ddpm.scores.classifier import NAMES, Recipe, load_classifier, save_classifier
+from ddpm.scores.evaluation import comparable, evaluate
+from ddpm.scores.fit import fit_classifiers, training_images
 from exact_stages.console import UserError
 from exact_stages.files import sha256, write_json, write_whole
 from exact_stages.params import parse
@@ -73,8 +75,10 @@ class Score(Options):
             print(f"note: there are no samples of {listed(none)}, so real images of them are left out")
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
         comparable(len(samples.images), len(test.images), len(train.images))
-        files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
-        found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
+        with tempfile.TemporaryDirectory() as spare:
+            own = self.classifiers
+            files = given(own, real.train) if own else trained(real.train, runtime, Path(spare))
+            found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
         lines = summary(found.scores)
         print(table_of(lines))
         if self.out:
@@ -100,13 +104,14 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
     return files
 
 
-def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
+def trained(train: Processed, runtime: Runtime, spare: Path) -> dict[str, Path]:
     """Train the classifiers as the stage does, unless the cache of this user has them; return their files by name.
 
-    The key of the cache is all that decides them: images, labels, recipes, code, precision and torch.
+    The key of the cache is all that decides them: images, labels, recipes, code, precision and torch. If the cache
+    cannot be written to, they lie in the folder `spare`.
     """
     recipes = [Recipe(images_seen=CLASSIFIER_IMAGES, seed=seed) for seed in range(len(NAMES))]
-    code = [sha256(Path(file)) for file in (fit.__file__, model.__file__)]
+    code = [sha256(Path(file)) for file in (fit.__file__, classifier.__file__)]
     facts = train.card.shape, train.card.classes, recipes, runtime.describe(), code
     key = hashlib.sha256(str(facts).encode())
     for part in (*train.split.images.split(10_000), train.split.labels, train.groups):
@@ -118,7 +123,13 @@ def trained(train: Processed, runtime: Runtime) -> dict[str, Path]:
             load_classifier(file)
     except UserError:  # missing, or damaged
         trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
-        found = fit_classifiers("classifiers", trainings, train.card, runtime)
-        for file, each in zip(files.values(), found, strict=True):
-            save_classifier(file, each)
+        found = dict(zip(NAMES, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True))
+        try:
+            for name, file in files.items():
+                save_classifier(file, found[name])
+        except OSError as error:
+            print(f"note: {folder}: {error.strerror}; the classifiers are not kept; XDG_CACHE_HOME can name a folder")
+            files = {name: spare / f"{name}.safetensors" for name in NAMES}
+            for name, file in files.items():
+                save_classifier(file, found[name])
     return files

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ddpm.scoring.c2st import LEAST_IMAGES
-from ddpm.scoring.copying import LEAST
+from ddpm.scores.c2st import LEAST_IMAGES
+from ddpm.scores.copying import LEAST
 
 SURE = 2  # standard errors: a smaller difference may be chance
 OFF = 0.05  # of the images: classes that differ by more, beyond chance, decide other scores

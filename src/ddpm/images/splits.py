@@ -55,6 +55,12 @@ class Split(NamedTuple):
             return found
         return Split(*(each.pin_memory().to(device, non_blocking=True) for each in found))
 
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw random images in [-1, 1], and their labels, on the device of the generator."""
+        chosen = torch.randint(len(self.images), (count,), generator=rng, device=rng.device)
+        images, labels = self.batch(chosen.to(self.images.device), rng.device)
+        return to_float(images), labels
+
 
 class Processed(NamedTuple):
     """A split that the stage preprocess has written.

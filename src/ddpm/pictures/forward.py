@@ -4,10 +4,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ddpm.compute.randomness import generator
+from ddpm.diffusion.randomness import generator
+from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.images.splits import to_float, to_uint8
 from ddpm.pictures.figures import image_table, to_png
-from ddpm.schedule import NoiseSchedule
 
 IMAGES = 4  # rows of the figure
 TIMES = (0, 50, 100, 150, 200, 250, 300, 500, 999)  # columns, of 1000

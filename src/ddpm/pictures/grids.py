@@ -19,7 +19,7 @@ from ddpm.pictures.figures import (
     tile,
     to_png,
 )
-from ddpm.scoring.copying import nearest_neighbours
+from ddpm.scores.copying import nearest_neighbours
 
 GRID_ROWS, GRID_COLUMNS, STRIP_FRAMES, PAIRS, EACH_CLASS = 6, 7, 10, 10, 10
 STILL, MOVING = 112, 28  # about the pixels of an image's longer side, in a still and in an animation

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ddpm.diffusion.model import LoadedModel, load_model
 from ddpm.images.arrays import load_arrays, save_arrays
-from ddpm.model import LoadedModel, load_model
 from exact_stages.console import UserError, shown
 
 FOLDER = resources.files("ddpm.pretrained")

@@ -10,10 +10,10 @@ def statement(made: Provenance, commit: str, builder: str) -> dict[str, Any]:
     """Return an in-toto statement (v1) about a file, with SLSA's provenance (v1).
 
     Args:
-        commit: of this repository, which records the file.
+        commit: of this repository, which records the file, and names the code.
         builder: the URI of who vouches for the build.
     """
-    files = [{"name": name, "digest": {"sha256": digest}} for name, digest in (made.code | made.inputs).items()]
+    files = [{"name": name, "digest": {"sha256": digest}} for name, digest in made.inputs.items()]
     packages = [{"uri": f"pkg:pypi/{name}@{quote(version)}"} for name, version in made.packages.items()]
     return {
         "_type": "https://in-toto.io/Statement/v1",

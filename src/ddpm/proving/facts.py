@@ -1,17 +1,22 @@
 """Compare what made a file, by its provenance, with this checkout."""
 
-import hashlib
+import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ddpm.compute.device import ARITHMETIC
 from ddpm.images.arrays import contents
+from ddpm.images.fetching import FILES
+from ddpm.images.folders import SUFFIXES
+from ddpm.images.tables import TABLES
+from ddpm.processes.device import ARITHMETIC
+from exact_stages.code import code_of, hashes
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
 from exact_stages.params import Section
 from exact_stages.provenance import beside, flat, packages
+from exact_stages.source import parsed
 
 Facts = dict[tuple[str, str], str]  # by kind and name: how it differs; empty if it holds
 KINDS = ("code", "params", "packages", "inputs", "environment")  # what a stage ran on
@@ -20,6 +25,7 @@ KINDS = ("code", "params", "packages", "inputs", "environment")  # what a stage 
 class Provenance(Section):
     """What a stage recorded with a file; see `exact_stages.stage.Stage.record`."""
 
+    version: Literal[2]
     file: str
     sha256: str
     stage: str
@@ -40,7 +46,11 @@ def read_provenance(path: Path) -> Provenance:
         UserError: it is missing or damaged.
     """
     try:
-        return Provenance.model_validate_json(path.read_bytes())
+        if "version" not in json.loads(data := path.read_bytes()):
+            raise UserError(
+                f"{path}: of the kind before code had hashes without comments; prove it in a commit of that time"
+            )
+        return Provenance.model_validate_json(data)
     except FileNotFoundError:
         made = "`dvc pull` or `dvc repro` brings those of train, distill and preprocess"
         raise UserError(f"{path}: no such file; {made}; other files, such as classifiers, have none") from None
@@ -70,11 +80,10 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
         files = {file for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
-        kinds = {Path(file).suffix for file in {*each.inputs} - declared.outs}  # of files that it reads in a folder
-        read = {file for file in files if Path(file).suffix in kinds} | {*each.inputs}
+        read = {file for file in files if _may_be_read(Path(file))} | {*each.inputs}
         named = {*each.environment, *ARITHMETIC} if each.environment else set[str]()
         here: dict[str, dict[str, Any]] = {
-            "code": {file: sha256(Path(file)) for file in files if file.endswith(".py")},
+            "code": hashes(code_of(declared, each.stage).lines),
             "params": declared.params(each.stage),
             "packages": locked,
             "inputs": {file: sha256(Path(file)) for file in read if Path(file).is_file()},
@@ -86,6 +95,11 @@ def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts
             ("provenance", name): "" if name in known else "not here, or of another file" for name in each.origins
         }
     return found
+
+
+def _may_be_read(file: Path) -> bool:
+    """Tell whether `preprocess` reads such files: images, tables of labels, raw files of MNIST."""
+    return file.name[0] != "." and (file.suffix.lower() in SUFFIXES or file.name in {*TABLES, *FILES})
 
 
 def differences(made: Provenance, here: dict[str, dict[str, Any]]) -> Facts:
@@ -114,11 +128,18 @@ def commit_of(path: Path, made: Provenance) -> str:
     first = git(*log, f"-S{digest}", "--", "dvc.lock").decode().split()[:1]
     later = git(*log, f"{first[0]}..HEAD", "--", "dvc.lock", *made.code).decode().split() if first else []
     for commit in first + later:
-        code = ((git("show", f"{commit}:{name}"), expected) for name, expected in made.code.items())
-        locked = digest.encode() in git("show", f"{commit}:dvc.lock")
-        if locked and all(hashlib.sha256(data).hexdigest() == expected for data, expected in code):
+        code = (made.code[name] in _hashes(git("show", f"{commit}:{name}")) for name in made.code)
+        if digest.encode() in git("show", f"{commit}:dvc.lock") and all(code):
             return commit
     return ""
+
+
+def _hashes(data: bytes) -> tuple[str, ...]:
+    """Return the hashes that code may have, without comments and with them."""
+    try:
+        return parsed(data)[:2]
+    except (SyntaxError, ValueError):
+        return ()
 
 
 def git(*arguments: str) -> bytes:

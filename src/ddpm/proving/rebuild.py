@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ddpm.compute.device import ARITHMETIC
+from ddpm.processes.device import ARITHMETIC
 from ddpm.proving.facts import Provenance, chain, differences, read_provenance
 from exact_stages.console import UserError
 from exact_stages.files import sha256

@@ -1,0 +1,187 @@
+"""Divide work among processes of this machine, so that no result depends on how many there are.
+
+One thread computes a piece, and results are joined in the order of the pieces. Threads would wait for each other in
+every operation, and a sum over threads depends on their number. Workers are forked: they inherit what this process has.
+
+Environment:
+    DDPM_WORKERS  processes for each stage or command; by default as many as this program has cores.
+"""
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import timedelta
+from itertools import islice
+from multiprocessing import active_children, get_context
+from multiprocessing.sharedctypes import RawArray
+from typing import Any, TypeVar, cast
+
+from joblib import cpu_count
+from torch import distributed as dist
+
+from ddpm.processes.world import Ended, World
+from exact_stages.console import UserError, shown
+
+P = TypeVar("P")
+R = TypeVar("R")
+MOST_WORKERS = 256
+POLL = 0.2  # seconds from one look at the progress of the workers to the next
+PATIENCE = timedelta(days=365)  # with a process that is stopped; when one ends, the others notice at once
+FORK = get_context("fork")
+
+
+class _Process:
+    """What this process knows of its workers, and what a worker inherits."""
+
+    workers = 1  # processes that may work at once, with this one
+    work: Callable[[Any], Any]
+    advance: Callable[[int], object] = lambda _: None
+
+
+def allow(workers: int) -> None:
+    """Let `in_pieces` and `together` use this many processes, from now on."""
+    _Process.workers = workers
+
+
+def cores() -> int:
+    """Count the cores of this program: physical ones, within its affinity and the quota of its container."""
+    return int(cpu_count(only_physical_cores=True))
+
+
+def tick(amount: int) -> None:
+    """Tell the progress bar of `in_pieces` that a part of a piece is done."""
+    _Process.advance(amount)
+
+
+def in_pieces(
+    work: Callable[[P], R], pieces: Sequence[P], advance: Callable[[int], object] = lambda _: None
+) -> Iterator[R]:
+    """Yield the result of each piece, in the order of the pieces.
+
+    Args:
+        work: has no effect but its result and `tick`.
+        pieces: small values, such as indices, since they are sent to workers.
+        advance: called in this process with what the pieces give to `tick`.
+
+    Raises:
+        UserError: a worker was killed; or `work` raises it.
+    """
+    size = min(_Process.workers, len(pieces))
+    if size < 2:
+        before, _Process.advance = _Process.advance, advance
+        try:
+            yield from map(work, pieces)
+        finally:
+            _Process.advance = before
+        return
+    told, left = 0, iter(pieces)
+    with _forked(size, work) as (start, done):
+        waiting = deque(map(start, islice(left, 2 * size)))
+        while waiting:
+            while not waiting[0].done():
+                with contextlib.suppress(TimeoutError):
+                    waiting[0].exception(POLL)
+                now = sum(done)
+                advance(now - told)
+                told = now
+            yield pickle.loads(waiting.popleft().result())
+            waiting.extend(map(start, islice(left, 1)))
+        advance(sum(done) - told)
+
+
+def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
+    """Do `work` in several processes that form a world, at most one for each piece; return what rank 0 returns.
+
+    Processes of torchrun are such a world already.
+
+    Raises:
+        UserError: a worker was killed, or there is no loopback interface; or `work` raises it.
+    """
+    size = min(_Process.workers, pieces)
+    if world.size > 1 or size < 2:
+        return work(world)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def joined(rank: int) -> R | None:
+            store = f"file://{folder}/store"
+            try:
+                dist.init_process_group("gloo", init_method=store, timeout=PATIENCE, rank=rank, world_size=size)
+            except RuntimeError as error:
+                reason = f"processes cannot reach each other ({shown(str(error).rpartition('. ')[2])})"
+                raise UserError(f"{reason}; turn on the loopback interface, or set DDPM_WORKERS=1") from None
+            try:
+                found = work(World(rank, size))
+            finally:
+                dist.destroy_process_group()  # or the others would wait
+            return None if rank else found
+
+        with _forked(size - 1, joined) as (start, _):
+            others = [start(rank) for rank in range(1, size)]
+            try:
+                return cast(R, joined(0))
+            except Ended:
+                for error in (each.exception() for each in others):
+                    if error and not isinstance(error, Ended):
+                        raise error from None
+                raise
+
+
+@contextlib.contextmanager
+def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[Any], "Future[bytes]"], Iterable[int]]]:
+    """Fork workers, until the context ends; an error ends them at once.
+
+    Yield what starts a piece, and the progress of each worker.
+    """
+    _Process.work = work
+    try:
+        number, done = FORK.Value("i", 0), RawArray("q", size)
+        pool = ProcessPoolExecutor(size, FORK, _begin, (os.getpid(), number, done))
+    except OSError as error:  # where semaphores are
+        raise UserError(f"/dev/shm: {error.strerror}; make room there for workers, or set DDPM_WORKERS=1") from None
+    try:
+        yield lambda piece: pool.submit(_do, piece), done
+    except BaseException as error:
+        for child in active_children():
+            child.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise UserError("a worker was killed; if memory was short, set DDPM_WORKERS to fewer") from None
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(parent: int, number: Any, done: Any) -> None:
+    """Begin as a worker: Ctrl-C and SIGTERM belong to the parent, and the worker ends with it."""
+    gc.freeze()  # a worker must not end what it inherits, since the threads of gloo are not there
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _Process.workers = 1
+    with number.get_lock():
+        own = number.value
+        number.value += 1
+
+    def advance(amount: int) -> None:
+        done[own] += amount
+
+    _Process.advance = advance
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _do(piece: Any) -> bytes:
+    return pickle.dumps(_Process.work(piece))  # as bytes: multiprocessing would move tensors to shared memory

@@ -1,0 +1,188 @@
+"""Detect samples that copy training images: compare their distances to training images with held-out real images.
+
+Images are uint8 (N, C, H, W), compared in [-1, 1]; features are float32 (N, D). Distances are root mean squares of
+differences. They are computed on the device of the queries, where references arrive in parts.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.images.splits import to_float
+from ddpm.processes.workers import in_pieces
+from ddpm.scores.distances import NONE, Estimate
+
+NEAR = 0.01
+LEAST = 100  # held-out images: fewer cannot estimate the quantile NEAR
+NEXT = 10
+NEAR_DUPLICATE = 0.2
+CHUNK = 500  # queries at a time
+TABLE = 47_040_000  # numbers of references in memory at once
+PAIRS = 1 << 25  # numbers of queries and their nearest references in memory at once
+SHIFT = 1  # pixels: copies that are shifted by up to this are found
+
+
+class Neighbours(NamedTuple):
+    """The nearest reference of each query: its index (N,) and its distance (N,)."""
+
+    nearest: Tensor
+    distance: Tensor
+
+
+def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
+    """Find the nearest reference of each query."""
+    parts = queries.split(CHUNK)
+    found = in_pieces(lambda piece: _nearest_reference(parts[piece], references), range(len(parts)))
+    return Neighbours(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _nearest_reference(queries: Tensor, references: Tensor) -> Neighbours:
+    flat = _flat(queries)
+    nearest = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    least = torch.full((len(queries),), torch.inf, device=queries.device)
+    for first, table in _tables(references, queries.device):
+        found = torch.cdist(flat, table).min(1)
+        nearest = torch.where(found.values < least, first + found.indices, nearest)
+        least = torch.minimum(found.values, least)
+    chosen = references[nearest.to(references.device)].to(queries.device)
+    # Recompute: differences of large squares lose the digits of a small distance.
+    return Neighbours(nearest, (flat - _flat(chosen)).square().mean(1).sqrt())
+
+
+class Nearness(NamedTuple):
+    """How near images with these labels (N,) are to training images of their own class.
+
+    distance: to the nearest (N,). ratio: this distance over the mean distance of the NEXT nearest (N,); it has no
+    scale.
+    """
+
+    distance: Tensor
+    ratio: Tensor
+    labels: Tensor
+
+
+def shifted(images: Tensor) -> list[Tensor]:
+    """View images (N, C, H, W) without a margin of SHIFT pixels, shifted by up to SHIFT in all directions."""
+    height, width = (side - 2 * SHIFT for side in images.shape[2:])
+    places = range(2 * SHIFT + 1)
+    return [images[..., y : y + height, x : x + width] for y in places for x in places]
+
+
+def middle(images: Tensor) -> Tensor:
+    """View images (N, C, H, W) without a margin of SHIFT pixels."""
+    return images[..., SHIFT:-SHIFT, SHIFT:-SHIFT]
+
+
+def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
+    """Measure how near images with labels (N,) are to training images (M, ...) of the same class, labels (M,).
+
+    A distance or ratio is infinite if its class has too few training images.
+
+    Args:
+        versions: one or more versions of the images, each (N, ...); of an image's versions, the nearest counts.
+    """
+    rows = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * versions[0][:1].numel())))
+    of_class = {label: (labels == label).nonzero().squeeze(1).split(rows) for label in labels.unique().tolist()}
+    pieces = [(label, part) for label, parts in of_class.items() for part in range(len(parts))]
+
+    def measured(piece: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        label, part = piece
+        queries = [each[of_class[label][part]] for each in versions]
+        own = (train_labels == label).nonzero().squeeze(1)
+        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, own)]
+        distance, ratio = torch.full((2, len(queries[0])), torch.inf, device=queries[0].device)
+        if near:
+            found = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
+            distance = found[:, 0]
+            if found.shape[1] > 1:
+                ratio = (distance / found[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
+        return distance.cpu(), ratio.cpu()
+
+    distances, ratios = torch.empty(2, len(labels))
+    for (label, part), found in zip(pieces, in_pieces(measured, pieces), strict=True):
+        chosen = of_class[label][part]
+        distances[chosen], ratios[chosen] = found
+    return Nearness(distances, ratios, labels)
+
+
+def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
+    """Return the distances from queries (N, ...), in some versions, to the 1 + NEXT nearest rows, unordered."""
+    queries = [_flat(each) for each in versions]
+    distances = reduce(torch.minimum, (torch.cdist(each, table) for each in queries))
+    near = table[distances.topk(min(1 + NEXT, len(table)), largest=False).indices]
+    # Recompute: differences of large squares lose the digits of a small distance.
+    return torch.stack([(each[:, None] - near).square().mean(2) for each in queries]).amin(0).sqrt()
+
+
+def _tables(references: Tensor, device: torch.device, own: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Yield the references, or only `own` ones, in parts that fit in memory: the first's place, and flat floats."""
+    rows = max(1, TABLE // max(1, references[:1].numel()))
+    for first in range(0, len(references if own is None else own), rows):
+        part = slice(first, first + rows)
+        yield first, _flat(references[part if own is None else own[part].to(references.device)].to(device))
+
+
+def _flat(values: Tensor) -> Tensor:
+    return (to_float(values) if values.dtype == torch.uint8 else values).flatten(1)
+
+
+class NearCopies(NamedTuple):
+    """Shares of images that are nearer to training images than all but a share NEAR of the held-out images are.
+
+    The threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them,
+    among samples as among held-out images: these say what to expect without copying. distance: by the distance, with a
+    threshold for each class, because one for all would only find copies in the tightest class; classes of fewer than
+    LEAST held-out images are left out. ratio: by the ratio. A share is None if there is nothing to compare with.
+    """
+
+    distance: Estimate
+    ratio: Estimate
+
+
+def near_copies(samples: Nearness, held_out: Nearness) -> tuple[NearCopies, NearCopies]:
+    """Count near copies among samples (N,), and how many to expect, by held-out images (M,)."""
+    twins = near_duplicates(held_out.distance, held_out.labels)
+    own = torch.full((1 + int(torch.cat([samples.labels, held_out.labels]).max()),), torch.nan, dtype=torch.float64)
+    for label in samples.labels.unique():
+        own[label] = _threshold(held_out.distance[~twins & (held_out.labels == label)])
+    same = torch.full_like(own, _threshold(held_out.ratio[~twins]))
+    return (
+        NearCopies(_share(samples.distance, own[samples.labels]), _share(samples.ratio, same[samples.labels])),
+        NearCopies(
+            _share(held_out.distance, own[held_out.labels], twins), _share(held_out.ratio, same[held_out.labels], twins)
+        ),
+    )
+
+
+def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
+    """Tell which images (M,) are near-duplicates of training images, by `distance` to the nearest.
+
+    They are identical, or nearer than NEAR_DUPLICATE times the median of their class, so not by chance.
+    """
+    found = distance == 0
+    for label in labels.unique():
+        chosen = (labels == label) & ~found
+        if chosen.any():
+            found[chosen] = distance[chosen] < NEAR_DUPLICATE * distance[chosen].median()
+    return found
+
+
+def _threshold(values: Tensor) -> float:
+    """Estimate the value below which a share NEAR of a distribution lies, in expectation; NaN for fewer than LEAST."""
+    values = values[values.isfinite()].double()
+    return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
+
+
+def _share(values: Tensor, limits: Tensor, twins: Tensor | None = None) -> Estimate:
+    """Estimate the share of values (N,) below their limits; NaN is none. Beside `twins`, if given, NEAR is expected."""
+    near = (values < limits).double()
+    near = (near if twins is None else torch.where(twins, near, NEAR))[~limits.isnan()]
+    if not len(near):
+        return NONE
+    share = float(near.mean())
+    return Estimate(share, math.sqrt(max(share * (1 - share), NEAR * (1 - NEAR)) / len(near)))

@@ -1,0 +1,97 @@
+"""The two-sample test: chance between halves of one set, and sure of a faint veil."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddpm.scores import c2st
+from ddpm.scores.c2st import balanced_accuracy, c2st_scores, halves, run_c2st, tone_shares, without_tone
+from tests.small import CPU
+
+
+@pytest.fixture(autouse=True)
+def _few_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c2st, "STEPS", 60)
+
+
+def spots(count: int, seed: int, channels: int = 1) -> Tensor:
+    """White spots on black, uint8 (count, channels, 12, 12)."""
+    noise = torch.randn(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (F.interpolate(noise, size=(12, 12), mode="bilinear") > 0.5).to(torch.uint8) * 255
+
+
+def veiled(images: Tensor) -> Tensor:
+    """Raise a tenth of the pixels by one level."""
+    veil = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    return images + (veil & (images < 255)).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("network", "channels"), [("a", 1), ("b", 1), ("b", 3)])
+def test_halves_of_one_set_are_alike_and_a_veil_is_found(network: str, channels: int) -> None:
+    images = spots(3000, 0, channels)
+    alike = run_c2st(images[:1500], images[1500:], network, 0, CPU)
+    assert alike.accuracy.value == pytest.approx(0.5, abs=0.05)
+    found = run_c2st(veiled(images[:1500]), images[1500:], network, 0, CPU)
+    assert found.accuracy.value > 0.9
+
+
+def test_halves_divide_each_side_evenly_and_equal_images_lie_in_one() -> None:
+    one, other = spots(50, 0), spots(50, 1)
+    samples, real = torch.cat([one, one[:40]]), torch.cat([other, other[:30], one[:10]])
+    learned, tested = halves(samples, real, 0)
+    assert sorted(torch.cat([learned, tested]).tolist()) == list(range(180))
+    assert len(tested) == pytest.approx(90, abs=10)
+    assert (tested < 90).sum() == pytest.approx(45, abs=5)
+    seen, unseen = (
+        {image.numpy().tobytes() for image in torch.cat([samples, real])[half]} for half in (learned, tested)
+    )
+    assert seen.isdisjoint(unseen)
+
+
+def test_the_error_is_that_of_the_two_sides() -> None:
+    """A network that calls nearly all images real is right in nearly half of the cases, with hardly any spread."""
+    real = torch.arange(2000) < 1000
+    for share, variance in ((0.5, 0.25 / 2000), (0.99, 0.0099 / 2000)):
+        called_real = torch.arange(2000) % 1000 < 1000 * share
+        found = balanced_accuracy(called_real == real, real)
+        assert found.value == 0.5
+        assert found.error == pytest.approx(variance**0.5, rel=0.1)
+
+
+def test_the_surest_are_samples_that_were_not_learned() -> None:
+    images = spots(400, 0)
+    samples = torch.cat([images[:100], veiled(images[100:200])])
+    surest = run_c2st(samples, images[200:], "a", 0, CPU).surest
+    assert set(surest.tolist()) == {index for index in halves(samples, images[200:], 0)[1].tolist() if index < 200}
+    assert (surest[:20] >= 100).sum() > 10
+
+
+def test_samples_that_are_all_equal_are_told() -> None:
+    images = spots(600, 0)
+    assert (run_c2st(images[:1].expand(300, -1, -1, -1), images[300:], "a", 0, CPU).accuracy.value or 0) > 0.9
+
+
+def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
+    real, others = spots(3000, 0), spots(1500, 1)
+    row = c2st_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]
+    assert row["c2st_accuracy"] > 0.9
+    assert row["c2st_black_and_white_accuracy"] == pytest.approx(0.5, abs=0.1)
+    row = c2st_scores(others.roll(6, dims=3), real, "b", 0, CPU)[0]["samples"]
+    assert row["c2st_black_and_white_accuracy"] > 0.8
+
+
+def test_baseline_and_shapes_are_null_where_they_mean_nothing() -> None:
+    scores = c2st_scores(spots(100, 0), spots(150, 1).clamp(min=100), "b", 0, CPU)[0]
+    assert scores["baseline"]["c2st_accuracy"] is None  # 150 images make no two halves of 100
+    assert scores["samples"]["c2st_accuracy"] is not None
+    assert scores["samples"]["c2st_black_and_white_accuracy"] is None
+    assert c2st_scores(spots(99, 0), spots(300, 1), "b", 0, CPU)[0]["samples"]["c2st_accuracy"] is None
+
+
+def test_tone_is_cut_and_counted_by_level() -> None:
+    levels = torch.tensor([0, 1, 9, 10, 128, 245, 246, 255], dtype=torch.uint8).view(1, 1, 2, 4)
+    assert without_tone(levels).flatten().tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
+    found = tone_shares(torch.cat([levels, torch.zeros_like(levels)]))  # shares of the two images: 1/8 and 1, ...
+    assert [found[name] for name in ("level_0", "levels_1_to_9")] == [9 / 16, 1 / 8]
+    assert found["level_0_error"] == pytest.approx(7 / 16 / 2**0.5)
