@@ -112,9 +112,7 @@ class _Walk:
         for name in each.names or ():
             after = {*self.files_of(f"{each.module}.{name}".strip("."), root)} - {*before}
             if name == "*":  # __all__ may name modules, and what __getattr__ answers
-                after = {
-                    str(e) for path in own for star in ("*.py", "*/__init__.py") for e in Path(path).parent.glob(star)
-                }
+                after = {str(e) for p in own for star in ("*.py", "*/__init__.py") for e in Path(p).parent.glob(star)}
             found |= after
             asked |= {path for path in after if path.endswith("/__init__.py")}
             asked |= {path for path in own if not after and name not in parsed(Path(path).read_bytes()).bound}
