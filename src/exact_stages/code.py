@@ -23,6 +23,7 @@ from exact_stages.shell import commands
 
 FOLDER = Path("code")
 READS_CODE = {"__doc__", "getdoc", "getsource", "getsourcelines", "getcomments", "linecache", "jit"}
+READS_CODE |= {"doctest", "model_json_schema", "json_schema", "dspy", "ply"}  # whose docstrings say what to do
 PYTHON = re.compile(r"python|\.py\b|(^| )-m ")  # in a command that may run Python
 KIT = Path(realpath(__file__)).parent
 PLATFORMS = [  # on which the lines are equal
@@ -57,7 +58,7 @@ def path_of(stage: str) -> Path:
 
 def lines_of(text: str) -> dict[str, str]:
     """Return hashes and versions by the text of a code/STAGE.txt."""
-    found = (re.match(r"(?P<value>[0-9a-f]{64})  (?P<name>.*)|(?P<package>.+)==(?P<version>.*)", line)
+    found = (re.match(r"(?P<value>[0-9a-f]{64})  (?P<name>.*)|(?P<package>.+?)==(?P<version>.*)", line)
              for line in text.splitlines())  # fmt: skip
     return {each["name"] or each["package"]: each["value"] or each["version"] for each in found if each}
 
@@ -90,11 +91,11 @@ def code_of(declared: Declared, stage: str) -> Code:
             for name, places in part.others.items():
                 closure.others[name] = closure.others.get(name, []) + places
     unknown += [] if closure.files or unknown else ["starts no Python"]
-    named = {file: relpath(file, top) for file in closure.files}
-    for file, source in closure.files.items():
-        unknown += [
-            f"{named[file]}: line {line}: {call} may run code that no import shows" for line, call in source.hidden
-        ]
+    outs = tuple(f"{out.fs_path}/" for item in items for out in item.outs)  # Python files that it writes, not code
+    named = {file: relpath(file, top) for file in closure.files if not f"{file}/".startswith(outs)}
+    for file, name in named.items():
+        hidden = closure.files[file].hidden
+        unknown += [f"{name}: line {line}: {word} may run code that no import shows" for line, word in hidden]
     deps = [dep for item in items for dep in item.deps if dep.protocol == "local"] if unknown else []
     if any(file.endswith(".py") for dep in deps for file in declared.files(dep.fs_path)):
         unknown.clear()  # such a dep is what it may run
@@ -103,14 +104,14 @@ def code_of(declared: Declared, stage: str) -> Code:
         own = [(file, each) for file, each in places if Path(realpath(file)).parent != KIT]
         if distributions := _distributions().get(name):
             wanted += distributions if own else []
-        elif find_spec(name) is None:
+        elif name != "__main__" and find_spec(name) is None:
             absent += [
-                f"{named[file]}: line {each.line}: no module {name}, here or installed"
+                f"{relpath(file, top)}: line {each.line}: no module {name}, here or installed"
                 for file, each in places
                 if not (each.optional or each.typing)
             ]
     whole = any(not READS_CODE.isdisjoint(source.words) for source in closure.files.values())
-    found = {named[file]: source.whole if whole else source.plain for file, source in closure.files.items()}
+    found = {name: closure.files[file].whole if whole else closure.files[file].plain for file, name in named.items()}
     return Code(found | _locked(wanted), closure, [*absent, *dict.fromkeys(unknown)])
 
 
@@ -134,8 +135,10 @@ def _locked(names: Iterable[str]) -> dict[str, str]:
 
 def versions(constraints: str) -> dict[str, str]:
     """Return the locked version of each package by the text of a constraints.txt."""
-    pairs = [line.split("==", 1) for line in constraints.splitlines() if "==" in line.split("#")[0]]
-    return {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
+    found = dict[str, str]()
+    for name, version in re.findall(r"^([\w.-]+) *(?:==|@) *(.+?)(?: +#.*)?$", constraints, re.MULTILINE):
+        found |= {(key := canonicalize_name(name)): f"{found.get(key, '')} {version}".strip()}  # a line for each marker
+    return found
 
 
 @cache

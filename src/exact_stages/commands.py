@@ -27,13 +27,13 @@ def write(check: bool = False) -> None:
         UserError: a stage that depends on its file may run other code than imports show; or a file is not up to date.
     """
     found = codes(Declared())
-    before = {path: lines_of(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.txt")}
-    stale = {
-        path: changed(before.get(path, {}), found[path].lines if path in found else {}) for path in {*before, *found}
-    }
-    stale = {path: names for path, names in sorted(stale.items()) if names or (path in found) != (path in before)}
+    before = {path: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.txt"))}
+    stale = [path for path, code in found.items() if before.get(path) != code.text]
+    stale += [path for path, text in before.items() if path not in found and re.match("[0-9a-f]{64}  ", text)]
     if check:
-        if lines := [f"{path}: {some(names)} changed" for path, names in stale.items()]:
+        now = {path: found[path].lines if path in found else {} for path in stale}
+        other = {path: changed(lines_of(before.get(path, "")), lines) for path, lines in now.items()}
+        if lines := [f"{path}: {some(each) or 'the text'} changed" for path, each in other.items()]:
             raise UserError("\n  ".join(["code/ is not up to date; run `dvc repro code`", *lines]))
         return
     for path in stale:

@@ -91,7 +91,7 @@ class _Walk:
     def follow(self, file: str, each: Import) -> None:
         """Add the files of an import, and those that its packages import to answer it."""
         roots, first = (
-            [str(Path(file).parents[each.level - 1])] if each.level else self.roots,
+            [*map(str, Path(file).parents[each.level - 1 : each.level])] if each.level else self.roots,
             each.module.split(".")[0],
         )
         if self.runs and first in sys.stdlib_module_names:
@@ -110,14 +110,12 @@ class _Walk:
         own = {init} & packages
         found, asked = {*before}, set[str]() if each.names else packages if each.binds else own
         for name in each.names or ():
-            if name == "*":
-                after = [str(path) for package in own for path in Path(package).parent.glob("*.py")]
-            else:
-                after = self.files_of(f"{each.module}.{name}".strip("."), root)
-            found |= {*after}
-            asked |= {
-                path for path in own if {*after} <= {*before} and name not in parsed(Path(path).read_bytes()).bound
-            }
+            after = {*self.files_of(f"{each.module}.{name}".strip("."), root)} - {*before}
+            if name == "*":  # __all__ may name modules, and what __getattr__ answers
+                after = {str(e) for p in own for star in ("*.py", "*/__init__.py") for e in Path(p).parent.glob(star)}
+            found |= after
+            asked |= {path for path in after if path.endswith("/__init__.py")}
+            asked |= {path for path in own if not after and name not in parsed(Path(path).read_bytes()).bound}
         self.add(sorted(found), file)
         for path in asked - self.asked:
             self.asked.add(path)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 CODING = re.compile(r"[ \t\f]*#.*?coding[:=]")  # of PEP 263, in the first two lines
 FAILS = re.compile(r"\b(ImportError|ModuleNotFoundError|Exception)\b")  # what the failure of an import raises
 RUNS_OTHERS = {"import_module", "__import__", "spec_from_file_location", "SourceFileLoader", "run_module", "run_path"}
+RUNS_OTHERS |= {"resolve_name", "instantiate"}  # of pkgutil and hydra
+ELSEWHERE = re.compile(r"version_info|platform|id='os'.*attr='name'")  # in a condition on Python or system
 
 
 class Import(NamedTuple):
@@ -37,7 +39,7 @@ class Source(NamedTuple):
     """What is known of a Python file.
 
     plain, whole: its hashes, without and with comments and docstrings. bound: names that importing it binds.
-    scripts: paths of Python files in its texts. hidden: lines and names of calls that may run code no import shows.
+    scripts: paths of Python files in its texts. hidden: lines and names of what may run code that no import shows.
     words: its names, attributes and modules.
     """
 
@@ -57,7 +59,7 @@ def parsed(data: bytes) -> Source:
     text, tree = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n"), ast.parse(data)
     docstrings = {id(each): each for each in map(_docstring, ast.walk(tree)) if each}
     plain, whole = (hashlib.sha256(each.encode()).hexdigest() for each in (_plain(text, docstrings.values()), text))
-    found = Source(plain, whole, [], set(), [], [], set())
+    found, texts = Source(plain, whole, [], set(), [], [], set()), list[tuple[int, str]]()
     lazy = _within(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__getattr__")
     optional, typing = (
         _within(each for node in ast.walk(tree) for each in body(node)) for body in (_caught, _of_types)
@@ -79,14 +81,19 @@ def parsed(data: bytes) -> Source:
             case ast.ImportFrom(module=module, names=names, lineno=line, level=level):
                 found.imports.append(Import(line, level, module or "", tuple(e.name for e in names), False, *flags))
                 found.words.update((module or "").split("."), (each.name for each in names))
-            case ast.Name(id=word) | ast.Attribute(attr=word):
+                found.hidden.extend((line, each.name) for each in names if each.name in RUNS_OTHERS)
+            case ast.Name(id=word, lineno=line) | ast.Attribute(attr=word, lineno=line):
                 found.words.add(word)
-            case ast.Constant(value=str(value)) if id(node) not in docstrings:
-                found.scripts.extend(re.findall(r"[\w./-]+\.py\b", value))
-            case ast.Call(func=ast.Name(id=word) | ast.Attribute(attr=word), lineno=line) if word in RUNS_OTHERS or (
-                word == "exec" and isinstance(node.func, ast.Name)
-            ):
-                found.hidden.append((line, word))
+                if word in RUNS_OTHERS or (word == "exec" and isinstance(node, ast.Name)):
+                    found.hidden.append((line, word))
+            case ast.Constant(value=str(text), lineno=line) if id(node) not in docstrings:
+                texts.append((line, text))
+            case ast.List(elts=parts, lineno=line) | ast.Tuple(elts=parts, lineno=line):  # of a command
+                texts.append((line, " ".join(str(each.value) for each in parts if isinstance(each, ast.Constant))))
+    for line, text in texts:
+        found.scripts.extend(re.findall(r"[\w./-]+\.py\b", text))
+        modules = re.findall(r"(?:^| )-m ([\w.]+)", text)
+        found.imports.extend(Import(line, 0, f"{e}.__main__", None, False, False, True, False) for e in modules)
     return found
 
 
@@ -103,12 +110,14 @@ def _docstring(node: ast.AST) -> ast.Constant | None:
 
 
 def _caught(node: ast.AST) -> list[ast.stmt]:
-    """Return the statements in which the failure of an import is caught."""
+    """Return the statements in which an import may fail: that is caught, or another Python or system needs it."""
     match node:
         case ast.Try(body=body, handlers=handlers) if any(
             not e.type or FAILS.search(ast.dump(e.type)) for e in handlers
         ):
-            return body
+            return [*body, *(each for other in handlers if "'path'" not in ast.dump(other) for each in other.body)]
+        case ast.If(test=test, body=body, orelse=other) if ELSEWHERE.search(ast.dump(test)):
+            return [*body, *other]
         case ast.With(body=body, items=items) if any(FAILS.search(ast.dump(each.context_expr)) for each in items):
             return body
     return []

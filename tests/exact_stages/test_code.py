@@ -85,6 +85,8 @@ FILES = {
     "pkg/one.py": "x = 1",
     "pkg/lazy.py": "from pkg import deep",
     "pkg/deep.py": "x = 1",
+    "pkg/sub/__init__.py": "def __getattr__(name):\n    from steps import second\n    return second.x\n",
+    "pkg/sub/deep/__init__.py": "x = 1",
     "src/pkg/other.py": "x = 1",
     "lib/helper.py": "x = 1",
     "steps/first.py": "import second",
@@ -115,13 +117,20 @@ def files(script: str) -> set[str]:
         ("from pkg import y", "pkg/__init__.py pkg/lazy.py pkg/deep.py"),
         ("import pkg", "pkg/__init__.py pkg/lazy.py pkg/deep.py"),
         ("import pkg.one", "pkg/__init__.py pkg/one.py pkg/lazy.py pkg/deep.py"),
-        ("from pkg import *", "pkg/__init__.py pkg/one.py pkg/lazy.py pkg/deep.py"),
+        (
+            "from pkg import *",
+            "pkg/__init__.py pkg/one.py pkg/lazy.py pkg/deep.py pkg/sub/__init__.py steps/second.py",
+        ),
+        ("from pkg import sub\nprint(sub.y)", "pkg/__init__.py pkg/sub/__init__.py steps/second.py"),
+        ("from pkg.sub import *", "pkg/__init__.py pkg/sub/__init__.py pkg/sub/deep/__init__.py steps/second.py"),
         ("import pkg.other as other", "pkg/__init__.py src/pkg/other.py"),  # both folders have the package
         (
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg.one import x",
             "pkg/__init__.py pkg/one.py",
         ),
         ("import os; os.system('python steps/first.py')", "steps/first.py"),
+        ("import subprocess as s; s.run(['python', '-m', 'pkg.one'])", "pkg/__init__.py pkg/one.py"),
+        ("import os; os.system('python -m pkg.deep')", "pkg/__init__.py pkg/deep.py"),
         ("try:\n    import not_here\nexcept ImportError:\n    import pkg.deep as d", "pkg/__init__.py pkg/deep.py"),
     ],
 )
@@ -151,7 +160,8 @@ def test_docstrings_count_in_all_files_if_one_reads_them() -> None:
     [
         ("\nimportlib.import_module('pkg')", "it.py: line 2: import_module may run code that no import shows"),
         ("exec(text)", "it.py: line 1: exec may run code"),
-        ("from runpy import run_path\nrun_path(text)", "it.py: line 2: run_path may run code"),
+        ("load = importlib.import_module", "it.py: line 1: import_module may run code"),
+        ("from runpy import run_path as run", "it.py: line 1: run_path may run code"),
         ("import no_such_module", "it.py: line 1: no module no_such_module"),
         ("x = (", "it.py: not valid Python: line 1: "),
     ],
@@ -181,9 +191,11 @@ def test_files_follow_the_stages_items_and_commands() -> None:
     }
     Path("dvc.yaml").write_text("stages:\n" + "".join(f"  {name}: {text}\n" for name, text in stages.items()))
     Path("code").mkdir()
-    Path("code/gone.txt").touch()
+    Path("code/gone.txt").write_text(f"{digest('')}  gone.py\n")
+    Path("code/notes.txt").write_text("numpy==1.0\n")  # of the user
     write()
     found = {path.stem: [*lines_of(path.read_text())] for path in Path("code").iterdir()}
+    assert found.pop("notes") == ["numpy"]
     assert found == {
         "each": ["pkg/deep.py", "pkg/one.py"],
         "none": ["pkg/one.py"],
@@ -267,3 +279,47 @@ def test_why_names_the_change_and_the_way_to_it(tmp_path: Path, capsys: pytest.C
     lock = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(re.sub(r"(code/fit.txt\n *hash: md5\n *md5: )\w+", rf"\g<1>{'a' * 32}", lock))
     assert told()[1] == "fit: code/fit.txt: not the text that dvc.lock records, which no commit has"
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("cd steps && python first.py", "steps/first.py steps/second.py"),
+        ("cd $A && python it.py", "cannot follow"),
+        ("python it.py --then=steps/second.py > steps/first.py 2>&1", "it.py steps/second.py"),
+        ("python it.py -m steps.second", "it.py steps/second.py"),
+        ('python it.py "$(python steps/second.py)"', "it.py steps/second.py"),
+        ("for a in b; do PYTHONPATH=lib nice -n 5 python -OO -Werror steps/second.py; done", "steps/second.py"),
+    ],
+)
+def test_the_files_that_a_command_starts(command: str, found: str) -> None:
+    Path("it.py").write_text("x = 1")
+    Path("dvc.yaml").write_text(f"stages:\n  it:\n    cmd: |\n      {command}\n")
+    code = code_of(Declared(), "it")
+    assert " ".join([each[:13] for each in code.faults] or [*sorted(code.lines)]) == found
+
+
+def test_another_pythons_imports_may_be_absent_and_a_stages_own_output_is_no_code() -> None:
+    Path("it.py").write_text(
+        "if sys.version_info < (3, 11) or os.name == 'nt':\n    import none_here\n"
+        "try:\n    import not_here\nexcept ImportError:\n    import nor_here\nopen('lib/helper.py', 'w')"
+    )
+    Path("dvc.yaml").write_text(FILES["dvc.yaml"].replace("it.txt]", "it.txt], outs: [lib]"))
+    assert (code_of(Declared(), "it").faults, [*code_of(Declared(), "it").lines]) == ([], ["it.py"])
+
+
+def test_each_line_of_a_locked_package_counts_without_its_comment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("constraints.txt").write_text("a-b==1; python_version < '3.12'  # c\nA_b==2\nc @ git+https://e.org@d\n")
+    monkeypatch.setattr(module, "_required", lambda *_: [])
+    assert module._locked(["a.b", "c"]) == {"a-b": "1; python_version < '3.12' 2", "c": "git+https://e.org@d"}
+
+
+def test_a_file_that_a_merge_left_in_disorder_is_written_again() -> None:
+    write()
+    path = Path("code/it.txt")
+    right = path.read_text()
+    path.write_text(f"<<<<<<< HEAD\n{right}>>>>>>> other\n")
+    with pytest.raises(UserError, match=r"code/it\.txt: the text changed"):
+        write(check=True)
+    write()
+    assert path.read_text() == right
