@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 LOG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "opened")
-HASHING = ("exact_stages/declared.py", "exact_stages/imports.py", "exact_stages/provenance.py")
+HASHING = tuple(f"exact_stages/{name}.py" for name in ("code", "declared", "imports", "provenance"))
 noted: "set[str]" = set()
 
 

@@ -94,9 +94,9 @@ def compare(declared: Declared, name: str, seen: Opened) -> tuple[list[str], lis
     """Return what a stage declares and did not read, read and does not declare, and wrote and does not declare."""
     stage, (read, written) = declared.stages[name], seen
     deps = {dep.fs_path: {os.path.abspath(file) for file in declared.files(dep.fs_path)} for dep in stage.deps}
-    own = Path(path_of(name))
+    own = Path(stage.path).absolute().parent / path_of(name)
     for file in lines_of(own.read_text(encoding="utf-8")) if own.is_file() else ():
-        deps.get(os.path.abspath(own), set()).add(os.path.abspath(file))
+        deps.get(str(own), set()).add(os.path.join(own.parents[1], file))
     outs = tuple(os.path.join(out.fs_path, "") for out in stage.outs)
     top = next((each for each in Path(stage.path).parents if (each / ".git").exists()), Path(stage.path).parent)
 
