@@ -196,11 +196,6 @@ REFUSED: dict[str, tuple[Callable[[], object], list[object], str]] = {
     "a damaged model": (lambda: MODEL.write_bytes(MODEL.read_bytes()[:-9]), [MODEL], rf"^{MODEL}: "),
     "no provenance": (RECORD.unlink, [MODEL], rf"^{RECORD}: no such file; "),
     "a damaged provenance": (lambda: RECORD.write_text("{"), [MODEL], rf"^{RECORD}: damaged"),
-    "a provenance of the kind before": (
-        lambda: edit(RECORD, lambda all: {name: all[name] for name in all if name != "version"}),
-        [MODEL],
-        rf"^{RECORD}: of the kind before code had hashes without comments",
-    ),
     "an unknown stage": (lambda: edit(RECORD, lambda all: all | {"stage": "x"}), [MODEL], r"^dvc\.yaml: no stage x"),
     "no checkout": (lambda: shutil.rmtree(".git"), [MODEL], "git clone"),
     "no name": (lambda: None, ["--all", "--rebuild"], "name a model"),

@@ -115,7 +115,7 @@ def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teach
     found = gaussian(0.2, 0.3, 2)
     with torch.no_grad():
         found.auxiliary.network.offset += 0.3
-        rng = found._rng("auxiliary")
+        rng = distill.generator(0, "auxiliary", 0)
         batch = found._batch(rng)
         x_start, x_s = found._student_sample(batch, distill.normal_like(batch.x_t, rng))
     estimate, teacher = (each(x_s, batch.s, batch.labels).x_start for each in (found.auxiliary, found.teacher))
@@ -124,7 +124,8 @@ def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teach
     error = (pred_v - v).square().mean()
     weight = found.auxiliary.network.offset
     expected = torch.autograd.grad(error + (pred_v - v_of_teacher).square().mean(), weight)[0]
-    torch.testing.assert_close(found._step_of_auxiliary(), error.detach(), rtol=1e-4, atol=1e-6)
+    told = found._descend("auxiliary", found.of_auxiliary, found._auxiliary_losses, ALONE)
+    torch.testing.assert_close(told, error.detach(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-6)
 
 

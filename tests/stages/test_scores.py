@@ -55,7 +55,7 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     filtered = load_samples(Path("data/samples/filtered.safetensors"))
     assert filtered.made == made | {"kept": 1.0}
     assert filtered.clear.keys() == {*CARD.classes}
-    pictures = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
+    pictures = {"by_class.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
     assert {path.name for path in Path("metrics/draw").iterdir()} == pictures
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert found["count"] == 40

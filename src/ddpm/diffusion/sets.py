@@ -98,7 +98,7 @@ def sample_batch(
 def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Split:
     """Sample images, uint8 (count, C, H, W), and their labels, (count,), on the fastest device of the machine.
 
-    A CPU computes in this process, with one thread. Threads and other settings of the caller are as they were
+    A CPU computes with one thread. Threads and other settings of the caller are as they were
     afterwards. All labels of a model that is not class-conditional are NO_LABEL.
 
     Args:
@@ -111,18 +111,13 @@ def sample(loaded: LoadedModel, count: int, seed: int = 0, **params: Any) -> Spl
     """
     if count < 1:
         raise UserError(f"count: {count}; set 1 or more")
-    runtime, images = fastest(), []
+    runtime, numbers = fastest(), range(count)
     with exact(runtime.device):
         for network in filter(None, (loaded.network, loaded.guide)):
             to_device(network, runtime.device)
         chosen = fitted(parse(SamplerParams, params, "sample"), loaded.card)
-        size = sample_batch_size(loaded.card, runtime)
-        with progress(desc="sample", total=len(visited(loaded, chosen)) * count, **BAR) as bar:
-            for batch in (range(count)[first : first + size] for first in range(0, count, size)):
-                for step in sample_batch(loaded, chosen, seed, batch, runtime):
-                    bar.update(len(batch))
-                images.append(to_uint8(step.x_prev).cpu())
-    return Split(torch.cat(images), sample_labels(loaded.card, chosen, seed, range(count)))
+        images = [each for _, each in sample_images(loaded, chosen, seed, numbers, runtime, "sample")]
+    return Split(torch.cat(images), sample_labels(loaded.card, chosen, seed, numbers))
 
 
 def sample_images(

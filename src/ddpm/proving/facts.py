@@ -1,6 +1,5 @@
 """Compare what made a file, by its provenance, with this checkout."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any, Literal
@@ -46,11 +45,7 @@ def read_provenance(path: Path) -> Provenance:
         UserError: it is missing or damaged.
     """
     try:
-        if "version" not in json.loads(data := path.read_bytes()):
-            raise UserError(
-                f"{path}: of the kind before code had hashes without comments; prove it in a commit of that time"
-            )
-        return Provenance.model_validate_json(data)
+        return Provenance.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         made = "`dvc pull` or `dvc repro` brings those of train, distill and preprocess"
         raise UserError(f"{path}: no such file; {made}; other files, such as classifiers, have none") from None
