@@ -129,6 +129,17 @@ def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teach
     torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-6)
 
 
+def test_the_student_is_pulled_no_harder_by_an_auxiliary_model_that_is_beyond_the_scale() -> None:
+    gradients = []
+    for offset in (30, 60):
+        found = gaussian(0.2, 0.3, 2)
+        found.auxiliary.network.offset.data += offset
+        found._descend("student", found.of_student, found._student_losses, ALONE)
+        gradients.append(found.student.network.offset.grad)
+    assert gradients[0].any()
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize(("evaluations", "batch_size"), [(1, 20), (5, 20), (4, 1), (4, 3)])
 def test_timesteps_are_equally_frequent_and_s_lies_before_the_next(evaluations: int, batch_size: int) -> None:
     found, seen, counts = new_distillation(evaluations, batch_size=batch_size), set(), torch.zeros(20).long()
