@@ -37,7 +37,7 @@ SHOWN = {
     "Frechet distance, classifier b": ("frechet-distance", "lower"),
     "conditional accuracy": ("conditional-accuracy", "higher"),
     "classification accuracy score": ("classification-accuracy-score", "higher"),
-    "near copies by ratio, by distance": ("near-copies", "that of real images"),
+    "near copies": ("near-copies", "that of real images"),
     "C2ST accuracy": ("c2st-accuracy", "0.5"),
     "C2ST accuracy, black and white": ("c2st-accuracy", "0.5"),
     "Frechet distance, pixels": ("frechet-distance", "lower"),

@@ -71,11 +71,10 @@ MEASURES = {
         "The accuracy on real test images of a classifier trained on samples alone; in the last column, of one trained"
         " on as many real images.",
     ),
-    "near copies by ratio, by distance": Measure(
+    "near copies": Measure(
         ".4f",
-        ["scores.{row}.near_copies_ratio_pixels", "scores.{row}.near_copies_pixels"],
-        "The share that is nearer to a training image than 99 % of test images without near-duplicates. Copies raise"
-        " both, blur the second alone.",
+        ["scores.{row}.near_copies_ratio_pixels"],
+        "The share that is nearer to a training image than 99 % of test images without near-duplicates.",
     ),
     "bits per dimension of test, of training images": Measure(
         ".3f",
@@ -105,7 +104,7 @@ def shown(found: Mapping[str, float], path: str, form: str) -> str:
     """Format the value at this path, with its spread by chance where that is known; or a dash."""
     if path not in found:
         return "-"
-    # A deviation is between trainings. Scores before version 2 call an error so, too.
+    # A deviation is between trainings.
     known = (f"{path}_error", f"{path}_deviation", f"{path.rpartition('.')[0]}.standard_error")
     spread = next((found[each] for each in known if each in found), None)
     return f"{found[path]:{form}}" + ("" if spread is None else f" +- {spread:{form}}")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from ddpm.images.arrays import save_arrays
 from ddpm.images.splits import load_samples, load_split
 from ddpm.processes.device import start
 from ddpm.scores.classifier import NAMES
@@ -17,17 +16,14 @@ METRICS = Path("metrics/evaluate")
 
 
 def main(stage: Stage) -> None:
-    """Score the filtered samples; write the classes that classifier b sees, too, for the figures."""
+    """Score the filtered samples."""
     runtime = start()
     population = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
     classes = population.classes
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    scores, seen, *_ = evaluate((population.images, population.labels), test, train, classes, classifiers, runtime)
-    found = {name: getattr(seen, name).labels for name in ("samples", "train")}
-    found["given"] = seen.samples.given_or_seen(classes)
-    save_arrays(stage.output(SAMPLES / "classes.safetensors"), found)
-    write_json(stage.output(METRICS / "scores.json"), scores)
+    found = evaluate((population.images, population.labels), test, train, classes, classifiers, runtime)
+    write_json(stage.output(METRICS / "scores.json"), found.scores)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,8 @@ def samples(params: Params, count: int, runtime: Runtime) -> Row:
         schedule=params.schedule,
         class_counts=counts,
         guides=("autoguidance",),
+        images_seen=10**9,
+        faint=0,
     )
     loaded = LoadedModel(model, NoiseSchedule(linear_betas(**dict(params.schedule))), card, guide)
     sampler = fitted(population_sampler(), loaded.card)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ddpm.balancing.filling import SPAN
-from ddpm.processes.device import Runtime
 from ddpm.scores.classifier import save_classifier
 from exact_stages.console import UserError
 from exact_stages.files import sha256
@@ -63,7 +62,7 @@ def test_classes_are_filled_up_to_the_largest(files: Files, tmp_path: Path, caps
 
 
 def test_generate_samples_them_again(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 1)  # other batches round otherwise
+    monkeypatch.setattr("ddpm.diffusion.sets.SAMPLED_ON_CPU", 1)  # other batches round otherwise
     rows = sampled(balance(files, tmp_path / "out", "--target", 8, "--seed", 7))
     assert len(rows) == 3
     assert int(rows[0]["index"]) // SPAN == 1

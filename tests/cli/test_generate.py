@@ -15,7 +15,6 @@ from ddpm.diffusion.sample import check_finite
 from ddpm.diffusion.sets import sample_batch, sample_labels
 from ddpm.images.splits import to_uint8
 from ddpm.params.sample import SamplerParams
-from ddpm.processes.device import Runtime
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, write_whole
 from exact_stages.params import parse
@@ -133,7 +132,7 @@ def test_predictions_that_are_not_finite_end_in_one_line(
 def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
     image_format: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Runtime, "sample_batch_size", lambda *_: 3)
+    monkeypatch.setattr("ddpm.diffusion.sets.sample_batch_size", lambda *_: 3)
     options, steps = ["--format", image_format, "--seed", 4], iter(range(12))
 
     def interrupted(*arguments: Any) -> Any:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.cli.summary import COPIES, NAMES, SAYS, WITHHELD, compared, summary
+from ddpm.cli.summary import NAMES, SAYS, WITHHELD, compared, summary
 from ddpm.scores.classes import class_mix
-from ddpm.scores.copying import NEAR, NearCopies, near_copies, nearness
+from ddpm.scores.copying import NEAR, near_copies, nearness
 from ddpm.scores.distances import Estimate, share_of
 
-COPIED = COPIES.partition(":")[0]
+COPIED = "near_copies_ratio_pixels"
 
 
 def says(**rows: tuple[Estimate, Estimate]) -> dict[str, str]:
@@ -23,34 +23,27 @@ def says(**rows: tuple[Estimate, Estimate]) -> dict[str, str]:
     return {key: lines[NAMES[key]] for key in rows}
 
 
-def both(mine: NearCopies, real: NearCopies) -> dict[str, tuple[Estimate, Estimate]]:
-    return {"near_copies_ratio_pixels": (mine.ratio, real.ratio), "near_copies_pixels": (mine.distance, real.distance)}
-
-
 def gaussian(count: int, seed: int) -> tuple[list[Tensor], Tensor]:
     values = torch.randn(count, 40, generator=torch.Generator().manual_seed(seed))
     return [values], torch.zeros(count, dtype=torch.long)
 
 
 def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
-    """Samples that are drawn toward the mean: by distance alone, a tenth would be copies."""
     ([train], labels), ([own], mine) = gaussian(4000, 0), gaussian(2000, 2)
     held_out = nearness(*gaussian(2000, 1), train, labels)
     found = near_copies(nearness([0.8 * own], mine, train, labels), held_out)
-    distance, ratio = found[0].distance.value, found[0].ratio.value
-    assert distance > 6 * NEAR
-    assert ratio == pytest.approx(NEAR, abs=0.008)
-    assert not [text for text in says(**both(*found)).values() if text.startswith(COPIED)]
+    assert found[0].value == pytest.approx(NEAR, abs=0.008)
+    assert says(**{COPIED: found})[COPIED].startswith("no sign of copies")
     own[:100] = train[:100]
-    told = says(**both(*near_copies(nearness([own], mine, train, labels), held_out)))
-    assert all(text.startswith(COPIED) for text in told.values())
+    found = near_copies(nearness([own], mine, train, labels), held_out)
+    assert says(**{COPIED: found})[COPIED].startswith("copies: ")
 
 
 def test_of_classes_that_are_mixed_otherwise_this_is_said_and_nothing_else() -> None:
     ones_and_threes = torch.tensor([1] * 540 + [3] * 60)
     real = torch.arange(2000) % 10
     risen = Estimate(0.05, 0.002), Estimate(0.01, 0.002)
-    given = {"precision": risen, "near_copies_ratio_pixels": risen, "near_copies_pixels": risen}
+    given = {"precision": risen, COPIED: risen}
     told = says(class_mix=class_mix(ones_and_threes, real), **given)
     assert next(iter(NAMES)) == "class_mix"
     assert told.pop("class_mix").startswith("80.0%")  # they may keep a fifth
@@ -63,12 +56,10 @@ def test_of_classes_that_are_mixed_otherwise_this_is_said_and_nothing_else() -> 
 def test_of_images_that_do_not_show_the_class_asked_for_no_copies_are_told() -> None:
     """As of labels that are shifted by an image."""
     accuracy, risen = Estimate(0.99, 0.002), (Estimate(0.055, 0.002), Estimate(0.01, 0.002))
-    copies = {"near_copies_ratio_pixels": risen, "near_copies_pixels": risen}
-    told = says(conditional_accuracy=(Estimate(0.1, 0.005), accuracy), precision=risen, **copies)
-    assert {key for key, text in told.items() if text == WITHHELD} == {*copies}
-    assert list(NAMES).index("conditional_accuracy") < list(NAMES).index("near_copies_ratio_pixels")
-    told = says(conditional_accuracy=(accuracy, accuracy), **copies)
-    assert told["near_copies_pixels"].startswith(COPIED)
+    told = says(conditional_accuracy=(Estimate(0.1, 0.005), accuracy), precision=risen, **{COPIED: risen})
+    assert {key for key, text in told.items() if text == WITHHELD} == {COPIED}
+    assert list(NAMES).index("conditional_accuracy") < list(NAMES).index(COPIED)
+    assert says(conditional_accuracy=(accuracy, accuracy), **{COPIED: risen})[COPIED].startswith("copies: ")
 
 
 def test_where_nothing_differs_the_smallest_difference_that_would_show_is_said() -> None:

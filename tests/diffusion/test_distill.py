@@ -115,7 +115,7 @@ def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teach
     found = gaussian(0.2, 0.3, 2)
     with torch.no_grad():
         found.auxiliary.network.offset += 0.3
-        rng = found._rng("auxiliary")
+        rng = distill.generator(0, "auxiliary", 0)
         batch = found._batch(rng)
         x_start, x_s = found._student_sample(batch, distill.normal_like(batch.x_t, rng))
     estimate, teacher = (each(x_s, batch.s, batch.labels).x_start for each in (found.auxiliary, found.teacher))
@@ -124,8 +124,20 @@ def test_the_auxiliary_model_learns_by_the_error_of_v_and_is_held_near_the_teach
     error = (pred_v - v).square().mean()
     weight = found.auxiliary.network.offset
     expected = torch.autograd.grad(error + (pred_v - v_of_teacher).square().mean(), weight)[0]
-    torch.testing.assert_close(found._step_of_auxiliary(), error.detach(), rtol=1e-4, atol=1e-6)
+    told = found._descend("auxiliary", found.of_auxiliary, found._auxiliary_losses, ALONE)
+    torch.testing.assert_close(told, error.detach(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_student_is_pulled_no_harder_by_an_auxiliary_model_that_is_beyond_the_scale() -> None:
+    gradients = []
+    for offset in (30, 60):
+        found = gaussian(0.2, 0.3, 2)
+        found.auxiliary.network.offset.data += offset
+        found._descend("student", found.of_student, found._student_losses, ALONE)
+        gradients.append(found.student.network.offset.grad)
+    assert gradients[0].any()
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize(("evaluations", "batch_size"), [(1, 20), (5, 20), (4, 1), (4, 3)])
@@ -188,7 +200,7 @@ def test_the_model_file_has_the_student_and_its_timesteps(tmp_path: Path) -> Non
     assert found.summary() == {**facts, "auxiliary": round(auxiliary, 6), "moments": round(moments, 6)}
     stage.save(tmp_path / "model", found, LoadedModel(found.teacher.network, SCHEDULE, CARD))
     loaded = load_model(tmp_path / "model")
-    assert loaded.card == CARD.model_copy(update={"timesteps": found.timesteps})
+    assert loaded.card == CARD.model_copy(update={"images_seen": None, "timesteps": found.timesteps})
     torch.testing.assert_close(loaded.network.state_dict(), found.model.state_dict(), rtol=0, atol=0)
 
 

@@ -48,9 +48,16 @@ def save(
     of: ModelParams | None = None,
     **changes: Any,
 ) -> None:
-    guides = {"guides": ("autoguidance",)} if guide else {}
-    facts = {"data": data, "model": of or kind(), "schedule": LINEAR, "class_counts": counts}
-    save_model(path, model, ModelCard(**facts | guides | changes), guide, versions={"torch": "x"})
+    facts = {
+        "data": data,
+        "model": of or kind(),
+        "schedule": LINEAR,
+        "class_counts": counts,
+        "images_seen": 1,
+        "faint": 0,
+    }
+    facts["guides"] = ("autoguidance",) if guide else ()
+    save_model(path, model, ModelCard(**facts | changes), guide, versions={"torch": "x"})
 
 
 def outputs(model: UNet) -> Tensor:

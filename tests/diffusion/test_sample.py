@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.model import LoadedModel
 from ddpm.diffusion.randomness import ImageNoise
-from ddpm.diffusion.sets import Sampling, sample, sample_batch, sample_images, sample_labels
+from ddpm.diffusion.sets import Sampling, sample, sample_batch, sample_batch_size, sample_images, sample_labels
 from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, fitted_set
@@ -24,7 +24,7 @@ from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
 from tests.reverse import OF_REFERENCE, TEN, model_card, reverse, sampled, sampler, tiny_model
-from tests.small import CPU, FRUITS, resaved
+from tests.small import CPU, DIGITS, FRUITS, resaved
 from tests.trainings import assert_equal
 
 COUNTS = (0, 600, 0, 300, 0, 0, 0, 99, 1, 0)  # of the images that models were trained on
@@ -32,6 +32,19 @@ DISTILLED = {"timesteps": (999, 600, 20)}
 SOME_FRUITS = {"data": FRUITS, "counts": (5, 0, 7)}
 GUIDED = {"guides": ("autoguidance",)}
 FREE = {"guides": ("classifier_free",)}
+
+
+@pytest.mark.parametrize(
+    ("side", "memory", "on_cpu", "on_gpu"),
+    [(28, 10**12, 32, 2500), (56, 10**12, 8, 625), (1024, 10**12, 1, 1), (28, 20_800_000, 32, 100), (8, 0, 32, 1)],
+)
+def test_images_sampled_side_by_side_fit_caches_and_memory(
+    monkeypatch: pytest.MonkeyPatch, side: int, memory: int, on_cpu: int, on_gpu: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, memory))  # the free memory has no say
+    card = model_card(DIGITS.model_copy(update={"shape": (1, side, side)}))
+    found = [sample_batch_size(card, device.Runtime(torch.device(each), torch.float32)) for each in ("cpu", "cuda")]
+    assert found == [on_cpu, on_gpu]
 
 
 def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +128,7 @@ def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params
         ({}, {"steps": None}, {"guidance": 1.0}),
         (GUIDED, {"steps": None}, {"guidance": 1.3}),
         (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
+        (GUIDED | {"images_seen": 640_000}, {"steps": None}, {"guidance": 1.3}),
         (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
         (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),
         (DISTILLED, {"sampler": "ddim", "steps": 3}, {"guidance": 1.0}),

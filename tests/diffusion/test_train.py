@@ -465,7 +465,8 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     assert_equal(first.network.state_dict(), again.network.state_dict())
     assert not torch.equal(first.network.stem.weight, other.network.stem.weight)
     start = randomised(new_network(MODEL, FRUITS.shape, 3, SCHEDULE.timesteps))
-    card = ModelCard(data=FRUITS, model=MODEL, schedule=LINEAR, class_counts=(1, 1, 1))
+    facts = {"class_counts": (1, 1, 1), "guides": (), "images_seen": 1, "faint": 0}
+    card = ModelCard(data=FRUITS, model=MODEL, schedule=LINEAR, **facts)
     save_model(tmp_path / "start", start, card)
     params = {"fine_tune_from": str(tmp_path / "start"), "lr": None, "validation": 0.2}
     training = of_fruits(**params)

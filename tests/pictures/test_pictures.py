@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.pictures.figures import class_histogram, class_label, to_png
+from ddpm.pictures.figures import class_label, image_table, to_png
 from ddpm.pictures.grids import by_class_picture, gallery_pictures
 from tests.small import levels
 
@@ -22,10 +22,10 @@ def test_a_class_whose_name_the_font_cannot_write_has_its_number(name: str, writ
 
 
 def test_a_users_own_settings_of_matplotlib_change_nothing() -> None:
-    given = {"a": [1.0]}, "title", ["b"]
-    expected = to_png(class_histogram(*given))
+    given = levels(1, (1, 1, 8, 8)), ["column"], "title"
+    expected = to_png(image_table(*given))
     with matplotlib.rc_context({"font.family": "serif", "figure.facecolor": "red"}):
-        assert to_png(class_histogram(*given)) == expected
+        assert to_png(image_table(*given)) == expected
 
 
 def opened(data: bytes) -> Image.Image:

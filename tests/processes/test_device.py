@@ -119,18 +119,6 @@ def test_a_result_is_bound_to_what_chooses_instructions_and_not_to_threads(monke
         monkeypatch.delenv(variable)
 
 
-@pytest.mark.parametrize(
-    ("side", "memory", "on_cpu", "on_gpu"),
-    [(28, 10**12, 32, 2500), (56, 10**12, 8, 625), (1024, 10**12, 1, 1), (28, 2_000_000, 32, 100), (8, 0, 32, 1)],
-)
-def test_images_sampled_side_by_side_fit_caches_and_memory(
-    monkeypatch: pytest.MonkeyPatch, side: int, memory: int, on_cpu: int, on_gpu: int
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, memory))  # the free memory has no say
-    assert CPU.sample_batch_size(side**2, 10_000) == on_cpu
-    assert Runtime(torch.device("cuda"), torch.float32).sample_batch_size(side**2, 10_000) == on_gpu
-
-
 @pytest.mark.parametrize("launched", [True, False])
 def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, launched: bool) -> None:
     chosen: list[int] = []

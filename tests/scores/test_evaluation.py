@@ -74,7 +74,7 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
     for name, given in (("samples", COPIER), ("test", FRESH)):
         _, logits = seen(classifiers, given.images)  # all of them, though `count` of the test images make the distances
         assert found[name]["conditional_accuracy"] == float(f"{(logits.argmax(1) == given.labels).double().mean():.4g}")
-    assert found["samples"]["near_copies_pixels"] == pytest.approx(0.2, abs=0.04)
+    assert found["samples"]["near_copies_ratio_pixels"] == pytest.approx(0.2, abs=0.04)
     assert found["samples"]["class_mix"] == pytest.approx(float((COPIER.labels == 7).double().mean()) - 0.5, abs=1e-4)
     # The first half of the test images is all threes: no sample. Random ones are as near as training images are.
     train, first = (seen(classifiers, given)[0] for given in (TRAIN.images, FRESH.images[:300]))
@@ -106,7 +106,7 @@ def test_samples_without_labels_are_compared_if_they_are_seen_as_a_class_that_is
 def test_few_test_images_judge_no_copies(classifiers: dict[str, Path]) -> None:
     found = scores(classifiers, HONEST.take(torch.arange(25) % 20), drawn(20, 1), drawn(60, 0))
     assert (found["count"], found["equal_samples"]) == (20, 5)
-    assert found["samples"]["near_copies_pixels"] is found["samples"]["near_copies_ratio_pixels"] is None
+    assert found["samples"]["near_copies_ratio_pixels"] is None
     assert found["b"]["test"]["frechet_error"] > 0  # of the jackknife: they are all there are
     with pytest.raises(UserError, match=r"sample\.population\.count or data\.test"):
         scores(classifiers, HONEST, drawn(5, 1), drawn(60, 0))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ddpm.images.splits import load_samples
-from ddpm.scores.classifier import Classifier, save_classifier
+from ddpm.scores.classifier import Classifier, features_and_logits, load_classifier, save_classifier
 from exact_stages.console import UserError
 from exact_stages.stage import Stage
 from stages import draw, evaluate, filter, likelihood
 from tests.cli.generating import tiny_model
-from tests.small import DIGITS, FRUITS, images
+from tests.small import CPU, DIGITS, FRUITS, images
 from tests.stages.written import classifier_params, write_samples, write_split
 
 CARD = FRUITS.model_copy(update={"classes": ("fig", "猫", "🍎")})  # the last two in no font of matplotlib
@@ -55,12 +55,23 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     filtered = load_samples(Path("data/samples/filtered.safetensors"))
     assert filtered.made == made | {"kept": 1.0}
     assert filtered.clear.keys() == {*CARD.classes}
-    pictures = {"by_class.png", "classes.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
+    pictures = {"by_class.png", "denoising.png", "neighbours.png", "reverse.gif", "samples.png"}
     assert {path.name for path in Path("metrics/draw").iterdir()} == pictures
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert found["count"] == 40
     assert found.keys() == {"version", "count", "equal_samples", "a", "b", "pixels", "samples", "test", "baseline"}
     assert None not in [found[row]["conditional_accuracy"] for row in ("samples", "test")]
+
+
+def test_samples_without_labels_stand_in_the_classes_that_classifier_b_sees() -> None:
+    samples = IMAGES[240:]
+    _, logits = features_and_logits(load_classifier(Path("models/classifier-b.safetensors")), samples, CPU.device)
+    seen, found = 2 * logits[:, [0, 2]].argmax(1), []
+    for labels in (None, seen):
+        write_samples("filtered", CARD, samples, labels, [0, 2])
+        draw.main(Stage("draw"))
+        found.append(Path("metrics/draw/by_class.png").read_bytes())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("other", [{"shape": (1, 16, 8)}, {"classes": ("a", "b")}])

@@ -36,13 +36,13 @@ difference: a difference of less than two errors may be chance. Scores that depe
 """
 
 
-def score_page(lines: Sequence[Line], found: Evaluation, train: Tensor) -> bytes:
-    """Return the page: a table of the lines, and samples next to training images, uint8 (N, C, H, W)."""
+def score_page(lines: Sequence[Line], found: Evaluation, samples: Tensor, train: Tensor) -> bytes:
+    """Return the page: a table of the lines, and samples next to training images, both uint8 (N, C, H, W)."""
     head = "".join(f'<th scope="col">{name}' for name in ("score", "samples", "real images", "error", "what it says"))
     cells = [[html.escape(each) for each in line] for line in lines]
     rows = "\n".join(f'<tr><th scope="row">{"<td>".join(row)}' for row in cells)
     pictures = {
-        "Samples, and below each the training image nearest to it": _pairs(found.seen.samples.images, train),
+        "Samples, and below each the training image nearest to it": _pairs(samples, train),
         "The samples nearest to a training image, and that image. Are they copies?": _pairs(found.copied, train),
         "The samples of which the network is surest that they are not real. What do they share?": found.told,
     }

@@ -84,7 +84,7 @@ class Score(Options):
         if self.out:
             write_json(self.out, found.scores)
         if self.page:
-            write_whole(self.page, score_page(lines, found, train.images))
+            write_whole(self.page, score_page(lines, found, samples.images, train.images))
 
 
 def given(folder: Path, train: Processed) -> dict[str, Path]:

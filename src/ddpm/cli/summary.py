@@ -20,14 +20,11 @@ NAMES = {
     "precision": "precision",
     "recall": "recall",
     "near_copies_ratio_pixels": "near copies",
-    "near_copies_pixels": "near copies, by distance",
 }
 FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
 UNSEEN = "; less than {seen} may not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
 WITHHELD = "not comparable: the classes are off, see above"
-COPIED = "near_copies_ratio_pixels", "near_copies_pixels"  # blur raises the second alone, too
-COPIES = "copies: {excess} more than in new real images"
 # What to say of a score like that of new real images, of a higher one, and of a lower one.
 SAYS = {
     "class_mix": (
@@ -60,21 +57,18 @@ SAYS = {
         "their class shows more often",
         "their class shows less often",
     ),
-} | dict.fromkeys(
-    COPIED,
-    (
+    "near_copies_ratio_pixels": (
         "no sign of copies",
-        "{excess} more than in new real images, by this measure alone",
+        "copies: {excess} more than in new real images",
         "fewer than in new real images",
     ),
-)
+}
 CHANCE = 0.5  # of the C2ST where nothing differs
 LEFT_OUT = {
     "conditional_accuracy": "left out: there is one class",
     "c2st_accuracy": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
     "c2st_black_and_white_accuracy": "left out: too few images, or they have many levels between black and white",
     "near_copies_ratio_pixels": f"left out: needs {LEAST} held-out images",
-    "near_copies_pixels": f"left out: needs {LEAST} held-out images of a class",
 }
 
 
@@ -130,7 +124,6 @@ def summary(scores: dict[str, Any]) -> list[Line]:
     """Return a line for each score that `compared` has; where classes are off, it says nothing that rests on them."""
     lines = []
     rows = compared(scores)
-    copied = {each.key for each in rows if each.excess > SURE * (each.error or 0)} >= {*COPIED}
     off = tuple(RESTS[each.key] for each in rows if _off(each))
     for name, samples, real, excess, error in rows:
         key = name.rpartition(".")[2]
@@ -143,8 +136,6 @@ def summary(scores: dict[str, Any]) -> list[Line]:
             says = "its error is not known: compare it within one table"
         elif key.startswith(off) and key != "class_mix":
             says = WITHHELD
-        elif copied and key in COPIED:
-            says = COPIES
         else:
             alike, higher, lower = SAYS[key]
             says = alike + UNSEEN if abs(excess) <= seen else higher if excess > 0 else lower

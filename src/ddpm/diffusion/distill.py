@@ -28,6 +28,7 @@ LOG_EVERY = 20  # steps
 LEAST_ERROR = 0.01  # of the student against the teacher: bounds the weight of images without error
 # (how many, generator) -> random real images in [-1, 1], (B, C, H, W), and their labels, (B,), on its device
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+Losses = Callable[["Batch", Tensor], tuple[Tensor, Tensor]]  # (some of a batch, noise) -> losses and reports, (B, ...)
 
 
 class Batch(NamedTuple):
@@ -113,8 +114,8 @@ class Distillation:
             NotFiniteError: a loss is not finite.
         """
         while self.step < self.total_steps:
-            auxiliary = self._step_of_auxiliary(world)
-            moments = self._step_of_student(world)
+            auxiliary = self._descend("auxiliary", self.of_auxiliary, self._auxiliary_losses, world)
+            moments = self._descend("student", self.of_student, self._student_losses, world)
             self.sums += torch.stack([auxiliary, moments])
             self.since_log += 1
             yield self._log() if self.step % LOG_EVERY == 0 or self.step == self.total_steps else None
@@ -160,57 +161,46 @@ class Distillation:
         self.rows.append([self.step, auxiliary, moments])
         return moments
 
-    def _step_of_auxiliary(self, world: Group = ALONE) -> Tensor:
-        """Train the auxiliary model to denoise the student's samples; return the error of its v.
+    def _auxiliary_losses(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses by which the auxiliary model learns to denoise the student's samples; the error of its v.
 
         Its estimate is also pulled to the teacher's, so that it cannot run ahead of the student.
         """
-        rng, count = self._rng("auxiliary"), self.batch_size
-        whole = self._batch(rng)
-        noise = normal_like(whole.x_t, rng)
-        rows = world.rows(self.shards, count + self.of_auxiliary.size, self.device)  # errors and gradient of each shard
-        for row, shard in zip(rows, world.own(self.shards), strict=False):
-            some = part(shard, self.shards, count)
-            self.of_auxiliary.set_gradient(row[count:])
-            batch = whole.take(some)
-            with torch.no_grad():
-                x_start, x_s = self._student_sample(batch, noise[some])
-                teacher = self.teacher(x_s, batch.s, batch.labels).x_start
-            estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
-            # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
-            weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
-            error, distance = (
-                (estimate - wanted).square().mean(dim=(1, 2, 3)) * weights for wanted in (x_start, teacher)
-            )
-            ((error + distance).sum() / count).backward()
-            row[some] = error.detach()
-        total = world.total(rows, self.shards)
-        self.of_auxiliary.step(total[count:], world)
-        return total[:count].mean()
+        with torch.no_grad():
+            x_start, x_s = self._student_sample(batch, noise)
+            teacher = self.teacher(x_s, batch.s, batch.labels).x_start
+        estimate = self.auxiliary(x_s, batch.s, batch.labels).x_start
+        # The error of v is the error of x_0 over 1 - abar (Salimans and Ho 2022, arXiv:2202.00512, section 4).
+        weights = 1 / self.schedule.sqrt_one_minus_alphas_cumprod[batch.s].square()
+        error, distance = ((estimate - wanted).square().mean(dim=(1, 2, 3)) * weights for wanted in (x_start, teacher))
+        return error + distance, error.detach()
 
-    def _step_of_student(self, world: Group = ALONE) -> Tensor:
-        """Take one student step; return the mean squared difference of auxiliary model and teacher.
+    def _student_losses(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses with the student's gradient, the difference of auxiliary model and teacher; and its squares.
 
-        The difference is the gradient. Dividing by the error of student against teacher makes all noise levels count
-        alike (Yin et al. 2024, arXiv:2311.18828, eq. 8).
+        Dividing by the error of student against teacher makes all noise levels count alike (Yin et al. 2024,
+        arXiv:2311.18828, eq. 8).
         """
-        rng, count = self._rng("student"), self.batch_size
+        x_start, x_s = self._student_sample(batch, noise)
+        with torch.no_grad():
+            both = [each(x_s, batch.s, batch.labels).x_start for each in (self.auxiliary, self.teacher)]
+            auxiliary, teacher = (each.clamp(-1, 1) for each in both)
+            error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
+        return x_start * (auxiliary - teacher) / error, (both[0] - both[1]).square().mean(dim=(1, 2, 3))
+
+    def _descend(self, of: str, optimization: Optimization, losses: Losses, world: Group) -> Tensor:
+        """Take a step along the gradient of the losses of a new batch; return the mean of what they report, ()."""
+        rng, count = generator(self.seed, of, self.step, self.device), self.batch_size
         whole = self._batch(rng)
         noise = normal_like(whole.x_t, rng)
-        rows = world.rows(self.shards, count + self.of_student.size, self.device)
+        rows = world.rows(self.shards, count + optimization.size, self.device)  # reports and gradient of each shard
         for row, shard in zip(rows, world.own(self.shards), strict=False):
             some = part(shard, self.shards, count)
-            self.of_student.set_gradient(row[count:])
-            batch = whole.take(some)
-            x_start, x_s = self._student_sample(batch, noise[some])
-            with torch.no_grad():
-                both = [each(x_s, batch.s, batch.labels).x_start for each in (self.auxiliary, self.teacher)]
-                auxiliary, teacher = (each.clamp(-1, 1) for each in both)
-                error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
-            ((x_start * (auxiliary - teacher) / error).sum() / count).backward()
-            row[some] = (both[0] - both[1]).square().mean(dim=(1, 2, 3))
+            optimization.set_gradient(row[count:])
+            loss, row[some] = losses(whole.take(some), noise[some])
+            (loss.sum() / count).backward()
         total = world.total(rows, self.shards)
-        self.of_student.step(total[count:], world)
+        optimization.step(total[count:], world)
         return total[:count].mean()
 
     def _batch(self, rng: torch.Generator) -> Batch:
@@ -239,9 +229,6 @@ class Distillation:
         abar_t, abar_s = (self.alphas_cumprod[each].view(-1, 1, 1, 1) for each in (batch.t, batch.s))
         coef1, coef2, variance = (each.float() for each in posterior(abar_t, abar_s))
         return x_start, coef1 * x_start + coef2 * batch.x_t + variance.sqrt() * noise
-
-    def _rng(self, of: str) -> torch.Generator:
-        return generator(self.seed, of, self.step, self.device)
 
 
 def normal_like(images: Tensor, rng: torch.Generator) -> Tensor:

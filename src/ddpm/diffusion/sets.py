@@ -21,6 +21,7 @@ from exact_stages.console import UserError, progress
 from exact_stages.params import parse
 
 OF_STEP = {"sampler", "clip", "eta", "variance"}  # the params that `p_sample_loop` takes
+SAMPLED_ON_CPU, SAMPLED_ON_GPU = 25_088, 1_960_000  # pixels in a batch
 LEAST_BATCHES = 4  # of a set on a CPU, so that workers can share it
 BAR: dict[str, Any] = {"unit": "eval", "unit_scale": True}
 
@@ -47,11 +48,18 @@ def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Seq
 
 
 def sample_batch_size(card: ModelCard, runtime: Runtime) -> int:
-    """Return how many images to sample in one batch on this runtime."""
+    """Return how many images to sample in one batch: it fills a GPU, but stays within a CPU's caches.
+
+    It takes at most half of a GPU's memory. It must not follow the free memory, since the batch decides the rounding.
+    """
     (channels, height, width), widths = card.data.shape, card.model.channels
+    pixels = height * width
+    if runtime.device.type == "cpu":
+        return max(1, min(32, SAMPLED_ON_CPU // pixels))
     assert widths
-    float32_bytes = 4 * height * width * (channels + 8 * widths[0])  # of eight tensors
-    return runtime.sample_batch_size(height * width, float32_bytes)
+    float32_bytes = 4 * pixels * (channels + 8 * widths[0])  # of eight tensors
+    memory = torch.cuda.mem_get_info(runtime.device)[1]
+    return max(1, min(SAMPLED_ON_GPU // pixels, memory // (2 * float32_bytes)))
 
 
 def guided_denoiser(loaded: LoadedModel, labels: Tensor, params: SamplerParams, runtime: Runtime) -> Denoise:

@@ -91,8 +91,7 @@ class DataCard(Section):
     classes: the class names, see `composed`; label i means classes[i].
     value_range: the network's values for the levels 0 and 255, see `splits.to_float`.
     source_range: the images' own values for the levels 0 and 255; absent if they had 8 bits.
-    images_hash: of the levels and labels of the training images, also in the card of test images; absent in older
-        files.
+    images_hash: of the levels and labels of the training images, also in the card of test images.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]

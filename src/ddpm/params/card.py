@@ -22,9 +22,9 @@ class ModelCard(Section):
     model: ModelParams
     schedule: ScheduleParams
     class_counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_CLASSES)]  # in training
-    guides: tuple[Guide, ...] = ()  # how its samples can be guided; absent in older files
-    images_seen: Count | None = None  # in training, counting repeats; absent in older files
-    faint: Annotated[int, Field(ge=0, le=254)] = 0  # the highest level that becomes 0 in samples; absent in older files
+    guides: tuple[Guide, ...]  # how its samples can be guided
+    images_seen: Count | None  # in training, counting repeats; None of a distilled model
+    faint: Annotated[int, Field(ge=0, le=254)]  # the highest level that becomes 0 in samples
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
 
     @field_validator("class_counts")

@@ -75,6 +75,7 @@ def _sample_errors(params: AllParams) -> Iterator[str]:
         schedule=params.schedule,
         class_counts=(1,) * len(learned),
         guides=() if distilled else tuple(guide for guide, share in guides.items() if share),
+        images_seen=0,
         timesteps=(0,) * distilled,
     )
     for name in ("gallery", "population"):

@@ -99,7 +99,7 @@ def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
     scale, known = params.guidance, params.guide in card.guides
     if scale is None and params.guide == "autoguidance":
         # The guide of a short training has hardly learned: its errors say little about those of the model.
-        learned = 1 if card.images_seen is None else min(1, card.images_seen / FULL_IMAGES)
+        learned = min(1, (card.images_seen or 0) / FULL_IMAGES)
         scale = round(1 + (FULL_SCALE - 1) * learned, 2) if known else 1.0
     if scale != 1 and not known:
         guides = listed(card.guides) if card.guides else "none"

@@ -9,7 +9,7 @@ backend. Neither is changed for other code.
 import functools
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +28,6 @@ DPI = 150
 CELL = 0.75  # inches
 NARROWEST, LOWEST = 0.56, 0.2  # inches of a cell; a column's title fits
 LETTER, LINE = 0.07, 0.16  # inches of a title's letter and line
-MOST_NAMES = 100
 LONGEST = 20
 FONT, MARGIN = 16, 6  # pixels
 PALETTE_FROM = 128  # pixels a side
@@ -53,34 +52,6 @@ def image_table(images: Tensor, column_titles: Sequence[str] = (), title: str = 
         axis.set_title(text, fontsize=7)
     figure.suptitle(title, fontsize=9)
     figure.tight_layout(pad=0.3)
-    return figure
-
-
-@_default_style
-def class_histogram(shares: Mapping[str, Sequence[float]], title: str, names: Sequence[str]) -> Figure:
-    """Draw bars for the share of each class, one colour for each named series of shares.
-
-    With many classes, only every n-th is named.
-    """
-    classes = len(names)
-    figure = Figure(figsize=(min(max(6, 0.16 * classes), 16), 3))
-    axis = figure.subplots()
-    width = 0.8 / len(shares)
-    for index, (name, values) in enumerate(shares.items()):
-        places = [label + (index - (len(shares) - 1) / 2) * width for label in range(classes)]
-        axis.bar(places, [100 * value for value in values], width, label=name)
-    ticks = range(0, classes, math.ceil(classes / MOST_NAMES))
-    axis.set_title(title, fontsize=9)
-    axis.set(xlabel="class", ylabel="share of the images in %")
-    labels = [class_label(names, tick) for tick in ticks]
-    axis.set_xticks(ticks, labels, parse_math=False)
-    longest = max(map(len, labels))
-    if 0.09 * longest > (figure.get_figwidth() - 0.8) / len(labels):
-        axis.tick_params("x", labelsize=7, rotation=90)
-        figure.set_figheight(figure.get_figheight() + 0.06 * longest)
-    axis.margins(y=0.25)  # room for the legend
-    axis.legend(loc="upper center", ncols=len(shares), frameon=False)
-    figure.tight_layout()
     return figure
 
 

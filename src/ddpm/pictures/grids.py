@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from ddpm.pictures.figures import (
     captioned,
-    class_histogram,
     class_label,
     enlarged,
     image_gif,
@@ -65,13 +64,6 @@ def neighbours_picture(samples: Tensor, train: Tensor, caption: str) -> bytes:
     titles = [f"{distance:.3f}" for distance in nearest.distance.tolist()]
     title = f"Samples above, their nearest training images below (root-mean-square difference)\n{caption}"
     return to_png(image_table(table, titles, title))
-
-
-def classes_picture(samples: Tensor, train: Tensor, names: Sequence[str], caption: str) -> bytes:
-    """Plot how often each class is recognised among samples and among training images, labels (N,)."""
-    sets = {"samples": samples, "training images": train}
-    shares = {name: (each.bincount(minlength=len(names)).double() / len(each)).tolist() for name, each in sets.items()}
-    return to_png(class_histogram(shares, f"Classes as classifier b sees them\n{caption}", names))
 
 
 def by_class_picture(

@@ -25,7 +25,6 @@ from exact_stages.console import EXPLAINED, UserError, shown
 Module = TypeVar("Module", bound=nn.Module)
 Number = TypeVar("Number", int, float)
 MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata in a file of weights; the default model has 6,000
-SAMPLED_ON_CPU, SAMPLED_ON_GPU = 25_088, 1_960_000  # pixels in a batch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD = -1, -3, 32 << 20  # malloc.h
 NARROW = 8  # pixels
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -55,19 +54,6 @@ class Runtime:
         """
         height, width = images.shape[2:]
         return replace(self, precision=torch.float32) if width <= NARROW and width < height else self
-
-    def sample_batch_size(self, pixels: int, bytes_each: int) -> int:
-        """Return the batch size for sampling: it fills a GPU, but stays within a CPU's caches.
-
-        Args:
-            pixels: the pixels of an image.
-            bytes_each: the memory of an image in the network; a batch takes at most half of a GPU's memory. It must not
-                follow the free memory, since the batch decides the rounding.
-        """
-        if self.device.type == "cpu":
-            return max(1, min(32, SAMPLED_ON_CPU // pixels))
-        memory = torch.cuda.mem_get_info(self.device)[1]
-        return max(1, min(SAMPLED_ON_GPU // pixels, memory // (2 * bytes_each)))
 
     def describe(self) -> dict[str, str | int]:
         """Return the hardware and software facts that fix the bits of a result; equal on machines of one kind."""

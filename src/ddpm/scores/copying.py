@@ -131,32 +131,21 @@ def _flat(values: Tensor) -> Tensor:
     return (to_float(values) if values.dtype == torch.uint8 else values).flatten(1)
 
 
-class NearCopies(NamedTuple):
-    """Shares of images that are nearer to training images than all but a share NEAR of the held-out images are.
+def near_copies(samples: Nearness, held_out: Nearness) -> tuple[Estimate, Estimate]:
+    """Estimate the share of near copies among samples (N,), and what to expect of honest ones, by held-out images (M,).
 
-    The threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them,
-    among samples as among held-out images: these say what to expect without copying. distance: by the distance, with a
-    threshold for each class, because one for all would only find copies in the tightest class; classes of fewer than
-    LEAST held-out images are left out. ratio: by the ratio. A share is None if there is nothing to compare with.
+    A near copy is nearer to training images, by the ratio, than all but a share NEAR of the held-out images. The
+    threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them, among
+    samples as among held-out images. Of fewer than LEAST held-out images there is no share.
     """
-
-    distance: Estimate
-    ratio: Estimate
-
-
-def near_copies(samples: Nearness, held_out: Nearness) -> tuple[NearCopies, NearCopies]:
-    """Count near copies among samples (N,), and how many to expect, by held-out images (M,)."""
     twins = near_duplicates(held_out.distance, held_out.labels)
-    own = torch.full((1 + int(torch.cat([samples.labels, held_out.labels]).max()),), torch.nan, dtype=torch.float64)
-    for label in samples.labels.unique():
-        own[label] = _threshold(held_out.distance[~twins & (held_out.labels == label)])
-    same = torch.full_like(own, _threshold(held_out.ratio[~twins]))
-    return (
-        NearCopies(_share(samples.distance, own[samples.labels]), _share(samples.ratio, same[samples.labels])),
-        NearCopies(
-            _share(held_out.distance, own[held_out.labels], twins), _share(held_out.ratio, same[held_out.labels], twins)
-        ),
-    )
+    values = held_out.ratio[~twins & held_out.ratio.isfinite()].double()
+    if len(values) < LEAST:
+        return NONE, NONE
+    # Below it lies a share NEAR of the distribution, in expectation.
+    threshold = float(np.quantile(values.numpy(), NEAR, method="weibull"))
+    ours, theirs = ((each.ratio.double() < threshold).double() for each in (samples, held_out))
+    return _share(ours), _share(torch.where(twins, theirs, NEAR))
 
 
 def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
@@ -172,17 +161,7 @@ def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
-def _threshold(values: Tensor) -> float:
-    """Estimate the value below which a share NEAR of a distribution lies, in expectation; NaN for fewer than LEAST."""
-    values = values[values.isfinite()].double()
-    return float(np.quantile(values.numpy(), NEAR, method="weibull")) if len(values) >= LEAST else np.nan
-
-
-def _share(values: Tensor, limits: Tensor, twins: Tensor | None = None) -> Estimate:
-    """Estimate the share of values (N,) below their limits; NaN is none. Beside `twins`, if given, NEAR is expected."""
-    near = (values < limits).double()
-    near = (near if twins is None else torch.where(twins, near, NEAR))[~limits.isnan()]
-    if not len(near):
-        return NONE
+def _share(near: Tensor) -> Estimate:
+    """Estimate a share from flags (N,), float64; its error is at least that of the share NEAR."""
     share = float(near.mean())
     return Estimate(share, math.sqrt(max(share * (1 - share), NEAR * (1 - NEAR)) / len(near)))

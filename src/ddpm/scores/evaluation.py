@@ -27,7 +27,7 @@ from exact_stages.console import UserError, progress
 MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 4  # of the scores; raise it when equal samples get another score, as by another network or definition
+VERSION = 5  # of the scores; raise it when equal samples get another score, as by another network or definition
 
 
 class Classified(NamedTuple):
@@ -72,14 +72,13 @@ class Sets(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """All scores, what the last classifier sees, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
+    """All scores, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
 
     copied: those nearest to a training image, by the ratio of `Nearness` in pixels.
     told: tested ones of which the C2ST classifier is surest; none if there are too few for the two-sample test.
     """
 
     scores: dict[str, Any]
-    seen: Sets
     copied: Tensor
     told: Tensor
 
@@ -142,9 +141,7 @@ def evaluate(
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
     pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
-    return Evaluation(
-        {"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, seen, *pictured
-    )
+    return Evaluation({"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, *pictured)
 
 
 def comparable(samples: int, test: int, train: int) -> int:
@@ -203,8 +200,8 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
     place = sets.samples.features.device
     train = middle(sets.train.images), sets.train.given_or_seen(classes)
     near = [nearness(shifted(each.images.to(place)), each.given_or_seen(classes), *train) for each in sets[:2]]
-    for name, shares in zip(("samples", "test"), near_copies(*near), strict=True):
-        rows[name] |= shares.distance.row("near_copies_pixels") | shares.ratio.row("near_copies_ratio_pixels")
+    for name, share in zip(("samples", "test"), near_copies(*near), strict=True):
+        rows[name] |= share.row("near_copies_ratio_pixels")
     return rows, near[0].ratio.argsort()
 
 
