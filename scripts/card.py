@@ -83,7 +83,7 @@ def renewed(card: str, earlier: str) -> str:
 def facts(run: Run) -> dict[str, Any]:
     """Collect what the card says about the images, the sampled model, and the model that its training began from."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
-    sampled = run.mapping("metrics/sample/population.json")
+    sampled = run.mapping("metrics/sample/scored.json")
     settings = run.flat("params.yaml")
     start = (settings | trained.get("chosen", {})).get("train.fine_tune_from", "none")
     return {

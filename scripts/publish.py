@@ -144,14 +144,14 @@ def draw_pictures() -> None:
     assert kept.labels is not None  # the default is class-conditional
     columns = [kept.images[kept.labels == label][:4] for label in kept.labels.unique()]
     write_whole(PICTURES / "samples.png", image_png(tile(torch.stack(columns, 1).flatten(0, 1), len(columns)), scale=3))
-    write_whole(PICTURES / "denoising.gif", denoising(load_samples(SAMPLES / "gallery.safetensors")))
+    write_whole(PICTURES / "denoising.gif", denoising(load_samples(SAMPLES / "preview.safetensors")))
 
 
-def denoising(gallery: Samples) -> bytes:
+def denoising(preview: Samples) -> bytes:
     """Animate the reverse process of eight samples: what each step leaves, and its estimate of x_0 below."""
-    labels = [] if gallery.labels is None else gallery.labels.tolist()
+    labels = [] if preview.labels is None else preview.labels.tolist()
     shown = sorted(labels.index(label) for label in set(labels))[:8]
-    pairs = zip(gallery.x_t[:, shown], gallery.pred_x_start[:, shown], strict=True)
+    pairs = zip(preview.x_t[:, shown], preview.pred_x_start[:, shown], strict=True)
     coarse = [torch.cat(pair) // 16 * 17 for pair in pairs]  # 16 levels, for a small file
     return image_gif([tile(each, len(shown)) for each in coarse], scale=3, milliseconds=400, hold=3000)
 

@@ -19,11 +19,11 @@ METRICS = Path("metrics/evaluate")
 def main(stage: Stage) -> None:
     """Score the filtered samples; write the classes that classifier b sees, too, for the figures."""
     runtime = start()
-    population = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
-    classes = population.classes
+    samples = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
+    classes = samples.classes
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    scores, seen, *_ = evaluate((population.images, population.labels), test, train, classes, classifiers, runtime)
+    scores, seen, *_ = evaluate((samples.images, samples.labels), test, train, classes, classifiers, runtime)
     found = {name: getattr(seen, name).labels for name in ("samples", "train")}
     found["given"] = seen.samples.given_or_seen(classes)
     save_arrays(stage.output(SAMPLES / "classes.safetensors"), found)

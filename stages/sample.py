@@ -1,4 +1,4 @@
-"""Sample one set of images, `gallery` or `population`, from the trained model."""
+"""Sample one set of images, `preview` or `scored`, from the trained model."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from exact_stages.stage import Role, Stage, run_stage
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
-SETS = ("gallery", "population")
+SETS = ("preview", "scored")
 
 
 class Params(SharedParams):

@@ -31,11 +31,11 @@ def plain_params() -> Params:
     return parse(Params, sections, str(PLAIN))
 
 
-def population_sampler(**changes: Any) -> SamplerParams:
-    """Return how params.yaml samples the population, with changes."""
+def scored_sampler(**changes: Any) -> SamplerParams:
+    """Return how params.yaml samples the set `scored`, with changes."""
     section = read_yaml(PARAMS)["sample"]
-    values = section | section["population"] | changes
-    return parse(SamplerParams, {key: values[key] for key in SamplerParams.model_fields}, "sample.population")
+    values = section | section["scored"] | changes
+    return parse(SamplerParams, {key: values[key] for key in SamplerParams.model_fields}, "sample.scored")
 
 
 def trained(images: Processed, params: Params, runtime: Runtime, name: str) -> tuple[LoadedModel, Training]:

@@ -127,9 +127,9 @@ def classifier(name: str = "b") -> Classifier:
 
 
 def sampler(card: ModelCard, **changes: Any) -> SamplerParams:
-    """Return the params of the population in params.yaml, with changes, fitted to a model."""
+    """Return the params of the set `scored` in params.yaml, with changes, fitted to a model."""
     section = read_yaml(PARAMS)["sample"]
-    values = {**section, **section["population"], **changes}
+    values = {**section, **section["scored"], **changes}
     known = {name: values[name] for name in SamplerParams.model_fields}
     return fitted(parse(SamplerParams, known, "sampler"), card)
 

@@ -20,7 +20,7 @@ from ddpm.scores.fit import train_classifier
 from exact_stages.console import UserError
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import population_sampler, trained
+from studies.trainings import scored_sampler, trained
 
 
 class Subset(NamedTuple):
@@ -78,7 +78,7 @@ def fill_up(subset: Subset, target: int, seed: int, runtime: Runtime) -> tuple[S
     judge = Classifier(Recipe(images_seen=length, seed=seed), kept.card)
     for _ in train_classifier(judge, kept.split.take(~held_out(kept)), runtime):
         pass
-    sampler = fitted(population_sampler(), loaded.card)
+    sampler = fitted(scored_sampler(), loaded.card)
     inputs = FillInputs(loaded, judge, sampler, seed, runtime, kept.split, subset.pool)
     images, labels, tallies = [kept.split.images[:0]], list[int](), []
     for label, count in enumerate(subset.counts):

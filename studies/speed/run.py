@@ -3,7 +3,7 @@
     python -m studies.speed.run --minutes 10
 
 All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their
-documentation. This project samples as sample.population does, the default also without guidance, to compare with the
+documentation. This project samples as sample.scored does, the default also without guidance, to compare with the
 peers; nothing is filtered. Five random subsets of as many real test images are scored, too.
 """
 
@@ -29,10 +29,10 @@ from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import TRAIN, Params
 from studies.speed.peers import BATCH, PEERS
-from studies.trainings import WITHOUT_END, on_noise, plain_params, population_sampler, trained
+from studies.trainings import WITHOUT_END, on_noise, plain_params, scored_sampler, trained
 
 MODELS, PROCESSED = Path("models"), Path("data/processed")
-SEED = 2  # of samples; differs from the gallery's and the population's
+SEED = 2  # of samples; differs from those of params.yaml
 WARMUP_STEPS, TIMED_STEPS = 5, 70
 COUNT = 2000  # samples that are scored
 TOGETHER = 250  # images in a batch of a peer's sampler
@@ -101,7 +101,7 @@ def ours(name: str, train: Processed, minutes: int, runtime: Runtime) -> Trained
     changes = {name: {}, f"{name}, no guidance": {"guidance": 1}} if loaded.guide else {name: {}}
     for kind, change in changes.items():
         began = time.process_time()
-        sampler = fitted(population_sampler(**change), loaded.card)
+        sampler = fitted(scored_sampler(**change), loaded.card)
         batches = sample_images(loaded, sampler, SEED, range(COUNT), runtime, "sample")
         found.samples[kind] = torch.cat([images for _, images in batches]), time.process_time() - began
     return found

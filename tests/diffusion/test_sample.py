@@ -129,8 +129,8 @@ SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
 
 
 def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
-    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
-    assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "trailing"}
+    params, chosen = fitted_set("preview", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
+    assert chosen == {"sample.guidance": 1.3, "sample.preview.spacing": "trailing"}
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
 
 
@@ -261,7 +261,7 @@ def whole_set(
     loaded: LoadedModel, keep_every: int = 4, state: dict[str, Any] | None = None, world: World = ALONE
 ) -> tuple[Samples, list[dict[str, Any]]]:
     """A set of seven in batches of two, which may continue from a state, and the states on the way."""
-    found = Sampling("gallery", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
+    found = Sampling("preview", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
     if state:
         found.load_state_dict(state)
     ticks = StatesAtTicks(found, world)
@@ -282,7 +282,7 @@ def test_a_set_has_the_images_labels_and_frames_of_the_sampler(tmp_path: Path) -
     steps = [*sample_batch(loaded, sampler(steps=10), 3, range(7), CPU)]
     kept = [step for step in steps if step.t in (8, 4, 0)]
     assert (found.kept_t, found.classes) == ([8, 4, 0], [*range(10)])
-    assert found.made == {"set": "gallery", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
+    assert found.made == {"set": "preview", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
     assert torch.equal(found.labels, sample_labels(loaded.card, sampler(), 3, range(7)))
     for ours, expected in (
         (found.images, to_uint8(steps[-1].x_prev)),
@@ -325,6 +325,6 @@ def test_workers_have_the_bytes_of_one(size: int, steps: int, tmp_path: Path, al
 @pytest.mark.parametrize(("count", "size"), [(7, 2), (8, 2), (500, 32), (1, 1)])
 def test_a_set_has_four_batches_or_more_where_it_has_so_many_images(count: int, size: int, tmp_path: Path) -> None:
     loaded, params = tiny_model(tmp_path), sampler(steps=1)
-    found = Sampling("gallery", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))
+    found = Sampling("preview", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))
     found.run(CPU, ALONE, StatesAtTicks(found, ALONE))  # type: ignore[arg-type]
     assert found.batch_size == size

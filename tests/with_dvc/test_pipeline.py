@@ -24,7 +24,7 @@ def test_the_first_run_runs_every_stage_and_makes_every_output(pipeline: Built) 
     assert [*pipeline.clone.bytes_under("data/fashion_mnist")] == ["data/fashion_mnist/README"], "it is not fetched"
     tracked = set(pipeline.clone.git("ls-files", "data", "models", "metrics").split())
     assert tracked == {*pipeline.clone.bytes_under("metrics"), *WRITTEN}
-    assert read_json(pipeline.clone.path / "metrics/sample/population.json")["model"]["classes"] == ["7"]
+    assert read_json(pipeline.clone.path / "metrics/sample/scored.json")["model"]["classes"] == ["7"]
     scores = read_json(pipeline.clone.path / "metrics/evaluate/scores.json")
     assert scores["b"]["samples"]["frechet"] > scores["b"]["test"]["frechet"] > 0, "it samples noise"
 

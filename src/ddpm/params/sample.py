@@ -17,7 +17,7 @@ LogSNR = Annotated[float, Field(ge=-100, le=100)]
 
 
 class SharedParams(Sections):
-    """Guidance, classes and variance, which gallery and population share; params.yaml explains each choice."""
+    """Guidance, classes and variance, which preview and scored share; params.yaml explains each choice."""
 
     variance: Literal["posterior", "beta"] = "posterior"
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
@@ -44,7 +44,7 @@ class StepParams(Section):
 
 
 class SamplerParams(SharedParams, StepParams):
-    """All that a sampler needs, with the defaults of the population; functions want them `fitted` to the model."""
+    """All that a sampler needs, with the defaults of the set `scored`; functions want them `fitted` to the model."""
 
 
 class SetParams(StepParams):
@@ -61,8 +61,8 @@ class SampleParams(SharedParams):
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1)]
-    gallery: SetParams
-    population: SetParams
+    preview: SetParams
+    scored: SetParams
 
 
 def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:

@@ -158,7 +158,7 @@ def comparable(samples: int, test: int, train: int) -> int:
         raise UserError(
             f"{samples} samples, {test} test images and {train} training images, of classes that have test images, are "
             f"too few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more "
-            "images (in the pipeline, raise sample.population.count or data.test)"
+            "images (in the pipeline, raise sample.scored.count or data.test)"
         )
     return count
 
