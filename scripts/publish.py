@@ -27,7 +27,7 @@ from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from scripts.runs import TRAINED, Run, open_run
-from scripts.tables import MEASURES, cell, numbers, scores, together
+from scripts.tables import MEASURES, averaged, cell, numbers, scores
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
 PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
@@ -71,7 +71,7 @@ def print_scores(*names: str) -> None:
         found = [{key: run.mapping(path).get(key) for key in keys} for run in runs]
         if other := [run.name for run, each in zip(runs, found, strict=True) if each != found[0]]:
             raise UserError(f"{other[0]}: has another {what} than {runs[0].name}; average runs with the same")
-    rows = scores([together([numbers(each) for each in runs])])
+    rows = scores([averaged([numbers(each) for each in runs])])
     print(table([["", "samples", "test images", "training images"], *([name, *cells] for name, cells in rows.items())]))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm.balancing.filling import FillInputs, Tally, fill
 from ddpm.diffusion.randomness import generator
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Split, SplitFile
 from ddpm.params.classifier import ClassifierParams
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime
@@ -31,12 +31,12 @@ class Subset(NamedTuple):
     """
 
     counts: list[int]
-    kept: Processed
+    kept: SplitFile
     pool: Split
     spare: Split
 
 
-def make_subset(train: Processed, counts: Sequence[int], pool: int, target: int, number: int) -> Subset:
+def make_subset(train: SplitFile, counts: Sequence[int], pool: int, target: int, number: int) -> Subset:
     """Choose the images of subset `number` at random; no two of them are near-duplicates.
 
     The counts go around the classes: subset i + 1 gives each class the count of the class before it. So over as many

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.sets import sample_images
-from ddpm.images.splits import Processed, load_split, to_float, to_uint8
+from ddpm.images.splits import SplitFile, load_split, to_float, to_uint8
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import NAMES
@@ -83,7 +83,7 @@ def main() -> None:
             print(row([kind, str(size), *rates, str(work.seen), *found]), flush=True)
 
 
-def ours(name: str, train: Processed, minutes: int, runtime: Runtime) -> Trained:
+def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Trained:
     """Train and sample with this project; the recipe is as long as the minutes allow."""
     params = OURS[name]()
     steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
@@ -107,7 +107,7 @@ def ours(name: str, train: Processed, minutes: int, runtime: Runtime) -> Trained
     return found
 
 
-def theirs(name: str, train: Processed, minutes: int) -> Trained:
+def theirs(name: str, train: SplitFile, minutes: int) -> Trained:
     """Train a peer for the minutes, and sample with it."""
     peer = PEERS[name](to_float(train.split.images))
     peer.network.train()

@@ -19,7 +19,7 @@ from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, fitted_set
 from ddpm.processes import device, workers
-from ddpm.processes.workers import together
+from ddpm.processes.workers import run_in_processes
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
@@ -242,18 +242,18 @@ def test_predictions_that_are_not_finite_end_in_an_error_that_names_the_image(
         sampled(loaded, [7, 8, 9], sampler(guidance=scale, clip=clip))
 
 
-class StatesAtTicks:
-    """Stands for the checkpoints: keeps the state at every tick."""
+class EveryState:
+    """Stands for the checkpoints: keeps the state wherever it may be saved."""
 
     def __init__(self, found: Sampling, world: World) -> None:
         self.found = found
         self.world = world
         self.states: list[dict[str, Any]] = []
 
-    def together(self, pieces: int, work: Callable[[World], None]) -> None:
-        together(self.world, pieces, work)
+    def run_in_processes(self, shards: int, work: Callable[[World], None]) -> None:
+        run_in_processes(self.world, shards, work)
 
-    def tick(self) -> None:
+    def save_if_due(self) -> None:
         self.states.append(resaved(self.found.state_dict()))
 
 
@@ -264,11 +264,11 @@ def whole_set(
     found = Sampling("preview", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
     if state:
         found.load_state_dict(state)
-    ticks = StatesAtTicks(found, world)
+    kept_states = EveryState(found, world)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ddpm.diffusion.sets.sample_batch_size", lambda *_: 2)
-        found.run(CPU, world, ticks)  # type: ignore[arg-type]
-    return found.samples(), [*ticks.states, resaved(found.state_dict())]
+        found.run(CPU, world, kept_states)  # type: ignore[arg-type]
+    return found.samples(), [*kept_states.states, resaved(found.state_dict())]
 
 
 def assert_equal_sets(left: Samples, right: Samples) -> None:
@@ -326,5 +326,5 @@ def test_workers_have_the_bytes_of_one(size: int, steps: int, tmp_path: Path, al
 def test_a_set_has_four_batches_or_more_where_it_has_so_many_images(count: int, size: int, tmp_path: Path) -> None:
     loaded, params = tiny_model(tmp_path), sampler(steps=1)
     found = Sampling("preview", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))
-    found.run(CPU, ALONE, StatesAtTicks(found, ALONE))  # type: ignore[arg-type]
+    found.run(CPU, ALONE, EveryState(found, ALONE))  # type: ignore[arg-type]
     assert found.batch_size == size

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser, NotFiniteError
-from ddpm.diffusion.optim import ALONE, Group, Optimization, part
+from ddpm.diffusion.optim import ALONE, Group, Optimization, images_of
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, posterior
 from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
@@ -64,7 +64,7 @@ class Distillation:
             schedule: the teacher's, in float64.
             evaluations: of the network, for an image of the student.
             images_seen: length of the distillation, in images.
-            shards: the number of parts of a batch, see `train_loop`.
+            shards: how many shards a batch has, see `train_loop`.
 
         Raises:
             ValueError: the teacher has too few timesteps for the number of evaluations.
@@ -168,10 +168,10 @@ class Distillation:
         rng, count = self._rng("auxiliary"), self.batch_size
         whole = self._batch(rng)
         noise = normal_like(whole.x_t, rng)
-        rows = world.rows(self.shards, count + self.of_auxiliary.size, self.device)  # errors and gradient of each shard
-        for row, shard in zip(rows, world.own(self.shards), strict=False):
-            some = part(shard, self.shards, count)
-            self.of_auxiliary.set_gradient(row[count:])
+        results = world.results(self.shards, count + self.of_auxiliary.size, self.device)  # errors, gradient
+        for result, shard in zip(results, world.own_shards(self.shards), strict=False):
+            some = images_of(shard, self.shards, count)
+            self.of_auxiliary.set_gradient(result[count:])
             batch = whole.take(some)
             with torch.no_grad():
                 x_start, x_s = self._student_sample(batch, noise[some])
@@ -183,8 +183,8 @@ class Distillation:
                 (estimate - wanted).square().mean(dim=(1, 2, 3)) * weights for wanted in (x_start, teacher)
             )
             ((error + distance).sum() / count).backward()
-            row[some] = error.detach()
-        total = world.total(rows, self.shards)
+            result[some] = error.detach()
+        total = world.total(results, self.shards)
         self.of_auxiliary.step(total[count:], world)
         return total[:count].mean()
 
@@ -197,10 +197,10 @@ class Distillation:
         rng, count = self._rng("student"), self.batch_size
         whole = self._batch(rng)
         noise = normal_like(whole.x_t, rng)
-        rows = world.rows(self.shards, count + self.of_student.size, self.device)
-        for row, shard in zip(rows, world.own(self.shards), strict=False):
-            some = part(shard, self.shards, count)
-            self.of_student.set_gradient(row[count:])
+        results = world.results(self.shards, count + self.of_student.size, self.device)
+        for result, shard in zip(results, world.own_shards(self.shards), strict=False):
+            some = images_of(shard, self.shards, count)
+            self.of_student.set_gradient(result[count:])
             batch = whole.take(some)
             x_start, x_s = self._student_sample(batch, noise[some])
             with torch.no_grad():
@@ -208,8 +208,8 @@ class Distillation:
                 auxiliary, teacher = (each.clamp(-1, 1) for each in both)
                 error = (x_start - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
             ((x_start * (auxiliary - teacher) / error).sum() / count).backward()
-            row[some] = (both[0] - both[1]).square().mean(dim=(1, 2, 3))
-        total = world.total(rows, self.shards)
+            result[some] = (both[0] - both[1]).square().mean(dim=(1, 2, 3))
+        total = world.total(results, self.shards)
         self.of_student.step(total[count:], world)
         return total[:count].mean()
 

@@ -75,13 +75,13 @@ class Evaluation(NamedTuple):
     """All scores, what the last classifier sees, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
 
     copied: those nearest to a training image, by the ratio of `Nearness` in pixels.
-    told: tested ones of which the C2ST classifier is surest; none if there are too few for the two-sample test.
+    detected: tested ones, those first of which the C2ST classifier is most certain; none without a two-sample test.
     """
 
     scores: dict[str, Any]
     seen: Sets
     copied: Tensor
-    told: Tensor
+    detected: Tensor
 
 
 def evaluate(
@@ -128,10 +128,10 @@ def evaluate(
         bar.update()
         rows, copied = examine(sets, draws, classes)
         bar.update()
-        told, surest = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
+        of_c2st, detected = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
         bar.update()
-        told["test"] = tone_shares(test.images)
-        scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
+        of_c2st["test"] = tone_shares(test.images)
+        scores |= rounded({name: row | of_c2st[name] for name, row in rows.items()}, 4)
     distinct = {*map(digest, samples[0])}
     if equal := len(samples[0]) - len(distinct):
         print(f"warning: {equal} of {len(samples[0])} samples equal another one")
@@ -141,7 +141,7 @@ def evaluate(
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
+    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, detected))
     return Evaluation(
         {"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, seen, *pictured
     )
