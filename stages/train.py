@@ -8,14 +8,14 @@ from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
-from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.params.train import TrainParams
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import start
 from ddpm.processes.world import join, role
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Role, Stage, run_stage
 
-TRAIN = Path(FROM_SCRATCH)
+TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
 FEW_STEPS = 300

@@ -140,8 +140,8 @@ def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(rank: int, al
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("ddpm.compute.workers.RawArray", OSError(28, "No space left on device")),
-        ("ddpm.compute.workers.dist.init_process_group", RuntimeError("[enforce fail] Unable to find interface")),
+        ("ddpm.processes.workers.RawArray", OSError(28, "No space left on device")),
+        ("ddpm.processes.workers.dist.init_process_group", RuntimeError("[enforce fail] Unable to find interface")),
     ],
 )
 def test_what_workers_lack_is_told_in_one_line_with_a_way_out(

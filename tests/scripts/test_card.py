@@ -69,12 +69,12 @@ def test_facts_are_those_of_the_sampled_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "chosen", "said"),
-    [("models/distilled-2", "base", True), ("models/ddpm", "none", False), ("own", "base", False)],
+    ("model", "start", "said"),
+    [("models/distilled-2", "base", True), ("models/ddpm", "data/scratch", False), ("own", "base", False)],
 )
-def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
-    trained, sampled = {"chosen": {"train.fine_tune_from": chosen}}, {"model": {"parameters": 333}}
-    run = made(f"sample: {{model: {model}.safetensors}}\n", **{"train/summary": trained, "sample/scored": sampled})
+def test_a_card_names_the_model_that_the_training_began_from(model: str, start: str, said: bool) -> None:
+    params = f"sample: {{model: {model}.safetensors}}\ntrain: {{fine_tune_from: {start}}}\n"
+    run = made(params, **{"sample/scored": {"model": {"parameters": 333}}})
     assert ("began with the weights of base" in card.card(run)) == said
 
 

@@ -11,7 +11,7 @@ from exact_stages.trace import compare, opened
 from tests.with_dvc.dvc_clone import STAGES, WORKERS, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
-WRITTEN = {"data/README.md", "data/clip_art.safetensors"}  # by hand
+WRITTEN = {"data/README.md", "data/clip_art.safetensors", "data/scratch"}  # by hand
 BEHIND_TRAIN = {*STAGES[STAGES.index("train") + 1 :]}
 
 

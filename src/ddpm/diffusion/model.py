@@ -21,6 +21,7 @@ from ddpm.processes.device import MAX_HEADER, Runtime, rebuild, to_device
 from exact_stages.console import UserError
 from exact_stages.params import parse
 
+FROM_SCRATCH = "data/scratch"  # a small text: train.fine_tune_from is a dependency for DVC, and cannot be null
 LABELS = "label.weight"  # the class embedding
 GUIDE = "guide."  # prefix of the weights from early in the training
 
@@ -110,7 +111,10 @@ def begin_from(path: Path, network: UNet, model: ModelParams, data: DataCard, sc
     Raises:
         UserError: the file is not a model, or is distilled; or its colour, network or noise schedule differ.
     """
-    loaded = load_model(path)
+    try:
+        loaded = load_model(path)
+    except UserError as error:
+        raise UserError(f"train.fine_tune_from: {error}; {FROM_SCRATCH} is to train from scratch") from None
     before = loaded.card
     if before.timesteps:
         few = len(before.timesteps)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.diffusion.batches import Batches
 from ddpm.diffusion.curves import BUCKETS, Buckets, Curves
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.model import begin_from, new_network, save_model
+from ddpm.diffusion.model import FROM_SCRATCH, begin_from, new_network, save_model
 from ddpm.diffusion.optim import Optimization, shards_on_cpu
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
@@ -25,7 +25,7 @@ from ddpm.images.splits import Split, SplitFile, even_batch, held_out_mask, to_f
 from ddpm.params.card import Guide, ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
-from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.params.train import TrainParams
 from ddpm.processes.device import Runtime, to_device
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
@@ -266,7 +266,7 @@ def new_training(
 ) -> Training:
     """Choose the images to train on, resolve the params that depend on them, and build the training.
 
-    The network takes the weights of the model file train.fine_tune_from, if any.
+    The network takes the weights of the model file train.fine_tune_from, but for FROM_SCRATCH.
 
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,

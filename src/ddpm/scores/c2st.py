@@ -25,7 +25,7 @@ BETWEEN, MOST_BETWEEN = (64, 192), 0.1  # levels of real images, and their share
 
 
 class C2ST(NamedTuple):
-    """The accuracy on unseen images, and the indices of the unseen samples, (N,): first where the network is most certain."""
+    """The accuracy on unseen images, and the indices of the unseen samples, (N,), surely samples first."""
 
     accuracy: Estimate
     most_certain: Tensor
