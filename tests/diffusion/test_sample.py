@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,18 @@ def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monk
     assert sample(tiny_model(tmp_path, class_conditional=False), 2, steps=2).labels.tolist() == [NO_LABEL] * 2
     with pytest.raises(UserError, match=r"^count: "):
         sample(loaded, 0)
+
+
+def test_a_program_that_samples_by_import_ddpm_loads_no_dvc() -> None:
+    script = """
+import sys
+import ddpm
+assert not {"torch", "pydantic"} & {*sys.modules}
+images, labels = ddpm.sample(ddpm.load_pretrained("mnist"), count=2, classes=["7"], steps=2)
+print(*images.shape, *labels.tolist(), ddpm.load_model.__name__, *{name for name in sys.modules if "dvc" in name})
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.stdout.split() == [*["2", "1", "28", "28", "7", "7"], "load_model"], ran.stderr
 
 
 def settings() -> list[object]:
