@@ -47,9 +47,9 @@ def new_network(params: ModelParams, shape: Shape, classes: int, timesteps: int)
         ValueError: the levels do not divide the images, see `ModelParams.for_images`.
     """
     params = params.for_images(shape)
-    told = classes if params.class_conditional else 0
+    conditioned = classes if params.class_conditional else 0
     kind = {key: value for key, value in params if key not in ("class_conditional", "prediction")}
-    return UNet(shape, timesteps, told, **kind)
+    return UNet(shape, timesteps, conditioned, **kind)
 
 
 def save_model(

@@ -1,8 +1,8 @@
 """Divide work among processes of this machine, so that no result depends on how many there are.
 
 A shard is a share of the work that follows from data and params alone. One thread computes a shard, and results are
-joined in the order of the shards. Threads would wait for each other in
-every operation, and a sum over threads depends on their number. Workers are forked: they inherit what this process has.
+joined in the order of the shards. Threads would wait for each other in every operation, and a sum over threads depends
+on their number. Workers are forked: they inherit what this process has.
 
 Environment:
     DDPM_WORKERS  processes for each stage or command; by default as many as this program has cores.
@@ -126,11 +126,11 @@ def run_in_processes(world: World, shards: int, work: Callable[[World], R]) -> R
             return None if rank else found
 
         with _forked(size - 1, joined) as (start, _):
-            others = [start(rank) for rank in range(1, size)]
+            started = [start(rank) for rank in range(1, size)]
             try:
                 return cast(R, joined(0))
             except OtherProcessEnded:
-                for error in (each.exception() for each in others):
+                for error in (each.exception() for each in started):
                     if error and not isinstance(error, OtherProcessEnded):
                         raise error from None
                 raise
@@ -169,11 +169,11 @@ def _begin(parent: int, number: Any, done: Any) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _Process.workers = 1
     with number.get_lock():
-        own = number.value
+        place = number.value
         number.value += 1
 
     def advance(amount: int) -> None:
-        done[own] += amount
+        done[place] += amount
 
     _Process.advance = advance
 
