@@ -46,20 +46,20 @@ plain: env ## run a plain DDPM (Ho et al. 2020), and keep its results in results
 		model.prediction=noise train.images_seen=null train.epochs=10 train.batch_size=128 train.optimizer=adam train.lr=0.001 \
 		train.lr_decay=none train.warmup_steps=0 train.ema_decay=0 train.loss=noise train.timestep_sampling=uniform \
 		train.log_snr_center=null train.target_images=0 train.guide_share=0 train.validation=0 \
-		train.log_every=1 sample.gallery.clip=false filter.least_probability=0
+		train.log_every=1 sample.preview.clip=false filter.least_probability=0
 
 unlabelled: env ## run the default without class labels, and keep its results in results/unlabelled: as long as repro
 	python -m scripts.record unlabelled model.class_conditional=false sample.guidance=1.5 \
-		'sample.guidance_interval=[-4,6]' sample.population.steps=50 filter.least_probability=0
+		'sample.guidance_interval=[-4,6]' sample.scored.steps=50 filter.least_probability=0
 
 fashion: env ## run on Fashion-MNIST with twice the training, and keep the results in results/fashion
 	python -m scripts.record fashion data.set=data/fashion_mnist \
-		train.images_seen=660000 'sample.guidance_interval=[-4,6]' sample.population.spacing=log_snr \
+		train.images_seen=660000 'sample.guidance_interval=[-4,6]' sample.scored.spacing=log_snr \
 		filter.least_probability=0
 
 distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, ten minutes or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
-		sample.gallery.keep_every=1 sample.population.sampler=ddpm sample.population.steps=null
+		sample.preview.keep_every=1 sample.scored.sampler=ddpm sample.scored.steps=null
 
 rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in studies/rare_class/results: 1 to 2 hours
 	dvc repro preprocess

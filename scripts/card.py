@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ddpm.diffusion.model import FROM_SCRATCH
 from exact_stages.console import UserError, run
 from exact_stages.files import write_whole
 from scripts import tables
@@ -13,7 +14,6 @@ from scripts.runs import TRAINED, Run, open_run
 
 CARD = Path("models/README.md")
 WRITTEN = re.compile(r"^(# |<!-- )written by make card.*?^\1end:", re.DOTALL | re.MULTILINE)
-FROM_SCRATCH = ("data/processed/train.safetensors", "none")  # of train.fine_tune_from; "none" was chosen
 PUBLIC = {  # names and licences of data sets, by DVC's hash of their folder; MNIST's files state no licence
     "d0193be11ab497254ec667a4864050d9.dir": ("mnist", ""),
     "5f974fc07a228533b94e96f0786e9bcc.dir": ("fashion_mnist", "mit"),
@@ -83,13 +83,12 @@ def renewed(card: str, earlier: str) -> str:
 def facts(run: Run) -> dict[str, Any]:
     """Collect what the card says about the images, the sampled model, and the model that its training began from."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
-    sampled = run.mapping("metrics/sample/population.json")
-    settings = run.flat("params.yaml")
-    start = (settings | trained.get("chosen", {})).get("train.fine_tune_from", "none")
+    sampled = run.mapping("metrics/sample/scored.json")
+    start = run.flat("params.yaml").get("train.fine_tune_from", FROM_SCRATCH)
     return {
         "prepared": prepared,
         "model": sampled.get("model", trained if run.model == TRAINED else {}),
-        "began_from": "" if start in FROM_SCRATCH or not run.model.startswith("models/") else start,
+        "began_from": "" if start == FROM_SCRATCH or not run.model.startswith("models/") else start,
     }
 
 

@@ -27,7 +27,7 @@ from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from scripts.runs import TRAINED, Run, open_run
-from scripts.tables import MEASURES, cell, numbers, scores, together
+from scripts.tables import MEASURES, averaged, cell, numbers, scores
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
 PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
@@ -71,7 +71,7 @@ def print_scores(*names: str) -> None:
         found = [{key: run.mapping(path).get(key) for key in keys} for run in runs]
         if other := [run.name for run, each in zip(runs, found, strict=True) if each != found[0]]:
             raise UserError(f"{other[0]}: has another {what} than {runs[0].name}; average runs with the same")
-    rows = scores([together([numbers(each) for each in runs])])
+    rows = scores([averaged([numbers(each) for each in runs])])
     print(table([["", "samples", "test images", "training images"], *([name, *cells] for name, cells in rows.items())]))
 
 
@@ -144,14 +144,14 @@ def draw_pictures() -> None:
     assert kept.labels is not None  # the default is class-conditional
     columns = [kept.images[kept.labels == label][:4] for label in kept.labels.unique()]
     write_whole(PICTURES / "samples.png", image_png(tile(torch.stack(columns, 1).flatten(0, 1), len(columns)), scale=3))
-    write_whole(PICTURES / "denoising.gif", denoising(load_samples(SAMPLES / "gallery.safetensors")))
+    write_whole(PICTURES / "denoising.gif", denoising(load_samples(SAMPLES / "preview.safetensors")))
 
 
-def denoising(gallery: Samples) -> bytes:
+def denoising(preview: Samples) -> bytes:
     """Animate the reverse process of eight samples: what each step leaves, and its estimate of x_0 below."""
-    labels = [] if gallery.labels is None else gallery.labels.tolist()
+    labels = [] if preview.labels is None else preview.labels.tolist()
     shown = sorted(labels.index(label) for label in set(labels))[:8]
-    pairs = zip(gallery.x_t[:, shown], gallery.pred_x_start[:, shown], strict=True)
+    pairs = zip(preview.x_t[:, shown], preview.pred_x_start[:, shown], strict=True)
     coarse = [torch.cat(pair) // 16 * 17 for pair in pairs]  # 16 levels, for a small file
     return image_gif([tile(each, len(shown)) for each in coarse], scale=3, milliseconds=400, hold=3000)
 

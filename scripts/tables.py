@@ -110,7 +110,7 @@ def shown(found: Mapping[str, float], path: str, form: str) -> str:
     return f"{found[path]:{form}}" + ("" if spread is None else f" +- {spread:{form}}")
 
 
-def together(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+def averaged(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each value that all runs have; the spread between runs replaces the spread within one."""
     if len(runs) == 1:
         return runs[0]

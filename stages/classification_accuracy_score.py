@@ -28,10 +28,9 @@ def main(stage: Stage) -> None:
     most = stage.params(Params).classification_accuracy_score.count
     runtime = start()
     classifier_b = load_classifier(stage.input(CLASSIFIER))
-    population = load_samples(stage.input(FILTERED))
+    samples = load_samples(stage.input(FILTERED))
     train, test = (load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test"))
-    samples = population.images, population.labels
-    scores = accuracy_score(samples, population.classes, train, test, classifier_b, most, runtime)
+    scores = accuracy_score((samples.images, samples.labels), samples.classes, train, test, classifier_b, most, runtime)
     write_json(stage.output(METRICS / "accuracy.json"), scores)
 
 

@@ -18,11 +18,11 @@ METRICS = Path("metrics/evaluate")
 def main(stage: Stage) -> None:
     """Score the filtered samples."""
     runtime = start()
-    population = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
-    classes = population.classes
+    samples = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
+    classes = samples.classes
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    found = evaluate((population.images, population.labels), test, train, classes, classifiers, runtime)
+    found = evaluate((samples.images, samples.labels), test, train, classes, classifiers, runtime)
     write_json(stage.output(METRICS / "scores.json"), found.scores)
 
 

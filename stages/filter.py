@@ -1,4 +1,4 @@
-"""Keep the samples of the population that show their class best, by classifier a."""
+"""Keep the samples that show their class best, by classifier a."""
 
 from pathlib import Path
 
@@ -27,21 +27,21 @@ class Params(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Filter the population; write the kept samples and their shares, in total and for each class."""
+    """Filter the samples; write the kept ones and their shares, in total and for each class."""
     least = stage.params(Params).filter.least_probability
     runtime = start()
     classifier = load_classifier(stage.input(CLASSIFIER))
-    population = load_samples(stage.input(SAMPLES / "population.safetensors"))
-    card = population.card
+    samples = load_samples(stage.input(SAMPLES / "scored.safetensors"))
+    card = samples.card
     if (card.shape, card.classes) != (classifier.data.shape, classifier.data.classes):
         raise UserError(
             f"sample.model: it samples {card.name} of shape {card.shape}, but the classifiers know "
             f"{classifier.data.name} of shape {classifier.data.shape}; name a model of the same images and classes"
         )
     train = load_split(stage.input(TRAIN))
-    real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(population.classes)))
-    samples, summary = filtered(population, real, classifier, least, runtime)
-    save_samples(stage.output(SAMPLES / "filtered.safetensors"), samples)
+    real = train.split.take(held_out(train) & torch.isin(train.split.labels, torch.tensor(samples.classes)))
+    kept, summary = filtered(samples, real, classifier, least, runtime)
+    save_samples(stage.output(SAMPLES / "filtered.safetensors"), kept)
     share = {} if least is not None else {"filter.least_probability": f"clearest {summary['share']:.1%}"}
     write_json(stage.output(METRICS / "summary.json"), {**summary, "chosen": share})
     print("\n".join(report(summary)))

@@ -1,4 +1,4 @@
-"""Sample one set of images, `gallery` or `population`, from the trained model."""
+"""Sample one set of images, `preview` or `scored`, from the trained model."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from exact_stages.stage import Role, Stage, run_stage
 
 SAMPLES = Path("data/samples")
 METRICS = Path("metrics/sample")
-SETS = ("gallery", "population")
+SETS = ("preview", "scored")
 
 
 class Params(SharedParams):
@@ -31,17 +31,17 @@ class Params(SharedParams):
 def main(stage: Stage) -> None:
     """Sample, or continue an interrupted run; then write images, labels, frames, and the params that were chosen."""
     name = stage.item
-    shared, own = stage.params(Params, "sample"), stage.params(SetParams, f"sample.{name}")
+    shared, of_set = stage.params(Params, "sample"), stage.params(SetParams, f"sample.{name}")
     runtime = start()
     world = join(runtime.device)
     loaded = load_model(stage.input(Path(shared.model)), runtime.device)
     card = loaded.card
-    params, follows = fitted_set(name, shared, own, card)
-    for key, value in follows.items() if stage.writes else ():
+    params, chosen = fitted_set(name, shared, of_set, card)
+    for key, value in chosen.items() if stage.writes else ():
         print(f"{key}: {value}, chosen for the model", file=sys.stderr)
-    sampling = Sampling(name, loaded, params, own)
+    sampling = Sampling(name, loaded, params, of_set)
     key = stage.fingerprint(runtime.describe())
-    world.agree(key)
+    world.check_equal(key)
     with Checkpoints(stage.name, key, world, samples=sampling) as checkpoints:
         try:
             sampling.run(runtime, world, checkpoints)
@@ -59,7 +59,7 @@ def main(stage: Stage) -> None:
         if not all(card.class_counts):
             model["classes"] = [name for name, count in zip(card.data.classes, card.class_counts, strict=True) if count]
         facts = {"evaluations": len(sampling.timesteps), "batch": sampling.batch_size, "model": model}
-        stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": follows})
+        stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": chosen})
         checkpoints.save([SAMPLES / f"{name}.safetensors"])
 
 

@@ -8,14 +8,14 @@ from ddpm.images.card import Classes
 from ddpm.images.splits import load_split
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
-from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.params.train import TrainParams
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import start
 from ddpm.processes.world import join, role
 from exact_stages.params import Sections, load_params
 from exact_stages.stage import Role, Stage, run_stage
 
-TRAIN = Path(FROM_SCRATCH)
+TRAIN = Path("data/processed/train.safetensors")
 MODEL = Path("models/ddpm.safetensors")
 METRICS = Path("metrics/train")
 FEW_STEPS = 300
@@ -39,19 +39,19 @@ def main(stage: Stage) -> None:
     """Train, or continue an interrupted run; then write the model, its curves and a summary."""
     params = stage.params(Params)
     stage.input(Path(params.train.fine_tune_from))
-    processed = load_split(stage.input(TRAIN))
-    processed.check_tested(params.train.classes, "train.classes")
+    split_file = load_split(stage.input(TRAIN))
+    split_file.check_tested(params.train.classes, "train.classes")
     # No dependency of this stage: it decides only whether to begin a training whose samples could not be scored.
-    processed.check_tested(load_params(Sampled, "sample").classes, "sample.classes")
+    split_file.check_tested(load_params(Sampled, "sample").classes, "sample.classes")
     runtime = start()
     world = join(runtime.device)
     environment = environment_of(runtime, world.size)
     key = stage.fingerprint(environment)
-    world.agree(key)
-    training = new_training(processed, params.schedule, params.model, params.train, runtime, world)
-    follows = training.follows(params.model, params.train)
+    world.check_equal(key)
+    training = new_training(split_file, params.schedule, params.model, params.train, runtime, world)
+    chosen = training.chosen_params(params.model, params.train)
     if stage.writes:
-        for name, value in follows.items():
+        for name, value in chosen.items():
             print(f"{name}: {value}, chosen from the data")
         if training.total_steps < FEW_STEPS:
             few = f"{training.total_steps} steps are few, expect noise"
@@ -71,10 +71,10 @@ def main(stage: Stage) -> None:
         write_curves()
         if stage.writes:
             training.save(stage.output(MODEL), environment=environment)
-            stage.record(MODEL, origins=[TRAIN], environment=environment, resolved=follows, contents=contents(MODEL))
+            stage.record(MODEL, origins=[TRAIN], environment=environment, resolved=chosen, contents=contents(MODEL))
         # As text: DVC's tables leave out lists.
-        chosen = {name: str(value) if isinstance(value, list) else value for name, value in follows.items()}
-        stage.write_json(METRICS / "summary.json", {**training.summary(), "chosen": chosen})
+        texts = {name: str(value) if isinstance(value, list) else value for name, value in chosen.items()}
+        stage.write_json(METRICS / "summary.json", {**training.summary(), "chosen": texts})
         stage.write_json(METRICS / "environment.json", environment)
         checkpoints.save([MODEL])
 

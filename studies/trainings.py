@@ -10,7 +10,7 @@ from ddpm.diffusion.model import LoadedModel, load_model, new_network
 from ddpm.diffusion.training import Training, new_training
 from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Split, SplitFile
 from ddpm.params.sample import SamplerParams
 from ddpm.processes.device import Runtime
 from exact_stages.console import progress
@@ -31,14 +31,14 @@ def plain_params() -> Params:
     return parse(Params, sections, str(PLAIN))
 
 
-def population_sampler(**changes: Any) -> SamplerParams:
-    """Return how params.yaml samples the population, with changes."""
+def scored_sampler(**changes: Any) -> SamplerParams:
+    """Return how params.yaml samples the set `scored`, with changes."""
     section = read_yaml(PARAMS)["sample"]
-    values = section | section["population"] | changes
-    return parse(SamplerParams, {key: values[key] for key in SamplerParams.model_fields}, "sample.population")
+    values = section | section["scored"] | changes
+    return parse(SamplerParams, {key: values[key] for key in SamplerParams.model_fields}, "sample.scored")
 
 
-def trained(images: Processed, params: Params, runtime: Runtime, name: str) -> tuple[LoadedModel, Training]:
+def trained(images: SplitFile, params: Params, runtime: Runtime, name: str) -> tuple[LoadedModel, Training]:
     """Train to the end, with a progress bar if there is a `name`. Return the model of its file, and the training."""
     training = new_training(images, params.schedule, params.model, params.train, runtime)
     for _ in progress(training.run(), desc=name, total=training.total_steps, unit="step", disable=not name):

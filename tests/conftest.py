@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ddpm.processes.workers import allow
+from ddpm.processes.workers import set_workers
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -34,8 +34,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def allowed() -> Iterator[Callable[[int], None]]:
     """Lets so many processes work, until the test ends."""
-    yield allow
-    allow(1)
+    yield set_workers
+    set_workers(1)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ RECIPE = {
     "label_dropout": 0.0,
     "guide_share": 0.0,
     "flip": False,
-    "fine_tune_from": "data/processed/train.safetensors",
+    "fine_tune_from": "data/scratch",
     "validation": 0,
     "log_every": 1,
     "seed": 0,

@@ -31,8 +31,8 @@ from ddpm.diffusion.model import LoadedModel, load_model  # noqa: E402
 from ddpm.diffusion.training import Training, new_training  # noqa: E402
 from ddpm.images.card import DataCard  # noqa: E402
 from ddpm.images.splits import (  # noqa: E402
-    Processed,
     Split,
+    SplitFile,
     load_split,
     to_uint8,
 )
@@ -66,13 +66,13 @@ SHORT = {"images_seen": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_si
 REAL = (ROOT / "models/ddpm.safetensors").exists() and (ROOT / "data/processed/train.safetensors").exists()
 
 
-def images(split: str = "train") -> Processed:
+def images(split: str = "train") -> SplitFile:
     """Load the preprocessed images of a split, train or test."""
     if REAL:
         return load_split(ROOT / f"data/processed/{split}.safetensors")
     drawn = _digits_of_fonts(4000 if split == "train" else 1000, ["train", "test"].index(split))
     count = len(drawn.images)
-    return Processed(DIGITS, drawn, torch.arange(count), (100,) * len(DIGITS.classes))
+    return SplitFile(DIGITS, drawn, torch.arange(count), (100,) * len(DIGITS.classes))
 
 
 def model() -> LoadedModel:
@@ -89,12 +89,12 @@ def model() -> LoadedModel:
         return load_model(KEPT / "small.safetensors", runtime.device)
 
 
-def small_training(processed: Processed | None = None, **changes: Any) -> Training:
+def small_training(split_file: SplitFile | None = None, **changes: Any) -> Training:
     """Return a short training of a small network, before its first step; changes replace params of `train`."""
     schedule = load_params(ScheduleParams, "schedule", PARAMS)
     network = load_params(ModelParams, "model", PARAMS).model_copy(update=SMALL)
     recipe = load_params(TrainParams, "train", PARAMS).model_copy(update=SHORT | changes)
-    return new_training(processed or images(), schedule, network, recipe, runtime)
+    return new_training(split_file or images(), schedule, network, recipe, runtime)
 
 
 def distilled(evaluations: int = 4) -> LoadedModel:
@@ -127,9 +127,9 @@ def classifier(name: str = "b") -> Classifier:
 
 
 def sampler(card: ModelCard, **changes: Any) -> SamplerParams:
-    """Return the params of the population in params.yaml, with changes, fitted to a model."""
+    """Return the params of the set `scored` in params.yaml, with changes, fitted to a model."""
     section = read_yaml(PARAMS)["sample"]
-    values = {**section, **section["population"], **changes}
+    values = {**section, **section["scored"], **changes}
     known = {name: values[name] for name in SamplerParams.model_fields}
     return fitted(parse(SamplerParams, known, "sampler"), card)
 

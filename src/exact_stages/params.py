@@ -61,7 +61,7 @@ def parse(model: type[S], values: Any, source: str, section: str = "", complete:
     try:
         found = model.model_validate_json(text)
     except ValidationError as error:
-        lines += [_describe(prefix, detail) for detail in error.errors(include_url=False) if not _follows(detail)]
+        lines += [_describe(prefix, detail) for detail in error.errors(include_url=False) if not _is_derived(detail)]
     if lines:
         raise UserError("\n  ".join([f"{source}: {len(lines)} invalid", *lines]))
     return found
@@ -76,7 +76,7 @@ def _defaults(model: type[BaseModel], values: Any) -> Iterator[list[str]]:
             yield from ([name, *inner] for inner in _defaults(field.annotation, values.get(name)))
 
 
-def _follows(detail: ErrorDetails) -> bool:
+def _is_derived(detail: ErrorDetails) -> bool:
     """Return whether a list counts as too short only because of invalid items, which have their own errors."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 

@@ -27,7 +27,7 @@ from ddpm.processes.device import Runtime, start, to_device
 from exact_stages.console import UserError, run
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import NOISE, PLAIN, on_noise, plain_params, population_sampler, random_network
+from studies.trainings import NOISE, PLAIN, on_noise, plain_params, random_network, scored_sampler
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 EPOCH, STEPS = 20, 50  # of the compared trainings, which end in the middle of an epoch
@@ -159,7 +159,7 @@ def steps(name: str, params: Params, count: int, runtime: Runtime) -> Row:
 
 
 def samples(params: Params, count: int, runtime: Runtime) -> Row:
-    """Time the guided sampling of the population, with untrained weights, which cost the same."""
+    """Time the guided sampling of the set `scored`, with untrained weights, which cost the same."""
     model, guide = (to_device(random_network(params), runtime.device).eval() for _ in range(2))
     counts = (1,) * len(NOISE.classes)
     card = ModelCard(
@@ -172,7 +172,7 @@ def samples(params: Params, count: int, runtime: Runtime) -> Row:
         faint=0,
     )
     loaded = LoadedModel(model, NoiseSchedule(linear_betas(**dict(params.schedule))), card, guide)
-    sampler = fitted(population_sampler(), loaded.card)
+    sampler = fitted(scored_sampler(), loaded.card)
     seconds, memory = timed(lambda: [*sample_images(loaded, sampler, 0, range(count), runtime)], runtime)
     return Row(f"{count:,} samples, {sampler.steps} evaluations", f"{seconds:.2f} s{memory}")
 

@@ -21,11 +21,10 @@ from torch import Tensor
 
 from ddpm.diffusion.training import new_training
 from ddpm.images.splits import load_split
-from ddpm.params.train import FROM_SCRATCH
 from ddpm.processes.device import start
 from exact_stages.console import progress, run
 from exact_stages.params import load_params
-from stages.train import Params
+from stages.train import TRAIN, Params
 
 RESULTS = Path(__file__).with_name("results.csv")
 PRETRAINED = "src/ddpm/pretrained/mnist.safetensors"
@@ -58,7 +57,7 @@ def trained() -> dict[str, object]:
     runtime, params = start(), load_params(Params)
     # The first step of a new network tells nothing: its outputs are zero.
     train = params.train.model_copy(update={"fine_tune_from": PRETRAINED})
-    training = new_training(load_split(Path(FROM_SCRATCH)), params.schedule, params.model, train, runtime)
+    training = new_training(load_split(TRAIN), params.schedule, params.model, train, runtime)
     first: dict[str, str] = {}
 
     def look(_: object, given: tuple[Tensor, ...], found: Tensor) -> None:

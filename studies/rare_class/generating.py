@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm.balancing.filling import FillInputs, Tally, fill
 from ddpm.diffusion.randomness import generator
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Split, SplitFile
 from ddpm.params.classifier import ClassifierParams
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime
@@ -20,7 +20,7 @@ from ddpm.scores.fit import train_classifier
 from exact_stages.console import UserError
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import population_sampler, trained
+from studies.trainings import scored_sampler, trained
 
 
 class Subset(NamedTuple):
@@ -31,12 +31,12 @@ class Subset(NamedTuple):
     """
 
     counts: list[int]
-    kept: Processed
+    kept: SplitFile
     pool: Split
     spare: Split
 
 
-def make_subset(train: Processed, counts: Sequence[int], pool: int, target: int, number: int) -> Subset:
+def make_subset(train: SplitFile, counts: Sequence[int], pool: int, target: int, number: int) -> Subset:
     """Choose the images of subset `number` at random; no two of them are near-duplicates.
 
     The counts go around the classes: subset i + 1 gives each class the count of the class before it. So over as many
@@ -78,7 +78,7 @@ def fill_up(subset: Subset, target: int, seed: int, runtime: Runtime) -> tuple[S
     judge = Classifier(Recipe(images_seen=length, seed=seed), kept.card)
     for _ in train_classifier(judge, kept.split.take(~held_out(kept)), runtime):
         pass
-    sampler = fitted(population_sampler(), loaded.card)
+    sampler = fitted(scored_sampler(), loaded.card)
     inputs = FillInputs(loaded, judge, sampler, seed, runtime, kept.split, subset.pool)
     images, labels, tallies = [kept.split.images[:0]], list[int](), []
     for label, count in enumerate(subset.counts):

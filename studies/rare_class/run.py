@@ -21,7 +21,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ddpm.images.arrays import load_arrays, save_arrays
-from ddpm.images.splits import Processed, Split, load_split
+from ddpm.images.splits import Split, SplitFile, load_split
 from ddpm.pictures.grids import EACH_CLASS, by_class_picture
 from ddpm.processes.device import Runtime, start
 from ddpm.processes.workers import cores
@@ -122,7 +122,7 @@ def like(labels: Tensor, spare: Split) -> Split:
 
 
 @functools.cache
-def loaded() -> tuple[StudyParams, Processed, Processed, Runtime]:
+def loaded() -> tuple[StudyParams, SplitFile, SplitFile, Runtime]:
     """Load params and images, once in each process, and let torch be deterministic."""
     train, test = (load_split(PROCESSED / f"{split}.safetensors") for split in ("train", "test"))
     return load_params(StudyParams, path=HERE / "params.yaml"), train, test, start()

@@ -3,7 +3,7 @@
     python -m studies.speed.run --minutes 10
 
 All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their
-documentation. This project samples as sample.population does, the default also without guidance, to compare with the
+documentation. This project samples as sample.scored does, the default also without guidance, to compare with the
 peers; nothing is filtered. Five random subsets of as many real test images are scored, too.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.sets import sample_images
-from ddpm.images.splits import Processed, load_split, to_float, to_uint8
+from ddpm.images.splits import SplitFile, load_split, to_float, to_uint8
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import NAMES
@@ -29,10 +29,10 @@ from exact_stages.console import progress, run
 from exact_stages.params import load_params
 from stages.train import TRAIN, Params
 from studies.speed.peers import BATCH, PEERS
-from studies.trainings import WITHOUT_END, on_noise, plain_params, population_sampler, trained
+from studies.trainings import WITHOUT_END, on_noise, plain_params, scored_sampler, trained
 
 MODELS, PROCESSED = Path("models"), Path("data/processed")
-SEED = 2  # of samples; differs from the gallery's and the population's
+SEED = 2  # of samples; differs from those of params.yaml
 WARMUP_STEPS, TIMED_STEPS = 5, 70
 COUNT = 2000  # samples that are scored
 TOGETHER = 250  # images in a batch of a peer's sampler
@@ -83,7 +83,7 @@ def main() -> None:
             print(row([kind, str(size), *rates, str(work.seen), *found]), flush=True)
 
 
-def ours(name: str, train: Processed, minutes: int, runtime: Runtime) -> Trained:
+def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Trained:
     """Train and sample with this project; the recipe is as long as the minutes allow."""
     params = OURS[name]()
     steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
@@ -101,13 +101,13 @@ def ours(name: str, train: Processed, minutes: int, runtime: Runtime) -> Trained
     changes = {name: {}, f"{name}, no guidance": {"guidance": 1}} if loaded.guide else {name: {}}
     for kind, change in changes.items():
         began = time.process_time()
-        sampler = fitted(population_sampler(**change), loaded.card)
+        sampler = fitted(scored_sampler(**change), loaded.card)
         batches = sample_images(loaded, sampler, SEED, range(COUNT), runtime, "sample")
         found.samples[kind] = torch.cat([images for _, images in batches]), time.process_time() - began
     return found
 
 
-def theirs(name: str, train: Processed, minutes: int) -> Trained:
+def theirs(name: str, train: SplitFile, minutes: int) -> Trained:
     """Train a peer for the minutes, and sample with it."""
     peer = PEERS[name](to_float(train.split.images))
     peer.network.train()

@@ -91,7 +91,7 @@ def test_the_defaults_are_those_of_the_pipeline() -> None:
     if params["data"]["set"] != "data/mnist":
         pytest.skip("params.yaml is for other images than MNIST")
     section = params["sample"]
-    values = {key: {**section, **section["population"]}[key] for key in SamplerParams.model_fields}
+    values = {key: {**section, **section["scored"]}[key] for key in SamplerParams.model_fields}
     assert parse(SamplerParams, values, "params.yaml") == SamplerParams()
 
 

@@ -186,12 +186,12 @@ def test_the_pipelines_classifiers_are_taken_for_the_images_that_they_learned_al
     data = {"data": DATA | {"set": "real", "range": None}}
     Path("params.yaml").write_text(json.dumps(read_yaml(ROOT / "params.yaml") | data))
     preprocess.main(Stage("preprocess"))
-    processed = load_split(Path("data/processed/train.safetensors"))
+    split_file = load_split(Path("data/processed/train.safetensors"))
     for name in "ab":
-        network = Classifier(classifier_params(), processed.card)
+        network = Classifier(classifier_params(), split_file.card)
         save_classifier(Path(f"models/classifier-{name}.safetensors"), network)
     words = "--samples", as_folder(), "--classifiers", "models", "--real"
-    assert scored(*words, real)["count"] == 300 - len(processed.split.labels)
+    assert scored(*words, real)["count"] == 300 - len(split_file.split.labels)
     other = folder(Path("other"), 255 - LEVELS[REAL], LABELS[REAL])
     with pytest.raises(UserError, match="leave --classifiers out"):
         call("score", *words, other)

@@ -17,7 +17,7 @@ from ddpm.diffusion.timesteps import timestep_cdf
 from ddpm.images.splits import Split, to_uint8
 from ddpm.params.distill import DistillParams
 from ddpm.params.schedule import ScheduleParams
-from ddpm.processes.workers import together
+from ddpm.processes.workers import run_in_processes
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 from stages import distill as stage
@@ -189,7 +189,7 @@ def test_several_workers_give_the_bytes_of_one(size: int, allowed: Callable[[int
 
     alone = state(ALONE)
     assert alone["rows"]
-    for found in together(ALONE, size, lambda world: world.gather(state(world))):
+    for found in run_in_processes(ALONE, size, lambda world: world.gather(state(world))):
         torch.testing.assert_close(found, alone, rtol=0, atol=0)
 
 

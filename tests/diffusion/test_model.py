@@ -226,6 +226,14 @@ def test_the_model_of_clip_art_fits_what_the_default_makes_of_small_images_in_co
     torch.testing.assert_close(but_labels(model), but_labels(load_model(CLIP_ART).network), rtol=0, atol=0)
 
 
+def test_what_is_no_model_is_no_start(tmp_path: Path) -> None:
+    """Its message names the param, and the file that means none."""
+    save_arrays(tmp_path / "start", {"images": torch.zeros(2)})
+    for path in (tmp_path / "start", tmp_path / "absent"):
+        with pytest.raises(UserError, match=rf"^train\.fine_tune_from: {path}: .*; data/scratch "):
+            begin_from(path, network(FRUITS), kind(), FRUITS, LINEAR)
+
+
 def test_a_distilled_model_is_no_start(tmp_path: Path) -> None:
     save(tmp_path / "start", network(FRUITS), FRUITS, (5, 6, 7), timesteps=(11, 5))
     with pytest.raises(UserError, match=r"^train\.fine_tune_from: "):

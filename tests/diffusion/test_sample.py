@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.splits import Samples, to_uint8
 from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, fitted_set
 from ddpm.processes import device, workers
-from ddpm.processes.workers import together
+from ddpm.processes.workers import run_in_processes
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 from tests.cli.generating import ENVIRONMENT, call
@@ -60,6 +62,18 @@ def test_three_lines_of_python_sample_what_the_command_does(tmp_path: Path, monk
     assert sample(tiny_model(tmp_path, class_conditional=False), 2, steps=2).labels.tolist() == [NO_LABEL] * 2
     with pytest.raises(UserError, match=r"^count: "):
         sample(loaded, 0)
+
+
+def test_a_program_that_samples_by_import_ddpm_loads_no_dvc() -> None:
+    script = """
+import sys
+import ddpm
+assert not {"torch", "pydantic"} & {*sys.modules}
+images, labels = ddpm.sample(ddpm.load_pretrained("mnist"), count=2, classes=["7"], steps=2)
+print(*images.shape, *labels.tolist(), ddpm.load_model.__name__, *{name for name in sys.modules if "dvc" in name})
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.stdout.split() == [*["2", "1", "28", "28", "7", "7"], "load_model"], ran.stderr
 
 
 def settings() -> list[object]:
@@ -146,8 +160,8 @@ SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
 
 
 def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
-    params, chosen = fitted_set("gallery", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
-    assert chosen == {"sample.guidance": 1.3, "sample.gallery.spacing": "trailing"}
+    params, chosen = fitted_set("preview", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
+    assert chosen == {"sample.guidance": 1.3, "sample.preview.spacing": "trailing"}
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
 
 
@@ -259,18 +273,18 @@ def test_predictions_that_are_not_finite_end_in_an_error_that_names_the_image(
         sampled(loaded, [7, 8, 9], sampler(guidance=scale, clip=clip))
 
 
-class StatesAtTicks:
-    """Stands for the checkpoints: keeps the state at every tick."""
+class EveryState:
+    """Stands for the checkpoints: keeps the state wherever it may be saved."""
 
     def __init__(self, found: Sampling, world: World) -> None:
         self.found = found
         self.world = world
         self.states: list[dict[str, Any]] = []
 
-    def together(self, pieces: int, work: Callable[[World], None]) -> None:
-        together(self.world, pieces, work)
+    def run_in_processes(self, shards: int, work: Callable[[World], None]) -> None:
+        run_in_processes(self.world, shards, work)
 
-    def tick(self) -> None:
+    def save_if_due(self) -> None:
         self.states.append(resaved(self.found.state_dict()))
 
 
@@ -278,14 +292,14 @@ def whole_set(
     loaded: LoadedModel, keep_every: int = 4, state: dict[str, Any] | None = None, world: World = ALONE
 ) -> tuple[Samples, list[dict[str, Any]]]:
     """A set of seven in batches of two, which may continue from a state, and the states on the way."""
-    found = Sampling("gallery", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
+    found = Sampling("preview", loaded, sampler(steps=10), SET.model_copy(update={"keep_every": keep_every}))
     if state:
         found.load_state_dict(state)
-    ticks = StatesAtTicks(found, world)
+    kept_states = EveryState(found, world)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ddpm.diffusion.sets.sample_batch_size", lambda *_: 2)
-        found.run(CPU, world, ticks)  # type: ignore[arg-type]
-    return found.samples(), [*ticks.states, resaved(found.state_dict())]
+        found.run(CPU, world, kept_states)  # type: ignore[arg-type]
+    return found.samples(), [*kept_states.states, resaved(found.state_dict())]
 
 
 def assert_equal_sets(left: Samples, right: Samples) -> None:
@@ -299,7 +313,7 @@ def test_a_set_has_the_images_labels_and_frames_of_the_sampler(tmp_path: Path) -
     steps = [*sample_batch(loaded, sampler(steps=10), 3, range(7), CPU)]
     kept = [step for step in steps if step.t in (8, 4, 0)]
     assert (found.kept_t, found.classes) == ([8, 4, 0], [*range(10)])
-    assert found.made == {"set": "gallery", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
+    assert found.made == {"set": "preview", "sampler": "ddpm", "evaluations": 10, "guidance": 1.0}
     assert torch.equal(found.labels, sample_labels(loaded.card, sampler(), 3, range(7)))
     for ours, expected in (
         (found.images, to_uint8(steps[-1].x_prev)),
@@ -342,6 +356,6 @@ def test_workers_have_the_bytes_of_one(size: int, steps: int, tmp_path: Path, al
 @pytest.mark.parametrize(("count", "size"), [(7, 2), (8, 2), (500, 32), (1, 1)])
 def test_a_set_has_four_batches_or_more_where_it_has_so_many_images(count: int, size: int, tmp_path: Path) -> None:
     loaded, params = tiny_model(tmp_path), sampler(steps=1)
-    found = Sampling("gallery", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))
-    found.run(CPU, ALONE, StatesAtTicks(found, ALONE))  # type: ignore[arg-type]
+    found = Sampling("preview", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))
+    found.run(CPU, ALONE, EveryState(found, ALONE))  # type: ignore[arg-type]
     assert found.batch_size == size

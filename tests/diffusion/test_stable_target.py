@@ -16,15 +16,15 @@ from tests.trainings import SCHEDULE, assert_equal, one_step, small_training, sp
 TIMES = torch.tensor([19, 19, 12, 0])  # little but noise, twice; between; little noise
 LABELS = torch.tensor([3, NO_LABEL, 3, NO_LABEL])
 NOISE = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-NAMES, OTHERS = torch.arange(4), torch.arange(4, 44)  # no image of the batch is among the 40 others
+IDS, OTHER_IDS = torch.arange(4), torch.arange(4, 44)  # no image of the batch is among the 40 references
 
 
-def means(x_t: Tensor, own: Tensor, others: Split, itself: Tensor) -> Tensor:
+def means(x_t: Tensor, own: Tensor, references: Split, itself: Tensor) -> Tensor:
     """The mean of x_0 given x_t, by Bayes' rule, summed image by image in float64."""
     found = []
     for row, image, t, label, same in zip(x_t, own, TIMES, LABELS, itself, strict=True):
-        fits = ((others.labels == label) | (label == NO_LABEL)) & ~same
-        images = torch.cat([image[None], to_float(others.images[fits])]).double()
+        fits = ((references.labels == label) | (label == NO_LABEL)) & ~same
+        images = torch.cat([image[None], to_float(references.images[fits])]).double()
         abar = SCHEDULE.alphas_cumprod[t]
         chance = torch.distributions.Normal(abar.sqrt() * images, (1 - abar).sqrt()).log_prob(row.double())
         found.append((chance.sum(dim=(1, 2, 3)).softmax(0).view(-1, 1, 1, 1) * images).sum(0))
@@ -43,25 +43,25 @@ def similar(count: int, seed: int) -> Split:
     return Split(images // 16 + 100, labels % 5)
 
 
-def as_others(split: Split, names: Tensor) -> References:
+def as_references(split: Split, ids: Tensor) -> References:
     images = to_float(split.images).flatten(1)
-    return References(images, images.square().sum(1), split.labels, names)
+    return References(images, images.square().sum(1), split.labels, ids)
 
 
 def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None:
-    """Each counts once: the second image of the batch is among the others, too."""
-    batch, others = similar(4, 1).images, similar(40, 2)
-    others.images[5], names = batch[1], OTHERS.clone()
-    names[5] = NAMES[1]
+    """Each counts once: the second image of the batch is among the references, too."""
+    batch, references = similar(4, 1).images, similar(40, 2)
+    references.images[5], ids = batch[1], OTHER_IDS.clone()
+    ids[5] = IDS[1]
     own = to_float(batch)
     x_t = SCHEDULE.q_sample(own, TIMES, NOISE).float()
     found, twice = (
-        stable_start(x_t, own, LABELS, NAMES, *levels(), as_others(others, each)) for each in (names, OTHERS)
+        stable_start(x_t, own, LABELS, IDS, *levels(), as_references(references, each)) for each in (ids, OTHER_IDS)
     )
-    expected = means(x_t, own, others, NAMES[:, None] == names)
+    expected = means(x_t, own, references, IDS[:, None] == ids)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert not torch.allclose(twice[1], found[1], rtol=0, atol=1e-4)
-    changed = (found - own).flatten(1).norm(dim=1) / (others.images.float().std() / 127.5 * 28)
+    changed = (found - own).flatten(1).norm(dim=1) / (references.images.float().std() / 127.5 * 28)
     assert changed[0] > 0.5, "strong noise: the mean of the class"
     assert changed[1] > 0.5, "strong noise and no label: the mean of all"
     assert changed[3] < 1e-4, "faint noise: the image"
@@ -96,20 +96,20 @@ def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
     x_start, met, of_steps = to_float(images), 0, []
     for step in range(4):
         batch = batches.batch(torch.tensor([7, 2, 11, 0]), step)
-        others = batch.target.references
-        assert len(others.images) == drawn
-        assert torch.equal(others.squares, others.images.square().sum(1))
-        shown = others.images.view(-1, 1, 1, 28, 28)
+        references = batch.target.references
+        assert len(references.images) == drawn
+        assert torch.equal(references.squares, references.images.square().sum(1))
+        shown = references.images.view(-1, 1, 1, 28, 28)
         plain = (shown == x_start).flatten(2).all(2)  # (drawn, training images)
         mirrored = (shown == x_start.flip(3)).flatten(2).all(2)
         assert int(mirrored.any(1).sum()) == (drawn // 2 if flip else 0)
         places = plain | mirrored
         assert (places.sum(1) == 1).all()
         assert places.any(0).sum() == drawn, "none twice"
-        assert torch.equal(labels[places.int().argmax(1)], others.labels)
-        itself = batch.target.ids[:, None] == others.ids
+        assert torch.equal(labels[places.int().argmax(1)], references.labels)
+        itself = batch.target.ids[:, None] == references.ids
         assert torch.equal(itself, (batch.x_start[:, None] == shown[:, 0]).flatten(2).all(2))
         met += int(itself.sum())
-        of_steps.append(others.images)
+        of_steps.append(references.images)
     assert met == 16 if drawn == 16 else 0 < met < 16
     assert not torch.equal(of_steps[0], of_steps[1])

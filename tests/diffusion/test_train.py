@@ -15,14 +15,14 @@ from ddpm.diffusion.curves import COLUMNS
 from ddpm.diffusion.model import load_model, new_network, save_model
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.timesteps import draw_timesteps, timestep_cdf
-from ddpm.diffusion.training import Best, Training, environment_of, faint_levels, new_training, shards_of
+from ddpm.diffusion.training import Best, Training, environment_of, highest_black_level, new_training, shards_of
 from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split, held_out_mask, save_split, to_float
+from ddpm.images.splits import Split, SplitFile, held_out_mask, save_split, to_float
 from ddpm.params.card import ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.processes.device import Runtime
-from ddpm.processes.workers import together
+from ddpm.processes.workers import run_in_processes
 from ddpm.processes.world import ALONE, World
 from exact_stages.commands import write
 from exact_stages.console import UserError
@@ -242,7 +242,7 @@ def test_several_workers_give_the_bytes_of_one(
     size: int, alone: dict[str, dict[str, Any]], allowed: Callable[[int], None]
 ) -> None:
     allowed(size)
-    for found in together(ALONE, size, lambda world: world.gather(every_case(world))):
+    for found in run_in_processes(ALONE, size, lambda world: world.gather(every_case(world))):
         assert_equal(found, alone)
 
 
@@ -362,23 +362,23 @@ def test_the_best_model_is_that_of_the_lowest_validation_loss(block: str, ema_de
     assert all((weight != then[name]).any() for name, weight in training.model.named_parameters())
 
 
-def fruits(count: int = 90, card: DataCard = FRUITS) -> Processed:
+def fruits(count: int = 90, card: DataCard = FRUITS) -> SplitFile:
     """As many apples, figs and pears, in turn, of which each is the near-duplicate of one beside it."""
     numbers = torch.arange(count)
     levels = images(count, card.shape)
     levels[:, 0, 8, 0] = numbers.to(torch.uint8)  # tells which it is
-    return Processed(card, Split(levels, numbers % 3), numbers // 6 * 6 + numbers % 3, (6,) * len(card.classes))
+    return SplitFile(card, Split(levels, numbers % 3), numbers // 6 * 6 + numbers % 3, (6,) * len(card.classes))
 
 
 def of_fruits(
-    processed: Processed | None = None,
+    split_file: SplitFile | None = None,
     model: ModelParams = MODEL,
     runtime: Runtime = CPU,
     world: World = ALONE,
     **changes: Any,
 ) -> Training:
     params = recipe(**{"validation": 0.2, **changes})
-    return new_training(processed or fruits(), LINEAR, model, params, runtime, world)
+    return new_training(split_file or fruits(), LINEAR, model, params, runtime, world)
 
 
 def held_out(training: Training) -> list[int]:
@@ -386,10 +386,10 @@ def held_out(training: Training) -> list[int]:
 
 
 def test_the_images_of_the_chosen_classes_are_trained_on_but_those_held_out_as_among_all() -> None:
-    processed, training, some = fruits(), of_fruits(seed=3), of_fruits(seed=3, classes=["pear", "apple"])
-    mask = held_out_mask(processed.split, processed.groups, 0.2, 3)
+    split_file, training, some = fruits(), of_fruits(seed=3), of_fruits(seed=3, classes=["pear", "apple"])
+    mask = held_out_mask(split_file.split, split_file.groups, 0.2, 3)
     assert 5 < mask.sum() < 40
-    assert torch.equal(mask, mask[processed.groups]), "near-duplicates together"
+    assert torch.equal(mask, mask[split_file.groups]), "near-duplicates together"
     assert held_out(training) == mask.nonzero().flatten().tolist()
     assert training.batches.rows.tolist() == (~mask).nonzero().flatten().tolist()
     assert training.class_counts == [30, 30, 30], "held-out ones included"
@@ -401,13 +401,13 @@ def test_the_images_of_the_chosen_classes_are_trained_on_but_those_held_out_as_a
 def test_what_is_not_set_follows_from_the_images_and_what_is_set_is_kept() -> None:
     model = unet_params(channels=None, patch_size=None)
     changes = {"images_seen": 330, "epochs": 200, "validation": None}
-    assert of_fruits(model=model, **changes).follows(model, recipe(**changes)) == {
+    assert of_fruits(model=model, **changes).chosen_params(model, recipe(**changes)) == {
         "model.channels": [64, 128],
         "model.patch_size": 1,
         "train.epochs": 330 / 90,
         "train.validation": 0.1,
     }
-    assert of_fruits(validation=0).follows(MODEL, recipe()) == {}
+    assert of_fruits(validation=0).chosen_params(MODEL, recipe()) == {}
     assert of_fruits(images_seen=330, epochs=200, classes=["fig"]).params.epochs == 11
 
 
@@ -422,7 +422,7 @@ def test_what_is_chosen_for_so_many_images_of_such_a_shape() -> None:
 
 def test_batches_leave_few_images_out() -> None:
     training = of_fruits(batch_size=85, validation=0)  # 5 of 90 are 5.6 %, 4 are 4.4 %
-    assert training.follows(MODEL, recipe(batch_size=85)) == {"train.batch_size": 45}
+    assert training.chosen_params(MODEL, recipe(batch_size=85)) == {"train.batch_size": 45}
     assert training.batches.steps_per_epoch == 2
     assert of_fruits(batch_size=43, validation=0).params.batch_size == 43
 
@@ -431,7 +431,7 @@ def test_batches_leave_few_images_out() -> None:
     ("changes", "key"),
     [
         ({"classes": ["fig", "melon"]}, "train.classes: "),
-        ({"processed": fruits(card=MORE)}, "train.classes: .* leek, plum"),
+        ({"split_file": fruits(card=MORE)}, "train.classes: .* leek, plum"),
         ({"model": unet_params(channels=(4, 4, 4))}, "model.channels: "),
         ({"world": World(0, 5)}, "DDPM_LAUNCH: .* start 4$"),
         ({"world": World(0, 2), "model": DOUBLE_CONV}, "DDPM_LAUNCH: .* start 1$"),
@@ -470,7 +470,7 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
     save_model(tmp_path / "start", start, card)
     params = {"fine_tune_from": str(tmp_path / "start"), "lr": None, "validation": 0.2}
     training = of_fruits(**params)
-    assert training.follows(MODEL, recipe(**params)) == {"train.lr": 0.003}
+    assert training.chosen_params(MODEL, recipe(**params)) == {"train.lr": 0.003}
     for each in (training.network, training.model):
         assert_equal(each.state_dict(), start.state_dict())
 
@@ -504,7 +504,7 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
 )
 def test_levels_that_are_rare_beside_black_are_faint(counts: list[int], faint: int) -> None:
     levels = torch.arange(len(counts), dtype=torch.uint8).repeat_interleave(torch.tensor(counts))
-    assert faint_levels(torch.cat([levels, torch.full((1000,), 255, dtype=torch.uint8)])) == faint
+    assert highest_black_level(torch.cat([levels, torch.full((1000,), 255, dtype=torch.uint8)])) == faint
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

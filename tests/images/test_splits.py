@@ -51,7 +51,7 @@ def test_a_split_gives_the_images_of_the_classes_asked_for(tmp_path: Path) -> No
 
 FRAMES = torch.arange(2 * 2 * 3 * 16 * 8).view(2, 2, 3, 16, 8).to(torch.uint8)
 SAMPLES = Samples(
-    images(2, FRUITS.shape), torch.tensor([2, 0]), FRAMES, FRAMES.flip(0), FRUITS, [0, 2], [19, 0], {"set": "gallery"}
+    images(2, FRUITS.shape), torch.tensor([2, 0]), FRAMES, FRAMES.flip(0), FRUITS, [0, 2], [19, 0], {"set": "preview"}
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ddpm.pictures.figures import class_label, image_table, to_png
-from ddpm.pictures.grids import by_class_picture, gallery_pictures
+from ddpm.pictures.grids import by_class_picture, preview_pictures
 from tests.small import levels
 
 
@@ -32,10 +32,10 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def test_a_gallery_has_all_images_but_its_animation_few_large_ones() -> None:
+def test_a_preview_has_all_images_but_its_animation_few_large_ones() -> None:
     for side, scale, gap, moving in ((28, 4, 2, 8), (128, 1, 9, 2)):
         sampled, frames = levels(64, (1, side, side)), levels(3, (64, 1, side, side))
-        pictures = gallery_pictures(sampled, frames, frames.flip(0), [20, 10, 0], "ddpm")
+        pictures = preview_pictures(sampled, frames, frames.flip(0), [20, 10, 0], "ddpm")
         assert sorted(pictures) == ["denoising.png", "reverse.gif", "samples.png"]
         animation = opened(pictures["reverse.gif"])
         assert (animation.n_frames, animation.width) == (3, 2 * (moving * (side + gap) + gap))

@@ -91,18 +91,18 @@ def test_a_checkpoint_is_saved_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_at_the_next_tick(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_the_run_where_it_may_be_saved(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_SAVE_SECONDS", "1000")
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     counter = Counter()
     with Checkpoints("train", "cpu", ALONE, counter=counter) as checkpoint:
         counter.step = 7
-        checkpoint.tick()
+        checkpoint.save_if_due()
         os.kill(os.getpid(), number)
         # A second Ctrl-C ends it at once; SIGTERM comes twice when a whole process group is told to end.
         assert (signal.getsignal(number) is signal.SIG_DFL) == (number == signal.SIGINT)
         with pytest.raises(UserError, match=r"^train: interrupted"):
-            checkpoint.tick()
+            checkpoint.save_if_due()
     os.kill(os.getpid(), signal.SIGTERM)  # DVC has ended: the process must live until its message is printed
     for each, handler in before.items():
         signal.signal(each, handler)

@@ -9,7 +9,7 @@ import torch
 
 from ddpm.processes import device, workers
 from ddpm.processes.device import ARITHMETIC, Runtime, start
-from ddpm.processes.workers import allow
+from ddpm.processes.workers import set_workers
 from exact_stages.console import UserError
 from tests.small import CPU
 
@@ -26,7 +26,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
     yield
-    allow(1)
+    set_workers(1)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, tf32

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.processes.workers import in_pieces, tick, together
+from ddpm.processes.workers import add_progress, map_shards, run_in_processes
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 
@@ -38,58 +38,58 @@ def test_results_come_in_the_order_of_the_pieces_and_progress_adds_up(
     allowed(size)
     told: list[int] = []
 
-    def work(piece: int) -> tuple[int, Tensor]:
-        time.sleep(0.02 * (piece % 3))  # later ones end sooner
-        tick(1)
-        tick(piece)
-        return os.getpid(), torch.full((2,), piece)
+    def work(shard: int) -> tuple[int, Tensor]:
+        time.sleep(0.02 * (shard % 3))  # later ones end sooner
+        add_progress(1)
+        add_progress(shard)
+        return os.getpid(), torch.full((2,), shard)
 
-    found = [*in_pieces(work, range(3, 20), told.append)]
-    assert [each.tolist() for _, each in found] == [[piece] * 2 for piece in range(3, 20)]
+    found = [*map_shards(work, range(3, 20), told.append)]
+    assert [each.tolist() for _, each in found] == [[shard] * 2 for shard in range(3, 20)]
     assert sum(told) == sum(range(3, 20)) + 17
     pids = {pid for pid, _ in found}
     assert (os.getpid() in pids) == (size == 1)
     assert len(pids) <= size
-    assert [*in_pieces(work, [])] == []
-    tick(1)  # tells nobody
+    assert [*map_shards(work, [])] == []
+    add_progress(1)  # tells nobody
     assert sum(told) == sum(range(3, 20)) + 17
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_processes_together_are_a_world_of_at_most_one_for_each_piece(
+def test_processes_together_are_a_world_of_at_most_one_for_each_shard(
     size: int, allowed: Callable[[int], None]
 ) -> None:
     allowed(size)
-    for pieces in (2, 9):
-        found = together(ALONE, pieces, lambda world: world.gather((world.rank, world.size, os.getpid())))
-        count = min(size, pieces)
+    for shards in (2, 9):
+        found = run_in_processes(ALONE, shards, lambda world: world.gather((world.rank, world.size, os.getpid())))
+        count = min(size, shards)
         assert [each[:2] for each in found] == [(rank, count) for rank in range(count)]
         assert found[0][2] == os.getpid(), "what it changes stays"
         assert len({pid for *_, pid in found}) == count
 
 
-@pytest.mark.parametrize("error", [ValueError("of piece 3"), UserError("of piece 3")], ids=repr)
+@pytest.mark.parametrize("error", [ValueError("of shard 3"), UserError("of shard 3")], ids=repr)
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_error_in_a_piece_is_raised_as_itself(error: Exception, size: int, allowed: Callable[[int], None]) -> None:
     allowed(size)
 
-    def work(piece: int) -> int:
-        if piece == 3:
+    def work(shard: int) -> int:
+        if shard == 3:
             raise error
-        if piece > 3:
+        if shard > 3:
             time.sleep(60)  # nobody waits for it
-        return piece
+        return shard
 
     found = list[int]()
-    with pytest.raises(type(error), match=r"^of piece 3$"):  # noqa: PT012
-        for each in in_pieces(work, range(9)):
+    with pytest.raises(type(error), match=r"^of shard 3$"):  # noqa: PT012
+        for each in map_shards(work, range(9)):
             found.append(each)
     assert found == [0, 1, 2]
 
 
 def test_who_wants_no_further_piece_waits_for_none(allowed: Callable[[int], None]) -> None:
     allowed(2)
-    for _ in in_pieces(lambda piece: time.sleep(60 * piece), range(4)):
+    for _ in map_shards(lambda shard: time.sleep(60 * shard), range(4)):
         break
 
 
@@ -103,7 +103,7 @@ def test_an_error_of_one_process_of_a_world_is_what_the_caller_gets(rank: int, a
         world.gather(0)
 
     with pytest.raises(UserError, match=f"^of rank {rank}$"):
-        together(ALONE, 3, work)
+        run_in_processes(ALONE, 3, work)
 
 
 def kill_itself() -> NoReturn:
@@ -114,13 +114,13 @@ def kill_itself() -> NoReturn:
 def test_a_worker_that_is_killed_ends_all_in_one_error(allowed: Callable[[int], None]) -> None:
     allowed(2)
 
-    def work(piece: int) -> None:
-        if piece == 3:
+    def work(shard: int) -> None:
+        if shard == 3:
             kill_itself()
-        time.sleep(60 if piece > 3 else 0)
+        time.sleep(60 if shard > 3 else 0)
 
     with pytest.raises(UserError, match=KILLED):
-        list(in_pieces(work, range(9)))
+        list(map_shards(work, range(9)))
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -134,7 +134,7 @@ def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(rank: int, al
         world.total(torch.zeros(1, 5), 3)
 
     with pytest.raises(UserError, match=KILLED):
-        together(ALONE, 3, work)
+        run_in_processes(ALONE, 3, work)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_workers_lack_is_told_in_one_line_with_a_way_out(
     allowed(2)
     monkeypatch.setattr(name, lacking)
     with pytest.raises(UserError, match=f"{error.args[-1][-20:]}.*DDPM_WORKERS=1"):
-        together(ALONE, 2, lambda world: world.gather(0))
+        run_in_processes(ALONE, 2, lambda world: world.gather(0))
 
 
 def test_who_is_stopped_for_long_is_waited_for(allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_who_is_stopped_for_long_is_waited_for(allowed: Callable[[int], None], m
         time.sleep(0 if world.rank else 3)
         return world.gather(world.rank)
 
-    assert together(ALONE, 2, work) == [0, 1]
+    assert run_in_processes(ALONE, 2, work) == [0, 1]
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, allowed: Callable[[int], None]) -> None:
@@ -175,7 +175,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, allowed: Calla
         (tmp_path / str(os.getpid())).touch()
         time.sleep(60)
 
-    parent = get_context("fork").Process(target=lambda: list(in_pieces(work, range(4))))
+    parent = get_context("fork").Process(target=lambda: list(map_shards(work, range(4))))
     parent.start()
     while len(begun := [*tmp_path.iterdir()]) < 2:
         time.sleep(0.05)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Split, SplitFile
 from ddpm.scores import accuracy_score as module
 from ddpm.scores.accuracy_score import accuracy_score
 from ddpm.scores.classifier import Classifier, Recipe, features_and_logits
@@ -23,11 +23,11 @@ JUDGE = Classifier(classifier_params(images_seen=450, epochs=40, seed=1), DIGITS
 LOGITS = features_and_logits(JUDGE, SEEN, CPU.device)[1]
 
 
-def real(count: int) -> Processed:
+def real(count: int) -> SplitFile:
     """Images that are numbered by the level of a pixel."""
     numbered = torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
     numbered[:, 0, 0, 0] = torch.arange(count)
-    return Processed(DIGITS, Split(numbered, LABELS[:count]), torch.arange(count), ())
+    return SplitFile(DIGITS, Split(numbered, LABELS[:count]), torch.arange(count), ())
 
 
 class Learned(list[tuple[Split, Recipe]]):

@@ -62,7 +62,7 @@ def test_the_error_is_that_of_the_two_sides() -> None:
 def test_the_surest_are_samples_that_were_not_learned() -> None:
     images = spots(400, 0)
     samples = torch.cat([images[:100], veiled(images[100:200])])
-    surest = run_c2st(samples, images[200:], "a", 0, CPU).surest
+    surest = run_c2st(samples, images[200:], "a", 0, CPU).most_certain
     assert set(surest.tolist()) == {index for index in halves(samples, images[200:], 0)[1].tolist() if index < 200}
     assert (surest[:20] >= 100).sum() > 10
 

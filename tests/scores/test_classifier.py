@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split, to_float
+from ddpm.images.splits import Split, SplitFile, to_float
 from ddpm.processes.device import Runtime, to_device
 from ddpm.scores.classifier import (
     Classifier,
@@ -88,15 +88,15 @@ def test_the_steps_are_those_of_whole_epochs_but_for_a_shorter_training(count: i
 
 
 def test_a_training_takes_images_that_are_not_held_out_and_of_many_a_random_subset() -> None:
-    processed = Processed(DIGITS, separable(207), torch.arange(207), (1,) * 10)
-    rows = (~held_out(processed)).nonzero().flatten().tolist()
-    pictures = [processed.split.images[row].numpy().tobytes() for row in rows]
+    split_file = SplitFile(DIGITS, separable(207), torch.arange(207), (1,) * 10)
+    rows = (~held_out(split_file)).nonzero().flatten().tolist()
+    pictures = [split_file.split.images[row].numpy().tobytes() for row in rows]
     for most in (61, 1000):
-        found = training_images(processed, RECIPE.model_copy(update={"images_seen": most}))
+        found = training_images(split_file, RECIPE.model_copy(update={"images_seen": most}))
         places = [pictures.index(image.tobytes()) for image in found.images.numpy()]
         assert len({*places}) == len(places) == min(most, len(rows))
         assert (places == [*range(len(rows))]) == (most == 1000)
-        assert found.labels.tolist() == [int(processed.split.labels[rows[place]]) for place in places]
+        assert found.labels.tolist() == [int(split_file.split.labels[rows[place]]) for place in places]
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_line() -> None:

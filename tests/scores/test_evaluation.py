@@ -108,7 +108,7 @@ def test_few_test_images_judge_no_copies(classifiers: dict[str, Path]) -> None:
     assert (found["count"], found["equal_samples"]) == (20, 5)
     assert found["samples"]["near_copies_ratio_pixels"] is None
     assert found["b"]["test"]["frechet_error"] > 0  # of the jackknife: they are all there are
-    with pytest.raises(UserError, match=r"sample\.population\.count or data\.test"):
+    with pytest.raises(UserError, match=r"sample\.scored\.count or data\.test"):
         scores(classifiers, HONEST, drawn(5, 1), drawn(60, 0))
 
 

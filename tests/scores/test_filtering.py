@@ -30,9 +30,9 @@ REAL = Split(IMAGES[:0], torch.zeros(0, dtype=torch.int64))
 PROBABILITY = features_and_logits(CLASSIFIER, IMAGES, CPU.device)[1].softmax(1)  # of each class (200, 10)
 
 
-def population(labels: Tensor | None, given: Tensor = IMAGES, classes: list[int] = ALL) -> Samples:
+def samples_of(labels: Tensor | None, given: Tensor = IMAGES, classes: list[int] = ALL) -> Samples:
     frames = given[None].repeat(3, 1, 1, 1, 1)
-    return Samples(given, labels, frames, 255 - frames, DIGITS, classes, [2, 1, 0], {"set": "population"})
+    return Samples(given, labels, frames, 255 - frames, DIGITS, classes, [2, 1, 0], {"set": "scored"})
 
 
 def kept(samples: Samples, least: float | None) -> tuple[Samples, dict]:
@@ -43,7 +43,7 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
     labels = PROBABILITY.argmax(1)
     labels[::2] = (labels[::2] + 1) % 10  # half of them are of a class that the classifier does not see
     least = float(PROBABILITY.max(1).values.median())
-    before = population(labels)
+    before = samples_of(labels)
     found, said = kept(before, least)
     own = PROBABILITY[torch.arange(200), labels]
     rows = (own >= least).nonzero().squeeze(1)
@@ -52,7 +52,7 @@ def test_kept_is_what_gets_its_class_with_that_probability() -> None:
     assert torch.equal(found.labels, labels[rows])
     assert torch.equal(found.x_t, before.x_t[:, rows])
     assert torch.equal(found.pred_x_start, before.pred_x_start[:, rows])
-    assert (found.made, found.clear) == ({"set": "population", "kept": said["share"]}, said["clear_by_class"])
+    assert (found.made, found.clear) == ({"set": "scored", "kept": said["share"]}, said["clear_by_class"])
     assert (said["sampled"], said["kept"], said["share"]) == (200, len(rows), round(len(rows) / 200, 4))
     assert said["clear"] == pytest.approx((own >= 0.9).double().mean().item(), abs=1e-4)
 
@@ -61,7 +61,7 @@ def test_without_classes_asked_for_the_likeliest_of_those_trained_on_counts() ->
     known = sorted({*ALL} - {int(PROBABILITY.mean(0).argmax())})
     own = PROBABILITY[:, known].amax(1)
     least = float(own.median())
-    found, said = kept(population(None, classes=known), least)
+    found, said = kept(samples_of(None, classes=known), least)
     assert torch.equal(found.images, IMAGES[own >= least])
     assert found.labels is None
     assert 0 < said["kept"] < 200
@@ -69,11 +69,11 @@ def test_without_classes_asked_for_the_likeliest_of_those_trained_on_counts() ->
 
 
 def test_zero_keeps_all_and_so_does_a_classifier_of_one_class() -> None:
-    found, said = kept(population(torch.arange(5), IMAGES[:5]), 0)  # the scores say what they lack
+    found, said = kept(samples_of(torch.arange(5), IMAGES[:5]), 0)  # the scores say what they lack
     assert torch.equal(found.images, IMAGES[:5])
     assert {said["share"], *said["share_by_class"].values()} == {1}
     kite = classifier(DIGITS.model_copy(update={"classes": ("kite",)}))
-    found, said = filtered(population(None, classes=[0]), REAL, kite, 0.9, CPU)
+    found, said = filtered(samples_of(None, classes=[0]), REAL, kite, 0.9, CPU)
     assert torch.equal(found.images, IMAGES)
     assert said["share_by_class"] == {"kite": 1}
     assert said["clear"] is said["clear_real"] is None
@@ -111,6 +111,6 @@ def test_five_are_too_few_and_six_are_enough() -> None:
     labels = PROBABILITY.argmin(1)
     labels[order[:6]] = PROBABILITY.argmax(1)[order[:6]]
     least = float(PROBABILITY.amax(1)[order[5]])
-    assert kept(population(labels), least)[1]["kept"] == 6
+    assert kept(samples_of(labels), least)[1]["kept"] == 6
     with pytest.raises(UserError, match=r"^filter\.least_probability: "):
-        kept(population(labels), least + 1e-4)
+        kept(samples_of(labels), least + 1e-4)

@@ -60,27 +60,27 @@ def test_a_card_has_data_scores_and_hashes() -> None:
 def test_facts_are_those_of_the_sampled_model() -> None:
     params = "sample: {model: models/own.safetensors}\n"
     facts = {"data": "mine", "images": 777, "images_seen": 4242, "parameters": 333}
-    text = card.card(made(params, **{"sample/population": {"model": facts}}))
+    text = card.card(made(params, **{"sample/scored": {"model": facts}}))
     assert "bits per dimension" not in text
     assert "mine: 777 training images" in text
     assert "333 parameters. It has seen 4,242 images" in text
-    others = card.card(made(params, **{"sample/population": {"model": facts | {"data": "others"}}}))
+    others = card.card(made(params, **{"sample/scored": {"model": facts | {"data": "others"}}}))
     assert "The images are not described" in others
 
 
 @pytest.mark.parametrize(
-    ("model", "chosen", "said"),
-    [("models/distilled-2", "base", True), ("models/ddpm", "none", False), ("own", "base", False)],
+    ("model", "start", "said"),
+    [("models/distilled-2", "base", True), ("models/ddpm", "data/scratch", False), ("own", "base", False)],
 )
-def test_a_card_names_the_model_that_the_training_began_from(model: str, chosen: str, said: bool) -> None:
-    trained, sampled = {"chosen": {"train.fine_tune_from": chosen}}, {"model": {"parameters": 333}}
-    run = made(f"sample: {{model: {model}.safetensors}}\n", **{"train/summary": trained, "sample/population": sampled})
+def test_a_card_names_the_model_that_the_training_began_from(model: str, start: str, said: bool) -> None:
+    params = f"sample: {{model: {model}.safetensors}}\ntrain: {{fine_tune_from: {start}}}\n"
+    run = made(params, **{"sample/scored": {"model": {"parameters": 333}}})
     assert ("began with the weights of base" in card.card(run)) == said
 
 
 def test_the_classes_and_test_images_are_those_that_the_model_has_learned() -> None:
     facts = {"data": "mine", "images": 777, "parameters": 333, "classes": ["cat"]}
-    text = card.card(made(**{"sample/population": {"model": facts}}))
+    text = card.card(made(**{"sample/scored": {"model": facts}}))
     assert "mine: 777 training images, 70 test images,\n32 x 48 pixels, colour, 1 class: cat.\n" in text
 
 

@@ -15,10 +15,10 @@ from exact_stages.stage import Stage
 from stages.check import CHECKED, main
 
 ROOT = Path(__file__).parents[2]
-SHORT = [("schedule.timesteps", 20), ("sample.population.steps", None)]
+SHORT = [("schedule.timesteps", 20), ("sample.scored.steps", None)]
 UNLABELLED = [("sample.guide", "classifier_free"), ("sample.guidance", 1.3)]
 DISTILLED = [("sample.model", "models/distilled-4.safetensors"), ("distill.steps", [4])]
-ANCESTRAL = [("sample.population.sampler", "ddpm"), ("sample.population.steps", None)]
+ANCESTRAL = [("sample.scored.sampler", "ddpm"), ("sample.scored.steps", None)]
 
 
 def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("data.background", "witte"), ("train.classes", "7"), ("train.classes", [{"7": 1}]), ("sample.gallery.typo", 1)],
+    [("data.background", "witte"), ("train.classes", "7"), ("train.classes", [{"7": 1}]), ("sample.preview.typo", 1)],
 )
 def test_a_wrong_value_is_named_in_one_line(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"^here: 1 invalid\n  {key}[^\n]*$"):
@@ -47,8 +47,8 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object) -> None:
         ([], []),
         ([*SHORT, ("distill.steps", [20])], []),
         ([*SHORT, ("distill.steps", [21])], ["distill.steps"]),
-        ([("sample.gallery.steps", 1001)], ["sample.gallery.steps"]),
-        ([("sample.gallery.keep_every", 1), ("sample.gallery.count", 1001)], ["sample.gallery.keep_every"]),
+        ([("sample.preview.steps", 1001)], ["sample.preview.steps"]),
+        ([("sample.preview.keep_every", 1), ("sample.preview.count", 1001)], ["sample.preview.keep_every"]),
         ([("train.fine_tune_from", "models/ddpm.safetensors")], ["train.fine_tune_from"]),
         ([("train.guide_share", 0), ("sample.guidance", 1.3)], ["sample.guidance"]),
         (UNLABELLED, ["sample.guidance"]),
@@ -58,11 +58,11 @@ def test_a_wrong_value_is_named_in_one_line(key: str, value: object) -> None:
         ([("train.classes", [1, 7]), ("sample.classes", [3, 7])], ["sample.classes"]),
         ([("sample.model", "data/other.safetensors"), ("train.guide_share", 0), ("sample.guidance", 1.3)], []),
         (DISTILLED[:1], ["sample.model"]),
-        (DISTILLED, ["sample.population.sampler"]),
+        (DISTILLED, ["sample.scored.sampler"]),
         ([*DISTILLED, *ANCESTRAL, ("sample.guidance", 1.3)], ["sample.guidance"]),
         ([*DISTILLED, *ANCESTRAL], []),
         (
-            [("sample.gallery.steps", 1001), ("train.fine_tune_from", "models/ddpm.safetensors"), *DISTILLED[:1]],
+            [("sample.preview.steps", 1001), ("train.fine_tune_from", "models/ddpm.safetensors"), *DISTILLED[:1]],
             ["train.fine_tune_from", "sample.model"],  # the set's steps are checked when there is such a model
         ),
     ],
@@ -73,9 +73,9 @@ def test_what_sections_contradict_is_named(changes: list[tuple[str, Any]], keys:
 
 
 def test_errors_end_the_stage_without_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "params.yaml").write_text(json.dumps(changed(("sample.gallery.keep_every", 0))))
+    (tmp_path / "params.yaml").write_text(json.dumps(changed(("sample.preview.keep_every", 0))))
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.gallery\.keep_every: "):
+    with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.preview\.keep_every: "):
         main(Stage("check"))
     assert not CHECKED.exists()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.images.splits import Processed, load_split, to_float
+from ddpm.images.splits import SplitFile, load_split, to_float
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -56,7 +56,7 @@ def run(**changes: Any) -> dict[str, Any]:
     return json.loads(Path("metrics/preprocess/summary.json").read_text())
 
 
-def split(name: str) -> Processed:
+def split(name: str) -> SplitFile:
     return load_split(Path(f"data/processed/{name}.safetensors"))
 
 

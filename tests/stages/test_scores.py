@@ -33,7 +33,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         save_classifier(Path(f"models/classifier-{name}.safetensors"), Classifier(classifier_params(seed=seed), CARD))
     write_split("train", CARD, IMAGES[:200], LABELS[:200])
     write_split("test", CARD, IMAGES[200:240], LABELS[200:240])
-    for name, kept in (("population", 0), ("gallery", 2)):
+    for name, kept in (("scored", 0), ("preview", 2)):
         write_samples(name, CARD, IMAGES[240:], LABELS[240:], [0, 1, 2], kept)
     deterministic = torch.are_deterministic_algorithms_enabled()
     yield
@@ -51,7 +51,7 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
         warnings.simplefilter("error", UserWarning)
         evaluate.main(Stage("evaluate"))
         draw.main(Stage("draw"))
-    made = {"set": "population", "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
+    made = {"set": "scored", "sampler": "ddpm", "evaluations": 3, "guidance": 1.0}
     filtered = load_samples(Path("data/samples/filtered.safetensors"))
     assert filtered.made == made | {"kept": 1.0}
     assert filtered.clear.keys() == {*CARD.classes}
@@ -77,7 +77,7 @@ def test_samples_without_labels_stand_in_the_classes_that_classifier_b_sees() ->
 @pytest.mark.parametrize("other", [{"shape": (1, 16, 8)}, {"classes": ("a", "b")}])
 def test_samples_of_what_the_classifiers_do_not_know_are_refused(other: dict[str, tuple[int | str, ...]]) -> None:
     card = CARD.model_copy(update=other)
-    write_samples("population", card, images(8, card.shape), torch.arange(8) % 2, [0, 1])
+    write_samples("scored", card, images(8, card.shape), torch.arange(8) % 2, [0, 1])
     with pytest.raises(UserError, match=r"^sample\.model: "):
         filter.main(Stage("filter"))
     assert not Path("data/samples/filtered.safetensors").exists()

@@ -40,7 +40,7 @@ def test_rows_are_kept_until_params_change(tmp_path: Path, monkeypatch: pytest.M
         save_split(path, CARD, labels, torch.arange(count), (10,) * 3, [images(count, CARD.shape)])
     params, path = YAML().load(ROOT / "params.yaml"), tmp_path / "studies/rare_class/params.yaml"
     params["train"]["images_seen"], params["classifier"]["images_seen"] = 640, 320
-    params["model"]["channels"], params["sample"]["population"]["steps"] = [4], 2
+    params["model"]["channels"], params["sample"]["scored"]["steps"] = [4], 2
     YAML().dump(params, tmp_path / "params.yaml")
     of_study = YAML().load(path) | {"counts": COUNTS, "target": 12, "pool": 10, "learn": LEARN}
     YAML().dump(of_study, path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Split, SplitFile
 from exact_stages.console import UserError
 from studies.rare_class.generating import make_subset
 
@@ -12,13 +12,13 @@ COUNTS = (2, 3, 5, 8)
 CARD = DataCard(name="levels", shape=(1, 1, 2), classes=("a", "b", "c", "d"))
 
 
-def numbered(of_class: int) -> Processed:
+def numbered(of_class: int) -> SplitFile:
     """Images that are all different; the last two of each class are near-duplicates."""
     count = 4 * of_class
     numbers = torch.arange(count)
     groups = torch.where(numbers >= count - 4, numbers - 4, numbers)
     images = torch.stack([numbers // 256, numbers % 256], dim=1).to(torch.uint8).view(count, 1, 1, 2)
-    return Processed(CARD, Split(images, numbers % 4), groups, (1,) * 4)
+    return SplitFile(CARD, Split(images, numbers % 4), groups, (1,) * 4)
 
 
 def numbers_of(split: Split) -> list[int]:

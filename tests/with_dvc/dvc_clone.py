@@ -22,7 +22,7 @@ RAW = ROOT / "data/mnist"
 SECONDS = 900  # for one command, on a machine that is busy with other things
 STAGES = [
     *("download", "preprocess", "forward_diffusion", "classifier", "train"),
-    *("sample@gallery", "sample@population", "filter", "evaluate", "draw", "likelihood"),
+    *("sample@preview", "sample@scored", "filter", "evaluate", "draw", "likelihood"),
     "classification_accuracy_score",
 ]
 PICTURES = [
@@ -40,23 +40,23 @@ TINY = {
     "train.classes": [7],
     "train.validation": 0.02,
     "train.log_every": 1,
-    "sample.gallery.count": 8,
-    "sample.gallery.steps": 20,
-    "sample.gallery.keep_every": 2,
-    "sample.population.count": 64,
-    "sample.population.steps": 5,
+    "sample.preview.count": 8,
+    "sample.preview.steps": 20,
+    "sample.preview.keep_every": 2,
+    "sample.scored.count": 64,
+    "sample.scored.steps": 5,
     "filter.least_probability": 0,
     "likelihood.images": 10,
     "classification_accuracy_score.count": 64,
 }
 
-TRAIN, SAMPLE = ("dvc", "repro", "train"), ("dvc", "repro", "sample@population")
+TRAIN, SAMPLE = ("dvc", "repro", "train"), ("dvc", "repro", "sample@scored")
 LATE = {  # a run that the cache does not have, of 123 steps, and 8 batches of samples
     "train.seed": 1,
     "train.epochs": 2,
     "train.batch_size": 100,
-    "sample.population.count": 1000,
-    "sample.population.steps": 10,
+    "sample.scored.count": 1000,
+    "sample.scored.steps": 10,
 }
 SAVING = {"DDPM_SAVE_SECONDS": "0"}
 TWO = {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}

@@ -21,16 +21,16 @@ def test_a_distilled_model_is_made_sampled_from_and_scored_and_one_that_is_inter
     clone: Clone,
 ) -> None:
     assert "distill" not in clone.dvc("repro", "--dry")
-    own = {f"sample.{name}.{key}": value for name in ("gallery", "population") for key, value in OWN_WAY.items()}
-    few = {"distill.steps": "[2]", "sample.model": "models/distilled-2.safetensors", "sample.gallery.keep_every": 1}
+    own = {f"sample.{name}.{key}": value for name in ("preview", "scored") for key, value in OWN_WAY.items()}
+    few = {"distill.steps": "[2]", "sample.model": "models/distilled-2.safetensors", "sample.preview.keep_every": 1}
     output = clone.dvc("exp", "run", "--name", "few", *options(**few, **QUICK, **own))
-    behind = {"sample@gallery", "sample@population", "filter", "evaluate", "draw", "classification_accuracy_score"}
+    behind = {"sample@preview", "sample@scored", "filter", "evaluate", "draw", "classification_accuracy_score"}
     assert (ran(output), restored(output)) == ({"distill@2", *behind}, set()), output
     assert not stale(clone.dvc("status"))
     summary = read_json(clone.path / "metrics/distill/2/summary.json")
     assert (summary["steps"], len(summary["timesteps"])) == (20, 2)
     assert pd.read_csv(clone.path / "metrics/distill/2/loss.csv")["step"].tolist() == [20]
-    assert read_json(clone.path / "metrics/sample/population.json")["evaluations"] == 2
+    assert read_json(clone.path / "metrics/sample/scored.json")["evaluations"] == 2
 
     model = clone.path / "models/distilled-2.safetensors"
     expected = model.read_bytes()

@@ -38,7 +38,7 @@ def stage_and_worker(dvc: "subprocess.Popen[str]") -> tuple[psutil.Process, psut
 def test_two_workers_that_are_killed_at_random_moments_are_continued_by_one(clone: Clone, undisturbed: Clone) -> None:
     clone.edit_params(LATE)
     chance = random.Random(0)
-    for name, seconds in [("train", 8.0)] * 3 + [("sample@population", 3.0)] * 3:
+    for name, seconds in [("train", 8.0)] * 3 + [("sample@scored", 3.0)] * 3:
         process = clone.start(*SAMPLE, **SAVING, **WORKERS)
         while (line := process.stdout.readline()) and f"Running stage '{name}'" not in line:
             pass

@@ -83,7 +83,7 @@ def test_coloured_pictures_that_are_not_square(clone: Clone) -> None:
     model = load_model(clone.path / "models/ddpm.safetensors")
     assert model.card.data == card == load_classifier(clone.path / "models/classifier-a.safetensors").data
     assert model.card.class_counts == tuple(summary["train"]["label_counts"].values())
-    for name in ("gallery", "population"):
+    for name in ("preview", "scored"):
         arrays, facts = load_arrays(clone.path / f"data/samples/{name}.safetensors")
         assert arrays["images"].shape[1:] == (3, 16, 8)
         assert {*facts["classes"]} == {0, 1} >= {*arrays["labels"].tolist()}

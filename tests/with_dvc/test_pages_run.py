@@ -48,7 +48,7 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("how-to/rare-class", "data.test=0.2", "data.test=0.2 -S train.classes=all train classifier", MORE),
     ("how-to/rare-class", "set=data/balanced", "set=data/balanced preprocess", MORE),
     ("how-to/few-steps", "'distill.steps=[4]'", "'distill.steps=[4]' -S distill.images_seen=500", TRAIN),
-    ("how-to/few-steps", "population.steps=null", "population.steps=null -S sample.gallery.steps=null sample", MORE),
+    ("how-to/few-steps", "scored.steps=null", "scored.steps=null -S sample.preview.steps=null sample", MORE),
     ("how-to/share", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
     ("how-to/share", "git clone URL", 'git clone "$NEAR/origin"', FOLDER),
     ("how-to/share", "https://example.com/ddpm.git", '"file://$NEAR/origin"', "no such server"),

@@ -11,7 +11,7 @@ from exact_stages.trace import compare, opened
 from tests.with_dvc.dvc_clone import STAGES, WORKERS, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
-WRITTEN = {"data/README.md", "data/clip_art.safetensors"}  # by hand
+WRITTEN = {"data/README.md", "data/clip_art.safetensors", "data/scratch"}  # by hand
 BEHIND_TRAIN = {*STAGES[STAGES.index("train") + 1 :]}
 
 
@@ -24,7 +24,7 @@ def test_the_first_run_runs_every_stage_and_makes_every_output(pipeline: Built) 
     assert [*pipeline.clone.bytes_under("data/fashion_mnist")] == ["data/fashion_mnist/README"], "it is not fetched"
     tracked = set(pipeline.clone.git("ls-files", "data", "models", "metrics").split())
     assert tracked == {*pipeline.clone.bytes_under("metrics"), *WRITTEN}
-    assert read_json(pipeline.clone.path / "metrics/sample/population.json")["model"]["classes"] == ["7"]
+    assert read_json(pipeline.clone.path / "metrics/sample/scored.json")["model"]["classes"] == ["7"]
     scores = read_json(pipeline.clone.path / "metrics/evaluate/scores.json")
     assert scores["b"]["samples"]["frechet"] > scores["b"]["test"]["frechet"] > 0, "it samples noise"
 

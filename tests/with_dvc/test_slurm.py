@@ -70,5 +70,5 @@ def test_two_nodes_train_and_sample_whatever_is_killed(clone: Clone, undisturbed
     assert printed.count("train: continues") == 1, printed
     assert left(clone) == left(undisturbed)
     samples = clone.bytes_under("data/samples")
-    clone.run("dvc", "repro", "--force", "--single-item", "sample@population")
+    clone.run("dvc", "repro", "--force", "--single-item", "sample@scored")
     assert clone.bytes_under("data/samples") == samples, "one process makes the same of one model"

@@ -77,8 +77,8 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, l
     """
     loaded, classifier, params, seed, runtime, train, held_out = inputs
     params = params.model_copy(update={"classes": (loaded.card.data.classes[label],)})
-    own = (train.labels == label).nonzero().squeeze(1)
-    known = train.images[own]
+    of_class = (train.labels == label).nonzero().squeeze(1)
+    known = train.images[of_class]
     limit = threshold(held_out.images[held_out.labels == label], known)
     most = BATCHES * sample_batch_size(loaded.card, runtime)
     tally, seen = Tally(), set[bytes]()
@@ -99,7 +99,7 @@ def fill(inputs: FillInputs, label: int, wanted: int) -> Iterator[tuple[Tally, l
             fate = "copies" if copies[row] or content in seen else "accepted" if suits[row] else "filtered"
             tally = tally._replace(candidates=tally.candidates + 1, **{fate: getattr(tally, fate) + 1})
             if fate == "accepted":
-                nearest, distance = int(own[near.nearest[row]]), float(near.distance[row])
+                nearest, distance = int(of_class[near.nearest[row]]), float(near.distance[row])
                 kept.append(Sample(image, numbers[row], float(probability[row]), nearest, distance))
                 seen.add(content)
         yield tally, kept

@@ -14,7 +14,7 @@ from ddpm.cli.options import Options, Seed, sampler_params, with_sampler
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.model import load_model
 from ddpm.images.card import DataCard, listed
-from ddpm.images.splits import Processed, load_split
+from ddpm.images.splits import SplitFile, load_split
 from ddpm.params.sample import wanted_classes
 from ddpm.processes.device import start
 from ddpm.scores.classifier import load_classifier
@@ -113,9 +113,9 @@ def _check_same(ours: DataCard, our_file: Path, others: dict[Path, DataCard]) ->
         _warn(f"{listed(named)}: made from other training images than {our_file}; use them if only a few images differ")
 
 
-def _counts_of(processed: Processed) -> list[int]:
+def _counts_of(split_file: SplitFile) -> list[int]:
     """Count the images of each class."""
-    counts: list[int] = processed.split.labels.bincount(minlength=len(processed.card.classes)).tolist()
+    counts: list[int] = split_file.split.labels.bincount(minlength=len(split_file.card.classes)).tolist()
     return counts
 
 

@@ -74,8 +74,8 @@ class Generate(ModelOptions):
         finally:
             done = sum(map(len, batches)) + len([*self.out.glob("*.png")])
             if batches:
-                own = None if labels is None else labels[:done]
-                write_arrays(self.out / "images.npz", torch.cat(batches), own, card.data.classes)
+                finished = None if labels is None else labels[:done]
+                write_arrays(self.out / "images.npz", torch.cat(batches), finished, card.data.classes)
             elif not done:
                 (self.out / "labels.csv").unlink(missing_ok=True)
             elif done < self.count:

@@ -44,7 +44,7 @@ def score_page(lines: Sequence[Line], found: Evaluation, samples: Tensor, train:
     pictures = {
         "Samples, and below each the training image nearest to it": _pairs(samples, train),
         "The samples nearest to a training image, and that image. Are they copies?": _pairs(found.copied, train),
-        "The samples of which the network is surest that they are not real. What do they share?": found.told,
+        "The samples of which the network is most certain that they are not real. What do they share?": found.detected,
     }
     figures = "\n".join(_figure(title, images) for title, images in pictures.items() if len(images))
     return PAGE.format(style=STYLE, head=head, rows=rows, count=found.scores["count"], figures=figures).encode()

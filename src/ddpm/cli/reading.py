@@ -14,7 +14,7 @@ from ddpm.images.decoded import Images
 from ddpm.images.decoding import Target
 from ddpm.images.folders import Picture
 from ddpm.images.preparation import list_images, looks_of, notes_of, range_of, read_source
-from ddpm.images.splits import Processed, load_samples, load_split
+from ddpm.images.splits import SplitFile, load_samples, load_split
 from ddpm.images.splitting import split_images
 from ddpm.images.summary import write_split
 from ddpm.params.data import DataParams
@@ -27,8 +27,8 @@ TRACES = "this leaves traces, which the scores may see"
 class Real(NamedTuple):
     """Real images, those that are held out, and how to convert other images to theirs."""
 
-    train: Processed
-    test: Processed
+    train: SplitFile
+    test: SplitFile
     target: Target
 
 

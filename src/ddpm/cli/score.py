@@ -14,7 +14,7 @@ from ddpm.cli.reading import read_real, read_samples
 from ddpm.cli.summary import summary, table_of
 from ddpm.images.card import MAX_SIDE, listed
 from ddpm.images.preparation import LEAST_SIDE
-from ddpm.images.splits import Processed
+from ddpm.images.splits import SplitFile
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
 from ddpm.scores import classifier, fit
@@ -87,7 +87,7 @@ class Score(Options):
             write_whole(self.page, score_page(lines, found, samples.images, train.images))
 
 
-def given(folder: Path, train: Processed) -> dict[str, Path]:
+def given(folder: Path, train: SplitFile) -> dict[str, Path]:
     """Return the files of classifiers in a folder by name.
 
     Raises:
@@ -104,7 +104,7 @@ def given(folder: Path, train: Processed) -> dict[str, Path]:
     return files
 
 
-def trained(train: Processed, runtime: Runtime, spare: Path) -> dict[str, Path]:
+def trained(train: SplitFile, runtime: Runtime, spare: Path) -> dict[str, Path]:
     """Train the classifiers as the stage does, unless the cache of this user has them; return their files by name.
 
     The key of the cache is all that decides them: images, labels, recipes, code, precision and torch. If the cache

@@ -11,7 +11,7 @@ from ddpm.diffusion.model import LoadedModel
 from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split, to_float
 from ddpm.processes.device import Runtime
-from ddpm.processes.workers import in_pieces, tick
+from ddpm.processes.workers import add_progress, map_shards
 from exact_stages.console import progress
 
 BATCH = 100
@@ -34,23 +34,23 @@ def bits_per_dimension(
     def denoise(labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return denoiser(*(each.to(device) for each in (x_t, t, labels))).x_start.cpu()
 
-    def bound(piece: tuple[str, list[int]]) -> Bound:
-        name, batch = piece
+    def bound(shard: tuple[str, list[int]]) -> Bound:
+        name, batch = shard
         noise = [generator(SEED, f"likelihood {name} image", index) for index in batch]
         images, labels = splits[name].take(torch.tensor(batch))
         found = variational_bound(partial(denoise, labels), loaded.schedule, to_float(images), terms, noise)
-        tick(len(batch))
+        add_progress(len(batch))
         return found
 
-    pieces: list[tuple[str, list[int]]] = []
+    shards: list[tuple[str, list[int]]] = []
     for name, split in splits.items():
         order = torch.randperm(len(split.images), generator=generator(SEED, f"likelihood {name}"))
-        pieces += [(name, batch.tolist()) for batch in order[:count].split(BATCH)]
+        shards += [(name, batch.tolist()) for batch in order[:count].split(BATCH)]
     with progress(desc="likelihood", total=len(splits) * count, unit="img") as bar:
-        bounds = [*in_pieces(bound, pieces, bar.update)]
+        bounds = [*map_shards(bound, shards, bar.update)]
     scores: dict[str, object] = {"images": count, "terms": terms}
     for name in splits:
-        own = [each for (split, _), each in zip(pieces, bounds, strict=True) if split == name]
+        own = [each for (split, _), each in zip(shards, bounds, strict=True) if split == name]
         scores[name] = summary(Bound(*map(torch.cat, zip(*own, strict=True))))
     return scores
 

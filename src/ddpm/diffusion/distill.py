@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser, NotFiniteError
-from ddpm.diffusion.optim import ALONE, Group, Optimization, part
+from ddpm.diffusion.optim import ALONE, Group, Optimization, images_of
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, posterior
 from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
@@ -65,7 +65,7 @@ class Distillation:
             schedule: the teacher's, in float64.
             evaluations: of the network, for an image of the student.
             images_seen: length of the distillation, in images.
-            shards: the number of parts of a batch, see `train_loop`.
+            shards: how many shards a batch has, see `train_loop`.
 
         Raises:
             ValueError: the teacher has too few timesteps for the number of evaluations.
@@ -193,13 +193,13 @@ class Distillation:
         rng, count = generator(self.seed, of, self.step, self.device), self.batch_size
         whole = self._batch(rng)
         noise = normal_like(whole.x_t, rng)
-        rows = world.rows(self.shards, count + optimization.size, self.device)  # reports and gradient of each shard
-        for row, shard in zip(rows, world.own(self.shards), strict=False):
-            some = part(shard, self.shards, count)
-            optimization.set_gradient(row[count:])
-            loss, row[some] = losses(whole.take(some), noise[some])
+        results = world.results(self.shards, count + optimization.size, self.device)  # reports, gradient
+        for result, shard in zip(results, world.own_shards(self.shards), strict=False):
+            some = images_of(shard, self.shards, count)
+            optimization.set_gradient(result[count:])
+            loss, result[some] = losses(whole.take(some), noise[some])
             (loss.sum() / count).backward()
-        total = world.total(rows, self.shards)
+        total = world.total(results, self.shards)
         optimization.step(total[count:], world)
         return total[:count].mean()
 

@@ -21,6 +21,7 @@ from ddpm.processes.device import MAX_HEADER, Runtime, rebuild, to_device
 from exact_stages.console import UserError
 from exact_stages.params import parse
 
+FROM_SCRATCH = "data/scratch"  # a small text: train.fine_tune_from is a dependency for DVC, and cannot be null
 LABELS = "label.weight"  # the class embedding
 GUIDE = "guide."  # prefix of the weights from early in the training
 
@@ -46,9 +47,9 @@ def new_network(params: ModelParams, shape: Shape, classes: int, timesteps: int)
         ValueError: the levels do not divide the images, see `ModelParams.for_images`.
     """
     params = params.for_images(shape)
-    told = classes if params.class_conditional else 0
+    conditioned = classes if params.class_conditional else 0
     kind = {key: value for key, value in params if key not in ("class_conditional", "prediction")}
-    return UNet(shape, timesteps, told, **kind)
+    return UNet(shape, timesteps, conditioned, **kind)
 
 
 def save_model(
@@ -110,7 +111,10 @@ def begin_from(path: Path, network: UNet, model: ModelParams, data: DataCard, sc
     Raises:
         UserError: the file is not a model, or is distilled; or its colour, network or noise schedule differ.
     """
-    loaded = load_model(path)
+    try:
+        loaded = load_model(path)
+    except UserError as error:
+        raise UserError(f"train.fine_tune_from: {error}; {FROM_SCRATCH} is to train from scratch") from None
     before = loaded.card
     if before.timesteps:
         few = len(before.timesteps)

@@ -23,23 +23,23 @@ SHARDS = 4  # of a batch on CPUs
 
 
 class Group(Protocol):
-    """The processes that share a step: each computes a row of numbers for its own shards. Here one has all."""
+    """The processes that share a step: each computes the results of its own shards. Here one has all."""
 
-    def own(self, shards: int) -> range:
+    def own_shards(self, shards: int) -> range:
         """Return which of the shards this process computes."""
         return range(shards)
 
-    def rows(self, shards: int, length: int, device: torch.device) -> Tensor:
-        """Return zeros, a row for each of this process's `own` shards; the memory is the group's."""
+    def results(self, shards: int, length: int, device: torch.device) -> Tensor:
+        """Return zeros, a row for the result of each of this process's `own_shards`; the memory is the group's."""
         return torch.zeros(shards, length, device=device)
 
-    def gathered(self, rows: Tensor, shards: int) -> Tensor:
-        """Return the rows of all processes in the order of the shards, (shards, length)."""
-        return rows
+    def gathered(self, results: Tensor, shards: int) -> Tensor:
+        """Return the results of all processes in the order of the shards, (shards, length)."""
+        return results
 
-    def total(self, rows: Tensor, shards: int) -> Tensor:
-        """Return the sum of the rows of all processes, added in their order, (length,)."""
-        return sum(rows[1:], rows[0])
+    def total(self, results: Tensor, shards: int) -> Tensor:
+        """Return the sum of the results of all processes, added in their order, (length,)."""
+        return sum(results[1:], results[0])
 
 
 class Alone(Group):
@@ -89,8 +89,8 @@ class Optimization:
 
     def set_gradient(self, gradient: Tensor) -> None:
         """Make the gradients of the weights views of a flat one, (size,)."""
-        for weight, part in zip(self.weights, gradient.split([each.numel() for each in self.weights]), strict=True):
-            weight.grad = part.as_strided(weight.shape, weight.stride())  # in the memory format of the weight
+        for weight, own in zip(self.weights, gradient.split([each.numel() for each in self.weights]), strict=True):
+            weight.grad = own.as_strided(weight.shape, weight.stride())  # in the memory format of the weight
 
     @torch.no_grad()
     def step(self, gradient: Tensor, world: Group = ALONE) -> None:
@@ -155,7 +155,7 @@ def shards_on_cpu(block: str, batch_size: int) -> int:
     return 1 if block == "double_conv" else min(SHARDS, batch_size)
 
 
-def part(shard: int, shards: int, count: int) -> slice:
+def images_of(shard: int, shards: int, count: int) -> slice:
     """Return which of `count` images a shard has."""
     return slice(shard * count // shards, (shard + 1) * count // shards)
 
@@ -192,13 +192,13 @@ def shared_out(updates: Sequence[Tensor], world: Group) -> Sequence[Tensor]:
         return orthogonalise(updates)
     groups = even_groups([min(each.shape) * each.numel() for each in updates], SHARDS)
     sizes = [[updates[place].numel() for place in group] for group in groups]
-    rows = world.rows(len(groups), max(map(sum, sizes)), updates[0].device)
-    for row, number in zip(rows, world.own(len(groups)), strict=False):
+    results = world.results(len(groups), max(map(sum, sizes)), updates[0].device)
+    for result, number in zip(results, world.own_shards(len(groups)), strict=False):
         found = orthogonalise([updates[place] for place in groups[number]])
-        torch.cat([each.flatten() for each in found], out=row[: sum(sizes[number])])
+        torch.cat([each.flatten() for each in found], out=result[: sum(sizes[number])])
     every = [*updates]
-    for row, group, own in zip(world.gathered(rows, len(groups)), groups, sizes, strict=True):
-        for place, update in zip(group, row[: sum(own)].split(own), strict=True):
+    for result, group, lengths in zip(world.gathered(results, len(groups)), groups, sizes, strict=True):
+        for place, update in zip(group, result[: sum(lengths)].split(lengths), strict=True):
             every[place] = update.view_as(updates[place])
     return every
 

@@ -15,7 +15,7 @@ from ddpm.params.card import ModelCard
 from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, wanted_classes
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import Runtime, exact, fastest, to_device
-from ddpm.processes.workers import in_pieces, tick
+from ddpm.processes.workers import add_progress, map_shards
 from ddpm.processes.world import World
 from exact_stages.console import UserError, progress
 from exact_stages.params import parse
@@ -97,8 +97,8 @@ def sample_batch(
     denoise = guided_denoiser(loaded, labels, params, runtime)
     timesteps = visited(loaded, params)
     for step in p_sample_loop(denoise, loaded.schedule, noise, timesteps, **params.model_dump(include=OF_STEP)):
-        if step.t == timesteps[-1] and (faint := loaded.card.faint):  # an estimate of such a level is a 0
-            step = step._replace(x_prev=step.x_prev.masked_fill(step.x_prev < (faint + 0.5) / 127.5 - 1, -1))
+        if step.t == timesteps[-1] and (black := loaded.card.faint):  # an estimate of such a level is a 0
+            step = step._replace(x_prev=step.x_prev.masked_fill(step.x_prev < (black + 0.5) / 127.5 - 1, -1))
         yield step
     check_finite(step.x_prev, indices)
 
@@ -145,11 +145,11 @@ def sample_images(
 
     def sampled(batch: range) -> Tensor:
         for step in sample_batch(loaded, params, seed, batch, runtime):
-            tick(len(batch))
+            add_progress(len(batch))
         return to_uint8(step.x_prev).cpu()
 
     with progress(desc=label, total=len(visited(loaded, params)) * len(numbers), disable=not label, **BAR) as bar:
-        yield from zip(batches, in_pieces(sampled, batches, bar.update), strict=True)
+        yield from zip(batches, map_shards(sampled, batches, bar.update), strict=True)
 
 
 class Sampling:
@@ -160,15 +160,15 @@ class Sampling:
     done: number of images sampled so far.
     """
 
-    def __init__(self, name: str, loaded: LoadedModel, params: SamplerParams, own: SetParams) -> None:
-        """Begin without images; `own` has count, seed and frames."""
+    def __init__(self, name: str, loaded: LoadedModel, params: SamplerParams, of_set: SetParams) -> None:
+        """Begin without images; `of_set` has count, seed and frames."""
         self.name = name
         self.loaded = loaded
         self.params = params
-        self.own = own
+        self.of_set = of_set
         self.timesteps = visited(loaded, params)
-        self.kept_t = [*self.timesteps[::-1][:: own.keep_every]][::-1] if own.keep_every else []
-        shape = (own.count, *loaded.card.data.shape)
+        self.kept_t = [*self.timesteps[::-1][:: of_set.keep_every]][::-1] if of_set.keep_every else []
+        shape = (of_set.count, *loaded.card.data.shape)
         self.images = torch.empty(shape, dtype=torch.uint8)
         self.frames = torch.empty(2, len(self.kept_t), *shape, dtype=torch.uint8)
         self.done = 0
@@ -180,7 +180,7 @@ class Sampling:
         Raises:
             UserError: the run was interrupted.
         """
-        count, evaluations = self.own.count, len(self.timesteps)
+        count, evaluations = self.of_set.count, len(self.timesteps)
         size = min(world.gather(sample_batch_size(self.loaded.card, runtime)))
         if runtime.device.type == "cpu":
             size = min(size, -(-count // LEAST_BATCHES))
@@ -198,12 +198,12 @@ class Sampling:
                         self._add(images, frames)
                     bar.update(self.done * evaluations - bar.n)  # images of other processes
 
-        checkpoints.together(-(-(count - self.done) // size), rounds)
+        checkpoints.run_in_processes(-(-(count - self.done) // size), rounds)
 
     def samples(self) -> Samples:
         """Return the set, with labels if the model is class-conditional."""
         card, params = self.loaded.card, self.params
-        labels = sample_labels(card, params, self.own.seed, range(self.own.count))
+        labels = sample_labels(card, params, self.of_set.seed, range(self.of_set.count))
         made = {"set": self.name, "sampler": params.sampler, "evaluations": len(self.timesteps)}
         made["guidance"] = params.guidance
         return Samples(
@@ -228,11 +228,11 @@ class Sampling:
     def _batch(self, indices: range, runtime: Runtime, checkpoints: Checkpoints, bar: Any) -> tuple[Tensor, Tensor]:
         """Sample the images `indices`; return them and their frames."""
         frames = torch.empty(2, len(self.kept_t), len(indices), *self.images.shape[1:], dtype=torch.uint8)
-        for step in sample_batch(self.loaded, self.params, self.own.seed, indices, runtime):
+        for step in sample_batch(self.loaded, self.params, self.of_set.seed, indices, runtime):
             if step.t in self.kept_t:
                 frames[:, self.kept_t.index(step.t)] = to_uint8(torch.stack([step.x_prev, step.pred_x_start]))
             bar.update(len(indices))
-            checkpoints.tick()
+            checkpoints.save_if_due()
         return to_uint8(step.x_prev).cpu(), frames
 
     def _add(self, images: Tensor, frames: Tensor) -> None:

@@ -54,11 +54,11 @@ def stable_start(
         signal, spread: sqrt(abar) and sqrt(1 - abar) at each t, (B, 1, 1, 1).
         labels: (B,); NO_LABEL takes references of all classes. ids: (B,), so that no image counts twice.
     """
-    x, own, signal, spread = (each.flatten(1) for each in (x_t, x_start, signal, spread))
+    x, start, signal, spread = (each.flatten(1) for each in (x_t, x_start, signal, spread))
     # The logarithm of N(x_t; signal x_0, spread^2 I) times spread^2, up to a constant of each x_t.
-    of_own = signal * (x * own).sum(1, keepdim=True) - signal.square() * own.square().sum(1, keepdim=True) / 2
-    of_others = signal * (x @ references.images.T) - signal.square() * references.squares / 2
+    of_start = signal * (x * start).sum(1, keepdim=True) - signal.square() * start.square().sum(1, keepdim=True) / 2
+    of_references = signal * (x @ references.images.T) - signal.square() * references.squares / 2
     labels, itself = labels.view(-1, 1), ids[:, None] == references.ids
-    of_others.masked_fill_(itself | (labels != NO_LABEL) & (labels != references.labels), -torch.inf)
-    weights = (torch.cat([of_own, of_others], dim=1) / spread.square()).softmax(dim=1)
-    return (weights[:, :1] * own + weights[:, 1:] @ references.images).view_as(x_t)
+    of_references.masked_fill_(itself | (labels != NO_LABEL) & (labels != references.labels), -torch.inf)
+    weights = (torch.cat([of_start, of_references], dim=1) / spread.square()).softmax(dim=1)
+    return (weights[:, :1] * start + weights[:, 1:] @ references.images).view_as(x_t)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.diffusion.denoiser import Denoiser, Prediction
-from ddpm.diffusion.optim import ALONE, Group, Optimization, part
+from ddpm.diffusion.optim import ALONE, Group, Optimization, images_of
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule
 from ddpm.diffusion.timesteps import draw_timesteps
@@ -49,7 +49,7 @@ def train_loop(
         cdf: the distribution of t, (T,); see `timestep_cdf`.
         weights: the weight of the loss at each t, (T,); see `loss_weights`.
         seed: of t and noise, together with the number of the step.
-        shards: the number of parts of a batch. The sum of their gradients, in their order, is that of the batch.
+        shards: how many shards a batch has. The sum of their gradients, in their order, is that of the batch.
         world: the processes that share the shards.
     """
     for x_start, labels, target in batches:  # line 2: x_0 ~ q(x_0)
@@ -57,17 +57,17 @@ def train_loop(
         rng = generator(seed, "train", optimization.steps, device)
         t = draw_timesteps(count, cdf, timestep_sampling, rng)  # line 3: t
         noise = torch.randn(x_start.shape, generator=rng, device=device)  # line 4: eps ~ N(0, I)
-        rows = world.rows(shards, count + optimization.size, device)  # losses and gradient of each shard
-        for row, shard in zip(rows, world.own(shards), strict=False):
-            some = part(shard, shards, count)
-            optimization.set_gradient(row[count:])  # zeros, to which `backward` adds
+        results = world.results(shards, count + optimization.size, device)  # losses and gradient of each shard
+        for result, shard in zip(results, world.own_shards(shards), strict=False):
+            some = images_of(shard, shards, count)
+            optimization.set_gradient(result[count:])  # zeros, to which `backward` adds
             x_t = denoiser.schedule.q_sample(x_start[some], t[some], noise[some])  # eq. 4
             predicted = denoiser(x_t, t[some], labels[some])
             wanted = target(predicted, noise[some], some) if target else noise[some]
             loss = weights[t[some]] * mean_squared_error(predicted.noise, wanted)
             (loss.sum() / count).backward()  # line 5: the gradient
-            row[some] = mean_squared_error(predicted.noise.detach(), noise[some])
-        total = world.total(rows, shards)
+            result[some] = mean_squared_error(predicted.noise.detach(), noise[some])
+        total = world.total(results, shards)
         optimization.step(total[count:], world)  # line 5: the step
         yield t, total[:count]
 

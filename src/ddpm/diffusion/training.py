@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.diffusion.batches import Batches
 from ddpm.diffusion.curves import BUCKETS, Buckets, Curves
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.model import begin_from, new_network, save_model
+from ddpm.diffusion.model import FROM_SCRATCH, begin_from, new_network, save_model
 from ddpm.diffusion.optim import Optimization, shards_on_cpu
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
@@ -21,11 +21,11 @@ from ddpm.diffusion.timesteps import draw_timesteps, relative_density, timestep_
 from ddpm.diffusion.train import loss_weights, mean_squared_error, train_loop
 from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard, listed
-from ddpm.images.splits import Processed, Split, even_batch, held_out_mask, to_float
+from ddpm.images.splits import Split, SplitFile, even_batch, held_out_mask, to_float
 from ddpm.params.card import Guide, ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
-from ddpm.params.train import FROM_SCRATCH, TrainParams
+from ddpm.params.train import TrainParams
 from ddpm.processes.device import Runtime, to_device
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
@@ -164,8 +164,8 @@ class Training:
         denoiser.network = self.model.eval()
         size = max(1, VALIDATION_BATCH // math.prod(self.card.shape[1:]))
         batches = -(-count // size)
-        rows = world.rows(batches, 1 + 2 * BUCKETS, device)
-        for row, index in zip(rows, world.own(batches), strict=False):
+        results = world.results(batches, 1 + 2 * BUCKETS, device)
+        for result, index in zip(results, world.own_shards(batches), strict=False):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             rng = generator(self.params.seed, "validation", index, device)
             t = draw_timesteps(len(batch.labels), self.uniform, "stratified", rng)
@@ -174,8 +174,8 @@ class Training:
             errors = mean_squared_error(denoiser(x_t, t, batch.labels).noise, noise)
             buckets = Buckets(timesteps, device)
             buckets.add(t, errors)
-            row[0], row[1:] = (errors * self.weights[t] * self.curves.density[t]).sum(), buckets.sums.flatten()
-        total = world.total(rows, batches)
+            result[0], result[1:] = (errors * self.weights[t] * self.curves.density[t]).sum(), buckets.sums.flatten()
+        total = world.total(results, batches)
         self.network.train()
         if (loss := float(total[0]) / count) < (self.best.loss if self.best else math.inf):
             self.best = Best(loss, self.step, copy.deepcopy(self.model.state_dict()))
@@ -190,7 +190,7 @@ class Training:
             model.load_state_dict(self.best.weights)
         return model
 
-    def follows(self, model: ModelParams, train: TrainParams) -> dict[str, Any]:
+    def chosen_params(self, model: ModelParams, train: TrainParams) -> dict[str, Any]:
         """Return the params that were chosen from the data, by name; `model` and `train` are the given ones."""
         chosen: dict[str, Any] = {}
         for section, given, now in (("model", model, self.model_params), ("train", train, self.params)):
@@ -222,7 +222,7 @@ class Training:
             class_counts=tuple(self.class_counts),
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
-            faint=faint_levels(self.batches.images.images[some]),
+            faint=highest_black_level(self.batches.images.images[some]),
         )
         save_model(path, self.kept_model(), card, self.guide, **facts)
 
@@ -257,7 +257,7 @@ class Training:
 
 
 def new_training(
-    processed: Processed,
+    split_file: SplitFile,
     schedule: ScheduleParams,
     model: ModelParams,
     train: TrainParams,
@@ -266,13 +266,13 @@ def new_training(
 ) -> Training:
     """Choose the images to train on, resolve the params that depend on them, and build the training.
 
-    The network takes the weights of the model file train.fine_tune_from, if any.
+    The network takes the weights of the model file train.fine_tune_from, but for FROM_SCRATCH.
 
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
             see `begin_from`; or the processes cannot share a batch, see `shards_of`.
     """
-    card, split, groups, _ = processed
+    card, split, groups, _ = split_file
     labels = card.labels(train.classes, "train.classes")
     counts = split.labels.bincount(minlength=len(card.classes))[list(labels)].tolist()
     if missing := [card.classes[label] for label, count in zip(labels, counts, strict=True) if not count]:
@@ -314,7 +314,7 @@ def environment_of(runtime: Runtime, processes: int) -> dict[str, str | int]:
     return runtime.describe() | ({"processes": processes} if runtime.device.type == "cuda" else {})
 
 
-def faint_levels(images: Tensor) -> int:
+def highest_black_level(images: Tensor) -> int:
     """Return the highest level whose estimate is more probably a 0, for uint8 images (N, C, H, W).
 
     Where real images have a black background, levels just above 0 are rare. There an estimate of 1 or 2 is a 0: by

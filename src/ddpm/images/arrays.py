@@ -50,7 +50,7 @@ def save_streamed(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
 
-    def pieces() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         yield len(text).to_bytes(8, "little") + text
         for array in arrays.values():
             yield array.contiguous().numpy().tobytes()
@@ -61,7 +61,7 @@ def save_streamed(
         if left:
             raise ValueError(f"{name}: got {math.prod(shape) - left} bytes for shape {shape}")
 
-    write_whole(path, pieces())
+    write_whole(path, chunks())
 
 
 def load_arrays(

@@ -62,7 +62,7 @@ class Split(NamedTuple):
         return to_float(images), labels
 
 
-class Processed(NamedTuple):
+class SplitFile(NamedTuple):
     """A split that the stage preprocess has written.
 
     groups: for each image, the index of the near-duplicate that decides its side of a further split, (N,), see
@@ -101,7 +101,7 @@ def save_split(
     save_streamed(path, arrays, ("images", (len(labels), *card.shape), images), facts)
 
 
-def load_split(path: Path) -> Processed:
+def load_split(path: Path) -> SplitFile:
     """Read a split that `save_split` wrote.
 
     Raises:
@@ -117,7 +117,7 @@ def load_split(path: Path) -> Processed:
     whole = whole and indices and _within(labels, classes) and _within(groups, count)
     if not (whole and _are_indices(counts, 2**62) and len(counts) == classes):
         raise UserError(f"{path}: not a valid split; `dvc repro` makes it again")
-    return Processed(card, Split(images, labels), groups, tuple(counts))
+    return SplitFile(card, Split(images, labels), groups, tuple(counts))
 
 
 def data_card(path: Path, metadata: dict[str, Any]) -> DataCard:

@@ -34,13 +34,14 @@ def split_images(images: Images, folder: Folder, share: float) -> Sides:
     Equal files share a side even among too many images to search for near-duplicates.
     """
     every = torch.arange(len(images.labels))
-    own = every >= len(every) - folder.tested  # in the folder's own test/
+    tested = every >= len(every) - folder.tested  # the folder's own
     if images.thumbnails is None:
-        return Sides(own if folder.tested else images.places < share, every, None)
-    groups = near_duplicate_groups(images.thumbnails, images.ranks + own)  # no test image decides for training images
+        return Sides(tested if folder.tested else images.places < share, every, None)
+    # No test image decides for training images.
+    groups = near_duplicate_groups(images.thumbnails, images.ranks + tested)
     if not folder.tested:
         return Sides(images.places[groups] < share, groups, 0)
-    return Sides(own, torch.where(own, every, groups), int((own & ~own[groups]).sum()))
+    return Sides(tested, torch.where(tested, every, groups), int((tested & ~tested[groups]).sum()))
 
 
 def check_counts(card: DataCard, images: Images, sides: Sides, folder: Folder, source: str) -> None:

@@ -53,10 +53,10 @@ def _errors(params: AllParams) -> Iterator[str]:
         yield "train.label_dropout: no labels to drop, since model.class_conditional is false; set 0"
     if params.sample.model.startswith("models/") and params.sample.model not in made:
         yield f"sample.model: no stage makes {params.sample.model}; choose from {', '.join(sorted(made))}"
-    if not params.sample.gallery.keep_every:
-        yield "sample.gallery.keep_every: the strip needs kept frames; set it to 1 or more"
-    if params.sample.population.count < LEAST_TEST:
-        yield f"sample.population.count: the scores need {LEAST_TEST} images; increase it"
+    if not params.sample.preview.keep_every:
+        yield "sample.preview.keep_every: the strip needs kept frames; set it to 1 or more"
+    if params.sample.scored.count < LEAST_TEST:
+        yield f"sample.scored.count: the scores need {LEAST_TEST} images; increase it"
 
 
 def _sample_errors(params: AllParams) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _sample_errors(params: AllParams) -> Iterator[str]:
         images_seen=0,
         timesteps=(0,) * distilled,
     )
-    for name in ("gallery", "population"):
+    for name in ("preview", "scored"):
         try:
             fitted_set(name, params.sample, getattr(params.sample, name), card)
         except UserError as error:

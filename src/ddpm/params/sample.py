@@ -17,7 +17,7 @@ LogSNR = Annotated[float, Field(ge=-100, le=100)]
 
 
 class SharedParams(Sections):
-    """Guidance, classes and variance, which gallery and population share; params.yaml explains each choice."""
+    """Guidance, classes and variance, which preview and scored share; params.yaml explains each choice."""
 
     variance: Literal["posterior", "beta"] = "posterior"
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
@@ -44,7 +44,7 @@ class StepParams(Section):
 
 
 class SamplerParams(SharedParams, StepParams):
-    """All that a sampler needs, with the defaults of the population; functions want them `fitted` to the model."""
+    """All that a sampler needs, with the defaults of the set `scored`; functions want them `fitted` to the model."""
 
 
 class SetParams(StepParams):
@@ -61,8 +61,8 @@ class SampleParams(SharedParams):
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1)]
-    gallery: SetParams
-    population: SetParams
+    preview: SetParams
+    scored: SetParams
 
 
 def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
@@ -127,7 +127,7 @@ def _distilled(params: SamplerParams, few: int) -> SamplerParams:
 
 
 def fitted_set(
-    name: str, shared: SharedParams, own: SetParams, card: ModelCard
+    name: str, shared: SharedParams, of_set: SetParams, card: ModelCard
 ) -> tuple[SamplerParams, dict[str, Any]]:
     """Return the params of the set `name`, `fitted` to a model, and those of them that were chosen, by dotted name.
 
@@ -138,7 +138,7 @@ def fitted_set(
     def dotted(key: str) -> str:
         return f"sample.{name}.{key}" if key in SetParams.model_fields else f"sample.{key}"
 
-    given = SamplerParams.model_construct(**dict(shared) | dict(own))
+    given = SamplerParams.model_construct(**dict(shared) | dict(of_set))
     try:
         params = fitted(given, card)
     except UserError as error:
@@ -147,8 +147,8 @@ def fitted_set(
     unset = [] if card.timesteps else [key for key in ("guidance", "spacing") if getattr(given, key) is None]
     chosen = {dotted(key): value for key in unset if (value := getattr(params, key)) is not None}
     steps = len(card.timesteps) or params.steps or card.schedule.timesteps
-    frames = -(-steps // own.keep_every) if own.keep_every else 0
-    if frames * own.count > MOST_FRAMES:  # they are in memory
-        kept = f"{own.keep_every} keeps {frames} frames of {own.count} images, more than {MOST_FRAMES} in all"
+    frames = -(-steps // of_set.keep_every) if of_set.keep_every else 0
+    if frames * of_set.count > MOST_FRAMES:  # they are in memory
+        kept = f"{of_set.keep_every} keeps {frames} frames of {of_set.count} images, more than {MOST_FRAMES} in all"
         raise UserError(f"{dotted('keep_every')}: {kept}; raise it, lower the count, or set 0")
     return params, chosen

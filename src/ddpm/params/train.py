@@ -11,7 +11,6 @@ from ddpm.images.splits import held_out_share
 from exact_stages.params import Section
 
 MOST_TARGET_VALUES = 2048 * 28 * 28  # 2,048 images of MNIST
-FROM_SCRATCH = "data/processed/train.safetensors"  # train.fine_tune_from is a dependency for DVC, and cannot be null
 LR = 0.003  # peak learning rate, with and without train.fine_tune_from (studies/small_sets)
 
 

@@ -36,7 +36,7 @@ def caption_of(made: Mapping[str, Any]) -> str:
     )
 
 
-def gallery_pictures(
+def preview_pictures(
     images: Tensor, x_t: Tensor, pred_x_start: Tensor, kept_t: list[int], caption: str
 ) -> dict[str, bytes]:
     """Draw, by file name: a grid of samples, one sample's strip from noise to image, and the reverse process as a GIF.

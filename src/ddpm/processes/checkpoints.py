@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from ddpm.processes.device import number
-from ddpm.processes.workers import together
+from ddpm.processes.workers import run_in_processes
 from ddpm.processes.world import World
 from exact_stages.console import UserError, progress
 from exact_stages.files import SavedState
@@ -61,24 +61,24 @@ class Work(Protocol):
 class Checkpoints:
     """The checkpoint of one run, as a context manager; entering it restores the last state.
 
-    Inside the block, Ctrl-C and SIGTERM end the run at the next `tick`, after saving. A second Ctrl-C ends it at once.
-    Only rank 0 reads, writes and decides; the other processes follow.
+    Inside the block, Ctrl-C and SIGTERM end the run at the next `save_if_due`, after saving. A second Ctrl-C ends it at
+    once. Only rank 0 reads, writes and decides; the other processes follow.
     """
 
-    def __init__(self, name: str, key: str, world: World, **parts: Stateful) -> None:
+    def __init__(self, name: str, key: str, world: World, **objects: Stateful) -> None:
         """Choose the checkpoint file.
 
         Args:
             name: the name of the stage.
             key: a hash of everything that determines the result, see `Stage.fingerprint`.
-            parts: the objects to save and restore.
+            objects: those to save and restore.
 
         Raises:
             UserError: DDPM_SAVE_SECONDS is not a valid number.
         """
         self.name = name
         self.world = world
-        self.parts = parts
+        self.objects = objects
         self.saved = SavedState(name, key)
         self._stop = False
         self._seconds = number("DDPM_SAVE_SECONDS", 30.0, 0.0, 1e6, "seconds")
@@ -93,7 +93,7 @@ class Checkpoints:
         self._handlers = {each: signal.signal(each, self._asked) for each in (signal.SIGINT, signal.SIGTERM)}
         states = self.world.broadcast(self._load)
         for name, state in (states or {}).items():
-            self.parts[name].load_state_dict(state)
+            self.objects[name].load_state_dict(state)
         if states and self.main:
             print(f"{self.name}: continues where it was interrupted", file=sys.stderr)
         return self
@@ -125,20 +125,20 @@ class Checkpoints:
                             live()
                             shown = time.monotonic()
                     bar.update(work.step * size - bar.n)
-                    self.tick()
+                    self.save_if_due()
 
-        self.together(work.shards, steps)
+        self.run_in_processes(work.shards, steps)
 
-    def together(self, pieces: int, work: Callable[[World], None]) -> None:
-        """Do `work`, which calls `tick`, in several processes of this machine; see `workers.together`."""
+    def run_in_processes(self, shards: int, work: Callable[[World], None]) -> None:
+        """Do `work`, which calls `save_if_due`, in several processes; see `workers.run_in_processes`."""
 
         def within(world: World) -> None:
             self.world = world
             work(world)
 
-        together(self.world, pieces, within)
+        run_in_processes(self.world, shards, within)
 
-    def tick(self) -> None:
+    def save_if_due(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.
 
         Raises:
@@ -159,7 +159,7 @@ class Checkpoints:
             return
         began = time.monotonic()
         buffer = io.BytesIO()
-        torch.save({name: each.state_dict() for name, each in self.parts.items()}, buffer)
+        torch.save({name: each.state_dict() for name, each in self.objects.items()}, buffer)
         self.saved.write(buffer.getvalue(), outputs)
         self._due = time.monotonic() + max(self._seconds, WORK_PER_SAVE * (time.monotonic() - began))
 
@@ -169,7 +169,7 @@ class Checkpoints:
         return None if state is None else torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
 
     def _asked(self, signum: int, _frame: object) -> None:
-        """End at the next tick; ranks other than 0 work until rank 0 has ended."""
+        """End at the next `save_if_due`; ranks other than 0 work until rank 0 has ended."""
         self._stop = self.main
         if signum == signal.SIGINT:
             signal.signal(signum, signal.SIG_DFL if self.main else signal.SIG_IGN)

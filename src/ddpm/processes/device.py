@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ddpm.processes.workers import MOST_WORKERS, allow, cores
+from ddpm.processes.workers import MOST_WORKERS, cores, set_workers
 from exact_stages.console import EXPLAINED, UserError, shown
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -70,7 +70,7 @@ class Runtime:
 def start(alone: bool = False) -> Runtime:
     """Choose device and precision, and make torch deterministic; call this once, before any computation.
 
-    On a CPU, each process computes with one thread, and pieces of work go to workers. Under torchrun, each process is a
+    On a CPU, each process computes with one thread, and shards of work go to workers. Under torchrun, each process is a
     worker, and takes its own GPU. All this is for the whole process: stages and commands do it, and no library code.
 
     Args:
@@ -83,7 +83,7 @@ def start(alone: bool = False) -> Runtime:
     if cuda and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     workers = number("DDPM_WORKERS", cores(), 1, MOST_WORKERS, "processes")
-    allow(1 if alone or cuda or dist.is_torchelastic_launched() else workers)
+    set_workers(1 if alone or cuda or dist.is_torchelastic_launched() else workers)
     runtime = fastest()
     _be_exact(runtime.device)
     _keep_memory()

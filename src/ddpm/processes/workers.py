@@ -1,7 +1,8 @@
 """Divide work among processes of this machine, so that no result depends on how many there are.
 
-One thread computes a piece, and results are joined in the order of the pieces. Threads would wait for each other in
-every operation, and a sum over threads depends on their number. Workers are forked: they inherit what this process has.
+A shard is a share of the work that follows from data and params alone. One thread computes a shard, and results are
+joined in the order of the shards. Threads would wait for each other in every operation, and a sum over threads depends
+on their number. Workers are forked: they inherit what this process has.
 
 Environment:
     DDPM_WORKERS  processes for each stage or command; by default as many as this program has cores.
@@ -28,7 +29,7 @@ from typing import Any, TypeVar, cast
 from joblib import cpu_count
 from torch import distributed as dist
 
-from ddpm.processes.world import Ended, World
+from ddpm.processes.world import OtherProcessEnded, World
 from exact_stages.console import UserError, shown
 
 P = TypeVar("P")
@@ -47,8 +48,8 @@ class _Process:
     advance: Callable[[int], object] = lambda _: None
 
 
-def allow(workers: int) -> None:
-    """Let `in_pieces` and `together` use this many processes, from now on."""
+def set_workers(workers: int) -> None:
+    """Let `map_shards` and `run_in_processes` use this many processes, from now on."""
     _Process.workers = workers
 
 
@@ -57,33 +58,33 @@ def cores() -> int:
     return int(cpu_count(only_physical_cores=True))
 
 
-def tick(amount: int) -> None:
-    """Tell the progress bar of `in_pieces` that a part of a piece is done."""
+def add_progress(amount: int) -> None:
+    """Tell the progress bar of `map_shards` that a part of a shard is done."""
     _Process.advance(amount)
 
 
-def in_pieces(
-    work: Callable[[P], R], pieces: Sequence[P], advance: Callable[[int], object] = lambda _: None
+def map_shards(
+    work: Callable[[P], R], shards: Sequence[P], advance: Callable[[int], object] = lambda _: None
 ) -> Iterator[R]:
-    """Yield the result of each piece, in the order of the pieces.
+    """Yield the result of each shard, in the order of the shards.
 
     Args:
-        work: has no effect but its result and `tick`.
-        pieces: small values, such as indices, since they are sent to workers.
-        advance: called in this process with what the pieces give to `tick`.
+        work: has no effect but its result and `add_progress`.
+        shards: small values, such as indices, since they are sent to workers.
+        advance: called in this process with what the shards give to `add_progress`.
 
     Raises:
         UserError: a worker was killed; or `work` raises it.
     """
-    size = min(_Process.workers, len(pieces))
+    size = min(_Process.workers, len(shards))
     if size < 2:
         before, _Process.advance = _Process.advance, advance
         try:
-            yield from map(work, pieces)
+            yield from map(work, shards)
         finally:
             _Process.advance = before
         return
-    told, left = 0, iter(pieces)
+    advanced, left = 0, iter(shards)
     with _forked(size, work) as (start, done):
         waiting = deque(map(start, islice(left, 2 * size)))
         while waiting:
@@ -91,22 +92,22 @@ def in_pieces(
                 with contextlib.suppress(TimeoutError):
                     waiting[0].exception(POLL)
                 now = sum(done)
-                advance(now - told)
-                told = now
+                advance(now - advanced)
+                advanced = now
             yield pickle.loads(waiting.popleft().result())
             waiting.extend(map(start, islice(left, 1)))
-        advance(sum(done) - told)
+        advance(sum(done) - advanced)
 
 
-def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
-    """Do `work` in several processes that form a world, at most one for each piece; return what rank 0 returns.
+def run_in_processes(world: World, shards: int, work: Callable[[World], R]) -> R:
+    """Do `work` in several processes that form a world, at most one for each shard; return what rank 0 returns.
 
     Processes of torchrun are such a world already.
 
     Raises:
         UserError: a worker was killed, or there is no loopback interface; or `work` raises it.
     """
-    size = min(_Process.workers, pieces)
+    size = min(_Process.workers, shards)
     if world.size > 1 or size < 2:
         return work(world)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,12 +126,12 @@ def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
             return None if rank else found
 
         with _forked(size - 1, joined) as (start, _):
-            others = [start(rank) for rank in range(1, size)]
+            started = [start(rank) for rank in range(1, size)]
             try:
                 return cast(R, joined(0))
-            except Ended:
-                for error in (each.exception() for each in others):
-                    if error and not isinstance(error, Ended):
+            except OtherProcessEnded:
+                for error in (each.exception() for each in started):
+                    if error and not isinstance(error, OtherProcessEnded):
                         raise error from None
                 raise
 
@@ -139,7 +140,7 @@ def together(world: World, pieces: int, work: Callable[[World], R]) -> R:
 def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[Any], "Future[bytes]"], Iterable[int]]]:
     """Fork workers, until the context ends; an error ends them at once.
 
-    Yield what starts a piece, and the progress of each worker.
+    Yield what starts a shard, and the progress of each worker.
     """
     _Process.work = work
     try:
@@ -148,7 +149,7 @@ def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[A
     except OSError as error:  # where semaphores are
         raise UserError(f"/dev/shm: {error.strerror}; make room there for workers, or set DDPM_WORKERS=1") from None
     try:
-        yield lambda piece: pool.submit(_do, piece), done
+        yield lambda shard: pool.submit(_do, shard), done
     except BaseException as error:
         for child in active_children():
             child.kill()
@@ -168,11 +169,11 @@ def _begin(parent: int, number: Any, done: Any) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _Process.workers = 1
     with number.get_lock():
-        own = number.value
+        place = number.value
         number.value += 1
 
     def advance(amount: int) -> None:
-        done[own] += amount
+        done[place] += amount
 
     _Process.advance = advance
 
@@ -183,5 +184,5 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _do(piece: Any) -> bytes:
-    return pickle.dumps(_Process.work(piece))  # as bytes: multiprocessing would move tensors to shared memory
+def _do(shard: Any) -> bytes:
+    return pickle.dumps(_Process.work(shard))  # as bytes: multiprocessing would move tensors to shared memory

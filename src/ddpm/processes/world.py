@@ -1,4 +1,4 @@
-"""Communicate between processes that work together; each does some of the pieces.
+"""Communicate between processes that work together; each does some of the shards.
 
 A single process is a world of one. Others are the workers of `ddpm.processes.workers`, or torchrun's:
 DDPM_LAUNCH="torchrun --nproc-per-node N" dvc repro train sample
@@ -20,7 +20,7 @@ from exact_stages.console import UserError
 T = TypeVar("T")
 
 
-class Ended(SystemExit):
+class OtherProcessEnded(SystemExit):
     """Another process of the world has ended; it reports the error."""
 
 
@@ -30,29 +30,29 @@ class World(NamedTuple):
     rank: int = 0
     size: int = 1
 
-    def own(self, shards: int) -> range:
+    def own_shards(self, shards: int) -> range:
         """Return which shards of a work this process does: equally many in each, but for the last ones."""
         each = -(-shards // self.size)
         return range(shards)[self.rank * each : (self.rank + 1) * each]
 
-    def rows(self, shards: int, length: int, device: torch.device) -> Tensor:
-        """Return zeros, a row for each of this process's `own` shards, (ceil(shards / size), length)."""
+    def results(self, shards: int, length: int, device: torch.device) -> Tensor:
+        """Return zeros, a row for the result of each of this process's `own_shards`, (ceil(shards / size), length)."""
         return torch.zeros(-(-shards // self.size), length, device=device)
 
-    def gathered(self, rows: Tensor, shards: int) -> Tensor:
-        """Return the rows of all processes in the order of the shards, (shards, D); see `rows`."""
+    def gathered(self, results: Tensor, shards: int) -> Tensor:
+        """Return the results of all processes in the order of the shards, (shards, D); see `results`."""
         if self.size == 1:
-            return rows
-        found = rows.new_empty(self.size * len(rows), *rows.shape[1:])
+            return results
+        found = results.new_empty(self.size * len(results), *results.shape[1:])
         with _ending_together():
-            dist.all_gather_single(found, rows)
+            dist.all_gather_single(found, results)
         return found[:shards]
 
-    def total(self, rows: Tensor, shards: int) -> Tensor:
-        """Return the sum of the rows of all shards, (D,), added in their order, whoever has computed them."""
-        first, *others = self.gathered(rows, shards)
+    def total(self, results: Tensor, shards: int) -> Tensor:
+        """Return the sum of the results of all shards, (D,), added in their order, whoever has computed them."""
+        first, *later = self.gathered(results, shards)
         total = first.clone()
-        for each in others:
+        for each in later:
             total += each
         return total
 
@@ -70,7 +70,7 @@ class World(NamedTuple):
         found: list[Any] = self.gather(compute() if self.rank == 0 else None)
         return cast(T, found[0])
 
-    def agree(self, fingerprint: str) -> None:
+    def check_equal(self, fingerprint: str) -> None:
         """Check that one process of each machine has the same fingerprint of code, params and inputs; others have "".
 
         Raises:
@@ -118,5 +118,5 @@ def _ending_together() -> Iterator[None]:
     except RuntimeError as error:
         if any(words in str(error) for words in ("closed by peer", "reset by peer", "Broken pipe")):
             traceback.clear_frames(error.__traceback__)  # which hold connections open: a third process would wait
-            raise Ended(1) from None
+            raise OtherProcessEnded(1) from None
         raise

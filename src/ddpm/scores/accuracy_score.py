@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.randomness import generator
-from ddpm.images.splits import Processed, Split
+from ddpm.images.splits import Split, SplitFile
 from ddpm.processes.device import Runtime
 from ddpm.scores.classifier import Classifier, accuracy, features_and_logits, likeliest
 from ddpm.scores.fit import fit_classifiers
@@ -25,8 +25,8 @@ SEED = 2  # of the first; classifiers a and b have 0 and 1
 def accuracy_score(
     samples: tuple[Tensor, Tensor | None],
     classes: list[int],
-    train: Processed,
-    test: Processed,
+    train: SplitFile,
+    test: SplitFile,
     classifier_b: Classifier,
     most: int,
     runtime: Runtime,

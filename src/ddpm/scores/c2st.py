@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ddpm.diffusion.randomness import generator
 from ddpm.processes.device import Runtime, to_device
-from ddpm.processes.workers import in_pieces
+from ddpm.processes.workers import map_shards
 from ddpm.scores.distances import NONE, Estimate, digest, mean_of, share_of
 
 MOST = 0.6  # of a side, in a half
@@ -25,10 +25,10 @@ BETWEEN, MOST_BETWEEN = (64, 192), 0.1  # levels of real images, and their share
 
 
 class C2ST(NamedTuple):
-    """The accuracy on unseen images, and the indices of the unseen samples, (N,): first where the network is surest."""
+    """The accuracy on unseen images, and the indices of the unseen samples, (N,), surely samples first."""
 
     accuracy: Estimate
-    surest: Tensor
+    most_certain: Tensor
 
 
 class C2STClassifier(nn.Module):
@@ -70,23 +70,23 @@ C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vector
 
 
 def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
-    """Train a network on half of samples and as many real images, uint8 (N, C, H, W), and test it on the others.
+    """Train a network on half of samples and as many real images, uint8 (N, C, H, W), and test it on the rest.
 
     Given the network, the tested images are independent of one another, so the accuracy has the error of shares. With
     folds that are tested in turn, the error would be larger: each two images meet twice, once from either side.
     """
     images = torch.cat([samples, real]).to(runtime.device)
     is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
-    learned, others = halves(samples, real, seed)
+    learned, tested = halves(samples, real, seed)
     rng = generator(seed, "two-sample test of a half")
     torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
     network = C2STClassifier(images.shape[1], *C2ST_CLASSIFIERS[c2st_classifier])
     runtime = runtime.of(images)
     model = _trained(network, images[learned], is_real[learned].float(), rng, runtime)
     with torch.inference_mode(), runtime.autocast():
-        logits = torch.cat([model(part) for part in images[others].split(500)])
-    order = others[logits.argsort().cpu()]
-    return C2ST(balanced_accuracy((logits > 0) == is_real[others], is_real[others]), order[order < len(samples)])
+        logits = torch.cat([model(part) for part in images[tested].split(500)])
+    order = tested[logits.argsort().cpu()]
+    return C2ST(balanced_accuracy((logits > 0) == is_real[tested], is_real[tested]), order[order < len(samples)])
 
 
 def balanced_accuracy(right: Tensor, is_real: Tensor) -> Estimate:
@@ -173,9 +173,9 @@ def c2st_scores(
         pairs["shapes"] = without_tone(samples), without_tone(first)
     if count < LEAST_IMAGES:
         pairs = {}
-    found = in_pieces(lambda name: run_c2st(*pairs[name], c2st_classifier, seed, runtime), [*pairs])
+    found = map_shards(lambda name: run_c2st(*pairs[name], c2st_classifier, seed, runtime), [*pairs])
     tests = dict.fromkeys(["plain", "baseline", "shapes"], C2ST(NONE, torch.empty(0, dtype=torch.int64)))
     plain, baseline, shapes = (tests | dict(zip(pairs, found, strict=True))).values()
     name = "c2st_accuracy"
     told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
-    return {"samples": told, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.surest
+    return {"samples": told, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.most_certain

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, data_card, held_out_mask, held_out_share, to_float
+from ddpm.images.splits import SplitFile, data_card, held_out_mask, held_out_share, to_float
 from ddpm.processes.device import MAX_HEADER, rebuild, to_device
-from ddpm.processes.workers import in_pieces
+from ddpm.processes.workers import map_shards
 from exact_stages.console import UserError
 from exact_stages.params import Section, parse
 
 FLIPS = 4  # none, across, upside down, both
 SEEN_ON_CPU, SEEN_ON_GPU = 50_176, 784_000  # pixels in a batch: fits a CPU's caches; fills a GPU
-PIECE = 16  # batches at a time
+SHARD = 16  # batches
 NAMES = ("a", "b")  # a selects settings; b is only for reporting
 
 
@@ -79,9 +79,9 @@ def _level(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def held_out(processed: Processed) -> Tensor:
+def held_out(split_file: SplitFile) -> Tensor:
     """Return a mask, bool (N,), of the training images that no classifier of the pipeline is trained on."""
-    return held_out_mask(processed.split, processed.groups, held_out_share(len(processed.groups)), seed=0)
+    return held_out_mask(split_file.split, split_file.groups, held_out_share(len(split_file.groups)), seed=0)
 
 
 def features_and_logits(model: Classifier, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -96,11 +96,11 @@ def features_and_logits(model: Classifier, images: Tensor, device: torch.device)
 
     @torch.inference_mode()
     def seen(first: int) -> Tensor:
-        part = [model.features(to_float(batch.to(device))) for batch in batches[first : first + PIECE]]
+        part = [model.features(to_float(batch.to(device))) for batch in batches[first : first + SHARD]]
         return torch.cat(part)
 
     with torch.inference_mode():
-        features = torch.cat([*in_pieces(seen, range(0, len(batches), PIECE))])
+        features = torch.cat([*map_shards(seen, range(0, len(batches), SHARD))])
         found = features.cpu(), model.head(features).cpu()
     if not all(each.isfinite().all() for each in found):
         raise UserError("classifier: its features of images are not finite; train it again")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.randomness import generator
-from ddpm.processes.workers import in_pieces
+from ddpm.processes.workers import map_shards
 from ddpm.scores.distances import Estimate, FrechetDistance, frechet_distance, jackknife
 from ddpm.scores.manifold import precision_and_recall
 
@@ -63,7 +63,7 @@ def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
     """Compute precision and recall; the reference is reduced to equal count."""
     sets = {"samples": samples, "test": test[draws.test], "baseline": train[draws.baseline]}
     real = train[draws.reference[: len(samples)]]
-    found = in_pieces(lambda name: precision_and_recall(real, sets[name]), [*sets])
+    found = map_shards(lambda name: precision_and_recall(real, sets[name]), [*sets])
     return {
         name: precision.row("precision") | recall.row("recall")
         for name, (precision, recall) in zip(sets, found, strict=True)

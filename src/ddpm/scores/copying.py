@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm.images.splits import to_float
-from ddpm.processes.workers import in_pieces
+from ddpm.processes.workers import map_shards
 from ddpm.scores.distances import NONE, Estimate
 
 NEAR = 0.01
@@ -37,7 +37,7 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(queries: Tensor, references: Tensor) -> Neighbours:
     """Find the nearest reference of each query."""
     parts = queries.split(CHUNK)
-    found = in_pieces(lambda piece: _nearest_reference(parts[piece], references), range(len(parts)))
+    found = map_shards(lambda shard: _nearest_reference(parts[shard], references), range(len(parts)))
     return Neighbours(*map(torch.cat, zip(*found, strict=True)))
 
 
@@ -88,10 +88,10 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
     """
     rows = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * versions[0][:1].numel())))
     of_class = {label: (labels == label).nonzero().squeeze(1).split(rows) for label in labels.unique().tolist()}
-    pieces = [(label, part) for label, parts in of_class.items() for part in range(len(parts))]
+    shards = [(label, part) for label, parts in of_class.items() for part in range(len(parts))]
 
-    def measured(piece: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        label, part = piece
+    def measured(shard: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        label, part = shard
         queries = [each[of_class[label][part]] for each in versions]
         own = (train_labels == label).nonzero().squeeze(1)
         near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, own)]
@@ -104,7 +104,7 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
         return distance.cpu(), ratio.cpu()
 
     distances, ratios = torch.empty(2, len(labels))
-    for (label, part), found in zip(pieces, in_pieces(measured, pieces), strict=True):
+    for (label, part), found in zip(shards, map_shards(measured, shards), strict=True):
         chosen = of_class[label][part]
         distances[chosen], ratios[chosen] = found
     return Nearness(distances, ratios, labels)

@@ -75,12 +75,12 @@ class Evaluation(NamedTuple):
     """All scores, and samples for pictures, uint8 (PICTURED, C, H, W) or fewer.
 
     copied: those nearest to a training image, by the ratio of `Nearness` in pixels.
-    told: tested ones of which the C2ST classifier is surest; none if there are too few for the two-sample test.
+    detected: tested ones, those first of which the C2ST classifier is most certain; none without a two-sample test.
     """
 
     scores: dict[str, Any]
     copied: Tensor
-    told: Tensor
+    detected: Tensor
 
 
 def evaluate(
@@ -127,10 +127,10 @@ def evaluate(
         bar.update()
         rows, copied = examine(sets, draws, classes)
         bar.update()
-        told, surest = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
+        of_c2st, detected = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
         bar.update()
-        told["test"] = tone_shares(test.images)
-        scores |= rounded({name: row | told[name] for name, row in rows.items()}, 4)
+        of_c2st["test"] = tone_shares(test.images)
+        scores |= rounded({name: row | of_c2st[name] for name, row in rows.items()}, 4)
     distinct = {*map(digest, samples[0])}
     if equal := len(samples[0]) - len(distinct):
         print(f"warning: {equal} of {len(samples[0])} samples equal another one")
@@ -140,7 +140,7 @@ def evaluate(
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, surest))
+    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, detected))
     return Evaluation({"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, *pictured)
 
 
@@ -155,7 +155,7 @@ def comparable(samples: int, test: int, train: int) -> int:
         raise UserError(
             f"{samples} samples, {test} test images and {train} training images, of classes that have test images, are "
             f"too few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more "
-            "images (in the pipeline, raise sample.population.count or data.test)"
+            "images (in the pipeline, raise sample.scored.count or data.test)"
         )
     return count
 

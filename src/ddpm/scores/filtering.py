@@ -40,7 +40,7 @@ class Recognition(NamedTuple):
 
 
 def filtered(
-    population: Samples, real: Split, classifier: Classifier, least: float | None, runtime: Runtime
+    samples: Samples, real: Split, classifier: Classifier, least: float | None, runtime: Runtime
 ) -> tuple[Samples, dict[str, Any]]:
     """Filter samples; return them, and how many are kept in total and of each class.
 
@@ -51,20 +51,20 @@ def filtered(
     Raises:
         UserError: too few samples are kept to be scored.
     """
-    images, asked, classes = population.images, population.labels, population.classes
-    samples = recognise(classifier, images, asked, classes, runtime)
+    images, asked, classes = samples.images, samples.labels, samples.classes
+    recognised = recognise(classifier, images, asked, classes, runtime)
     held_out = recognise(classifier, real.images, None if asked is None else real.labels, classes, runtime)
-    kept = most_probable(samples, held_out) if least is None else samples.probability >= least
+    kept = most_probable(recognised, held_out) if least is None else recognised.probability >= least
     if kept.sum() < LEAST_TEST and not kept.all():
         few = f"{int(kept.sum())} of {len(kept)} samples are kept, but the scores need {LEAST_TEST}"
         raise UserError(f"filter.least_probability: {few}; sample or train more, or set 0 to keep all")
-    found = summary(kept, samples, held_out, classifier.data.classes, classifier.knows_classes)
-    return population._replace(
+    found = summary(kept, recognised, held_out, classifier.data.classes, classifier.knows_classes)
+    return samples._replace(
         images=images[kept],
         labels=None if asked is None else asked[kept],
-        x_t=population.x_t[:, kept],
-        pred_x_start=population.pred_x_start[:, kept],
-        made=population.made | {"kept": found["share"]},
+        x_t=samples.x_t[:, kept],
+        pred_x_start=samples.pred_x_start[:, kept],
+        made=samples.made | {"kept": found["share"]},
         clear=found["clear_by_class"],
     ), found
 

@@ -8,19 +8,19 @@ from torch.nn import functional as F
 
 from ddpm.diffusion.randomness import generator
 from ddpm.images.card import DataCard
-from ddpm.images.splits import Processed, Split, even_batch, to_float
+from ddpm.images.splits import Split, SplitFile, even_batch, to_float
 from ddpm.processes.device import Runtime, to_device
-from ddpm.processes.workers import in_pieces, tick
+from ddpm.processes.workers import add_progress, map_shards
 from ddpm.scores.classifier import FLIPS, Classifier, Recipe, held_out
 from exact_stages.console import UserError, progress
 
 
-def training_images(processed: Processed, recipe: Recipe) -> Split:
+def training_images(split_file: SplitFile, recipe: Recipe) -> Split:
     """Return the images that are not held out; of more than the training is long, a random subset."""
-    rows = (~held_out(processed)).nonzero().flatten()
+    rows = (~held_out(split_file)).nonzero().flatten()
     if len(rows) > recipe.images_seen:
         rows = rows[torch.randperm(len(rows), generator=generator(recipe.seed, "images"))[: recipe.images_seen]]
-    return processed.split.take(rows)
+    return split_file.split.take(rows)
 
 
 def fit_classifiers(
@@ -40,14 +40,14 @@ def fit_classifiers(
     total = sum(total_steps(recipe, len(images.labels)) for images, recipe in trainings)
     found = []
     with progress(desc=name, total=total, unit="step") as bar:
-        for (_, recipe), weights in zip(trainings, in_pieces(fitted, range(len(trainings)), bar.update), strict=True):
+        for (_, recipe), weights in zip(trainings, map_shards(fitted, range(len(trainings)), bar.update), strict=True):
             found.append(Classifier(recipe, data))
             found[-1].load_state_dict(weights)
     return found
 
 
 def fit_classifier(name: str, train: Split, recipe: Recipe, data: DataCard, runtime: Runtime) -> Classifier:
-    """Train a new classifier; each step is a `tick`.
+    """Train a new classifier; each step is a `add_progress`.
 
     Raises:
         UserError: the loss is not finite; the message begins with `name`.
@@ -55,7 +55,7 @@ def fit_classifier(name: str, train: Split, recipe: Recipe, data: DataCard, runt
     torch.manual_seed(recipe.seed)
     model = Classifier(recipe, data)
     for loss in train_classifier(model, train, runtime):
-        tick(1)
+        add_progress(1)
     if not loss.isfinite():  # of the last step: weights that are not finite stay so
         raise UserError(f"{name}: the loss is {float(loss)}; check the images, and train it again")
     return model

@@ -20,10 +20,10 @@ def precision_and_recall(real: Tensor, samples: Tensor, k: int = NEIGHBOURS) -> 
     real, samples = real.double(), samples.double()  # float32 loses digits of distances far from zero
     real_radii, radii = _radii(real, k), _radii(samples, k)
     among_real, reached = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for rows, own in zip(samples.split(CHUNK), radii.split(CHUNK), strict=True):
+    for rows, radius in zip(samples.split(CHUNK), radii.split(CHUNK), strict=True):
         distances = torch.cdist(rows, real)
         among_real.append((distances <= real_radii).any(1))
-        reached |= (distances <= own[:, None]).any(0)
+        reached |= (distances <= radius[:, None]).any(0)
     recall = float(reached.double().mean())  # its error is that of both sets: studies/scores found no cheap one
     return share_of(torch.cat(among_real)), Estimate(recall, None)
 

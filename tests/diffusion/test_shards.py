@@ -1,4 +1,4 @@
-"""What is computed in pieces has the same bytes in one, two and three processes."""
+"""What is computed in shards has the same bytes in one, two and three processes."""
 
 from collections.abc import Callable
 from pathlib import Path
