@@ -81,6 +81,8 @@ def test_imports_run_one_way() -> None:
         assert not (empty and text), f"{path}: a package has no code of its own"
         assert not ours or not re.search(r"ddpm|torch|diffusion|noise|sampl", text, re.IGNORECASE), path
         found = re.findall(r"^\s*(?:from|import) ((?:ddpm|exact_stages|stages|scripts)\b[\w.]*)", text, re.MULTILINE)
+        beside = re.findall(r"^\s*from \.(\w+) import", text, re.MULTILINE)
+        found += [f"{module.rpartition('.')[0]}.{name}" for name in beside]
         assert not re.search("^(stages|scripts)", "\n".join(found), re.MULTILINE), path
         graph.setdefault(place(module), set()).update({*map(place, found)} - {place(module)})
     assert [*TopologicalSorter(graph).static_order()]

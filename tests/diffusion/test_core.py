@@ -19,7 +19,7 @@ OF_TORCH = {"torch", "torchgen", "typing_extensions", "filelock", "sympy", "mpma
 class Only(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        known = sys.stdlib_module_names | OF_TORCH | {"ddpm"}
+        known = sys.stdlib_module_names | OF_TORCH | {"mine"}
         allowed = name.split(".")[0] in known or name.startswith("_sysconfigdata")
         return super().find_spec(name, path, target) if allowed else None
 
@@ -27,7 +27,7 @@ sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Only]
 sys.path.insert(0, sys.argv[1])
 import importlib
 schedule, timesteps, randomness, denoiser, unet, optim, targets, train, sample, distill, likelihood = (
-    importlib.import_module(f"ddpm.diffusion.{name}") for name in sys.argv[2:]
+    importlib.import_module(f"mine.mathematics.{name}") for name in sys.argv[2:]
 )
 import torch
 
@@ -75,7 +75,7 @@ for wrong in (
 
 
 def test_its_files_run_where_only_torch_is_installed_and_name_the_argument_that_is_wrong(tmp_path: Path) -> None:
-    folder = tmp_path / "ddpm/diffusion"
+    folder = tmp_path / "mine/mathematics"  # of another name
     folder.mkdir(parents=True)
     for package in (folder, folder.parent):
         (package / "__init__.py").touch()

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion.schedule import NoiseSchedule
+from .schedule import NoiseSchedule
 
 PredictionKind = Literal["noise", "v"]
 NARROW = 8  # pixels

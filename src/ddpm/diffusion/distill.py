@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.denoiser import Denoiser, NotFiniteError
-from ddpm.diffusion.optim import ALONE, Group, Optimization, images_of
-from ddpm.diffusion.randomness import generator
-from ddpm.diffusion.schedule import NoiseSchedule, posterior
-from ddpm.diffusion.timesteps import quantile_timesteps, timestep_cdf
-from ddpm.diffusion.unet import UNet
+from .denoiser import Denoiser, NotFiniteError
+from .optim import ALONE, Group, Optimization, images_of
+from .randomness import generator
+from .schedule import NoiseSchedule, posterior
+from .timesteps import quantile_timesteps, timestep_cdf
+from .unet import UNet
 
 STUDENT: dict[str, Any] = {"optimizer": "muon", "lr": 0.0003, "warmup_steps": 20, "ema_decay": 0.99}
 AUXILIARY = STUDENT | {"lr": 0.001, "ema_decay": 0.0}

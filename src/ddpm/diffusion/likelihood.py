@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule
+from .schedule import NoiseSchedule
 
 PIXEL_STEPS = 255  # intervals between the values of a pixel, in 0..255 or -1..1
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t of (B, C, H, W), t of (B,)) -> the estimate of x_0, like x_t

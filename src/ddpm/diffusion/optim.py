@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.unet import UNet
+from .unet import UNet
 
 MOMENTUM = 0.95  # of Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, from the same authors

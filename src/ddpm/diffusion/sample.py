@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.denoiser import Denoiser, NotFiniteError
-from ddpm.diffusion.schedule import NoiseSchedule, posterior, renewed_share
+from .denoiser import Denoiser, NotFiniteError
+from .schedule import NoiseSchedule, posterior, renewed_share
 
 Denoise = Callable[[Tensor, int], Tensor]  # (x_t of (B, C, H, W), t) -> the estimate of x_0, like x_t
 Noise = Callable[[], Tensor]  # returns new standard normal noise, shaped like x_t

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.denoiser import Prediction
-from ddpm.diffusion.unet import NO_LABEL
+from .denoiser import Prediction
+from .unet import NO_LABEL
 
 
 class References(NamedTuple):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.schedule import NoiseSchedule
+from .schedule import NoiseSchedule
 
 
 def timestep_cdf(schedule: NoiseSchedule, log_snr_center: float | None) -> Tensor:

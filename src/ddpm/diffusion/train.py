@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.diffusion.denoiser import Denoiser, Prediction
-from ddpm.diffusion.optim import ALONE, Group, Optimization, images_of
-from ddpm.diffusion.randomness import generator
-from ddpm.diffusion.schedule import NoiseSchedule
-from ddpm.diffusion.timesteps import draw_timesteps
+from .denoiser import Denoiser, Prediction
+from .optim import ALONE, Group, Optimization, images_of
+from .randomness import generator
+from .schedule import NoiseSchedule
+from .timesteps import draw_timesteps
 
 # (the prediction for some images of a batch, their noise, which they are) -> the noise to predict, (B, C, H, W)
 Target = Callable[[Prediction, Tensor, slice], Tensor]
