@@ -125,21 +125,18 @@ def _of_code(path: Path, recorded: str, code: Code) -> Iterator[str]:
     )
     if not before:
         yield f"{path}: not the text that dvc.lock records, which no commit has"
-    for name in changed(old := lines_of(before.decode()), code.lines) if before else ():
-        if len(code.lines.get(name) or old[name]) < 64:
-            yield f"{name}: {code.lines.get(name, 'not needed')} now, {old.get(name, 'not needed')} before"
-            continue
-        way = [_module(file) for file in code.closure.way(abspath(name))][1:-1] if name in code.lines else []
-        script = relpath(code.closure.way(abspath(name))[0]) if name in code.lines else ""
-        through = f"{script} imports {', which imports '.join([*way, 'it'])}" if script not in ("", name) else ""
-        state = (
-            "changed"
-            if name in old and name in code.lines
-            else "is new"
-            if name in code.lines
-            else "is not imported now"
-        )
-        yield f"{name} {state}{'; ' * bool(through)}{through}"
+        return
+    old = lines_of(before.decode())
+    for name in changed(old, code.lines):
+        now, then = code.lines.get(name, ""), old.get(name, "")
+        if len(now or then) < 64:
+            yield f"{name}: {now or 'not needed'} now, {then or 'not needed'} before"
+        elif not now:
+            yield f"{name} is not imported now"
+        else:
+            script, *way = code.closure.way(abspath(name))
+            imports = ", which imports ".join([*map(_module, way[:-1]), "it"])
+            yield f"{name} {'changed' if then else 'is new'}{f'; {relpath(script)} imports {imports}' if way else ''}"
 
 
 def _module(file: str) -> str:
