@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from exact_stages.code import FOLDER, lines_of, path_of
 from exact_stages.console import shown
 from exact_stages.declared import Declared
 from exact_stages.imports import Closure, follow
@@ -39,7 +40,11 @@ def check(path: Path) -> dict[str, Found]:
     deps = {dep.fs_path for stage in declared.stages.values() for dep in stage.deps if dep.protocol == "local"}
     packages = [dep for dep in deps if os.path.isdir(dep) and all(file.endswith(".py") for file in files(dep))]
     made = tuple(f"{out.fs_path}/" for stage in declared.stages.values() for out in stage.outs)
-    return {name: _check(stages, path.parent, files, made, packages) for name, stages in declared.groups.items()}
+    return {
+        name: _check(stages, path.parent, files, made, packages)
+        for name, stages in declared.groups.items()
+        if os.path.abspath(FOLDER) not in [out.fs_path for stage in stages for out in stage.outs]  # its command's own
+    }
 
 
 def _check(
@@ -51,13 +56,16 @@ def _check(
         needed, text = set[str](), "\n".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd)
         for command in commands(stage, top):
             closure = follow(command.scripts, command.roots, top, runs=True)
-            needed |= {*closure.files}
+            needed |= {*map(os.path.abspath, closure.files)}
             unchecked += [] if command.scripts else [command.text]
             unsure = unsure or _unsure(closure)
         lacking = {file for file in needed if _has_code(file)}
         for dep in stage.deps:
             if hasattr(dep, "read_params") or dep.protocol != "local":
                 continue
+            if dep.fs_path == os.path.abspath(path_of(stage.name)) and os.path.isfile(dep.fs_path):
+                text = f"{text}\n{dep.def_path}"  # it stands for the code that it lists
+                lacking -= {os.path.abspath(top / file) for file in lines_of(Path(dep.fs_path).read_text())}
             held = files(dep.fs_path)
             lacking -= held
             other = any(not file.endswith(".py") for file in held or {dep.fs_path})

@@ -139,6 +139,15 @@ def test_imports_for_types_and_of_standard_modules_need_no_dep() -> None:
     assert checked("{cmd: python uses.py, deps: [uses.py]}") == ([], [], [])
 
 
+def test_the_file_of_its_code_stands_for_what_it_lists() -> None:
+    stage = "{cmd: python -m stages.fit, deps: [code/it.txt]}"
+    assert checked(stage)[0] == FIT
+    write()
+    assert checked(stage) == ([], [], [])
+    Path("src/lib/layers.py").write_text("import other")
+    assert checked(stage) == (["other.py"], [], [])
+
+
 def right() -> bool:
     with pytest.raises(SystemExit) as caught:
         main(Path("dvc.yaml"))

@@ -43,7 +43,8 @@ def p_sample_loop(
 ) -> Iterator[Step]:
     """Run the reverse process (Ho et al. 2020, algorithm 2) over descending timesteps; yield a `Step` for each.
 
-    `denoise` is called once in a step; `noise` once for x_T, then once in every step that adds noise.
+    `denoise` is called once in a step; `noise`, such as an `ImageNoise`, once for x_T, then once in every step that
+    adds noise. Call this under `torch.no_grad()`.
 
     Args:
         clip: whether to clip the estimates of x_0 to [-1, 1].
@@ -144,7 +145,7 @@ def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | 
 
 
 def denoise_by(denoiser: Denoiser, labels: Tensor) -> Denoise:
-    """Return the function that a sampler calls: the denoiser with the labels, (B,).
+    """Return the function that a sampler calls: the denoiser with the labels, (B,); its network in evaluation mode.
 
     Infinite estimates become NaN: clipping would turn them into black or white pixels.
     """

@@ -1,6 +1,6 @@
 """Training: algorithm 1 of Ho et al. 2020 (arXiv:2006.11239).
 
-Curves, validation and checkpoints stand around the loop, in `ddpm.diffusion.training`.
+Curves, validation and checkpoints stand around the loop, in training.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,12 +40,14 @@ def train_loop(
     shards: int = 1,
     world: Group = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Take a step of `optimization` for each batch.
+    """Take a step of `optimization` for each batch. Sample with `optimization.model`, the averaged weights.
 
     Yield t and the detached loss of every image of the batch, each (B,). This loss is always the error of the noise
     (eq. 14), whatever is minimised, so that curves compare. At every yield, the state of `optimization` is complete.
 
     Args:
+        batches: as many as the total_steps of `optimization`, whose learning rate ends there; on one device, like the
+            network, cdf and weights.
         cdf: the distribution of t, (T,); see `timestep_cdf`.
         weights: the weight of the loss at each t, (T,); see `loss_weights`.
         seed: of t and noise, together with the number of the step.
