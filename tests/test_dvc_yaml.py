@@ -15,6 +15,7 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from dvc.utils.flatten import flatten
+from dvc.utils.serialize import load_yaml, modify_yaml
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
@@ -133,6 +134,14 @@ def test_params_yaml_holds_what_the_stages_read_and_no_more(stages: dict[str, Pi
     assert {*params} == read
     names = {name for key in flatten(params) for name in key.split(".")}
     assert not {"size", "nfiles"} & names, "DVC leaves these out of the keys of its run cache"
+
+
+def test_params_yaml_stays_whole_when_dvc_empties_a_list(tmp_path: Path) -> None:
+    path = shutil.copy(ROOT / "params.yaml", tmp_path)
+    for steps in ([4], []):
+        with modify_yaml(path) as params:  # as `dvc exp run -S` does
+            params["distill"]["steps"] = steps
+    assert load_yaml(path) == load_yaml(ROOT / "params.yaml")
 
 
 @every_stage

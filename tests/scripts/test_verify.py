@@ -50,3 +50,10 @@ def test_an_output_that_is_missing_is_told_and_a_file_of_a_folder_is_named(clone
     assert "not checked: models/ddpm.bin" in verify(clone)
     (clone.path / "data/mine/1").unlink()
     assert damaged(clone) == ["data/mine/1"]
+
+
+def test_a_folder_that_git_keeps_is_left_to_git(clone: Clone) -> None:
+    outs = "outs: [code: {cache: false, persist: true}]"
+    clone.append("dvc.yaml", f"  code: {{cmd: mkdir -p code && echo 1 > code/fit.txt, {outs}}}")
+    clone.dvc("repro", "--quiet", "code")
+    assert "not checked" not in verify(clone)

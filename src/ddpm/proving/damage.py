@@ -28,7 +28,8 @@ def check_all() -> None:
     """
     try:
         with Repo() as repo:
-            outputs = [output for output in repo.index.outs if output.hash_info.name == "md5"]
+            known = [output for output in repo.index.outs if output.hash_info.name == "md5"]
+            outputs = [each for each in known if each.use_cache or not each.hash_info.isdir]  # git lists code/
             cache = Path(repo.cache.local.path)
     except DvcException as error:
         reason = " ".join(str(error).split())
