@@ -19,7 +19,7 @@ TARGET = Path("data/mnist")
 
 
 @pytest.fixture(autouse=True)
-def own_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data set `mnist` is CONTENTS, which the user's folder has."""
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENTS.items()}
     monkeypatch.setitem(CHECKSUMS, "mnist", checksums)

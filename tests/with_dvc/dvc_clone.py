@@ -27,7 +27,7 @@ STAGES = [
 ]
 PICTURES = [
     "metrics/forward_diffusion/strip.png",
-    *(f"metrics/draw/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours", "classes")),
+    *(f"metrics/draw/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours")),
 ]
 TINY = {
     "classifier.images_seen": 2560,

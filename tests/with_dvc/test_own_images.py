@@ -60,7 +60,9 @@ def everything_is_there(clone: Clone) -> None:
     known = {"data/fashion_mnist", "data/mnist"}
     assert clone.bytes_under(*known).keys() == {f"{name}/README" for name in known}, "nothing is downloaded"
     made = clone.bytes_under("metrics", "models", "data/processed", "data/samples").keys()
-    assert made | known | {"data/checked.txt"} == {out["path"] for stage in lock.values() for out in stage["outs"]}
+    assert made | known | {"data/checked.txt", "code"} == {
+        out["path"] for stage in lock.values() for out in stage["outs"]
+    }
     for name in PICTURES:
         with Image.open(clone.path / name) as picture:
             picture.load()
