@@ -8,7 +8,7 @@ import pandas as pd
 from ddpm.diffusion.denoiser import NotFiniteError
 from ddpm.diffusion.distill import Distillation
 from ddpm.diffusion.model import LoadedModel, load_model, save_model
-from ddpm.diffusion.optim import shards_on_cpu
+from ddpm.diffusion.shards import shards_on_cpu
 from ddpm.images.arrays import contents
 from ddpm.images.splits import Split, load_split
 from ddpm.params.distill import DistillParams

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser, PredictionKind
 from ddpm.diffusion.model import new_network
-from ddpm.diffusion.optim import shards_on_cpu
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.diffusion.shards import shards_on_cpu
 from ddpm.diffusion.training import Training
 from ddpm.diffusion.unet import UNet
 from ddpm.images.splits import Split

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 FILES = (  # in this order, none imports a later one
-    *("schedule", "timesteps", "randomness", "denoiser", "unet", "optim"),
+    *("schedule", "timesteps", "randomness", "denoiser", "unet", "shards", "optim"),
     *("targets", "train", "sample", "distill", "likelihood"),
 )
 WRONG = ("betas", "channels", "block", "prediction", "optimizer", "loss", "sampler", "spacing", "evaluations")
@@ -26,7 +26,7 @@ class Only(PathFinder):
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Only]
 sys.path.insert(0, sys.argv[1])
 import importlib
-schedule, timesteps, randomness, denoiser, unet, optim, targets, train, sample, distill, likelihood = (
+schedule, timesteps, randomness, denoiser, unet, shards, optim, targets, train, sample, distill, likelihood = (
     importlib.import_module(f"mine.mathematics.{name}") for name in sys.argv[2:]
 )
 import torch

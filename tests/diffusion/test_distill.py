@@ -189,7 +189,7 @@ def test_several_workers_give_the_bytes_of_one(size: int, allowed: Callable[[int
 
     alone = state(ALONE)
     assert alone["rows"]
-    for found in run_in_processes(ALONE, size, lambda world: world.gather(state(world))):
+    for found in run_in_processes(ALONE, size, lambda world: world.gather(state(world)), length=9000):
         torch.testing.assert_close(found, alone, rtol=0, atol=0)
 
 

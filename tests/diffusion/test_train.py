@@ -237,12 +237,13 @@ def alone() -> dict[str, dict[str, Any]]:
     return every_case(ALONE)
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize(("size", "length"), [(2, 0), (2, 9000), (3, 9000), (4, 9000)])
 def test_several_workers_give_the_bytes_of_one(
-    size: int, alone: dict[str, dict[str, Any]], allowed: Callable[[int], None]
+    size: int, length: int, alone: dict[str, dict[str, Any]], allowed: Callable[[int], None]
 ) -> None:
+    """By messages, and by shared memory."""
     allowed(size)
-    for found in run_in_processes(ALONE, size, lambda world: world.gather(every_case(world))):
+    for found in run_in_processes(ALONE, size, lambda world: world.gather(every_case(world)), length):
         assert_equal(found, alone)
 
 

@@ -22,6 +22,7 @@ class Counter:
     def __init__(self, total_steps: int = 6) -> None:
         self.batch_size = 2
         self.shards = 1
+        self.length = 0
         self.total_steps = total_steps
         self.step = 0
 

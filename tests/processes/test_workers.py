@@ -17,6 +17,7 @@ from torch import Tensor
 from ddpm.processes.workers import add_progress, map_shards, run_in_processes
 from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
+from tests.small import CPU
 
 SOURCE = Path(__file__).parents[2] / "src"
 SECONDS_TO_END = 15  # on a machine that is busy with other things
@@ -93,17 +94,25 @@ def test_who_wants_no_further_piece_waits_for_none(allowed: Callable[[int], None
         break
 
 
+def exchange(world: World) -> None:
+    world.gathered(world.results(world.size, 5, CPU.device), world.size)
+
+
+@pytest.mark.parametrize("length", [0, 5], ids=["messages", "memory"])
 @pytest.mark.parametrize("rank", [0, 1, 2])
-def test_an_error_of_one_process_of_a_world_is_what_the_caller_gets(rank: int, allowed: Callable[[int], None]) -> None:
+def test_an_error_of_one_process_of_a_world_is_what_the_caller_gets(
+    rank: int, length: int, allowed: Callable[[int], None]
+) -> None:
     allowed(3)
 
     def work(world: World) -> None:
-        if world.gather(world.rank)[world.rank] == rank:
+        exchange(world)
+        if world.rank == rank:
             raise UserError(f"of rank {rank}")
-        world.gather(0)
+        exchange(world)
 
     with pytest.raises(UserError, match=f"^of rank {rank}$"):
-        run_in_processes(ALONE, 3, work)
+        run_in_processes(ALONE, 3, work, length)
 
 
 def kill_itself() -> NoReturn:
@@ -123,24 +132,29 @@ def test_a_worker_that_is_killed_ends_all_in_one_error(allowed: Callable[[int], 
         list(map_shards(work, range(9)))
 
 
+@pytest.mark.parametrize("length", [0, 5], ids=["messages", "memory"])
 @pytest.mark.parametrize("rank", [1, 2])
-def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(rank: int, allowed: Callable[[int], None]) -> None:
+def test_a_process_of_a_world_that_is_killed_ends_all_in_one_error(
+    rank: int, length: int, allowed: Callable[[int], None]
+) -> None:
     allowed(3)
 
     def work(world: World) -> None:
-        world.gather(0)
+        exchange(world)
         if world.rank == rank:
             kill_itself()
-        world.total(torch.zeros(1, 5), 3)
+        exchange(world)
 
     with pytest.raises(UserError, match=KILLED):
-        run_in_processes(ALONE, 3, work)
+        run_in_processes(ALONE, 3, work, length)
 
 
 @pytest.mark.parametrize(
     ("name", "error"),
     [
         ("ddpm.processes.workers.RawArray", OSError(28, "No space left on device")),
+        ("ddpm.processes.exchange.FORK.Semaphore", FileNotFoundError(2, "No such file or directory")),
+        ("ddpm.processes.exchange.mmap", OSError(12, "Cannot allocate memory")),
         ("ddpm.processes.workers.dist.init_process_group", RuntimeError("[enforce fail] Unable to find interface")),
     ],
 )
@@ -153,19 +167,24 @@ def test_what_workers_lack_is_told_in_one_line_with_a_way_out(
     allowed(2)
     monkeypatch.setattr(name, lacking)
     with pytest.raises(UserError, match=f"{error.args[-1][-20:]}.*DDPM_WORKERS=1"):
-        run_in_processes(ALONE, 2, lambda world: world.gather(0))
+        run_in_processes(ALONE, 2, lambda world: world.gather(0), length=5)
 
 
-def test_who_is_stopped_for_long_is_waited_for(allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [0, 5], ids=["messages", "memory"])
+def test_who_is_stopped_for_long_is_waited_for_without_spinning(
+    length: int, allowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.distributed.distributed_c10d.default_pg_timeout", timedelta(seconds=1))
     allowed(2)
 
-    def work(world: World) -> list[int]:
-        world.gather(0)
+    def work(world: World) -> list[bool]:
+        exchange(world)
         time.sleep(0 if world.rank else 3)
-        return world.gather(world.rank)
+        began = time.process_time()
+        exchange(world)
+        return world.gather(time.process_time() - began < 1)
 
-    assert run_in_processes(ALONE, 2, work) == [0, 1]
+    assert run_in_processes(ALONE, 2, work, length) == [True, True]
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, allowed: Callable[[int], None]) -> None:

@@ -1,36 +1,47 @@
 """The processes of one stage: the place of each, its share, and what they tell one another."""
 
 from collections.abc import Callable
-from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
 
+from ddpm.diffusion.shards import sums, total
 from ddpm.processes.workers import run_in_processes
 from ddpm.processes.world import ALONE, World, join, role
 from exact_stages.console import UserError
+from tests.small import CPU
 
 RESULTS = torch.tensor([1e8, 1.0, -1e8, 1.0, 3e-3]).view(5, 1) * torch.tensor([1.0, -3.0])  # their order counts
 
 
-def totals(world: World) -> list[list[float]]:
-    """Sums of the first results, of which each process has its own, and anything behind them."""
-    found = []
-    for shards in range(1, 6):
-        results = torch.full((-(-shards // world.size), 2), torch.nan)
+def exchanged(world: World) -> list[list[Any]]:
+    """For 1 to 5 shards, their sum and what each has, while halves of a shared memory are used in turn."""
+    found: list[list[Any]] = []
+    for shards in [1, 2, 3, 4, 5] * 2:
         own = world.own_shards(shards)
-        results[: len(own)] = RESULTS[own.start : own.stop]
-        found.append(world.total(results, shards).tolist())
+        added = sums(world, shards, 2, CPU.device)
+        for each, shard in zip(added, own, strict=False):
+            each += RESULTS[shard]
+        found.append([total(world, added, shards).tolist()])
+        rows = world.results(shards, 2, CPU.device)
+        for row, shard in zip(rows, own, strict=False):
+            row.copy_(RESULTS[shard])
+        found[-1] += [row.tolist() for row in world.gathered(rows, shards)]
     return found
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_a_total_is_summed_in_the_order_of_the_shards(size: int, allowed: Callable[[int], None]) -> None:
+@pytest.mark.parametrize(("size", "length"), [(2, 0), (2, 2), (3, 2), (4, 2), (4, 40)])
+def test_sums_are_a_fixed_tree_and_results_come_in_the_order_of_the_shards(
+    size: int, length: int, allowed: Callable[[int], None]
+) -> None:
+    """By messages, by a memory that holds some of the exchanges, and by one that holds all."""
     allowed(size)
-    alone = totals(ALONE)
-    assert alone == [row.tolist() for row in accumulate(RESULTS)]
-    assert alone[3] != [1.0 + 1.0, -6.0], "another order gives another sum"
-    assert run_in_processes(ALONE, size, lambda world: world.gather(totals(world))) == [alone] * size
+    (s0, s1, s2, s3, s4), alone = RESULTS, exchanged(ALONE)
+    expected = [s0, s0 + s1, (s0 + s1) + s2, (s0 + s1) + (s2 + s3), ((s0 + s1) + (s2 + s3)) + s4]
+    assert alone == [[each.tolist(), *RESULTS[: place + 1].tolist()] for place, each in enumerate(expected)] * 2
+    assert alone[3][0] != (s0 + s1 + s2 + s3).tolist(), "another order gives another sum"
+    assert run_in_processes(ALONE, size, lambda world: world.gather(exchanged(world)), length) == [alone] * size
 
 
 def test_two_processes_tell(allowed: Callable[[int], None]) -> None:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser, NotFiniteError
-from .optim import ALONE, Group, Optimization, images_of
+from .optim import Optimization
 from .randomness import generator
 from .schedule import NoiseSchedule, posterior
+from .shards import ALONE, Group, images_of, sums, total
 from .timesteps import quantile_timesteps, timestep_cdf
 from .unet import UNet
 
@@ -88,6 +89,7 @@ class Distillation:
         self.total_steps = max(1, round(images_seen / batch_size))
         self.of_student = Optimization(student, self.total_steps, **STUDENT)
         self.of_auxiliary = Optimization(auxiliary, self.total_steps, **AUXILIARY)
+        self.length = batch_size + self.of_student.size
         self.sums = torch.zeros(2, device=self.device)
         self.since_log = 0
         self.rows: list[list[float]] = []  # of step, and mean losses of auxiliary model and moments since the last row
@@ -193,15 +195,15 @@ class Distillation:
         rng, count = generator(self.seed, of, self.step, self.device), self.batch_size
         whole = self._batch(rng)
         noise = normal_like(whole.x_t, rng)
-        results = world.results(self.shards, count + optimization.size, self.device)  # reports, gradient
+        results = sums(world, self.shards, count + optimization.size, self.device)  # reports, gradient
         for result, shard in zip(results, world.own_shards(self.shards), strict=False):
             some = images_of(shard, self.shards, count)
             optimization.set_gradient(result[count:])
             loss, result[some] = losses(whole.take(some), noise[some])
             (loss.sum() / count).backward()
-        total = world.total(results, self.shards)
-        optimization.step(total[count:], world)
-        return total[:count].mean()
+        reports, gradient = total(world, results, self.shards).tensor_split([count])
+        optimization.step(gradient, world)
+        return reports.mean()
 
     def _batch(self, rng: torch.Generator) -> Batch:
         """Make noisy images at the student's timesteps t, equally many at each, from real images.

@@ -9,44 +9,17 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from .shards import ALONE, SHARDS, Group
 from .unet import UNet
 
 MOMENTUM = 0.95  # of Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, from the same authors
 ITERATIONS = 5
-SHARDS = 4  # of a batch on CPUs
-
-
-class Group(Protocol):
-    """The processes that share a step: each computes the results of its own shards. Here one has all."""
-
-    def own_shards(self, shards: int) -> range:
-        """Return which of the shards this process computes."""
-        return range(shards)
-
-    def results(self, shards: int, length: int, device: torch.device) -> Tensor:
-        """Return zeros, a row for the result of each of this process's `own_shards`; the memory is the group's."""
-        return torch.zeros(shards, length, device=device)
-
-    def gathered(self, results: Tensor, shards: int) -> Tensor:
-        """Return the results of all processes in the order of the shards, (shards, length)."""
-        return results
-
-    def total(self, results: Tensor, shards: int) -> Tensor:
-        """Return the sum of the results of all processes, added in their order, (length,)."""
-        return sum(results[1:], results[0])
-
-
-class Alone(Group):
-    """The group of one process."""
-
-
-ALONE = Alone()
 
 
 class Optimization:
@@ -148,16 +121,6 @@ class Optimization:
         hidden = [weight for weight in network.parameters() if weight.ndim == 4 and weight not in outer]
         others = [weight for weight in network.parameters() if weight.ndim != 4 or weight in outer]
         return [Muon(hidden, self.lr), adam(others)]
-
-
-def shards_on_cpu(block: str, batch_size: int) -> int:
-    """Return the number of shards of a batch on CPUs, for any number of processes; BatchNorm needs whole batches."""
-    return 1 if block == "double_conv" else min(SHARDS, batch_size)
-
-
-def images_of(shard: int, shards: int, count: int) -> slice:
-    """Return which of `count` images a shard has."""
-    return slice(shard * count // shards, (shard + 1) * count // shards)
 
 
 class Muon(torch.optim.Optimizer):

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .denoiser import Denoiser, Prediction
-from .optim import ALONE, Group, Optimization, images_of
+from .optim import Optimization
 from .randomness import generator
 from .schedule import NoiseSchedule
+from .shards import ALONE, Group, images_of, sums, total
 from .timesteps import draw_timesteps
 
 # (the prediction for some images of a batch, their noise, which they are) -> the noise to predict, (B, C, H, W)
@@ -51,7 +52,7 @@ def train_loop(
         cdf: the distribution of t, (T,); see `timestep_cdf`.
         weights: the weight of the loss at each t, (T,); see `loss_weights`.
         seed: of t and noise, together with the number of the step.
-        shards: how many shards a batch has. The sum of their gradients, in their order, is that of the batch.
+        shards: how many shards a batch has. The sum of their gradients is that of the batch.
         world: the processes that share the shards.
     """
     for x_start, labels, target in batches:  # line 2: x_0 ~ q(x_0)
@@ -59,19 +60,19 @@ def train_loop(
         rng = generator(seed, "train", optimization.steps, device)
         t = draw_timesteps(count, cdf, timestep_sampling, rng)  # line 3: t
         noise = torch.randn(x_start.shape, generator=rng, device=device)  # line 4: eps ~ N(0, I)
-        results = world.results(shards, count + optimization.size, device)  # losses and gradient of each shard
+        results = sums(world, shards, count + optimization.size, device)  # losses and gradient of each shard
         for result, shard in zip(results, world.own_shards(shards), strict=False):
             some = images_of(shard, shards, count)
-            optimization.set_gradient(result[count:])  # zeros, to which `backward` adds
+            optimization.set_gradient(result[count:])  # to which `backward` adds
             x_t = denoiser.schedule.q_sample(x_start[some], t[some], noise[some])  # eq. 4
             predicted = denoiser(x_t, t[some], labels[some])
             wanted = target(predicted, noise[some], some) if target else noise[some]
             loss = weights[t[some]] * mean_squared_error(predicted.noise, wanted)
             (loss.sum() / count).backward()  # line 5: the gradient
             result[some] = mean_squared_error(predicted.noise.detach(), noise[some])
-        total = world.total(results, shards)
-        optimization.step(total[count:], world)  # line 5: the step
-        yield t, total[:count]
+        losses, gradient = total(world, results, shards).tensor_split([count])
+        optimization.step(gradient, world)  # line 5: the step
+        yield t, losses
 
 
 def mean_squared_error(found: Tensor, wanted: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from ddpm.diffusion.batches import Batches
 from ddpm.diffusion.curves import BUCKETS, Buckets, Curves
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.model import FROM_SCRATCH, begin_from, new_network, save_model
-from ddpm.diffusion.optim import Optimization, shards_on_cpu
+from ddpm.diffusion.optim import Optimization
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
+from ddpm.diffusion.shards import shards_on_cpu, sums, total
 from ddpm.diffusion.timesteps import draw_timesteps, relative_density, timestep_cdf
 from ddpm.diffusion.train import loss_weights, mean_squared_error, train_loop
 from ddpm.diffusion.unet import UNet
@@ -90,6 +91,7 @@ class Training:
         self.total_steps = max(1, round(self.batches.steps_per_epoch * params.epochs))
         assert params.lr, "choose the rate first, see TrainParams.for_images"
         self.optimization = Optimization(self.network, self.total_steps, **params.model_dump(include=OF_OPTIMIZATION))
+        self.length = self.batch_size + self.optimization.size
         self.loop = partial(
             train_loop,
             self.denoiser,
@@ -164,7 +166,7 @@ class Training:
         denoiser.network = self.model.eval()
         size = max(1, VALIDATION_BATCH // math.prod(self.card.shape[1:]))
         batches = -(-count // size)
-        results = world.results(batches, 1 + 2 * BUCKETS, device)
+        results = sums(world, batches, 1 + 2 * BUCKETS, device)
         for result, index in zip(results, world.own_shards(batches), strict=False):
             batch = self.held_out.batch(slice(index * size, (index + 1) * size), device)
             rng = generator(self.params.seed, "validation", index, device)
@@ -174,13 +176,14 @@ class Training:
             errors = mean_squared_error(denoiser(x_t, t, batch.labels).noise, noise)
             buckets = Buckets(timesteps, device)
             buckets.add(t, errors)
-            result[0], result[1:] = (errors * self.weights[t] * self.curves.density[t]).sum(), buckets.sums.flatten()
-        total = world.total(results, batches)
+            result[0] += (errors * self.weights[t] * self.curves.density[t]).sum()
+            result[1:] += buckets.sums.flatten()
+        found = total(world, results, batches)
         self.network.train()
-        if (loss := float(total[0]) / count) < (self.best.loss if self.best else math.inf):
+        if (loss := float(found[0]) / count) < (self.best.loss if self.best else math.inf):
             self.best = Best(loss, self.step, copy.deepcopy(self.model.state_dict()))
         buckets = Buckets(timesteps, device)
-        buckets.sums = total[1:].view_as(buckets.sums)
+        buckets.sums = found[1:].view_as(buckets.sums)
         self.curves.validate(self.step, buckets)
 
     def kept_model(self) -> UNet:

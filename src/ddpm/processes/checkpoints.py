@@ -40,12 +40,13 @@ class Stateful(Protocol):
 class Work(Protocol):
     """Work of `total_steps` steps of `batch_size` images, of which `step` are done.
 
-    shards: how many processes can share a step.
+    shards: how many processes can share a step. length: the numbers of the result of a shard.
     """
 
     batch_size: int
     total_steps: int
     shards: int
+    length: int
 
     @property
     def step(self) -> int:
@@ -127,16 +128,16 @@ class Checkpoints:
                     bar.update(work.step * size - bar.n)
                     self.save_if_due()
 
-        self.run_in_processes(work.shards, steps)
+        self.run_in_processes(work.shards, steps, work.length)
 
-    def run_in_processes(self, shards: int, work: Callable[[World], None]) -> None:
+    def run_in_processes(self, shards: int, work: Callable[[World], None], length: int = 0) -> None:
         """Do `work`, which calls `save_if_due`, in several processes; see `workers.run_in_processes`."""
 
         def within(world: World) -> None:
             self.world = world
             work(world)
 
-        run_in_processes(self.world, shards, within)
+        run_in_processes(self.world, shards, within, length)
 
     def save_if_due(self) -> None:
         """Save if a checkpoint is due; call this between steps, where the state is consistent.

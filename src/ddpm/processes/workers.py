@@ -18,26 +18,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from itertools import islice
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, TypeVar, cast
 
 from joblib import cpu_count
 from torch import distributed as dist
 
-from ddpm.processes.world import OtherProcessEnded, World
+from ddpm.processes.exchange import FORK, POLL, Exchange, OtherProcessEnded
+from ddpm.processes.world import World
 from exact_stages.console import UserError, shown
 
 P = TypeVar("P")
 R = TypeVar("R")
 MOST_WORKERS = 256
-POLL = 0.2  # seconds from one look at the progress of the workers to the next
 PATIENCE = timedelta(days=365)  # with a process that is stopped; when one ends, the others notice at once
-FORK = get_context("fork")
 
 
 class _Process:
@@ -99,10 +98,13 @@ def map_shards(
         advance(sum(done) - advanced)
 
 
-def run_in_processes(world: World, shards: int, work: Callable[[World], R]) -> R:
+def run_in_processes(world: World, shards: int, work: Callable[[World], R], length: int = 0) -> R:
     """Do `work` in several processes that form a world, at most one for each shard; return what rank 0 returns.
 
     Processes of torchrun are such a world already.
+
+    Args:
+        length: of the results that the shards exchange often. They share memory for twice as many float32 numbers.
 
     Raises:
         UserError: a worker was killed, or there is no loopback interface; or `work` raises it.
@@ -110,6 +112,8 @@ def run_in_processes(world: World, shards: int, work: Callable[[World], R]) -> R
     size = min(_Process.workers, shards)
     if world.size > 1 or size < 2:
         return work(world)
+    with _sharing():
+        exchange = Exchange(size, shards, length) if length else None
     with tempfile.TemporaryDirectory() as folder:
 
         def joined(rank: int) -> R | None:
@@ -120,17 +124,19 @@ def run_in_processes(world: World, shards: int, work: Callable[[World], R]) -> R
                 reason = f"processes cannot reach each other ({shown(str(error).rpartition('. ')[2])})"
                 raise UserError(f"{reason}; turn on the loopback interface, or set DDPM_WORKERS=1") from None
             try:
-                found = work(World(rank, size))
+                found = work(World(rank, size, exchange))
             finally:
                 dist.destroy_process_group()  # or the others would wait
             return None if rank else found
 
         with _forked(size - 1, joined) as (start, _):
             started = [start(rank) for rank in range(1, size)]
+            if exchange:
+                exchange.gone = lambda: any(each.done() for each in started)
             try:
                 return cast(R, joined(0))
             except OtherProcessEnded:
-                for error in (each.exception() for each in started):
+                for error in (each.exception() for each in as_completed(started)):
                     if error and not isinstance(error, OtherProcessEnded):
                         raise error from None
                 raise
@@ -143,11 +149,9 @@ def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[A
     Yield what starts a shard, and the progress of each worker.
     """
     _Process.work = work
-    try:
+    with _sharing():
         number, done = FORK.Value("i", 0), RawArray("q", size)
         pool = ProcessPoolExecutor(size, FORK, _begin, (os.getpid(), number, done))
-    except OSError as error:  # where semaphores are
-        raise UserError(f"/dev/shm: {error.strerror}; make room there for workers, or set DDPM_WORKERS=1") from None
     try:
         yield lambda shard: pool.submit(_do, shard), done
     except BaseException as error:
@@ -158,6 +162,16 @@ def _forked(size: int, work: Callable[[Any], Any]) -> Iterator[tuple[Callable[[A
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _sharing() -> Iterator[None]:
+    """Tell in one line that there is no memory for workers to share, or no room in /dev/shm, where semaphores are."""
+    try:
+        yield
+    except OSError as error:
+        why = f"no memory that workers can share: {error.strerror}"
+        raise UserError(f"{why}; make room, in /dev/shm too, or set DDPM_WORKERS=1") from None
 
 
 def _begin(parent: int, number: Any, done: Any) -> None:

@@ -8,53 +8,49 @@ import atexit
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from ddpm.processes.exchange import Exchange, OtherProcessEnded
 from exact_stages.console import UserError
 
 T = TypeVar("T")
 
 
-class OtherProcessEnded(SystemExit):
-    """Another process of the world has ended; it reports the error."""
-
-
 class World(NamedTuple):
-    """The `rank` of this process among `size` processes."""
+    """The `rank` of this process among `size` processes, and the memory that they share, if they were forked."""
 
     rank: int = 0
     size: int = 1
+    exchange: Exchange | None = None
 
     def own_shards(self, shards: int) -> range:
         """Return which shards of a work this process does: equally many in each, but for the last ones."""
         each = -(-shards // self.size)
         return range(shards)[self.rank * each : (self.rank + 1) * each]
 
-    def results(self, shards: int, length: int, device: torch.device) -> Tensor:
-        """Return zeros, a row for the result of each of this process's `own_shards`, (ceil(shards / size), length)."""
-        return torch.zeros(-(-shards // self.size), length, device=device)
+    def results(self, shards: int, length: int, device: torch.device) -> Sequence[Tensor]:
+        """Return a row, (length,), for each of this process's shards; in all processes, ceil(shards / size) of them."""
+        if self.exchange and (rows := self.exchange.rows(-(-shards // self.size), length)) is not None:
+            return rows[self.rank].unbind()
+        return torch.empty(-(-shards // self.size), length, device=device).unbind()
 
-    def gathered(self, results: Tensor, shards: int) -> Tensor:
-        """Return the results of all processes in the order of the shards, (shards, D); see `results`."""
+    def gathered(self, results: Sequence[Tensor], shards: int) -> Sequence[Tensor]:
+        """Return the `results` of all shards, in their order, to read until the next call of this method."""
         if self.size == 1:
             return results
-        found = results.new_empty(self.size * len(results), *results.shape[1:])
+        if self.exchange and (rows := self.exchange.rows(len(results), len(results[0]))) is not None:
+            self.exchange.arrive(self.rank)
+            return rows.flatten(0, 1)[:shards].unbind()
+        own = torch.stack([*results])
+        found = own.new_empty(self.size * len(own), own.shape[1])
         with _ending_together():
-            dist.all_gather_single(found, results)
-        return found[:shards]
-
-    def total(self, results: Tensor, shards: int) -> Tensor:
-        """Return the sum of the results of all shards, (D,), added in their order, whoever has computed them."""
-        first, *later = self.gathered(results, shards)
-        total = first.clone()
-        for each in later:
-            total += each
-        return total
+            dist.all_gather_single(found, own)
+        return found[:shards].unbind()
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes in order of rank; transfers go through the CPU."""
