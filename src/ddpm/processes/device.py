@@ -47,6 +47,11 @@ class Runtime:
         enabled = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
 
+    @property
+    def name(self) -> str:
+        """Return the precision as DDPM_PRECISION names it; every stage that computes records it as `made_in`."""
+        return PORTABLE if asked() else str(self.precision).removeprefix("torch.")
+
     def of(self, images: Tensor) -> "Runtime":
         """Return this runtime, with float32 for images (N, C, H, W) that are narrow and taller.
 
@@ -66,7 +71,7 @@ class Runtime:
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
             "cpu": " ".join([maker, *filter(found.get, FLAGS)]),  # the instructions fix the order of sums
-            "precision": str(self.precision).removeprefix("torch."),
+            "precision": self.name,
             **{name: value for name in ARITHMETIC if (value := os.environ.get(name))},
         }
 
