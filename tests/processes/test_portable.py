@@ -49,6 +49,10 @@ assert all(torch.equal(each, exact) for each in (x.sqrt(), x.clone().sqrt_(), to
 assert torch.equal(x.double().sqrt().float(), exact) and torch.equal(torch._foreach_sqrt([x])[0], exact)
 torch.testing.assert_close(x.double().atan().tan(), x.double())
 torch.testing.assert_close(x.double().asin().sin(), x.double())
+torch.testing.assert_close((x.double() * 1e-300).log().exp(), x.double() * 1e-300)
+torch.testing.assert_close(torch.tensor([8, 1000]).log2().exp2(), torch.tensor([8.0, 1000.0]))
+torch.testing.assert_close(x.double().log10(), x.double().log() / math.log(10))
+assert torch.tensor([0.0, 1.0, torch.inf, -1.0]).log().tolist()[:3] == [-torch.inf, 0.0, torch.inf]
 assert torch.tensor([4]).sqrt().tolist() == [2.0] and torch.tensor(4.0).sqrt() == 2
 assert (torch.complex(x, -x).sqrt().square() - torch.complex(x, -x)).abs().max() < 1e-6
 leaf = x.clone().requires_grad_()

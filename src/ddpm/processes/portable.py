@@ -3,10 +3,12 @@
 Libraries choose instructions when they are imported, so this module imports none before it has said which.
 """
 
+import math
 import os
 import platform
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,10 @@ def lacking() -> str:
 
 
 def _hold(torch: Any, np: Any) -> None:
-    """Replace what MKL computes from estimates that Intel and AMD make differently: roots and inverse functions.
+    """Replace the operations of torch for which MKL uses RSQRTPS or RCPPS, in all that this project calls.
 
-    Its square root begins with RSQRTPS, its arcs with RCPPS, of which processors guarantee the first 11 bits alone.
+    These instructions estimate a root or a quotient; of the result, only the first 11 bits are the same on Intel and
+    AMD. MKL begins with it, and what it ends with differs by a rounding. It does so in tan and acos, too.
     """
 
     def sqrt(x: Any) -> Any:
@@ -87,10 +90,15 @@ def _hold(torch: Any, np: Any) -> None:
     def asin(x: Any) -> Any:
         return torch.atan2(x, ((1 - x) * (1 + x)).sqrt())
 
+    def log(x: Any, base: float = math.e) -> Any:
+        wide = x if x.is_floating_point() else x.float()
+        return torch.xlogy(torch.full_like(wide, 1 / math.log(base)), wide)
+
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a kernel is replaced
-        for name, compute in (("sqrt", sqrt), ("atan", atan), ("asin", asin)):
+        logs = {"log": log, "log2": partial(log, base=2), "log10": partial(log, base=10)}
+        for name, compute in {"sqrt": sqrt, "atan": atan, "asin": asin, **logs}.items():
             library.impl(name, compute, "CPU")
             library.impl(f"{name}_", lambda x, compute=compute: x.copy_(compute(x)), "CPU")
             library.impl(
