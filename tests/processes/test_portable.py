@@ -1,6 +1,7 @@
 """The same bytes on all processors with AVX2: what limits the instructions, and what refuses to."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from ddpm.processes import portable
 from ddpm.processes.portable import CHOOSING, LIMITED, lacking, limit
 from exact_stages.code import lines_of
+from tests.golden import known
 from tests.small import CPU
 from tests.trainings import small_training
 
@@ -115,3 +117,16 @@ def test_no_stage_takes_products_or_eigenvalues_from_numpy() -> None:
         assert not (of_numpy and any(isinstance(each, ast.MatMult) for each in nodes)), path
         modules = {ast.unparse(each) for each in nodes if isinstance(each, (ast.Import, ast.ImportFrom))}
         assert not any("scipy" in each or "numpy.linalg" in each for each in modules), path
+
+
+@here
+def test_a_tiny_run_has_the_bytes_that_other_processors_gave() -> None:
+    ran = subprocess.run([sys.executable, "-m", "tests.golden"], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    wanted = known().get(found["torch"])
+    if not wanted:
+        pytest.skip(f"no hashes of torch {found['torch']} are known; `python -m tests.golden --write` adds them")
+    assert [*found["hashes"]] == [*wanted]
+    first = next((name for name, value in wanted.items() if found["hashes"][name] != value), None)
+    assert first is None, f"the first operation that differs: {first}"
