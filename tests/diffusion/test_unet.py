@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.diffusion.model import new_network
-from ddpm.diffusion.unet import NO_LABEL, Attention, DoubleConv, UNet
+from ddpm.diffusion.unet import NO_LABEL, Attention, DoubleConv, UNet, Upsample
 from ddpm.images.card import DataCard
 from ddpm.params.model import ModelParams
 from ddpm.pretrained.models import load_pretrained
@@ -52,6 +52,12 @@ def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
     mixed = (value @ weights.mT).view(2, channels, 3, 5)
     expected = x + F.conv2d(mixed, block.out.weight, block.out.bias)
     assert (expected - x).abs().max() > 0.1
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_upsampling_is_a_transposed_convolution() -> None:
+    block, x = randomised(Upsample(3, 5)).double(), normal(2, 3, 4, 6).double()
+    expected = F.conv_transpose2d(x, block.weight, block.bias, stride=2)
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
 
 
