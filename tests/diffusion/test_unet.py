@@ -73,7 +73,23 @@ def test_double_conv_is_its_definition_in_evaluation() -> None:
     h = h + (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
     expected = conv_norm_relu(h, block.conv2, block.norm2)
     assert expected.max() > 0.1
-    torch.testing.assert_close(block(x, embedding), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(block(x, block.time(embedding)), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_is_told_its_own_projection_of_time_and_label(block: str) -> None:
+    model, t, labels = (
+        randomised(network(tiny(block, class_conditional=True))),
+        torch.tensor([3, 9]),
+        torch.tensor([0, 2]),
+    )
+    blocks, told = [*model.down, *model.bottleneck, *model.up], []
+    for each in blocks:
+        each.register_forward_pre_hook(lambda _, given: told.append(given[1]))
+    with torch.autocast("cpu", torch.bfloat16):  # the projections stay float32
+        model(normal(2, 1, 28, 28), t, labels)
+    embedding = model.activation(model.time_mlp(model.time_table[t]) + model.label(labels))
+    torch.testing.assert_close(told, [each.time(embedding) for each in blocks], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("data", "levels", "patch_size"), [(DIGITS, 3, 1), (DIGITS, 1, 4), (FRUITS, 2, 2)], ids=str)
