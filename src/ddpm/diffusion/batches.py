@@ -69,7 +69,8 @@ class Batches:
         mirrored = torch.arange(len(chosen), device=device) % 2 == 1 if params.flip else None
         split = in_orientation(self.images.batch(chosen, device), mirrored)
         flat = split.images.flatten(1).float().div_(127.5).sub_(1)  # to_float in place, several times faster
-        return References(flat, flat.square().sum(1), split.labels, ids_of(chosen.to(device), mirrored))
+        squares = torch.linalg.vector_norm(flat, dim=1).square()
+        return References(flat, squares, split.labels, ids_of(chosen.to(device), mirrored))
 
     def _chance(self, purpose: str, step: int) -> Tensor:
         """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""
