@@ -1,12 +1,19 @@
-"""After a run: say that all stages are up to date, and whether the model is the committed one; if not, what differs."""
+"""After a run: say that all stages are up to date, and whether the model is the committed one; if not, what differs.
+
+DVC does not see the precision: it leaves a stage as it is, and its run cache brings back what was made in another one.
+So each stage records its precision, and this names those whose precision is not the one that DDPM_PRECISION asks for,
+or, if it is not set, not that of the training.
+"""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from ddpm.processes.portable import PORTABLE
 from exact_stages.code import lines_of, path_of
 from exact_stages.console import run
 from exact_stages.files import md5
@@ -17,8 +24,13 @@ CODE = path_of("train")
 
 
 def main() -> None:
-    """Print two lines."""
+    """Print two lines, and one more if stages have another precision."""
     print("all stages are up to date")
+    found = precisions()
+    asked = os.environ.get("DDPM_PRECISION") or found.get("train", "")
+    if other := {stage: name for stage, name in found.items() if name != asked}:
+        made = f"{', '.join(other)}: up to date, but made in {' or '.join(sorted({*other.values()}))}, not {asked}"
+        print(f"{made}; `dvc repro --force` makes all stages again")
     before, after = (facts(*map(read, (LOCK, ENVIRONMENT, CODE))) for read in (committed, Path.read_bytes))
     wanted = before.pop(str(MODEL), None)
     after.pop(str(MODEL), None)
@@ -26,9 +38,23 @@ def main() -> None:
         print(f"{MODEL}: no commit records it yet")
     elif md5(MODEL) == wanted:
         print(f"{MODEL}: equal to the committed one, byte for byte")
+    elif before.get("precision") != after.get("precision"):
+        ours, theirs = (f"{each['precision']}{' mode' * (each['precision'] == PORTABLE)}" for each in (after, before))
+        print(f"{MODEL}: not the committed bytes, as expected: made in {ours}, the committed one in {theirs}. ", end="")
+        print(f"`ddpm prove --rebuild {MODEL}` makes those{', in about twice the time' * (PORTABLE in theirs)}.")
     else:
         other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         print(f"{MODEL}: not the committed one; what differs: {', '.join(other) or 'nothing that is recorded'}")
+
+
+def precisions() -> dict[str, str]:
+    """Return the precision in which each stage was made, if it says so."""
+    found = {}
+    for path in sorted(Path("metrics").rglob("*.json")):
+        values = json.loads(path.read_bytes())
+        if made_in := values.get("precision" if path == ENVIRONMENT else "made_in"):
+            found[path.parts[1]] = made_in
+    return found
 
 
 def committed(path: Path) -> bytes:

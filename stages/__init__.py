@@ -6,6 +6,7 @@ try:
     import psutil  # noqa: F401
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks the project's packages; `source .venv/bin/activate` first, or `make repro`")
+from ddpm.processes.portable import limit
 from exact_stages.stage import begin
 
 # A process has one thread, see src/ddpm/processes/workers.py; libraries read this when they are imported.
@@ -16,3 +17,4 @@ if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this 
         "STAGE_PARENT"
     )  # the process id of DVC, by dvc.yaml; 0 behind a launcher, which watches DVC
     begin((int(parent) or os.getppid()) if parent else None, leads=os.environ.get("LOCAL_RANK", "0") == "0")
+limit()  # before the imports of the stage

@@ -31,7 +31,7 @@ def main(stage: Stage) -> None:
     samples = load_samples(stage.input(FILTERED))
     train, test = (load_split(stage.input(PROCESSED / f"{name}.safetensors")) for name in ("train", "test"))
     scores = accuracy_score((samples.images, samples.labels), samples.classes, train, test, classifier_b, most, runtime)
-    write_json(stage.output(METRICS / "accuracy.json"), scores)
+    write_json(stage.output(METRICS / "accuracy.json"), {**scores, "made_in": runtime.name})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def main(stage: Stage) -> None:
         found = round(accuracy(model, *test.split, runtime.device), 6) if model.knows_classes else None
         save_classifier(stage.output(MODELS / f"classifier-{name}.safetensors"), model.cpu())
         parameters = sum(weight.numel() for weight in model.parameters())
-        write_json(stage.output(METRICS / f"{name}.json"), {"test_accuracy": found, "parameters": parameters})
+        facts = {"test_accuracy": found, "parameters": parameters, "made_in": runtime.name}
+        write_json(stage.output(METRICS / f"{name}.json"), facts)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main(stage: Stage) -> None:
             raise UserError(f"distill: {error}; train the model again") from None
         table = pd.DataFrame(distillation.rows, columns=["step", "auxiliary", "moments"])
         stage.write(folder / "loss.csv", table.to_csv(index=False, float_format="%.6f").encode())
-        stage.write_json(folder / "summary.json", distillation.summary())
+        stage.write_json(folder / "summary.json", distillation.summary() | {"made_in": runtime.name})
         save(stage.output(path), distillation, teacher, environment=environment)
         stage.record(
             path,

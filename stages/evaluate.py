@@ -23,7 +23,7 @@ def main(stage: Stage) -> None:
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
     found = evaluate((samples.images, samples.labels), test, train, classes, classifiers, runtime)
-    write_json(stage.output(METRICS / "scores.json"), found.scores)
+    write_json(stage.output(METRICS / "scores.json"), found.scores | {"made_in": runtime.name})
 
 
 if __name__ == "__main__":

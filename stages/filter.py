@@ -43,7 +43,7 @@ def main(stage: Stage) -> None:
     kept, summary = filtered(samples, real, classifier, least, runtime)
     save_samples(stage.output(SAMPLES / "filtered.safetensors"), kept)
     share = {} if least is not None else {"filter.least_probability": f"clearest {summary['share']:.1%}"}
-    write_json(stage.output(METRICS / "summary.json"), {**summary, "chosen": share})
+    write_json(stage.output(METRICS / "summary.json"), {**summary, "chosen": share, "made_in": runtime.name})
     print("\n".join(report(summary)))
 
 

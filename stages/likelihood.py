@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
         raise UserError("train.classes, data.test: no test images of these classes; add some, or train others")
     splits = {"test": test.of(classes), "train": train.of(classes)}
     bits = bits_per_dimension(loaded, splits, params.images, runtime.device)
-    named = {"model": MODEL.as_posix(), **bits}  # sample.model may be another
+    named = {"model": MODEL.as_posix(), **bits, "made_in": runtime.name}  # sample.model may be another
     write_json(stage.output(METRICS / "bits.json"), named)
 
 

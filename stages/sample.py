@@ -59,7 +59,7 @@ def main(stage: Stage) -> None:
         if not all(card.class_counts):
             model["classes"] = [name for name, count in zip(card.data.classes, card.class_counts, strict=True) if count]
         facts = {"evaluations": len(sampling.timesteps), "batch": sampling.batch_size, "model": model}
-        stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": chosen})
+        stage.write_json(METRICS / f"{name}.json", {**facts, "chosen": chosen, "made_in": runtime.name})
         checkpoints.save([SAMPLES / f"{name}.safetensors"])
 
 

@@ -1,6 +1,7 @@
 """Train the denoising diffusion model, in one process or in several that torchrun starts."""
 
 from pathlib import Path
+from typing import Any
 
 from ddpm.diffusion.training import environment_of, new_training
 from ddpm.images.arrays import contents
@@ -71,7 +72,8 @@ def main(stage: Stage) -> None:
         write_curves()
         if stage.writes:
             training.save(stage.output(MODEL), environment=environment)
-            stage.record(MODEL, origins=[TRAIN], environment=environment, resolved=chosen, contents=contents(MODEL))
+            made: dict[str, Any] = {"environment": environment, "resolved": chosen, "trail": training.trail}
+            stage.record(MODEL, origins=[TRAIN], contents=contents(MODEL), **made)
         # As text: DVC's tables leave out lists.
         texts = {name: str(value) if isinstance(value, list) else value for name, value in chosen.items()}
         stage.write_json(METRICS / "summary.json", {**training.summary(), "chosen": texts})

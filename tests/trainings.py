@@ -119,7 +119,8 @@ def state_of(training: Training) -> dict[str, Any]:
     """All that changes, as numbers and tensors that stay what they are."""
     state = resaved(training.state_dict())
     rows = {name: [[*map(float, row)] for row in rows] for name, rows in state["curves"]["rows"].items()}
-    return state | {"curves": state["curves"] | {"rows": rows}}
+    trail = {step: int(found, 16) for step, found in state["trail"].items()}
+    return state | {"curves": state["curves"] | {"rows": rows}, "trail": trail}
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:

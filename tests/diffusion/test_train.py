@@ -492,6 +492,7 @@ def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> N
         "steps": training.total_steps,
         "kept_step": training.total_steps,
         "guide_step": round(training.total_steps / 2),
+        "trail": [f"{step} {found}" for step, found in training.trail.items()],
     }
 
 

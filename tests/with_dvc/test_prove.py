@@ -1,5 +1,8 @@
 """`ddpm prove --rebuild` with real dvc: a clone of the commit gives the same bytes."""
 
+import re
+import shutil
+
 import pytest
 
 from tests.with_dvc.dvc_clone import Clone, ran
@@ -19,3 +22,23 @@ def test_a_clone_built_from_the_commit_matches_and_leaves_nothing(clone: Clone) 
     assert ran(printed) == {"download", "preprocess", "train"}
     assert f"MATCH: {MODEL} " in printed
     assert [path for path in scratch.iterdir() if not path.name.startswith("torchinductor")] == []  # torch's cache
+
+
+def test_the_committed_model_is_built_from_git_alone_and_where_it_parts_is_told(clone: Clone) -> None:
+    """Another machine has made its own model, in which every step is rounded otherwise."""
+    (clone.path / MODEL).unlink()
+    shutil.rmtree(clone.path / ".dvc/cache")
+    prove = ("python", "-m", "ddpm", "prove", "--rebuild", MODEL)
+    printed = clone.run(*prove, "--until", "3", PYTHONPATH="src")
+    assert "equal to step 2" in printed
+    assert "MATCH so far" in printed
+    printed = clone.run(*prove, code=1, PYTHONPATH="src", ONEDNN_MAX_CPU_ISA="SSE41")
+    assert "equal to step 0, different at step 1\n" in printed
+    assert "likely cause, if no input differs: rounding" in printed
+    path = clone.path / "metrics/train/summary.json"
+    path.write_text(re.sub('"5 [0-9a-f]+"', '"5 0"', path.read_text()))
+    clone.commit()
+    printed = clone.run(*prove, code=1, PYTHONPATH="src")
+    assert "NO MATCH" in printed
+    assert "equal to step 2, different at step 5\n" in printed
+    assert "rarer" in printed

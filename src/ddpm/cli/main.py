@@ -17,6 +17,9 @@ def main() -> None:
 
 def chosen() -> None:
     """Parse the command line, and run its subcommand."""
+    from ddpm.processes.portable import limit
+
+    limit()
     from ddpm.cli.commands import read  # takes seconds: Ctrl-C may come meanwhile
 
     read(sys.argv[1:] or ["--help"]).run()

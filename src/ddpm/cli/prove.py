@@ -2,13 +2,25 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from ddpm.cli.options import Options
 from ddpm.diffusion.training import environment_of
-from ddpm.processes.device import start
-from ddpm.proving.facts import commit_of, facts_of, read_provenance
+from ddpm.processes.device import portable_facts, start
+from ddpm.processes.portable import PORTABLE, lacking
+from ddpm.proving.facts import (
+    Provenance,
+    commit_of,
+    committed,
+    compared,
+    facts_of,
+    facts_of_file,
+    git,
+    read_provenance,
+)
 from ddpm.proving.rebuild import rebuild
 from exact_stages.console import UserError
 from exact_stages.provenance import beside
@@ -20,13 +32,16 @@ class Prove(Options):
     """Check what is known of a model file: whether this checkout and this machine have all that made it.
 
     Prints a line for each fact that differs, and counts those that hold. Run it at the top of a clone of the
-    repository. With --rebuild, a temporary clone of the commit runs the stages again, and the bytes are compared.
+    repository. With --rebuild, a temporary clone of the commit runs the stages again, and the bytes are compared. Where
+    no commit records the file, that of the last commit is built.
     """
 
     model: CliPositionalArg[Path]
     """model file, such as models/ddpm.safetensors; its provenance is next to it"""
     rebuild: bool = False
     """build the file again, which takes as long as its training"""
+    until: Annotated[int, Field(ge=1)] | None = None
+    """with --rebuild: compare the training up to about this step alone"""
 
     def run(self) -> None:
         """Print the facts; exit with code 0 if all hold, or if the bytes match.
@@ -36,13 +51,18 @@ class Prove(Options):
         """
         if not (Path("dvc.yaml").is_file() and Path(".git").exists()):
             raise UserError("no checkout is here: `git clone` the repository of this package, and run this at its top")
-        if not (file := self.model).is_file():
+        file, record = self.model, beside(self.model)
+        made = read_provenance(record) if file.is_file() else None
+        commit = commit_of(record, made) if made else ""
+        last = committed(file) if self.rebuild and not commit else None
+        if last:
+            print(f"note: no commit records {file}, so this builds that of the last commit")
+            made, commit = last, git("rev-parse", "HEAD").decode().strip()
+            found = compared("environment", made.environment, _environment(made))
+        elif not made:
             raise UserError(f"{file}: no such file; `dvc pull` or `dvc repro` brings it")
-        made = read_provenance(beside(file))
-        found, commit = (
-            facts_of(file, made, environment_of(start(), made.environment.get("processes", 1))),
-            commit_of(beside(file), made),
-        )
+        else:
+            found = facts_of_file(file, made) | facts_of(made, _environment(made))
         unknown = "no commit of this branch records it with this code; in a shallow clone, `git fetch --unshallow`"
         found["dvc.lock", made.file] = "" if commit else unknown
         faults = {key: fault for key, fault in found.items() if fault}
@@ -52,7 +72,24 @@ class Prove(Options):
             print(f"holds    {kind}: {f'commit {commit} records it' if kind == 'dvc.lock' else count}")
         if faults and not (self.rebuild and OWN.isdisjoint(kind for kind, _ in faults)):
             raise UserError(f"{file}: {len(faults)} of {len(found)} facts differ")
-        if self.rebuild:
-            if lines := rebuild(made, commit):
-                raise UserError("\n  ".join([f"{file}: NO MATCH", *lines]))
-            print(f"MATCH: {file} has the sha256 {made.sha256}, as rebuilt from commit {commit}")
+        if not self.rebuild:
+            return
+        if ("environment", "torch") in faults:
+            raise UserError(
+                f"torch: {faults['environment', 'torch']}; install that first: another one rounds otherwise"
+            )
+        if self.until and not made.trail:
+            raise UserError("--until: no trail of hashes is recorded; leave it out")
+        if lines := rebuild(made, commit, self.until):
+            raise UserError("\n  ".join([f"{file}: NO MATCH", *lines]))
+        if self.until:
+            print(f"MATCH so far: the training of commit {commit} is equal up to about step {self.until}")
+        else:
+            print(f"MATCH: {file} is that of commit {commit}, byte for byte")
+
+
+def _environment(made: Provenance) -> dict[str, str | int]:
+    """Return the environment that this machine has for what made a file; a portable one limits itself later."""
+    if made.environment.get("precision") == PORTABLE:
+        return portable_facts() | ({"precision": fault} if (fault := lacking()) else {})
+    return environment_of(start(), made.environment.get("processes", 1))

@@ -29,8 +29,13 @@ def posterior(abar_t: Value, abar_s: Value, renewed: Value | None = None) -> tup
         renewed: the share of the variance of the noise in x_s that is new; by default `renewed_share`.
     """
     share = renewed_share(abar_t, abar_s) if renewed is None else renewed
-    coef2 = ((1 - abar_s) * (1 - share) / (1 - abar_t)) ** 0.5
-    return abar_s**0.5 - coef2 * abar_t**0.5, coef2, (1 - abar_s) * share
+    coef2 = _root((1 - abar_s) * (1 - share) / (1 - abar_t))
+    return _root(abar_s) - coef2 * _root(abar_t), coef2, (1 - abar_s) * share
+
+
+def _root(value: Value) -> Value:
+    """Return the square root of a number or a tensor; `**` of tensors rounds otherwise on other processors."""
+    return value.sqrt() if isinstance(value, Tensor) else value**0.5
 
 
 def renewed_share(abar_t: Value, abar_s: Value) -> Value:

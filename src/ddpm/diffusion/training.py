@@ -19,6 +19,7 @@ from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
 from ddpm.diffusion.shards import shards_on_cpu, sums, total
 from ddpm.diffusion.timesteps import draw_timesteps, relative_density, timestep_cdf
+from ddpm.diffusion.trail import Trail, extend
 from ddpm.diffusion.train import loss_weights, mean_squared_error, train_loop
 from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard, listed
@@ -105,6 +106,7 @@ class Training:
         self.curves = Curves(self.schedule.timesteps, relative_density(self.cdf).float())
         self.best: Best | None = None
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
+        self.trail: Trail = {}
 
     @property
     def model(self) -> UNet:
@@ -139,12 +141,13 @@ class Training:
         every yield the state is complete: a new Training that loads it continues bit for bit.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: the loss is not finite; or the weights part from the expected trail.
         """
         if self.ended:
             return
         for t, losses in self.loop(self.batches.between(self.step, self.total_steps), world=world):
             self.curves.add(t, losses)
+            extend(self.trail, self.step, self.total_steps, self.network)
             if self.params.guide_share and self.step == self.guide_step:
                 self.guide = copy.deepcopy(self.model.state_dict())
             if self.step % self.batches.steps_per_epoch == 0 or self.step == self.total_steps:
@@ -210,6 +213,7 @@ class Training:
             "steps": self.step,
             "kept_step": self.kept_step,
             "guide_step": self.guide_step if self.guide else None,
+            "trail": [*map(" ".join, self.trail.items())],  # DVC's tables leave out lists
         }
 
     def save(self, path: Path, **facts: Any) -> None:
@@ -236,6 +240,7 @@ class Training:
             "curves": self.curves.state_dict(),
             "best": self.best._asdict() if self.best else None,
             "guide": self.guide,
+            "trail": self.trail,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -244,6 +249,7 @@ class Training:
         self.curves.load_state_dict(state["curves"])
         self.best = Best(**state["best"]) if state["best"] else None
         self.guide = state["guide"]
+        self.trail = state["trail"]
 
     def _end_epoch(self, world: World) -> None:
         """Close the curve of the epoch, and validate if enough steps have passed."""

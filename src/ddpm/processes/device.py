@@ -2,7 +2,8 @@
 
 Environment:
     DDPM_DEVICE     cpu or cuda; by default cuda, if there is a GPU.
-    DDPM_PRECISION  float32 or bfloat16; by default the faster one, where the hardware has both.
+    DDPM_PRECISION  float32 or bfloat16; by default the faster one, where the hardware has both. portable: float32 with
+                    the instructions of every x86-64 processor with AVX2, see `portable`.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from ddpm.processes.portable import CHOOSING, PORTABLE, asked, limit
 from ddpm.processes.workers import MOST_WORKERS, cores, set_workers
 from exact_stages.console import EXPLAINED, UserError, shown
 
@@ -28,10 +30,8 @@ MAX_HEADER = 1 << 20  # bytes of names, shapes and metadata in a file of weights
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GREATEST_MMAP_THRESHOLD = -1, -3, 32 << 20  # malloc.h
 NARROW = 8  # pixels
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-ARITHMETIC = (  # variables by which libraries choose other instructions, and so another rounding
-    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
-    *("DNNL_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE"),
-)
+ARITHMETIC = (*CHOOSING, "NVIDIA_TF32_OVERRIDE")  # variables by which libraries round otherwise
+FLAGS = ("avx2", "fma3", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16")
 EXPLAINED[torch.OutOfMemoryError] = "out of GPU memory; see docs/how-to/gpu.md for what to set, or set DDPM_DEVICE=cpu"
 
 
@@ -47,6 +47,11 @@ class Runtime:
         enabled = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
 
+    @property
+    def name(self) -> str:
+        """Return the precision as DDPM_PRECISION names it; every stage that computes records it as `made_in`."""
+        return PORTABLE if asked() else str(self.precision).removeprefix("torch.")
+
     def of(self, images: Tensor) -> "Runtime":
         """Return this runtime, with float32 for images (N, C, H, W) that are narrow and taller.
 
@@ -57,14 +62,23 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """Return the hardware and software facts that fix the bits of a result; equal on machines of one kind."""
-        cpu = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+        if asked():
+            return portable_facts()
+        found = torch.cpu.get_capabilities()
+        name = found.get("cpu_name", platform.machine())
+        maker = next((each for each in ("AMD", "Intel") if each in name), name)  # MKL asks for it, too
         return {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
-            "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",  # the instructions fix the order of sums
-            "precision": str(self.precision).removeprefix("torch."),
+            "cpu": " ".join([maker, *filter(found.get, FLAGS)]),  # the instructions fix the order of sums
+            "precision": self.name,
             **{name: value for name in ARITHMETIC if (value := os.environ.get(name))},
         }
+
+
+def portable_facts() -> dict[str, str | int]:
+    """Return the facts that fix the bits of a portable result: neither the processor nor the build of torch does."""
+    return {"torch": torch.__version__.partition("+")[0], "device": "cpu", "precision": PORTABLE}
 
 
 def start(alone: bool = False) -> Runtime:
@@ -97,8 +111,9 @@ def fastest() -> Runtime:
         UserError: an environment variable asks for something that this machine does not have.
     """
     device = _device()
-    precision = _choose("DDPM_PRECISION", _precisions(device))
-    return Runtime(torch.device(device), getattr(torch, precision))
+    precision = _choose("DDPM_PRECISION", [*_precisions(device), PORTABLE])
+    limit()  # which has worked already, or refuses
+    return Runtime(torch.device(device), torch.float32 if precision == PORTABLE else getattr(torch, precision))
 
 
 @contextlib.contextmanager
@@ -198,7 +213,7 @@ def _choose(variable: str, choices: Sequence[str]) -> str:
 
 
 def _device() -> str:
-    return _choose("DDPM_DEVICE", ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
+    return _choose("DDPM_DEVICE", ["cuda", "cpu"] if torch.cuda.is_available() and not asked() else ["cpu"])
 
 
 def _precisions(device: str) -> list[str]:

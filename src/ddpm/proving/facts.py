@@ -19,6 +19,7 @@ from exact_stages.provenance import beside, flat, packages
 from exact_stages.source import parsed
 
 Facts = dict[tuple[str, str], str]  # by kind and name: how it differs; empty if it holds
+MODEL, METRICS = Path("models/ddpm.safetensors"), Path("metrics/train")
 KINDS = ("code", "params", "packages", "inputs", "environment")  # what a stage ran on
 
 
@@ -37,6 +38,7 @@ class Provenance(Section):
     environment: dict[str, Any]
     resolved: dict[str, Any]
     contents: dict[str, dict[str, Any]] | None = None
+    trail: dict[str, str] | None = None
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -58,6 +60,17 @@ def read_provenance(path: Path) -> Provenance:
         raise UserError(f"{path}: damaged, or no provenance; `dvc checkout` or `dvc pull` restores it") from None
 
 
+def committed(file: Path) -> Provenance | None:
+    """Return what git alone tells of the model file of the last commit, without the DVC cache; None for other files."""
+    if file != MODEL or not (environment := git("show", f"HEAD:{METRICS}/environment.json")):
+        return None
+    summary = json.loads(git("show", f"HEAD:{METRICS}/summary.json") or b"{}")
+    nothing: dict[str, Any] = {key: {} for key in ("code", "params", "packages", "inputs", "resolved")}
+    trail = dict(line.split() for line in summary.get("trail", []))
+    known = {"environment": json.loads(environment), "trail": trail, "origins": (), "stage": "train", "sha256": ""}
+    return Provenance.model_validate({"version": 2, "file": str(file), **nothing, **known})
+
+
 def chain(made: Provenance) -> dict[str, Provenance]:
     """Return the provenance of what a file was made from, and last its own, by the path of the provenance."""
     found: dict[str, Provenance] = {}
@@ -67,16 +80,26 @@ def chain(made: Provenance) -> dict[str, Provenance]:
     return found | {beside(Path(made.file)).as_posix(): made}
 
 
-def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts:
-    """Compare a file, and all that made it, with its provenance, this checkout and this machine.
+def facts_of_file(file: Path, made: Provenance) -> Facts:
+    """Compare a file with its provenance.
 
     Raises:
-        UserError: the file is missing or damaged; or dvc.yaml lacks a stage that led to it.
+        UserError: the file is missing or damaged.
     """
     recorded, now = made.contents or {}, contents(file) if made.contents else {}
     found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
     if not any(found.values()):
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
+    return found
+
+
+def facts_of(made: Provenance, environment: dict[str, Any]) -> Facts:
+    """Compare all that made a file, by its provenance, with this checkout and this machine.
+
+    Raises:
+        UserError: dvc.yaml lacks a stage that led to the file.
+    """
+    found: Facts = {}
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
         files = {file for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}

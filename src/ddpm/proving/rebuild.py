@@ -7,15 +7,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ddpm.diffusion.trail import VARIABLE, expect, said
 from ddpm.processes.device import ARITHMETIC
-from ddpm.proving.facts import Provenance, chain, differences, read_provenance
+from ddpm.proving.facts import Provenance, chain, differences, git, read_provenance
 from exact_stages.console import UserError
-from exact_stages.files import sha256
+from exact_stages.files import md5, sha256
 from exact_stages.provenance import beside
 
+IMAGES = Path("data/processed/train.safetensors")
+FIRST_STEP = "rounding: other instructions, or another build of torch"
+LATER = "an operation that is rarer than a step, a resumption, or damaged memory"
 
-def rebuild(made: Provenance, commit: str) -> list[str]:
+
+def rebuild(made: Provenance, commit: str, until: int | None = None) -> list[str]:
     """Run the stages that lead to a file at a commit of this repository; return how the result differs, if it does.
+
+    A training is compared at each step of its trail, and ends at the first that differs.
+
+    Args:
+        until: the step at which the training that made the file ends, if it is equal so far.
 
     Raises:
         UserError: git or a stage fails; its message is above.
@@ -34,8 +44,29 @@ def rebuild(made: Provenance, commit: str) -> list[str]:
                 shutil.copyfile(path, copy)
         own = {f"DVC_{name}_DIR": f"{scratch}/{name}" for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
         own["TMPDIR"] = folder
+        trail, dvc = scratch / "trail.json", [sys.executable, "-m", "dvc", "repro", "--no-run-cache"]
+        _call([*dvc, "preprocess"], clone, settings_of(made) | own)
+        locked = git("show", f"{commit}:dvc.lock").decode()
+        if md5(clone / IMAGES) not in locked:
+            return [f"{IMAGES}: differs from the recorded one, so nothing was trained; compare the raw files"]
         for step in steps.values():
-            _call([sys.executable, "-m", "dvc", "repro", "--no-run-cache", step.stage], clone, settings_of(step) | own)
+            expect(trail, step.trail or {}, until if step is made else None)
+            settings = settings_of(step) | own | {VARIABLE: str(trail)}
+            try:
+                _call([*dvc, step.stage], clone, settings)
+            except UserError:
+                if not (found := said(trail)):
+                    raise
+                if "different" not in found:
+                    return []
+                cause = FIRST_STEP if "to step 0," in found else LATER
+                return [f"{step.file}: {found}", f"likely cause, if no input differs: {cause}"]
+        if not made.sha256:
+            return (
+                []
+                if md5(clone / made.file) in locked
+                else [f"{made.file}: differs, although every recorded step is equal"]
+            )
         return compare(made, clone)
 
 

@@ -1,0 +1,51 @@
+"""Keep hashes of the weights at some steps of a training, so that another one finds the step where it parts.
+
+Environment:
+    DDPM_TRAIL  a file of `expect`, which `ddpm prove --rebuild` sets.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from torch import nn
+
+from exact_stages.console import UserError
+
+VARIABLE = "DDPM_TRAIL"
+Trail = dict[str, str]  # by step
+
+
+def extend(trail: Trail, step: int, last: int, network: nn.Module) -> None:
+    """Add the hash of the weights at the steps 1, 2, 5, 10, 20, 50 and so on, and at the last one.
+
+    Raises:
+        UserError: another hash is expected there, or nothing beyond; this training ends, and says so in the file.
+    """
+    if str(step).rstrip("0") not in ("1", "2", "5") and step != last:
+        return
+    found = hashlib.sha256()
+    for weight in network.state_dict().values():
+        found.update(weight.cpu().contiguous().numpy().data)
+    before, own = max(map(int, trail), default=0), found.hexdigest()[:12]
+    trail[str(step)] = own
+    if not (name := os.environ.get(VARIABLE)):
+        return
+    expected = json.loads(Path(name).read_text(encoding="utf-8"))
+    differs = expected["trail"].get(str(step), own) != own
+    if differs or step == expected["until"]:
+        said = f"equal to step {before}, different at step {step}" if differs else f"equal to step {step}"
+        Path(name).write_text(json.dumps(expected | {"said": said}), encoding="utf-8")
+        raise UserError(said)
+
+
+def expect(path: Path, trail: Trail, until: int | None) -> None:
+    """Write what a training must find, for DDPM_TRAIL; with `until` it ends at the last step of the trail up to it."""
+    last = max((int(step) for step in trail if int(step) <= until), default=None) if until else None
+    path.write_text(json.dumps({"trail": trail, "until": last, "said": ""}), encoding="utf-8")
+
+
+def said(path: Path) -> str:
+    """Return how far a training was equal that ended early; nothing if it went on to its end."""
+    return str(json.loads(path.read_text(encoding="utf-8"))["said"])
