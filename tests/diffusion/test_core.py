@@ -31,7 +31,7 @@ schedule, timesteps, randomness, denoiser, unet, shards, optim, targets, train, 
 )
 import torch
 
-images, labels = torch.rand(4, 1, 8, 8) * 2 - 1, torch.arange(4) % 2
+images, labels = torch.rand(4, 1, 8, 8) * 2 - 1, torch.arange(4) // 2
 of = schedule.NoiseSchedule(schedule.linear_betas(20, 0.01, 0.5))
 network = unet.UNet((1, 8, 8), 20, 2, channels=(4, 8), time_embed_dim=4)
 model = denoiser.Denoiser(network, of, "v")

@@ -89,6 +89,7 @@ def test_an_orthogonal_update_is_the_quintic_iteration_of_the_singular_values(
 
 def test_muon_s_steps_are_nesterov_momentum_made_orthogonal() -> None:
     weights = [normal(side, 4, 3, 3, seed=side).requires_grad_() for side in (3, 4, 6, 8, 6, 4)]  # in uneven groups
+    weights[::2] = [each.detach().to(memory_format=torch.channels_last).requires_grad_() for each in weights[::2]]
     optimizer = Muon(weights, lr=0.01)
     expected, momenta = [weight.detach().clone() for weight in weights], [torch.zeros_like(each) for each in weights]
     for step in range(3):

@@ -353,7 +353,7 @@ def test_workers_have_the_bytes_of_one(size: int, steps: int, tmp_path: Path, al
     assert_equal([*sample_images(loaded, sampler(steps=10), 3, numbers, CPU)], images)
 
 
-@pytest.mark.parametrize(("count", "size"), [(7, 2), (8, 2), (500, 32), (1, 1)])
+@pytest.mark.parametrize(("count", "size"), [(7, 2), (8, 2), (64, 16), (500, 64), (1, 1)])
 def test_a_set_has_four_batches_or_more_where_it_has_so_many_images(count: int, size: int, tmp_path: Path) -> None:
     loaded, params = tiny_model(tmp_path), sampler(steps=1)
     found = Sampling("preview", loaded, params, SET.model_copy(update={"count": count, "keep_every": 0}))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.diffusion.denoiser import Prediction
 from ddpm.diffusion.randomness import generator
-from ddpm.diffusion.targets import References, stable_start
+from ddpm.diffusion.targets import References, StableTarget, stable_start
 from ddpm.diffusion.timesteps import draw_timesteps
 from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.splits import Split, to_float
@@ -67,6 +68,22 @@ def test_the_target_is_the_mean_of_the_images_that_may_have_become_x_t() -> None
     assert changed[3] < 1e-4, "faint noise: the image"
 
 
+def test_a_shard_has_the_same_target_from_the_references_of_its_labels() -> None:
+    references = similar(40, 2)
+    order = references.labels.argsort()
+    of_all = as_references(references.take(order), OTHER_IDS)
+    own, labels = to_float(similar(4, 1).images), torch.tensor([1, 3, 2, NO_LABEL])
+    signal, spread = levels()
+    x_t = signal * own + spread * NOISE
+    start = stable_start(x_t, own, labels, IDS, signal, spread, of_all)
+    expected = NOISE + signal / spread * (own - start)
+    for some, met in ((slice(0, 2), {1, 2, 3}), (slice(2, 4), {0, 1, 2, 3, 4})):
+        predicted = Prediction(x_t[some], NOISE[some], "noise", signal[some], spread[some])
+        found = StableTarget(own, labels, IDS, of_all)(predicted, NOISE[some], some)
+        torch.testing.assert_close(found, expected[some], rtol=0, atol=1e-4)
+        assert {*of_all.near(labels[some]).labels.tolist()} == met
+
+
 def test_it_changes_the_gradient_and_not_the_value_of_the_loss() -> None:
     plain, stable = (
         small_training(class_conditional=False, log_snr_center=-5.0, target_images=count, shards=2) for count in (0, 8)
@@ -98,7 +115,9 @@ def test_a_step_draws_training_images_of_its_own_and_finds_its_batch_among_them(
         batch = batches.batch(torch.tensor([7, 2, 11, 0]), step)
         references = batch.target.references
         assert len(references.images) == drawn
-        assert torch.equal(references.squares, references.images.square().sum(1))
+        assert torch.equal(references.labels, references.labels.sort().values)
+        squares = references.images.double().square().sum(1)
+        torch.testing.assert_close(references.squares.double(), squares, rtol=1e-6, atol=0)
         shown = references.images.view(-1, 1, 1, 28, 28)
         plain = (shown == x_start).flatten(2).all(2)  # (drawn, training images)
         mirrored = (shown == x_start.flip(3)).flatten(2).all(2)

@@ -14,7 +14,7 @@ from tests.reverse import REFERENCE as SCHEDULE
 def test_the_largest_draw_is_still_a_timestep(sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The largest float32 below 1; with a stratum's number added, it rounds to the next whole number.
     monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), 1 - 2**-24))
-    assert draw_timesteps(128, timestep_cdf(SCHEDULE, None), sampling, generator(0, "test"))[-1] == 999
+    assert draw_timesteps(128, timestep_cdf(SCHEDULE, None), sampling, generator(0, "test")).max() == 999
 
 
 @pytest.mark.parametrize("center", [-3.0, 0.0, 2.5])
@@ -38,6 +38,11 @@ def test_timesteps_are_as_frequent_as_the_density_says(sampling: str, center: fl
     assert len(counts) == 1000
     deviation = (draws * shares * (1 - shares)).sqrt() if sampling == "uniform" else 0.4  # a stratum at either end
     assert ((counts - draws * shares).abs() / deviation).max() < 5
+
+
+def test_strata_come_in_random_order_for_images_may_be_sorted() -> None:
+    strata = draw_timesteps(100, timestep_cdf(SCHEDULE, None), "stratified", generator(0, "test")) // 10
+    assert strata.tolist() != sorted(strata.tolist()) == [*range(100)]
 
 
 @pytest.mark.parametrize("count", [1, 8, 64])

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.diffusion.model import new_network
-from ddpm.diffusion.unet import NO_LABEL, Attention, DoubleConv, UNet
+from ddpm.diffusion.unet import NO_LABEL, Attention, DoubleConv, UNet, Upsample
 from ddpm.images.card import DataCard
 from ddpm.params.model import ModelParams
 from ddpm.pretrained.models import load_pretrained
@@ -55,6 +55,12 @@ def test_attention_is_softmax_written_out(channels: int, heads: int) -> None:
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_upsampling_is_a_transposed_convolution() -> None:
+    block, x = randomised(Upsample(3, 5)).double(), normal(2, 3, 4, 6).double()
+    expected = F.conv_transpose2d(x, block.weight, block.bias, stride=2)
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_double_conv_is_its_definition_in_evaluation() -> None:
     block = randomised(DoubleConv(3, 5, 6)).double().eval()
     x, embedding = normal(2, 3, 4, 4).double(), normal(2, 6, seed=2).double()
@@ -67,7 +73,23 @@ def test_double_conv_is_its_definition_in_evaluation() -> None:
     h = h + (embedding @ block.time.weight.T + block.time.bias)[:, :, None, None]
     expected = conv_norm_relu(h, block.conv2, block.norm2)
     assert expected.max() > 0.1
-    torch.testing.assert_close(block(x, embedding), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(block(x, block.time(embedding)), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_is_told_its_own_projection_of_time_and_label(block: str) -> None:
+    model, t, labels = (
+        randomised(network(tiny(block, class_conditional=True))),
+        torch.tensor([3, 9]),
+        torch.tensor([0, 2]),
+    )
+    blocks, told = [*model.down, *model.bottleneck, *model.up], []
+    for each in blocks:
+        each.register_forward_pre_hook(lambda _, given: told.append(given[1]))
+    with torch.autocast("cpu", torch.bfloat16):  # the projections stay float32
+        model(normal(2, 1, 28, 28), t, labels)
+    embedding = model.activation(model.time_mlp(model.time_table[t]) + model.label(labels))
+    torch.testing.assert_close(told, [each.time(embedding) for each in blocks], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("data", "levels", "patch_size"), [(DIGITS, 3, 1), (DIGITS, 1, 4), (FRUITS, 2, 2)], ids=str)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.scores import c2st
-from ddpm.scores.c2st import balanced_accuracy, c2st_scores, halves, run_c2st, tone_shares, without_tone
+from ddpm.scores.c2st import balanced_accuracy, c2st_pairs, c2st_scores, halves, run_c2st, tone_shares, without_tone
 from tests.small import CPU
 
 
@@ -72,21 +72,26 @@ def test_samples_that_are_all_equal_are_told() -> None:
     assert (run_c2st(images[:1].expand(300, -1, -1, -1), images[300:], "a", 0, CPU).accuracy.value or 0) > 0.9
 
 
+def scores(samples: Tensor, real: Tensor) -> dict[str, dict[str, float | None]]:
+    pairs = c2st_pairs(samples, real, 0)
+    return c2st_scores(pairs, {name: run_c2st(*pair, "b", 0, CPU) for name, pair in pairs.items()})
+
+
 def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
     real, others = spots(3000, 0), spots(1500, 1)
-    row = c2st_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]
+    row = scores(veiled(others), real)["samples"]
     assert row["c2st_accuracy"] > 0.9
     assert row["c2st_black_and_white_accuracy"] == pytest.approx(0.5, abs=0.1)
-    row = c2st_scores(others.roll(6, dims=3), real, "b", 0, CPU)[0]["samples"]
+    row = scores(others.roll(6, dims=3), real)["samples"]
     assert row["c2st_black_and_white_accuracy"] > 0.8
 
 
 def test_baseline_and_shapes_are_null_where_they_mean_nothing() -> None:
-    scores = c2st_scores(spots(100, 0), spots(150, 1).clamp(min=100), "b", 0, CPU)[0]
-    assert scores["baseline"]["c2st_accuracy"] is None  # 150 images make no two halves of 100
-    assert scores["samples"]["c2st_accuracy"] is not None
-    assert scores["samples"]["c2st_black_and_white_accuracy"] is None
-    assert c2st_scores(spots(99, 0), spots(300, 1), "b", 0, CPU)[0]["samples"]["c2st_accuracy"] is None
+    found = scores(spots(100, 0), spots(150, 1).clamp(min=100))
+    assert found["baseline"]["c2st_accuracy"] is None  # 150 images make no two halves of 100
+    assert found["samples"]["c2st_accuracy"] is not None
+    assert found["samples"]["c2st_black_and_white_accuracy"] is None
+    assert scores(spots(99, 0), spots(300, 1))["samples"]["c2st_accuracy"] is None
 
 
 def test_tone_is_cut_and_counted_by_level() -> None:

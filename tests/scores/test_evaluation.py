@@ -1,5 +1,6 @@
 """All scores: of which images each is made, and what is left out where there are few."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def seen(classifiers: dict[str, Path], given: Tensor) -> tuple[Tensor, Tensor]:
     return features_and_logits(load_classifier(classifiers["b"]), given, CPU.device)
 
 
-def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path]) -> None:
+def test_every_score_is_of_the_images_that_it_says(
+    classifiers: dict[str, Path], allowed: Callable[[int], None]
+) -> None:
     found = scores(classifiers, COPIER)  # a fifth of the samples are copies, all of them sevens
     assert found["count"] == 300
     for name, given in (("samples", COPIER), ("test", FRESH)):
@@ -82,7 +85,8 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
     assert abs(rows["test"]["frechet"] - rows["baseline"]["frechet"]) < 6 * rows["baseline"]["frechet_error"]
     assert frechet_distance(train, first) > 10 * rows["test"]["frechet"]
     assert found["baseline"].keys() >= {"precision", "recall_error"}
-    assert scores(classifiers, COPIER) == found
+    allowed(3)
+    assert scores(classifiers, COPIER) == found, "whoever computes a score"
 
 
 def test_only_classes_that_have_test_images_are_compared(classifiers: dict[str, Path]) -> None:

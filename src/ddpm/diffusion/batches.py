@@ -44,7 +44,8 @@ class Batches:
             epoch, done = divmod(step, self.steps_per_epoch)
             if step == first or not done:
                 order = torch.randperm(len(self.rows), generator=generator(self.params.seed, "shuffle", epoch + 1))
-            yield self.batch(self.rows[order[done * size : (done + 1) * size].to(self.rows.device)], step)
+            rows = self.rows[order[done * size : (done + 1) * size].to(self.rows.device)]
+            yield self.batch(self._by_label(rows), step)
 
     def batch(self, rows: Tensor, step: int) -> Batch:
         """Return the batch of a step: the images with these rows, (B,), mirrored and with hidden labels by chance."""
@@ -65,11 +66,16 @@ class Batches:
         """Draw params.target_images of the images, the same in every process; half are mirrored if any is."""
         params, device = self.params, self.device
         drawn = distinct(params.target_images or 0, len(self.rows), params.seed, "target images", step)
-        chosen = self.rows[drawn.to(self.rows.device)]
+        chosen = self._by_label(self.rows[drawn.to(self.rows.device)])
         mirrored = torch.arange(len(chosen), device=device) % 2 == 1 if params.flip else None
         split = in_orientation(self.images.batch(chosen, device), mirrored)
         flat = split.images.flatten(1).float().div_(127.5).sub_(1)  # to_float in place, several times faster
-        return References(flat, flat.square().sum(1), split.labels, ids_of(chosen.to(device), mirrored))
+        squares = torch.linalg.vector_norm(flat, dim=1).square()
+        return References(flat, squares, split.labels, ids_of(chosen.to(device), mirrored))
+
+    def _by_label(self, rows: Tensor) -> Tensor:
+        """Sort the rows of images by their labels, so that a shard of a batch meets few references."""
+        return rows[self.images.labels[rows].argsort(stable=True)]
 
     def _chance(self, purpose: str, step: int) -> Tensor:
         """Sample a number in [0, 1) for each image of the whole batch, (batch_size,)."""

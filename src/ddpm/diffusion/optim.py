@@ -131,7 +131,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
-        """Take weights of two or more dimensions. As matrices, they are flattened from the second on."""
+        """Take weights of two or more dimensions. As matrices, they have a row for each index of the first."""
         super().__init__(weights, {"lr": lr})
 
     @torch.no_grad()
@@ -143,10 +143,12 @@ class Muon(torch.optim.Optimizer):
                 if not (state := self.state[weight]):
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-                updates.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
+                update = weight.grad.lerp(momentum, MOMENTUM)
+                updates.append(update.movedim(1, -1).flatten(1))  # channels last, as in memory: without a copy
             for weight, update in zip(group["params"], shared_out(updates, world), strict=True):
                 scale = 0.2 * max(update.shape) ** 0.5
-                weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
+                update = update.view(weight.movedim(1, -1).shape).movedim(-1, 1)
+                weight.add_(update, alpha=-group["lr"] * scale)
 
 
 def shared_out(updates: Sequence[Tensor], world: Group) -> Sequence[Tensor]:
@@ -182,12 +184,12 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
     end. Matrices of equal size are iterated together: the GPU is launch-bound here.
     """
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
-    wide = [x / (x.norm() + 1e-7) for x in wide]  # now no singular value exceeds 1
     found = [*matrices]
     for side in {len(x): None for x in wide}:
         places = [place for place, x in enumerate(wide) if len(x) == side]
-        products = _iterated(torch.stack([wide[place] @ wide[place].T for place in places]))
-        for place, product in zip(places, products, strict=True):
+        gram = torch.stack([wide[place] @ wide[place].T for place in places])
+        norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().view(-1, 1, 1) + 1e-7  # of x; no singular value exceeds it
+        for place, product in zip(places, _iterated(gram / norm.square()) / norm, strict=True):
             x = product @ wide[place]
             found[place] = x if x.shape == matrices[place].shape else x.T
     return found
@@ -195,10 +197,17 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 def _iterated(gram: Tensor) -> Tensor:
     """Return the matrices, (B, N, N), that take x near U V^T from the left, given x x^T (B, N, N)."""
-    a, b, c = NEWTON_SCHULZ
-    product = torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype).expand_as(gram)
-    for _ in range(ITERATIONS):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)  # a + b gram + c gram^2; the next x is factor @ x
-        product, gram = factor @ product, factor @ gram @ factor
+    product = factor = _factor(gram)
+    for _ in range(ITERATIONS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     return product
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """Return the matrices that take x to the next x from the left, a + b gram + c gram^2."""
+    a, b, c = NEWTON_SCHULZ
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=1, dim2=2).add_(a)
+    return factor

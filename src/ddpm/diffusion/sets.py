@@ -183,7 +183,7 @@ class Sampling:
         count, evaluations = self.of_set.count, len(self.timesteps)
         size = min(world.gather(sample_batch_size(self.loaded.card, runtime)))
         if runtime.device.type == "cpu":
-            size = min(size, -(-count // LEAST_BATCHES))
+            size = min(2 * size, -(-count // LEAST_BATCHES))  # a large batch is faster, but fewer workers can share it
         self.batch_size = size
         total, done = count * evaluations, self.done * evaluations
 

@@ -11,7 +11,7 @@ from .unet import NO_LABEL
 
 
 class References(NamedTuple):
-    """Training images beside those of a batch.
+    """Training images beside those of a batch, sorted by label.
 
     images: in [-1, 1], flat (K, C * H * W). squares: their squared norms, (K,). labels, ids: (K,); an image and its
     mirror image have different ids.
@@ -21,6 +21,14 @@ class References(NamedTuple):
     squares: Tensor
     labels: Tensor
     ids: Tensor
+
+    def near(self, labels: Tensor) -> "References":
+        """Return those from the least to the greatest label; all for NO_LABEL, and on GPUs, which had to wait."""
+        if labels.device.type != "cpu" or (labels == NO_LABEL).any():
+            return self
+        ends = torch.stack([labels.min(), labels.max() + 1])
+        first, end = torch.searchsorted(self.labels, ends).tolist()
+        return References(*(each[first:end] for each in self))
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class StableTarget:
         """Return the mean of the noise given x_t, (B, C, H, W), for some of the images."""
         x_t, signal, spread = predicted.x_t, predicted.signal, predicted.spread
         x_start, labels, ids = (each[some] for each in (self.x_start, self.labels, self.ids))
-        start = stable_start(x_t, x_start, labels, ids, signal, spread, self.references)
+        start = stable_start(x_t, x_start, labels, ids, signal, spread, self.references.near(labels))
         return noise + signal / spread * (x_start - start)
 
 

@@ -27,11 +27,11 @@ def draw_timesteps(count: int, cdf: Tensor, sampling: str, rng: torch.Generator)
 
     "stratified" samples one timestep from each of `count` equal strata, with independent offsets, like Crowson's
     k-diffusion. Kingma et al. 2021 (arXiv:2107.00630, section I.1) share one offset. The mean loss stays the same,
-    with less variance. Images come shuffled, so strata meet images at random.
+    with less variance. Strata come shuffled, so they meet images at random, which may be sorted.
     """
     u = torch.rand(count, generator=rng, device=rng.device)
     if sampling == "stratified":
-        u = (torch.arange(count, device=rng.device) + u) / count
+        u = (torch.randperm(count, generator=rng, device=rng.device) + u) / count
     return torch.searchsorted(cdf, u.to(cdf.dtype), right=True).clamp(max=len(cdf) - 1)
 
 

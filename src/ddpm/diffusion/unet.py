@@ -3,7 +3,7 @@
 After Ronneberger et al. 2015 (arXiv:1505.04597), with the time embedding of Ho et al. 2020 (arXiv:2006.11239).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -79,7 +79,7 @@ class UNet(nn.Module):
             width = bottom
         self.upsample, self.up = nn.ModuleList(), nn.ModuleList()
         for out in reversed(levels):
-            self.upsample.append(nn.ConvTranspose2d(width, out, 2, stride=2))
+            self.upsample.append(Upsample(width, out))
             self.up.append(build(2 * out, out, dim))
             width = out
 
@@ -89,23 +89,31 @@ class UNet(nn.Module):
         Only a class-conditional network uses the labels. Their learned embedding is added to the time's (Nichol and
         Dhariwal 2021, arXiv:2102.09672, section 5); NO_LABEL adds nothing.
         """
+        with torch.autocast(x_t.device.type, enabled=False):  # casts would take longer than such small products
+            times = self._times(t, labels)
+        h = self.stem(F.pixel_unshuffle(x_t, self.patch_size))
+        skips = []
+        for block in self.down:
+            skips.append(block(h, next(times)))
+            h = F.max_pool2d(skips[-1], 2)
+        for block, attention in zip(self.bottleneck, self.attention, strict=True):
+            h = attention(block(h, next(times)))
+        for upsample, block in zip(self.upsample, self.up, strict=True):
+            h = block(torch.cat([upsample(h), skips.pop()], dim=1), next(times))
+        return F.pixel_shuffle(self.head(h), self.patch_size)
+
+    def _times(self, t: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+        """Return `block.time` of the embedding of t and labels for each block, in order, by one product."""
         embedding = self.time_mlp(self.time_table[t])
         if self.label:
             if labels is None:
                 raise ValueError("labels: a class-conditional network needs them")
             class_embedding = self.label(labels.clamp(min=0))
             embedding = embedding + class_embedding.masked_fill(labels.view(-1, 1) == NO_LABEL, 0)
-        embedding = self.activation(embedding)
-        h = self.stem(F.pixel_unshuffle(x_t, self.patch_size))
-        skips = []
-        for block in self.down:
-            skips.append(block(h, embedding))
-            h = F.max_pool2d(skips[-1], 2)
-        for block, attention in zip(self.bottleneck, self.attention, strict=True):
-            h = attention(block(h, embedding))
-        for upsample, block in zip(self.upsample, self.up, strict=True):
-            h = block(torch.cat([upsample(h), skips.pop()], dim=1), embedding)
-        return F.pixel_shuffle(self.head(h), self.patch_size)
+        layers = [block.time for block in (*self.down, *self.bottleneck, *self.up)]
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        times = F.linear(self.activation(embedding), weight, bias)
+        return iter(times.split([layer.out_features for layer in layers], dim=1))
 
 
 def time_embedding(timesteps: int, dim: int) -> Tensor:
@@ -119,6 +127,20 @@ def time_embedding(timesteps: int, dim: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
+class Upsample(nn.ConvTranspose2d):
+    """Transposed convolution that makes 2 x 2 pixels of each: one matrix product, since they do not overlap."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Map x (B, in, H, W) to (B, out, 2 H, 2 W)."""
+        assert self.bias is not None
+        matrix = self.weight.movedim(1, -1).flatten(1)  # (in, 2 * 2 * out), as it lies in channels-last memory
+        parts = F.linear(x.movedim(1, -1), matrix.T, self.bias.repeat(4)).unflatten(-1, (2, 2, -1))
+        return parts.transpose(2, 3).flatten(1, 2).flatten(2, 3).movedim(-1, 1)
+
+
 class DoubleConv(nn.Module):
     """The block of plain DDPM: convolution, BatchNorm and ReLU, twice, with the time embedding added in between."""
 
@@ -130,9 +152,10 @@ class DoubleConv(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map x (B, in, H, W) and embedding (B, time_dim) to (B, out, H, W)."""
-        h = F.relu(self.norm1(self.conv1(x))) + self.time(embedding)[:, :, None, None]
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map x (B, in, H, W) and time (B, out), `self.time` of the embedding, to (B, out, H, W)."""
+        h = F.relu(self.norm1(self.conv1(x)))
+        h = h + time.to(h.dtype)[:, :, None, None]
         return F.relu(self.norm2(self.conv2(h)))
 
 
@@ -153,10 +176,10 @@ class ResidualBlock(nn.Module):
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map x (B, in, H, W) and embedding (B, time_dim) to (B, out, H, W)."""
-        scale, shift = self.time(embedding)[:, :, None, None].chunk(2, dim=1)
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map x (B, in, H, W) and time (B, 2 out), `self.time` of the embedding, to (B, out, H, W)."""
         h = self.norm(self.conv1(F.silu(x)))
+        scale, shift = time.to(h.dtype)[:, :, None, None].chunk(2, dim=1)
         return self.skip(x) + self.conv2(F.silu(torch.addcmul(shift, h, 1 + scale)))
 
 

@@ -42,6 +42,8 @@ class Split(NamedTuple):
 
     def take(self, index: Tensor | slice) -> "Split":
         """Select images and labels; the index is on their device."""
+        if isinstance(index, Tensor) and index.dtype == torch.int64:  # several times faster than images[index]
+            return Split(self.images.index_select(0, index), self.labels.index_select(0, index))
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Split":

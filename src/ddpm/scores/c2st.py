@@ -6,6 +6,7 @@ a veil of one level over the background hardly changes it.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 
 from ddpm.diffusion.randomness import generator
 from ddpm.processes.device import Runtime, to_device
-from ddpm.processes.workers import map_shards
 from ddpm.scores.distances import NONE, Estimate, digest, mean_of, share_of
 
 MOST = 0.6  # of a side, in a half
@@ -29,6 +29,9 @@ class C2ST(NamedTuple):
 
     accuracy: Estimate
     most_certain: Tensor
+
+
+NO_TEST = C2ST(NONE, torch.empty(0, dtype=torch.int64))
 
 
 class C2STClassifier(nn.Module):
@@ -72,9 +75,13 @@ C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vector
 def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
     """Train a network on half of samples and as many real images, uint8 (N, C, H, W), and test it on the rest.
 
+    With fewer than LEAST_IMAGES there is no test.
+
     Given the network, the tested images are independent of one another, so the accuracy has the error of shares. With
     folds that are tested in turn, the error would be larger: each two images meet twice, once from either side.
     """
+    if len(samples) < LEAST_IMAGES:
+        return NO_TEST
     images = torch.cat([samples, real]).to(runtime.device)
     is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
     learned, tested = halves(samples, real, seed)
@@ -149,13 +156,11 @@ def tone_shares(images: Tensor) -> dict[str, float | None]:
     return {key: value for name, of in rows.items() for key, value in mean_of(of.double().mean(1)).row(name).items()}
 
 
-def c2st_scores(
-    samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime
-) -> tuple[dict[str, dict[str, float | None]], Tensor]:
-    """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
+def c2st_pairs(samples: Tensor, real: Tensor, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Choose what the tests tell apart, by name, up to MOST_IMAGES on each side; see docs/reference/scores.md.
 
-    Return the scores, and the indices of samples as in `C2ST`. The baseline tells two disjoint random sets of real
-    images apart. A test with fewer than LEAST_IMAGES is null.
+    plain: samples and random real images. baseline: two disjoint random sets of real images, if there are as many.
+    shapes: those of plain `without_tone`, if they are shapes.
 
     Args:
         samples: uint8 (N, C, H, W), independent of one another.
@@ -164,18 +169,21 @@ def c2st_scores(
     count = min(len(samples), len(real), MOST_IMAGES)
     order = torch.randperm(len(real), generator=generator(seed, "two-sample real images"))
     samples, first, second = samples[:count], real[order[:count]], real[order[count : 2 * count]]
-
     between = ((first >= BETWEEN[0]) & (first < BETWEEN[1])).double().mean()
     pairs = {"plain": (samples, first)}
     if len(second) == count:
         pairs["baseline"] = second, first
     if between <= MOST_BETWEEN:
         pairs["shapes"] = without_tone(samples), without_tone(first)
-    if count < LEAST_IMAGES:
-        pairs = {}
-    found = map_shards(lambda name: run_c2st(*pairs[name], c2st_classifier, seed, runtime), [*pairs])
-    tests = dict.fromkeys(["plain", "baseline", "shapes"], C2ST(NONE, torch.empty(0, dtype=torch.int64)))
-    plain, baseline, shapes = (tests | dict(zip(pairs, found, strict=True))).values()
+    return pairs
+
+
+def c2st_scores(
+    pairs: Mapping[str, tuple[Tensor, Tensor]], found: Mapping[str, C2ST]
+) -> dict[str, dict[str, float | None]]:
+    """Return the scores of the tests of `c2st_pairs`; what is not found is null."""
+    plain, baseline, shapes = (found.get(name, NO_TEST).accuracy for name in ("plain", "baseline", "shapes"))
+    samples, real = map(tone_shares, pairs["plain"])
     name = "c2st_accuracy"
-    of_samples = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
-    return {"samples": of_samples, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.most_certain
+    of_samples = plain.row(name) | shapes.row("c2st_black_and_white_accuracy") | samples
+    return {"samples": of_samples, "baseline": baseline.row(name) | real}

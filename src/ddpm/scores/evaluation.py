@@ -4,7 +4,8 @@ Distances use the features of each classifier, and principal components of the p
 is only for reporting. Nothing is selected by the pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.processes.device import Runtime
-from ddpm.scores.c2st import c2st_scores, tone_shares
+from ddpm.processes.workers import map_shards
+from ddpm.scores.c2st import c2st_pairs, c2st_scores, run_c2st, tone_shares
 from ddpm.scores.classes import class_mix
 from ddpm.scores.classifier import Classifier, features_and_logits, likeliest, load_classifier
 from ddpm.scores.comparisons import Draws, Rows, among_real, compare, draw_subsets, variety
@@ -109,28 +111,30 @@ def evaluate(
         UserError: there are too few images, or a classifier sees no differences between them.
     """
     there = test.labels.unique()
-    scores: dict[str, Any] = {}
-    with progress(desc="evaluate", total=len(classifiers) + 3, unit="step") as bar:
-        for name, path in classifiers.items():
-            classifier = load_classifier(path)
-            seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
-            if not varies(seen.train.features):
-                raise UserError(
-                    f"{path}: its features of all training images are alike; look at the images, or train it longer"
-                )
-            sets = seen.of(there, classes)
-            count = comparable(*(len(each.images) for each in sets))
-            draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
-            scores[name] = distances(*sets.features(count), draws)
-            bar.update()
-        scores["pixels"] = compare_pixels(sets, count, draws)
-        bar.update()
-        rows, copied = examine(sets, draws, classes)
-        bar.update()
-        of_c2st, detected = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
-        bar.update()
-        of_c2st["test"] = tone_shares(test.images)
-        scores |= rounded({name: row | of_c2st[name] for name, row in rows.items()}, 4)
+    of_spaces: dict[str, Callable[[], Rows]] = {}
+    for name, path in progress(classifiers.items(), desc="classify", unit="classifier"):
+        classifier = load_classifier(path)
+        seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+        if not varies(seen.train.features):
+            raise UserError(
+                f"{path}: its features of all training images are alike; look at the images, or train it longer"
+            )
+        sets = seen.of(there, classes)
+        count = comparable(*(len(each.images) for each in sets))
+        draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
+        of_spaces[name] = partial(distances, *sets.features(count), draws)
+    of_spaces["pixels"] = partial(compare_pixels, sets, count, draws)
+    pairs = c2st_pairs(sets.samples.images, sets.train.images, SEED)
+    tasks: dict[str, Callable[[], Any]] = {  # those that take longest first, so that workers end together
+        **{name: partial(run_c2st, *pair, c2st_classifier, SEED, runtime) for name, pair in pairs.items()},
+        "examined": partial(examine, sets, draws, classes),
+        "distances": lambda: {name: of_space() for name, of_space in of_spaces.items()},
+    }
+    done = progress(map_shards(lambda name: tasks[name](), [*tasks]), desc="evaluate", total=len(tasks), unit="step")
+    found: dict[str, Any] = dict(zip(tasks, done, strict=True))
+    rows, copied = found["examined"]
+    of_c2st = c2st_scores(pairs, found) | {"test": tone_shares(test.images)}
+    scores = found["distances"] | rounded({name: row | of_c2st[name] for name, row in rows.items()}, 4)
     distinct = {*map(digest, samples[0])}
     if equal := len(samples[0]) - len(distinct):
         print(f"warning: {equal} of {len(samples[0])} samples equal another one")
@@ -140,7 +144,7 @@ def evaluate(
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, detected))
+    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, found["plain"].most_certain))
     return Evaluation({"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, *pictured)
 
 
