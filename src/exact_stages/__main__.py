@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from exact_stages import check, commands, trace
+from exact_stages import commands, trace
 from exact_stages.console import UserError, run
 
-USAGE = "usage: python -m exact_stages code [--check], why [STAGE], check [dvc.yaml], or trace STAGE [dvc.yaml]"
+USAGE = "usage: python -m exact_stages code [--check], why [STAGE], check, or trace STAGE [dvc.yaml]"
 
 
 def main() -> None:
@@ -16,8 +16,8 @@ def main() -> None:
             commands.write("--check" in sys.argv)
         case ["why"] | ["why", _]:
             commands.why(*sys.argv[2:])
-        case ["check", *path] if len(path) < 2:
-            check.main(Path(*path or ["dvc.yaml"]))
+        case ["check"]:
+            commands.check()
         case ["trace", stage, *path] if len(path) < 2:
             trace.main(stage, Path(*path or ["dvc.yaml"]))
         case ["-h" | "--help"]:

@@ -238,7 +238,7 @@ def test_the_check_names_the_file_that_changed_and_writes_nothing() -> None:
 def test_the_kit_alone_is_in_no_line_of_packages_and_no_command_in_a_closure() -> None:
     found = lines_of((ROOT / "examples/wine/code/fit.txt").read_text())
     own = {name.removeprefix("exact_stages/") for name in found if name.startswith("exact_stages/")}
-    commands = {"__main__.py", "check.py", "commands.py", "hook.py", "trace.py"}
+    commands = {"__main__.py", "commands.py", "hook.py", "trace.py"}
     assert own == {path.name for path in (ROOT / "src/exact_stages").glob("*.py")} - commands
     assert all(name.endswith(".py") for name in found)
 
@@ -311,7 +311,10 @@ def test_another_pythons_imports_may_be_absent_and_a_stages_own_output_is_no_cod
 def test_each_line_of_a_locked_package_counts_without_its_comment(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("constraints.txt").write_text("a-b==1; python_version < '3.12'  # c\nA_b==2\nc @ git+https://e.org@d\n")
     monkeypatch.setattr(module, "_required", lambda *_: [])
-    assert module._locked(["a.b", "c"]) == {"a-b": "1; python_version < '3.12' 2", "c": "git+https://e.org@d"}
+    assert module._locked([("a-b", frozenset()), ("c", frozenset())]) == {
+        "a-b": "1; python_version < '3.12' 2",
+        "c": "git+https://e.org@d",
+    }
 
 
 def test_a_file_that_a_merge_left_in_disorder_is_written_again() -> None:

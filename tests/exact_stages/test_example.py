@@ -59,7 +59,7 @@ def test_an_edit_reruns_the_stages_that_import_the_file_and_a_comment_none(mine:
         ("wine/softmax.py", "# a comment", set()),
         ("wine/softmax.py", "UNUSED = 1", {"fit", "score"}),
         ("stages/split.py", "UNUSED = 1", {"split"}),
-        ("exact_stages/check.py", "UNUSED = 1", set()),  # no stage imports it
+        ("exact_stages/commands.py", "UNUSED = 1", set()),  # no stage imports it
     ):
         mine.append(file, line)
         assert ran(mine.dvc("repro")) == stages, (file, line)
