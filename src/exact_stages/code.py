@@ -88,16 +88,16 @@ def code_of(declared: Declared, stage: str) -> Code:
     Raises:
         UserError: a file is not valid Python.
     """
-    items, top, hidden, walked = declared.items(stage.partition("@")[0]), Path(relpath(declared.top)), list[str](), []
-    closure = Closure(top)
-    for command in [command for item in items for command in commands(item, top)]:
+    items, hidden, walked = declared.items(stage.partition("@")[0]), list[str](), []
+    closure = Closure()
+    for command in [command for item in items for command in commands(item)]:
         hidden += [f"cannot follow `{command.text}`"] if not command.scripts and PYTHON.search(command.text) else []
         if (command.scripts, command.roots) not in walked:
             walked.append((command.scripts, command.roots))
             closure.follow(command.scripts, command.roots)
     hidden += [] if closure.files or hidden else ["starts no Python"]
     outs = tuple(f"{out.fs_path}/" for item in items for out in item.outs)  # Python files that it writes, not code
-    named = {file: relpath(file, top) for file in closure.files if not f"{file}/".startswith(outs)}
+    named = {file: relpath(file) for file in closure.files if not f"{file}/".startswith(outs)}
     for file, name in named.items():
         words = closure.files[file].hidden
         hidden += [f"{name}: line {line}: {word} may run code that no import shows" for line, word in words]
@@ -111,7 +111,7 @@ def code_of(declared: Declared, stage: str) -> Code:
             own = any(Path(file).parent.name != KIT for file, _ in places)  # what the kit imports counts by its files
             needed += [(canonicalize_name(each), frozenset()) for each in distributions if own]
         elif name != "__main__" and find_spec(name) is None:
-            told = [f"{relpath(file, top)}: line {each.line}" for file, each in places if not each.optional]
+            told = [f"{relpath(file)}: line {each.line}" for file, each in places if not each.optional]
             absent += [f"{each}: no module {name}, here or installed" for each in told]
     whole = any(not READS_CODE.isdisjoint(source.words) for source in closure.files.values())
     found |= {name: closure.files[file].whole if whole else closure.files[file].plain for file, name in named.items()}

@@ -45,7 +45,7 @@ class Closure:
     others: by the first name of the module, the imports that no file here answers, and where they stand.
     """
 
-    def __init__(self, top: str | PathLike[str]) -> None:
+    def __init__(self, top: str | PathLike[str] = ".") -> None:
         self.files: dict[str, Source] = {}
         self.importers: dict[str, str] = {}
         self.others: dict[str, list[tuple[str, Import]]] = {}

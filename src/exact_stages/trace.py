@@ -24,7 +24,7 @@ Opened = tuple[set[str], set[str]]  # files that were read before the stage wrot
 
 def main(name: str, path: Path) -> None:
     """Run a stage, and print how what it opened differs from dvc.yaml; exit with code 1 if a file is not declared."""
-    declared = Declared(path)
+    declared = Declared()
     if name not in declared.stages:
         raise UserError(f"{path}: no stage {shown(name)}; name one of {shown(', '.join(declared.stages))}")
     stage = declared.stages[name]
