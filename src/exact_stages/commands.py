@@ -10,12 +10,11 @@ from os.path import abspath, relpath
 from pathlib import Path
 from typing import Any
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from exact_stages.code import FOLDER, Code, changed, code_of, depends, hashes, lines_of, path_of
 from exact_stages.console import UserError, shown, some
-from exact_stages.declared import Declared
+from exact_stages.declared import Declared, explained
 from exact_stages.files import read_yaml, write_whole
 from exact_stages.provenance import LOCKED, flat
 
@@ -103,11 +102,8 @@ def why(wanted: str = "") -> None:
     if wanted:
         declared.items(wanted)
     code = codes(declared)
-    try:
-        with Repo() as repo:
-            status = {name.rpartition(":")[2]: each for name, each in repo.status().items()}
-    except DvcException as error:
-        raise UserError(shown(f"dvc.yaml: {' '.join(str(error).split())}")) from None
+    with explained(), Repo() as repo:
+        status = {name.rpartition(":")[2]: each for name, each in repo.status().items()}
     recorded = (read_yaml(LOCK) or {}).get("stages") or {} if LOCK.is_file() else {}
     found = dict[str, list[str]]()
     for name in [name for name in declared.stages if path_of(name) in code]:

@@ -35,7 +35,7 @@ class Declared:
         """Resolve all stages; raise UserError if DVC cannot."""
         for each in (STAGES, Path("params.yaml")):
             _ = read_yaml(each) if each.is_file() or each == STAGES else None  # whose errors name the line
-        with _explained(), Repo(os.getcwd(), uninitialized=True) as self._repo:
+        with explained(), Repo(os.getcwd(), uninitialized=True) as self._repo:
             self.ignore, file = self._repo.dvcignore, load_file(self._repo, str(STAGES))
             loader = file.LOADER(file, file.contents)  # without dvc.lock, which takes as long as all the rest
             self.stages = {name: loader[name] for name in loader}
@@ -70,7 +70,7 @@ class Declared:
         """Return the params of a stage as they are now, by dotted name, which begins with the file if it is another."""
         found: dict[str, Any] = {}
         for dep in [dep for stage in self.items(name) for dep in stage.deps if isinstance(dep, ParamsDependency)]:
-            with _explained():
+            with explained():
                 values = flat(json.loads(json.dumps(dep.read_params(), default=str)))  # as `parse` takes them
             file = self._named(dep.fs_path)
             found |= {key if file == "params.yaml" else f"{file}:{key}": value for key, value in values.items()}
@@ -101,7 +101,7 @@ class Declared:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Tell an error of DVC in one line."""
     try:
         yield

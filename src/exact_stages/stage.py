@@ -208,11 +208,7 @@ class Stage:
 
     @cached_property
     def _began(self) -> "_Began":
-        """What is declared, and this stage's code, deps and params, as they were before its imports.
-
-        Raises:
-            UserError: the code is not that of the file on which the stage depends.
-        """
+        """What is declared, and this stage's code, deps and params, as they were before its imports."""
         declared, known, of_bytes = begun(Path.cwd())
         deps = {dep: known[dep] if dep in known else declared.hashed(dep) for dep in declared.deps(self._stage)}
         if not depends(declared, self._stage):

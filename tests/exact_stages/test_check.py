@@ -13,6 +13,7 @@ from dvc.repo import Repo
 import exact_stages
 from exact_stages.commands import check, write
 from exact_stages.console import UserError
+from exact_stages.twice import git
 
 FILES = {
     "src/lib/__init__.py": '"""No code."""\n# Nor here.\n',
@@ -131,8 +132,14 @@ def test_the_package_alone_runs_without_what_only_stages_need(command: str) -> N
     Path("dvc.yaml").write_text(f"stages: {{it: {{cmd: {sys.executable} other.py, deps: [other.py]}}}}")
     if "code" in command:
         write()
-    Repo.init(no_scm=True).close()
+    git("init", "--quiet")
+    Repo.init().close()
     absent = "import runpy, sys; sys.modules |= dict.fromkeys(('filelock', 'pydantic', 'pydantic_core'))"
     alone = [sys.executable, "-c", f"{absent}; runpy.run_module('exact_stages', run_name='__main__')", *command.split()]
-    ran = subprocess.run(alone, env={"DVC_SITE_CACHE_DIR": os.getcwd()}, capture_output=True, text=True)
+    ran = subprocess.run(
+        alone,
+        env={"DVC_SITE_CACHE_DIR": f"{os.getcwd()}/.dvc", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0, ran.stderr

@@ -238,7 +238,7 @@ def test_the_check_names_the_file_that_changed_and_writes_nothing() -> None:
 def test_the_kit_alone_is_in_no_line_of_packages_and_no_command_in_a_closure() -> None:
     found = lines_of((ROOT / "examples/wine/code/fit.txt").read_text())
     own = {name.removeprefix("exact_stages/") for name in found if name.startswith("exact_stages/")}
-    commands = {"__main__.py", "commands.py", "hook.py", "trace.py"}
+    commands = {"__main__.py", "commands.py", "trace.py", "twice.py"}
     assert own == {path.name for path in (ROOT / "src/exact_stages").glob("*.py")} - commands
     assert all(name.endswith(".py") for name in found)
 
