@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from itertools import product
-from os.path import abspath, relpath
+from os.path import abspath, dirname, relpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,7 +122,7 @@ def packages() -> dict[str, str]:
     """Return the installed versions of what pyproject.toml requires, directly or not, and constraints.txt locks."""
     needed = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     names = sorted(_locked(_chosen(needed, frozenset(), here=True), here=True))
-    return {name: installed.version for name in names if (installed := _installed(name))}
+    return {name: found.version for name in names if (found := _installed(name))}
 
 
 def _locked(needed: Iterable[Needed], here: bool = False) -> dict[str, str]:
@@ -152,8 +152,8 @@ def versions(constraints: str) -> dict[str, str]:
 @cache
 def _required(name: str, extras: frozenset[str], here: bool) -> list[Needed]:
     """Return what a package requires with its extras, if it is installed."""
-    installed = _installed(name)
-    return _chosen((installed and installed.requires) or (), extras, here)
+    found = _installed(name)
+    return _chosen((found and found.requires) or (), extras, here)
 
 
 def _chosen(requires: Iterable[str], extras: frozenset[str], here: bool) -> list[Needed]:
@@ -179,6 +179,14 @@ def _installed(name: str) -> Distribution | None:
 def _distributions() -> dict[str, list[str]]:
     """Return the installed packages by the names that one imports; an editable one may name itself twice."""
     return {name: [*{*found}] for name, found in packages_distributions().items()}
+
+
+def which_counts(codes: Iterable[Code]) -> str:
+    """Say which kit counts, if a copy lies here and another one is installed."""
+    copies = {dirname(file) for code in codes for file in code.lines if file.endswith(f"{KIT}/__init__.py")}
+    if not copies or not (found := _installed(PACKAGE)) or not Path(str(found.locate_file(KIT))).is_dir():
+        return ""
+    return f"the files in {', '.join(copies)} count, and not {PACKAGE} {found.version}, which is installed"
 
 
 def depends(declared: Declared, stage: str) -> bool:

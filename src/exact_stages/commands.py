@@ -12,7 +12,7 @@ from typing import Any
 
 from dvc.repo import Repo
 
-from exact_stages.code import FOLDER, Code, changed, code_of, depends, hashes, lines_of, path_of
+from exact_stages.code import FOLDER, Code, changed, code_of, depends, hashes, lines_of, path_of, which_counts
 from exact_stages.console import UserError, shown, some
 from exact_stages.declared import Declared, explained
 from exact_stages.files import read_yaml, write_whole
@@ -41,6 +41,8 @@ def write(check: bool = False) -> None:
         write_whole(path, found[path].text.encode()) if path in found else path.unlink()
     if not LOCKED.is_file():
         print(f"code: no {LOCKED}, so no upgrade of a package makes a stage stale")
+    if note := which_counts(found.values()):
+        print(f"code: {note}")
     names = some([path.stem for path in stale])
     stages = f"{len(found)} stage{'s' * (len(found) != 1)}"
     print(f"code: {stages}, {f'with changed code: {names}' if stale else 'no changed code'}")

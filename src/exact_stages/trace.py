@@ -50,9 +50,9 @@ def main(name: str) -> None:
             deps.get(abspath(own), set()).update(map(abspath, lines))
             kit = any(file.endswith("exact_stages/stage.py") for file in lines) or PACKAGE in lines
             outs = tuple(f"{out.fs_path}/" for out in stage.outs)
-            inside = [dep for dep in deps if f"{dep}/".startswith(f"{top}/") and os.path.exists(dep)]
+            full = [dep for dep, files in deps.items() if any(map(os.path.getsize, files & before.keys()))]
             found = {
-                "declared, not read": [dep for dep in inside if read.isdisjoint(deps[dep])],
+                "declared, not read": [dep for dep in full if read.isdisjoint(deps[dep])],
                 "read, not declared": [
                     file
                     for file in read.difference(*deps.values())
