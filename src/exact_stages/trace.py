@@ -26,7 +26,7 @@ def main(name: str) -> None:
     A file that is read gets a new time of access, in any language, if its old one is before the last change.
     """
     with TemporaryDirectory(prefix="trace-") as folder:
-        here = cloned(name, Path(folder, "clone"))
+        here = cloned(name, Path(folder, "clone"), whole=True)
         with contextlib.chdir(here):
             variables, top = environment(here), git("rev-parse", "--show-toplevel")
             stage = stage_of(declared := Declared(), name)

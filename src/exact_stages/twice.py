@@ -150,10 +150,13 @@ def environment(here: Path) -> dict[str, str]:
     return kept | {"DVC_SITE_CACHE_DIR": f"{clone}/.git/dvc", "DVC_NO_ANALYTICS": "1"}
 
 
-def cloned(name: str, place: Path) -> Path:
+def cloned(name: str, place: Path, whole: bool = False) -> Path:
     """Copy the files that git lists, tracked or not, as they are; and of a stage the deps, and outputs that persist.
 
     Of the latter, what DVC's cache has is linked to it, and the rest is copied. Return what is this folder there.
+
+    Args:
+        whole: bring all that DVC tracks, not the deps alone, but no outputs of the stage.
     """
     stage, top = stage_of(declared := Declared(), name), Path(git("rev-parse", "--show-toplevel"))
     git("clone", "--quiet", "--shared", "--no-checkout", str(top), str(place))
@@ -161,9 +164,11 @@ def cloned(name: str, place: Path) -> Path:
         _copy(top / file, place / file)
     git("reset", "--quiet", at=place)
     here, cached = place / relpath(Path.cwd(), top), set[str]()
-    needed = [dep for dep in stage.deps if dep.protocol == "local"] + [out for out in stage.outs if out.persist]
-    wanted = [relpath(each.fs_path) for each in needed if Path(each.fs_path).is_relative_to(top)]
     with explained(), Repo() as repo:
+        needed, own = [*stage.deps, *(out for out in stage.outs if out.persist)], {out.fs_path for out in stage.outs}
+        needed += [out for out in repo.index.outs if whole and out.fs_path not in own]
+        local = (each.fs_path for each in needed if each.protocol == "local")
+        wanted = [relpath(path) for path in local if Path(path).is_relative_to(top)]
         config = place / relpath(repo.root_dir, top) / ".dvc/config.local"
         config.write_text(f"[cache]\n    dir = {repo.cache.local_cache_dir}\n    type = reflink,symlink\n")
         for path in wanted:

@@ -15,6 +15,7 @@ WORK = """\
 import importlib, os, pathlib, subprocess, sys
 importlib.import_module("plugins." + sys.argv[1])  # no import shows it
 pathlib.Path("config.json").read_text()
+pathlib.Path("tracked").read_text()
 if os.fork() == 0:
     open("data/of_worker.csv").read()
     os._exit(0)
@@ -41,13 +42,14 @@ FILES = {
     "unread.csv": "3",
     "params.yaml": "lr: 1",
     "made/declared.txt": "of before",
-    ".gitignore": "/made",
+    ".gitignore": "/made\n/tracked",
+    "tracked": "4",
 }
 WHOLE = """\
 stages:
   whole:
     cmd: python work.py b
-    deps: [work.py, plugins, config.json, data]
+    deps: [work.py, plugins, config.json, data, tracked]
     params: [lr]
     outs: [made]
   shell: {cmd: mkdir copied && cp work.py copied, deps: [work.py, data], params: [lr], outs: [copied]}
@@ -93,10 +95,12 @@ def traced(name: str, capfd: pytest.CaptureFixture[str]) -> dict[str, list[str]]
 
 
 def test_what_workers_children_and_imports_by_name_open_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    with Repo() as repo:
+        repo.add("tracked")
     assert traced("it@a", capfd) == {
         "declared, not read": ["unread.csv"],
         "read, not declared": [
-            *("config.json", "data/of_child.csv", "data/of_worker.csv", "params.yaml", "plugins/a.py")
+            *("config.json", "data/of_child.csv", "data/of_worker.csv", "params.yaml", "plugins/a.py", "tracked")
         ],
         "written, not declared": ["made/log.txt"],
     }
