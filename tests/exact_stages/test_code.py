@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from dvc.repo import Repo
 
 from exact_stages import code as module
-from exact_stages.code import code_of, lines_of
+from exact_stages.code import code_of, lines_of, which_counts
 from exact_stages.commands import why, write
 from exact_stages.console import UserError
 from exact_stages.declared import Declared
@@ -321,8 +322,40 @@ def test_a_file_that_a_merge_left_in_disorder_is_written_again() -> None:
     write()
     path = Path("code/it.txt")
     right = path.read_text()
-    path.write_text(f"<<<<<<< HEAD\n{right}>>>>>>> other\n")
+    path.write_text(f"<<<<<<< HEAD\n{right}=======\n{right}>>>>>>> other\n")
     with pytest.raises(UserError, match=r"code/it\.txt: the text changed"):
         write(check=True)
     write()
     assert path.read_text() == right
+
+
+def test_the_kit_counts_by_its_version_where_it_is_installed_and_by_its_files_where_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kit = SimpleNamespace(version="7", locate_file=lambda name: Path("site", name))
+    monkeypatch.setattr(module, "_installed", lambda name: kit if name == "exact-stages" else None)
+    for folder in ("site/exact_stages", "build/lib/exact_stages", "exact_stages.egg-info"):
+        Path(folder).mkdir(parents=True)
+    Path("build/lib/exact_stages/__init__.py").touch()
+    Path("it.py").write_text("import exact_stages")
+    installed = code_of(Declared(), "it")
+    assert [*installed.lines] == ["exact-stages", "it.py"]
+    assert installed.text.endswith("\nexact-stages==7\n")
+    Path("exact_stages").mkdir()
+    Path("exact_stages/__init__.py").touch()
+    copied = code_of(Declared(), "it")
+    assert {*copied.lines} == {"exact_stages/__init__.py", "it.py"}
+    told = "the files in exact_stages count, and not exact-stages 7, which is installed"
+    assert [which_counts([each]) for each in (installed, copied)] == ["", told]
+
+
+def test_other_tools_follow_imports_without_dvc() -> None:
+    absent = "import sys; sys.modules |= dict.fromkeys(('dvc', 'packaging', 'pydantic', 'ruamel', 'tqdm'))"
+    run = "from exact_stages import follow; print(sorted(follow(['it.py'], ['.']).files))"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{absent}; {run}"], env={"PYTHONPATH": f"{ROOT}/src"}, capture_output=True, text=True
+    )
+    found = [
+        f"{Path.cwd()}/{name}" for name in ("it.py", "pkg/__init__.py", "pkg/deep.py", "pkg/lazy.py", "pkg/one.py")
+    ]
+    assert ran.stdout == f"{found}\n", ran.stderr
