@@ -290,12 +290,18 @@ def test_why_names_the_change_and_the_way_to_it(tmp_path: Path, capsys: pytest.C
         ("python it.py --then=steps/second.py > steps/first.py 2>&1", "it.py steps/second.py"),
         ("python it.py -m steps.second", "it.py steps/second.py"),
         ('python it.py "$(python steps/second.py)"', "it.py steps/second.py"),
+        ("exec env -u B A=$PPID python3 -u -W error -m steps.second a &> log", "steps/second.py"),
+        ("A='b c' sh -c 'exec ${LAUNCH:-python} -m steps.second'; python it.py  # it's", "it.py steps/second.py"),
+        ("(uv run .venv/bin/python3.11 it.py python -m steps.second) 2>&1", "it.py steps/second.py"),
+        ("PYTHONPATH=$PWD/lib:. python -m helper", "lib/helper.py"),
+        ("PYTHONPATH=$A python it.py", "cannot follow"),
+        ("python no.py", "cannot follow"),
         ("for a in b; do PYTHONPATH=lib nice -n 5 python -OO -Werror steps/second.py; done", "steps/second.py"),
     ],
 )
 def test_the_files_that_a_command_starts(command: str, found: str) -> None:
     Path("it.py").write_text("x = 1")
-    Path("dvc.yaml").write_text(f"stages:\n  it:\n    cmd: |\n      {command}\n")
+    Path("dvc.yaml").write_text("stages:\n  it:\n    cmd: |\n      " + command.replace("${", r"\${"))
     code = code_of(Declared(), "it")
     assert " ".join([each[:13] for each in code.faults] or [*sorted(code.lines)]) == found
 
