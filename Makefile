@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
 TESTS ?= not long
 
-.PHONY: help repro test check plots card demo site plain unlabelled fashion distilled rare verify clean env
+.PHONY: help repro test check plots card demo site plain unlabelled fashion distilled rare clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,11 +65,6 @@ rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in st
 	dvc repro preprocess
 	python -m studies.rare_class.run
 	python -m studies.rare_class.tables
-
-##@ Share and check
-
-verify: env ## hash all outputs and the cache, list damaged files, and say how to restore them
-	@ddpm prove --all
 
 ##@ Develop
 

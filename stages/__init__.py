@@ -12,5 +12,7 @@ from exact_stages.stage import begin
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 if sys.argv[0] == "-m":  # the value while `python -m stages.NAME` imports this package
-    parent = os.environ.get("DDPM_PARENT")  # the process id of DVC, by dvc.yaml; 0 behind a launcher, which watches DVC
+    parent = os.environ.get(
+        "STAGE_PARENT"
+    )  # the process id of DVC, by dvc.yaml; 0 behind a launcher, which watches DVC
     begin((int(parent) or os.getppid()) if parent else None, leads=os.environ.get("LOCAL_RANK", "0") == "0")

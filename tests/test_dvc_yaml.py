@@ -166,7 +166,7 @@ def test_a_command_runs_its_script_and_train_and_sample_alone_are_launched(
         pytest.skip(f"{shell} is not installed")
     real = f"case $1 in *launch.py) exec {sys.executable} $*; esac"
     for program in ("python", "torchrun"):
-        (tmp_path / program).write_text(f'#!/bin/sh\n{real}\necho "$DDPM_PARENT" {program} "$@"\n')
+        (tmp_path / program).write_text(f'#!/bin/sh\n{real}\necho "$STAGE_PARENT" {program} "$@"\n')
         (tmp_path / program).chmod(0o755)
     environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
     for launch in ({}, {"DDPM_LAUNCH": "torchrun --nproc-per-node 2"}):

@@ -245,7 +245,7 @@ def test_a_stage_is_told_its_item_and_refuses_others(monkeypatch: pytest.MonkeyP
 
 def start(code: str, root: Path = ROOT, **variables: str) -> "subprocess.Popen[str]":
     """Start a Python that imports the project's stages as `python -m` does, and then runs `code`."""
-    kept = {name: value for name, value in os.environ.items() if name != "DDPM_PARENT"}
+    kept = {name: value for name, value in os.environ.items() if name != "STAGE_PARENT"}
     command = [sys.executable, "-c", BEGIN + code]
     return subprocess.Popen(
         command, cwd=root, env=kept | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -276,7 +276,7 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback() -> None:
 @pytest.mark.parametrize(("parent", "printed"), [(os.getpid(), "done\n"), (1 << 30, "")], ids=["alive", "dead"])
 def test_a_stage_works_while_its_dvc_is_above_it(parent: int, printed: str) -> None:
     code = f"time.sleep({2 if printed else 60}); print('done')"
-    assert start(code, DDPM_PARENT=str(parent)).communicate(timeout=30) == (printed, "")
+    assert start(code, STAGE_PARENT=str(parent)).communicate(timeout=30) == (printed, "")
 
 
 def test_a_python_without_the_packages_says_what_to_type() -> None:

@@ -25,7 +25,7 @@ def test_a_launcher_that_cannot_start_ends_in_one_line(launcher: str) -> None:
 def test_of_srun_one_dead_task_ends_all_and_only_steps_of_its_name_are_cancelled(before: str, tmp_path: Path) -> None:
     told = tmp_path / "told"
     for program, does in {
-        "srun": 'echo $SLURM_KILL_BAD_EXIT $DDPM_PARENT "$@"',
+        "srun": 'echo $SLURM_KILL_BAD_EXIT $STAGE_PARENT "$@"',
         "squeue": "echo 7.0 another",
         "scancel": f'echo "$@" >>{told}',
     }.items():

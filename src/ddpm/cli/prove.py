@@ -1,6 +1,5 @@
 """`ddpm prove`: check what is known of a model file, or build it again."""
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,12 +8,9 @@ from pydantic_settings import CliPositionalArg
 from ddpm.cli.options import Options
 from ddpm.diffusion.training import environment_of
 from ddpm.processes.device import start
-from ddpm.proving.attest import statement
-from ddpm.proving.damage import check_all
 from ddpm.proving.facts import commit_of, facts_of, read_provenance
 from ddpm.proving.rebuild import rebuild
 from exact_stages.console import UserError
-from exact_stages.files import write_json
 from exact_stages.provenance import beside
 
 OWN = {"file", "weights", "metadata", "dvc.lock"}  # kinds of facts without which there is nothing to rebuild
@@ -27,16 +23,10 @@ class Prove(Options):
     repository. With --rebuild, a temporary clone of the commit runs the stages again, and the bytes are compared.
     """
 
-    model: CliPositionalArg[Path | None] = None
+    model: CliPositionalArg[Path]
     """model file, such as models/ddpm.safetensors; its provenance is next to it"""
     rebuild: bool = False
     """build the file again, which takes as long as its training"""
-    all: bool = False
-    """also hash all outputs and the cache, and list damaged files"""
-    attest: Path | None = None
-    """write an in-toto statement with SLSA's provenance here, once all holds, or a rebuild matches; it is not signed"""
-    builder: str = ""
-    """for --attest: the URI of who vouches for the build, such as mailto:ada@example.org"""
 
     def run(self) -> None:
         """Print the facts; exit with code 0 if all hold, or if the bytes match.
@@ -46,17 +36,7 @@ class Prove(Options):
         """
         if not (Path("dvc.yaml").is_file() and Path(".git").exists()):
             raise UserError("no checkout is here: `git clone` the repository of this package, and run this at its top")
-        if self.model is None and (self.rebuild or self.attest or not self.all):
-            raise UserError("name a model file, such as models/ddpm.safetensors")
-        if bool(self.attest) != bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:\S+$", self.builder)):
-            raise UserError("--attest OUT needs --builder URI, such as mailto:ada@example.org, and --builder needs it")
-        if self.all:
-            check_all()
-        if self.model is not None:
-            self._prove(self.model)
-
-    def _prove(self, file: Path) -> None:
-        if not file.is_file():
+        if not (file := self.model).is_file():
             raise UserError(f"{file}: no such file; `dvc pull` or `dvc repro` brings it")
         made = read_provenance(beside(file))
         found, commit = (
@@ -76,5 +56,3 @@ class Prove(Options):
             if lines := rebuild(made, commit):
                 raise UserError("\n  ".join([f"{file}: NO MATCH", *lines]))
             print(f"MATCH: {file} has the sha256 {made.sha256}, as rebuilt from commit {commit}")
-        if self.attest:
-            write_json(self.attest, statement(made, commit, self.builder))

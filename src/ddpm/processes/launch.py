@@ -26,10 +26,10 @@ def main() -> None:
             for place in srun:
                 launcher.insert(place + 1, f"--job-name={name}")
             command[:1] = launcher
-            dvc = int(os.environ.get("DDPM_PARENT") or os.getppid())  # fish tells no PPID
+            dvc = int(os.environ.get("STAGE_PARENT") or os.getppid())  # fish tells no PPID
             # A stage ends with the process that started it: an agent of torchrun may be killed, and leave it behind.
             # Of srun, one dead task ends all, and the first Ctrl-C does.
-            os.environ |= {"DDPM_PARENT": "0", "SLURM_KILL_BAD_EXIT": "1", "SLURM_DISABLE_STATUS": "1"}
+            os.environ |= {"STAGE_PARENT": "0", "SLURM_KILL_BAD_EXIT": "1", "SLURM_DISABLE_STATUS": "1"}
             own = os.getpid()  # the child's parent may have ended by the time that it asks
             if os.fork() == 0:
                 _watch(dvc, own, name if srun else "")

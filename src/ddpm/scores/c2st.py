@@ -177,5 +177,5 @@ def c2st_scores(
     tests = dict.fromkeys(["plain", "baseline", "shapes"], C2ST(NONE, torch.empty(0, dtype=torch.int64)))
     plain, baseline, shapes = (tests | dict(zip(pairs, found, strict=True))).values()
     name = "c2st_accuracy"
-    told = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
-    return {"samples": told, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.most_certain
+    of_samples = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
+    return {"samples": of_samples, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.most_certain

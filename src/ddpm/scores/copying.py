@@ -93,8 +93,8 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
     def measured(shard: tuple[int, int]) -> tuple[Tensor, Tensor]:
         label, part = shard
         queries = [each[of_class[label][part]] for each in versions]
-        own = (train_labels == label).nonzero().squeeze(1)
-        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, own)]
+        same_class = (train_labels == label).nonzero().squeeze(1)
+        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, same_class)]
         distance, ratio = torch.full((2, len(queries[0])), torch.inf, device=queries[0].device)
         if near:
             found = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
@@ -119,12 +119,12 @@ def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
     return torch.stack([(each[:, None] - near).square().mean(2) for each in queries]).amin(0).sqrt()
 
 
-def _tables(references: Tensor, device: torch.device, own: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the references, or only `own` ones, in parts that fit in memory: the first's place, and flat floats."""
+def _tables(references: Tensor, device: torch.device, chosen: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Yield the references, or only the `chosen`, in parts that fit in memory: the first's place, and flat floats."""
     rows = max(1, TABLE // max(1, references[:1].numel()))
-    for first in range(0, len(references if own is None else own), rows):
+    for first in range(0, len(references if chosen is None else chosen), rows):
         part = slice(first, first + rows)
-        yield first, _flat(references[part if own is None else own[part].to(references.device)].to(device))
+        yield first, _flat(references[part if chosen is None else chosen[part].to(references.device)].to(device))
 
 
 def _flat(values: Tensor) -> Tensor:
@@ -138,14 +138,14 @@ def near_copies(samples: Nearness, held_out: Nearness) -> tuple[Estimate, Estima
     threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them, among
     samples as among held-out images. Of fewer than LEAST held-out images there is no share.
     """
-    twins = near_duplicates(held_out.distance, held_out.labels)
-    values = held_out.ratio[~twins & held_out.ratio.isfinite()].double()
+    duplicates = near_duplicates(held_out.distance, held_out.labels)
+    values = held_out.ratio[~duplicates & held_out.ratio.isfinite()].double()
     if len(values) < LEAST:
         return NONE, NONE
     # Below it lies a share NEAR of the distribution, in expectation.
     threshold = float(np.quantile(values.numpy(), NEAR, method="weibull"))
-    ours, theirs = ((each.ratio.double() < threshold).double() for each in (samples, held_out))
-    return _share(ours), _share(torch.where(twins, theirs, NEAR))
+    copies, found = ((each.ratio.double() < threshold).double() for each in (samples, held_out))
+    return _share(copies), _share(torch.where(duplicates, found, NEAR))
 
 
 def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:

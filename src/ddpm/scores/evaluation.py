@@ -193,9 +193,9 @@ def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]
         if seen.given is not None:
             rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
     given = sets.samples.given is not None
-    own, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
+    labels, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
     if len(true.unique()) > 1:
-        for name, mix in zip(("samples", "test"), class_mix(own, true), strict=True):
+        for name, mix in zip(("samples", "test"), class_mix(labels, true), strict=True):
             rows[name] |= mix.row("class_mix")
     place = sets.samples.features.device
     train = middle(sets.train.images), sets.train.given_or_seen(classes)
