@@ -12,9 +12,9 @@ from ddpm.diffusion.bits import bits_per_dimension
 from ddpm.images.splits import Split
 from ddpm.processes import workers
 from ddpm.scores import c2st
-from ddpm.scores.c2st import c2st_scores, without_tone
+from ddpm.scores.c2st import c2st_scores, quantised
 from ddpm.scores.classifier import Classifier, features_and_logits
-from ddpm.scores.comparisons import draw_subsets, variety
+from ddpm.scores.comparisons import compare, draw, variety
 from ddpm.scores.copying import nearest_neighbours, nearness
 from ddpm.scores.fit import fit_classifiers
 from tests.reverse import tiny_model
@@ -48,12 +48,14 @@ def of_classifiers(_: Path) -> object:
 
 
 def of_c2sts(_: Path) -> object:
-    return c2st_scores(without_tone(small(100, 0)), without_tone(small(200, 1)), "a", 0, CPU)
+    return c2st_scores({"samples": quantised(small(100, 0), 2)}, quantised(small(100, 1), 2), "a", 0, CPU)
 
 
 def of_variety(_: Path) -> object:
-    samples, test, train = (normal(count, 8, seed=count) for count in (60, 200, 300))
-    return variety(samples, test, train, draw_subsets(200, 300, 60, seed=0))
+    sizes = 60, 200, 300
+    features, labels = [normal(count, 8, seed=count) for count in sizes], [torch.arange(count) % 3 for count in sizes]
+    places = draw(*labels, labels[0] < 3, labels[2] < 3, seed=0)
+    return variety(*features, places), compare(*features, places)
 
 
 def of_likelihood(folder: Path) -> object:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.scores import c2st
-from ddpm.scores.c2st import balanced_accuracy, c2st_scores, halves, run_c2st, tone_shares, without_tone
+from ddpm.scores.c2st import balanced_accuracy, c2st_scores, halves, quantised, run_c2st
 from tests.small import CPU
 
 
@@ -72,26 +72,26 @@ def test_samples_that_are_all_equal_are_told() -> None:
     assert (run_c2st(images[:1].expand(300, -1, -1, -1), images[300:], "a", 0, CPU).accuracy.value or 0) > 0.9
 
 
-def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
-    real, others = spots(3000, 0), spots(1500, 1)
-    row = c2st_scores(veiled(others), real, "b", 0, CPU)[0]["samples"]
+def test_with_fewer_levels_the_veil_is_hidden_but_other_shapes_are_not() -> None:
+    real, others = spots(1500, 0), spots(1500, 1)
+    sets = {"samples": veiled(others), "unfiltered": others.roll(6, dims=3)}
+    row, before = c2st_scores(sets, real, "b", 0, CPU)[0].values()
     assert row["c2st_accuracy"] > 0.9
+    assert row["c2st_8_levels_accuracy"] == pytest.approx(0.5, abs=0.1)
     assert row["c2st_black_and_white_accuracy"] == pytest.approx(0.5, abs=0.1)
-    row = c2st_scores(others.roll(6, dims=3), real, "b", 0, CPU)[0]["samples"]
-    assert row["c2st_black_and_white_accuracy"] > 0.8
+    assert before.keys() == {"c2st_8_levels_accuracy", "c2st_8_levels_accuracy_error"}
+    assert before["c2st_8_levels_accuracy"] > 0.8
 
 
-def test_baseline_and_shapes_are_null_where_they_mean_nothing() -> None:
-    scores = c2st_scores(spots(100, 0), spots(150, 1).clamp(min=100), "b", 0, CPU)[0]
-    assert scores["baseline"]["c2st_accuracy"] is None  # 150 images make no two halves of 100
-    assert scores["samples"]["c2st_accuracy"] is not None
-    assert scores["samples"]["c2st_black_and_white_accuracy"] is None
-    assert c2st_scores(spots(99, 0), spots(300, 1), "b", 0, CPU)[0]["samples"]["c2st_accuracy"] is None
+def test_tests_are_null_where_they_mean_nothing() -> None:
+    row = c2st_scores({"samples": spots(100, 0)}, spots(100, 1).clamp(min=100), "b", 0, CPU)[0]["samples"]
+    assert [row[key] is None for key in c2st.LEVELS] == [False, False, True]
+    row = c2st_scores({"samples": spots(99, 0)}, spots(99, 1), "b", 0, CPU)[0]["samples"]
+    assert [row[key] for key in c2st.LEVELS] == [None] * 3
 
 
-def test_tone_is_cut_and_counted_by_level() -> None:
-    levels = torch.tensor([0, 1, 9, 10, 128, 245, 246, 255], dtype=torch.uint8).view(1, 1, 2, 4)
-    assert without_tone(levels).flatten().tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
-    found = tone_shares(torch.cat([levels, torch.zeros_like(levels)]))  # shares of the two images: 1/8 and 1, ...
-    assert [found[name] for name in ("level_0", "levels_1_to_9")] == [9 / 16, 1 / 8]
-    assert found["level_0_error"] == pytest.approx(7 / 16 / 2**0.5)
+def test_levels_are_reduced_in_equal_ranges_and_spread() -> None:
+    levels = torch.tensor([0, 1, 31, 32, 127, 128, 224, 255], dtype=torch.uint8)
+    assert quantised(levels, 8).tolist() == [0, 0, 0, 36, 109, 145, 255, 255]
+    assert quantised(levels, 2).tolist() == [0] * 5 + [255] * 3
+    assert torch.equal(quantised(levels, 256), levels)

@@ -6,6 +6,7 @@ a veil of one level over the background hardly changes it.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,12 +16,13 @@ from torch.nn import functional as F
 from ddpm.diffusion.randomness import generator
 from ddpm.processes.device import Runtime, to_device
 from ddpm.processes.workers import map_shards
-from ddpm.scores.distances import NONE, Estimate, digest, mean_of, share_of
+from ddpm.scores.distances import NONE, Estimate, digest, share_of
 
 MOST = 0.6  # of a side, in a half
 LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
 STEPS, EPOCHS, BATCH, LR = 650, 60, 128, 0.004  # of each training; EPOCHS at most
-DARK = 10  # levels from 1 to below DARK are counted
+LEVELS = {"c2st_accuracy": 256, "c2st_8_levels_accuracy": 8, "c2st_black_and_white_accuracy": 2}
+UNFILTERED = "c2st_8_levels_accuracy"  # the one test of samples before the filter
 BETWEEN, MOST_BETWEEN = (64, 192), 0.1  # levels of real images, and their share, beyond which these are no shapes
 
 
@@ -137,45 +139,36 @@ def _trained(
     return model.eval()
 
 
-def without_tone(images: Tensor) -> Tensor:
-    """Set levels below 128 to 0 and all others to 255, so that only shapes remain to be told apart."""
-    return (images >= 128).to(torch.uint8) * 255
-
-
-def tone_shares(images: Tensor) -> dict[str, float | None]:
-    """Estimate the shares of black and nearly black pixel values in uint8 images (N, C, H, W)."""
-    flat = images.flatten(1)
-    rows = {"level_0": flat == 0, f"levels_1_to_{DARK - 1}": (flat > 0) & (flat < DARK)}
-    return {key: value for name, of in rows.items() for key, value in mean_of(of.double().mean(1)).row(name).items()}
+def quantised(images: Tensor, levels: int) -> Tensor:
+    """Reduce uint8 images to 2 to 256 levels, each from as many of the 256, and spread them from 0 to 255."""
+    return (images.int() // (256 // levels) * 255 // (levels - 1)).to(torch.uint8)
 
 
 def c2st_scores(
-    samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime
+    sets: Mapping[str, Tensor], real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime
 ) -> tuple[dict[str, dict[str, float | None]], Tensor]:
     """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
 
-    Return the scores, and the indices of samples as in `C2ST`. The baseline tells two disjoint random sets of real
-    images apart. A test with fewer than LEAST_IMAGES is null.
+    Return the scores, and the indices of samples as in `C2ST`, by all levels. A test with fewer than LEAST_IMAGES is
+    null.
 
     Args:
-        samples: uint8 (N, C, H, W), independent of one another.
-        real: real images, uint8 (M, C, H, W).
+        sets: samples, and unfiltered if there is a filter; uint8 (N, C, H, W), independent of one another.
+        real: as many real images, in random order.
     """
-    count = min(len(samples), len(real), MOST_IMAGES)
-    order = torch.randperm(len(real), generator=generator(seed, "two-sample real images"))
-    samples, first, second = samples[:count], real[order[:count]], real[order[count : 2 * count]]
+    real = real[:MOST_IMAGES]
+    between = ((real >= BETWEEN[0]) & (real < BETWEEN[1])).double().mean()
+    asked = [(row, key) for row in sets for key in LEVELS if row == "samples" or key == UNFILTERED]
+    shapes = between <= MOST_BETWEEN
+    tests = [each for each in asked if len(real) >= LEAST_IMAGES and (LEVELS[each[1]] > 2 or shapes)]
 
-    between = ((first >= BETWEEN[0]) & (first < BETWEEN[1])).double().mean()
-    pairs = {"plain": (samples, first)}
-    if len(second) == count:
-        pairs["baseline"] = second, first
-    if between <= MOST_BETWEEN:
-        pairs["shapes"] = without_tone(samples), without_tone(first)
-    if count < LEAST_IMAGES:
-        pairs = {}
-    found = map_shards(lambda name: run_c2st(*pairs[name], c2st_classifier, seed, runtime), [*pairs])
-    tests = dict.fromkeys(["plain", "baseline", "shapes"], C2ST(NONE, torch.empty(0, dtype=torch.int64)))
-    plain, baseline, shapes = (tests | dict(zip(pairs, found, strict=True))).values()
-    name = "c2st_accuracy"
-    of_samples = plain.accuracy.row(name) | shapes.accuracy.row("c2st_black_and_white_accuracy") | tone_shares(samples)
-    return {"samples": of_samples, "baseline": baseline.accuracy.row(name) | tone_shares(first)}, plain.most_certain
+    def run(test: tuple[str, str]) -> C2ST:
+        images = [quantised(each, LEVELS[test[1]]) for each in (sets[test[0]][: len(real)], real)]
+        return run_c2st(*images, c2st_classifier, seed, runtime)
+
+    nothing = C2ST(NONE, torch.empty(0, dtype=torch.int64))
+    found = dict.fromkeys(asked, nothing) | dict(zip(tests, map_shards(run, tests), strict=True))
+    rows: dict[str, dict[str, float | None]] = {row: {} for row in sets}
+    for (row, key), test in found.items():
+        rows[row] |= test.accuracy.row(key)
+    return rows, found["samples", "c2st_accuracy"].most_certain

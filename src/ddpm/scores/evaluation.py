@@ -1,7 +1,9 @@
-"""Score samples against real images: distances, a two-sample test, variety, recognition and copying.
+"""Score samples against real images: distances, a two-sample test, variety, recognition, copying and specks.
 
-Distances use the features of each classifier, and principal components of the pixels. Classifier a selects settings; b
-is only for reporting. Nothing is selected by the pixels.
+The rows differ in one thing: samples before a filter and after it, real training images with the label counts of the
+samples, the same through the filter, and test images; see `comparisons`. Distances use the features of each classifier,
+and principal components of the pixels. Classifier a selects settings; b is only for reporting. Nothing is selected by
+the pixels.
 """
 
 from collections.abc import Mapping
@@ -14,20 +16,21 @@ from torch import Tensor
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.processes.device import Runtime
-from ddpm.scores.c2st import c2st_scores, tone_shares
+from ddpm.scores.c2st import c2st_scores
 from ddpm.scores.classes import class_mix
 from ddpm.scores.classifier import Classifier, features_and_logits, likeliest, load_classifier
-from ddpm.scores.comparisons import Draws, Rows, among_real, compare, draw_subsets, variety
+from ddpm.scores.comparisons import Places, Rows, compare, draw, left_out, variety
 from ddpm.scores.components import principal_components
 from ddpm.scores.copying import middle, near_copies, nearness, shifted
 from ddpm.scores.distances import NONE, digest, share_of, varies
+from ddpm.scores.filtering import passing, recognised_by
 from ddpm.scores.manifold import NEIGHBOURS
+from ddpm.scores.specks import has_specks, may_have_specks
 from exact_stages.console import UserError, progress
 
-MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 5  # of the scores; raise it when equal samples get another score, as by another network or definition
+VERSION = 6  # of the scores; raise it when equal samples get another score, as by another network or definition
 
 
 class Classified(NamedTuple):
@@ -54,21 +57,29 @@ class Classified(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """Samples, and real images of the trained classes; validation images count as training images."""
+    """Samples before any filter, and real images of the trained classes; validation images count as training images."""
 
     samples: Classified
     test: Classified
     train: Classified
 
-    def of(self, there: Tensor, classes: list[int]) -> "Sets":
-        """Return the images of the classes `there`, given or seen among `classes`; copy nothing if these are all."""
-        if len(there) == len(classes):
-            return self
-        return Sets(*(each.take(torch.isin(each.given_or_seen(classes), there)) for each in self))
+    def of_classes(self, there: Tensor, classes: list[int]) -> list[Tensor]:
+        """Tell for each set which images are of the classes `there`, given or seen among `classes`."""
+        return [torch.isin(each.given_or_seen(classes), there) for each in self]
 
-    def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of the first `count` samples, which have the mix of all, and of all real images."""
-        return self.samples.features[:count], self.test.features, self.train.features
+    def take(self, masks: list[Tensor]) -> "Sets":
+        """Select images of each set by a mask."""
+        return Sets(*(each.take(mask) for each, mask in zip(self, masks, strict=True)))
+
+    @property
+    def features(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features of each set."""
+        return self.samples.features, self.test.features, self.train.features
+
+    def drawn(self, places: Places) -> dict[str, Classified]:
+        """Return the images of each row; of training images, those of the first set."""
+        sources = {"samples": self.samples, "unfiltered": self.samples, "test": self.test}
+        return {name: sources.get(name, self.train).take(each[0]) for name, each in places.items() if name != "fewer"}
 
 
 class Evaluation(NamedTuple):
@@ -91,73 +102,84 @@ def evaluate(
     classifiers: Mapping[str, Path],
     runtime: Runtime,
     c2st_classifier: str = "b",
+    kept: Tensor | None = None,
 ) -> Evaluation:
     """Compute all scores.
 
-    Classes without test images are left out of all three sets. Otherwise test images would differ from training images
-    by more than chance, and samples would look good beside them.
+    Classes without test images are left out of all sets: there would be no new real images to compare them with.
 
     Args:
-        samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
+        samples: images uint8 (N, C, H, W), and the requested classes (N,), if any; before the filter.
         test: real test images of the same classes.
         train: real training images of the same classes.
         classes: labels of the sampled classes.
-        classifiers: their files by name. The last one gives all scores except distances.
+        classifiers: their files by name. The first one filters; the last one gives all scores except distances.
         c2st_classifier: the network of the two-sample test, one of C2ST_CLASSIFIERS.
+        kept: the samples that a filter kept (N,); without one, all.
 
     Raises:
         UserError: there are too few images, or a classifier sees no differences between them.
     """
-    there = test.labels.unique()
+    kept = torch.ones(len(samples[0]), dtype=torch.bool) if kept is None else kept
+    there, distinct = test.labels.unique(), [digest(image) for image in samples[0][kept]]
     scores: dict[str, Any] = {}
-    with progress(desc="evaluate", total=len(classifiers) + 3, unit="step") as bar:
+    seen: dict[str, Sets] = {}
+    with progress(desc="evaluate", total=len(classifiers) + 4, unit="step") as bar:
         for name, path in classifiers.items():
             classifier = load_classifier(path)
-            seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
-            if not varies(seen.train.features):
+            sets = seen[name] = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+            if not varies(sets.train.features):
                 raise UserError(
                     f"{path}: its features of all training images are alike; look at the images, or train it longer"
                 )
-            sets = seen.of(there, classes)
-            count = comparable(*(len(each.images) for each in sets))
-            draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
-            scores[name] = distances(*sets.features(count), draws)
             bar.update()
-        scores["pixels"] = compare_pixels(sets, count, draws)
+        if len(there) < len(classes):
+            masks = sets.of_classes(there, classes)
+            seen = {name: found.take(masks) for name, found in seen.items()}
+            kept, sets = kept[masks[0]], seen[name]
+        check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
+        places = draw_rows(sets, kept, would_pass(next(iter(seen.values())), kept, classes))
+        rows = sets.drawn(places)
+        scores |= {name: rounded(compare(*found.features, places), 5) for name, found in seen.items()}
         bar.update()
-        rows, copied = examine(sets, draws, classes)
+        pixels = principal_components(sets.train.images)
+        in_pixels = (pixels(each.images).to(each.features.device) for each in sets)
+        scores["pixels"] = rounded(compare(*in_pixels, places), 5)
         bar.update()
-        of_c2st, detected = c2st_scores(sets.samples.images, sets.train.images, c2st_classifier, SEED, runtime)
+        found, copied = examine(sets, places, classes)
         bar.update()
-        of_c2st["test"] = tone_shares(test.images)
-        scores |= rounded({name: row | of_c2st[name] for name, row in rows.items()}, 4)
-    distinct = {*map(digest, samples[0])}
-    if equal := len(samples[0]) - len(distinct):
-        print(f"warning: {equal} of {len(samples[0])} samples equal another one")
-    if known := len(distinct.intersection(map(digest, train.images))):
-        print(f"warning: {known} of {len(samples[0])} samples are real training images, bit for bit")
+        tested = {name: rows[name].images for name in ("samples", "unfiltered") if name in rows}
+        of_c2st, detected = c2st_scores(tested, rows["real"].images, c2st_classifier, SEED, runtime)
+        bar.update()
+    for name, row in rounded({name: row | of_c2st.get(name, {}) for name, row in found.items()}, 4).items():
+        scores[name] = {"images": len(rows[name].images), **row}
+    if equal := len(distinct) - len({*distinct}):
+        print(f"warning: {equal} of {len(distinct)} samples equal another one")
+    if known := len({*distinct}.intersection(map(digest, train.images))):
+        print(f"warning: {known} of {len(distinct)} samples are real training images, bit for bit")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
-    left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, detected))
-    return Evaluation({"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, *pictured)
+    without = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
+    pictured = (rows["samples"].images[order[:PICTURED]] for order in (copied, detected))
+    return Evaluation(
+        {"version": VERSION, "count": len(rows["samples"].images), "equal_samples": equal, **without, **scores},
+        *pictured,
+    )
 
 
-def comparable(samples: int, test: int, train: int) -> int:
-    """Return how many images of each set to compare.
+def check_enough(samples: int, test: int, train: int) -> None:
+    """Check that there are enough images to compare.
 
     Raises:
         UserError: there are too few.
     """
-    count = min(samples, test, train // 2, MOST_COMPARED)
-    if count <= NEIGHBOURS:
+    if min(samples, test, train // 2) <= NEIGHBOURS:
         raise UserError(
             f"{samples} samples, {test} test images and {train} training images, of classes that have test images, are "
             f"too few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more "
             "images (in the pipeline, raise sample.scored.count or data.test)"
         )
-    return count
 
 
 def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Classified:
@@ -168,41 +190,70 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def distances(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute the distances of `compare` and `among_real`, rounded."""
-    baseline = among_real(train, len(samples)).row("frechet")
-    return rounded(compare(samples, test, train, draws) | {"baseline": baseline}, 5)
+def would_pass(sets: Sets, kept: Tensor, classes: list[int]) -> Tensor:
+    """Tell which training images the filter would keep that kept these samples, (N,); all, if it kept all samples."""
+    if kept.all():
+        return torch.ones(len(sets.train.images), dtype=torch.bool)
+    asked = sets.samples.given is not None
+    samples, real = (
+        recognised_by(each.logits, each.given_or_seen(classes) if asked else likeliest(each.logits, classes))
+        for each in (sets.samples.take(kept), sets.train)
+    )
+    return passing(samples, real)
 
 
-def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
-    """Compute the distances on principal components of the training images."""
-    pixels = principal_components(sets.train.images)
-    samples, test, train = (pixels(each.images).to(each.features.device) for each in sets)
-    return distances(samples[:count], test, train, draws)
+def draw_rows(sets: Sets, kept: Tensor, passes: Tensor) -> Places:
+    """Choose the images of each row, by the labels if the samples have any; at random otherwise.
 
-
-def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]:
-    """Score variety, recognition and copying of samples and test images; of the baseline, only variety.
-
-    Return the scores, and the indices of samples, nearest to training images first. Scores that depend on the size of a
-    set use equal counts; shares do not, and use all images. With a single class, there is no recognition.
+    Raises:
+        UserError: of the classes of the samples there are too few real images.
     """
-    rows = variety(*sets.features(len(draws.test)), draws)
-    several = sets.train.logits.shape[1] > 1
-    for name, seen in (("samples", sets.samples), ("test", sets.test)):
+    labels = [torch.zeros(len(each.images), dtype=torch.int64) for each in sets]
+    if sets.samples.given is not None:
+        labels = [each.given for each in sets if each.given is not None]
+    places = draw(*labels, kept, passes, SEED)
+    check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
+    return places
+
+
+def examine(sets: Sets, places: Places, classes: list[int]) -> tuple[Rows, Tensor]:
+    """Score recognition, copying and specks in each row, and variety in those without a filter.
+
+    Return the scores, and the places of samples in their row, nearest to training images first. With a single class,
+    there is no recognition.
+    """
+    rows, varied = sets.drawn(places), variety(*sets.features, places)
+    several, specks = sets.train.logits.shape[1] > 1, may_have_specks(sets.train.images)
+    found: Rows = {name: {} | varied.get(name, {}) for name in rows}
+    for name, seen in rows.items():
         if seen.given is not None:
-            rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
-    given = sets.samples.given is not None
-    labels, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
-    if len(true.unique()) > 1:
-        for name, mix in zip(("samples", "test"), class_mix(labels, true), strict=True):
-            rows[name] |= mix.row("class_mix")
-    place = sets.samples.features.device
-    train = middle(sets.train.images), sets.train.given_or_seen(classes)
-    near = [nearness(shifted(each.images.to(place)), each.given_or_seen(classes), *train) for each in sets[:2]]
-    for name, share in zip(("samples", "test"), near_copies(*near), strict=True):
-        rows[name] |= share.row("near_copies_ratio_pixels")
-    return rows, near[0].ratio.argsort()
+            found[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
+        found[name] |= (share_of(has_specks(seen.images)) if specks else NONE).row("specks")
+    own, true = (likeliest(rows[name].logits, classes) for name in ("samples", "test"))
+    if sets.samples.given is None and len(true.unique()) > 1:
+        for name, mix in zip(("samples", "test"), class_mix(own, true), strict=True):
+            found[name] |= mix.row("class_mix")
+    real, device = left_out(places, 0), sets.samples.features.device
+    samples, others, test = (
+        nearness(
+            shifted(each.images.to(device)),
+            each.given_or_seen(classes),
+            middle(sets.train.images),
+            sets.train.given_or_seen(classes),
+            trained,
+        )
+        for each, trained in ((sets.samples, False), (sets.train.take(real), True), (sets.test, False))
+    )
+    near = {
+        name: others.take(torch.searchsorted(real, places[name][0]))
+        if name.startswith("real")
+        else samples.take(places[name][0])
+        for name in rows
+        if name != "test"
+    }
+    for name, share in zip([*near, "test"], near_copies([*near.values()], test), strict=True):
+        found[name] |= share.row("near_copies_ratio_pixels")
+    return found, near["samples"].ratio.argsort()
 
 
 def rounded(rows: Rows, digits: int) -> Rows:
