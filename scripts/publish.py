@@ -21,9 +21,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Samples, load_samples
 from ddpm.pictures.figures import image_gif, image_png, tile, to_png
-from ddpm.pretrained.models import pack
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from scripts.runs import TRAINED, Run, open_run
@@ -195,6 +195,13 @@ def pack_pretrained() -> None:
         "scores": found.mapping("metrics/evaluate/scores.json"),
     }
     write_json(PACKED / f"{NAME}.json", facts)
+
+
+def pack(model: Path, packed: Path) -> None:
+    """Write a model file again with float16 weights; the model card and other metadata stay."""
+    weights, metadata = load_arrays(model)
+    halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
+    save_arrays(packed, halved, metadata)
 
 
 COMMANDS = {"scores": print_scores, "pages": write_pages, "pictures": draw_pictures, "pretrained": pack_pretrained}

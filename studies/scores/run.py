@@ -27,7 +27,7 @@ from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
-from ddpm.scores.c2st import c2st_scores, run_c2st
+from ddpm.scores.c2st import c2st_pairs, c2st_scores, run_c2st
 from ddpm.scores.classifier import NAMES, load_classifier
 from ddpm.scores.comparisons import compare, draw_subsets
 from ddpm.scores.components import principal_components
@@ -106,7 +106,8 @@ def proof(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]
             sets = Sets(*(seen[NAMES[-1]].take(each) for each in places))
             scores |= examine(sets, draws, [*range(len(splits[0].card.classes))])[0]
         else:
-            tests = c2st_scores(real.images[samples], real.images[train[:count]], NETWORK, pair, runtime)[0]
+            pairs = c2st_pairs(real.images[samples], real.images[train[:count]], pair)
+            tests = c2st_scores(pairs, {name: run_c2st(*each, NETWORK, pair, runtime) for name, each in pairs.items()})
             scores = {"samples": tests["samples"], "test": {}, "baseline": {}}
         yield key | {each.key: f"{each.excess / each.error:.2f}" for each in compared(scores) if each.error}
     print(proven(table.path))

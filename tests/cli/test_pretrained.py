@@ -16,6 +16,7 @@ from ddpm.diffusion.model import load_model
 from ddpm.pretrained import models
 from exact_stages.console import UserError
 from scripts import demo
+from scripts.publish import pack
 from tests.cli.generating import call, ended, started, tiny_model
 
 
@@ -32,7 +33,7 @@ def test_facts_and_weights_agree(name: str) -> None:
 
 def test_weights_are_float16_and_come_back_as_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = tiny_model(tmp_path, guides=("autoguidance",))
-    models.pack(original, tmp_path / "packed/mine.safetensors")
+    pack(original, tmp_path / "packed/mine.safetensors")
     monkeypatch.setattr(models, "FOLDER", tmp_path / "packed")
     assert models.names() == ["mine"]
     loaded, before = models.load_pretrained("mine"), load_model(original)

@@ -1,5 +1,6 @@
 """All scores: of which images each is made, and what is left out where there are few."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def seen(classifiers: dict[str, Path], given: Tensor) -> tuple[Tensor, Tensor]:
     return features_and_logits(load_classifier(classifiers["b"]), given, CPU.device)
 
 
-def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path]) -> None:
+def test_every_score_is_of_the_images_that_it_says(
+    classifiers: dict[str, Path], allowed: Callable[[int], None]
+) -> None:
     found = scores(classifiers, COPIER)  # a fifth of the samples are copies, all of them sevens
     assert found["count"] == found["samples"]["images"] == found["real"]["images"] == 300
     sevens = float((COPIER.labels == 7).double().mean())
@@ -91,7 +94,8 @@ def test_every_score_is_of_the_images_that_it_says(classifiers: dict[str, Path])
     assert frechet_distance(train, first) > 10 * rows["test"]["frechet"]
     assert found["real"].keys() >= {"precision", "recall_error"}
     assert "class_mix" not in found["samples"]
-    assert scores(classifiers, COPIER) == found
+    allowed(3)
+    assert scores(classifiers, COPIER) == found, "whoever computes a score"
 
 
 def test_rows_of_a_filter_have_the_images_before_it_and_real_ones_that_it_would_keep(

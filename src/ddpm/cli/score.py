@@ -1,7 +1,6 @@
 """`ddpm score`: score the samples of any generator against real images."""
 
 import hashlib
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -75,10 +74,8 @@ class Score(Options):
             print(f"note: there are no samples of {listed(none)}, so real images of them are left out")
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
         check_enough(len(samples.images), len(test.images), len(train.images))
-        with tempfile.TemporaryDirectory() as spare:
-            own = self.classifiers
-            files = given(own, real.train) if own else trained(real.train, runtime, Path(spare))
-            found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
+        files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
+        found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
         lines = summary(found.scores)
         print(table_of(lines))
         if self.out:
@@ -104,11 +101,13 @@ def given(folder: Path, train: SplitFile) -> dict[str, Path]:
     return files
 
 
-def trained(train: SplitFile, runtime: Runtime, spare: Path) -> dict[str, Path]:
+def trained(train: SplitFile, runtime: Runtime) -> dict[str, Path]:
     """Train the classifiers as the stage does, unless the cache of this user has them; return their files by name.
 
-    The key of the cache is all that decides them: images, labels, recipes, code, precision and torch. If the cache
-    cannot be written to, they lie in the folder `spare`.
+    The key of the cache is all that decides them: images, labels, recipes, code, precision and torch.
+
+    Raises:
+        UserError: the cache cannot be written to.
     """
     recipes = [Recipe(images_seen=CLASSIFIER_IMAGES, seed=seed) for seed in range(len(NAMES))]
     code = [sha256(Path(file)) for file in (fit.__file__, classifier.__file__)]
@@ -122,14 +121,12 @@ def trained(train: SplitFile, runtime: Runtime, spare: Path) -> dict[str, Path]:
         for file in files.values():
             load_classifier(file)
     except UserError:  # missing, or damaged
-        trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
-        found = dict(zip(NAMES, fit_classifiers("classifiers", trainings, train.card, runtime), strict=True))
         try:
-            for name, file in files.items():
-                save_classifier(file, found[name])
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            print(f"note: {folder}: {error.strerror}; the classifiers are not kept; XDG_CACHE_HOME can name a folder")
-            files = {name: spare / f"{name}.safetensors" for name in NAMES}
-            for name, file in files.items():
-                save_classifier(file, found[name])
+            raise UserError(f"{folder}: {error.strerror}; name a folder for classifiers by XDG_CACHE_HOME") from None
+        trainings = [(training_images(train, recipe), recipe) for recipe in recipes]
+        found = fit_classifiers("classifiers", trainings, train.card, runtime)
+        for file, model in zip(files.values(), found, strict=True):
+            save_classifier(file, model)
     return files

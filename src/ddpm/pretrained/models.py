@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from ddpm.diffusion.model import LoadedModel, load_model
-from ddpm.images.arrays import load_arrays, save_arrays
 from exact_stages.console import UserError, shown
 
 FOLDER = resources.files("ddpm.pretrained")
@@ -34,10 +33,3 @@ def packed(name: str) -> AbstractContextManager[Path]:
     if name not in names():
         raise UserError(f"--pretrained {shown(name, 100)}: no such model; choose from {', '.join(names()) or 'none'}")
     return resources.as_file(FOLDER.joinpath(name + SUFFIX))
-
-
-def pack(model: Path, packed: Path) -> None:
-    """Write a model file again with float16 weights; the model card and other metadata stay."""
-    weights, metadata = load_arrays(model)
-    halved = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
-    save_arrays(packed, halved, metadata)

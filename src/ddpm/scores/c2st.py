@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from ddpm.diffusion.randomness import generator
 from ddpm.processes.device import Runtime, to_device
-from ddpm.processes.workers import map_shards
 from ddpm.scores.distances import NONE, Estimate, digest, share_of
 
 MOST = 0.6  # of a side, in a half
@@ -31,6 +30,9 @@ class C2ST(NamedTuple):
 
     accuracy: Estimate
     most_certain: Tensor
+
+
+NO_TEST = C2ST(NONE, torch.empty(0, dtype=torch.int64))
 
 
 class C2STClassifier(nn.Module):
@@ -74,9 +76,13 @@ C2ST_CLASSIFIERS = {  # widths of the convolutions, length of the learned vector
 def run_c2st(samples: Tensor, real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime) -> C2ST:
     """Train a network on half of samples and as many real images, uint8 (N, C, H, W), and test it on the rest.
 
+    With fewer than LEAST_IMAGES there is no test.
+
     Given the network, the tested images are independent of one another, so the accuracy has the error of shares. With
     folds that are tested in turn, the error would be larger: each two images meet twice, once from either side.
     """
+    if len(samples) < LEAST_IMAGES:
+        return NO_TEST
     images = torch.cat([samples, real]).to(runtime.device)
     is_real = torch.arange(len(images), device=runtime.device) >= len(samples)
     learned, tested = halves(samples, real, seed)
@@ -144,31 +150,20 @@ def quantised(images: Tensor, levels: int) -> Tensor:
     return (images.int() // (256 // levels) * 255 // (levels - 1)).to(torch.uint8)
 
 
-def c2st_scores(
-    sets: Mapping[str, Tensor], real: Tensor, c2st_classifier: str, seed: int, runtime: Runtime
-) -> tuple[dict[str, dict[str, float | None]], Tensor]:
-    """Run the tests with up to MOST_IMAGES on each side; see docs/reference/scores.md.
+def c2st_pairs(sets: Mapping[str, Tensor], real: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    """Choose what the tests tell apart, up to MOST_IMAGES on each side, by row and key; see docs/reference/scores.md.
 
-    Return the scores, and the indices of samples as in `C2ST`, by all levels. A test with fewer than LEAST_IMAGES is
-    null.
+    Images whose two levels are no shapes have no such test: its pair is empty.
 
     Args:
         sets: samples, and unfiltered if there is a filter; uint8 (N, C, H, W), independent of one another.
         real: as many real images, in random order.
     """
-    real = real[:MOST_IMAGES]
     between = ((real >= BETWEEN[0]) & (real < BETWEEN[1])).double().mean()
-    asked = [(row, key) for row in sets for key in LEVELS if row == "samples" or key == UNFILTERED]
-    shapes = between <= MOST_BETWEEN
-    tests = [each for each in asked if len(real) >= LEAST_IMAGES and (LEVELS[each[1]] > 2 or shapes)]
-
-    def run(test: tuple[str, str]) -> C2ST:
-        images = [quantised(each, LEVELS[test[1]]) for each in (sets[test[0]][: len(real)], real)]
-        return run_c2st(*images, c2st_classifier, seed, runtime)
-
-    nothing = C2ST(NONE, torch.empty(0, dtype=torch.int64))
-    found = dict.fromkeys(asked, nothing) | dict(zip(tests, map_shards(run, tests), strict=True))
-    rows: dict[str, dict[str, float | None]] = {row: {} for row in sets}
-    for (row, key), test in found.items():
-        rows[row] |= test.accuracy.row(key)
-    return rows, found["samples", "c2st_accuracy"].most_certain
+    count = {2: MOST_IMAGES if between <= MOST_BETWEEN else 0}
+    return {
+        (row, key): tuple(quantised(each[: count.get(levels, MOST_IMAGES)], levels) for each in (images, real))
+        for row, images in sets.items()
+        for key, levels in LEVELS.items()
+        if row == "samples" or key == UNFILTERED
+    }

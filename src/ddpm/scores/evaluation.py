@@ -6,7 +6,8 @@ and principal components of the pixels. Classifier a selects settings; b is only
 the pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from torch import Tensor
 from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.processes.device import Runtime
-from ddpm.scores.c2st import c2st_scores
+from ddpm.processes.workers import map_shards
+from ddpm.scores.c2st import c2st_pairs, run_c2st
 from ddpm.scores.classes import class_mix
 from ddpm.scores.classifier import Classifier, features_and_logits, likeliest, load_classifier
 from ddpm.scores.comparisons import Places, Rows, compare, draw, left_out, variety
@@ -122,36 +124,41 @@ def evaluate(
     """
     kept = torch.ones(len(samples[0]), dtype=torch.bool) if kept is None else kept
     there, distinct = test.labels.unique(), [digest(image) for image in samples[0][kept]]
-    scores: dict[str, Any] = {}
     seen: dict[str, Sets] = {}
-    with progress(desc="evaluate", total=len(classifiers) + 4, unit="step") as bar:
-        for name, path in classifiers.items():
-            classifier = load_classifier(path)
-            sets = seen[name] = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
-            if not varies(sets.train.features):
-                raise UserError(
-                    f"{path}: its features of all training images are alike; look at the images, or train it longer"
-                )
-            bar.update()
-        if len(there) < len(classes):
-            masks = sets.of_classes(there, classes)
-            seen = {name: found.take(masks) for name, found in seen.items()}
-            kept, sets = kept[masks[0]], seen[name]
-        check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
-        places = draw_rows(sets, kept, would_pass(next(iter(seen.values())), kept, classes))
-        rows = sets.drawn(places)
-        scores |= {name: rounded(compare(*found.features, places), 5) for name, found in seen.items()}
-        bar.update()
-        pixels = principal_components(sets.train.images)
-        in_pixels = (pixels(each.images).to(each.features.device) for each in sets)
-        scores["pixels"] = rounded(compare(*in_pixels, places), 5)
-        bar.update()
-        found, copied = examine(sets, places, classes)
-        bar.update()
-        tested = {name: rows[name].images for name in ("samples", "unfiltered") if name in rows}
-        of_c2st, detected = c2st_scores(tested, rows["real"].images, c2st_classifier, SEED, runtime)
-        bar.update()
-    for name, row in rounded({name: row | of_c2st.get(name, {}) for name, row in found.items()}, 4).items():
+    for name, path in progress(classifiers.items(), desc="classify", unit="classifier"):
+        classifier = load_classifier(path)
+        sets = seen[name] = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+        if not varies(sets.train.features):
+            raise UserError(
+                f"{path}: its features of all training images are alike; look at the images, or train it longer"
+            )
+    if len(there) < len(classes):
+        masks = sets.of_classes(there, classes)
+        seen = {name: found.take(masks) for name, found in seen.items()}
+        kept, sets = kept[masks[0]], seen[name]
+    check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
+    places = draw_rows(sets, kept, would_pass(next(iter(seen.values())), kept, classes))
+    rows = sets.drawn(places)
+    tested = {name: rows[name].images for name in ("samples", "unfiltered") if name in rows}
+    pairs = c2st_pairs(tested, rows["real"].images)
+    tasks: dict[object, Callable[[], Any]] = {  # those that take longest first, so that workers end together
+        "examined": partial(examine, sets, places, classes),
+        **{test: partial(run_c2st, *pair, c2st_classifier, SEED, runtime) for test, pair in pairs.items()},
+        "pixels": partial(compare_pixels, sets, places),
+        **{name: partial(compare, *found.features, places) for name, found in seen.items()},
+    }
+    done = progress(
+        map_shards(lambda index: [*tasks.values()][index](), range(len(tasks))),
+        desc="evaluate",
+        total=len(tasks),
+        unit="step",
+    )
+    found = dict(zip(tasks, done, strict=True))
+    scores: dict[str, Any] = {name: rounded(found[name], 5) for name in (*seen, "pixels")}
+    examined, copied = found["examined"]
+    for row, key in pairs:
+        examined[row] |= found[row, key].accuracy.row(key)
+    for name, row in rounded(examined, 4).items():
         scores[name] = {"images": len(rows[name].images), **row}
     if equal := len(distinct) - len({*distinct}):
         print(f"warning: {equal} of {len(distinct)} samples equal another one")
@@ -161,11 +168,9 @@ def evaluate(
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     without = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    pictured = (rows["samples"].images[order[:PICTURED]] for order in (copied, detected))
-    return Evaluation(
-        {"version": VERSION, "count": len(rows["samples"].images), "equal_samples": equal, **without, **scores},
-        *pictured,
-    )
+    facts = {"version": VERSION, "count": len(rows["samples"].images), "equal_samples": equal, **without}
+    detected = found["samples", "c2st_accuracy"].most_certain
+    return Evaluation(facts | scores, *(rows["samples"].images[order[:PICTURED]] for order in (copied, detected)))
 
 
 def check_enough(samples: int, test: int, train: int) -> None:
@@ -214,6 +219,12 @@ def draw_rows(sets: Sets, kept: Tensor, passes: Tensor) -> Places:
     places = draw(*labels, kept, passes, SEED)
     check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
     return places
+
+
+def compare_pixels(sets: Sets, places: Places) -> Rows:
+    """Compute the distances on principal components of the training images."""
+    pixels = principal_components(sets.train.images)
+    return compare(*(pixels(each.images).to(each.features.device) for each in sets), places)
 
 
 def examine(sets: Sets, places: Places, classes: list[int]) -> tuple[Rows, Tensor]:
