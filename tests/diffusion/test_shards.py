@@ -12,7 +12,7 @@ from ddpm.diffusion.bits import bits_per_dimension
 from ddpm.images.splits import Split
 from ddpm.processes import workers
 from ddpm.scores.classifier import Classifier, features_and_logits
-from ddpm.scores.comparisons import compare, draw, variety
+from ddpm.scores.comparisons import compare, draw_places, variety
 from ddpm.scores.copying import nearest_neighbours, nearness
 from ddpm.scores.fit import fit_classifiers
 from tests.reverse import tiny_model
@@ -48,7 +48,7 @@ def of_classifiers(_: Path) -> object:
 def of_variety(_: Path) -> object:
     sizes = 60, 200, 300
     features, labels = [normal(count, 8, seed=count) for count in sizes], [torch.arange(count) % 3 for count in sizes]
-    places = draw(*labels, labels[0] < 3, labels[2] < 3, seed=0)
+    places = draw_places(*labels, labels[0] < 3, labels[2] < 3, seed=0)
     return variety(*features, places), compare(*features, places)
 
 

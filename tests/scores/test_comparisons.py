@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.scores.comparisons import SETS, Places, compare, counts_of, draw, left_out, variety
+from ddpm.scores.comparisons import SETS, Places, compare, counts_of, draw_places, left_out, variety
 from ddpm.scores.distances import frechet_distance
 from ddpm.scores.manifold import precision_and_recall
 from tests.small import normal
@@ -47,8 +47,8 @@ def test_far_from_zero_the_scores_are_the_same() -> None:
 def drawn(samples: Tensor, test: Tensor, train: Tensor, kept: Tensor | None = None) -> Places:
     """As if a filter had kept the flagged samples, and would keep the even ones of the training images."""
     if kept is None:
-        return draw(samples, test, train, torch.ones(len(samples)) > 0, torch.ones(len(train)) > 0, seed=3)
-    return draw(samples, test, train, kept, torch.arange(len(train)) % 2 == 0, seed=3)
+        return draw_places(samples, test, train, torch.ones(len(samples)) > 0, torch.ones(len(train)) > 0, seed=3)
+    return draw_places(samples, test, train, kept, torch.arange(len(train)) % 2 == 0, seed=3)
 
 
 def test_each_row_has_the_label_counts_of_the_samples() -> None:

@@ -42,7 +42,7 @@ def test_frechet_distance_is_the_closed_form(mean: float) -> None:
 def test_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = torch.randn(40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     means = values.view(10, 4).mean(1)  # of its ten groups
-    assert jackknife(lambda x: x.total.item() / x.count, values) == pytest.approx(means.std().item() / 10**0.5)
+    assert jackknife(lambda x: x.total.item() / x.size, values) == pytest.approx(means.std().item() / 10**0.5)
 
 
 def test_errors_of_distances_of_similar_sets_are_right() -> None:

@@ -21,7 +21,7 @@ MOST = 0.6  # of a side, in a half
 LEAST_IMAGES, MOST_IMAGES = 100, 10_000  # on each side: fewer say nothing, more take too long
 STEPS, EPOCHS, BATCH, LR = 650, 60, 128, 0.004  # of each training; EPOCHS at most
 LEVELS = {"c2st_accuracy": 256, "c2st_8_levels_accuracy": 8, "c2st_black_and_white_accuracy": 2}
-UNFILTERED = "c2st_8_levels_accuracy"  # the one test of samples before the filter
+TESTS = [*(("samples", key) for key in LEVELS), ("unfiltered", "c2st_8_levels_accuracy")]
 BETWEEN, MOST_BETWEEN = (64, 192), 0.1  # levels of real images, and their share, beyond which these are no shapes
 
 
@@ -150,20 +150,19 @@ def quantised(images: Tensor, levels: int) -> Tensor:
     return (images.int() // (256 // levels) * 255 // (levels - 1)).to(torch.uint8)
 
 
-def c2st_pairs(sets: Mapping[str, Tensor], real: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+def c2st_pairs(rows: Mapping[str, Tensor], real: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
     """Choose what the tests tell apart, up to MOST_IMAGES on each side, by row and key; see docs/reference/scores.md.
 
     Images whose two levels are no shapes have no such test: its pair is empty.
 
     Args:
-        sets: samples, and unfiltered if there is a filter; uint8 (N, C, H, W), independent of one another.
+        rows: images uint8 (N, C, H, W), independent of one another, of which the rows in TESTS are tested.
         real: as many real images, in random order.
     """
     between = ((real >= BETWEEN[0]) & (real < BETWEEN[1])).double().mean()
-    count = {2: MOST_IMAGES if between <= MOST_BETWEEN else 0}
-    return {
-        (row, key): tuple(quantised(each[: count.get(levels, MOST_IMAGES)], levels) for each in (images, real))
-        for row, images in sets.items()
-        for key, levels in LEVELS.items()
-        if row == "samples" or key == UNFILTERED
-    }
+    pairs = {}
+    for row, key in TESTS:
+        if row in rows:
+            count = 0 if LEVELS[key] == 2 and between > MOST_BETWEEN else MOST_IMAGES
+            pairs[row, key] = quantised(rows[row][:count], LEVELS[key]), quantised(real[:count], LEVELS[key])
+    return pairs

@@ -49,7 +49,7 @@ def first_of_each(labels: Tensor, counts: Tensor) -> Tensor:
     return chosen[((rank[chosen] + 0.5) / counts[labels[chosen]]).argsort(stable=True)]
 
 
-def draw(samples: Tensor, test: Tensor, train: Tensor, kept: Tensor, passing: Tensor, seed: int) -> Places:
+def draw_places(samples: Tensor, test: Tensor, train: Tensor, kept: Tensor, passing: Tensor, seed: int) -> Places:
     """Choose the images of each row, by the labels of samples (N,), test (M,) and training images (K,).
 
     samples and, before the filter, unfiltered: places among the samples; test: among the test images; real, and

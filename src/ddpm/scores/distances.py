@@ -56,18 +56,18 @@ def varies(features: Tensor) -> bool:
 class Moments(NamedTuple):
     """How many features there are, their sum (D,), and the sum of their outer products (D, D), in float64."""
 
-    count: int
+    size: int
     total: Tensor
     product: Tensor
 
     def without(self, other: "Moments") -> "Moments":
         """Return the moments without those of a part."""
-        return Moments(self.count - other.count, self.total - other.total, self.product - other.product)
+        return Moments(self.size - other.size, self.total - other.total, self.product - other.product)
 
     def gaussian(self) -> tuple[Tensor, Tensor]:
         """Return mean and covariance."""
-        mean = self.total / self.count
-        return mean, (self.product - self.count * mean.outer(mean)) / (self.count - 1)
+        mean = self.total / self.size
+        return mean, (self.product - self.size * mean.outer(mean)) / (self.size - 1)
 
 
 def moments(features: Tensor) -> Moments:

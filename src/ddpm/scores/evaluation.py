@@ -21,7 +21,7 @@ from ddpm.processes.workers import map_shards
 from ddpm.scores.c2st import c2st_pairs, run_c2st
 from ddpm.scores.classes import class_mix
 from ddpm.scores.classifier import Classifier, features_and_logits, likeliest, load_classifier
-from ddpm.scores.comparisons import Places, Rows, compare, draw, left_out, variety
+from ddpm.scores.comparisons import Places, Rows, compare, draw_places, left_out, variety
 from ddpm.scores.components import principal_components
 from ddpm.scores.copying import middle, near_copies, nearness, shifted
 from ddpm.scores.distances import NONE, digest, share_of, varies
@@ -139,8 +139,7 @@ def evaluate(
     check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
     places = draw_rows(sets, kept, would_pass(next(iter(seen.values())), kept, classes))
     rows = sets.drawn(places)
-    tested = {name: rows[name].images for name in ("samples", "unfiltered") if name in rows}
-    pairs = c2st_pairs(tested, rows["real"].images)
+    pairs = c2st_pairs({name: row.images for name, row in rows.items()}, rows["real"].images)
     tasks: dict[object, Callable[[], Any]] = {  # those that take longest first, so that workers end together
         "examined": partial(examine, sets, places, classes),
         **{test: partial(run_c2st, *pair, c2st_classifier, SEED, runtime) for test, pair in pairs.items()},
@@ -156,10 +155,10 @@ def evaluate(
     found = dict(zip(tasks, done, strict=True))
     scores: dict[str, Any] = {name: rounded(found[name], 5) for name in (*seen, "pixels")}
     examined, copied = found["examined"]
-    for row, key in pairs:
-        examined[row] |= found[row, key].accuracy.row(key)
-    for name, row in rounded(examined, 4).items():
-        scores[name] = {"images": len(rows[name].images), **row}
+    for name, key in pairs:
+        examined[name] |= found[name, key].accuracy.row(key)
+    for name, values in rounded(examined, 4).items():
+        scores[name] = {"images": len(rows[name].images), **values}
     if equal := len(distinct) - len({*distinct}):
         print(f"warning: {equal} of {len(distinct)} samples equal another one")
     if known := len({*distinct}.intersection(map(digest, train.images))):
@@ -213,10 +212,13 @@ def draw_rows(sets: Sets, kept: Tensor, passes: Tensor) -> Places:
     Raises:
         UserError: of the classes of the samples there are too few real images.
     """
-    labels = [torch.zeros(len(each.images), dtype=torch.int64) for each in sets]
-    if sets.samples.given is not None:
-        labels = [each.given for each in sets if each.given is not None]
-    places = draw(*labels, kept, passes, SEED)
+    samples, test, train = (
+        torch.zeros(len(each.images), dtype=torch.int64)
+        if each.given is None or sets.samples.given is None
+        else each.given
+        for each in sets
+    )
+    places = draw_places(samples, test, train, kept, passes, SEED)
     check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
     return places
 
@@ -224,7 +226,8 @@ def draw_rows(sets: Sets, kept: Tensor, passes: Tensor) -> Places:
 def compare_pixels(sets: Sets, places: Places) -> Rows:
     """Compute the distances on principal components of the training images."""
     pixels = principal_components(sets.train.images)
-    return compare(*(pixels(each.images).to(each.features.device) for each in sets), places)
+    samples, test, train = (pixels(each.images).to(each.features.device) for each in sets)
+    return compare(samples, test, train, places)
 
 
 def examine(sets: Sets, places: Places, classes: list[int]) -> tuple[Rows, Tensor]:
