@@ -112,18 +112,18 @@ def test_near_duplicates_in_the_data_do_not_silence_the_score_and_count_on_both_
         assert held_out.distance[held_out.labels == label].quantile(NEAR) < samples.distance[:600].min()
     images, labels = copies(natural, 0.005, shift=False, first=2000)
     honest = near(torch.cat([HONEST[natural:], images]), torch.cat([HONEST_LABELS[natural:], labels]))
-    found, expected = near_copies([honest], held_out)
+    found, expected = near_copies([honest.ratio], held_out)
     assert expected.value == pytest.approx(0.03 + 0.97 * NEAR, abs=0.001)
     assert found.value == pytest.approx(expected.value, abs=2 * math.hypot(found[1], expected[1]))
-    found, expected = near_copies([samples], held_out)
+    found, expected = near_copies([samples.ratio], held_out)
     assert found.value - expected.value == pytest.approx(COPIED - 0.03, abs=0.02)
 
 
 def test_too_few_fresh_images_judge_no_copies() -> None:
     samples = near(*copier())
-    assert near_copies([samples], near(HELD_OUT[:99], HELD_OUT_LABELS[:99])) == [NONE, NONE]
+    assert near_copies([samples.ratio], near(HELD_OUT[:99], HELD_OUT_LABELS[:99])) == [NONE, NONE]
     for count in (100, 150):  # one of each is below the threshold
-        found, chance = near_copies([samples], near(HELD_OUT[:count], HELD_OUT_LABELS[:count]))
+        found, chance = near_copies([samples.ratio], near(HELD_OUT[:count], HELD_OUT_LABELS[:count]))
         assert found.value > COPIED / 2
         assert chance.value == pytest.approx(NEAR)
 
@@ -134,7 +134,7 @@ def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> No
         # Far from zero, so without near-duplicates.
         sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, 100))
         own, held_out = (Nearness(*each, torch.zeros(each.shape[1], dtype=torch.long)) for each in sets)
-        found, _ = near_copies([own], held_out)
+        found, _ = near_copies([own.ratio], held_out)
         shares.append(found.value)
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
     assert sum(shares) / len(shares) == pytest.approx(NEAR, abs=0.0012)
@@ -146,7 +146,7 @@ def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple
     moved = train[:150].roll(move, dims=(2, 3))
     samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
     ours = nearness(shifted(samples), labels, middle(train), TRAIN_LABELS)
-    share, chance = near_copies([ours], nearness(shifted(held_out), HELD_OUT_LABELS, middle(train), TRAIN_LABELS))
+    share, chance = near_copies([ours.ratio], nearness(shifted(held_out), HELD_OUT_LABELS, middle(train), TRAIN_LABELS))
     assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)
     error = (0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5
     assert math.hypot(share.error or 0, chance.error or 0) == pytest.approx(error, rel=0.1)

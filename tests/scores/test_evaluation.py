@@ -143,7 +143,7 @@ def test_samples_without_labels_are_compared_if_they_are_seen_as_a_class_that_is
     samples = Classified(HONEST.images[:4], None, torch.arange(4), logits)
     real = samples._replace(given=torch.tensor([3, 3, 7, 7]))
     sets = Sets(samples, real, real)
-    found = sets.take(sets.of_classes(torch.tensor([3]), CLASSES))
+    found = [*map(Classified.take, sets, sets.of_classes(torch.tensor([3]), CLASSES))]
     assert [each.features.tolist() for each in found] == [[1, 3], [0, 1], [0, 1]]
     assert [len(each.images) for each in found] == [len(each.logits) for each in found] == [2, 2, 2]
 

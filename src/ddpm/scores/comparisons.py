@@ -20,7 +20,7 @@ from ddpm.scores.distances import Estimate, FrechetDistance, jackknife, moments
 from ddpm.scores.manifold import precision_and_recall
 
 SETS = 5  # of training images
-MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
+MOST_COMPARED = 10_000  # images in each row: more take long, as precision and recall compare every pair
 
 Rows = dict[str, dict[str, float | None]]
 Places = dict[str, list[Tensor]]  # of the images of each row, in one set or in SETS

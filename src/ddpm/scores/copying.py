@@ -65,10 +65,6 @@ class Nearness(NamedTuple):
     ratio: Tensor
     labels: Tensor
 
-    def take(self, places: Tensor) -> "Nearness":
-        """Select images by their places."""
-        return Nearness(*(each[places] for each in self))
-
 
 def shifted(images: Tensor) -> list[Tensor]:
     """View images (N, C, H, W) without a margin of SHIFT pixels, shifted by up to SHIFT in all directions."""
@@ -140,8 +136,8 @@ def _flat(values: Tensor) -> Tensor:
     return (to_float(values) if values.dtype == torch.uint8 else values).flatten(1)
 
 
-def near_copies(sets: Sequence[Nearness], held_out: Nearness) -> list[Estimate]:
-    """Estimate the share of near copies in each set (N,), and last, by held-out images (M,), what honest ones have.
+def near_copies(ratios: Sequence[Tensor], held_out: Nearness) -> list[Estimate]:
+    """Estimate the share of near copies in sets of these ratios (N,), and last, by held-out images, what to expect.
 
     A near copy is nearer to training images, by the ratio, than all but a share NEAR of the held-out images. The
     threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them, in
@@ -150,10 +146,10 @@ def near_copies(sets: Sequence[Nearness], held_out: Nearness) -> list[Estimate]:
     duplicates = near_duplicates(held_out.distance, held_out.labels)
     values = held_out.ratio[~duplicates & held_out.ratio.isfinite()].double()
     if len(values) < LEAST:
-        return [NONE] * (1 + len(sets))
+        return [NONE] * (1 + len(ratios))
     # Below it lies a share NEAR of the distribution, in expectation.
     threshold = float(np.quantile(values.numpy(), NEAR, method="weibull"))
-    *copies, found = ((each.ratio.double() < threshold).double() for each in (*sets, held_out))
+    *copies, found = ((each.double() < threshold).double() for each in (*ratios, held_out.ratio))
     return [*map(_share, copies), _share(torch.where(duplicates, found, NEAR))]
 
 

@@ -69,10 +69,6 @@ class Sets(NamedTuple):
         """Tell for each set which images are of the classes `there`, given or seen among `classes`."""
         return [torch.isin(each.given_or_seen(classes), there) for each in self]
 
-    def take(self, masks: list[Tensor]) -> "Sets":
-        """Select images of each set by a mask."""
-        return Sets(*(each.take(mask) for each, mask in zip(self, masks, strict=True)))
-
     @property
     def features(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the features of each set."""
@@ -134,7 +130,7 @@ def evaluate(
             )
     if len(there) < len(classes):
         masks = sets.of_classes(there, classes)
-        seen = {name: found.take(masks) for name, found in seen.items()}
+        seen = {name: Sets(*map(Classified.take, found, masks)) for name, found in seen.items()}
         kept, sets = kept[masks[0]], seen[name]
     check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
     places = draw_rows(sets, kept, would_pass(next(iter(seen.values())), kept, classes))
@@ -243,31 +239,23 @@ def examine(sets: Sets, places: Places, classes: list[int]) -> tuple[Rows, Tenso
         if seen.given is not None:
             found[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
         found[name] |= (share_of(has_specks(seen.images)) if specks else NONE).row("specks")
-    own, true = (likeliest(rows[name].logits, classes) for name in ("samples", "test"))
+    guessed, true = (likeliest(rows[name].logits, classes) for name in ("samples", "test"))
     if sets.samples.given is None and len(true.unique()) > 1:
-        for name, mix in zip(("samples", "test"), class_mix(own, true), strict=True):
+        for name, mix in zip(("samples", "test"), class_mix(guessed, true), strict=True):
             found[name] |= mix.row("class_mix")
     real, device = left_out(places, 0), sets.samples.features.device
-    samples, others, test = (
-        nearness(
-            shifted(each.images.to(device)),
-            each.given_or_seen(classes),
-            middle(sets.train.images),
-            sets.train.given_or_seen(classes),
-            trained,
-        )
+    train = middle(sets.train.images), sets.train.given_or_seen(classes)
+    own, others, test = (
+        nearness(shifted(each.images.to(device)), each.given_or_seen(classes), *train, trained)
         for each, trained in ((sets.samples, False), (sets.train.take(real), True), (sets.test, False))
     )
-    near = {
-        name: others.take(torch.searchsorted(real, places[name][0]))
-        if name.startswith("real")
-        else samples.take(places[name][0])
-        for name in rows
-        if name != "test"
+    of_train = torch.empty(len(sets.train.images)).index_copy(0, real, others.ratio)
+    ratios = {
+        name: (of_train if name.startswith("real") else own.ratio)[places[name][0]] for name in rows if name != "test"
     }
-    for name, share in zip([*near, "test"], near_copies([*near.values()], test), strict=True):
+    for name, share in zip([*ratios, "test"], near_copies([*ratios.values()], test), strict=True):
         found[name] |= share.row("near_copies_ratio_pixels")
-    return found, near["samples"].ratio.argsort()
+    return found, ratios["samples"].argsort()
 
 
 def rounded(rows: Rows, digits: int) -> Rows:

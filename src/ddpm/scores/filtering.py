@@ -114,11 +114,10 @@ def recognised_by(logits: Tensor, labels: Tensor) -> Recognition:
 
 def those_kept(images: Tensor, kept: Tensor) -> Tensor:
     """Tell which images (N, ...) are the kept ones (M, ...), which are in the same order; a mask (N,)."""
-    mask, left = torch.zeros(len(images), dtype=torch.bool), iter(kept)
-    wanted = next(left, None)
+    mask = torch.zeros(len(images), dtype=torch.bool)
     for index, image in enumerate(images):
-        if wanted is not None and torch.equal(image, wanted):
-            mask[index], wanted = True, next(left, None)
+        place = int(mask.sum())
+        mask[index] = place < len(kept) and torch.equal(image, kept[place])
     return mask
 
 
