@@ -82,7 +82,7 @@ def test_a_rare_class_does_not_shrink_the_other_ones() -> None:
     wanted, available = torch.tensor([500, 400, 100]), torch.tensor([1000, 1000, 90])
     assert counts_of(wanted, available).tolist() == [450, 360, 90]
     assert counts_of(wanted, torch.tensor([1000, 1000, 40])).tolist() == [500, 400, 40]
-    assert counts_of(torch.tensor([500, 0]), torch.tensor([700, 900])).tolist() == [500, 0]
+    assert counts_of(torch.tensor([500, 0, 0]), torch.tensor([700, 900, 0])).tolist() == [500, 0, 0]
 
 
 def test_narrow_samples_have_precision_but_no_recall() -> None:

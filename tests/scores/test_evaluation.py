@@ -15,7 +15,7 @@ from ddpm.images.splits import Split, to_uint8
 from ddpm.scores import c2st
 from ddpm.scores.classifier import Classifier, features_and_logits, load_classifier, save_classifier
 from ddpm.scores.distances import frechet_distance
-from ddpm.scores.evaluation import Classified, Sets, evaluate, would_pass
+from ddpm.scores.evaluation import Classified, Sets, evaluate
 from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, FRUITS, images
 from tests.stages.written import classifier_params
@@ -114,19 +114,6 @@ def test_rows_of_a_filter_have_the_images_before_it_and_real_ones_that_it_would_
     assert {"unfiltered", "real_filtered"}.isdisjoint(without)
     filtered = found["a"]["real_filtered"]
     assert abs(filtered["frechet_excess"]) > 3 * filtered["frechet_excess_error"]  # the clearer half is another set
-
-
-def test_the_filter_keeps_real_images_that_are_as_clear_as_the_samples_of_their_class(
-    classifiers: dict[str, Path],
-) -> None:
-    logits = torch.zeros(6, 10)
-    logits[:, 3] = torch.tensor([0.0, 1, 2, 3, 4, 5])
-    samples = Classified(HONEST.images[:6], torch.tensor([3, 3, 3, 7, 7, 7]), torch.arange(6), logits)
-    real = samples._replace(given=torch.tensor([3, 3, 3, 3, 7, 7]))
-    kept = torch.tensor([False, False, True, True, True, False])
-    sets = Sets(samples, real, real)
-    assert would_pass(sets, kept, CLASSES).tolist() == [False, False, True, True, True, False]
-    assert would_pass(sets, kept > -1, CLASSES).all()
 
 
 def test_only_classes_that_have_test_images_are_compared(classifiers: dict[str, Path]) -> None:

@@ -32,7 +32,7 @@ def counts_of(wanted: Tensor, available: Tensor) -> Tensor:
     If the mix leaves fewer than half of them, rare classes have what is available.
     """
     most = torch.minimum(wanted, available)
-    ratio = (available.double() / wanted)[wanted > 0].amin().clamp(max=1)
+    ratio = (available.double() / wanted).nan_to_num(1).amin().clamp(max=1)
     even = (wanted * ratio).round().long()
     return even if 2 * even.sum() >= most.sum() else most
 
@@ -106,10 +106,11 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Row
     for name, (values, error) in distances.items():
         real, of_real = distances["fewer" if name == "test" else "real"]
         excess = [value - other for value, other in zip(values, real, strict=True)]
-        apart = statistics.stdev(excess) if name == "real_filtered" else math.hypot(error * SETS**0.5, of_real)
+        of_mean = (statistics.stdev(excess) if name == "real_filtered" else of_real) / SETS**0.5
+        of_excess = of_mean if name == "real_filtered" else math.hypot(error, of_mean)
         rows[name] = Estimate(statistics.mean(values), error).row("frechet")
         if name != "real":
-            rows[name] |= Estimate(statistics.mean(excess), apart / SETS**0.5).row("frechet_excess")
+            rows[name] |= Estimate(statistics.mean(excess), of_excess).row("frechet_excess")
     del rows["fewer"]
     return rows
 
