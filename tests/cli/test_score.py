@@ -36,9 +36,10 @@ REAL, SAMPLES = slice(0, 300), slice(300, 420)
 
 @pytest.fixture(autouse=True)
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short trainings, and a cache of the test's own."""
+    """Short trainings of few images, and a cache of the test's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(c2st, "STEPS", 1)
+    monkeypatch.setattr(c2st, "LEAST_IMAGES", 90)
     monkeypatch.setattr(score, "CLASSIFIER_IMAGES", 300)
     monkeypatch.setattr(score, "user_cache_path", lambda _: tmp_path / "cache")
 
