@@ -5,15 +5,20 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import Tensor
 
 from ddpm.balancing.filling import SPAN
-from ddpm.scores.classifier import save_classifier
+from ddpm.images.splits import to_float
+from ddpm.scores.classifier import features_and_logits, load_classifier, save_classifier
 from exact_stages.console import UserError
 from exact_stages.files import sha256
 from tests.balancing.small_set import COUNTS, TESTED, Files, classifier, saved_split, split, written
 from tests.cli.generating import call, generate, tiny_model
-from tests.small import FRUITS
+from tests.small import CPU, FRUITS
 
 Rows = list[dict[str, str]]
 REAL = {("test", "apple", "real"): 7, ("test", "fig", "real"): 6, ("test", "pear", "real"): 6}
@@ -59,6 +64,40 @@ def test_classes_are_filled_up_to_the_largest(files: Files, tmp_path: Path, caps
         told = f"class {name}: the filter rejected {filtered} of {candidates} candidates"
         assert (told in errors) == (int(filtered) > int(candidates) / 3)
     assert re.findall("warning: class ([a-z]+): with only ([0-9]+) training", errors) == [("fig", "5"), ("pear", "12")]
+
+
+def levels(path: Path) -> Tensor:
+    """The uint8 image (C, H, W) of a picture."""
+    return torch.from_numpy(np.array(Image.open(path)).transpose(2, 0, 1))
+
+
+def test_all_pictures_are_there_and_the_table_says_what_they_are(files: Files, tmp_path: Path) -> None:
+    rows, judge = balance(files, tmp_path), load_classifier(files.classifier)
+    assert sorted(row["file"] for row in rows) == sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")
+    )
+    assert all(row["file"].split("/")[1] == row["class"] for row in rows)
+    real = sorted((row["class"], levels(tmp_path / row["file"]).tolist()) for row in rows if row["origin"] == "real")
+    given = (zip(*each, strict=True) for each in (split(COUNTS, 1), split(TESTED, 2)))
+    assert real == sorted((FRUITS.classes[label], image.tolist()) for each in given for image, label in each)
+    for row in sampled(rows)[::9]:
+        image, nearest = (levels(tmp_path / row[name]) for name in ("file", "nearest"))
+        assert row["nearest"].startswith(f"train/{row['class']}/")
+        difference = (to_float(image) - to_float(nearest)).square().mean().sqrt().item()
+        assert float(row["distance"]) == pytest.approx(difference, abs=1e-6)
+        _, logits = features_and_logits(judge, image[None], CPU.device)
+        probability = logits.softmax(1)[0, FRUITS.classes.index(row["class"])].item()
+        assert float(row["probability"]) == pytest.approx(probability, abs=0.01)  # of another batch
+
+
+def test_names_and_places_do_not_tell_real_from_sampled(files: Files, tmp_path: Path) -> None:
+    rows, others = (
+        [row for row in balance(files, tmp_path / str(seed), "--seed", seed) if row["file"].startswith("train/pear/")]
+        for seed in (0, 1)
+    )
+    assert [row["file"] for row in rows] == [f"train/pear/{place:06d}.png" for place in range(30)]
+    order = [row["origin"] for row in rows]
+    assert order not in (sorted(order), sorted(order, reverse=True), [row["origin"] for row in others])
 
 
 def test_generate_samples_them_again(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from ddpm.diffusion.sets import sample_batch, sample_labels
 from ddpm.images.splits import to_uint8
 from ddpm.params.sample import SamplerParams
 from exact_stages.console import UserError
-from exact_stages.files import read_yaml, write_whole
+from exact_stages.files import read_yaml
 from exact_stages.params import parse
 from tests.cli.generating import ended, generate, sampler, started, tiny_model
 from tests.small import CPU, FRUITS
@@ -153,27 +153,6 @@ def test_after_ctrl_c_what_is_finished_stays_and_the_rest_can_be_sampled(
         assert all(path.read_bytes() == whole[name].read_bytes() for name, path in found.items())
     else:
         np.testing.assert_equal(*(dict(np.load(folder["images.npz"])) for folder in (found, whole)))
-
-
-def test_ctrl_c_while_pictures_are_written_leaves_each_with_its_row(
-    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, told = tmp_path / "out", list[list[str]]()
-
-    def rows() -> list[str]:
-        return [line.split(",")[0] for line in (out / "labels.csv").read_text().splitlines()[1:]]
-
-    def interrupted(path: Path, data: bytes) -> None:
-        write_whole(path, data)
-        if path.name == "000004.png":
-            told.append(rows())
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("ddpm.cli.generate.write_whole", interrupted)
-    with pytest.raises(UserError, match=r"^interrupted after 5 of 20 images; continue with --first 5 --count 15 "):
-        generate(models["conditional"], out, "--count", 20)
-    assert rows() == sorted(path.name for path in out.glob("*.png")) == [f"{number:06d}.png" for number in range(5)]
-    assert len(told[0]) == 20  # of a process that is killed, the table is not that of fewer images
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

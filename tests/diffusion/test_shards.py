@@ -11,6 +11,8 @@ from torch import Tensor
 from ddpm.diffusion.bits import bits_per_dimension
 from ddpm.images.splits import Split
 from ddpm.processes import workers
+from ddpm.scores import c2st
+from ddpm.scores.c2st import run_c2st
 from ddpm.scores.classifier import Classifier, features_and_logits
 from ddpm.scores.comparisons import compare, draw_places, variety
 from ddpm.scores.copying import nearest_neighbours, nearness
@@ -45,6 +47,11 @@ def of_classifiers(_: Path) -> object:
     return [each.state_dict() for each in found]
 
 
+def of_c2sts(_: Path) -> object:
+    pairs = [(small(100, seed), small(100, seed + 9)) for seed in range(3)]
+    return [*workers.map_shards(lambda index: run_c2st(*pairs[index], "a", 0, CPU), range(3))]
+
+
 def of_variety(_: Path) -> object:
     sizes = 60, 200, 300
     features, labels = [normal(count, 8, seed=count) for count in sizes], [torch.arange(count) % 3 for count in sizes]
@@ -58,11 +65,12 @@ def of_likelihood(folder: Path) -> object:
 
 
 @pytest.mark.parametrize(
-    "compute", [of_features, of_neighbours, of_nearness, of_classifiers, of_variety, of_likelihood]
+    "compute", [of_features, of_neighbours, of_nearness, of_classifiers, of_c2sts, of_variety, of_likelihood]
 )
 def test_the_bytes_do_not_depend_on_the_workers(
     compute: Callable[[Path], Any], allowed: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(c2st, "STEPS", 5)
     alone, forked, begun = compute(tmp_path), workers._forked, list[int]()
     monkeypatch.setattr(workers, "_forked", lambda size, work: begun.append(size) or forked(size, work))
     for size in (2, 3):

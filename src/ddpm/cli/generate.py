@@ -40,7 +40,7 @@ class Generate(ModelOptions):
     """number of the first image, to continue from there"""
 
     def run(self) -> None:
-        """Sample the images; write all labels, then each png when its batch is finished, or arrays at the end.
+        """Sample the images; write each png when its batch is finished, and labels or arrays at the end.
 
         Raises:
             UserError: the model cannot sample with these options, the folder is not empty, a worker was killed, or
@@ -53,14 +53,6 @@ class Generate(ModelOptions):
         self.out.mkdir(parents=True, exist_ok=True)
         numbers, batches = range(self.first, self.first + self.count), list[Tensor]()
         labels = sample_labels(card, params, self.seed, numbers) if card.model.class_conditional else None
-
-        def tell(count: int) -> None:
-            if self.format == "png" and labels is not None:
-                names = [card.data.classes[label] for label in labels[:count]]
-                table = pd.DataFrame({"image": map(file_name, numbers[:count]), "label": names})
-                write_whole(self.out / "labels.csv", table.to_csv(index=False).encode())
-
-        tell(self.count)  # if this process is killed, rows lack images, which readers refuse, and not the reverse
         try:
             with contextlib.suppress(KeyboardInterrupt):
                 for indices, images in sample_images(loaded, params, self.seed, numbers, runtime, "generate"):
@@ -73,13 +65,13 @@ class Generate(ModelOptions):
             raise UserError(f"{error}; fetch the model again, or retrain it") from None
         finally:
             done = sum(map(len, batches)) + len([*self.out.glob("*.png")])
+            finished = None if labels is None else labels[:done]
             if batches:
-                finished = None if labels is None else labels[:done]
                 write_arrays(self.out / "images.npz", torch.cat(batches), finished, card.data.classes)
-            elif not done:
-                (self.out / "labels.csv").unlink(missing_ok=True)
-            elif done < self.count:
-                tell(done)
+            elif done and finished is not None:
+                names = [card.data.classes[label] for label in finished]
+                table = pd.DataFrame({"image": map(file_name, numbers[:done]), "label": names})
+                write_whole(self.out / "labels.csv", table.to_csv(index=False).encode())
         if done < self.count:
             left = f"--first {self.first + done} --count {self.count - done} and another --out"
             raise UserError(f"interrupted after {done} of {self.count} images; continue with {left}")
