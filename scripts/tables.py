@@ -37,7 +37,7 @@ MEASURES = {
     "kept by the filter": Measure(
         ".3f",
         ["filter.{share}"],
-        "The share of samples that the filter keeps. All scores but the bits use these alone.",
+        "The share of samples that the filter keeps, the clearest of each class.",
     ),
     "images": Measure(".0f", ["scores.{row}.images"], "The number of images."),
     "Frechet distance, classifier b": Measure(
@@ -49,8 +49,8 @@ MEASURES = {
     "excess, classifier b": Measure(
         ".4f",
         ["scores.b.{row}.frechet_excess"],
-        "What this distance exceeds that of as many training images of the same classes by, which are no part of the"
-        " reference.",
+        "How much larger this distance is than that of as many training images of the same classes, drawn at random and"
+        " left out of those that all are compared with.",
     ),
     "Frechet distance, classifier a": Measure(
         ".4f", ["scores.a.{row}.frechet"], "The same distance by classifier a, which selects the settings, and filters."
