@@ -124,6 +124,6 @@ def test_images_pass_the_filter_that_are_as_probable_as_the_kept_samples_of_thei
     assert torch.equal(IMAGES[mask], samples.images)
     limits = [float(probability[mask & (labels == label)].min()) for label in (0, 1)]
     real = Recognition(torch.tensor([*limits, *(limit - 1e-4 for limit in limits), 1]), torch.tensor([0, 1, 0, 1, 2]))
-    of_kept = Recognition(probability[mask], labels[mask])
+    of_kept = Recognition(probability, labels).take(mask)
     assert passing(of_kept, real).tolist() == [True, True, False, False, False]  # of the last class no sample was kept
     assert torch.equal(passing(of_kept, Recognition(probability, labels)), mask)

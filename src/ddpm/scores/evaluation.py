@@ -133,7 +133,7 @@ def evaluate(
         seen = {name: Sets(*map(Classified.take, found, masks)) for name, found in seen.items()}
         kept, sets = kept[masks[0]], seen[name]
     check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
-    places = draw_rows(sets, kept, would_pass(next(iter(seen.values())), kept, classes))
+    places = draw_rows(next(iter(seen.values())), kept, classes)
     rows = sets.drawn(places)
     pairs = c2st_pairs({name: row.images for name, row in rows.items()}, rows["real"].images)
     tasks: dict[object, Callable[[], Any]] = {  # those that take longest first, so that workers end together
@@ -190,31 +190,21 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def would_pass(sets: Sets, kept: Tensor, classes: list[int]) -> Tensor:
-    """Tell which training images the filter would keep that kept these samples, (N,); all, if it kept all samples."""
-    if kept.all():
-        return torch.ones(len(sets.train.images), dtype=torch.bool)
-    asked = sets.samples.given is not None
-    samples, real = (
-        recognised_by(each.logits, each.given_or_seen(classes) if asked else likeliest(each.logits, classes))
-        for each in (sets.samples.take(kept), sets.train)
-    )
-    return passing(samples, real)
-
-
-def draw_rows(sets: Sets, kept: Tensor, passes: Tensor) -> Places:
+def draw_rows(sets: Sets, kept: Tensor, classes: list[int]) -> Places:
     """Choose the images of each row, by the labels if the samples have any; at random otherwise.
+
+    Args:
+        sets: as the classifier that filters sees them.
 
     Raises:
         UserError: of the classes of the samples there are too few real images.
     """
-    samples, test, train = (
-        torch.zeros(len(each.images), dtype=torch.int64)
-        if each.given is None or sets.samples.given is None
-        else each.given
-        for each in sets
-    )
-    places = draw_places(samples, test, train, kept, passes, SEED)
+    asked = sets.samples.given is not None
+    labels = [each.given_or_seen(classes) if asked else likeliest(each.logits, classes) for each in sets]
+    samples, _, train = (recognised_by(each.logits, own) for each, own in zip(sets, labels, strict=True))
+    passes = passing(samples.take(kept), train) if not kept.all() else torch.ones_like(train.labels, dtype=torch.bool)
+    own, test, real = labels if asked else map(torch.zeros_like, labels)
+    places = draw_places(own, test, real, kept, passes, SEED)
     check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
     return places
 

@@ -28,6 +28,10 @@ class Recognition(NamedTuple):
     probability: Tensor
     labels: Tensor
 
+    def take(self, chosen: Tensor) -> "Recognition":
+        """Select images by a mask (N,)."""
+        return Recognition(*(each[chosen] for each in self))
+
     @property
     def clear(self) -> float:
         """Return the share of images whose class has a probability of CONFIDENT or more."""
