@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.randomness import generator
-from ddpm.processes.workers import map_shards
 from ddpm.scores.distances import Estimate, FrechetDistance, jackknife, moments
 from ddpm.scores.manifold import precision_and_recall
 
@@ -101,8 +100,7 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Row
         errors = [jackknife(distance, each) for distance, each in zip(references, sets, strict=True)]
         return values, math.hypot(*errors) / SETS**0.5
 
-    distances = dict(zip(places, map_shards(found, [*places]), strict=True))
-    rows = {}
+    distances, rows = {name: found(name) for name in places}, {}
     for name, (values, error) in distances.items():
         real, of_real = distances["fewer" if name == "test" else "real"]
         excess = [value - other for value, other in zip(values, real, strict=True)]
@@ -121,8 +119,5 @@ def variety(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Row
     rest = torch.ones(len(train), dtype=torch.bool).index_fill(0, left_out(places, 0), False).nonzero().squeeze(1)
     order = torch.randperm(len(rest), generator=generator(0, "variety"))
     real = train[rest[order[: len(sets["samples"])]]]
-    found = map_shards(lambda name: precision_and_recall(real, sets[name]), [*sets])
-    return {
-        name: precision.row("precision") | recall.row("recall")
-        for name, (precision, recall) in zip(sets, found, strict=True)
-    }
+    found = {name: precision_and_recall(real, each) for name, each in sets.items()}
+    return {name: precision.row("precision") | recall.row("recall") for name, (precision, recall) in found.items()}
