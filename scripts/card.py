@@ -63,7 +63,8 @@ def card(run: Run) -> str:
         test_images=sum(prepared["test"]["label_counts"][name] for name in classes),
         public=public,
         licence=licence,
-        scores=tables.scores([tables.numbers(run)]),
+        scores=tables.scores((tables.numbers(run), row) for row in tables.ROWS),
+        rows=tables.ROWS.values(),
         measures=tables.MEASURES,
         hashes=[(path, md5) for path, md5 in sorted(run.hashes.items()) if path.startswith(("data/", "models/"))],
     )

@@ -12,7 +12,7 @@ Runs that are averaged have the same images, and the same version of the scores.
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,19 +27,21 @@ from ddpm.pictures.figures import image_gif, image_png, tile, to_png
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from scripts.runs import TRAINED, Run, open_run
-from scripts.tables import MEASURES, averaged, cell, numbers, scores
+from scripts.tables import MEASURES, ROWS, averaged, cell, numbers, scores
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
 PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
 MNIST, NAME, PACKED = "data/mnist", "mnist", Path("src/ddpm/pretrained")
-# Scores that pages show: the entry in docs/reference/scores.md, and the better direction. README has the first six.
+# Scores that pages show: the entry in docs/reference/scores.md, and the better direction.
 SHOWN = {
+    "images": ("scores", ""),
     "Frechet distance, classifier b": ("frechet-distance", "lower"),
+    "excess, classifier b": ("frechet-distance", "0"),
     "conditional accuracy": ("conditional-accuracy", "higher"),
-    "classification accuracy score": ("classification-accuracy-score", "higher"),
     "near copies": ("near-copies", "that of real images"),
-    "C2ST accuracy": ("c2st-accuracy", "0.5"),
-    "C2ST accuracy, black and white": ("c2st-accuracy", "0.5"),
+    "specks": ("specks", "that of real images"),
+    "C2ST accuracy at 256, 8, 2 levels": ("c2st-accuracy", "0.5"),
+    "classification accuracy score": ("classification-accuracy-score", "higher"),
     "Frechet distance, pixels": ("frechet-distance", "lower"),
     "precision, recall": ("precision-and-recall", "higher"),
     "bits per dimension of test, of training images": ("bits-per-dimension", "lower"),
@@ -49,6 +51,7 @@ COMPARED = [  # what runs that are averaged have in common: the keys of a file
     ("data set", "metrics/preprocess/summary.json", ["train", "test"]),
     ("version of the scores", "metrics/evaluate/scores.json", ["version"]),
 ]
+README_HAS = [*SHOWN][:7]
 CONFIGURATIONS = {  # folder and command
     "default": ("", "make repro"),
     "without classes": ("results/unlabelled", "make unlabelled"),
@@ -61,7 +64,7 @@ CONFIGURATIONS = {  # folder and command
 
 
 def print_scores(*names: str) -> None:
-    """Print a row for each measure: the mean of the runs, real test images and left-out training images.
+    """Print a row for each measure: the mean of the runs, for each of ROWS.
 
     Raises:
         UserError: a run is not up to date, or the runs have other images or other versions of the scores.
@@ -71,8 +74,9 @@ def print_scores(*names: str) -> None:
         found = [{key: run.mapping(path).get(key) for key in keys} for run in runs]
         if other := [run.name for run, each in zip(runs, found, strict=True) if each != found[0]]:
             raise UserError(f"{other[0]}: has another {what} than {runs[0].name}; average runs with the same")
-    rows = scores([averaged([numbers(each) for each in runs])])
-    print(table([["", "samples", "test images", "training images"], *([name, *cells] for name, cells in rows.items())]))
+    mean = averaged([numbers(each) for each in runs])
+    rows = scores((mean, row) for row in ROWS)
+    print(table([["", *ROWS.values()], *([name, *cells] for name, cells in rows.items())]))
 
 
 def write_pages() -> None:
@@ -96,8 +100,8 @@ def filled(text: str) -> str:
     found = {name: numbers(each) for name, each in runs.items()}
     compared = {name: found[name] for name in ("default", "without classes", "plain DDPM")}
     parts = {
-        "metrics": score_table({"samples": found["default"]}, [*SHOWN][:6], f"docs/{DEFINED}"),
-        "scores": score_table(compared, SHOWN, DEFINED),
+        "metrics": set_table(found["default"]),
+        "scores": score_table(compared),
         "results": configuration_table(found),
     }
 
@@ -107,19 +111,29 @@ def filled(text: str) -> str:
     return re.sub(r"(<!-- from (\w+) -->).*?<!-- end -->", part, text, flags=re.DOTALL)
 
 
-def score_table(columns: Mapping[str, dict[str, float]], names: Iterable[str], defined: str) -> str:
-    """Return scores, each linked to its definition: of test images, of the baseline and of each run."""
-    found, rows = scores([*columns.values()]), [["score", "better", "test images", "training images", *columns]]
-    for name in names:
-        entry, better = SHOWN[name]
-        *of_runs, test, baseline = found.get(name, [""] * (len(columns) + 2))
-        rows.append([f"[{name}]({defined}#{entry})", better, test, baseline, *of_runs])
+def set_table(found: Mapping[str, float]) -> str:
+    """Return a row for each of ROWS, with the scores that README has, each linked to its definition."""
+    heads = [f"[{name}](docs/{DEFINED}#{SHOWN[name][0]})" for name in README_HAS]
+    cells = {row: [cell(found, row, MEASURES[name]) for name in README_HAS] for row in ROWS}
+    return table([["", *heads], *([ROWS[row], *each] for row, each in cells.items() if any(each))])
+
+
+def score_table(runs: Mapping[str, dict[str, float]]) -> str:
+    """Return a row for each score, linked to its definition: of sets of the first run, and of the samples of each."""
+    first, *_ = runs.values()
+    others = ["test", "real", "unfiltered"]
+    found = scores([*((first, row) for row in others), *((values, "samples") for values in runs.values())])
+    rows = [["score", "better", *(ROWS[row] for row in others), *runs]]
+    for name, (entry, better) in SHOWN.items():
+        rows.append([f"[{name}]({DEFINED}#{entry})", better, *found.get(name, [""] * (len(runs) + len(others)))])
     return table(rows)
 
 
 def configuration_table(found: Mapping[str, dict[str, float]]) -> str:
-    """Return the other configurations, each next to real images of its own set."""
-    rows = [["configuration", "command", "Frechet distance, b", "times real", "conditional accuracy", "real"]]
+    """Return the other configurations, each next to test images of its own set."""
+    rows = [
+        ["configuration", "command", "Frechet distance, b", "times test images", "conditional accuracy", "test images"]
+    ]
     class_shown = MEASURES["conditional accuracy"]
     for name, (folder, command) in CONFIGURATIONS.items():
         distance, real = (found[name].get(f"scores.b.{row}.frechet") for row in ("samples", "test"))

@@ -1,6 +1,6 @@
 """Build the table of the scores of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -13,12 +13,19 @@ FILES = {
     "accuracy": "metrics/classification_accuracy_score/accuracy.json",
 }
 
+ROWS = {
+    "unfiltered": "before the filter",
+    "samples": "samples",
+    "real": "training images of the same classes",
+    "real_filtered": "the same through the filter",
+    "test": "test images",
+}
+
 
 class Measure(NamedTuple):
     """Where the values of a row are, and what they say.
 
-    In a path, {row} is "samples" for a model, then "test" and "baseline"; {learned} is the same, but "real" in the last
-    column; {test}, {train} and {share} exist for models alone.
+    In a path, {row} is one of ROWS; {test}, {train} and {share} exist for samples alone.
     """
 
     form: str
@@ -30,30 +37,32 @@ MEASURES = {
     "kept by the filter": Measure(
         ".3f",
         ["filter.{share}"],
-        "The share of samples that the filter keeps. All scores but the bits use these alone.",
+        "The share of samples that the filter keeps, the clearest of each class.",
     ),
+    "images": Measure(".0f", ["scores.{row}.images"], "The number of images."),
     "Frechet distance, classifier b": Measure(
         ".4f",
         ["scores.b.{row}.frechet"],
         "The distance from the training images, in the features of a classifier that is only for reporting. Lower is"
-        " better. Test images show how low real images get.",
+        " better.",
+    ),
+    "excess, classifier b": Measure(
+        ".4f",
+        ["scores.b.{row}.frechet_excess"],
+        "How much larger this distance is than that of as many training images of the same classes, drawn at random and"
+        " left out of those that all are compared with.",
     ),
     "Frechet distance, classifier a": Measure(
-        ".4f", ["scores.a.{row}.frechet"], "The same by classifier a, which selects the settings."
+        ".4f", ["scores.a.{row}.frechet"], "The same distance by classifier a, which selects the settings, and filters."
     ),
     "Frechet distance, pixels": Measure(
         ".3f", ["scores.pixels.{row}.frechet"], "The same on principal components of the pixels, without a network."
     ),
-    "C2ST accuracy": Measure(
+    "C2ST accuracy at 256, 8, 2 levels": Measure(
         ".3f",
-        ["scores.{row}.c2st_accuracy"],
-        "The accuracy of a small network that learns to tell samples from real images on unseen ones. 0.5 is chance; 1"
-        " means that every sample shows a trace.",
-    ),
-    "C2ST accuracy, black and white": Measure(
-        ".3f",
-        ["scores.{row}.c2st_black_and_white_accuracy"],
-        "The same in black and white, so that only shapes count.",
+        [f"scores.{{row}}.c2st_{levels}accuracy" for levels in ("", "8_levels_", "black_and_white_")],
+        "The accuracy of a small network that learns to tell samples from real images on unseen ones, with all levels"
+        " and with fewer. 0.5 is chance; 1 means that every sample shows a trace.",
     ),
     "precision, recall": Measure(
         ".3f",
@@ -67,14 +76,16 @@ MEASURES = {
     ),
     "classification accuracy score": Measure(
         ".4f",
-        ["accuracy.{learned}.accuracy"],
-        "The accuracy on real test images of a classifier trained on samples alone; in the last column, of one trained"
-        " on as many real images.",
+        ["accuracy.{row}.accuracy"],
+        "The accuracy on real test images of a classifier trained on samples alone, or on as many training images.",
     ),
     "near copies": Measure(
         ".4f",
         ["scores.{row}.near_copies_ratio_pixels"],
         "The share that is nearer to a training image than 99 % of test images without near-duplicates.",
+    ),
+    "specks": Measure(
+        ".3f", ["scores.{row}.specks"], "The share with a lone speck: a pixel above 0 whose eight neighbours are all 0."
     ),
     "bits per dimension of test, of training images": Measure(
         ".3f",
@@ -93,11 +104,10 @@ def numbers(run: Run) -> dict[str, float]:
 
 
 def cell(found: Mapping[str, float], row: str, measure: Measure) -> str:
-    """Format the values of samples, test images or the baseline; a dash for a first one that lacks, empty for none."""
-    of_models = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
-    names = {"row": row, "learned": "real" if row == "baseline" else row, **of_models}
-    cells = [shown(found, path.format(**names), measure.form) for path in measure.paths]
-    return ", ".join(cells).removesuffix(", -").removesuffix("-")
+    """Format the values of one of ROWS: a dash for one that lacks, empty if all do."""
+    of_samples = {name: name if row == "samples" else "" for name in ("test", "train", "share")}
+    cells = [shown(found, path.format(row=row, **of_samples), measure.form) for path in measure.paths]
+    return "" if {*cells} == {"-"} else ", ".join(cells)
 
 
 def shown(found: Mapping[str, float], path: str, form: str) -> str:
@@ -120,8 +130,8 @@ def averaged(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {path: mean(each) for path, each in values.items()} | spreads
 
 
-def scores(found: Sequence[dict[str, float]]) -> dict[str, list[str]]:
-    """Return the cells of each measure that has any: one for each run, then for test images and the baseline."""
-    columns = [*((values, "samples") for values in found), (found[0], "test"), (found[0], "baseline")]
+def scores(columns: Iterable[tuple[Mapping[str, float], str]]) -> dict[str, list[str]]:
+    """Return the cells of each measure that has any, for columns of a run's numbers and one of ROWS."""
+    columns = [*columns]
     rows = {name: [cell(values, row, measure) for values, row in columns] for name, measure in MEASURES.items()}
     return {name: cells for name, cells in rows.items() if any(cells)}

@@ -6,6 +6,7 @@ from ddpm.images.splits import load_samples, load_split
 from ddpm.processes.device import start
 from ddpm.scores.classifier import NAMES
 from ddpm.scores.evaluation import evaluate
+from ddpm.scores.filtering import those_kept
 from exact_stages.files import write_json
 from exact_stages.stage import Stage, run_stage
 
@@ -16,13 +17,14 @@ METRICS = Path("metrics/evaluate")
 
 
 def main(stage: Stage) -> None:
-    """Score the filtered samples."""
+    """Score the samples before and after the filter."""
     runtime = start()
-    samples = load_samples(stage.input(SAMPLES / "filtered.safetensors"))
+    samples, filtered = (load_samples(stage.input(SAMPLES / f"{name}.safetensors")) for name in ("scored", "filtered"))
     classes = samples.classes
     test, train = (load_split(stage.input(PROCESSED / f"{name}.safetensors")).of(classes) for name in ("test", "train"))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
-    found = evaluate((samples.images, samples.labels), test, train, classes, classifiers, runtime)
+    kept = those_kept(samples.images, filtered.images)
+    found = evaluate((samples.images, samples.labels), test, train, classes, classifiers, runtime, kept=kept)
     write_json(stage.output(METRICS / "scores.json"), found.scores | {"made_in": runtime.name})
 
 

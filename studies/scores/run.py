@@ -3,6 +3,7 @@
     python -m studies.scores.run power            # how often the C2ST finds a change of real images
     python -m studies.scores.run proof            # are the errors right? real images scored as samples
     python -m studies.scores.run mix              # what the mix of classes adds to the Frechet distance by chance
+    python -m studies.scores.run levels           # does the C2ST tell real images from others, at each of its levels?
 
 All need a default run in the workspace. Every row is saved at once, and not computed again.
 """
@@ -27,9 +28,9 @@ from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split, load_split
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
-from ddpm.scores.c2st import c2st_pairs, c2st_scores, run_c2st
+from ddpm.scores.c2st import c2st_pairs, run_c2st
 from ddpm.scores.classifier import NAMES, load_classifier
-from ddpm.scores.comparisons import compare, draw_subsets
+from ddpm.scores.comparisons import compare, draw_places
 from ddpm.scores.components import principal_components
 from ddpm.scores.distances import frechet_distance
 from ddpm.scores.evaluation import Classified, Sets, classify, examine
@@ -49,11 +50,11 @@ NETWORK = "b"
 def main() -> None:
     """Compute the rows that the table of a part does not have."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("part", choices=["power", "proof", "mix"])
+    options.add_argument("part", choices=["power", "proof", "mix", "levels"])
     options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="power: as in ddpm score")
     args = options.parse_args()
     table, runtime = Table(OUT / f"{args.part}.csv"), start()
-    for row in {"power": power, "proof": proof, "mix": mix}[args.part](args.real, table, runtime):
+    for row in PARTS[args.part](args.real, table, runtime):
         table.add(row | {"threads": torch.get_num_threads(), "dtype": str(runtime.precision).removeprefix("torch.")})
         print(row, flush=True)
 
@@ -98,17 +99,19 @@ def proof(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]
         if table.has(key):
             continue
         order = torch.randperm(POOL, generator=generator(pair, "proof"))[: (2 + TRAIN) * count]
-        samples, test, train = places = order.split([count, count, TRAIN * count])
-        scores: dict[str, Any]
+        samples, test, train = parts = order.split([count, count, TRAIN * count])
+        scores: dict[str, Any] = {"samples": {}, "real": {}, "test": {}}
         if part == "scores":
-            draws = draw_subsets(count, TRAIN * count, count, pair)
-            scores = {name: compare(each[samples], each[test], each[train], draws) for name, each in spaces.items()}
-            sets = Sets(*(seen[NAMES[-1]].take(each) for each in places))
-            scores |= examine(sets, draws, [*range(len(splits[0].card.classes))])[0]
+            kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (samples, train))
+            labels = real.labels
+            places = draw_places(labels[samples], labels[test], labels[train], kept, passing, pair)
+            scores |= {name: compare(each[samples], each[test], each[train], places) for name, each in spaces.items()}
+            sets = Sets(*(seen[NAMES[-1]].take(each) for each in parts))
+            scores |= examine(sets, places, [*range(len(splits[0].card.classes))])[0]
         else:
-            pairs = c2st_pairs(real.images[samples], real.images[train[:count]], pair)
-            tests = c2st_scores(pairs, {name: run_c2st(*each, NETWORK, pair, runtime) for name, each in pairs.items()})
-            scores = {"samples": tests["samples"], "test": {}, "baseline": {}}
+            pairs = c2st_pairs({"samples": real.images[samples]}, real.images[train[:count]])
+            for (row, name), both in pairs.items():
+                scores[row] |= run_c2st(*both, NETWORK, pair, runtime).accuracy.row(name)
         yield key | {each.key: f"{each.excess / each.error:.2f}" for each in compared(scores) if each.error}
     print(proven(table.path))
 
@@ -143,6 +146,18 @@ def mix(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
         }
         yield key | {each: round(value, 5) for each, value in values.items()}
     print(pd.read_csv(table.path).groupby("mix")[["frechet_a", "frechet_b"]].agg(["mean", "std"]).round(4).to_string())
+
+
+def levels(_real: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
+    """Tell random training images from as many others, MIXED on each side, with each number of levels of the scores."""
+    images = load_split(PROCESSED / "train.safetensors").split.images
+    ours, others = (
+        images[each] for each in torch.randperm(len(images), generator=generator(0, "levels"))[: 2 * MIXED].split(MIXED)
+    )
+    for (_, name), pair in c2st_pairs({"samples": ours}, others).items():
+        if not table.has(key := {"score": name, "count": MIXED}):
+            found = run_c2st(*pair, NETWORK, 0, runtime).accuracy
+            yield key | {each: f"{value:.4f}" for each, value in found._asdict().items()}
 
 
 def classified(split: Split, runtime: Runtime) -> dict[str, Classified]:
@@ -186,6 +201,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "melted by up to 3 pixels": melted,
 }
 
+PARTS = {"power": power, "proof": proof, "mix": mix, "levels": levels}
 
 if __name__ == "__main__":
     run(main)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.cli.summary import NAMES, SAYS, WITHHELD, compared, summary
+from ddpm.cli.summary import NAMES, SAYS, UNSEEN, WITHHELD, compared, summary
 from ddpm.scores.classes import class_mix
 from ddpm.scores.copying import NEAR, near_copies, nearness
 from ddpm.scores.distances import Estimate, share_of
@@ -15,10 +15,10 @@ COPIED = "near_copies_ratio_pixels"
 
 
 def says(**rows: tuple[Estimate, Estimate]) -> dict[str, str]:
-    scores: dict[str, Any] = {"samples": {}, "test": {}, "baseline": {}}
-    for key, estimates in rows.items():
-        for name, estimate in zip(("samples", "test"), estimates, strict=True):
-            scores[name] |= estimate.row(key)
+    scores: dict[str, Any] = {"samples": {}, "real": {}, "test": {}}
+    for key, (own, real) in rows.items():
+        scores["samples"] |= own.row(key)
+        scores["test" if key in UNSEEN else "real"] |= real.row(key)
     lines = {line.name: line.says for line in summary(scores)}
     return {key: lines[NAMES[key]] for key in rows}
 
@@ -31,11 +31,11 @@ def gaussian(count: int, seed: int) -> tuple[list[Tensor], Tensor]:
 def test_gaussians_that_are_shrunk_are_no_copies_and_planted_ones_are() -> None:
     ([train], labels), ([own], mine) = gaussian(4000, 0), gaussian(2000, 2)
     held_out = nearness(*gaussian(2000, 1), train, labels)
-    found = near_copies(nearness([0.8 * own], mine, train, labels), held_out)
+    found = near_copies([nearness([0.8 * own], mine, train, labels).ratio], held_out)
     assert found[0].value == pytest.approx(NEAR, abs=0.008)
     assert says(**{COPIED: found})[COPIED].startswith("no sign of copies")
     own[:100] = train[:100]
-    found = near_copies(nearness([own], mine, train, labels), held_out)
+    found = near_copies([nearness([own], mine, train, labels).ratio], held_out)
     assert says(**{COPIED: found})[COPIED].startswith("copies: ")
 
 
@@ -49,7 +49,7 @@ def test_of_classes_that_are_mixed_otherwise_this_is_said_and_nothing_else() -> 
     assert told.pop("class_mix").startswith("80.0%")  # they may keep a fifth
     assert {*told.values()} == {WITHHELD}
     same = says(class_mix=class_mix(real[:600], real), **given)
-    assert same["class_mix"].startswith(SAYS["class_mix"][0])
+    assert same["class_mix"].startswith("as real images")
     assert WITHHELD not in same.values()
 
 
@@ -81,16 +81,24 @@ def test_the_mix_of_two_sets_of_the_same_classes_differs_as_much_as_is_expected(
 
 
 def test_a_known_chance_has_no_error() -> None:
-    tests = {"samples": Estimate(0.51, 0.004), "baseline": Estimate(0.497, 0.004)}
-    rows = {name: each.row("c2st_accuracy") for name, each in tests.items()} | {"test": {}}
+    rows = {"samples": Estimate(0.51, 0.004).row("c2st_accuracy"), "real": {}, "test": {}}
     (found,) = compared(rows)
-    assert (found.samples, found.real, round(found.excess, 4), found.error) == (0.51, 0.497, 0.01, 0.004)
+    assert (found.samples, found.real, round(found.excess, 4), found.error) == (0.51, 0.5, 0.01, 0.004)
     assert "cannot" not in summary(rows)[0].says
+
+
+def test_a_distance_is_judged_by_its_excess_over_real_images_of_the_same_classes() -> None:
+    samples = Estimate(0.0149, 0.002).row("frechet") | Estimate(0.0082, 0.003).row("frechet_excess")
+    real, test = (Estimate(value, 0.001).row("frechet") for value in (0.0067, 0.023))
+    scores: dict[str, Any] = {name: {} for name in ("samples", "real", "test")}
+    scores["b"] = {"samples": samples, "real": real, "test": test}
+    assert compared(scores) == [("b.frechet", 0.0149, 0.0067, 0.0082, 0.003)]
+    assert summary(scores)[0].says == SAYS["frechet"][0]
 
 
 def test_all_of_a_hundred_may_be_as_many_as_ninety_five() -> None:
     shares = {"samples": 95, "test": 100}
     rows = {name: share_of(torch.arange(100) < each).row("conditional_accuracy") for name, each in shares.items()}
-    assert summary(rows | {"baseline": {}})[0].says.startswith("their class shows as often as in real images")
+    assert summary(rows | {"real": {}})[0].says.startswith("as real images")
     rows["samples"] = share_of(torch.arange(100) < 93).row("conditional_accuracy")
-    assert summary(rows | {"baseline": {}})[0].says == "their class shows less often"
+    assert summary(rows | {"real": {}})[0].says == "their class shows less often"

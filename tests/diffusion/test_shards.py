@@ -14,11 +14,10 @@ from ddpm.processes import workers
 from ddpm.scores import c2st
 from ddpm.scores.c2st import run_c2st
 from ddpm.scores.classifier import Classifier, features_and_logits
-from ddpm.scores.comparisons import draw_subsets, variety
 from ddpm.scores.copying import nearest_neighbours, nearness
 from ddpm.scores.fit import fit_classifiers
 from tests.reverse import tiny_model
-from tests.small import CPU, DIGITS, images, levels, normal
+from tests.small import CPU, DIGITS, images, levels
 from tests.stages.written import classifier_params
 from tests.trainings import assert_equal
 
@@ -52,19 +51,12 @@ def of_c2sts(_: Path) -> object:
     return [*workers.map_shards(lambda index: run_c2st(*pairs[index], "a", 0, CPU), range(3))]
 
 
-def of_variety(_: Path) -> object:
-    samples, test, train = (normal(count, 8, seed=count) for count in (60, 200, 300))
-    return variety(samples, test, train, draw_subsets(200, 300, 60, seed=0))
-
-
 def of_likelihood(folder: Path) -> object:
     splits = {name: Split(images(count), torch.arange(count) % 10) for name, count in (("train", 250), ("test", 230))}
     return bits_per_dimension(tiny_model(folder), splits, 210, CPU.device)
 
 
-@pytest.mark.parametrize(
-    "compute", [of_features, of_neighbours, of_nearness, of_classifiers, of_c2sts, of_variety, of_likelihood]
-)
+@pytest.mark.parametrize("compute", [of_features, of_neighbours, of_nearness, of_classifiers, of_c2sts, of_likelihood])
 def test_the_bytes_do_not_depend_on_the_workers(
     compute: Callable[[Path], Any], allowed: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

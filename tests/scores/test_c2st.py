@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm.scores import c2st
-from ddpm.scores.c2st import balanced_accuracy, c2st_pairs, c2st_scores, halves, run_c2st, tone_shares, without_tone
+from ddpm.scores.c2st import balanced_accuracy, c2st_pairs, halves, quantised, run_c2st
 from tests.small import CPU
 
 
@@ -72,31 +72,30 @@ def test_samples_that_are_all_equal_are_told() -> None:
     assert (run_c2st(images[:1].expand(300, -1, -1, -1), images[300:], "a", 0, CPU).accuracy.value or 0) > 0.9
 
 
-def scores(samples: Tensor, real: Tensor) -> dict[str, dict[str, float | None]]:
-    pairs = c2st_pairs(samples, real, 0)
-    return c2st_scores(pairs, {name: run_c2st(*pair, "b", 0, CPU) for name, pair in pairs.items()})
+def scores(sets: dict[str, Tensor], real: Tensor) -> dict[tuple[str, str], float | None]:
+    return {test: run_c2st(*pair, "b", 0, CPU).accuracy.value for test, pair in c2st_pairs(sets, real).items()}
 
 
-def test_without_tone_the_veil_is_hidden_but_other_shapes_are_not() -> None:
-    real, others = spots(3000, 0), spots(1500, 1)
-    row = scores(veiled(others), real)["samples"]
-    assert row["c2st_accuracy"] > 0.9
-    assert row["c2st_black_and_white_accuracy"] == pytest.approx(0.5, abs=0.1)
-    row = scores(others.roll(6, dims=3), real)["samples"]
-    assert row["c2st_black_and_white_accuracy"] > 0.8
+def test_with_fewer_levels_the_veil_is_hidden_but_other_shapes_are_not() -> None:
+    real, others = spots(1500, 0), spots(1500, 1)
+    found = scores({"samples": veiled(others), "unfiltered": others.roll(6, dims=3)}, real)
+    before = found.pop(("unfiltered", "c2st_8_levels_accuracy"))
+    assert [key for _, key in found] == [*c2st.LEVELS]
+    every, eight, shapes = found.values()
+    assert every > 0.9
+    assert (eight, shapes) == pytest.approx((0.5, 0.5), abs=0.1)
+    assert before > 0.8
 
 
-def test_baseline_and_shapes_are_null_where_they_mean_nothing() -> None:
-    found = scores(spots(100, 0), spots(150, 1).clamp(min=100))
-    assert found["baseline"]["c2st_accuracy"] is None  # 150 images make no two halves of 100
-    assert found["samples"]["c2st_accuracy"] is not None
-    assert found["samples"]["c2st_black_and_white_accuracy"] is None
-    assert scores(spots(99, 0), spots(300, 1))["samples"]["c2st_accuracy"] is None
+def test_tests_are_null_where_they_mean_nothing() -> None:
+    found = scores({"samples": spots(100, 0)}, spots(100, 1).clamp(min=100))
+    assert [each is None for each in found.values()] == [False, False, True]
+    found = scores({"samples": spots(99, 0)}, spots(99, 1))
+    assert [*found.values()] == [None] * 3
 
 
-def test_tone_is_cut_and_counted_by_level() -> None:
-    levels = torch.tensor([0, 1, 9, 10, 128, 245, 246, 255], dtype=torch.uint8).view(1, 1, 2, 4)
-    assert without_tone(levels).flatten().tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
-    found = tone_shares(torch.cat([levels, torch.zeros_like(levels)]))  # shares of the two images: 1/8 and 1, ...
-    assert [found[name] for name in ("level_0", "levels_1_to_9")] == [9 / 16, 1 / 8]
-    assert found["level_0_error"] == pytest.approx(7 / 16 / 2**0.5)
+def test_levels_are_reduced_in_equal_ranges_and_spread() -> None:
+    levels = torch.tensor([0, 1, 31, 32, 127, 128, 224, 255], dtype=torch.uint8)
+    assert quantised(levels, 8).tolist() == [0, 0, 0, 36, 109, 145, 255, 255]
+    assert quantised(levels, 2).tolist() == [0] * 5 + [255] * 3
+    assert torch.equal(quantised(levels, 256), levels)

@@ -54,6 +54,20 @@ def test_classes_of_hardly_any_training_images(train: int, distance: float, rati
     assert found.ratio.tolist() == pytest.approx([ratio])
 
 
+def test_a_training_image_is_compared_with_the_other_ones_of_its_class() -> None:
+    train, labels = levels(24, (1, 4, 4)), torch.tensor([5, *[0, 1] * 11, 1])  # the first is alone in its class
+    train[21] = train[1]  # of one class
+    found = nearness([train], labels, train, labels, trained=True)
+    for index, image in enumerate(to_float(train).double()):
+        others = [other for other in range(24) if other != index and labels[other] == labels[index]]
+        distances = sorted(
+            math.dist(image.flatten(), to_float(train[other]).double().flatten()) / 4 for other in others
+        )
+        assert found.distance[index].item() == pytest.approx(distances[0] if others else math.inf, rel=1e-6)
+        assert found.ratio[index].isfinite() == (index > 0)
+    assert found.distance[1] == 0
+
+
 SCALES = (0.02, 0.3, 0.5)  # of the classes' contrasts: the first is as tight as MNIST's ones beside its other digits
 COPIED = 0.2
 
@@ -98,18 +112,18 @@ def test_near_duplicates_in_the_data_do_not_silence_the_score_and_count_on_both_
         assert held_out.distance[held_out.labels == label].quantile(NEAR) < samples.distance[:600].min()
     images, labels = copies(natural, 0.005, shift=False, first=2000)
     honest = near(torch.cat([HONEST[natural:], images]), torch.cat([HONEST_LABELS[natural:], labels]))
-    found, expected = near_copies(honest, held_out)
+    found, expected = near_copies([honest.ratio], held_out)
     assert expected.value == pytest.approx(0.03 + 0.97 * NEAR, abs=0.001)
     assert found.value == pytest.approx(expected.value, abs=2 * math.hypot(found[1], expected[1]))
-    found, expected = near_copies(samples, held_out)
+    found, expected = near_copies([samples.ratio], held_out)
     assert found.value - expected.value == pytest.approx(COPIED - 0.03, abs=0.02)
 
 
 def test_too_few_fresh_images_judge_no_copies() -> None:
     samples = near(*copier())
-    assert near_copies(samples, near(HELD_OUT[:99], HELD_OUT_LABELS[:99])) == (NONE, NONE)
+    assert near_copies([samples.ratio], near(HELD_OUT[:99], HELD_OUT_LABELS[:99])) == [NONE, NONE]
     for count in (100, 150):  # one of each is below the threshold
-        found, chance = near_copies(samples, near(HELD_OUT[:count], HELD_OUT_LABELS[:count]))
+        found, chance = near_copies([samples.ratio], near(HELD_OUT[:count], HELD_OUT_LABELS[:count]))
         assert found.value > COPIED / 2
         assert chance.value == pytest.approx(NEAR)
 
@@ -119,7 +133,8 @@ def test_the_threshold_is_passed_by_one_percent_for_few_fresh_images_too() -> No
     for _ in range(400):
         # Far from zero, so without near-duplicates.
         sets = (torch.rand(2, size, generator=rng) + 0.3 for size in (1000, 100))
-        found, _ = near_copies(*(Nearness(*each, torch.zeros(each.shape[1], dtype=torch.long)) for each in sets))
+        own, held_out = (Nearness(*each, torch.zeros(each.shape[1], dtype=torch.long)) for each in sets)
+        found, _ = near_copies([own.ratio], held_out)
         shares.append(found.value)
     # Of the nine hundredth to first, one percent would be two with 100 images, were it the sample's own quantile.
     assert sum(shares) / len(shares) == pytest.approx(NEAR, abs=0.0012)
@@ -131,7 +146,7 @@ def test_copies_that_are_moved_by_a_pixel_are_counted_and_come_first(move: tuple
     moved = train[:150].roll(move, dims=(2, 3))
     samples, labels = torch.cat([honest[150:], moved]), torch.cat([HONEST_LABELS[150:], TRAIN_LABELS[:150]])
     ours = nearness(shifted(samples), labels, middle(train), TRAIN_LABELS)
-    share, chance = near_copies(ours, nearness(shifted(held_out), HELD_OUT_LABELS, middle(train), TRAIN_LABELS))
+    share, chance = near_copies([ours.ratio], nearness(shifted(held_out), HELD_OUT_LABELS, middle(train), TRAIN_LABELS))
     assert (share.value, chance.value) == pytest.approx((0.05 + 0.95 * NEAR, NEAR), abs=0.006)
     error = (0.058 * 0.942 / 3000 + NEAR / 3000) ** 0.5
     assert math.hypot(share.error or 0, chance.error or 0) == pytest.approx(error, rel=0.1)

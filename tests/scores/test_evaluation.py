@@ -59,10 +59,14 @@ COPIER = shuffled(Split(*(torch.cat([ours[-60:], honest[60:]]) for ours, honest 
 
 
 def scores(
-    classifiers: dict[str, Path], samples: tuple[Tensor, Tensor | None], test: Split = FRESH, train: Split = TRAIN
+    classifiers: dict[str, Path],
+    samples: tuple[Tensor, Tensor | None],
+    test: Split = FRESH,
+    train: Split = TRAIN,
+    kept: Tensor | None = None,
 ) -> dict[str, Any]:
     classes = train.labels.unique().tolist()
-    return evaluate(samples, test, train, classes, classifiers, CPU)[0]
+    return evaluate(samples, test, train, classes, classifiers, CPU, kept=kept)[0]
 
 
 def seen(classifiers: dict[str, Path], given: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,20 +77,43 @@ def test_every_score_is_of_the_images_that_it_says(
     classifiers: dict[str, Path], allowed: Callable[[int], None]
 ) -> None:
     found = scores(classifiers, COPIER)  # a fifth of the samples are copies, all of them sevens
-    assert found["count"] == 300
+    assert found["count"] == found["samples"]["images"] == found["real"]["images"] == 300
+    sevens = float((COPIER.labels == 7).double().mean())
     for name, given in (("samples", COPIER), ("test", FRESH)):
-        _, logits = seen(classifiers, given.images)  # all of them, though `count` of the test images make the distances
-        assert found[name]["conditional_accuracy"] == float(f"{(logits.argmax(1) == given.labels).double().mean():.4g}")
+        _, logits = seen(classifiers, given.images)
+        right = (logits.argmax(1) == given.labels).double()
+        of_class = [float(right[given.labels == label].mean()) for label in CLASSES]
+        expected = of_class[0] * (1 - sevens) + of_class[1] * sevens  # test images of the samples' mix
+        assert found[name]["conditional_accuracy"] == pytest.approx(expected, abs=0.03)
     assert found["samples"]["near_copies_ratio_pixels"] == pytest.approx(0.2, abs=0.04)
-    assert found["samples"]["class_mix"] == pytest.approx(float((COPIER.labels == 7).double().mean()) - 0.5, abs=1e-4)
+    assert found["real"]["near_copies_ratio_pixels"] < 0.05  # though they are training images
     # The first half of the test images is all threes: no sample. Random ones are as near as training images are.
     train, first = (seen(classifiers, given)[0] for given in (TRAIN.images, FRESH.images[:300]))
     rows = found["b"]
-    assert abs(rows["test"]["frechet"] - rows["baseline"]["frechet"]) < 6 * rows["baseline"]["frechet_error"]
+    assert abs(rows["test"]["frechet_excess"]) < 4 * rows["test"]["frechet_excess_error"]
     assert frechet_distance(train, first) > 10 * rows["test"]["frechet"]
-    assert found["baseline"].keys() >= {"precision", "recall_error"}
+    assert found["real"].keys() >= {"precision", "recall_error"}
+    assert "class_mix" not in found["samples"]
     allowed(3)
     assert scores(classifiers, COPIER) == found, "whoever computes a score"
+
+
+def test_rows_of_a_filter_have_the_images_before_it_and_real_ones_that_it_would_keep(
+    classifiers: dict[str, Path],
+) -> None:
+    """A filter that keeps the half of the samples that classifier a finds clearest."""
+    logits = features_and_logits(load_classifier(classifiers["a"]), HONEST.images, CPU.device)[1]
+    probability = logits.softmax(1).gather(1, HONEST.labels[:, None]).squeeze(1)
+    kept = probability >= probability.median()
+    found, without = scores(classifiers, HONEST, kept=kept), scores(classifiers, HONEST.take(kept))
+    assert found["count"] == int(kept.sum())
+    assert [found[row]["images"] for row in ("unfiltered", "real_filtered")] == [found["count"]] * 2
+    assert found["samples"] | found["b"]["samples"] == pytest.approx(
+        without["samples"] | without["b"]["samples"], abs=0.2
+    )
+    assert {"unfiltered", "real_filtered"}.isdisjoint(without)
+    filtered = found["a"]["real_filtered"]
+    assert abs(filtered["frechet_excess"]) > 3 * filtered["frechet_excess_error"]  # the clearer half is another set
 
 
 def test_only_classes_that_have_test_images_are_compared(classifiers: dict[str, Path]) -> None:
@@ -102,14 +129,16 @@ def test_samples_without_labels_are_compared_if_they_are_seen_as_a_class_that_is
     logits[:, 0], logits[[0, 2], 7] = 2, 1  # zeros are not among the classes
     samples = Classified(HONEST.images[:4], None, torch.arange(4), logits)
     real = samples._replace(given=torch.tensor([3, 3, 7, 7]))
-    found = Sets(samples, real, real).of(torch.tensor([3]), CLASSES)
+    sets = Sets(samples, real, real)
+    found = [*map(Classified.take, sets, sets.of_classes(torch.tensor([3]), CLASSES))]
     assert [each.features.tolist() for each in found] == [[1, 3], [0, 1], [0, 1]]
     assert [len(each.images) for each in found] == [len(each.logits) for each in found] == [2, 2, 2]
 
 
 def test_few_test_images_judge_no_copies(classifiers: dict[str, Path]) -> None:
     found = scores(classifiers, HONEST.take(torch.arange(25) % 20), drawn(20, 1), drawn(60, 0))
-    assert (found["count"], found["equal_samples"]) == (20, 5)
+    # 18 of them are threes, beside which there are 15 of 30 training images, and 10 test images.
+    assert (found["count"], found["test"]["images"], found["equal_samples"]) == (15 + 6, 10 + 4, 5)
     assert found["samples"]["near_copies_ratio_pixels"] is None
     assert found["b"]["test"]["frechet_error"] > 0  # of the jackknife: they are all there are
     with pytest.raises(UserError, match=r"sample\.scored\.count or data\.test"):

@@ -7,7 +7,7 @@ from torch import Tensor
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Samples, Split
 from ddpm.scores.classifier import Classifier, features_and_logits
-from ddpm.scores.filtering import Recognition, filtered, most_probable
+from ddpm.scores.filtering import Recognition, filtered, most_probable, passing, those_kept
 from exact_stages.console import UserError
 from tests.small import CPU, DIGITS, images
 from tests.stages.written import classifier_params
@@ -114,3 +114,16 @@ def test_five_are_too_few_and_six_are_enough() -> None:
     assert kept(samples_of(labels), least)[1]["kept"] == 6
     with pytest.raises(UserError, match=r"^filter\.least_probability: "):
         kept(samples_of(labels), least + 1e-4)
+
+
+def test_images_pass_the_filter_that_are_as_probable_as_the_kept_samples_of_their_class() -> None:
+    labels = torch.arange(200) % 2
+    probability = PROBABILITY.gather(1, labels[:, None]).squeeze(1)
+    samples, _ = kept(samples_of(labels), float(probability.median()))
+    mask = those_kept(IMAGES, samples.images)
+    assert torch.equal(IMAGES[mask], samples.images)
+    limits = [float(probability[mask & (labels == label)].min()) for label in (0, 1)]
+    real = Recognition(torch.tensor([*limits, *(limit - 1e-4 for limit in limits), 1]), torch.tensor([0, 1, 0, 1, 2]))
+    of_kept = Recognition(probability, labels).take(mask)
+    assert passing(of_kept, real).tolist() == [True, True, False, False, False]  # of the last class no sample was kept
+    assert torch.equal(passing(of_kept, Recognition(probability, labels)), mask)

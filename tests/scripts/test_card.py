@@ -16,8 +16,8 @@ from scripts.runs import Run
 SCORES = {
     "b": {
         "samples": {"frechet": 2.0, "frechet_error": 0.5},
+        "real": {"frechet": 0.5},
         "test": {"frechet": 1.0},
-        "baseline": {"frechet": 0.5},
     }
 }
 PREPARED = {
@@ -52,7 +52,7 @@ def test_a_card_has_data_scores_and_hashes() -> None:
     assert front(text)["pipeline_tag"] == "unconditional-image-generation"
     assert "mine: 1,234 training images, 100 test images,\n32 x 48 pixels, colour" in text
     assert "It has 54,321 parameters." in text
-    assert "| Frechet distance, classifier b | 2.0000 +- 0.5000 | 1.0000 | 0.5000 |" in text
+    assert "| Frechet distance, classifier b |  | 2.0000 +- 0.5000 | 0.5000 |  | 1.0000 |" in text
     assert "bits per dimension" in text
     assert "- models/ddpm.safetensors: e1" in text
 

@@ -14,12 +14,13 @@ from tests.with_dvc.dvc_clone import ROOT, Clone
 
 SCORES = {
     "b": {
-        "samples": {"frechet": 2, "frechet_error": 0.25},
+        "samples": {"frechet": 2, "frechet_error": 0.25, "frechet_excess": 1.5, "frechet_excess_error": 0.3125},
         "test": {"frechet": 1},
-        "baseline": {"frechet": 0.5},
+        "real": {"frechet": 0.5},
     },
-    "samples": {"precision": 0.25, "recall": 0.5, "near_copies_ratio_pixels": 0.01},
-    "test": {"precision": 0.75, "precision_deviation": 0.125, "recall": 1, "confident_share": None},
+    "unfiltered": {"images": 10203, "c2st_8_levels_accuracy": 0.75, "c2st_8_levels_accuracy_error": 0.125},
+    "samples": {"precision": 0.25, "recall": 0.5, "near_copies_ratio_pixels": 0.01, "c2st_accuracy": 1},
+    "test": {"precision": 0.75, "precision_deviation": 0.125, "recall": 1, "specks": None},
 }
 BITS = {"images": 10, "test": {"bits_per_dim": 2.5, "standard_error": 0.25}, "train": {"bits_per_dim": 2.25}}
 FILES = {"scores": SCORES, "filter": {"share": 0.75}, "bits": BITS}
@@ -28,15 +29,30 @@ FILES["accuracy"] = {"samples": {"accuracy": 0.5}, "real": {"accuracy": 0.875}}
 
 def test_values_stand_in_their_columns() -> None:
     run = Run("mine", {tables.FILES[name]: json.dumps(values).encode() for name, values in FILES.items()})
-    rows = tables.scores([tables.numbers(run), {}])
+    found = tables.numbers(run)
+    rows = tables.scores([*((found, row) for row in tables.ROWS), ({}, "samples")])
     assert rows == {
-        "kept by the filter": ["0.750", "", "", ""],
-        "Frechet distance, classifier b": ["2.0000 +- 0.2500", "", "1.0000", "0.5000"],
-        "precision, recall": ["0.250, 0.500", "", "0.750 +- 0.125, 1.000", ""],
-        "classification accuracy score": ["0.5000", "", "", "0.8750"],
-        "near copies": ["0.0100", "", "", ""],
-        "bits per dimension of test, of training images": ["2.500 +- 0.250, 2.250", "", "", ""],
+        "kept by the filter": ["", "0.750", "", "", "", ""],
+        "images": ["10203", "", "", "", "", ""],
+        "Frechet distance, classifier b": ["", "2.0000 +- 0.2500", "0.5000", "", "1.0000", ""],
+        "excess, classifier b": ["", "1.5000 +- 0.3125", "", "", "", ""],
+        "C2ST accuracy at 256, 8, 2 levels": ["-, 0.750 +- 0.125, -", "1.000, -, -", "", "", "", ""],
+        "precision, recall": ["", "0.250, 0.500", "", "", "0.750 +- 0.125, 1.000", ""],
+        "classification accuracy score": ["", "0.5000", "0.8750", "", "", ""],
+        "near copies": ["", "0.0100", "", "", "", ""],
+        "bits per dimension of test, of training images": ["", "2.500 +- 0.250, 2.250", "", "", "", ""],
     }
+
+
+def test_readmes_table_has_a_row_for_each_set_that_was_scored() -> None:
+    run = Run("mine", {tables.FILES[name]: json.dumps(values).encode() for name, values in FILES.items()})
+    head, _, *rows = publish.set_table(tables.numbers(run)).splitlines()
+    cells = {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows}
+    assert [*cells] == ["| before the filter", "| samples", "| training images of the same classes", "| test images"]
+    column = [*publish.SHOWN].index("excess, classifier b")
+    assert "excess" in head.split(" | ")[1:][column]
+    assert cells["| samples"][column] == "1.5000\u00a0±\u00a00.3125"
+    assert cells["| before the filter"][column] == ""
 
 
 def write_record(name: str, distance: float, images: int, version: int) -> None:
@@ -54,7 +70,7 @@ def test_of_several_runs_the_mean_and_their_spread_are_printed(
     for name, *facts in (("a", 1, 60, 4), ("b", 3, 60, 4), ("clothes", 3, 50, 4), ("early", 3, 60, 3)):
         write_record(name, *facts)
     publish.print_scores("a", "b")
-    assert "| Frechet distance, classifier b | 2.0000\u00a0±\u00a01.4142 |" in capsys.readouterr().out
+    assert "| Frechet distance, classifier b |  | 2.0000\u00a0±\u00a01.4142 |" in capsys.readouterr().out
     for other, what in (("clothes", "data set"), ("early", "version of the scores")):
         with pytest.raises(UserError, match=f"^{other}: has another {what} than a"):
             publish.print_scores("a", "b", other)

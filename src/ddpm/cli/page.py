@@ -27,10 +27,10 @@ PAGE = """<!doctype html>
 <tr>{head}
 {rows}
 </table>
-<p>The real images of this table were held out. Where a score has none of them, two sets of training images
-are compared, or chance is shown. The error is the standard error of the
-difference: a difference of less than two errors may be chance. Scores that depend on the number of images compare
-{count:,} of each set.</p>
+<p>The real images of this table are training images with the classes of the samples, which are no part of what both are
+compared with. Of conditional accuracy, near copies and the mix of classes, they were held out; of the C2ST accuracy,
+chance is shown. The error is the standard error of the difference: a difference of less than two errors may be chance.
+{count:,} images of each set are compared.</p>
 {figures}
 </html>
 """

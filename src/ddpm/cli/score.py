@@ -18,7 +18,7 @@ from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
 from ddpm.scores import classifier, fit
 from ddpm.scores.classifier import NAMES, Recipe, load_classifier, save_classifier
-from ddpm.scores.evaluation import comparable, evaluate
+from ddpm.scores.evaluation import check_enough, evaluate
 from ddpm.scores.fit import fit_classifiers, training_images
 from exact_stages.console import UserError
 from exact_stages.files import sha256, write_json, write_whole
@@ -73,7 +73,7 @@ class Score(Options):
         if none := [name for label, name in enumerate(names) if label not in samples.classes]:
             print(f"note: there are no samples of {listed(none)}, so real images of them are left out")
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
-        comparable(len(samples.images), len(test.images), len(train.images))
+        check_enough(len(samples.images), len(test.images), len(train.images))
         files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
         found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
         lines = summary(found.scores)

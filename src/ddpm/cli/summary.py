@@ -16,59 +16,46 @@ NAMES = {
     "b.frechet": "Frechet distance by classifier b",
     "pixels.frechet": "Frechet distance in pixels",
     "c2st_accuracy": "C2ST accuracy",
+    "c2st_8_levels_accuracy": "C2ST accuracy, 8 levels",
     "c2st_black_and_white_accuracy": "C2ST accuracy, black and white",
     "precision": "precision",
     "recall": "recall",
     "near_copies_ratio_pixels": "near copies",
+    "specks": "specks",
 }
-FEWER = "a network is right in fewer cases than by chance: are samples nearly copies?"
-UNSEEN = "; less than {seen} may not show"
+UNSEEN = ("conditional_accuracy", "near_copies_ratio_pixels", "class_mix")  # compared with test images
+SMALLER = "; less than {seen} may not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
 WITHHELD = "not comparable: the classes are off, see above"
-# What to say of a score like that of new real images, of a higher one, and of a lower one.
+ALIKE = {
+    "c2st": "a network cannot tell them from real images",
+    "near_copies": "no sign of copies",
+    "": "as real images",
+}
+TOLD = (
+    "a network tells them from real images in {samples} of the cases; chance is 50 %",
+    "a network is right in fewer cases than by chance: are samples nearly copies?",
+)
+# What to say of a score that is higher than that of new real images, and of a lower one.
 SAYS = {
-    "class_mix": (
-        "the classes are as frequent as among real images",
-        "{samples} would need another class: sample each as often as real images have it",
-        "the classes are as frequent as among real images",
-    ),
-    "frechet": (
-        "the set is like a new real one",
-        "the set differs from a new real one",
-        "the set is nearer to training images than a new real one",
-    ),
-    "c2st_accuracy": (
-        "a network cannot tell them from real images",
-        "a network tells them from real images in {samples} of the cases; chance is 50 %",
-        FEWER,
-    ),
-    "c2st_black_and_white_accuracy": (
-        "in black and white, a network cannot tell them",
-        "in black and white, a network tells them in {samples} of the cases; chance is 50 %",
-        FEWER,
-    ),
-    "precision": (
-        "as many look real as of real images",
-        "more look typical than of real images",
-        "fewer look typical than of real images",
-    ),
-    "conditional_accuracy": (
-        "their class shows as often as in real images",
-        "their class shows more often",
-        "their class shows less often",
-    ),
-    "near_copies_ratio_pixels": (
-        "no sign of copies",
-        "copies: {excess} more than in new real images",
-        "fewer than in new real images",
-    ),
+    "class_mix": ("{samples} would need another class: sample each as often as real images have it", ALIKE[""]),
+    "frechet": ("the set differs from a new real one", "the set is nearer to training images than a new real one"),
+    "c2st_accuracy": TOLD,
+    "c2st_8_levels_accuracy": TOLD,
+    "c2st_black_and_white_accuracy": TOLD,
+    "precision": ("more look typical than of real images", "fewer look typical than of real images"),
+    "conditional_accuracy": ("their class shows more often", "their class shows less often"),
+    "near_copies_ratio_pixels": ("copies: {excess} more than in new real images", "fewer than in new real images"),
+    "specks": ("{excess} more have a lone speck than of real images", "fewer have a lone speck than of real images"),
 }
 CHANCE = 0.5  # of the C2ST where nothing differs
 LEFT_OUT = {
     "conditional_accuracy": "left out: there is one class",
-    "c2st_accuracy": f"left out: needs {LEAST_IMAGES} samples and {LEAST_IMAGES} training images",
+    "c2st_accuracy": (few := f"left out: needs {LEAST_IMAGES} samples, and twice as many training images"),
+    "c2st_8_levels_accuracy": few,
     "c2st_black_and_white_accuracy": "left out: too few images, or they have many levels between black and white",
     "near_copies_ratio_pixels": f"left out: needs {LEAST} held-out images",
+    "specks": "left out: the images are in colour, or not on black",
 }
 
 
@@ -98,25 +85,25 @@ class Line(NamedTuple):
 def compared(scores: dict[str, Any]) -> list[Compared]:
     """Compare each score of `evaluation.evaluate` with that of real images; scores that need classes may be absent.
 
-    The real images are test images, or training images for a score that test images lack. Where it is known what to
-    expect if nothing differs, the difference is to that, which has no error.
+    These are training images with the classes of the samples, or test images for what rests on having seen an image.
+    Of a distance, the excess is the stage's own. Chance is known, and has no error.
     """
     found = []
     for name in NAMES:
         space, _, key = name.rpartition(".")
         rows = scores.get(space, {}) if space else scores
-        if key not in rows.get("samples", {}):
+        own = rows.get("samples", {})
+        if key not in own:
             continue
-        if (value := rows["samples"][key]) is None:
+        if (value := own[key]) is None:
             found.append(Compared(name, None))
             continue
-        real: dict[str, Any] = next((rows[row] for row in ("test", "baseline") if rows[row].get(key) is not None), {})
-        tested = key.startswith("c2st")
-        other = real.get(key, CHANCE) if tested else real[key]
-        expected, of_real = (CHANCE, 0) if tested else (other, real[f"{key}_error"])
-        of_samples = rows["samples"][f"{key}_error"]
-        error = None if of_samples is None else math.hypot(of_samples, of_real)
-        found.append(Compared(name, value, other, value - expected, error))
+        real = rows["test" if key in UNSEEN else "real"]
+        expected = CHANCE if key.startswith("c2st") else real[key]
+        excess, error = own.get(f"{key}_excess", value - expected), own.get(f"{key}_excess_error", own[f"{key}_error"])
+        if key not in ("frechet", "recall") and not key.startswith("c2st"):
+            error = math.hypot(error, real[f"{key}_error"])
+        found.append(Compared(name, value, expected, excess, error))
     return found
 
 
@@ -137,8 +124,8 @@ def summary(scores: dict[str, Any]) -> list[Line]:
         elif key.startswith(off) and key != "class_mix":
             says = WITHHELD
         else:
-            alike, higher, lower = SAYS[key]
-            says = alike + UNSEEN if abs(excess) <= seen else higher if excess > 0 else lower
+            alike = next(text for start, text in ALIKE.items() if key.startswith(start)) + SMALLER
+            says = alike if abs(excess) <= seen else SAYS[key][excess < 0]
         value, expected, deviation = ("-" if each is None else form.format(each) for each in (samples, real, error))
         told = says.format(samples=value, excess=form.format(excess), seen=form.format(seen))
         lines.append(Line(NAMES[name], value, expected, deviation, told))

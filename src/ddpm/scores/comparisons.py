@@ -1,70 +1,123 @@
-"""Compare samples with real images, always at equal counts.
+"""Compare sets that differ in one thing: equal label counts, one reference, and equal counts but for the test images.
 
-Training images are the reference. Samples and test images are compared with it and, as a real-vs-real baseline, other
-training images: one set that is left out of the reference, or the sets of `among_real`. Subsets of real images are
-random, because files are ordered and a prefix would be biased. Features have shape (N, D).
+The reference is the training images. Real images to compare with are drawn from them, with the label counts of the
+samples, and left out of it: SETS times, since one set may be near by chance. Every row is compared with each of these
+references. Subsets of real images are random, because files are ordered and a prefix would be biased. Features have
+shape (N, D).
 
-Errors of samples and test images are those of the sets, with this reference: it does not make them differ.
+Errors are those of the sets, with these references: they do not make them differ.
 """
 
+import math
 import statistics
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm.diffusion.randomness import generator
-from ddpm.processes.workers import map_shards
-from ddpm.scores.distances import Estimate, FrechetDistance, frechet_distance, jackknife
+from ddpm.scores.distances import Estimate, FrechetDistance, jackknife, moments
 from ddpm.scores.manifold import precision_and_recall
 
-BASELINES = 20  # random sets of training images
+SETS = 5  # of training images
+MOST_COMPARED = 10_000  # images in each row: more take long, as precision and recall compare every pair
 
 Rows = dict[str, dict[str, float | None]]
+Places = dict[str, list[Tensor]]  # of the images of each row, in one set or in SETS
 
 
-class Draws(NamedTuple):
-    """Random subsets as indices: a reference of training images (T,), a baseline of other ones, test images (N,)."""
+def counts_of(wanted: Tensor, available: Tensor) -> Tensor:
+    """Return how many images of each class to take: as many as wanted, or as many in this mix as are available.
 
-    reference: Tensor
-    baseline: Tensor
-    test: Tensor
-
-
-def draw_subsets(test: int, train: int, count: int, seed: int) -> Draws:
-    """Choose random subsets of `count` images among `test` test images and `train` training images.
-
-    The remaining training images are the reference.
+    If the mix leaves fewer than half of them, rare classes have what is available.
     """
-    order = torch.randperm(train, generator=generator(seed, "floor", 0))
-    chosen = torch.randperm(test, generator=generator(seed, "test", 0))[:count]
-    return Draws(order[count:], order[:count], chosen)
+    most = torch.minimum(wanted, available)
+    ratio = (available.double() / wanted).nan_to_num(1).amin().clamp(max=1)
+    even = (wanted * ratio).round().long()
+    return even if 2 * even.sum() >= most.sum() else most
 
 
-def compare(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute Frechet distances from the reference; there are as many samples as images in each subset."""
-    distance = FrechetDistance(train[draws.reference])
-    sets = {"samples": samples, "test": test[draws.test]}
-    return {name: Estimate(distance(each), jackknife(distance, each)).row("frechet") for name, each in sets.items()}
+def first_of_each(labels: Tensor, counts: Tensor) -> Tensor:
+    """Return the places of the first `counts[label]` images of each label (N,), with all labels spread evenly.
 
-
-def among_real(train: Tensor, count: int) -> Estimate:
-    """Compute Frechet distances of BASELINES random sets, each beside the rest; return their mean and deviation.
-
-    A single set may lie at half or at twice the mean: classes are far apart, so their mix counts, and it changes by
-    chance.
+    So the tenths of the jackknife have one mix of labels, as other such sets have.
     """
-    orders = (torch.randperm(len(train), generator=generator(index, "baseline")) for index in range(BASELINES))
-    found = [frechet_distance(train[order[count:]], train[order[:count]]) for order in orders]
-    return Estimate(statistics.mean(found), statistics.stdev(found))
+    order, sizes = labels.argsort(stable=True), labels.bincount(minlength=len(counts))
+    rank = torch.empty_like(order)  # of each image in its class
+    rank[order] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
+    chosen = (rank < counts[labels]).nonzero().squeeze(1)
+    return chosen[((rank[chosen] + 0.5) / counts[labels[chosen]]).argsort(stable=True)]
 
 
-def variety(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute precision and recall; the reference is reduced to equal count."""
-    sets = {"samples": samples, "test": test[draws.test], "baseline": train[draws.baseline]}
-    real = train[draws.reference[: len(samples)]]
-    found = map_shards(lambda name: precision_and_recall(real, sets[name]), [*sets])
-    return {
-        name: precision.row("precision") | recall.row("recall")
-        for name, (precision, recall) in zip(sets, found, strict=True)
-    }
+def draw_places(samples: Tensor, test: Tensor, train: Tensor, kept: Tensor, passing: Tensor, seed: int) -> Places:
+    """Choose the images of each row, by the labels of samples (N,), test (M,) and training images (K,).
+
+    samples and, before the filter, unfiltered: places among the samples; test: among the test images; real, and
+    through the filter, real_filtered: among the training images, SETS times. fewer: real ones, as many as test images.
+
+    Args:
+        kept: the samples that the filter kept (N,); if it kept all, there are no rows of the filter.
+        passing: the training images that it would keep (K,).
+    """
+    classes = 1 + int(torch.cat([samples, test, train]).max())
+    ours = kept.nonzero().squeeze(1)[:MOST_COMPARED]
+    wanted, others, real = (each.bincount(minlength=classes) for each in (samples[ours], test, train[passing]))
+    counts = counts_of(wanted, real // 2)
+    fewer = counts_of(counts, others)
+    of_test = torch.randperm(len(test), generator=generator(seed, "test", 0))
+    orders = [torch.randperm(len(train), generator=generator(seed, "real", index)) for index in range(SETS)]
+
+    def first(labels: Tensor, order: Tensor, counts: Tensor = counts) -> Tensor:
+        return order[first_of_each(labels[order], counts)]
+
+    places = {"unfiltered": [first(samples, torch.arange(len(samples)))], "samples": [first(samples, ours)]}
+    places["real"] = [first(train, each) for each in orders]
+    places["real_filtered"] = [first(train, each[passing[each]]) for each in orders]
+    places["test"] = [first(test, of_test, fewer)]
+    places["fewer"] = [first(train, each, fewer) for each in orders]
+    if kept.all():
+        del places["unfiltered"], places["real_filtered"]
+    return places
+
+
+def left_out(places: Places, index: int) -> Tensor:
+    """Return the training images that are not in a reference."""
+    return torch.cat([places[name][index] for name in ("real", "real_filtered") if name in places]).unique()
+
+
+def compare(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Rows:
+    """Compute the Frechet distance of each row, its mean over the references, and its excess over real images.
+
+    The error is of one set, that of the excess counts SETS of real images. These share most images with those that the
+    filter keeps, so there the differences themselves tell their error.
+    """
+    every = moments(train)
+    references = [FrechetDistance(every.without(moments(train[left_out(places, index)]))) for index in range(SETS)]
+    source = {"samples": samples, "unfiltered": samples, "test": test}
+
+    def found(name: str) -> tuple[list[float], float]:
+        sets = [source.get(name, train)[each] for each in places[name]] * (SETS // len(places[name]))
+        values = [distance(moments(each)) for distance, each in zip(references, sets, strict=True)]
+        errors = [jackknife(distance, each) for distance, each in zip(references, sets, strict=True)]
+        return values, math.hypot(*errors) / SETS**0.5
+
+    distances, rows = {name: found(name) for name in places}, {}
+    for name, (values, error) in distances.items():
+        real, of_real = distances["fewer" if name == "test" else "real"]
+        excess = [value - other for value, other in zip(values, real, strict=True)]
+        of_mean = (statistics.stdev(excess) if name == "real_filtered" else of_real) / SETS**0.5
+        of_excess = of_mean if name == "real_filtered" else math.hypot(error, of_mean)
+        rows[name] = Estimate(statistics.mean(values), error).row("frechet")
+        if name != "real":
+            rows[name] |= Estimate(statistics.mean(excess), of_excess).row("frechet_excess")
+    del rows["fewer"]
+    return rows
+
+
+def variety(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Rows:
+    """Compute precision and recall beside as many other training images."""
+    sets = {name: values[places[name][0]] for name, values in (("samples", samples), ("test", test), ("real", train))}
+    rest = torch.ones(len(train), dtype=torch.bool).index_fill(0, left_out(places, 0), False).nonzero().squeeze(1)
+    order = torch.randperm(len(rest), generator=generator(0, "variety"))
+    real = train[rest[order[: len(sets["samples"])]]]
+    found = {name: precision_and_recall(real, each) for name, each in sets.items()}
+    return {name: precision.row("precision") | recall.row("recall") for name, (precision, recall) in found.items()}

@@ -78,13 +78,16 @@ def middle(images: Tensor) -> Tensor:
     return images[..., SHIFT:-SHIFT, SHIFT:-SHIFT]
 
 
-def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_labels: Tensor) -> Nearness:
+def nearness(
+    versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_labels: Tensor, trained: bool = False
+) -> Nearness:
     """Measure how near images with labels (N,) are to training images (M, ...) of the same class, labels (M,).
 
     A distance or ratio is infinite if its class has too few training images.
 
     Args:
         versions: one or more versions of the images, each (N, ...); of an image's versions, the nearest counts.
+        trained: whether these are training images, so that the nearest of each is the image itself, which is left out.
     """
     rows = max(1, min(CHUNK, PAIRS // ((1 + NEXT) * versions[0][:1].numel())))
     of_class = {label: (labels == label).nonzero().squeeze(1).split(rows) for label in labels.unique().tolist()}
@@ -94,10 +97,12 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
         label, part = shard
         queries = [each[of_class[label][part]] for each in versions]
         same_class = (train_labels == label).nonzero().squeeze(1)
-        near = [_nearest(queries, table) for _, table in _tables(train, queries[0].device, same_class)]
+        near = [
+            _nearest(queries, table, 1 + NEXT + trained) for _, table in _tables(train, queries[0].device, same_class)
+        ]
         distance, ratio = torch.full((2, len(queries[0])), torch.inf, device=queries[0].device)
-        if near:
-            found = torch.cat(near, dim=1).sort(1).values[:, : 1 + NEXT]
+        if len(same_class) > trained:
+            found = torch.cat(near, dim=1).sort(1).values[:, trained : 1 + NEXT + trained]
             distance = found[:, 0]
             if found.shape[1] > 1:
                 ratio = (distance / found[:, 1:].mean(1)).nan_to_num(0)  # 0 / 0: copies of copies
@@ -110,11 +115,11 @@ def nearness(versions: Sequence[Tensor], labels: Tensor, train: Tensor, train_la
     return Nearness(distances, ratios, labels)
 
 
-def _nearest(versions: Sequence[Tensor], table: Tensor) -> Tensor:
-    """Return the distances from queries (N, ...), in some versions, to the 1 + NEXT nearest rows, unordered."""
+def _nearest(versions: Sequence[Tensor], table: Tensor, count: int) -> Tensor:
+    """Return the distances from queries (N, ...), in some versions, to the `count` nearest rows, unordered."""
     queries = [_flat(each) for each in versions]
     distances = reduce(torch.minimum, (torch.cdist(each, table) for each in queries))
-    near = table[distances.topk(min(1 + NEXT, len(table)), largest=False).indices]
+    near = table[distances.topk(min(count, len(table)), largest=False).indices]
     # Recompute: differences of large squares lose the digits of a small distance.
     return torch.stack([(each[:, None] - near).square().mean(2) for each in queries]).amin(0).sqrt()
 
@@ -131,21 +136,21 @@ def _flat(values: Tensor) -> Tensor:
     return (to_float(values) if values.dtype == torch.uint8 else values).flatten(1)
 
 
-def near_copies(samples: Nearness, held_out: Nearness) -> tuple[Estimate, Estimate]:
-    """Estimate the share of near copies among samples (N,), and what to expect of honest ones, by held-out images (M,).
+def near_copies(ratios: Sequence[Tensor], held_out: Nearness) -> list[Estimate]:
+    """Estimate the share of near copies in sets of these ratios (N,), and last, by held-out images, what to expect.
 
     A near copy is nearer to training images, by the ratio, than all but a share NEAR of the held-out images. The
-    threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them, among
-    samples as among held-out images. Of fewer than LEAST held-out images there is no share.
+    threshold is that of held-out images without near-duplicates, which would hide copies. The shares count them, in
+    the sets as among held-out images. Of fewer than LEAST held-out images there is no share.
     """
     duplicates = near_duplicates(held_out.distance, held_out.labels)
     values = held_out.ratio[~duplicates & held_out.ratio.isfinite()].double()
     if len(values) < LEAST:
-        return NONE, NONE
+        return [NONE] * (1 + len(ratios))
     # Below it lies a share NEAR of the distribution, in expectation.
     threshold = float(np.quantile(values.numpy(), NEAR, method="weibull"))
-    copies, found = ((each.ratio.double() < threshold).double() for each in (samples, held_out))
-    return _share(copies), _share(torch.where(duplicates, found, NEAR))
+    *copies, found = ((each.double() < threshold).double() for each in (*ratios, held_out.ratio))
+    return [*map(_share, copies), _share(torch.where(duplicates, found, NEAR))]
 
 
 def near_duplicates(distance: Tensor, labels: Tensor) -> Tensor:

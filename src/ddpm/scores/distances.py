@@ -6,6 +6,7 @@ Features are float32 of shape (N, D); the statistics are float64.
 import hashlib
 import statistics
 from collections.abc import Callable
+from functools import reduce
 from itertools import combinations
 from typing import NamedTuple
 
@@ -35,12 +36,6 @@ def digest(image: Tensor) -> bytes:
     return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
 
-def mean_of(values: Tensor) -> Estimate:
-    """Estimate a mean from values of independent images (N,)."""
-    values = values.double()
-    return Estimate(float(values.mean()), float(values.std(correction=0)) / len(values) ** 0.5)
-
-
 def share_of(flags: Tensor) -> Estimate:
     """Estimate a share from flags of independent images (N,).
 
@@ -58,6 +53,29 @@ def varies(features: Tensor) -> bool:
     return bool((spread > ROUNDING * features.abs().amax(0)).any())
 
 
+class Moments(NamedTuple):
+    """How many features there are, their sum (D,), and the sum of their outer products (D, D), in float64."""
+
+    size: int
+    total: Tensor
+    product: Tensor
+
+    def without(self, other: "Moments") -> "Moments":
+        """Return the moments without those of a part."""
+        return Moments(self.size - other.size, self.total - other.total, self.product - other.product)
+
+    def gaussian(self) -> tuple[Tensor, Tensor]:
+        """Return mean and covariance."""
+        mean = self.total / self.size
+        return mean, (self.product - self.size * mean.outer(mean)) / (self.size - 1)
+
+
+def moments(features: Tensor) -> Moments:
+    """Return the moments of features (N, D)."""
+    features = features.double()
+    return Moments(len(features), features.sum(0), features.T @ features)
+
+
 class FrechetDistance:
     """Frechet distance between Gaussians fitted to real and to other features (Heusel et al. 2017, arXiv:1706.08500).
 
@@ -65,41 +83,35 @@ class FrechetDistance:
     real images.
     """
 
-    def __init__(self, real: Tensor) -> None:
-        self._mean, self._covariance = _gaussian(real)
+    def __init__(self, real: Moments) -> None:
+        self._mean, self._covariance = real.gaussian()
+        values, vectors = torch.linalg.eigh(self._covariance)
+        self._root = vectors * values.clamp(min=0).sqrt() @ vectors.T
 
-    def __call__(self, samples: Tensor) -> float:
-        """Return the distance of features (M, D)."""
-        mean, covariance = _gaussian(samples)
-        common = torch.linalg.eigvals(self._covariance @ covariance).sqrt().real.sum()
-        found = (self._mean - mean).square().sum() + self._covariance.trace() + covariance.trace() - 2 * common
-        return float(found.to(samples.dtype))
-
-
-def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and covariance of features (N, D), in float64."""
-    features, count = features.double(), len(features)
-    mean = features.sum(0) / count
-    return mean, (features.T @ features - count * mean.outer(mean)) / (count - 1)
+    def __call__(self, samples: Moments) -> float:
+        """Return the distance of features that have these moments."""
+        mean, covariance = samples.gaussian()
+        common = torch.linalg.eigvalsh(self._root @ covariance @ self._root).clamp(min=0).sqrt().sum()
+        return float((self._mean - mean).square().sum() + (self._covariance + covariance).trace() - 2 * common)
 
 
 def frechet_distance(real: Tensor, samples: Tensor) -> float:
-    """Return the Frechet distance; see `FrechetDistance`."""
-    return FrechetDistance(real)(samples)
+    """Return the Frechet distance of features (N, D) and (M, D); see `FrechetDistance`."""
+    return FrechetDistance(moments(real))(moments(samples))
 
 
-def jackknife(statistic: Callable[[Tensor], float], features: Tensor) -> float:
+def jackknife(statistic: Callable[[Moments], float], features: Tensor) -> float:
     """Estimate the standard error of a statistic of features (N, D): how far other random sets of N features would be.
 
     Each of GROUPS equal parts is left out in turn (Tukey 1958), and each two, because the Frechet distance of similar
     sets is curved: it has hardly a slope. Of what curves, leaving out one counts twice the variance; leaving out two
     shows how much that is (Efron and Stein 1981). The features must be in random order, or their classes spread evenly.
     """
-    parts = features.tensor_split(min(GROUPS, len(features)))
-    count = len(parts)
+    parts = [moments(part) for part in features.tensor_split(min(GROUPS, len(features)))]
+    count, every = len(parts), moments(features)
 
     def without(*left_out: int) -> float:
-        return statistic(torch.cat([part for index, part in enumerate(parts) if index not in left_out]))
+        return statistic(reduce(Moments.without, [parts[index] for index in left_out], every))
 
     whole, one = without(), [without(index) for index in range(count)]
     two = [

@@ -1,7 +1,9 @@
-"""Score samples against real images: distances, a two-sample test, variety, recognition and copying.
+"""Score samples against real images: distances, a two-sample test, variety, recognition, copying and specks.
 
-Distances use the features of each classifier, and principal components of the pixels. Classifier a selects settings; b
-is only for reporting. Nothing is selected by the pixels.
+The rows differ in one thing: samples before a filter and after it, real training images with the label counts of the
+samples, the same through the filter, and test images; see `comparisons`. Distances use the features of each classifier,
+and principal components of the pixels. Classifier a selects settings; b is only for reporting. Nothing is selected by
+the pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,20 +18,21 @@ from ddpm.images.card import listed
 from ddpm.images.splits import Split
 from ddpm.processes.device import Runtime
 from ddpm.processes.workers import map_shards
-from ddpm.scores.c2st import c2st_pairs, c2st_scores, run_c2st, tone_shares
+from ddpm.scores.c2st import c2st_pairs, run_c2st
 from ddpm.scores.classes import class_mix
 from ddpm.scores.classifier import Classifier, features_and_logits, likeliest, load_classifier
-from ddpm.scores.comparisons import Draws, Rows, among_real, compare, draw_subsets, variety
+from ddpm.scores.comparisons import Places, Rows, compare, draw_places, left_out, variety
 from ddpm.scores.components import principal_components
 from ddpm.scores.copying import middle, near_copies, nearness, shifted
 from ddpm.scores.distances import NONE, digest, share_of, varies
+from ddpm.scores.filtering import passing, recognised_by
 from ddpm.scores.manifold import NEIGHBOURS
+from ddpm.scores.specks import has_specks, may_have_specks
 from exact_stages.console import UserError, progress
 
-MOST_COMPARED = 50_000  # images in each set: precision and recall compare every pair
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 5  # of the scores; raise it when equal samples get another score, as by another network or definition
+VERSION = 6  # of the scores; raise it when equal samples get another score, as by another network or definition
 
 
 class Classified(NamedTuple):
@@ -56,21 +59,25 @@ class Classified(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """Samples, and real images of the trained classes; validation images count as training images."""
+    """Samples before any filter, and real images of the trained classes; validation images count as training images."""
 
     samples: Classified
     test: Classified
     train: Classified
 
-    def of(self, there: Tensor, classes: list[int]) -> "Sets":
-        """Return the images of the classes `there`, given or seen among `classes`; copy nothing if these are all."""
-        if len(there) == len(classes):
-            return self
-        return Sets(*(each.take(torch.isin(each.given_or_seen(classes), there)) for each in self))
+    def of_classes(self, there: Tensor, classes: list[int]) -> list[Tensor]:
+        """Tell for each set which images are of the classes `there`, given or seen among `classes`."""
+        return [torch.isin(each.given_or_seen(classes), there) for each in self]
 
-    def features(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of the first `count` samples, which have the mix of all, and of all real images."""
-        return self.samples.features[:count], self.test.features, self.train.features
+    @property
+    def features(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features of each set."""
+        return self.samples.features, self.test.features, self.train.features
+
+    def drawn(self, places: Places) -> dict[str, Classified]:
+        """Return the images of each row; of training images, those of the first set."""
+        sources = {"samples": self.samples, "unfiltered": self.samples, "test": self.test}
+        return {name: sources.get(name, self.train).take(each[0]) for name, each in places.items() if name != "fewer"}
 
 
 class Evaluation(NamedTuple):
@@ -93,75 +100,86 @@ def evaluate(
     classifiers: Mapping[str, Path],
     runtime: Runtime,
     c2st_classifier: str = "b",
+    kept: Tensor | None = None,
 ) -> Evaluation:
     """Compute all scores.
 
-    Classes without test images are left out of all three sets. Otherwise test images would differ from training images
-    by more than chance, and samples would look good beside them.
+    Classes without test images are left out of all sets: there would be no new real images to compare them with.
 
     Args:
-        samples: images uint8 (N, C, H, W), and the requested classes (N,), if any.
+        samples: images uint8 (N, C, H, W), and the requested classes (N,), if any; before the filter.
         test: real test images of the same classes.
         train: real training images of the same classes.
         classes: labels of the sampled classes.
-        classifiers: their files by name. The last one gives all scores except distances.
+        classifiers: their files by name. The first one filters; the last one gives all scores except distances.
         c2st_classifier: the network of the two-sample test, one of C2ST_CLASSIFIERS.
+        kept: the samples that a filter kept (N,); without one, all.
 
     Raises:
         UserError: there are too few images, or a classifier sees no differences between them.
     """
-    there = test.labels.unique()
-    of_spaces: dict[str, Callable[[], Rows]] = {}
+    kept = torch.ones(len(samples[0]), dtype=torch.bool) if kept is None else kept
+    there, distinct = test.labels.unique(), [digest(image) for image in samples[0][kept]]
+    seen: dict[str, Sets] = {}
     for name, path in progress(classifiers.items(), desc="classify", unit="classifier"):
         classifier = load_classifier(path)
-        seen = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
-        if not varies(seen.train.features):
+        sets = seen[name] = Sets(*(classify(classifier, *each, runtime) for each in (samples, test, train)))
+        if not varies(sets.train.features):
             raise UserError(
                 f"{path}: its features of all training images are alike; look at the images, or train it longer"
             )
-        sets = seen.of(there, classes)
-        count = comparable(*(len(each.images) for each in sets))
-        draws = draw_subsets(len(sets.test.images), len(sets.train.images), count, SEED)
-        of_spaces[name] = partial(distances, *sets.features(count), draws)
-    of_spaces["pixels"] = partial(compare_pixels, sets, count, draws)
-    pairs = c2st_pairs(sets.samples.images, sets.train.images, SEED)
-    tasks: dict[str, Callable[[], Any]] = {  # those that take longest first, so that workers end together
-        **{name: partial(run_c2st, *pair, c2st_classifier, SEED, runtime) for name, pair in pairs.items()},
-        "examined": partial(examine, sets, draws, classes),
-        "distances": lambda: {name: of_space() for name, of_space in of_spaces.items()},
+    if len(there) < len(classes):
+        masks = sets.of_classes(there, classes)
+        seen = {name: Sets(*map(Classified.take, found, masks)) for name, found in seen.items()}
+        kept, sets = kept[masks[0]], seen[name]
+    check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
+    places = draw_rows(next(iter(seen.values())), kept, classes)
+    rows = sets.drawn(places)
+    pairs = c2st_pairs({name: row.images for name, row in rows.items()}, rows["real"].images)
+    tasks: dict[object, Callable[[], Any]] = {  # those that take longest first, so that workers end together
+        "examined": partial(examine, sets, places, classes),
+        **{test: partial(run_c2st, *pair, c2st_classifier, SEED, runtime) for test, pair in pairs.items()},
+        "pixels": partial(compare_pixels, sets, places),
+        **{name: partial(compare, *found.features, places) for name, found in seen.items()},
     }
-    done = progress(map_shards(lambda name: tasks[name](), [*tasks]), desc="evaluate", total=len(tasks), unit="step")
-    found: dict[str, Any] = dict(zip(tasks, done, strict=True))
-    rows, copied = found["examined"]
-    of_c2st = c2st_scores(pairs, found) | {"test": tone_shares(test.images)}
-    scores = found["distances"] | rounded({name: row | of_c2st[name] for name, row in rows.items()}, 4)
-    distinct = {*map(digest, samples[0])}
-    if equal := len(samples[0]) - len(distinct):
-        print(f"warning: {equal} of {len(samples[0])} samples equal another one")
-    if known := len(distinct.intersection(map(digest, train.images))):
-        print(f"warning: {known} of {len(samples[0])} samples are real training images, bit for bit")
+    done = progress(
+        map_shards(lambda index: [*tasks.values()][index](), range(len(tasks))),
+        desc="evaluate",
+        total=len(tasks),
+        unit="step",
+    )
+    found = dict(zip(tasks, done, strict=True))
+    scores: dict[str, Any] = {name: rounded(found[name], 5) for name in (*seen, "pixels")}
+    examined, copied = found["examined"]
+    for name, key in pairs:
+        examined[name] |= found[name, key].accuracy.row(key)
+    for name, values in rounded(examined, 4).items():
+        scores[name] = {"images": len(rows[name].images), **values}
+    if equal := len(distinct) - len({*distinct}):
+        print(f"warning: {equal} of {len(distinct)} samples equal another one")
+    if known := len({*distinct}.intersection(map(digest, train.images))):
+        print(f"warning: {known} of {len(distinct)} samples are real training images, bit for bit")
     none = [classifier.data.classes[label] for label in classes if label not in there]
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
-    left_out = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    pictured = (sets.samples.images[order[:PICTURED]] for order in (copied, found["plain"].most_certain))
-    return Evaluation({"version": VERSION, "count": count, "equal_samples": equal, **left_out, **scores}, *pictured)
+    without = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
+    facts = {"version": VERSION, "count": len(rows["samples"].images), "equal_samples": equal, **without}
+    detected = found["samples", "c2st_accuracy"].most_certain
+    return Evaluation(facts | scores, *(rows["samples"].images[order[:PICTURED]] for order in (copied, detected)))
 
 
-def comparable(samples: int, test: int, train: int) -> int:
-    """Return how many images of each set to compare.
+def check_enough(samples: int, test: int, train: int) -> None:
+    """Check that there are enough images to compare.
 
     Raises:
         UserError: there are too few.
     """
-    count = min(samples, test, train // 2, MOST_COMPARED)
-    if count <= NEIGHBOURS:
+    if min(samples, test, train // 2) <= NEIGHBOURS:
         raise UserError(
             f"{samples} samples, {test} test images and {train} training images, of classes that have test images, are "
             f"too few: the scores need more than {NEIGHBOURS} of each, and twice as many training images; give more "
             "images (in the pipeline, raise sample.scored.count or data.test)"
         )
-    return count
 
 
 def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runtime: Runtime) -> Classified:
@@ -172,41 +190,62 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def distances(samples: Tensor, test: Tensor, train: Tensor, draws: Draws) -> Rows:
-    """Compute the distances of `compare` and `among_real`, rounded."""
-    baseline = among_real(train, len(samples)).row("frechet")
-    return rounded(compare(samples, test, train, draws) | {"baseline": baseline}, 5)
+def draw_rows(sets: Sets, kept: Tensor, classes: list[int]) -> Places:
+    """Choose the images of each row, by the labels if the samples have any; at random otherwise.
+
+    Args:
+        sets: as the classifier that filters sees them.
+
+    Raises:
+        UserError: of the classes of the samples there are too few real images.
+    """
+    asked = sets.samples.given is not None
+    labels = [each.given_or_seen(classes) if asked else likeliest(each.logits, classes) for each in sets]
+    samples, _, train = (recognised_by(each.logits, own) for each, own in zip(sets, labels, strict=True))
+    passes = passing(samples.take(kept), train) if not kept.all() else torch.ones_like(train.labels, dtype=torch.bool)
+    own, test, real = labels if asked else map(torch.zeros_like, labels)
+    places = draw_places(own, test, real, kept, passes, SEED)
+    check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
+    return places
 
 
-def compare_pixels(sets: Sets, count: int, draws: Draws) -> Rows:
+def compare_pixels(sets: Sets, places: Places) -> Rows:
     """Compute the distances on principal components of the training images."""
     pixels = principal_components(sets.train.images)
     samples, test, train = (pixels(each.images).to(each.features.device) for each in sets)
-    return distances(samples[:count], test, train, draws)
+    return compare(samples, test, train, places)
 
 
-def examine(sets: Sets, draws: Draws, classes: list[int]) -> tuple[Rows, Tensor]:
-    """Score variety, recognition and copying of samples and test images; of the baseline, only variety.
+def examine(sets: Sets, places: Places, classes: list[int]) -> tuple[Rows, Tensor]:
+    """Score recognition, copying and specks in each row, and variety in those without a filter.
 
-    Return the scores, and the indices of samples, nearest to training images first. Scores that depend on the size of a
-    set use equal counts; shares do not, and use all images. With a single class, there is no recognition.
+    Return the scores, and the places of samples in their row, nearest to training images first. With a single class,
+    there is no recognition.
     """
-    rows = variety(*sets.features(len(draws.test)), draws)
-    several = sets.train.logits.shape[1] > 1
-    for name, seen in (("samples", sets.samples), ("test", sets.test)):
+    rows, varied = sets.drawn(places), variety(*sets.features, places)
+    several, specks = sets.train.logits.shape[1] > 1, may_have_specks(sets.train.images)
+    found: Rows = {name: {} | varied.get(name, {}) for name in rows}
+    for name, seen in rows.items():
         if seen.given is not None:
-            rows[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
-    given = sets.samples.given is not None
-    labels, true = (each.given_or_seen(classes) if given else likeliest(each.logits, classes) for each in sets[:2])
-    if len(true.unique()) > 1:
-        for name, mix in zip(("samples", "test"), class_mix(labels, true), strict=True):
-            rows[name] |= mix.row("class_mix")
-    place = sets.samples.features.device
+            found[name] |= (share_of(seen.labels == seen.given) if several else NONE).row("conditional_accuracy")
+        found[name] |= (share_of(has_specks(seen.images)) if specks else NONE).row("specks")
+    guessed, true = (likeliest(rows[name].logits, classes) for name in ("samples", "test"))
+    if sets.samples.given is None and len(true.unique()) > 1:
+        for name, mix in zip(("samples", "test"), class_mix(guessed, true), strict=True):
+            found[name] |= mix.row("class_mix")
+    real, device = left_out(places, 0), sets.samples.features.device
     train = middle(sets.train.images), sets.train.given_or_seen(classes)
-    near = [nearness(shifted(each.images.to(place)), each.given_or_seen(classes), *train) for each in sets[:2]]
-    for name, share in zip(("samples", "test"), near_copies(*near), strict=True):
-        rows[name] |= share.row("near_copies_ratio_pixels")
-    return rows, near[0].ratio.argsort()
+    own, others, test = (
+        nearness(shifted(each.images.to(device)), each.given_or_seen(classes), *train, trained)
+        for each, trained in ((sets.samples, False), (sets.train.take(real), True), (sets.test, False))
+    )
+    of_train = torch.empty(len(sets.train.images)).index_copy(0, real, others.ratio)
+    ratios = {
+        name: (of_train if name.startswith("real") else own.ratio)[places[name][0]] for name in rows if name != "test"
+    }
+    for name, share in zip([*ratios, "test"], near_copies([*ratios.values()], test), strict=True):
+        found[name] |= share.row("near_copies_ratio_pixels")
+    return found, ratios["samples"].argsort()
 
 
 def rounded(rows: Rows, digits: int) -> Rows:

@@ -28,6 +28,10 @@ class Recognition(NamedTuple):
     probability: Tensor
     labels: Tensor
 
+    def take(self, chosen: Tensor) -> "Recognition":
+        """Select images by a mask (N,)."""
+        return Recognition(*(each[chosen] for each in self))
+
     @property
     def clear(self) -> float:
         """Return the share of images whose class has a probability of CONFIDENT or more."""
@@ -104,8 +108,31 @@ def recognise(
     if not (classifier.knows_classes and len(images)):
         return Recognition(torch.ones(len(images)), torch.zeros(len(images), dtype=torch.int64))
     logits = features_and_logits(classifier, images, runtime.device)[1]
-    found = likeliest(logits, classes) if asked is None else asked
-    return Recognition(logits.softmax(1).gather(1, found[:, None]).squeeze(1), found)
+    return recognised_by(logits, likeliest(logits, classes) if asked is None else asked)
+
+
+def recognised_by(logits: Tensor, labels: Tensor) -> Recognition:
+    """Return the probability of labels (N,) by the logits of all classes (N, classes)."""
+    return Recognition(logits.softmax(1).gather(1, labels[:, None]).squeeze(1), labels)
+
+
+def those_kept(images: Tensor, kept: Tensor) -> Tensor:
+    """Tell which images (N, ...) are the kept ones (M, ...), which are in the same order; a mask (N,)."""
+    mask = torch.zeros(len(images), dtype=torch.bool)
+    for index, image in enumerate(images):
+        place = int(mask.sum())
+        mask[index] = place < len(kept) and torch.equal(image, kept[place])
+    return mask
+
+
+def passing(kept: Recognition, real: Recognition) -> Tensor:
+    """Tell which real images the filter that kept these samples would keep, (N,).
+
+    Their class is at least as probable as that of the least probable kept sample of this class.
+    """
+    classes = 1 + int(torch.cat([kept.labels, real.labels]).max())
+    least = torch.full((classes,), torch.inf).scatter_reduce(0, kept.labels, kept.probability, "amin")
+    return real.probability >= least[real.labels]
 
 
 def summary(
