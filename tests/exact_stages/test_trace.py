@@ -45,6 +45,7 @@ FILES = {
     ".gitignore": "/made\n/tracked",
     "tracked": "4",
 }
+READ = ["config.json", "data/of_child.csv", "data/of_worker.csv", "params.yaml", "plugins/a.py", "tracked"]
 WHOLE = """\
 stages:
   whole:
@@ -99,9 +100,7 @@ def test_what_workers_children_and_imports_by_name_open_is_seen(capfd: pytest.Ca
         repo.add("tracked")
     assert traced("it@a", capfd) == {
         "declared, not read": ["unread.csv"],
-        "read, not declared": [
-            *("config.json", "data/of_child.csv", "data/of_worker.csv", "params.yaml", "plugins/a.py", "tracked")
-        ],
+        "read, not declared": READ,
         "written, not declared": ["made/log.txt"],
     }
 

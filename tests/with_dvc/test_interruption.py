@@ -37,9 +37,9 @@ def test_workers_killed_at_random_moments_continue_to_the_same_bytes(
     undisturbed: Clone, tmp_path: Path, stage: str
 ) -> None:
     clone = copy_clone(undisturbed, tmp_path)
-    twice = ("python", "-m", "exact_stages", "twice", stage, "--kill", "3", "--seed", "0")
+    twice = ("python", "-m", "exact_stages", "twice", stage, "--kill", "1", "--seed", "9")
     printed = clone.run(*twice, PYTHONPATH="src", **SAVING, **WORKERS)
-    assert printed.count("outputs are equal") == 4, printed
+    assert printed.count("outputs are equal") == 2, printed
     shutil.rmtree(tmp_path)
 
 
