@@ -59,7 +59,8 @@ def test_classes_of_any_script_are_filtered_scored_and_pictured_without_a_warnin
     assert {path.name for path in Path("metrics/draw").iterdir()} == pictures
     found = json.loads(Path("metrics/evaluate/scores.json").read_text())
     assert (found["count"], found["test"]["images"]) == (60, 39)  # 13 or 14 of each class are test images
-    assert found.keys() == {"version", "count", "equal_samples", "a", "b", "pixels", "samples", "test", "real"}
+    rows = {"a", "b", "pixels", "samples", "test", "real"}
+    assert found.keys() == {"version", "count", "equal_samples", "made_in", *rows}
     assert None not in [found[row]["conditional_accuracy"] for row in ("samples", "test")]
 
 
