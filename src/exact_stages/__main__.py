@@ -1,5 +1,6 @@
 """Run `python -m exact_stages code`, `why`, `check`, `trace` or `twice`; the installed command is `exact-stages`."""
 
+import signal
 import sys
 
 from exact_stages import commands, trace, twice
@@ -10,6 +11,7 @@ USAGE = "usage: exact-stages code [--check], why [STAGE], check, trace STAGE, or
 
 def main() -> None:
     """Run the command that the arguments name."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no run and no clone stays behind
     run(_main)
 
 
@@ -23,8 +25,8 @@ def _main() -> None:
             commands.check()
         case ["trace", stage]:
             trace.main(stage)
-        case ["twice", stage, *options]:
-            twice.main(stage, *options)
+        case ["twice", _, *_]:
+            twice.main(*sys.argv[2:])
         case ["-h" | "--help"]:
             print(USAGE)
         case _:

@@ -105,13 +105,16 @@ def why(wanted: str = "") -> None:
         declared.items(wanted)
     code = codes(declared)
     with explained(), Repo() as repo:
-        status = {name.rpartition(":")[2]: each for name, each in repo.status().items()}
+        status = repo.status()  # a stage of another dvc.yaml has the path of that in its name
     recorded = (read_yaml(LOCK) or {}).get("stages") or {} if LOCK.is_file() else {}
     found = dict[str, list[str]]()
-    for name in [name for name in declared.stages if path_of(name) in code]:
+    for name in [each for group in _stages(declared) for each in declared.stages if each.partition("@")[0] == group]:
         own = path_of(name)
         deps = {dep["path"]: dep.get("md5", "") for dep in recorded.get(name, {}).get("deps", [])}
-        reasons = [*_told(status.get(name, []), str(own)), *_of_code(own, deps.get(str(own), ""), code[own])]
+        reasons = [
+            *_told(status.get(name, []), str(own)),
+            *(_of_code(own, deps.get(str(own), ""), code[own]) if own in code else ()),
+        ]
         found |= {name: reasons if name in recorded else ["dvc.lock has no run of it"]} if reasons else {}
     while behind := next(_behind(declared, found), None):
         found |= behind

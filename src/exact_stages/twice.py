@@ -28,6 +28,7 @@ from exact_stages.declared import Declared, explained
 
 DVC = (sys.executable, "-m", "dvc")
 REPRO = (*DVC, "repro", "--force", "--no-run-cache", "--no-commit", "--single-item")
+OF_HOOKS = {"GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE"}  # they would name the index of the user
 RUNNING = b"Running stage '"  # what DVC prints when it starts the command
 
 
@@ -40,13 +41,18 @@ class Setting(NamedTuple):
     cores: list[int]
 
 
-def main(name: str, *options: str) -> None:
+def main(*arguments: str) -> None:
     """Run a stage twice, and as often as wanted with a kill; exit with code 1 if an output differs."""
-    parser = argparse.ArgumentParser("exact_stages twice STAGE")
+    parser = argparse.ArgumentParser("exact_stages twice")
+    parser.add_argument("stage")
     parser.add_argument("--kill", type=int, default=0, metavar="N", help="more runs that are killed and continued")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the moments of the kills")
-    chosen = parser.parse_args(options)
-    outs = [relpath(out.fs_path) for out in stage_of(Declared(), name).outs]
+    chosen = parser.parse_args(arguments)
+    stage = stage_of(Declared(), name := chosen.stage)
+    if stage.frozen:
+        raise UserError(f"{name}: frozen, so DVC does not run it; `dvc unfreeze {name}` first")
+    outs = [relpath(out.fs_path) for out in stage.outs]
+    equal = "outputs are equal" if outs else "it has no outputs"
     one, two = settings()
     varied = [f"{key} ({each}, {two.variables[key]})" for key, each in one.variables.items()]
     varied += [f"umask ({one.umask:03o}, {two.umask:03o})", f"cores ({len(one.cores)}, {len(two.cores)})"]
@@ -58,16 +64,16 @@ def main(name: str, *options: str) -> None:
         first, seconds, _ = run(name, one, Path(folder))
         second, _, _ = run(name, two, Path(folder))
         faults = [*differences(first, second, outs)]
-        print("\n".join(f"{name}: {each}" for each in faults or ["outputs are equal"]), flush=True)
+        print("\n".join(f"{name}: {each}" for each in faults or [equal]), flush=True)
         chance, fallen = random.Random(chosen.seed), 0
         for part in [chance.random() for _ in range(chosen.kill)]:
             again, _, fell = run(name, one, Path(folder), part * seconds)
             found = [*differences(first, again, outs)]
             shutil.rmtree(again)
             moment = f"{'killed at' if fell else 'ended before'} {part:.3f} of {seconds:.1f} s"
-            print(f"{name}: seed {chosen.seed}: {moment}: {'; '.join(found) or 'outputs are equal'}", flush=True)
+            print(f"{name}: seed {chosen.seed}: {moment}: {'; '.join(found) or equal}", flush=True)
             faults, fallen = faults + found, fallen + fell
-    if chosen.kill and not fallen:
+    if chosen.kill > 0 and not fallen:
         raise UserError(f"{name}: no kill fell into the run; ask for more than {chosen.kill}")
     sys.exit(bool(faults))
 
@@ -144,9 +150,10 @@ def started(name: str, setting: Setting, here: Path, log: Path) -> Iterator["sub
 
 def environment(here: Path) -> dict[str, str]:
     """Return this environment for a clone: its modules, and no files of DVC outside of it."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("DVC_ROOT", "DVC_STAGE")}
+    kept = {key: value for key, value in os.environ.items() if key not in {"DVC_ROOT", "DVC_STAGE", *OF_HOOKS}}
     top, clone = (git("rev-parse", "--show-toplevel", at=each) for each in (Path(), here))
-    kept |= {"PYTHONPATH": kept["PYTHONPATH"].replace(top, clone)} if "PYTHONPATH" in kept else {}
+    paths = [f"{each}/".replace(f"{top}/", f"{clone}/", 1)[:-1] for each in kept.get("PYTHONPATH", "").split(":")]
+    kept |= {"PYTHONPATH": ":".join(paths)} if "PYTHONPATH" in kept else {}
     return kept | {"DVC_SITE_CACHE_DIR": f"{clone}/.git/dvc", "DVC_NO_ANALYTICS": "1"}
 
 
@@ -159,9 +166,14 @@ def cloned(name: str, place: Path, whole: bool = False) -> Path:
         whole: bring all that DVC tracks, not the deps alone, but no outputs of the stage.
     """
     stage, top = stage_of(declared := Declared(), name), Path(git("rev-parse", "--show-toplevel"))
+    both = [*stage.outs, *(dep for dep in stage.deps if dep.def_path.startswith("../"))]
+    if away := [each.def_path for each in both if not Path(each.fs_path).is_relative_to(top)]:
+        fix = "give outs a path in the repository, and deps outside of it an absolute one"
+        raise UserError(f"{name}: cannot run in a clone with {some(away)}; {fix}")
     git("clone", "--quiet", "--shared", "--no-checkout", str(top), str(place))
     for file in git("ls-files", "-z", "--cached", "--others", "--exclude-standard", at=top).split("\0")[:-1]:
-        _copy(top / file, place / file)
+        if not (top / file).is_relative_to(place.parent):  # TMPDIR may be in the repository
+            _copy(top / file, place / file, top)
     git("reset", "--quiet", at=place)
     here, cached = place / relpath(Path.cwd(), top), set[str]()
     with explained(), Repo() as repo:
@@ -170,22 +182,24 @@ def cloned(name: str, place: Path, whole: bool = False) -> Path:
         local = (each.fs_path for each in needed if each.protocol == "local")
         wanted = [relpath(path) for path in local if Path(path).is_relative_to(top)]
         config = place / relpath(repo.root_dir, top) / ".dvc/config.local"
-        config.write_text(f"[cache]\n    dir = {repo.cache.local_cache_dir}\n    type = reflink,symlink\n")
+        config.write_text(f"[cache]\n    dir = '''{repo.cache.local_cache_dir}'''\n    type = reflink,symlink\n")
         for path in wanted:
             with contextlib.suppress(OutputNotFoundError):
                 outs = repo.find_outs_by_path(os.path.abspath(path), recursive=True, strict=False)
                 cached |= {relpath(out.fs_path) for out in outs if out.use_cache and not out.status()}
     if cached:
-        subprocess.run([*DVC, "checkout", "--quiet", *sorted(cached)], cwd=here, env=environment(here), check=True)
+        subprocess.run([*DVC, "checkout", "--quiet", *cached], cwd=here, env=environment(here), capture_output=True)
     for file in {file for path in wanted for file in declared.files(path)}:
         if not os.path.lexists(here / file):
-            _copy(Path(file), here / file)
+            _copy(Path(file), here / file, top)
     return here
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, top: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir() and not source.is_symlink():  # a repository in the repository
+    if source.is_symlink() and not Path(real := os.path.realpath(source)).is_relative_to(top):
+        target.symlink_to(real)
+    elif source.is_dir() and not source.is_symlink():  # a repository in the repository
         shutil.copytree(source, target, symlinks=True)
     elif os.path.lexists(source):  # git lists deleted files, too
         shutil.copy2(source, target, follow_symlinks=False)
@@ -193,7 +207,8 @@ def _copy(source: Path, target: Path) -> None:
 
 def git(*arguments: str, at: Path = Path()) -> str:
     """Return what git prints."""
-    ran = subprocess.run(["git", *arguments], cwd=at, capture_output=True, text=True)
+    own = {key: value for key, value in os.environ.items() if key not in OF_HOOKS}
+    ran = subprocess.run(["git", *arguments], cwd=at, env=own, capture_output=True, text=True, errors="surrogateescape")
     if ran.returncode:
         raise UserError(f"git {arguments[0]}: {shown(ran.stderr.strip())}; a clone needs a git repository")
     return ran.stdout.rstrip("\n")
@@ -201,6 +216,8 @@ def git(*arguments: str, at: Path = Path()) -> str:
 
 def differences(one: Path, two: Path, outs: list[str]) -> Iterator[str]:
     """Yield which files of outputs differ between two clones, and where the first does."""
+    if away := [out for out in outs if not (one / out).exists() and not (two / out).exists()]:
+        yield f"{some(away)} not in the clones; let no absolute path or link lead out of them"
     found = [{relpath(file, clone): file for out in outs for file in _files(clone / out)} for clone in (one, two)]
     pairs = {name: [each[name] for each in found if name in each] for name in {**found[0], **found[1]}}
     other = [name for name, pair in pairs.items() if len(pair) < 2 or not filecmp.cmp(pair[0], pair[1], shallow=False)]
@@ -220,7 +237,9 @@ def place_of(one: Path, two: Path) -> str:
         first, second = parts(one, kind), parts(two, kind)
         for name in {**first, **second}:
             if first.get(name) != second.get(name):
-                values = [shown(str(each.get(name, "nothing")), 60) for each in (first, second)]
+                values = [str(each.get(name, "nothing")) for each in (first, second)]
+                same = next((n for n, (a, b) in enumerate(zip(*values, strict=False)) if a != b), 0)
+                values = [shown(each[max(0, same - 20) :], 60) for each in values]
                 return name if name.startswith("tensor ") else f"{name}: {' and '.join(values)}"
     return "nowhere"
 
@@ -231,7 +250,7 @@ def parts(path: Path, kind: str) -> dict[str, Any]:
     try:
         match kind:
             case ".json":
-                return dict(_keys(json.loads(data)))
+                return dict(_keys(json.loads(data, parse_float=str, parse_int=str, parse_constant=str)))  # -0.0, NaN
             case ".csv":
                 head, *rows = csv.reader(io.StringIO(data.decode()))
                 cells = [(n, *cell) for n, row in enumerate(rows, 1) for cell in zip(head, row, strict=False)]
@@ -242,7 +261,7 @@ def parts(path: Path, kind: str) -> dict[str, Any]:
                 found = {f"metadata {name}": value for name, value in header.pop("__metadata__", {}).items()}
                 ends = {name: [start + end for end in each.pop("data_offsets")] for name, each in header.items()}
                 return found | {f"tensor {name}": (header[name], data[slice(*ends[name])]) for name in header}
-    except (ValueError, KeyError, AttributeError):  # it is no such file
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError, csv.Error):  # it is no such file
         return {}
     return {f"line {n}": line for n, line in enumerate(data.decode(errors="surrogateescape").split("\n"), 1)}
 

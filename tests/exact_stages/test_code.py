@@ -248,6 +248,7 @@ def test_why_names_the_change_and_the_way_to_it(tmp_path: Path, capsys: pytest.C
     stages = {
         "code": "{cmd: PYTHONPATH=KIT python -m exact_stages code, always_changed: true, outs: [code: OUT]}",
         "fit": "{cmd: 'python it.py && cp data out', deps: [code/fit.txt, data], params: [lr], outs: [out]}",
+        "shell": "{cmd: cp data copied, deps: [data], outs: [copied]}",
         "score": "{cmd: python steps/first.py, deps: [code/score.txt, out], outs: [{score: {cache: false}}]}",
     }
     text = "".join(f"  {name}: {each}\n" for name, each in stages.items()).replace("KIT", str(ROOT / "src"))
@@ -264,10 +265,12 @@ def test_why_names_the_change_and_the_way_to_it(tmp_path: Path, capsys: pytest.C
         why()
         return capsys.readouterr().out.splitlines()
 
-    assert told() == ["fit: dvc.lock has no run of it", "score: dvc.lock has no run of it"]
+    assert told() == [f"{name}: dvc.lock has no run of it" for name in ("fit", "shell", "score")]
     clone.dvc("repro")
     clone.git("add", "--all")
     clone.git("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "one")
+    Path("other").mkdir()
+    Path("other/dvc.yaml").write_text("stages: {fit: {cmd: 'true', outs: [none]}}")
     assert told() == ["all: up to date"]
     Path("pkg/one.py").write_text("x = 2  # two")
     Path("params.yaml").write_text("lr: 2")

@@ -105,6 +105,16 @@ def test_what_workers_children_and_imports_by_name_open_is_seen(capfd: pytest.Ca
     }
 
 
+def test_a_file_is_not_read_because_the_cache_has_it_under_another_name(capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        Path(name).write_text("same")
+    with Repo() as repo:
+        repo.add(["one", "two"])
+    for name in ("one", "two"):
+        Path("dvc.yaml").write_text(f"stages: {{it: {{cmd: cat {name}, deps: [{name}]}}}}")
+        assert traced("it", capfd) == {}
+
+
 def test_folders_and_params_are_declared_and_a_shell_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
     Path("dvc.yaml").write_text(WHOLE)
     assert traced("whole", capfd) == {}

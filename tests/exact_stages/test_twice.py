@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from safetensors.numpy import save_file
 
 from exact_stages import twice as module
 from exact_stages.console import UserError
-from exact_stages.twice import cloned, differences, git, main, place_of
+from exact_stages.twice import cloned, differences, environment, git, main, place_of
 
 SAVING = """\
 import json, os, pathlib, time
@@ -31,6 +33,7 @@ for name, weight in (("good", good), ("bad", bad)):
     pathlib.Path(f"{name}.json").write_text(json.dumps({"weights": [1, weight]}))
 """
 LOCALE = "import locale as l; l.setlocale(l.LC_ALL, ''); print(l.nl_langinfo(l.CODESET), l.localeconv())"
+WAITING = 'import os, sys, time; open(sys.argv[1], "w").write(str(os.getpid())); time.sleep(600)'
 FAULTS = {
     "order": "python -c \"print({'a', 'b', 'c', 'd', 'e', 'f', 'g'})\"",
     "time": "date +%F",
@@ -96,6 +99,81 @@ def test_a_stage_that_fails_in_a_clone_ends_with_what_it_said(capfd: pytest.Capt
         main("other")
 
 
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ({"frozen": True}, "it: frozen, so DVC does not run it"),
+        ({"outs": [{"OUTSIDE/out": {"cache": False}}]}, "it: cannot run in a clone with /.*/other/out; give outs"),
+        ({"deps": ["../other/in"]}, "it: cannot run in a clone with ../other/in; give outs"),
+    ],
+)
+def test_a_stage_that_no_clone_can_hold_is_refused(
+    stage: dict[str, object], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage = json.loads(json.dumps(stage).replace("OUTSIDE", f"{tmp_path.parent}/other"))
+    with pytest.raises(UserError, match=f"^{told}"):
+        run({"cmd": "touch ran"} | stage, capfd)
+
+
+def test_an_output_that_is_a_link_into_its_clone_is_a_fault(capfd: pytest.CaptureFixture[str]) -> None:
+    command = "date +%N > made && ln -s $PWD/made out"
+    _, printed = run({"cmd": command, "outs": [{"out": {"cache": False}}]}, capfd)
+    assert "it: out not in the clones; let no absolute path" in printed
+
+
+def test_a_twice_that_is_ended_ends_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("clones").mkdir()
+    monkeypatch.setenv("TMPDIR", f"{tmp_path}/clones")
+    Path("dvc.yaml").write_text(
+        json.dumps({"stages": {"it": {"cmd": f"exec python -c '{WAITING}' {tmp_path}/.git/pid"}}})
+    )
+    process = subprocess.Popen([sys.executable, "-m", "exact_stages", "twice", "it"], stderr=subprocess.PIPE, text=True)
+    while not (Path(".git/pid").exists() and (pid := Path(".git/pid").read_text())):
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate()[1] == "interrupted\n"
+    assert process.returncode == 1
+    assert not [*Path("clones").iterdir()]
+    assert not Path("/proc", pid).exists()
+
+
+def test_a_hook_of_git_keeps_its_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("given").touch()
+    git("add", "--all")
+    index = Path(".git/index").read_bytes()
+    monkeypatch.setenv("GIT_INDEX_FILE", f"{tmp_path}/.git/index")
+    os.link("given", b"name of \xff")
+    assert run({"cmd": "git ls-files > out", "outs": [{"out": {"cache": False}}]}, capfd)[0]
+    assert Path(".git/index").read_bytes() == index
+
+
+def test_modules_of_a_neighbour_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("clone").mkdir()
+    git("init", "--quiet", at=Path("clone"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/src:{tmp_path}2/src:{tmp_path}")
+    assert environment(Path("clone"))["PYTHONPATH"] == f"{tmp_path}/clone/src:{tmp_path}2/src:{tmp_path}/clone"
+
+
+def test_a_path_with_signs_of_a_configuration_and_a_link_out_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("outside").touch()
+    Path("a, #b").mkdir()
+    monkeypatch.chdir("a, #b")
+    git("init", "--quiet")
+    Repo.init().close()
+    Path("link").symlink_to("../outside")
+    make = {"cmd": "echo 1 > data", "outs": ["data"]}
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"make": make, "it": {"cmd": "true", "deps": ["data"]}}}))
+    with Repo() as repo:
+        repo.reproduce("make")
+    here = cloned("it", tmp_path / "away/clone")
+    assert (here / "link").is_file()
+    assert not os.stat(here / "data").st_mode & 0o222  # from the cache
+
+
 def test_a_clone_has_edits_linked_deps_and_no_more(tmp_path: Path) -> None:
     make = {"cmd": "mkdir data && echo 1 > data/a && echo 2 > data/b && echo 3 > edited", "outs": ["data", "edited"]}
     deps = {"cmd": "true", "deps": ["data", "edited", "given"], "outs": [{"kept": {"persist": True}}, "gone"]}
@@ -123,6 +201,11 @@ def test_a_clone_has_edits_linked_deps_and_no_more(tmp_path: Path) -> None:
         (".json", "{", "[", "line 1: { and ["),
         (".csv", "x,y\n1,2\n3,4\n", "x,y\n1,2\n3,5\n", "row 2, column y: 4 and 5"),
         (".csv", "x,y\n1,2\n", "x,y\n1\n", "row 1, column y: 2 and nothing"),
+        (".json", '{"a": NaN, "b": 1}', '{"a": NaN, "b": 2}', "b: 1 and 2"),
+        (".json", '{"a": 0.0}', '{"a": -0.0}', "a: 0.0 and -0.0"),
+        (".json", "[" * 9999 + "1", "[" * 9999 + "2", f"line 1: {'[' * 20}1 and {'[' * 20}2"),
+        (".csv", f"x\n{'1' * 200_000}2", f"x\n{'1' * 200_000}3", f"line 2: {'1' * 20}2 and {'1' * 20}3"),
+        (".safetensors", "\2" + "\0" * 7 + "[]\n1", "\2" + "\0" * 7 + "[]\n2", "line 2: 1 and 2"),
         (".txt", "a\nb\n", "a\nc\n", "line 2: b and c"),
         (".bin", "a\n\0", "a\n", "line 2: \\x00 and "),
     ],
