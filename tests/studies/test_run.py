@@ -28,7 +28,7 @@ def study(folder: Path) -> pd.DataFrame:
     subprocess.run(
         [sys.executable, "-m", "studies.rare_class.run"], cwd=folder, env=environment, check=True, timeout=500
     )
-    return pd.read_csv(folder / "studies/rare_class/results/small/scores.csv")
+    return pd.read_csv(folder / "studies/rare_class/results/small/scores.csv", dtype={"code": str})
 
 
 @pytest.mark.long

@@ -102,7 +102,8 @@ def test_a_flat_folder_in_a_temporary_copy_is_one_class_that_no_score_of_classes
     assert (card.shape, card.classes) == ((1, 28, 28), ("my kites",))
     assert read_json(clone.path / "metrics/evaluate/scores.json")["samples"]["conditional_accuracy"] is None
     accuracy = read_json(clone.path / "metrics/classification_accuracy_score/accuracy.json")
-    assert accuracy == {"count": 0, "samples": None, "real": None}
+    made_in = read_json(clone.path / "metrics/train/environment.json")["precision"]
+    assert accuracy == {"count": 0, "samples": None, "real": None, "made_in": made_in}
     # What the copy has run, the workspace knows; another picture is noticed.
     output = clone.dvc("repro")
     assert (ran(output), restored(output)) == (set(), set()), output
