@@ -1,7 +1,5 @@
 """The trace tells what the processes of a stage open and dvc.yaml does not declare, and the other way round."""
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,6 @@ from dvc.repo import Repo
 
 from exact_stages.console import UserError
 from exact_stages.trace import main
-from exact_stages.twice import git
 
 WORK = """\
 import importlib, os, pathlib, subprocess, sys
@@ -68,12 +65,7 @@ stages:
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", f"{tmp_path}/.dvc/site")
-    git("init", "--quiet")
-    Repo.init().close()
+def _project(repository: None) -> None:
     for name, text in FILES.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)

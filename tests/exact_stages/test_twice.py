@@ -43,15 +43,7 @@ FAULTS = {
     "umask": "umask",
 }
 
-
-@pytest.fixture(autouse=True)
-def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository of git and DVC, in which a stage may be run twice."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", f"{tmp_path}/.dvc/site")
-    git("init", "--quiet")
-    Repo.init().close()
+pytestmark = pytest.mark.usefixtures("repository")
 
 
 def run(stage: dict[str, object], capfd: pytest.CaptureFixture[str], *options: str) -> tuple[bool, str]:
