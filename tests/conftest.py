@@ -11,13 +11,37 @@ os.environ |= {"OMP_NUM_THREADS": "1", "DDPM_WORKERS": "1"}  # read when torch i
 
 import shutil
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from ddpm.processes.exchange import FORK
 from ddpm.processes.workers import set_workers
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _export_in_a_process_of_its_own() -> Iterator[None]:
+    """In torch 2.15 for CUDA, an export keeps later forks of its process from training."""
+    export = torch.onnx.export
+
+    def apart(*args: Any, **options: Any) -> SimpleNamespace:
+        import onnx
+
+        receiver, sender = FORK.Pipe(duplex=False)
+        work = FORK.Process(target=lambda: sender.send_bytes(export(*args, **options).model_proto.SerializeToString()))
+        work.start()
+        sender.close()
+        proto = onnx.load_model_from_string(receiver.recv_bytes())
+        work.join()
+        return SimpleNamespace(model_proto=proto)
+
+    torch.onnx.export = apart
+    yield
+    torch.onnx.export = export
 
 
 @pytest.fixture(scope="module")
