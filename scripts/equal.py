@@ -28,8 +28,8 @@ def main() -> None:
     print("all stages are up to date")
     found = precisions()
     asked = os.environ.get("DDPM_PRECISION") or found.get("train", "")
-    if other := {stage: name for stage, name in found.items() if name != asked}:
-        made = f"{', '.join(other)}: up to date, but made in {' or '.join(sorted({*other.values()}))}, not {asked}"
+    if left := {stage: name for stage, name in found.items() if name != asked}:
+        made = f"{', '.join(left)}: up to date, but made in {' or '.join(sorted({*left.values()}))}, not {asked}"
         print(f"{made}; `dvc repro --force` makes all stages again")
     before, after = (facts(*map(read, (LOCK, ENVIRONMENT, CODE))) for read in (committed, Path.read_bytes))
     wanted = before.pop(str(MODEL), None)

@@ -75,9 +75,15 @@ def _modelled(path: Path) -> Iterator[tuple[str, str]]:
     from tests.small import CPU
     from tests.trainings import small_training, split
 
-    like_the_default = {"optimizer": "muon", "lr_decay": "cosine", "warmup_steps": 2, "loss": "v", "prediction": "v"}
-    learning = {"log_snr_center": -1.0, "target_images": 16, "guide_share": 0.5, "attention": True}
-    network = {"channels": (8, 16), "patch_size": 2, "time_embed_dim": 8}
+    like_the_default: dict[str, Any] = {
+        "optimizer": "muon",
+        "lr_decay": "cosine",
+        "warmup_steps": 2,
+        "loss": "v",
+        "prediction": "v",
+    }
+    learning: dict[str, Any] = {"log_snr_center": -1.0, "target_images": 16, "guide_share": 0.5, "attention": True}
+    network: dict[str, Any] = {"channels": (8, 16), "patch_size": 2, "time_embed_dim": 8}
     training = small_training(24, held_out=4, epochs=2, batch_size=8, **like_the_default, **learning, **network)
     first: list[tuple[str, str]] = []
     for name, module in training.network.named_modules():

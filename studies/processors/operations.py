@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 def hashes() -> dict[str, str]:
     """Return the beginning of a hash of each operation's result, by its name."""
     torch.set_num_threads(1)
-    return {name: hashed(compute()) for name, compute in operations()}
+    return {name: hashed(found) for name, found in operations()}
 
 
 def hashed(*values: Tensor) -> str:
@@ -30,8 +30,8 @@ def fixed(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return ((torch.arange(count) * 2654435761 % 2**24).to(dtype) / 2**23 - 1).view(shape)
 
 
-def operations() -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """Yield the operations, by name."""
+def operations() -> Iterator[tuple[str, Tensor]]:
+    """Yield the name of each operation, and its result."""
     x, double, positive = fixed(50_001), fixed(50_001, dtype=torch.float64), fixed(50_001).abs() + 2**-24
     matrix, images = fixed(200, 128), fixed(16, 32, 28, 28).contiguous(memory_format=torch.channels_last)
     weight = fixed(64, 32, 3, 3).contiguous(memory_format=torch.channels_last)
@@ -39,50 +39,36 @@ def operations() -> Iterator[tuple[str, Callable[[], Tensor]]]:
         given, kernel = images.clone().requires_grad_(), weight.clone().requires_grad_()
         out = F.conv2d(given, kernel, stride=stride, padding=1)
         gradients = torch.autograd.grad(out, (given, kernel), fixed(*out.shape))
-        yield f"convolution, stride {stride}", lambda out=out: out
-        yield f"its input's gradient, stride {stride}", lambda found=gradients[0]: found
-        yield f"its weight's gradient, stride {stride}", lambda found=gradients[1]: found
-    yield "product", lambda: F.linear(matrix, fixed(64, 128), fixed(64))
-    yield "product, transposed", lambda: matrix.T @ matrix
-    yield "product, float64", lambda: matrix.double().T @ matrix.double()
-    yield "products of a batch", lambda: torch.baddbmm(fixed(8, 64, 64), fixed(8, 64, 64), fixed(8, 64, 64), beta=0.5)
-    yield "eigenvalues", lambda: torch.view_as_real(torch.linalg.eigvals(matrix.double().T @ matrix.double()).sqrt())
-    yield "sum", lambda: torch.cat([x.sum()[None], matrix.sum(0), matrix.mean(1), images.mean((2, 3)).flatten()])
-    yield "norm", lambda: torch.cat([x.norm()[None], matrix.norm(dim=1), matrix.std(0)])
-    yield "batch norm", lambda: F.batch_norm(images, None, None, training=True)
-    yield "group norm", lambda: F.group_norm(images, 8)
-    yield "cumulative product", lambda: (1 - 0.02 * double.abs()[:1000]).cumprod(0)
-    yield "softmax", lambda: torch.cat([matrix.softmax(1), matrix.log_softmax(1)])
-    yield "distances", lambda: torch.cdist(matrix, matrix[:100])
-    yield "upsampling", lambda: F.interpolate(images, scale_factor=2.0, mode="nearest")
-    yield "normal numbers", lambda: torch.randn(50_001, generator=torch.Generator().manual_seed(0))
-    unary: Sequence[str] = (
-        "exp",
-        "log",
-        "log2",
-        "log10",
-        "sqrt",
-        "rsqrt",
-        "cos",
-        "tanh",
-        "sigmoid",
-        "erf",
-        "atan",
-        "asin",
-        "logit",
-    )
-    for name in unary:
+        yield f"convolution, stride {stride}", out
+        yield f"its input's gradient, stride {stride}", gradients[0]
+        yield f"its weight's gradient, stride {stride}", gradients[1]
+    yield "product", F.linear(matrix, fixed(64, 128), fixed(64))
+    yield "product, transposed", matrix.T @ matrix
+    yield "product, float64", matrix.double().T @ matrix.double()
+    yield "products of a batch", torch.baddbmm(fixed(8, 64, 64), fixed(8, 64, 64), fixed(8, 64, 64), beta=0.5)
+    yield "eigenvalues", torch.view_as_real(torch.linalg.eigvals(matrix.double().T @ matrix.double()).sqrt())
+    yield "sum", torch.cat([x.sum()[None], matrix.sum(0), matrix.mean(1), images.mean((2, 3)).flatten()])
+    yield "norm", torch.cat([x.norm()[None], matrix.norm(dim=1), matrix.std(0)])
+    yield "batch norm", F.batch_norm(images, None, None, training=True)
+    yield "group norm", F.group_norm(images, 8)
+    yield "cumulative product", (1 - 0.02 * double.abs()[:1000]).cumprod(0)
+    yield "softmax", torch.cat([matrix.softmax(1), matrix.log_softmax(1)])
+    yield "distances", torch.cdist(matrix, matrix[:100])
+    yield "upsampling", F.interpolate(images, scale_factor=2.0, mode="nearest")
+    yield "normal numbers", torch.randn(50_001, generator=torch.Generator().manual_seed(0))
+    unary = "exp log log2 log10 sqrt rsqrt cos tanh sigmoid erf atan asin logit"
+    for name in unary.split():
         given = positive * 0.99 if name.startswith("log") or name.endswith("sqrt") else x
-        yield name, lambda name=name, given=given: getattr(torch, name)(given)
-        yield f"{name}, float64", lambda name=name, given=given: getattr(torch, name)(given.double())
-    yield "silu", lambda: F.silu(x)
-    yield "gelu", lambda: F.gelu(x)
+        yield name, getattr(torch, name)(given)
+        yield f"{name}, float64", getattr(torch, name)(given.double())
+    yield "silu", F.silu(x)
+    yield "gelu", F.gelu(x)
     for name, optimizer in (("Adam", torch.optim.Adam), ("AdamW", torch.optim.AdamW)):
         weights = x.clone().requires_grad_()
         weights.grad = x.flip(0)
         optimizer([weights], lr=0.01, fused=name == "Adam").step()
-        yield f"step of {name}", lambda weights=weights: weights
-    yield "exp and log of numpy", lambda: torch.from_numpy(np.exp(x.numpy()) + np.log(positive.numpy()))
+        yield f"step of {name}", weights
+    yield "exp and log of numpy", torch.from_numpy(np.exp(x.numpy()) + np.log(positive.numpy()))
 
 
 def processor() -> dict[str, str]:
