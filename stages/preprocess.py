@@ -8,6 +8,7 @@ from ddpm.images.decoded import Images
 from ddpm.images.preparation import read_source
 from ddpm.images.splitting import check_counts, split_images
 from ddpm.images.summary import repetitions, report, write_split
+from ddpm.images.tracking import check_tracked
 from ddpm.params.data import DataParams
 from exact_stages.files import write_json
 from exact_stages.params import Sections
@@ -26,7 +27,9 @@ class Params(Sections):
 def main(stage: Stage) -> None:
     """Write one file for each split, and a summary of both."""
     params = stage.params(Params).data
-    folder, target, card, why = read_source(stage.input(Path(params.set)), **params.wanted)
+    root = stage.input(Path(params.set))
+    folder, target, card, why = read_source(root, **params.wanted)
+    check_tracked(root, folder)
     PROCESSED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=PROCESSED) as scratch:
         images = Images(scratch, folder.pictures, target)

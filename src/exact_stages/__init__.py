@@ -3,13 +3,18 @@
 from typing import Any
 
 from exact_stages.console import UserError, progress
-from exact_stages.files import SavedState, write_whole
+from exact_stages.imports import follow
 
-__all__ = ["SavedState", "Section", "Sections", "Stage", "UserError", "begin", "progress", "run_stage", "write_whole"]
+__all__ = ["SavedState", "Section", "Sections", "Stage", "UserError", "begin", "follow", "progress", "run_stage"]
+__all__ += ["write_whole"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pydantic, psutil and filelock once a stage asks for it: the commands run without them."""
+    """Import what needs more once it is asked for: `follow` runs without DVC, commands without pydantic and psutil."""
+    if name in ("SavedState", "write_whole"):
+        from exact_stages import files
+
+        return getattr(files, name)
     if name in ("Section", "Sections"):
         from exact_stages import params
 

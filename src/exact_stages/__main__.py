@@ -1,25 +1,30 @@
-"""Run `python -m exact_stages code`, `why`, `check` or `trace`."""
+"""Run `python -m exact_stages code`, `why`, `check`, `trace` or `twice`; the installed command is `exact-stages`."""
 
 import sys
-from pathlib import Path
 
-from exact_stages import check, commands, trace
+from exact_stages import commands, trace, twice
 from exact_stages.console import UserError, run
 
-USAGE = "usage: python -m exact_stages code [--check], why [STAGE], check [dvc.yaml], or trace STAGE [dvc.yaml]"
+USAGE = "usage: exact-stages code [--check], why [STAGE], check, trace STAGE, or twice STAGE [--kill N] [--seed SEED]"
 
 
 def main() -> None:
     """Run the command that the arguments name."""
+    run(_main)
+
+
+def _main() -> None:
     match sys.argv[1:]:
         case ["code"] | ["code", "--check"]:
             commands.write("--check" in sys.argv)
         case ["why"] | ["why", _]:
             commands.why(*sys.argv[2:])
-        case ["check", *path] if len(path) < 2:
-            check.main(Path(*path or ["dvc.yaml"]))
-        case ["trace", stage, *path] if len(path) < 2:
-            trace.main(stage, Path(*path or ["dvc.yaml"]))
+        case ["check"]:
+            commands.check()
+        case ["trace", stage]:
+            trace.main(stage)
+        case ["twice", stage, *options]:
+            twice.main(stage, *options)
         case ["-h" | "--help"]:
             print(USAGE)
         case _:
@@ -27,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

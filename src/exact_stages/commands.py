@@ -1,19 +1,20 @@
-"""Write the files of code/, and say which stages would run and why: `python -m exact_stages code` and `why`."""
+"""Write the files of code/, say which stages would run and why, and audit deps: `code`, `why` and `check`."""
 
+import ast
 import hashlib
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from os.path import abspath, relpath
 from pathlib import Path
 from typing import Any
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from exact_stages.code import FOLDER, Code, changed, code_of, depends, lines_of, path_of
-from exact_stages.console import UserError, shown
-from exact_stages.declared import Declared
+from exact_stages.code import FOLDER, Code, changed, code_of, depends, hashes, lines_of, path_of, which_counts
+from exact_stages.console import UserError, shown, some
+from exact_stages.declared import Declared, explained
 from exact_stages.files import read_yaml, write_whole
 from exact_stages.provenance import LOCKED, flat
 
@@ -40,8 +41,11 @@ def write(check: bool = False) -> None:
         write_whole(path, found[path].text.encode()) if path in found else path.unlink()
     if not LOCKED.is_file():
         print(f"code: no {LOCKED}, so no upgrade of a package makes a stage stale")
+    if note := which_counts(found.values()):
+        print(f"code: {note}")
     names = some([path.stem for path in stale])
-    print(f"code: {len(found)} stages, {f'with changed code: {names}' if stale else 'no changed code'}")
+    stages = f"{len(found)} stage{'s' * (len(found) != 1)}"
+    print(f"code: {stages}, {f'with changed code: {names}' if stale else 'no changed code'}")
 
 
 def codes(declared: Declared) -> dict[Path, Code]:
@@ -51,22 +55,47 @@ def codes(declared: Declared) -> dict[Path, Code]:
         UserError: a stage that depends on its file may run other code than imports show.
     """
     found, faults = dict[Path, Code](), list[str]()
-    for name, items in declared.groups.items():
-        if items and not any(out.fs_path == abspath(FOLDER) for item in items for out in item.outs):
-            code = code_of(declared, name)
-            if depends(declared, name):
-                faults += [f"{name}: {fault}" for fault in code.faults]
-            if not code.faults and (code.lines or depends(declared, name)):
-                found[path_of(name)] = code
+    for name in _stages(declared):
+        code = code_of(declared, name)
+        if depends(declared, name):
+            faults += [f"{name}: {fault}" for fault in code.faults]
+        if not code.faults and (code.lines or depends(declared, name)):
+            found[path_of(name)] = code
     if faults:
         fix = "let the stage depend on the Python files that it may run, too, or import them"
         raise UserError("\n  ".join([f"dvc.yaml: {fix}", *dict.fromkeys(faults)]))
     return found
 
 
-def some(names: list[str]) -> str:
-    """Name the first few."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+def _stages(declared: Declared) -> list[str]:
+    """Return the stages, and matrices as one, but for the stage `code` and those over an empty list of no texts."""
+    own = [name for name, stage in declared.stages.items() for out in stage.outs if out.fs_path == abspath(FOLDER)]
+    return [name for name, items in declared.groups.items() if items and name not in own]
+
+
+def check() -> None:
+    """Print the code that the deps of stages lack, as lines to paste; exit with code 1 if some do."""
+    declared, lacking, unchecked = Declared(), 0, 0
+    for name in (names := _stages(declared)):
+        items, code, held = declared.items(name), code_of(declared, name), set[str]()
+        for dep in [dep for item in items for dep in item.deps if dep.protocol == "local"]:
+            held |= {*map(abspath, declared.files(dep.fs_path))} if not hasattr(dep, "read_params") else set()
+        if depends(declared, name) and path_of(name).is_file():
+            held |= {*map(abspath, lines_of(path_of(name).read_text(encoding="utf-8")))}
+        missing = [file for file in hashes(code.lines) if abspath(file) not in held and _has_code(file)]
+        told = [f"      - {relpath(file, items[0].wdir)}" for file in missing]
+        told = [f"{name}: add to deps", *told] if missing else []
+        told += [f"{name}: unchecked: {shown(each, 100)}" for each in code.absent + code.hidden]
+        print(end="".join(f"{line}\n" for line in told))
+        lacking, unchecked = lacking + bool(missing), unchecked + bool(code.absent + code.hidden)
+    print(f"{len(names)} stages, {lacking} with missing deps, {unchecked} unchecked")
+    sys.exit(lacking > 0)
+
+
+def _has_code(file: str) -> bool:
+    """Tell whether a file has more than comments and a docstring; most __init__.py have not."""
+    tree = ast.parse(Path(file).read_bytes())
+    return len(tree.body) > (ast.get_docstring(tree) is not None)
 
 
 def why(wanted: str = "") -> None:
@@ -75,11 +104,8 @@ def why(wanted: str = "") -> None:
     if wanted:
         declared.items(wanted)
     code = codes(declared)
-    try:
-        with Repo() as repo:
-            status = {name.rpartition(":")[2]: each for name, each in repo.status().items()}
-    except DvcException as error:
-        raise UserError(shown(f"dvc.yaml: {' '.join(str(error).split())}")) from None
+    with explained(), Repo() as repo:
+        status = {name.rpartition(":")[2]: each for name, each in repo.status().items()}
     recorded = (read_yaml(LOCK) or {}).get("stages") or {} if LOCK.is_file() else {}
     found = dict[str, list[str]]()
     for name in [name for name in declared.stages if path_of(name) in code]:

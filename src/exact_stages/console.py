@@ -2,10 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-from tqdm import tqdm
 
 SILENCE = 60  # seconds that a process which does not speak waits for the one that does
 EXPLAINED: dict[type[BaseException], str] = {}  # messages for further exceptions, which the project adds
@@ -20,6 +18,11 @@ def shown(text: str, limit: int = 300) -> str:
     if len(text) > limit:
         text = f"{text[: limit * 2 // 3]}...{text[-limit // 4 :]}"
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first few."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def run(main: Callable[[], None], speaks: bool = True) -> None:
@@ -45,6 +48,8 @@ def run(main: Callable[[], None], speaks: bool = True) -> None:
         sys.exit(f"error: {EXPLAINED[type(error)]}")
 
 
-def progress(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """Return a tqdm bar on standard error, updated every ten seconds where that is not a terminal."""
+    from tqdm import tqdm  # `follow` runs without
+
     return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 10.0, dynamic_ncols=True, **options)

@@ -20,23 +20,23 @@ from exact_stages.console import UserError, shown
 from exact_stages.files import read_yaml, sha256
 from exact_stages.provenance import flat
 
+STAGES = Path("dvc.yaml")
 SMALL, BLOCK = 1 << 24, 1 << 12  # bytes of a dep of which each file is hashed by content; the least that a file counts
 OWN = {"__pycache__", ".resume"}  # folders to which Python and a stage write while the stage runs
 
 
 class Declared:
-    """What the stages of a dvc.yaml declare, by name: fit, or fit@a for an item of foreach or matrix.
+    """What the stages of dvc.yaml in the working folder declare, by name: fit, or fit@a for an item of a matrix.
 
     Paths are relative to the working folder, or absolute if they lie outside the repository.
     """
 
-    def __init__(self, path: Path = Path("dvc.yaml")) -> None:
+    def __init__(self) -> None:
         """Resolve all stages; raise UserError if DVC cannot."""
-        self._path, self.top = path, path.parent
-        for each in (path, path.with_name("params.yaml")):
-            _ = read_yaml(each) if each.is_file() or each == path else None  # whose errors name the line
-        with self._explained(), Repo(str(path.parent.absolute()), uninitialized=True) as self._repo:
-            self.ignore, file = self._repo.dvcignore, load_file(self._repo, str(path))
+        for each in (STAGES, Path("params.yaml")):
+            _ = read_yaml(each) if each.is_file() or each == STAGES else None  # whose errors name the line
+        with explained(), Repo(os.getcwd(), uninitialized=True) as self._repo:
+            self.ignore, file = self._repo.dvcignore, load_file(self._repo, str(STAGES))
             loader = file.LOADER(file, file.contents)  # without dvc.lock, which takes as long as all the rest
             self.stages = {name: loader[name] for name in loader}
             self.groups: dict[str, list[Any]] = {name: [] for name in file.contents.get("stages", ())}
@@ -44,7 +44,7 @@ class Declared:
             for name, stage in self.stages.items():
                 self.groups[name.partition("@")[0]].append(stage)
         for group in [group for group, stages in self.groups.items() if not stages]:  # over an empty list
-            file = load_file(self._repo, str(path))
+            file = load_file(self._repo, str(STAGES))
             each = file.contents["stages"][group]
             each |= {"matrix": {key: ["item"] for key in each["matrix"]}} if "matrix" in each else {"foreach": ["item"]}
             loader = file.LOADER(file, file.contents)
@@ -70,7 +70,7 @@ class Declared:
         """Return the params of a stage as they are now, by dotted name, which begins with the file if it is another."""
         found: dict[str, Any] = {}
         for dep in [dep for stage in self.items(name) for dep in stage.deps if isinstance(dep, ParamsDependency)]:
-            with self._explained():
+            with explained():
                 values = flat(json.loads(json.dumps(dep.read_params(), default=str)))  # as `parse` takes them
             file = self._named(dep.fs_path)
             found |= {key if file == "params.yaml" else f"{file}:{key}": value for key, value in values.items()}
@@ -99,11 +99,12 @@ class Declared:
     def _named(self, path: str) -> str:
         return os.path.relpath(path) if f"{path}/".startswith(f"{self._repo.root_dir}/") else path
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Tell an error of DVC in one line."""
-        try:
-            yield
-        except (DvcException, ImportError) as error:  # a remote's plugin may be missing
-            reason = f"{error} {getattr(error, 'exc', '')}"  # what is not as DVC's schema says
-            raise UserError(shown(f"{self._path}: {' '.join(reason.split())}")) from None
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Tell an error of DVC in one line."""
+    try:
+        yield
+    except (DvcException, ImportError) as error:  # a remote's plugin may be missing
+        reason = f"{error} {getattr(error, 'exc', '')}"  # what is not as DVC's schema says
+        raise UserError(shown(f"{STAGES}: {' '.join(reason.split())}")) from None

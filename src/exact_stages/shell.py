@@ -22,19 +22,15 @@ class Command(NamedTuple):
     roots: list[Path]
 
 
-def commands(stage: Any, top: Path) -> Iterator[Command]:
-    """Yield the commands of a stage of DVC; modules lie beside the script, in PYTHONPATH, beside dvc.yaml, or in src.
-
-    Args:
-        top: the folder of dvc.yaml.
-    """
+def commands(stage: Any) -> Iterator[Command]:
+    """Yield the commands of a stage; modules lie beside the script, in PYTHONPATH, beside dvc.yaml, or in src."""
     folders = [Path(relpath(stage.wdir))]
     for words, variable in _split(stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd)):
         variable = re.sub(r"\$(PYTHONPATH\b|\{PYTHONPATH\b[^}]*\})", "", variable)
         variable = re.sub(r"\$(PWD\b|\{PWD\})", ".", variable)
         folders += [folders[-1] / words[-1]] * (words[0] in ("cd", "pushd"))  # in this shell or in one of its own
         paths = [each / below for each in folders for below in variable.split(":") if below]
-        paths += [each / below for each in (*folders, top, Path()) for below in (".", "src")]
+        paths += [each / below for each in (*folders, Path()) for below in (".", "src")]
         scripts, beside = _scripts(words, folders, paths)
         unknown = [each for each in (f"PYTHONPATH={variable}", *map(str, folders)) if "$" in each]
         yield Command(" ".join([*unknown, shlex.join(words)]), [] if unknown else scripts, [*beside, *paths])

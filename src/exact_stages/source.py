@@ -14,15 +14,15 @@ CODING = re.compile(r"[ \t\f]*#.*?coding[:=]")  # of PEP 263, in the first two l
 FAILS = re.compile(r"\b(ImportError|ModuleNotFoundError|Exception)\b")  # what the failure of an import raises
 RUNS_OTHERS = {"import_module", "__import__", "spec_from_file_location", "SourceFileLoader", "run_module", "run_path"}
 RUNS_OTHERS |= {"resolve_name", "instantiate"}  # of pkgutil and hydra
-ELSEWHERE = re.compile(r"version_info|platform|id='os'.*attr='name'")  # in a condition on Python or system
+ELSEWHERE = re.compile(r"version_info|platform|id='os'.*attr='name'|TYPE_CHECKING")  # in a condition on who reads it
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Import(NamedTuple):
     """One import: `import module` if names is None, else `from module import names`, with `level` dots before it.
 
     binds: it binds the first name of the module, as `import a.b` does, and `import a.b as c` does not.
-    lazy: it stands in the `__getattr__` of the module (PEP 562). optional: its failure is caught. typing: only type
-    checkers read it.
+    lazy: it stands in the `__getattr__` of the module (PEP 562). optional: its failure is caught, or others read it.
     """
 
     line: int
@@ -32,7 +32,6 @@ class Import(NamedTuple):
     binds: bool
     lazy: bool
     optional: bool
-    typing: bool
 
 
 class Source(NamedTuple):
@@ -57,13 +56,12 @@ def parsed(data: bytes) -> Source:
     """Read the bytes of a Python file; raise SyntaxError or ValueError if they are not valid Python."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     text, tree = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n"), ast.parse(data)
-    docstrings = {id(each): each for each in map(_docstring, ast.walk(tree)) if each}
+    documented = (node for node in ast.walk(tree) if isinstance(node, DOCUMENTED))
+    docstrings = {id(each): each for node in documented for each in _docstring(node)}
     plain, whole = (hashlib.sha256(each.encode()).hexdigest() for each in (_plain(text, docstrings.values()), text))
     found, texts = Source(plain, whole, [], set(), [], [], set()), list[tuple[int, str]]()
     lazy = _within(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__getattr__")
-    optional, typing = (
-        _within(each for node in ast.walk(tree) for each in body(node)) for body in (_caught, _of_types)
-    )
+    optional = _within(each for node in ast.walk(tree) for each in _caught(node))
     for statement in tree.body:
         match statement:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
@@ -73,7 +71,7 @@ def parsed(data: bytes) -> Source:
             case ast.Assign(targets=targets):
                 found.bound.update(each.id for each in targets if isinstance(each, ast.Name))
     for node in ast.walk(tree):
-        flags = [id(node) in each for each in (lazy, optional, typing)]
+        flags = id(node) in lazy, id(node) in optional
         match node:
             case ast.Import(names=names, lineno=line):
                 found.imports.extend(Import(line, 0, each.name, None, each.asname is None, *flags) for each in names)
@@ -92,25 +90,20 @@ def parsed(data: bytes) -> Source:
                 texts.append((line, " ".join(str(each.value) for each in parts if isinstance(each, ast.Constant))))
     for line, text in texts:
         found.scripts.extend(re.findall(r"[\w./-]+\.py\b", text))
-        modules = re.findall(r"(?:^| )-m ([\w.]+)", text)
-        found.imports.extend(Import(line, 0, f"{e}.__main__", None, False, False, True, False) for e in modules)
+        modules = re.findall(r"(?:^| )-m (\w+(?:\.\w+)*)", text)
+        found.imports.extend(Import(line, 0, f"{each}.__main__", None, False, False, True) for each in modules)
     return found
 
 
-def _docstring(node: ast.AST) -> ast.Constant | None:
-    match node:
-        case (
-            ast.Module(body=[ast.Expr(value=ast.Constant(value=str()) as text), *_])
-            | ast.ClassDef(body=[ast.Expr(value=ast.Constant(value=str()) as text), *_])
-            | ast.FunctionDef(body=[ast.Expr(value=ast.Constant(value=str()) as text), *_])
-            | ast.AsyncFunctionDef(body=[ast.Expr(value=ast.Constant(value=str()) as text), *_])
-        ):
-            return text
-    return None
+def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.Constant]:
+    match node.body:
+        case [ast.Expr(value=ast.Constant(value=str()) as text), *_]:
+            return [text]
+    return []
 
 
 def _caught(node: ast.AST) -> list[ast.stmt]:
-    """Return the statements in which an import may fail: that is caught, or another Python or system needs it."""
+    """Return the statements in which an import may fail: that is caught, or another Python, system or reader has it."""
     match node:
         case ast.Try(body=body, handlers=handlers) if any(
             not e.type or FAILS.search(ast.dump(e.type)) for e in handlers
@@ -119,14 +112,6 @@ def _caught(node: ast.AST) -> list[ast.stmt]:
         case ast.If(test=test, body=body, orelse=other) if ELSEWHERE.search(ast.dump(test)):
             return [*body, *other]
         case ast.With(body=body, items=items) if any(FAILS.search(ast.dump(each.context_expr)) for each in items):
-            return body
-    return []
-
-
-def _of_types(node: ast.AST) -> list[ast.stmt]:
-    """Return the statements that only type checkers read."""
-    match node:
-        case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"), body=body):
             return body
     return []
 

@@ -24,12 +24,12 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from exact_stages.code import FOLDER, changed, code_of, depends, hashes, lines_of, path_of
-from exact_stages.console import UserError, run
+from exact_stages.code import FOLDER, changed, code_of, depends, hashes, lines_of, packages, path_of
+from exact_stages.console import UserError, run, some
 from exact_stages.declared import Declared
 from exact_stages.files import SavedState, sha256, write_json, write_whole
 from exact_stages.params import load_params
-from exact_stages.provenance import beside, flat, packages
+from exact_stages.provenance import beside, flat
 
 LOCKS = Path(".resume")  # of this workspace; a temporary copy has its own
 PATIENCE = 10  # seconds; after DVC is killed, a stage may still be saving
@@ -119,7 +119,7 @@ class Stage:
         found = load_params(model, section)
         values = flat(found.model_dump(mode="json"), section)
         if "_began" in vars(self) and (undeclared := values.keys() - self._began.params.keys()):
-            raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {_some(sorted(undeclared))}")
+            raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {some(sorted(undeclared))}")
         self._params.append((model, section))
         self._read |= values
         return found
@@ -182,7 +182,7 @@ class Stage:
         if not self._leads:
             return ""
         if changed := self.changes(inputs=False):
-            raise UserError(f"{self.name}: changed while it began: {_some(changed)}; run it again")
+            raise UserError(f"{self.name}: changed while it began: {some(changed)}; run it again")
         began = self._began
         commands = [stage.cmd for stage in began.declared.items(self._stage)]
         made = [commands, began.code, self._unread(began.deps), began.params | self._read, facts]
@@ -208,11 +208,7 @@ class Stage:
 
     @cached_property
     def _began(self) -> "_Began":
-        """What is declared, and this stage's code, deps and params, as they were before its imports.
-
-        Raises:
-            UserError: the code is not that of the file on which the stage depends.
-        """
+        """What is declared, and this stage's code, deps and params, as they were before its imports."""
         declared, known, of_bytes = begun(Path.cwd())
         deps = {dep: known[dep] if dep in known else declared.hashed(dep) for dep in declared.deps(self._stage)}
         if not depends(declared, self._stage):
@@ -222,9 +218,9 @@ class Stage:
             raise UserError(f"{path}: no such file; run `dvc repro`, which writes it")
         code = code_of(declared, self._stage).lines
         if late := changed(lines_of(path.read_text(encoding="utf-8")), code):
-            raise UserError(f"{_some(late)} changed since the stage `code` ran; run `dvc repro`")
+            raise UserError(f"{some(late)} changed since the stage `code` ran; run `dvc repro`")
         if late := [file for file in code if isfile(file) and of_bytes.get(file) != sha256(Path(file))]:
-            raise UserError(f"{self.name}: changed while it began: {_some(late)}; run it again")
+            raise UserError(f"{self.name}: changed while it began: {some(late)}; run it again")
         return _Began(declared, code, deps, declared.params(self._stage))
 
     def _unread(self, deps: Hashes) -> dict[str, str]:
@@ -254,7 +250,7 @@ class Stage:
             if succeeded and self._leads and (changed := self.changes()):
                 for path in [*self._outputs, SavedState(self.name, self._key).path]:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-                reason = f"because files or params changed while it ran: {_some(changed)}"
+                reason = f"because files or params changed while it ran: {some(changed)}"
                 raise UserError(f"{self.name}: outputs removed, {reason}; run it again")
         finally:
             self._lock.release()
@@ -290,10 +286,6 @@ def _end_with(ancestor: int) -> None:
     while ancestor in [each.pid for each in psutil.Process().parents()]:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def _digest(path: Path) -> str:

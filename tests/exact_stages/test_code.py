@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from dvc.repo import Repo
 
 from exact_stages import code as module
-from exact_stages.code import code_of, lines_of
+from exact_stages.code import code_of, lines_of, which_counts
 from exact_stages.commands import why, write
 from exact_stages.console import UserError
 from exact_stages.declared import Declared
@@ -238,7 +239,7 @@ def test_the_check_names_the_file_that_changed_and_writes_nothing() -> None:
 def test_the_kit_alone_is_in_no_line_of_packages_and_no_command_in_a_closure() -> None:
     found = lines_of((ROOT / "examples/wine/code/fit.txt").read_text())
     own = {name.removeprefix("exact_stages/") for name in found if name.startswith("exact_stages/")}
-    commands = {"__main__.py", "check.py", "commands.py", "hook.py", "trace.py"}
+    commands = {"__main__.py", "commands.py", "trace.py", "twice.py"}
     assert own == {path.name for path in (ROOT / "src/exact_stages").glob("*.py")} - commands
     assert all(name.endswith(".py") for name in found)
 
@@ -289,12 +290,18 @@ def test_why_names_the_change_and_the_way_to_it(tmp_path: Path, capsys: pytest.C
         ("python it.py --then=steps/second.py > steps/first.py 2>&1", "it.py steps/second.py"),
         ("python it.py -m steps.second", "it.py steps/second.py"),
         ('python it.py "$(python steps/second.py)"', "it.py steps/second.py"),
+        ("exec env -u B A=$PPID python3 -u -W error -m steps.second a &> log", "steps/second.py"),
+        ("A='b c' sh -c 'exec ${LAUNCH:-python} -m steps.second'; python it.py  # it's", "it.py steps/second.py"),
+        ("(uv run .venv/bin/python3.11 it.py python -m steps.second) 2>&1", "it.py steps/second.py"),
+        ("PYTHONPATH=$PWD/lib:. python -m helper", "lib/helper.py"),
+        ("PYTHONPATH=$A python it.py", "cannot follow"),
+        ("python no.py", "cannot follow"),
         ("for a in b; do PYTHONPATH=lib nice -n 5 python -OO -Werror steps/second.py; done", "steps/second.py"),
     ],
 )
 def test_the_files_that_a_command_starts(command: str, found: str) -> None:
     Path("it.py").write_text("x = 1")
-    Path("dvc.yaml").write_text(f"stages:\n  it:\n    cmd: |\n      {command}\n")
+    Path("dvc.yaml").write_text("stages:\n  it:\n    cmd: |\n      " + command.replace("${", r"\${"))
     code = code_of(Declared(), "it")
     assert " ".join([each[:13] for each in code.faults] or [*sorted(code.lines)]) == found
 
@@ -311,15 +318,50 @@ def test_another_pythons_imports_may_be_absent_and_a_stages_own_output_is_no_cod
 def test_each_line_of_a_locked_package_counts_without_its_comment(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("constraints.txt").write_text("a-b==1; python_version < '3.12'  # c\nA_b==2\nc @ git+https://e.org@d\n")
     monkeypatch.setattr(module, "_required", lambda *_: [])
-    assert module._locked(["a.b", "c"]) == {"a-b": "1; python_version < '3.12' 2", "c": "git+https://e.org@d"}
+    assert module._locked([("a-b", frozenset()), ("c", frozenset())]) == {
+        "a-b": "1; python_version < '3.12' 2",
+        "c": "git+https://e.org@d",
+    }
 
 
 def test_a_file_that_a_merge_left_in_disorder_is_written_again() -> None:
     write()
     path = Path("code/it.txt")
     right = path.read_text()
-    path.write_text(f"<<<<<<< HEAD\n{right}>>>>>>> other\n")
+    path.write_text(f"<<<<<<< HEAD\n{right}=======\n{right}>>>>>>> other\n")
     with pytest.raises(UserError, match=r"code/it\.txt: the text changed"):
         write(check=True)
     write()
     assert path.read_text() == right
+
+
+def test_the_kit_counts_by_its_version_where_it_is_installed_and_by_its_files_where_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kit = SimpleNamespace(version="7", locate_file=lambda name: Path("site", name))
+    monkeypatch.setattr(module, "_installed", lambda name: kit if name == "exact-stages" else None)
+    for folder in ("site/exact_stages", "build/lib/exact_stages", "exact_stages.egg-info"):
+        Path(folder).mkdir(parents=True)
+    Path("build/lib/exact_stages/__init__.py").touch()
+    Path("it.py").write_text("import exact_stages")
+    installed = code_of(Declared(), "it")
+    assert [*installed.lines] == ["exact-stages", "it.py"]
+    assert installed.text.endswith("\nexact-stages==7\n")
+    Path("exact_stages").mkdir()
+    Path("exact_stages/__init__.py").touch()
+    copied = code_of(Declared(), "it")
+    assert {*copied.lines} == {"exact_stages/__init__.py", "it.py"}
+    told = "the files in exact_stages count, and not exact-stages 7, which is installed"
+    assert [which_counts([each]) for each in (installed, copied)] == ["", told]
+
+
+def test_other_tools_follow_imports_without_dvc() -> None:
+    absent = "import sys; sys.modules |= dict.fromkeys(('dvc', 'packaging', 'pydantic', 'ruamel', 'tqdm'))"
+    run = "from exact_stages import follow; print(sorted(follow(['it.py'], ['.']).files))"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{absent}; {run}"], env={"PYTHONPATH": f"{ROOT}/src"}, capture_output=True, text=True
+    )
+    found = [
+        f"{Path.cwd()}/{name}" for name in ("it.py", "pkg/__init__.py", "pkg/deep.py", "pkg/lazy.py", "pkg/one.py")
+    ]
+    assert ran.stdout == f"{found}\n", ran.stderr

@@ -161,6 +161,21 @@ def test_a_picture_in_two_classes_is_told_with_two_examples(capsys: pytest.Captu
     assert all(f"{MINE}/{name}" in told for name in ("fig/0000.png", "no/also0.png", "fig/0003.png"))
 
 
+def test_pictures_that_dvc_ignores_are_refused() -> None:
+    draw_many(60)
+    Path(".dvcignore").write_text("fig/\n")
+    Path("data/.dvcignore").write_text("0001.png\n")
+    assert run()["train"]["images"]  # in no repository of DVC's
+    Path(".dvc").mkdir()
+    with pytest.raises(UserError, match=rf"^{MINE}/fig/0000\.png and 20 more images: [^\n]+$"):
+        run()
+    Path(".dvcignore").unlink()
+    with pytest.raises(UserError, match=rf"^{MINE}/no/0001\.png: [^\n]+$"):
+        run()
+    Path("data/.dvcignore").unlink()
+    assert run(set=f"data/../{MINE}")["train"]["images"]
+
+
 def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:
     values = torch.stack([picture(number) for number in range(200)]).numpy().astype(np.uint16) * 16
     Path("data").mkdir()

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from exact_stages.trace import hooked
 from tests.with_dvc.dvc_clone import LATE, SAMPLE, Built, Clone, build_once, copy_clone, new_clone
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Built:
-    """The tiny pipeline, run from nothing and committed; the folder beside it, traced, tells what each stage opened."""
+    """The tiny pipeline, run from nothing and committed."""
 
     def build(folder: Path) -> tuple[Clone, str]:
         clone = new_clone(folder)
-        (folder / "traced").mkdir()
-        output = clone.run("dvc", "repro", **hooked(str(folder / "traced")))
+        output = clone.dvc("repro")
         clone.commit()
         return clone, output
 

@@ -1,16 +1,13 @@
 """Whatever ends a stage before its time, the next run leaves the bytes of an undisturbed one, and nothing else."""
 
-import contextlib
 import os
-import random
+import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
 import pytest
-from ruamel.yaml import YAMLError
 
 from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, WORKERS, Clone, begun, copy_clone, left
 from tests.with_dvc.slurm import free_ports
@@ -35,23 +32,15 @@ def stage_and_worker(dvc: "subprocess.Popen[str]") -> tuple[psutil.Process, psut
 
 
 @pytest.mark.long
-def test_two_workers_that_are_killed_at_random_moments_are_continued_by_one(clone: Clone, undisturbed: Clone) -> None:
-    clone.edit_params(LATE)
-    chance = random.Random(0)
-    for name, seconds in [("train", 8.0)] * 3 + [("sample@scored", 3.0)] * 3:
-        process = clone.start(*SAMPLE, **SAVING, **WORKERS)
-        while (line := process.stdout.readline()) and f"Running stage '{name}'" not in line:
-            pass
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            time.sleep(chance.uniform(0, seconds))
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        try:
-            clone.lock()
-        except YAMLError:  # DVC writes it in place; docs/how-to/fix-it.md says what to do
-            clone.git("checkout", "dvc.lock")
-    clone.run(*SAMPLE)
-    assert left(clone) == left(undisturbed)
+@pytest.mark.parametrize("stage", ["train", "sample@scored"])
+def test_workers_killed_at_random_moments_continue_to_the_same_bytes(
+    undisturbed: Clone, tmp_path: Path, stage: str
+) -> None:
+    clone = copy_clone(undisturbed, tmp_path)
+    twice = ("python", "-m", "exact_stages", "twice", stage, "--kill", "3", "--seed", "0")
+    printed = clone.run(*twice, PYTHONPATH="src", **SAVING, **WORKERS)
+    assert printed.count("outputs are equal") == 4, printed
+    shutil.rmtree(tmp_path)
 
 
 @pytest.mark.long

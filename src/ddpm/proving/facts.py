@@ -10,12 +10,12 @@ from ddpm.images.fetching import FILES
 from ddpm.images.folders import SUFFIXES
 from ddpm.images.tables import TABLES
 from ddpm.processes.device import ARITHMETIC
-from exact_stages.code import code_of, hashes
+from exact_stages.code import code_of, hashes, packages
 from exact_stages.console import UserError, shown
 from exact_stages.declared import Declared
 from exact_stages.files import md5, sha256
 from exact_stages.params import Section
-from exact_stages.provenance import beside, flat, packages
+from exact_stages.provenance import beside, flat
 from exact_stages.source import parsed
 
 Facts = dict[tuple[str, str], str]  # by kind and name: how it differs; empty if it holds
