@@ -11,16 +11,7 @@ from ddpm.cli.options import Options
 from ddpm.diffusion.training import environment_of
 from ddpm.processes.device import portable_facts, start
 from ddpm.processes.portable import PORTABLE, lacking
-from ddpm.proving.facts import (
-    Provenance,
-    commit_of,
-    committed,
-    compared,
-    facts_of,
-    facts_of_file,
-    git,
-    read_provenance,
-)
+from ddpm.proving.facts import commit_of, committed, compared, facts_of, git, read_provenance
 from ddpm.proving.rebuild import rebuild
 from exact_stages.console import UserError
 from exact_stages.provenance import beside
@@ -41,7 +32,7 @@ class Prove(Options):
     rebuild: bool = False
     """build the file again, which takes as long as its training"""
     until: Annotated[int, Field(ge=1)] | None = None
-    """with --rebuild: compare the training up to about this step alone"""
+    """with --rebuild: compare the training up to this step alone"""
 
     def run(self) -> None:
         """Print the facts; exit with code 0 if all hold, or if the bytes match.
@@ -51,18 +42,20 @@ class Prove(Options):
         """
         if not (Path("dvc.yaml").is_file() and Path(".git").exists()):
             raise UserError("no checkout is here: `git clone` the repository of this package, and run this at its top")
-        file, record = self.model, beside(self.model)
-        made = read_provenance(record) if file.is_file() else None
-        commit = commit_of(record, made) if made else ""
+        file = self.model
+        made = read_provenance(beside(file)) if file.is_file() else None
+        commit = commit_of(beside(file), made) if made else ""
         last = committed(file) if self.rebuild and not commit else None
+        if not (made := last or made):
+            raise UserError(f"{file}: no such file; `dvc pull` or `dvc repro` brings it")
+        if made.environment.get("precision") == PORTABLE:  # only the processor must be able to
+            environment = portable_facts() | ({"precision": fault} if (fault := lacking()) else {})
+        else:
+            environment = environment_of(start(), made.environment.get("processes", 1))
         if last:
             print(f"note: no commit records {file}, so this builds that of the last commit")
-            made, commit = last, git("rev-parse", "HEAD").decode().strip()
-            found = compared("environment", made.environment, _environment(made))
-        elif not made:
-            raise UserError(f"{file}: no such file; `dvc pull` or `dvc repro` brings it")
-        else:
-            found = facts_of_file(file, made) | facts_of(made, _environment(made))
+            commit = git("rev-parse", "HEAD").decode().strip()
+        found = compared("environment", last.environment, environment) if last else facts_of(file, made, environment)
         unknown = "no commit of this branch records it with this code; in a shallow clone, `git fetch --unshallow`"
         found["dvc.lock", made.file] = "" if commit else unknown
         faults = {key: fault for key, fault in found.items() if fault}
@@ -79,17 +72,8 @@ class Prove(Options):
                 f"torch: {faults['environment', 'torch']}; install that first: another one rounds otherwise"
             )
         if self.until and not made.trail:
-            raise UserError("--until: no trail of hashes is recorded; leave it out")
+            raise UserError("--until: no hashes of steps are recorded; leave it out")
         if lines := rebuild(made, commit, self.until):
             raise UserError("\n  ".join([f"{file}: NO MATCH", *lines]))
-        if self.until:
-            print(f"MATCH so far: the training of commit {commit} is equal up to about step {self.until}")
-        else:
-            print(f"MATCH: {file} is that of commit {commit}, byte for byte")
-
-
-def _environment(made: Provenance) -> dict[str, str | int]:
-    """Return the environment that this machine has for what made a file; a portable one limits itself later."""
-    if made.environment.get("precision") == PORTABLE:
-        return portable_facts() | ({"precision": fault} if (fault := lacking()) else {})
-    return environment_of(start(), made.environment.get("processes", 1))
+        equal = f"the first {self.until} steps are those" if self.until else f"{file} is that"
+        print(f"MATCH: {equal} of commit {commit}, byte for byte")

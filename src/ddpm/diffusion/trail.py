@@ -1,11 +1,12 @@
 """Keep hashes of the weights at some steps of a training, so that another one finds the step where it parts.
 
 Environment:
-    DDPM_TRAIL  a file of `expect`, which `ddpm prove --rebuild` sets.
+    DDPM_TRAIL  a JSON file of the hashes that a training must have, see `ddpm.proving.rebuild`.
 """
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -30,22 +31,10 @@ def extend(trail: Trail, step: int, last: int, network: nn.Module) -> None:
         found.update(weight.cpu().contiguous().numpy().data)
     before, own = max(map(int, trail), default=0), found.hexdigest()[:12]
     trail[str(step)] = own
-    if not (name := os.environ.get(VARIABLE)):
-        return
-    expected = json.loads(Path(name).read_text(encoding="utf-8"))
-    differs = expected["trail"].get(str(step), own) != own
-    if differs or step == expected["until"]:
-        said = f"equal to step {before}, different at step {step}" if differs else f"equal to step {step}"
-        Path(name).write_text(json.dumps(expected | {"said": said}), encoding="utf-8")
-        raise UserError(said)
-
-
-def expect(path: Path, trail: Trail, until: int | None) -> None:
-    """Write what a training must find, for DDPM_TRAIL; with `until` it ends at the last step of the trail up to it."""
-    last = max((int(step) for step in trail if int(step) <= until), default=None) if until else None
-    path.write_text(json.dumps({"trail": trail, "until": last, "said": ""}), encoding="utf-8")
-
-
-def said(path: Path) -> str:
-    """Return how far a training was equal that ended early; nothing if it went on to its end."""
-    return str(json.loads(path.read_text(encoding="utf-8"))["said"])
+    if name := os.environ.get(VARIABLE):
+        expected = json.loads(Path(name).read_text())
+        differs = expected["trail"].get(str(step), own) != own
+        if differs or step >= (expected["until"] or math.inf):
+            said = f"equal to step {before}, different at step {step}" if differs else f"equal to step {step}"
+            Path(name).write_text(json.dumps({"said": said}))
+            raise UserError(said)

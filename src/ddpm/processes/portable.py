@@ -40,16 +40,14 @@ def limit() -> None:
     """
     if not asked() or _held:
         return
-    if os.environ.get("DDPM_DEVICE") == "cuda":
-        _refuse("DDPM_DEVICE=cuda: a GPU rounds otherwise; unset it")
+    wanted = {**dict.fromkeys(CHOOSING), **LIMITED, "DDPM_DEVICE": "cpu"}
+    for name, value in os.environ.items():
+        if value and value != wanted.get(name, value):
+            _refuse(f"{name}={value} is of other arithmetic; unset it")
     if fault := lacking():
         _refuse(f"{fault}; unset DDPM_PRECISION")
-    for name in CHOOSING:
-        if (value := os.environ.get(name)) and value != LIMITED.get(name):
-            _refuse(f"{name}={value} chooses other instructions; unset it")
-    late = {"torch", "numpy"} & sys.modules.keys()
-    if late and any(os.environ.get(name) != value for name, value in LIMITED.items()):
-        _refuse(f"{min(late)} is imported already, with other instructions; call ddpm.processes.portable.limit() first")
+    if {"torch", "numpy"} & sys.modules.keys() and not LIMITED.items() <= os.environ.items():
+        _refuse("torch or numpy is imported already; call ddpm.processes.portable.limit() first")
     os.environ |= LIMITED
     import numpy as np
     import torch
@@ -58,9 +56,7 @@ def limit() -> None:
         _refuse("this build of torch has no MKL or no oneDNN; install that of pytorch.org")
     features = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     if torch.backends.cpu.get_cpu_capability() != "AVX2" or any(map(features.get, DISABLED)):
-        _refuse(
-            "torch or numpy did not take the instructions that it was told; install the versions of constraints.txt"
-        )
+        _refuse("torch or numpy chose other instructions than it was told; install those of constraints.txt")
     _hold(torch, np)
 
 
@@ -99,11 +95,12 @@ def _hold(torch: Any, np: Any) -> None:
         warnings.simplefilter("ignore")  # that a kernel is replaced
         logs = {"log": log, "log2": partial(log, base=2), "log10": partial(log, base=10)}
         for name, compute in {"sqrt": sqrt, "atan": atan, "asin": asin, **logs}.items():
-            library.impl(name, compute, "CPU")
-            library.impl(f"{name}_", lambda x, compute=compute: x.copy_(compute(x)), "CPU")
-            library.impl(
-                f"{name}.out", lambda x, *, out, compute=compute: out.resize_(x.shape).copy_(compute(x)), "CPU"
-            )
+
+            def into(x: Any, compute: Any = compute, *, out: Any = None) -> Any:
+                return (x if out is None else out.resize_(x.shape)).copy_(compute(x))
+
+            for kind, kernel in (("", compute), ("_", into), (".out", into)):
+                library.impl(name + kind, kernel, "CPU")
     _held.append(library)
 
 

@@ -65,10 +65,8 @@ def committed(file: Path) -> Provenance | None:
     if file != MODEL or not (environment := git("show", f"HEAD:{METRICS}/environment.json")):
         return None
     summary = json.loads(git("show", f"HEAD:{METRICS}/summary.json") or b"{}")
-    nothing: dict[str, Any] = {key: {} for key in ("code", "params", "packages", "inputs", "resolved")}
-    trail = dict(line.split() for line in summary.get("trail", []))
-    known = {"environment": json.loads(environment), "trail": trail, "origins": (), "stage": "train", "sha256": ""}
-    return Provenance.model_validate({"version": 2, "file": str(file), **nothing, **known})
+    known = {"environment": json.loads(environment), "trail": dict(map(str.split, summary.get("trail", [])))}
+    return Provenance.model_construct(file=str(file), stage="train", sha256="", inputs={}, origins=(), **known)
 
 
 def chain(made: Provenance) -> dict[str, Provenance]:
@@ -80,26 +78,16 @@ def chain(made: Provenance) -> dict[str, Provenance]:
     return found | {beside(Path(made.file)).as_posix(): made}
 
 
-def facts_of_file(file: Path, made: Provenance) -> Facts:
-    """Compare a file with its provenance.
+def facts_of(file: Path, made: Provenance, environment: dict[str, Any]) -> Facts:
+    """Compare a file, and all that made it, with its provenance, this checkout and this machine.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged; or dvc.yaml lacks a stage that led to it.
     """
     recorded, now = made.contents or {}, contents(file) if made.contents else {}
     found = {key: fault for kind in now for key, fault in compared(kind, recorded.get(kind, {}), now[kind]).items()}
     if not any(found.values()):
         found["file", str(file)] = "" if sha256(file) == made.sha256 else "differs"
-    return found
-
-
-def facts_of(made: Provenance, environment: dict[str, Any]) -> Facts:
-    """Compare all that made a file, by its provenance, with this checkout and this machine.
-
-    Raises:
-        UserError: dvc.yaml lacks a stage that led to the file.
-    """
-    found: Facts = {}
     known, declared, locked = chain(made), Declared(), packages()
     for each in known.values():
         files = {file for dep in declared.deps(each.stage) - declared.outs for file in declared.files(dep)}
