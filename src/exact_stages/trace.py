@@ -36,7 +36,7 @@ def main(name: str) -> None:
             seen = set[int]()
             for file in [*_files(top)]:
                 at, disk = os.stat(file), os.statvfs(file).f_flag & (os.ST_NOATIME | os.ST_RDONLY)
-                other = at.st_ino in seen or at.st_uid != os.geteuid() or disk  # no times of its own
+                other = at.st_ino in seen or at.st_nlink > 1 or at.st_uid != os.geteuid() or disk  # no times of its own
                 if other and not os.path.realpath(file).startswith(f"{top}/"):  # but in DVC's cache
                     shutil.copy2(file, f"{file}.copy")
                     os.replace(f"{file}.copy", file)

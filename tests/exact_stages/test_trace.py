@@ -107,6 +107,17 @@ def test_a_file_is_not_read_because_the_cache_has_it_under_another_name(capfd: p
         assert traced("it", capfd) == {}
 
 
+def test_a_file_is_not_read_because_another_process_reads_its_object(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("one").write_text("1\n")
+    with Repo() as repo:
+        repo.add("one")
+    cached = next(each for each in Path(".dvc/cache").rglob("*") if each.is_file())
+    other = Path(".dvc/other").resolve()  # as caches of two repositories may share it
+    other.hardlink_to(cached)
+    Path("dvc.yaml").write_text(f"stages: {{it: {{cmd: cat {other}, deps: [one]}}}}")
+    assert traced("it", capfd) == {"declared, not read": ["one"]}
+
+
 def test_folders_and_params_are_declared_and_a_shell_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
     Path("dvc.yaml").write_text(WHOLE)
     assert traced("whole", capfd) == {}
