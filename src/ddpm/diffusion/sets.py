@@ -28,7 +28,7 @@ BAR: dict[str, Any] = {"unit": "eval", "unit_scale": True}
 
 def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
     """Return the timesteps at which a model is evaluated, descending."""
-    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
+    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps)
 
 
 def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:

@@ -38,7 +38,6 @@ class StepParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
     steps: Annotated[int, Field(ge=1, le=100_000)] | None = 24
-    spacing: Literal["trailing", "log_snr"] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
     clip: bool = True
 
@@ -94,8 +93,6 @@ def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
         params = _distilled(params, len(card.timesteps))
     elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
         raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
-    elif params.steps and params.spacing is None:  # with all timesteps there is nothing to space
-        params = params.model_copy(update={"spacing": "trailing" if card.data.shape[0] == 1 else "log_snr"})
     scale, known = params.guidance, params.guide in card.guides
     if scale is None and params.guide == "autoguidance":
         # The guide of a short training has hardly learned: its errors say little about those of the model.
@@ -115,7 +112,6 @@ def _distilled(params: SamplerParams, few: int) -> SamplerParams:
         "variance": ("posterior",),
         "eta": (1,),
         "steps": (None, few),
-        "spacing": (None,),
     }
     given = params.model_fields_set
     params = params.model_copy(update={key: values[0] for key, values in fitting.items() if key not in given})
@@ -144,8 +140,7 @@ def fitted_set(
     except UserError as error:
         key, _, problem = str(error).partition(": ")
         raise UserError(f"{dotted(key)}: {problem}") from None
-    unset = [] if card.timesteps else [key for key in ("guidance", "spacing") if getattr(given, key) is None]
-    chosen = {dotted(key): value for key in unset if (value := getattr(params, key)) is not None}
+    chosen = {"sample.guidance": params.guidance} if given.guidance is None and not card.timesteps else {}
     steps = len(card.timesteps) or params.steps or card.schedule.timesteps
     frames = -(-steps // of_set.keep_every) if of_set.keep_every else 0
     if frames * of_set.count > MOST_FRAMES:  # they are in memory
