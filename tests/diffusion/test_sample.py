@@ -159,6 +159,11 @@ SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
 def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
     params, chosen = fitted_set("preview", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
     assert chosen == {"sample.guidance": 1.3}
+    counts = (9_000, 900) + (0,) * 8
+    few, many = (model_card(schedule=OF_REFERENCE, counts=each) for each in ((500, 92, *counts[2:]), counts))
+    open_set = SET.model_copy(update={"count": None})
+    found = [fitted_set("scored", SharedParams(guidance=1.0), open_set, card)[1] for card in (few, many)]
+    assert found == [{"sample.scored.count": 616}, {"sample.scored.count": 10_296}]
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
 
 
