@@ -160,7 +160,7 @@ def environment(here: Path) -> dict[str, str]:
 def cloned(name: str, place: Path, whole: bool = False) -> Path:
     """Copy the files that git lists, tracked or not, as they are; and of a stage the deps, and outputs that persist.
 
-    Of the latter, what DVC's cache has is linked to it, and the rest is copied. Return what is this folder there.
+    What DVC's cache has of the latter is linked to it, unless root runs; the rest is copied. Return this folder there.
 
     Args:
         whole: bring all that DVC tracks, not the deps alone, but no outputs of the stage.
@@ -182,7 +182,8 @@ def cloned(name: str, place: Path, whole: bool = False) -> Path:
         local = (each.fs_path for each in needed if each.protocol == "local")
         wanted = [relpath(path) for path in local if Path(path).is_relative_to(top)]
         config = place / relpath(repo.root_dir, top) / ".dvc/config.local"
-        config.write_text(f"[cache]\n    dir = '''{repo.cache.local_cache_dir}'''\n    type = reflink,symlink\n")
+        link = "symlink" if os.geteuid() else "copy"  # root writes through links, which read-only files stop for others
+        config.write_text(f"[cache]\n    dir = '''{repo.cache.local_cache_dir}'''\n    type = reflink,{link}\n")
         for path in wanted:
             with contextlib.suppress(OutputNotFoundError):
                 outs = repo.find_outs_by_path(os.path.abspath(path), recursive=True, strict=False)
