@@ -36,8 +36,6 @@ INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("../README", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
     ("../README", "ddpm balance", "ddpm balance --help", "how-to/rare-class runs it"),
     ("tutorial/first-run", "git clone URL ddpm && cd ddpm", ":", CLONE),
-    ("tutorial/first-run", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
-    ("tutorial/first-run", "origin ADDRESS", 'origin "$NEAR/origin"', FOLDER),
     ("how-to/compare", "model.attention=true", "model.attention=true preprocess", MORE),
     ("how-to/compare", "dvc queue start", ":", "DVC's own work, which takes minutes"),
     ("how-to/own-images", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
@@ -68,7 +66,6 @@ make() { command make --old-file .venv/.running --old-file .venv/.with-pages "$@
 """
 PEOPLE = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
-
 def script(page: str) -> str:
     """The commands of a page in bash. It ends where one of them fails, and shows which."""
     commands: list[str] = []
@@ -86,7 +83,6 @@ def script(page: str) -> str:
             commands = [each.replace(typed, instead) for each in commands]
     kept = [each for each in commands if each and not each.startswith("#")]
     return "\n".join([BEFORE[page], START, "set -x", *(f"{{ {each}\n}} || exit 1" for each in kept)])
-
 
 @pytest.mark.pipeline
 @pytest.mark.long
