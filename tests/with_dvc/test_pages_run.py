@@ -65,6 +65,7 @@ make() { command make --old-file .venv/.running --old-file .venv/.with-pages "$@
 """
 PEOPLE = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
+
 def script(page: str) -> str:
     """The commands of a page in bash. It ends where one of them fails, and shows which."""
     commands: list[str] = []
@@ -82,6 +83,7 @@ def script(page: str) -> str:
             commands = [each.replace(typed, instead) for each in commands]
     kept = [each for each in commands if each and not each.startswith("#")]
     return "\n".join([BEFORE[page], START, "set -x", *(f"{{ {each}\n}} || exit 1" for each in kept)])
+
 
 @pytest.mark.pipeline
 @pytest.mark.long
