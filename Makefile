@@ -53,9 +53,8 @@ unlabelled: env ## run the default without class labels, and keep its results in
 		'sample.guidance_interval=[-4,6]' sample.scored.steps=50 filter.least_probability=0
 
 fashion: env ## run on Fashion-MNIST with twice the training, and keep the results in results/fashion
-	python -m scripts.record fashion data.set=data/fashion_mnist \
-		train.images_seen=660000 'sample.guidance_interval=[-4,6]' sample.scored.spacing=log_snr \
-		filter.least_probability=0
+	python -m scripts.record fashion data.set=data/fashion_mnist train.images_seen=660000 \
+		'sample.guidance_interval=[-4,6]' filter.least_probability=0
 
 distilled: env ## distil the model to few evaluations, and keep its results: make distilled STEPS=4, ten minutes or more
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \

@@ -24,6 +24,9 @@ from matplotlib.figure import Figure
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Samples, load_samples
 from ddpm.pictures.figures import image_gif, image_png, tile, to_png
+from ddpm.processes.device import start
+from ddpm.scores.classifier import load_classifier
+from ddpm.scores.filtering import recognise
 from exact_stages.console import UserError, run
 from exact_stages.files import sha256, write_json, write_whole
 from scripts.runs import TRAINED, Run, open_run
@@ -31,6 +34,7 @@ from scripts.tables import MEASURES, ROWS, averaged, cell, numbers, scores
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
 PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
+FILTER = Path("models/classifier-a.safetensors")
 MNIST, NAME, PACKED = "data/mnist", "mnist", Path("src/ddpm/pretrained")
 # Scores that pages show: the entry in docs/reference/scores.md, and the better direction.
 SHOWN = {
@@ -51,7 +55,7 @@ COMPARED = [  # what runs that are averaged have in common: the keys of a file
     ("data set", "metrics/preprocess/summary.json", ["train", "test"]),
     ("version of the scores", "metrics/evaluate/scores.json", ["version"]),
 ]
-README_HAS = [*SHOWN][:7]
+README_HAS, VERSION = [*SHOWN][:7], "scores.version"  # of runs with other versions the scores do not compare
 CONFIGURATIONS = {  # folder and command
     "default": ("", "make repro"),
     "without classes": ("results/unlabelled", "make unlabelled"),
@@ -98,7 +102,8 @@ def filled(text: str) -> str:
     workspace = Run("", {path.as_posix(): path.read_bytes() for path in files})
     runs = {name: open_run(folder) if folder else workspace for name, (folder, _) in CONFIGURATIONS.items()}
     found = {name: numbers(each) for name, each in runs.items()}
-    compared = {name: found[name] for name in ("default", "without classes", "plain DDPM")}
+    version = found["default"].get(VERSION)
+    compared = {name: values for name, values in found.items() if values.get(VERSION) == version}
     parts = {
         "metrics": set_table(found["default"]),
         "scores": score_table(compared),
@@ -131,16 +136,16 @@ def score_table(runs: Mapping[str, dict[str, float]]) -> str:
 
 def configuration_table(found: Mapping[str, dict[str, float]]) -> str:
     """Return the other configurations, each next to test images of its own set."""
-    rows = [
-        ["configuration", "command", "Frechet distance, b", "times test images", "conditional accuracy", "test images"]
-    ]
+    heads = ("configuration", "command", "version of the scores", "Frechet distance, b", "conditional accuracy")
+    rows = [[*heads[:4], "of test images", heads[4], "of test images"]]
     class_shown = MEASURES["conditional accuracy"]
     for name, (folder, command) in CONFIGURATIONS.items():
         distance, real = (found[name].get(f"scores.b.{row}.frechet") for row in ("samples", "test"))
-        distances = [f"{distance:.3f}", f"{distance / real:.1f}"] if distance and real else ["", ""]
+        distances = [f"{each:.3f}" if each else "" for each in (distance, real)]
         shares = [cell(found[name], row, class_shown) for row in ("samples", "test")]
         linked = f"[{name}](../{folder}/params.yaml)" if folder else name
-        rows.append([linked, f"`{command}`", *distances, *shares])
+        version = f"{found[name].get(VERSION, 1):.0f}"
+        rows.append([linked, f"`{command}`", version, *distances, *shares])
     return table(rows)
 
 
@@ -162,9 +167,9 @@ def draw_pictures() -> None:
 
 
 def denoising(preview: Samples) -> bytes:
-    """Animate the reverse process of eight samples: what each step leaves, and its estimate of x_0 below."""
-    labels = [] if preview.labels is None else preview.labels.tolist()
-    shown = sorted(labels.index(label) for label in set(labels))[:8]
+    """Animate the clearest sample of each class: what each step leaves, and its estimate of x_0 below."""
+    clear, labels = recognise(load_classifier(FILTER), preview.images, preview.labels, preview.classes, start())
+    shown = [int((clear * (labels == label)).argmax()) for label in labels.unique()]
     pairs = zip(preview.x_t[:, shown], preview.pred_x_start[:, shown], strict=True)
     coarse = [torch.cat(pair) // 16 * 17 for pair in pairs]  # 16 levels, for a small file
     return image_gif([tile(each, len(shown)) for each in coarse], scale=3, milliseconds=400, hold=3000)

@@ -1,6 +1,6 @@
 """Reverse processes, without a network or with a tiny one, for tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ SHAPE = (3, 1, 4, 4)
 
 def sampler(name: str = "ddpm", **changes: object) -> SamplerParams:
     """All timesteps of the ancestral process, without guidance or clipping, but for what is changed: fitted params."""
-    plain = {"sampler": name, "steps": None, "spacing": "trailing", "clip": False, "guidance": 1.0}
+    plain = {"sampler": name, "steps": None, "clip": False, "guidance": 1.0}
     return SamplerParams.model_validate({**plain, **changes})
 
 
@@ -40,8 +40,9 @@ def reverse(
     params: SamplerParams,
     schedule: NoiseSchedule = REFERENCE,
     noise: Callable[[], Tensor] | None = None,
+    timesteps: Sequence[int] = (),
 ) -> list[Step]:
-    timesteps = spaced_timesteps(schedule, params.steps, params.spacing)
+    timesteps = timesteps or spaced_timesteps(schedule, params.steps)
     options = params.model_dump(include=OF_STEP)
     return [*p_sample_loop(denoise, schedule, noise or normals().__next__, timesteps, **options)]
 

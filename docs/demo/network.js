@@ -31,7 +31,7 @@ export function load(file) {
 export async function* sample(model, { label, steps, guidance, sampler, eta }, noise) {
   const table = alphasCumprod(model.schedule);
   const distilled = model.timesteps.length > 0;
-  const timesteps = distilled ? model.timesteps : spacedTimesteps(table, steps, model.shape[0]);
+  const timesteps = distilled ? model.timesteps : spacedTimesteps(table, steps);
   const how = distilled ? { eta: 1 } : { eta, secondOrder: sampler === "dpmpp_2m" };
   const session = await load(model.file);
   const guide = model.guide_file && guidance !== 1 ? await load(model.guide_file) : null;

@@ -12,12 +12,10 @@ export function alphasCumprod({ timesteps, beta_start, beta_end }) {
   return table;
 }
 
-// `steps` of the timesteps, descending from T-1: for grey images equal steps ("trailing"), for coloured ones equal steps
-// of the log signal-to-noise ratio down to 0, each at the nearest timestep that is still free.
-export function spacedTimesteps(table, steps, channels) {
-  const timesteps = table.length;
-  const last = timesteps - 1;
-  if (channels === 1) return Array.from({ length: steps }, (_, i) => roundHalfEven(timesteps - (i * timesteps) / steps) - 1);
+// `steps` of the timesteps, descending from T-1 to 0 by equal steps of the log signal-to-noise ratio, each at the nearest
+// timestep that is still free.
+export function spacedTimesteps(table, steps) {
+  const last = table.length - 1;
   const ratios = Array.from(table, logSNR);
   const wanted = (share) => {
     const ratio = ratios[last] + (ratios[0] - ratios[last]) * share;
@@ -68,10 +66,3 @@ export async function* sampleLoop(predictNoise, table, timesteps, noise, { eta =
 }
 
 const clip = (value) => Math.min(Math.max(value, -1), 1);
-
-// As Python rounds: halves to the even neighbour.
-function roundHalfEven(value) {
-  const floor = Math.floor(value);
-  if (value - floor !== 0.5) return Math.round(value);
-  return floor % 2 ? floor + 1 : floor;
-}

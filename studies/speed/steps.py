@@ -1,15 +1,17 @@
-"""Compare a training step of two checkouts in turns, and take the seconds of each stage of a default run.
+"""Compare a training step of two checkouts in turns, and the seconds of each stage in each precision.
 
     python -m studies.speed.steps BEFORE [AFTER]
     python -m studies.speed.steps --stages
 
 BEFORE and AFTER are paths of checkouts, or commits of this repository; AFTER is by default this checkout. A round is
 STEPS steps of each, after WARM_UP ones: by one worker and by two, by four if there are so many cores, and by two
-beside two busy programs. Images are noise of MNIST's shape. With --stages, `dvc repro --force` runs in the workspace.
-Adds rows to steps.csv and stages.csv, and prints medians.
+beside two busy programs. Images are noise of MNIST's shape. With --stages, `dvc repro` runs in a clone of the last
+commit with a tenth of the default run's images, once in each of PRECISIONS. Adds rows to steps.csv and stages.csv, and
+prints medians.
 """
 
 import argparse
+import functools
 import os
 import re
 import subprocess
@@ -22,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+from ruamel.yaml import YAML
 
 from ddpm.processes.device import start
 from ddpm.processes.workers import cores
@@ -32,6 +35,8 @@ FOLDER, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 WARM_UP, STEPS, ROUNDS, BATCH = 10, 60, 5, 64
 BUSY = "while True: pass"
 KINDS = ((1, 0), (2, 0), (4, 0), (2, 2))  # workers, and busy programs beside them
+PRECISIONS = ("bfloat16", "float32", "portable")
+TENTH = {"classifier.images_seen": 18_000, "train.images_seen": 33_000, "sample.scored.count": 1_040}
 # Runs with the code and the params of a checkout, by the loop of the stage `train`, in a folder of its own.
 TIMED = """
 import sys, time, torch
@@ -72,7 +77,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("checkouts", nargs="*", metavar="CHECKOUT", help="BEFORE [AFTER]")
     options.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each")
-    options.add_argument("--stages", action="store_true", help="also run the default run, and take its stages' time")
+    options.add_argument("--stages", action="store_true", help="also run all stages, in each precision")
     args = options.parse_args()
     here = {"date": datetime.now(UTC).date().isoformat(), "cores": cores(), **start().describe()}
     here.pop("device")
@@ -155,23 +160,45 @@ def busy(count: int) -> Iterator[None]:
 
 
 def stages(table: Table, here: Mapping[str, object]) -> None:
-    """Run all stages again, add a row for each with its seconds, with the time in which DVC hashes, and print them."""
-    rows, began = list[dict[str, object]](), {"": time.monotonic()}
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    """Run all stages in each precision, add a row for each with its seconds, with the time in which DVC hashes."""
+    rows = list[dict[str, object]]()
+    for precision in progress(PRECISIONS, desc="stages", unit="run"):
+        with checkout("HEAD") as place:
+            tenth(place / "params.yaml")
+            seconds, commit = of_stages(place, precision), name_of(ROOT)
+        rows += [{"precision": precision, "stage": name, "seconds": round(each, 1)} for name, each in seconds.items()]
+        table.add(*({**here, "commit": commit, **row} for row in rows if row["precision"] == precision))
+    found = (
+        pd.DataFrame(rows).pivot(index="stage", columns="precision", values="seconds").loc[[*seconds], [*PRECISIONS]]
+    )
+    found.loc["all"] = found.sum()
+    print(found.assign(**{f"{name}, ratio": found[name] / found[PRECISIONS[0]] for name in PRECISIONS[1:]}).round(2))
+
+
+def tenth(params: Path) -> None:
+    """Set a tenth of the default run's images in the longest stages."""
+    yaml = YAML()
+    values = yaml.load(params)
+    for name, count in TENTH.items():
+        *sections, key = name.split(".")
+        functools.reduce(lambda section, each: section[each], sections, values)[key] = count
+    yaml.dump(values, params)
+
+
+def of_stages(place: Path, precision: str) -> dict[str, float]:
+    """Run all stages in a checkout; return the seconds from the start of each to that of the next."""
+    began = {"dvc, before the first stage": time.monotonic()}
+    variables = {"DDPM_PRECISION": precision, "DDPM_DEVICE": "cpu", "PYTHONPATH": f"{place}/src{os.pathsep}{place}"}
+    command = [sys.executable, "-m", "dvc", "repro"]
+    with subprocess.Popen(command, cwd=place, env=os.environ | variables, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
-            print(line, end="", flush=True)
             if found := re.match("Running stage '([^']+)'", line):
                 began[found[1]] = time.monotonic()
     if process.returncode:
-        raise UserError("dvc repro: failed, as said above")
+        raise UserError(f"dvc repro with DDPM_PRECISION={precision}: failed, as said above")
     times = [*began.values(), time.monotonic()]
-    names = ["dvc, before the first stage", *[*began][1:]]
-    for name, first, last in zip(names, times, times[1:], strict=False):
-        rows.append({"stage": name, "seconds": round(last - first, 1)})
-    table.add(*({**here, "commit": name_of(ROOT), **row} for row in rows))
-    print(pd.DataFrame(rows).to_string(index=False), f"\nall: {times[-1] - times[0]:.0f} seconds")
+    return {name: last - first for name, first, last in zip(began, times, times[1:], strict=False)}
 
 
 if __name__ == "__main__":

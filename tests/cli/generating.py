@@ -27,7 +27,7 @@ def tiny_model(folder: Path, steps: int = 20, **facts: object) -> Path:
 
 def sampler(**changes: object) -> SamplerParams:
     """What the options of `generate` mean, but for the changes."""
-    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "spacing": "trailing", "clip": True, **changes})
+    return reverse.sampler(**{"sampler": "dpmpp_2m", "steps": 5, "clip": True, **changes})
 
 
 def call(*words: object) -> None:

@@ -56,7 +56,7 @@ def test_pictures_and_arrays_are_those_of_the_classes_and_numbers_that_are_asked
     options = ["--count", "20", "--first", "3", "--seed", "2", *options]
     arrays, loaded = sampled(models[kind], tmp_path / "npz", *options), load_model(models[kind])
     names = loaded.card.data.classes
-    params = sampler(classes=[names[label] for label in labels], spacing="log_snr" if kind == "fruits" else "trailing")
+    params = sampler(classes=[names[label] for label in labels])
     assert set(arrays["labels"].tolist()) == labels
     assert arrays["labels"].tolist() == sample_labels(loaded.card, params, 2, range(3, 23)).tolist()
     assert arrays["classes"].tolist() == [*names]
@@ -73,10 +73,10 @@ def test_pictures_and_arrays_are_those_of_the_classes_and_numbers_that_are_asked
 @pytest.mark.parametrize(
     ("kind", "options", "changes"),
     [
-        ("plain", "--eta 0 --spacing trailing", {"eta": 0.0, "spacing": "trailing"}),
+        ("plain", "--eta 0", {"eta": 0.0}),
         ("plain", "--no-clip", {"clip": False}),
         ("guided", "--guidance-interval=-1.5,0.25", {"guidance": 1.3, "guidance_interval": (-1.5, 0.25)}),
-        ("distilled", "--steps 3", {"sampler": "ddpm", "steps": None, "spacing": None}),
+        ("distilled", "--steps 3", {"sampler": "ddpm", "steps": None}),
     ],
 )
 def test_options_reach_the_sampler(

@@ -9,7 +9,7 @@ FILES = (  # in this order, none imports a later one
     *("schedule", "timesteps", "randomness", "denoiser", "unet", "shards", "optim"),
     *("targets", "train", "sample", "distill", "likelihood"),
 )
-WRONG = ("betas", "channels", "block", "prediction", "optimizer", "loss", "sampler", "spacing", "evaluations")
+WRONG = ("betas", "channels", "block", "prediction", "optimizer", "loss", "sampler", "evaluations")
 SCRIPT = """
 import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
@@ -43,7 +43,7 @@ chosen = {"cdf": timesteps.timestep_cdf(of, None), "weights": train.loss_weights
 losses = [losses for t, losses in train.train_loop(model, optimization, batches, shards=2, **chosen)]
 assert len(losses) == optimization.steps == 3 and all(each.shape == (4,) for each in losses)
 
-denoise, visited = sample.denoise_by(model, labels), sample.spaced_timesteps(of, 4, "trailing")
+denoise, visited = sample.denoise_by(model, labels), sample.spaced_timesteps(of, 4)
 with torch.inference_mode():
     for sampler in sample.SAMPLERS:
         noise = randomness.ImageNoise(0, range(4), (1, 8, 8))
@@ -64,7 +64,6 @@ for wrong in (
     lambda: optim.Optimization(network, 3, optimizer="lion"),
     lambda: train.loss_weights("huber", of),
     lambda: next(sample.p_sample_loop(denoise, of, noise, visited, "euler")),
-    lambda: sample.spaced_timesteps(of, 4, "linear"),
     lambda: distill.Distillation(model, of, draw, 21),
 ):
     try:

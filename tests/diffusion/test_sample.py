@@ -124,7 +124,6 @@ def test_a_program_that_has_sampled_computes_as_before(
         (DISTILLED, {"sampler": "dpmpp_2m"}, "sampler: .* ddpm or ddim"),
         (DISTILLED, {"sampler": "ddim", "eta": 0.5}, "eta: .* 1;"),
         (DISTILLED, {"steps": 4}, "steps: 4, .* null or 3"),
-        (DISTILLED, {"spacing": "trailing"}, "spacing: .* null"),
         (DISTILLED, {"guidance": 1.3}, "guidance: .* set guidance to 1$"),
     ],
     ids=str,
@@ -137,13 +136,11 @@ def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params
 @pytest.mark.parametrize(
     ("facts", "params", "chosen"),
     [
-        ({}, {}, {"guidance": 1.0, "spacing": "trailing"}),
-        ({"data": FRUITS}, {"guidance": 1.0}, {"spacing": "log_snr"}),
-        ({}, {"steps": None}, {"guidance": 1.0}),
-        (GUIDED, {"steps": None}, {"guidance": 1.3}),
-        (GUIDED | {"images_seen": 107_000}, {"steps": None}, {"guidance": 1.1}),
-        (GUIDED | {"images_seen": 640_000}, {"steps": None}, {"guidance": 1.3}),
-        (FREE, {"steps": None, "guide": "classifier_free"}, {"guidance": 1.1}),
+        ({}, {}, {"guidance": 1.0}),
+        (GUIDED, {}, {"guidance": 1.3}),
+        (GUIDED | {"images_seen": 107_000}, {}, {"guidance": 1.1}),
+        (GUIDED | {"images_seen": 640_000}, {}, {"guidance": 1.3}),
+        (FREE, {"guide": "classifier_free"}, {"guidance": 1.1}),
         (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),
         (DISTILLED, {"sampler": "ddim", "steps": 3}, {"guidance": 1.0}),
     ],
@@ -161,7 +158,12 @@ SET = SetParams(sampler="ddim", steps=10, count=7, keep_every=4, seed=3)
 
 def test_a_set_has_its_own_params_and_what_is_chosen_is_told_by_key() -> None:
     params, chosen = fitted_set("preview", SharedParams(classes=(7,)), SET, model_card(schedule=OF_REFERENCE, **GUIDED))
-    assert chosen == {"sample.guidance": 1.3, "sample.preview.spacing": "trailing"}
+    assert chosen == {"sample.guidance": 1.3}
+    counts = (9_000, 900) + (0,) * 8
+    few, many = (model_card(schedule=OF_REFERENCE, counts=each) for each in ((500, 92, *counts[2:]), counts))
+    open_set = SET.model_copy(update={"count": None})
+    found = [fitted_set("scored", SharedParams(guidance=1.0), open_set, card)[1] for card in (few, many)]
+    assert found == [{"sample.scored.count": 616}, {"sample.scored.count": 10_296}]
     assert (params.sampler, params.steps, params.classes) == ("ddim", 10, (7,))
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import get_args
 
 import numpy as np
@@ -30,27 +29,22 @@ def test_every_sampler_is_a_choice_in_params() -> None:
     assert get_args(StepParams.model_fields["sampler"].annotation) == (*SAMPLERS,)
 
 
-def spaced(timesteps: int, steps: int | None, spacing: str) -> list[int]:
-    schedule = NoiseSchedule(linear_betas(timesteps, 1e-4, 0.02))
-    return spaced_timesteps(schedule, steps, spacing)
+def spaced(timesteps: int, steps: int | None) -> list[int]:
+    return spaced_timesteps(NoiseSchedule(linear_betas(timesteps, 1e-4, 0.02)), steps)
 
 
-def test_timesteps_are_spaced_equally_in_time_or_in_the_log_snr() -> None:
-    assert spaced(1000, 4, "trailing") == [999, 749, 499, 249]
-    assert spaced(1000, 4, "log_snr") == [999, 603, 73, 0]  # log SNR -10.1, -3.7, 2.8, 9.2
+def test_timesteps_are_spaced_equally_in_the_log_snr() -> None:
+    assert spaced(1000, 4) == [999, 603, 73, 0]  # log SNR -10.1, -3.7, 2.8, 9.2
 
 
-@pytest.mark.parametrize("spacing", ["log_snr", "trailing"])
 @pytest.mark.parametrize("timesteps", [1, 2, 37, 200])
-def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing: str) -> None:
+def test_each_timestep_is_taken_at_most_once(timesteps: int) -> None:
     for steps in range(1, timesteps + 1):
-        chosen = spaced(timesteps, steps, spacing)
+        chosen = spaced(timesteps, steps)
         assert len(chosen) == steps
         assert sorted(set(chosen), reverse=True) == chosen
         assert 0 <= chosen[-1] <= chosen[0] == timesteps - 1
-        if spacing == "trailing":
-            assert chosen == [round(timesteps - Fraction(i * timesteps, steps)) - 1 for i in range(steps)]
-    assert chosen == spaced(timesteps, None, spacing) == [*reversed(range(timesteps))]
+    assert chosen == spaced(timesteps, None) == [*reversed(range(timesteps))]
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp_2m"])
@@ -60,7 +54,7 @@ def test_every_spacing_takes_each_timestep_at_most_once(timesteps: int, spacing:
 def test_schedules_at_the_limits_are_sampled(timesteps: int, beta_end: float, name: str) -> None:
     schedule = NoiseSchedule(linear_betas(timesteps, LEAST_NOISE, beta_end))
     for steps in {min(each, timesteps) for each in (1, 2, 5)}:
-        params = sampler(name, steps=steps, spacing="trailing", clip=True)
+        params = sampler(name, steps=steps, clip=True)
         assert reverse(lambda x_t, _: 0.9 * x_t, params, schedule)[-1].x_prev.isfinite().all()
 
 
@@ -125,10 +119,13 @@ def diffusers_dpmpp_2m(chosen: list[int], stochastic: bool, clip: bool) -> Itera
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("steps", [None, 64, 7, 1])
 def test_ddpm_steps_as_diffusers(steps: int | None, clip: bool) -> None:
-    small, large = (reverse(fake_denoise, sampler(steps=steps, clip=clip, variance=it)) for it in ("posterior", "beta"))
     their_small, their_large = (
         [*steps_of(DDPMScheduler(**TRAILING, variance_type=each, clip_sample=clip), steps or 1000)]
         for each in ("fixed_small", "fixed_large")
+    )
+    timesteps = [step.t for step in their_small]
+    small, large = (
+        reverse(fake_denoise, sampler(clip=clip, variance=it), timesteps=timesteps) for it in ("posterior", "beta")
     )
     assert_same_steps(small, their_small)
     # At a last timestep that is not 0, diffusers adds noise of variance beta to the finished image; we add none.
@@ -140,16 +137,16 @@ def test_ddpm_steps_as_diffusers(steps: int | None, clip: bool) -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1000, 50, 4])
 def test_ddim_steps_as_diffusers(steps: int, eta: float, clip: bool) -> None:
-    ours = reverse(fake_denoise, sampler("ddim", steps=steps, eta=eta, clip=clip))
-    theirs = steps_of(DDIMScheduler(**TRAILING, clip_sample=clip), steps, eta=eta, use_clipped_model_output=clip)
-    assert_same_steps(ours, [*theirs])
+    scheduler = DDIMScheduler(**TRAILING, clip_sample=clip)
+    theirs = [*steps_of(scheduler, steps, eta=eta, use_clipped_model_output=clip)]
+    ours = reverse(fake_denoise, sampler("ddim", eta=eta, clip=clip), timesteps=[step.t for step in theirs])
+    assert_same_steps(ours, theirs)
 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("spacing", ["trailing", "log_snr"])
 @pytest.mark.parametrize("steps", [50, 5, 2, 1])
-def test_dpmpp_2m_steps_as_diffusers(steps: int, spacing: str, eta: float, clip: bool) -> None:
-    ours = reverse(fake_denoise, sampler("dpmpp_2m", steps=steps, spacing=spacing, eta=eta, clip=clip))
+def test_dpmpp_2m_steps_as_diffusers(steps: int, eta: float, clip: bool) -> None:
+    ours = reverse(fake_denoise, sampler("dpmpp_2m", steps=steps, eta=eta, clip=clip))
     # diffusers rounds every x_t to float32, and the network bends the difference.
     assert_same_steps(ours, [*diffusers_dpmpp_2m([step.t for step in ours], eta == 1, clip)], 1e-4, 1e-5, 1e-4)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.processes.portable import lacking
 from tests.with_dvc.dvc_clone import STAGES, WORKERS, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
@@ -61,6 +62,27 @@ def test_an_independent_run_of_two_workers_gives_the_bytes_of_one(pipeline: Buil
     assert (again.path / "dvc.lock").read_text() == (pipeline.clone.path / "dvc.lock").read_text()
     assert again.bytes_under("metrics") == pipeline.clone.bytes_under("metrics")
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(lacking() != "", reason=lacking())
+def test_a_stage_left_in_another_precision_is_named_until_it_is_forced_and_shared(clone: Clone, tmp_path: Path) -> None:
+    portable = {"DDPM_PRECISION": "portable", "PYTHONPATH": "src"}
+    made_in = read_json(clone.path / "metrics/train/environment.json")["precision"]
+    assert ran(clone.run("dvc", "repro", "train", **portable)) == set()
+    left = f"train: up to date, but made in {made_in}, not portable; `dvc repro --force` makes all stages again"
+    assert left in clone.run("python", "-m", "scripts.equal", **portable)
+    assert ran(clone.run("dvc", "repro", "--force", "--single-item", "train", **portable)) == {"train"}
+    said = clone.run("python", "-m", "scripts.equal", **portable)
+    assert left not in said
+    assert f"as expected: made in portable mode, the committed one in {made_in}." in said
+    clone.dvc("remote", "add", "--default", "folder", str(tmp_path / "remote"))
+    clone.dvc("push", "train")
+    clone.commit()
+    fresh = git_clone(clone, tmp_path / "fresh")
+    fresh.dvc("pull", "train")
+    model = fresh.run("python", "-m", "scripts.equal", PYTHONPATH="src").splitlines()[-1]
+    assert model == "models/ddpm.safetensors: equal to the committed one, byte for byte"
 
 
 @pytest.mark.parametrize("way", ["repro train", "exp run --temp"])

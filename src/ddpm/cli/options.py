@@ -17,7 +17,6 @@ from exact_stages.params import parse
 HELP = {
     "sampler": "reverse process; a distilled model has its own",
     "steps": "network evaluations for each image; a distilled model has its own",
-    "spacing": "spacing of the timesteps; by default trailing, for colour log_snr",
     "guidance": "guidance scale; 1: none; by default 1.1 for classifier_free, else up to 1.3 by the length of training",
     "guide": "the model from early in its training, or the model without the class",
     "guidance_interval": "range of log SNR with guidance, such as --guidance-interval=-4,2",

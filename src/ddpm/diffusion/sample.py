@@ -121,19 +121,14 @@ def log_snr_of(abar: float) -> float:
     return math.log(abar / (1 - abar))
 
 
-def spaced_timesteps(schedule: NoiseSchedule, steps: int | None, spacing: str | None) -> list[int]:
-    """Choose `steps` of the T timesteps, at most all, descending; None takes all T.
+def spaced_timesteps(schedule: NoiseSchedule, steps: int | None) -> list[int]:
+    """Choose `steps` of the T timesteps, at most all, descending, by equal steps of the log SNR; None takes all T.
 
-    trailing: equal steps down from T-1.
-    log_snr: equal steps of the log SNR, from T-1 to 0.
+    The last one is 0, since noise that is left there becomes specks (studies/samplers).
     """
     timesteps = schedule.timesteps
     if steps is None:
         return [*reversed(range(timesteps))]
-    if spacing not in ("trailing", "log_snr"):
-        raise ValueError(f"spacing: {spacing}; choose trailing or log_snr")
-    if spacing == "trailing":
-        return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]
     log_snr = schedule.alphas_cumprod.logit()
     grid = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=log_snr.dtype)
     found, free = [], timesteps - 1

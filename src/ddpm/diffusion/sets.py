@@ -12,7 +12,7 @@ from ddpm.diffusion.sample import Denoise, Step, check_finite, denoise_by, guide
 from ddpm.diffusion.unet import NO_LABEL, UNet
 from ddpm.images.splits import Samples, Split, to_uint8
 from ddpm.params.card import ModelCard
-from ddpm.params.sample import SamplerParams, SetParams, SharedParams, fitted, wanted_classes
+from ddpm.params.sample import SamplerParams, SetParams, SharedParams, count_of, fitted, wanted_classes
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import Runtime, exact, fastest, to_device
 from ddpm.processes.workers import add_progress, map_shards
@@ -28,7 +28,7 @@ BAR: dict[str, Any] = {"unit": "eval", "unit_scale": True}
 
 def visited(loaded: LoadedModel, params: SamplerParams) -> Sequence[int]:
     """Return the timesteps at which a model is evaluated, descending."""
-    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps, params.spacing)
+    return loaded.card.timesteps or spaced_timesteps(loaded.schedule, params.steps)
 
 
 def sample_labels(card: ModelCard, params: SharedParams, seed: int, indices: Sequence[int]) -> Tensor:
@@ -161,14 +161,15 @@ class Sampling:
     """
 
     def __init__(self, name: str, loaded: LoadedModel, params: SamplerParams, of_set: SetParams) -> None:
-        """Begin without images; `of_set` has count, seed and frames."""
+        """Begin without images; `of_set` has seed, frames and, if it is given, count."""
         self.name = name
         self.loaded = loaded
         self.params = params
         self.of_set = of_set
         self.timesteps = visited(loaded, params)
         self.kept_t = [*self.timesteps[::-1][:: of_set.keep_every]][::-1] if of_set.keep_every else []
-        shape = (of_set.count, *loaded.card.data.shape)
+        self.count = count_of(of_set, loaded.card)
+        shape = (self.count, *loaded.card.data.shape)
         self.images = torch.empty(shape, dtype=torch.uint8)
         self.frames = torch.empty(2, len(self.kept_t), *shape, dtype=torch.uint8)
         self.done = 0
@@ -180,7 +181,7 @@ class Sampling:
         Raises:
             UserError: the run was interrupted.
         """
-        count, evaluations = self.of_set.count, len(self.timesteps)
+        count, evaluations = self.count, len(self.timesteps)
         size = min(world.gather(sample_batch_size(self.loaded.card, runtime)))
         if runtime.device.type == "cpu":
             size = min(2 * size, -(-count // LEAST_BATCHES))  # a large batch is faster, but fewer workers can share it
@@ -203,7 +204,7 @@ class Sampling:
     def samples(self) -> Samples:
         """Return the set, with labels if the model is class-conditional."""
         card, params = self.loaded.card, self.params
-        labels = sample_labels(card, params, self.of_set.seed, range(self.of_set.count))
+        labels = sample_labels(card, params, self.of_set.seed, range(self.count))
         made = {"set": self.name, "sampler": params.sampler, "evaluations": len(self.timesteps)}
         made["guidance"] = params.guidance
         return Samples(

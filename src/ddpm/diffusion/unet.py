@@ -165,7 +165,7 @@ class ResidualBlock(nn.Module):
     The norm between the convolutions is over all channels and pixels of an image, so images do not affect one another.
     On a CPU it costs a third of a norm over groups. Its scale and shift come from the time embedding: adaptive group
     normalization (Dhariwal and Nichol 2021, arXiv:2105.05233). The input is not normalised: that would cost a
-    thirteenth of a training step, and gain nothing (studies/recipe/README.md).
+    thirteenth of a training step, and gain nothing (docs/explanation/design.md).
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:

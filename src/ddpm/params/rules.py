@@ -55,7 +55,7 @@ def _errors(params: AllParams) -> Iterator[str]:
         yield f"sample.model: no stage makes {params.sample.model}; choose from {', '.join(sorted(made))}"
     if not params.sample.preview.keep_every:
         yield "sample.preview.keep_every: the strip needs kept frames; set it to 1 or more"
-    if params.sample.scored.count < LEAST_TEST:
+    if (params.sample.scored.count or LEAST_TEST) < LEAST_TEST:
         yield f"sample.scored.count: the scores need {LEAST_TEST} images; increase it"
 
 

@@ -13,6 +13,7 @@ CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
 FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
+MOST_SCORED, BEFORE_FILTER = 10_000, 1.04  # samples that the scores use at most; the filter rejects some
 LogSNR = Annotated[float, Field(ge=-100, le=100)]
 
 
@@ -38,7 +39,6 @@ class StepParams(Section):
 
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
     steps: Annotated[int, Field(ge=1, le=100_000)] | None = 24
-    spacing: Literal["trailing", "log_snr"] | None = None
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
     clip: bool = True
 
@@ -50,7 +50,7 @@ class SamplerParams(SharedParams, StepParams):
 class SetParams(StepParams):
     """The params of one set of samples: its sampler, the number of images, their seed, and the frames to keep."""
 
-    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)]
+    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)] | None
     keep_every: Annotated[int, Field(ge=0, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -82,6 +82,11 @@ def wanted_classes(card: ModelCard, params: SharedParams) -> list[int]:
     return list(labels)
 
 
+def count_of(of_set: SetParams, card: ModelCard) -> int:
+    """Return the number of images; by default as many as the scores can use beside the model's training images."""
+    return of_set.count or round(BEFORE_FILTER * min(sum(card.class_counts), MOST_SCORED))
+
+
 def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
     """Return these params with the unset ones chosen for a model; only here is it decided whether they fit it.
 
@@ -94,8 +99,6 @@ def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
         params = _distilled(params, len(card.timesteps))
     elif params.steps and params.steps > (timesteps := card.schedule.timesteps):
         raise UserError(f"steps: {params.steps}, but the model has only {timesteps} timesteps; lower it")
-    elif params.steps and params.spacing is None:  # with all timesteps there is nothing to space
-        params = params.model_copy(update={"spacing": "trailing" if card.data.shape[0] == 1 else "log_snr"})
     scale, known = params.guidance, params.guide in card.guides
     if scale is None and params.guide == "autoguidance":
         # The guide of a short training has hardly learned: its errors say little about those of the model.
@@ -115,7 +118,6 @@ def _distilled(params: SamplerParams, few: int) -> SamplerParams:
         "variance": ("posterior",),
         "eta": (1,),
         "steps": (None, few),
-        "spacing": (None,),
     }
     given = params.model_fields_set
     params = params.model_copy(update={key: values[0] for key, values in fitting.items() if key not in given})
@@ -144,11 +146,14 @@ def fitted_set(
     except UserError as error:
         key, _, problem = str(error).partition(": ")
         raise UserError(f"{dotted(key)}: {problem}") from None
-    unset = [] if card.timesteps else [key for key in ("guidance", "spacing") if getattr(given, key) is None]
-    chosen = {dotted(key): value for key in unset if (value := getattr(params, key)) is not None}
+    count, chosen = count_of(of_set, card), dict[str, Any]()
+    if given.guidance is None and not card.timesteps:
+        chosen["sample.guidance"] = params.guidance
+    if of_set.count is None:
+        chosen[dotted("count")] = count
     steps = len(card.timesteps) or params.steps or card.schedule.timesteps
     frames = -(-steps // of_set.keep_every) if of_set.keep_every else 0
-    if frames * of_set.count > MOST_FRAMES:  # they are in memory
-        kept = f"{of_set.keep_every} keeps {frames} frames of {of_set.count} images, more than {MOST_FRAMES} in all"
+    if frames * count > MOST_FRAMES:  # they are in memory
+        kept = f"{of_set.keep_every} keeps {frames} frames of {count} images, more than {MOST_FRAMES} in all"
         raise UserError(f"{dotted('keep_every')}: {kept}; raise it, lower the count, or set 0")
     return params, chosen

@@ -24,7 +24,7 @@ def precision_and_recall(real: Tensor, samples: Tensor, k: int = NEIGHBOURS) -> 
         distances = torch.cdist(rows, real)
         among_real.append((distances <= real_radii).any(1))
         reached |= (distances <= radius[:, None]).any(0)
-    recall = float(reached.double().mean())  # its error is that of both sets: studies/scores found no cheap one
+    recall = float(reached.double().mean())  # its error is that of both sets, and no cheap one was right
     return share_of(torch.cat(among_real)), Estimate(recall, None)
 
 
