@@ -33,11 +33,8 @@ TRAIN, MORE = "seconds instead of minutes", "the stages behind it are run by oth
 INSTEAD = (  # page, part of a line, what runs instead of it, why
     ("../README", "git clone URL ddpm && cd ddpm", "", CLONE),
     ("../README", "make test", ":", "this is one of its tests"),
-    ("../README", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
-    ("../README", "ddpm balance", "ddpm balance --help", "how-to/rare-class runs it"),
+    ("../README", "scored.steps=12", "scored.steps=12 sample@scored", MORE),
     ("tutorial/first-run", "git clone URL ddpm && cd ddpm", ":", CLONE),
-    ("tutorial/first-run", "'/mnt/share/ddpm'", '"$NEAR/remote"', FOLDER),
-    ("tutorial/first-run", "origin ADDRESS", 'origin "$NEAR/origin"', FOLDER),
     ("how-to/compare", "model.attention=true", "model.attention=true preprocess", MORE),
     ("how-to/compare", "dvc queue start", ":", "DVC's own work, which takes minutes"),
     ("how-to/own-images", "data.set=data/mine", "data.set=data/mine preprocess", MORE),
