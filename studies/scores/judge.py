@@ -66,7 +66,6 @@ class Training(NamedTuple):
 
 TRAININGS = [
     Training("mnist", 0, 32),
-    Training("mnist", 1, 32),
     Training("mnist", 1, 32, "mnist-b-1"),
     Training("fashion_mnist", 1, 32, "fashion-b-1"),
     Training("mnist", 2, 24),
