@@ -24,9 +24,9 @@ from ddpm.images.splits import Split, held_out_mask, load_samples
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import Classifier, Recipe, features_and_logits, load_classifier, save_classifier
-from ddpm.scores.comparisons import Rows, compare, counts_of, draw_places, first_of_each
+from ddpm.scores.comparisons import MOST_COMPARED, Rows, compare, counts_of, draw_places, first_of_each
 from ddpm.scores.fit import fit_classifiers
-from ddpm.scores.judges import JUDGES, halves
+from ddpm.scores.judges import JUDGES, evened, halves
 from exact_stages.console import run
 from exact_stages.files import sha256
 from studies.table import Table
@@ -106,9 +106,10 @@ def rows(training: Training, samples: list[Path | None], table: Table, runtime: 
     for file, key in keys.items():
         sampled = load_samples(file) if file else None
         ours = train.take(unseen) if sampled is None else Split(sampled.images, sampled.labels)
-        reference = train.take(unseen if file and training.judge else ~unseen)
+        reference = train.take(evened(train.labels, unseen if file and training.judge else ~unseen))
+        wanted = (train.labels.bincount() * (MOST_COMPARED / len(train.labels))).long()
         kept = torch.zeros(len(ours.labels), dtype=torch.bool)
-        kept[first_of_each(ours.labels, counts_of(train.labels.bincount(), ours.labels.bincount()))] = True
+        kept[first_of_each(ours.labels, counts_of(wanted, ours.labels.bincount()))] = True
         for name, row in measured(model, ours, reference, real.test.split, kept, runtime).items():
             yield key | {"set": key["set"] if name == "samples" else f"{name}, beside {key['set']}"} | row
 

@@ -55,22 +55,22 @@ def draw_places(
     kept: Tensor,
     passing: Tensor,
     seed: int,
-    learned: Tensor | None = None,
+    reference: Tensor | None = None,
 ) -> Places:
     """Choose the images of each row, by the labels of samples (N,), test (M,) and training images (K,).
 
     samples and, before the filter, unfiltered: places among the samples; test: among the test images; real, and
     through the filter, real_filtered: among the training images, SETS times. fewer: real ones, as many as test images.
-    learned: those that are given.
+    no reference: training images that are not in `reference`, SETS times.
 
     Args:
         kept: the samples that the filter kept (N,); if it kept all, there are no rows of the filter.
         passing: the training images that it would keep (K,).
-        learned: those that are neither drawn nor in a reference (K,).
+        reference: those that may be drawn or referred to (K,); by default all.
     """
     classes = 1 + int(torch.cat([samples, test, train]).max())
     ours = kept.nonzero().squeeze(1)[:MOST_COMPARED]
-    free = torch.ones_like(passing) if learned is None else ~learned
+    free = torch.ones_like(passing) if reference is None else reference
     wanted, others, real = (each.bincount(minlength=classes) for each in (samples[ours], test, train[passing & free]))
     counts = counts_of(wanted, real // 2)
     fewer = counts_of(counts, others)
@@ -87,13 +87,13 @@ def draw_places(
     places["test"] = [first(test, of_test, fewer)]
     places["fewer"] = [first(train, each, fewer) for each in orders]
     if not free.all():
-        places["learned"] = [(~free).nonzero().squeeze(1)] * SETS
+        places["no reference"] = [(~free).nonzero().squeeze(1)] * SETS
     if kept.all():
         del places["unfiltered"], places["real_filtered"]
     return places
 
 
-def left_out(places: Places, index: int, names: tuple[str, ...] = ("real", "real_filtered", "learned")) -> Tensor:
+def left_out(places: Places, index: int, names: tuple[str, ...] = ("real", "real_filtered", "no reference")) -> Tensor:
     """Return the training images that are not in a reference, or those of some rows."""
     return torch.cat([places[name][index] for name in names if name in places]).unique()
 
@@ -114,7 +114,7 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Row
         errors = [jackknife(distance, each) for distance, each in zip(references, sets, strict=True)]
         return values, math.hypot(*errors) / SETS**0.5
 
-    distances, rows = {name: found(name) for name in places if name != "learned"}, {}
+    distances, rows = {name: found(name) for name in places if name != "no reference"}, {}
     for name, (values, error) in distances.items():
         real, of_real = distances["fewer" if name == "test" else "real"]
         excess = [value - other for value, other in zip(values, real, strict=True)]

@@ -78,7 +78,7 @@ class Sets(NamedTuple):
     def drawn(self, places: Places) -> dict[str, Classified]:
         """Return the images of each row; of training images, those of the first set."""
         sources = {"samples": self.samples, "unfiltered": self.samples, "test": self.test}
-        rows = {name: each for name, each in places.items() if name not in ("fewer", "learned")}
+        rows = {name: each for name, each in places.items() if name not in ("fewer", "no reference")}
         return {name: sources.get(name, self.train).take(each[0]) for name, each in rows.items()}
 
 
@@ -117,14 +117,14 @@ def evaluate(
         classifiers: their files by name. The first one filters; the last one gives all scores except distances.
         c2st_classifier: the network of the two-sample test, one of C2ST_CLASSIFIERS.
         kept: the samples that a filter kept (N,); without one, all.
-        judge: takes the place of the last classifier; distances leave out the training images that it learned.
+        judge: takes the place of the last classifier; the reference of distances is its own.
 
     Raises:
         UserError: there are too few images, or a classifier sees no differences between them.
     """
     kept = torch.ones(len(samples[0]), dtype=torch.bool) if kept is None else kept
     classifiers = classifiers if judge is None else {**classifiers, NAMES[-1]: judge.path}
-    learned = None if judge is None else judge.learned
+    reference = None if judge is None else judge.reference
     there, distinct = test.labels.unique(), [digest(image) for image in samples[0][kept]]
     seen: dict[str, Sets] = {}
     for name, path in progress(classifiers.items(), desc="classify", unit="classifier"):
@@ -138,9 +138,9 @@ def evaluate(
         masks = sets.of_classes(there, classes)
         seen = {name: Sets(*map(Classified.take, found, masks)) for name, found in seen.items()}
         kept, sets = kept[masks[0]], seen[name]
-        learned = None if learned is None else learned[masks[2]]
+        reference = None if reference is None else reference[masks[2]]
     check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
-    places = draw_rows(next(iter(seen.values())), kept, classes, learned)
+    places = draw_rows(next(iter(seen.values())), kept, classes, reference)
     rows = sets.drawn(places)
     pairs = c2st_pairs({name: row.images for name, row in rows.items()}, rows["real"].images)
     tasks: dict[object, Callable[[], Any]] = {  # those that take longest first, so that workers end together
@@ -199,7 +199,7 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def draw_rows(sets: Sets, kept: Tensor, classes: list[int], learned: Tensor | None = None) -> Places:
+def draw_rows(sets: Sets, kept: Tensor, classes: list[int], reference: Tensor | None = None) -> Places:
     """Choose the images of each row, by the labels if the samples have any; at random otherwise.
 
     Args:
@@ -213,7 +213,7 @@ def draw_rows(sets: Sets, kept: Tensor, classes: list[int], learned: Tensor | No
     samples, _, train = (recognised_by(each.logits, own) for each, own in zip(sets, labels, strict=True))
     passes = passing(samples.take(kept), train) if not kept.all() else torch.ones_like(train.labels, dtype=torch.bool)
     own, test, real = labels if asked else map(torch.zeros_like, labels)
-    places = draw_places(own, test, real, kept, passes, SEED, learned)
+    places = draw_places(own, test, real, kept, passes, SEED, reference)
     check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
     return places
 
