@@ -43,11 +43,7 @@ class SampleSet(NamedTuple):
 
 
 def named(path: Path) -> Path:
-    """Return the folder of the set that `path` names, and fetch its files; return the path if it exists or is no name.
-
-    Raises:
-        UserError: no source has the files.
-    """
+    """Return the folder of the set that `path` names, and fetch its files; return the path if it exists or is no name."""
     if path.exists() or str(path) not in CHECKSUMS:
         return path
     own = Path("data", path)

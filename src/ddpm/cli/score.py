@@ -16,10 +16,8 @@ from ddpm.images.preparation import LEAST_SIDE
 from ddpm.images.splits import SplitFile
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
-from ddpm.processes.portable import PORTABLE
 from ddpm.scores import classifier, fit
 from ddpm.scores.classifier import NAMES, Recipe, load_classifier, save_classifier
-from ddpm.scores.comparisons import MOST_COMPARED
 from ddpm.scores.evaluation import check_enough, evaluate
 from ddpm.scores.fit import fit_classifiers, training_images
 from ddpm.scores.judges import judge_of
@@ -80,13 +78,14 @@ class Score(Options):
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
         check_enough(len(samples.images), len(test.images), len(train.images))
         judge = None if self.classifiers else judge_of(real.train, samples.classes)
-        files = given(self.classifiers, real.train) if self.classifiers else {}
-        files = files if files or judge else trained(real.train, runtime)
+        files = (
+            given(self.classifiers, real.train) if self.classifiers else {} if judge else trained(real.train, runtime)
+        )
         found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime, judge=judge)
         lines = summary(found.scores)
         print(table_of(lines))
         if ":" in (scale := found.scores.get("scale", "")):
-            print(f"note: {scale}, not {MOST_COMPARED:,} of all classes and DDPM_PRECISION={PORTABLE}")
+            print(f"note: {scale}")
         if self.out:
             write_json(self.out, found.scores)
         if self.page:

@@ -145,7 +145,5 @@ def table_of(lines: Sequence[Line]) -> str:
     """Return the lines as a table of text."""
     head = Line("", "samples", "real", "error", "")
     width = max(32, *(len(each.name) + 2 for each in lines))
-    rows = (
-        f"{name:{width}}{samples:>9}{real:>9}{error:>9}  {says}" for name, samples, real, error, says in (head, *lines)
-    )
+    rows = (f"{name:{width}}{own:>9}{real:>9}{error:>9}  {says}" for name, own, real, error, says in (head, *lines))
     return "\n".join(each.rstrip() for each in rows)
