@@ -43,7 +43,7 @@ class SampleSet(NamedTuple):
 
 
 def named(path: Path) -> Path:
-    """Return the folder of the set that `path` names, and fetch its files; return the path if it exists or is no name."""
+    """Return the folder of the set that `path` names, and fetch its files; return another path as it is."""
     if path.exists() or str(path) not in CHECKSUMS:
         return path
     own = Path("data", path)
