@@ -27,8 +27,8 @@ def main(stage: Stage) -> None:
     judge = judge_of(train, classes, stage.input(JUDGES))
     classifiers = {name: stage.input(MODELS / f"classifier-{name}.safetensors") for name in NAMES}
     kept = those_kept(samples.images, filtered.images)
-    both, real = (samples.images, samples.labels), (each.of(classes) for each in (test, train))
-    found = evaluate(both, *real, classes, classifiers, runtime, kept=kept, judge=judge)
+    both, new, known = (samples.images, samples.labels), test.of(classes), train.of(classes)
+    found = evaluate(both, new, known, classes, classifiers, runtime, kept=kept, judge=judge)
     write_json(stage.output(METRICS / "scores.json"), found.scores | {"made_in": runtime.name})
 
 

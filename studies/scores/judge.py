@@ -24,7 +24,7 @@ from ddpm.images.splits import Split, held_out_mask, load_samples
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import Classifier, Recipe, features_and_logits, load_classifier, save_classifier
-from ddpm.scores.comparisons import MOST_COMPARED, Rows, compare, counts_of, draw_places, first_of_each
+from ddpm.scores.comparisons import MOST_COMPARED, compare, counts_of, draw_places, first_of_each
 from ddpm.scores.fit import fit_classifiers
 from ddpm.scores.judges import JUDGES, evened, halves
 from exact_stages.console import run
@@ -105,7 +105,10 @@ def rows(training: Training, samples: list[Path | None], table: Table, runtime: 
     train = real.train.split
     for file, key in keys.items():
         sampled = load_samples(file) if file else None
-        ours = train.take(unseen) if sampled is None else Split(sampled.images, sampled.labels)
+        if sampled is None or sampled.labels is None:
+            ours = train.take(unseen)
+        else:
+            ours = Split(sampled.images, sampled.labels)
         reference = train.take(evened(train.labels, unseen if file and training.judge else ~unseen))
         wanted = (train.labels.bincount() * (MOST_COMPARED / len(train.labels))).long()
         kept = torch.zeros(len(ours.labels), dtype=torch.bool)
@@ -114,13 +117,15 @@ def rows(training: Training, samples: list[Path | None], table: Table, runtime: 
             yield key | {"set": key["set"] if name == "samples" else f"{name}, beside {key['set']}"} | row
 
 
-def measured(model: Classifier, ours: Split, train: Split, test: Split, kept: Tensor, runtime: Runtime) -> Rows:
+def measured(
+    model: Classifier, ours: Split, train: Split, test: Split, kept: Tensor, runtime: Runtime
+) -> dict[str, dict[str, object]]:
     """Return distances and excesses, and how many images each row has."""
-    sets = [features_and_logits(model, each.images, runtime.device)[0] for each in (ours, test, train)]
+    samples, new, known = (features_and_logits(model, each.images, runtime.device)[0] for each in (ours, test, train))
     every = torch.ones(len(train.labels), dtype=torch.bool)
     places = draw_places(ours.labels, test.labels, train.labels, kept, every, model.recipe.seed)
     places.pop("unfiltered"), places.pop("real_filtered")
-    found = compare(*sets, places)
+    found = compare(samples, new, known, places)
     return {
         name: {"images": len(places[name][0]), **{key: f"{value:.5f}" for key, value in row.items()}}
         for name, row in found.items()
