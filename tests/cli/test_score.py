@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm.cli import score
+from ddpm.cli import reading, score
 from ddpm.cli.reading import held_out_count, read_real, read_samples
 from ddpm.images.card import DataCard
 from ddpm.images.splits import load_split
 from ddpm.processes.device import start
-from ddpm.scores import c2st
+from ddpm.scores import c2st, judges
 from ddpm.scores.classifier import Classifier, save_classifier
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml
@@ -136,6 +136,28 @@ def test_a_second_call_trains_nothing_and_a_page_needs_no_other_file(
     next(Path("cache").rglob("*-a.safetensors")).write_bytes(b"damaged")
     with pytest.raises(TypeError):
         scored(*words)
+
+
+def test_a_set_by_its_name_is_judged_by_the_judge_of_its_images_and_trains_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(name: str, place: Path) -> None:
+        folder(place, LEVELS[REAL], LABELS[REAL])
+
+    monkeypatch.setattr(reading, "fetch", fetch)
+    monkeypatch.setattr(reading, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(score, "fit_classifiers", None)
+    real = read_real(reading.named(Path("mnist")), data_params(set="mnist"))
+    save_classifier(tmp_path / "new/mnist-b-1-0123abcd.safetensors", Classifier(classifier_params(), real.train.card))
+    monkeypatch.setattr(judges, "JUDGES", tmp_path / "new")
+    found = scored("--real", "mnist", "--samples", as_folder())
+    scale = f"mnist-b-1 (0123abcd), another scale: {found['count']} images"
+    assert found["scale"].startswith(scale)
+    printed = capsys.readouterr().out
+    assert f"note: {scale}" in printed
+    for name in ("Frechet distance", "conditional accuracy", "precision", "recall"):
+        assert f"{name} by mnist-b-1 (0123abcd), another scale " in printed
+    assert found["count"] <= int((~judges.halves(real.train)).sum()) // 2
 
 
 def test_images_of_other_sizes_without_classes_are_scored(capsys: pytest.CaptureFixture[str]) -> None:

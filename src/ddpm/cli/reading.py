@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from ddpm.diffusion.randomness import generator
 from ddpm.images.card import listed
 from ddpm.images.decoded import Images
 from ddpm.images.decoding import Target
+from ddpm.images.fetching import CHECKSUMS, FILES, fetch
 from ddpm.images.folders import Picture
 from ddpm.images.preparation import list_images, looks_of, notes_of, range_of, read_source
 from ddpm.images.splits import SplitFile, load_samples, load_split
@@ -38,6 +40,16 @@ class SampleSet(NamedTuple):
     images: Tensor
     labels: Tensor | None
     classes: list[int]
+
+
+def named(path: Path) -> Path:
+    """Return the folder of the set that `path` names, and fetch its files; return another path as it is."""
+    if path.exists() or str(path) not in CHECKSUMS:
+        return path
+    own = Path("data", path)
+    folder = own if all((own / file).is_file() for file in FILES) else user_cache_path("ddpm") / path
+    fetch(str(path), folder)
+    return folder
 
 
 def read_real(path: Path, params: DataParams, like_preprocess: bool = False) -> Real:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ddpm.cli.options import Options
 from ddpm.cli.page import score_page
-from ddpm.cli.reading import read_real, read_samples
+from ddpm.cli.reading import named, read_real, read_samples
 from ddpm.cli.summary import summary, table_of
 from ddpm.images.card import MAX_SIDE, listed
 from ddpm.images.preparation import LEAST_SIDE
@@ -20,6 +20,7 @@ from ddpm.scores import classifier, fit
 from ddpm.scores.classifier import NAMES, Recipe, load_classifier, save_classifier
 from ddpm.scores.evaluation import check_enough, evaluate
 from ddpm.scores.fit import fit_classifiers, training_images
+from ddpm.scores.judges import judge_of
 from exact_stages.console import UserError
 from exact_stages.files import sha256, write_json, write_whole
 from exact_stages.params import parse
@@ -30,13 +31,14 @@ CLASSIFIER_IMAGES = 180_000  # length of a classifier's training, as in params.y
 class Score(Options):
     """Score samples of any generator against real images.
 
-    The real images train two classifiers, which supply features, and are kept for the next call. Each score stands next
-    to that of real images that were held out: those of a test/ folder, or else a share, chosen by hashes of the files.
+    The real images train two classifiers, which supply features, and are kept for the next call; for mnist a
+    judge comes along, so that all its scores are on one scale. Each score stands next to that of real
+    images that were held out: those of a test/ folder, or else a share, chosen by hashes of the files.
     Classes are matched by name. docs/how-to/score.md says what each line means.
     """
 
     real: Path
-    """real images: whatever data.set may name, or train.safetensors with test.safetensors next to it"""
+    """real images: mnist, fashion_mnist, what data.set may name, or train.safetensors with test.safetensors beside"""
     samples: Path
     """samples: a folder, images.npz, or a file such as data/samples/filtered.safetensors"""
     out: Path | None = None
@@ -55,7 +57,8 @@ class Score(Options):
         Raises:
             UserError: files are missing, damaged or do not fit together, or there are too few images.
         """
-        for source in (self.real, self.samples):
+        real_path = named(self.real)
+        for source in (real_path, self.samples):
             if not source.exists():
                 raise UserError(f"{source}: no such file or folder")
         if self.image_size and self.real.suffix == ".safetensors":
@@ -66,18 +69,23 @@ class Score(Options):
                 raise UserError(f"{file}: is a folder, or both --out and --page; name another file")
         runtime = start()
         wanted = {"image_size": self.image_size, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-        params = parse(DataParams, {"set": str(self.real), **wanted}, "options")
-        real = read_real(self.real, params, like_preprocess=self.classifiers is not None)
+        params = parse(DataParams, {"set": str(real_path), **wanted}, "options")
+        real = read_real(real_path, params, like_preprocess=self.classifiers is not None)
         samples = read_samples(self.samples, real)
         names = real.train.card.classes
         if none := [name for label, name in enumerate(names) if label not in samples.classes]:
             print(f"note: there are no samples of {listed(none)}, so real images of them are left out")
         test, train = (each.of(samples.classes) for each in (real.test, real.train))
         check_enough(len(samples.images), len(test.images), len(train.images))
-        files = given(self.classifiers, real.train) if self.classifiers else trained(real.train, runtime)
-        found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime)
+        judge = None if self.classifiers else judge_of(real.train, samples.classes)
+        files = (
+            given(self.classifiers, real.train) if self.classifiers else {} if judge else trained(real.train, runtime)
+        )
+        found = evaluate((samples.images, samples.labels), test, train, samples.classes, files, runtime, judge=judge)
         lines = summary(found.scores)
         print(table_of(lines))
+        if ":" in (scale := found.scores.get("scale", "")):
+            print(f"note: {scale}")
         if self.out:
             write_json(self.out, found.scores)
         if self.page:

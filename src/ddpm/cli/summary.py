@@ -26,6 +26,7 @@ NAMES = {
 UNSEEN = ("conditional_accuracy", "near_copies_ratio_pixels", "class_mix")  # compared with test images
 SMALLER = "; less than {seen} may not show"
 RESTS = {"class_mix": "", "conditional_accuracy": "near_copies"}  # the beginnings of the keys that rest on it
+JUDGED = ("class_mix", "conditional_accuracy", "b.frechet", "precision", "recall")  # by the last classifier
 WITHHELD = "not comparable: the classes are off, see above"
 ALIKE = {
     "c2st": "a network cannot tell them from real images",
@@ -113,9 +114,11 @@ def summary(scores: dict[str, Any]) -> list[Line]:
     rows = compared(scores)
     off = tuple(RESTS[each.key] for each in rows if _off(each))
     for name, samples, real, excess, error in rows:
-        key = name.rpartition(".")[2]
+        key, title = name.rpartition(".")[2], NAMES[name]
+        if "scale" in scores and name in JUDGED:
+            title = f"{title.removesuffix(' by classifier b')} by {scores['scale'].partition(':')[0]}"
         if samples is None:
-            lines.append(Line(NAMES[name], "-", "-", "-", LEFT_OUT[key]))
+            lines.append(Line(title, "-", "-", "-", LEFT_OUT[key]))
             continue
         form = "{:.3g}" if key == "frechet" else "{:.1%}"  # the others are shares
         seen = SURE * (error or 0)
@@ -128,7 +131,7 @@ def summary(scores: dict[str, Any]) -> list[Line]:
             says = alike if abs(excess) <= seen else SAYS[key][excess < 0]
         value, expected, deviation = ("-" if each is None else form.format(each) for each in (samples, real, error))
         told = says.format(samples=value, excess=form.format(excess), seen=form.format(seen))
-        lines.append(Line(NAMES[name], value, expected, deviation, told))
+        lines.append(Line(title, value, expected, deviation, told))
     return lines
 
 
@@ -141,5 +144,6 @@ def _off(row: Compared) -> bool:
 def table_of(lines: Sequence[Line]) -> str:
     """Return the lines as a table of text."""
     head = Line("", "samples", "real", "error", "")
-    rows = (f"{name:32}{samples:>9}{real:>9}{error:>9}  {says}" for name, samples, real, error, says in (head, *lines))
+    width = max(32, *(len(each.name) + 2 for each in lines))
+    rows = (f"{name:{width}}{own:>9}{real:>9}{error:>9}  {says}" for name, own, real, error, says in (head, *lines))
     return "\n".join(each.rstrip() for each in rows)

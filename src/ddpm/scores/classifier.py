@@ -133,5 +133,6 @@ def load_classifier(path: Path) -> Classifier:
     weights, metadata = load_arrays(path, max_header=MAX_HEADER)
     if "classifier" not in metadata:
         raise UserError(f"{path}: not a classifier file of this project")
+    weights = {name: each.float() if each.dtype is torch.float16 else each for name, each in weights.items()}
     recipe, data = parse(Recipe, metadata["classifier"], str(path)), data_card(path, metadata)
     return rebuild(path, lambda: Classifier(recipe, data), weights).eval()

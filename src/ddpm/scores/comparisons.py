@@ -1,9 +1,9 @@
 """Compare sets that differ in one thing: equal label counts, one reference, and equal counts but for the test images.
 
-The reference is the training images. Real images to compare with are drawn from them, with the label counts of the
-samples, and left out of it: SETS times, since one set may be near by chance. Every row is compared with each of these
-references. Subsets of real images are random, because files are ordered and a prefix would be biased. Features have
-shape (N, D).
+The reference is the training images, without those that a judge learned. Real images to compare with are drawn from
+them, with the label counts of the samples, and left out of it: SETS times, since one set may be near by chance. Every
+row is compared with each of these references. Subsets of real images are random, because files are ordered and a prefix
+would be biased. Features have shape (N, D).
 
 Errors are those of the sets, with these references: they do not make them differ.
 """
@@ -48,23 +48,35 @@ def first_of_each(labels: Tensor, counts: Tensor) -> Tensor:
     return chosen[((rank[chosen] + 0.5) / counts[labels[chosen]]).argsort(stable=True)]
 
 
-def draw_places(samples: Tensor, test: Tensor, train: Tensor, kept: Tensor, passing: Tensor, seed: int) -> Places:
+def draw_places(
+    samples: Tensor,
+    test: Tensor,
+    train: Tensor,
+    kept: Tensor,
+    passing: Tensor,
+    seed: int,
+    reference: Tensor | None = None,
+) -> Places:
     """Choose the images of each row, by the labels of samples (N,), test (M,) and training images (K,).
 
     samples and, before the filter, unfiltered: places among the samples; test: among the test images; real, and
     through the filter, real_filtered: among the training images, SETS times. fewer: real ones, as many as test images.
+    no reference: training images that are not in `reference`, SETS times.
 
     Args:
         kept: the samples that the filter kept (N,); if it kept all, there are no rows of the filter.
         passing: the training images that it would keep (K,).
+        reference: those that may be drawn or referred to (K,); by default all.
     """
     classes = 1 + int(torch.cat([samples, test, train]).max())
     ours = kept.nonzero().squeeze(1)[:MOST_COMPARED]
-    wanted, others, real = (each.bincount(minlength=classes) for each in (samples[ours], test, train[passing]))
+    free = torch.ones_like(passing) if reference is None else reference
+    wanted, others, real = (each.bincount(minlength=classes) for each in (samples[ours], test, train[passing & free]))
     counts = counts_of(wanted, real // 2)
     fewer = counts_of(counts, others)
     of_test = torch.randperm(len(test), generator=generator(seed, "test", 0))
-    orders = [torch.randperm(len(train), generator=generator(seed, "real", index)) for index in range(SETS)]
+    every = (torch.randperm(len(train), generator=generator(seed, "real", index)) for index in range(SETS))
+    orders = [each[free[each]] for each in every]
 
     def first(labels: Tensor, order: Tensor, counts: Tensor = counts) -> Tensor:
         return order[first_of_each(labels[order], counts)]
@@ -74,14 +86,16 @@ def draw_places(samples: Tensor, test: Tensor, train: Tensor, kept: Tensor, pass
     places["real_filtered"] = [first(train, each[passing[each]]) for each in orders]
     places["test"] = [first(test, of_test, fewer)]
     places["fewer"] = [first(train, each, fewer) for each in orders]
+    if not free.all():
+        places["no reference"] = [(~free).nonzero().squeeze(1)] * SETS
     if kept.all():
         del places["unfiltered"], places["real_filtered"]
     return places
 
 
-def left_out(places: Places, index: int) -> Tensor:
-    """Return the training images that are not in a reference."""
-    return torch.cat([places[name][index] for name in ("real", "real_filtered") if name in places]).unique()
+def left_out(places: Places, index: int, names: tuple[str, ...] = ("real", "real_filtered", "no reference")) -> Tensor:
+    """Return the training images that are not in a reference, or those of some rows."""
+    return torch.cat([places[name][index] for name in names if name in places]).unique()
 
 
 def compare(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Rows:
@@ -100,7 +114,7 @@ def compare(samples: Tensor, test: Tensor, train: Tensor, places: Places) -> Row
         errors = [jackknife(distance, each) for distance, each in zip(references, sets, strict=True)]
         return values, math.hypot(*errors) / SETS**0.5
 
-    distances, rows = {name: found(name) for name in places}, {}
+    distances, rows = {name: found(name) for name in places if name != "no reference"}, {}
     for name, (values, error) in distances.items():
         real, of_real = distances["fewer" if name == "test" else "real"]
         excess = [value - other for value, other in zip(values, real, strict=True)]

@@ -20,19 +20,20 @@ from ddpm.processes.device import Runtime
 from ddpm.processes.workers import map_shards
 from ddpm.scores.c2st import c2st_pairs, run_c2st
 from ddpm.scores.classes import class_mix
-from ddpm.scores.classifier import Classifier, features_and_logits, likeliest, load_classifier
+from ddpm.scores.classifier import NAMES, Classifier, features_and_logits, likeliest, load_classifier
 from ddpm.scores.comparisons import Places, Rows, compare, draw_places, left_out, variety
 from ddpm.scores.components import principal_components
 from ddpm.scores.copying import middle, near_copies, nearness, shifted
 from ddpm.scores.distances import NONE, digest, share_of, varies
 from ddpm.scores.filtering import passing, recognised_by
+from ddpm.scores.judges import Judge
 from ddpm.scores.manifold import NEIGHBOURS
 from ddpm.scores.specks import has_specks, may_have_specks
 from exact_stages.console import UserError, progress
 
 PICTURED = 40  # samples at most in each of the sets for pictures
 SEED = 0  # of the random subsets and of the two-sample test
-VERSION = 6  # of the scores; raise it when equal samples get another score, as by another network or definition
+VERSION = 7  # of the scores; raise it when equal samples get another score, as by another network or definition
 
 
 class Classified(NamedTuple):
@@ -77,7 +78,8 @@ class Sets(NamedTuple):
     def drawn(self, places: Places) -> dict[str, Classified]:
         """Return the images of each row; of training images, those of the first set."""
         sources = {"samples": self.samples, "unfiltered": self.samples, "test": self.test}
-        return {name: sources.get(name, self.train).take(each[0]) for name, each in places.items() if name != "fewer"}
+        rows = {name: each for name, each in places.items() if name not in ("fewer", "no reference")}
+        return {name: sources.get(name, self.train).take(each[0]) for name, each in rows.items()}
 
 
 class Evaluation(NamedTuple):
@@ -101,6 +103,7 @@ def evaluate(
     runtime: Runtime,
     c2st_classifier: str = "b",
     kept: Tensor | None = None,
+    judge: Judge | None = None,
 ) -> Evaluation:
     """Compute all scores.
 
@@ -114,11 +117,14 @@ def evaluate(
         classifiers: their files by name. The first one filters; the last one gives all scores except distances.
         c2st_classifier: the network of the two-sample test, one of C2ST_CLASSIFIERS.
         kept: the samples that a filter kept (N,); without one, all.
+        judge: takes the place of the last classifier; the reference of distances is its own.
 
     Raises:
         UserError: there are too few images, or a classifier sees no differences between them.
     """
     kept = torch.ones(len(samples[0]), dtype=torch.bool) if kept is None else kept
+    classifiers = classifiers if judge is None else {**classifiers, NAMES[-1]: judge.path}
+    reference = None if judge is None else judge.reference
     there, distinct = test.labels.unique(), [digest(image) for image in samples[0][kept]]
     seen: dict[str, Sets] = {}
     for name, path in progress(classifiers.items(), desc="classify", unit="classifier"):
@@ -132,8 +138,9 @@ def evaluate(
         masks = sets.of_classes(there, classes)
         seen = {name: Sets(*map(Classified.take, found, masks)) for name, found in seen.items()}
         kept, sets = kept[masks[0]], seen[name]
+        reference = None if reference is None else reference[masks[2]]
     check_enough(int(kept.sum()), len(sets.test.images), len(sets.train.images))
-    places = draw_rows(next(iter(seen.values())), kept, classes)
+    places = draw_rows(next(iter(seen.values())), kept, classes, reference)
     rows = sets.drawn(places)
     pairs = c2st_pairs({name: row.images for name, row in rows.items()}, rows["real"].images)
     tasks: dict[object, Callable[[], Any]] = {  # those that take longest first, so that workers end together
@@ -163,7 +170,9 @@ def evaluate(
     if none:
         print(f"note: left out of the scores, since there are no test images of them: {listed(none)}")
     without = {"left_out": dict.fromkeys(none, "no test images")} if none else {}
-    facts = {"version": VERSION, "count": len(rows["samples"].images), "equal_samples": equal, **without}
+    count = len(rows["samples"].images)
+    scale = {"scale": judge.scale(count, runtime.name)} if judge else {}
+    facts = {"version": VERSION, "count": count, "equal_samples": equal, **scale, **without}
     detected = found["samples", "c2st_accuracy"].most_certain
     return Evaluation(facts | scores, *(rows["samples"].images[order[:PICTURED]] for order in (copied, detected)))
 
@@ -190,7 +199,7 @@ def classify(classifier: Classifier, images: Tensor, given: Tensor | None, runti
     return Classified(images, given, features.to(place), logits)
 
 
-def draw_rows(sets: Sets, kept: Tensor, classes: list[int]) -> Places:
+def draw_rows(sets: Sets, kept: Tensor, classes: list[int], reference: Tensor | None = None) -> Places:
     """Choose the images of each row, by the labels if the samples have any; at random otherwise.
 
     Args:
@@ -204,7 +213,7 @@ def draw_rows(sets: Sets, kept: Tensor, classes: list[int]) -> Places:
     samples, _, train = (recognised_by(each.logits, own) for each, own in zip(sets, labels, strict=True))
     passes = passing(samples.take(kept), train) if not kept.all() else torch.ones_like(train.labels, dtype=torch.bool)
     own, test, real = labels if asked else map(torch.zeros_like, labels)
-    places = draw_places(own, test, real, kept, passes, SEED)
+    places = draw_places(own, test, real, kept, passes, SEED, reference)
     check_enough(len(places["samples"][0]), len(places["test"][0]), 2 * len(places["real"][0]))
     return places
 
@@ -233,7 +242,7 @@ def examine(sets: Sets, places: Places, classes: list[int]) -> tuple[Rows, Tenso
     if sets.samples.given is None and len(true.unique()) > 1:
         for name, mix in zip(("samples", "test"), class_mix(guessed, true), strict=True):
             found[name] |= mix.row("class_mix")
-    real, device = left_out(places, 0), sets.samples.features.device
+    real, device = left_out(places, 0, ("real", "real_filtered")), sets.samples.features.device
     train = middle(sets.train.images), sets.train.given_or_seen(classes)
     own, others, test = (
         nearness(shifted(each.images.to(device)), each.given_or_seen(classes), *train, trained)
