@@ -87,7 +87,7 @@ def test_all_pictures_are_there_and_the_table_says_what_they_are(files: Files, t
         assert float(row["distance"]) == pytest.approx(difference, abs=1e-6)
         _, logits = features_and_logits(judge, image[None], CPU.device)
         probability = logits.softmax(1)[0, FRUITS.classes.index(row["class"])].item()
-        assert float(row["probability"]) == pytest.approx(probability, abs=0.01)  # of another batch
+        assert float(row["probability"]) == pytest.approx(probability, abs=0.03)  # of another batch
 
 
 def test_names_and_places_do_not_tell_real_from_sampled(files: Files, tmp_path: Path) -> None:

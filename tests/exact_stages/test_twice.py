@@ -135,6 +135,9 @@ def test_a_twice_that_is_ended_ends_its_run(tmp_path: Path, monkeypatch: pytest.
     assert process.communicate()[1] == "interrupted\n"
     assert process.returncode == 1
     assert not [*Path("clones").iterdir()]
+    deadline = time.monotonic() + 10
+    while Path("/proc", pid).exists() and time.monotonic() < deadline:  # killed, and not yet reaped
+        time.sleep(0.05)
     assert not Path("/proc", pid).exists()
 
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.pipeline
 WRITTEN = {"data/README.md", "data/clip_art.safetensors", "data/scratch"}  # by hand
 FIRST = ["data/checked.txt"]  # only makes `check` come first
 UNREAD = {"download": FIRST, "preprocess": FIRST, "train": ["data/scratch"]}  # which stands for no model
+UNREAD |= {"evaluate": ["models/classifier-b.safetensors"]}  # in place of which a judge scores MNIST
 BEHIND_TRAIN = {*STAGES[STAGES.index("train") + 1 :]}
 
 
