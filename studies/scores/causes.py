@@ -1,0 +1,93 @@
+"""Say how far each cause moves the Frechet distance of digits: the table of causes.md.
+
+    python -m studies.scores.causes
+
+Needs a default run in the workspace. Scores subsets of its samples by the judge, in counts.csv, and prints the table,
+from these rows, those of other studies, and metrics/. Distances are by classifier b or the judge, if nothing else is
+said.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ddpm.images.splits import load_samples, load_split
+from ddpm.processes.device import start
+from ddpm.scores.classifier import load_classifier
+from ddpm.scores.comparisons import compare, draw_places
+from ddpm.scores.evaluation import classify
+from ddpm.scores.judges import judge_of
+from exact_stages.console import progress, run
+from studies.table import Table
+
+HERE, STUDIES, PROCESSED = Path("studies/scores"), Path("studies"), Path("data/processed")
+COUNTS = (500, 1000, 2000, 5000, 10_000)
+
+
+def main() -> None:
+    """Add the rows of counts.csv that are not there, and print the table."""
+    count()
+    lines = [
+        ["cause", "distance", "rows"],
+        ["---"] * 3,
+        *([*each[:2], f"[{Path(each[2]).name}]({each[2]})"] for each in causes()),
+    ]
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def count() -> None:
+    """Score the first samples of the default run, with the classes of all, beside one reference."""
+    table, runtime = Table(HERE / "counts.csv"), start()
+    if all(table.has({"images": images}) for images in COUNTS):
+        return
+    train, test = (load_split(PROCESSED / f"{name}.safetensors") for name in ("train", "test"))
+    samples = load_samples(Path("data/samples/filtered.safetensors"))
+    judge = judge_of(train, samples.classes)
+    assert judge, "the images are not MNIST"
+    assert samples.labels is not None, "the default is class-conditional"
+    classifier = load_classifier(judge.path)
+    seen = [
+        classify(classifier, *each, runtime) for each in ((samples.images, samples.labels), test.split, train.split)
+    ]
+    for images in progress(COUNTS, desc="count"):
+        if not table.has({"images": images}):
+            ours = samples.labels[:images]
+            kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (ours, train.split.labels))
+            places = draw_places(ours, test.split.labels, train.split.labels, kept, passing, 0, judge.reference)
+            found = compare(seen[0].features[:images], seen[1].features, seen[2].features, places)["samples"]
+            table.add({"images": images, **{name: f"{value:.4f}" for name, value in found.items()}})
+
+
+def causes() -> Iterator[tuple[str, str, str]]:
+    """Yield each cause, the distances that it makes, and the file of the rows."""
+    counts = pd.read_csv(HERE / "counts.csv").set_index("images")["frechet"]
+    yield "number of samples", ", ".join(f"{images:,}: {value:.3f}" for images, value in counts.items()), "counts.csv"
+    mix = pd.read_csv(HERE / "mix.csv").groupby("mix")["frechet_b"].mean()
+    yield "mix of classes, of real images", told(mix), "mix.csv"
+    trained = pd.read_csv(STUDIES / "recipe/seeds.csv").query("labels == 'evenly' and seed in ['1', '2', '3']")
+    yield "seed of training", told(trained.set_index("seed")["frechet_b"]), "../recipe/seeds.csv"
+    noises = pd.read_csv(STUDIES / "samplers/spacing.csv").query("spacing == 'log_snr' and model == 'seed-4'")
+    yield "noise of sampling; excess of 2,000 samples", told(noises.set_index("noise")["b"]), "../samplers/spacing.csv"
+    steps = pd.read_csv(STUDIES / "speed/step_scores.csv").query("commit == 'e510cc59'")
+    both = steps.pivot(index="seed", columns="precision", values="frechet_b").dropna()
+    seeds = ", ".join(map(str, both.index))
+    yield f"precision, after a fifth of a training, seed {seeds}", told(both.mean()), "../speed/step_scores.csv"
+    guided = pd.read_csv(STUDIES / "samplers/two_seeds.csv").groupby("setting")["frechet_b"].mean()
+    yield "guidance", told(guided[["no guidance", "the default", "guidance 1.5"]]), "../samplers/two_seeds.csv"
+    scores = json.loads(Path("metrics/evaluate/scores.json").read_bytes())
+    of_filter = {name: scores["b"][row]["frechet"] for name, row in (("before", "unfiltered"), ("after", "samples"))}
+    yield "filter", told(pd.Series(of_filter)), "../../metrics/evaluate/scores.json"
+    features = pd.Series({name: scores[name]["samples"]["frechet"] for name in ("a", "b", "pixels")})
+    yield "features", told(features), "../../metrics/evaluate/scores.json"
+
+
+def told(values: "pd.Series[float]") -> str:
+    """Return values by name, in one line."""
+    return ", ".join(f"{name}: {value:.3f}" for name, value in values.items())
+
+
+if __name__ == "__main__":
+    run(main)
