@@ -25,6 +25,7 @@ FRONT = "docs/index"
 RECORDS = [
     "studies/README",
     "studies/*/README",
+    "studies/scores/causes",
     "results/*/README",
     "data/README",
     "examples/*/README",
