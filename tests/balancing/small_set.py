@@ -71,8 +71,8 @@ def halving(images: Tensor) -> Classifier:
 
 
 def forty_figs(loaded: LoadedModel) -> Tensor:
-    """The first forty figs that are sampled with seed 0 and two steps."""
-    params = sampler(steps=2, classes=["fig"])
+    """The first forty figs that are sampled with seed 0 and three steps."""
+    params = sampler(steps=3, classes=["fig"])
     batches = sample_images(loaded, params, 0, range(SPAN, SPAN + 40), CPU)
     return torch.cat([batch for _, batch in batches])
 

@@ -20,7 +20,7 @@ from tests.small import CPU
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> FillInputs:
     files = written(tmp_path_factory.mktemp("set"))
     loaded, judge = load_model(files.model), load_classifier(files.classifier)
-    params = sampler(steps=2)
+    params = sampler(steps=3)
     return FillInputs(loaded, judge, params, 0, CPU, split(COUNTS, 1), split(TESTED, 2))
 
 
