@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ddpm.cli.reading import Real, named, read_real
-from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Split, held_out_mask, load_samples
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
@@ -29,6 +28,7 @@ from ddpm.scores.fit import fit_classifiers
 from ddpm.scores.judges import JUDGES, evened, halves
 from exact_stages.console import run
 from exact_stages.files import sha256
+from scripts.publish import pack
 from studies.table import Table
 
 TABLE, MODELS = Path("studies/scores/judge.csv"), Path("models")
@@ -141,9 +141,8 @@ def read(data: str) -> Real:
 def make(training: Training, runtime: Runtime) -> None:
     """Write a judge in float16, by its name and the first digits of its hash."""
     training.classifier(read(training.data), runtime)
-    weights, facts = load_arrays(training.file)
     new = JUDGES / f"{training.judge}.safetensors"
-    save_arrays(new, {key: each.half() if each.is_floating_point() else each for key, each in weights.items()}, facts)
+    pack(training.file, new)
     print(new.rename(new.with_stem(f"{training.judge}-{sha256(new)[:8]}")))
 
 
