@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddpm.cli.reading import Real, named, read_real
-from ddpm.images.splits import Split, held_out_mask, load_samples
+from ddpm.images.splits import Split, load_samples
 from ddpm.params.data import DataParams
 from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import Classifier, Recipe, features_and_logits, load_classifier, save_classifier
@@ -32,12 +32,12 @@ from scripts.publish import pack
 from studies.table import Table
 
 TABLE, MODELS = Path("studies/scores/judge.csv"), Path("models")
-LENGTH, UNSEEN = 180_000, 1 / 6
+LENGTH = 180_000
 AS_THEY_ARE = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
 
 
 class Training(NamedTuple):
-    """A training by its set, seed and width; a judge leaves out a half, another one a sixth by its seed."""
+    """A training by its set, seed and width, on one half of the images."""
 
     data: str
     seed: int
@@ -51,8 +51,7 @@ class Training(NamedTuple):
 
     def unseen(self, real: Real) -> Tensor:
         """Return a mask of the training images that it does not learn, (N,)."""
-        split, groups = real.train.split, real.train.groups
-        return ~halves(real.train) if self.judge else held_out_mask(split, groups, UNSEEN, self.seed)
+        return ~halves(real.train)
 
     def classifier(self, real: Real, runtime: Runtime) -> Classifier:
         """Return the classifier that is kept, or train it."""
@@ -65,7 +64,6 @@ class Training(NamedTuple):
 
 
 TRAININGS = [
-    Training("mnist", 0, 32),
     Training("mnist", 1, 32, "mnist-b-1"),
     Training("fashion_mnist", 1, 32, "fashion-b-1"),
     Training("mnist", 2, 24),
@@ -109,7 +107,7 @@ def rows(training: Training, samples: list[Path | None], table: Table, runtime: 
             ours = train.take(unseen)
         else:
             ours = Split(sampled.images, sampled.labels)
-        reference = train.take(evened(train.labels, unseen if file and training.judge else ~unseen))
+        reference = train.take(evened(train.labels, unseen if file else ~unseen))
         wanted = (train.labels.bincount() * (MOST_COMPARED / len(train.labels))).long()
         kept = torch.zeros(len(ours.labels), dtype=torch.bool)
         kept[first_of_each(ours.labels, counts_of(wanted, ours.labels.bincount()))] = True
