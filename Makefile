@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
 TESTS ?= not long
 
-.PHONY: help repro test check plots card demo site plain unlabelled fashion distilled rare clean env
+.PHONY: help repro test check plots card demo site seeds plain unlabelled fashion distilled rare clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ site: .venv/.with-docs ## write the site, build/site/index.html, and run the cha
 	@sphinx-build -q -W --keep-going -j 2 -c docs -b html -d build/doctrees . build/site
 
 ##@ Other configurations, each in a copy of the workspace
+
+seeds: env ## train seeds 2 and 3 in portable mode, and keep the results in results/seed-2 and seed-3: two hours
+	DDPM_PRECISION=portable python -m scripts.record seed-2 train.seed=2
+	DDPM_PRECISION=portable python -m scripts.record seed-3 train.seed=3
 
 plain: env ## run a plain DDPM (Ho et al. 2020), and keep its results in results/plain_ddpm: 2 hours of one core
 	python -m scripts.record plain_ddpm 'model.channels=[64,128,256]' model.time_embed_dim=32 \

@@ -56,6 +56,7 @@ COMPARED = [  # what runs that are averaged have in common: the keys of a file
     ("version of the scores", "metrics/evaluate/scores.json", ["version"]),
 ]
 README_HAS, VERSION = [*SHOWN][:7], "scores.version"  # of runs with other versions the scores do not compare
+SEEDS = ("results/seed-2", "results/seed-3")  # the default with other seeds of training
 CONFIGURATIONS = {  # folder and command
     "default": ("", "make repro"),
     "without classes": ("results/unlabelled", "make unlabelled"),
@@ -73,14 +74,18 @@ def print_scores(*names: str) -> None:
     Raises:
         UserError: a run is not up to date, or the runs have other images or other versions of the scores.
     """
-    runs = [open_run(name) for name in names or [""]]
+    mean = mean_of([open_run(name) for name in names or [""]])
+    rows = scores((mean, row) for row in ROWS)
+    print(table([["", *ROWS.values()], *([name, *cells] for name, cells in rows.items())]))
+
+
+def mean_of(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the mean of each number, and its deviation; raise UserError if runs do not compare."""
     for what, path, keys in COMPARED:
         found = [{key: run.mapping(path).get(key) for key in keys} for run in runs]
         if other := [run.name for run, each in zip(runs, found, strict=True) if each != found[0]]:
             raise UserError(f"{other[0]}: has another {what} than {runs[0].name}; average runs with the same")
-    mean = averaged([numbers(each) for each in runs])
-    rows = scores((mean, row) for row in ROWS)
-    print(table([["", *ROWS.values()], *([name, *cells] for name, cells in rows.items())]))
+    return averaged([numbers(each) for each in runs])
 
 
 def write_pages() -> None:
@@ -105,7 +110,7 @@ def filled(text: str) -> str:
     version = found["default"].get(VERSION)
     compared = {name: values for name, values in found.items() if values.get(VERSION) == version}
     parts = {
-        "metrics": set_table(found["default"]),
+        "metrics": set_table([workspace, *map(open_run, SEEDS)]),
         "scores": score_table(compared),
         "results": configuration_table(found),
     }
@@ -116,11 +121,18 @@ def filled(text: str) -> str:
     return re.sub(r"(<!-- from (\w+) -->).*?<!-- end -->", part, text, flags=re.DOTALL)
 
 
-def set_table(found: Mapping[str, float]) -> str:
-    """Return a row for each of ROWS, with the scores that README has, each linked to its definition."""
+def set_table(runs: Sequence[Run]) -> str:
+    """Return a row for the samples of each run and their mean, and for each other of ROWS; scores link to definitions.
+
+    Real images are those of the first run.
+    """
     heads = [f"[{name}](docs/{DEFINED}#{SHOWN[name][0]})" for name in README_HAS]
-    cells = {row: [cell(found, row, MEASURES[name]) for name in README_HAS] for row in ROWS}
-    return table([["", *heads], *([ROWS[row], *each] for row, each in cells.items() if any(each))])
+    first, mean = numbers(runs[0]), mean_of(runs)
+    named = [(f"samples, seed {run.flat('params.yaml').get('train.seed')}", numbers(run), "samples") for run in runs]
+    named += [("their mean", mean, "samples"), ("before the filter, mean", mean, "unfiltered")]
+    named += [(ROWS[row], first, row) for row in ROWS if row not in ("samples", "unfiltered")]
+    cells = [[name, *(cell(found, row, MEASURES[each]) for each in README_HAS)] for name, found, row in named]
+    return table([["", *heads], *(each for each in cells if any(each[1:]))])
 
 
 def score_table(runs: Mapping[str, dict[str, float]]) -> str:

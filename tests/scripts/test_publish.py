@@ -44,15 +44,24 @@ def test_values_stand_in_their_columns() -> None:
     }
 
 
-def test_readmes_table_has_a_row_for_each_set_that_was_scored() -> None:
-    run = Run("mine", {tables.FILES[name]: json.dumps(values).encode() for name, values in FILES.items()})
-    head, _, *rows = publish.set_table(tables.numbers(run)).splitlines()
+def test_readmes_table_has_a_row_for_each_seed_their_mean_and_each_set_that_was_scored() -> None:
+    def seed(number: int, distance: float) -> Run:
+        scores = SCORES | {"b": SCORES["b"] | {"samples": SCORES["b"]["samples"] | {"frechet": distance}}}
+        files = {tables.FILES["scores"]: json.dumps(scores).encode()}
+        return Run("mine", files | {"params.yaml": f"train: {{seed: {number}}}".encode()})
+
+    head, _, *rows = publish.set_table([seed(1, 2), seed(2, 3), seed(3, 4)]).splitlines()
     cells = {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows}
-    assert [*cells] == ["| before the filter", "| samples", "| training images of the same classes", "| test images"]
-    column = [*publish.SHOWN].index("excess, classifier b")
-    assert "excess" in head.split(" | ")[1:][column]
-    assert cells["| samples"][column] == "1.5000\u00a0±\u00a00.3125"
-    assert cells["| before the filter"][column] == ""
+    real = ["| training images of the same classes", "| test images"]
+    of_seeds = [f"| samples, seed {number}" for number in (1, 2, 3)]
+    assert [*cells] == [*of_seeds, "| their mean", "| before the filter, mean", *real]
+    column = [*publish.SHOWN].index("Frechet distance, classifier b")
+    assert "Frechet" in head.split(" | ")[1:][column]
+    assert [cells[each][column] for each in (*of_seeds, "| their mean", "| before the filter, mean")] == [
+        *(f"{distance}.0000\u00a0±\u00a00.2500" for distance in (2, 3, 4)),
+        "3.0000\u00a0±\u00a01.0000",
+        "",
+    ]
 
 
 def write_record(name: str, distance: float, images: int, version: int) -> None:
