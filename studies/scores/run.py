@@ -2,6 +2,7 @@
 
     python -m studies.scores.run power            # how often the C2ST finds a change of real images
     python -m studies.scores.run proof            # are the errors right? real images scored as samples
+    python -m studies.scores.run excess           # is its error right? real images as samples of any mix of classes
     python -m studies.scores.run mix              # what the mix of classes adds to the Frechet distance by chance
     python -m studies.scores.run levels           # does the C2ST tell real images from others, at each of its levels?
 
@@ -41,6 +42,7 @@ OUT, MODELS, PROCESSED = Path("studies/scores"), Path("models"), Path("data/proc
 POWER = [(200, 20), (600, 20), (2000, 5)]  # images on each side, draws
 PROOF = [("scores", 200, 200), ("scores", 2000, 200), ("two-sample", 200, 200), ("two-sample", 2000, 50)]  # the same
 MIXED, MIXES = 10_000, 20  # images in a draw, draws
+EXCESSES = [(2_000, 50), (10_000, 50)]  # the same
 MELTED = 3
 POOL = 30_000  # images that the pairs are drawn from
 TRAIN = 6  # training images for each sample, as for MNIST
@@ -50,7 +52,7 @@ NETWORK = "b"
 def main() -> None:
     """Compute the rows that the table of a part does not have."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("part", choices=["power", "proof", "mix", "levels"])
+    options.add_argument("part", choices=[*PARTS])
     options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="power: as in ddpm score")
     args = options.parse_args()
     table, runtime = Table(OUT / f"{args.part}.csv"), start()
@@ -124,6 +126,25 @@ def proven(path: Path) -> str:
     found = rows.groupby(["score", "count"], sort=False)
     columns = {"pairs": found.size(), "rms z": found["square"].mean() ** 0.5, "beyond": found["beyond"].mean()}
     return pd.DataFrame(columns).round(3).to_string()
+
+
+def excess(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
+    """Score random training images as samples, with their mix by chance, beside the others: z is excess over error."""
+    split = load_split(PROCESSED / "train.safetensors").split
+    features, labels = classified(split, runtime)[NETWORK].features, split.labels
+    for count, draw in [(count, draw) for count, draws in EXCESSES for draw in range(draws)]:
+        if table.has(key := {"part": "excess", "count": count, "pair": draw}):
+            continue
+        order = torch.randperm(len(labels), generator=generator(draw, "excess"))
+        ours, test, train = order.split([count, count, len(order) - 2 * count])
+        kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (ours, train))
+        places = draw_places(labels[ours], labels[test], labels[train], kept, passing, draw)
+        row = compare(features[ours], features[test], features[train], places)["samples"]
+        value, error = row["frechet_excess"], row["frechet_excess_error"]
+        assert value is not None
+        assert error
+        yield key | {"b.frechet_excess": f"{value / error:.2f}"}
+    print(proven(table.path))
 
 
 def mix(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
@@ -201,7 +222,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "melted by up to 3 pixels": melted,
 }
 
-PARTS = {"power": power, "proof": proof, "mix": mix, "levels": levels}
+PARTS = {"power": power, "proof": proof, "excess": excess, "mix": mix, "levels": levels}
 
 if __name__ == "__main__":
     run(main)
