@@ -164,15 +164,17 @@ def stages(table: Table, here: Mapping[str, object]) -> None:
     rows = list[dict[str, object]]()
     for precision in progress(PRECISIONS, desc="stages", unit="run"):
         with checkout("HEAD") as place:
+            commit = name_of(place)
             tenth(place / "params.yaml")
-            seconds, commit = of_stages(place, precision), name_of(ROOT)
+            seconds = of_stages(place, precision)
         rows += [{"precision": precision, "stage": name, "seconds": round(each, 1)} for name, each in seconds.items()]
         table.add(*({**here, "commit": commit, **row} for row in rows if row["precision"] == precision))
     found = (
         pd.DataFrame(rows).pivot(index="stage", columns="precision", values="seconds").loc[[*seconds], [*PRECISIONS]]
     )
     found.loc["all"] = found.sum()
-    print(found.assign(**{f"{name}, ratio": found[name] / found[PRECISIONS[0]] for name in PRECISIONS[1:]}).round(2))
+    ratios = {f"{name}, ratio": found[name] / found[PRECISIONS[0]] for name in PRECISIONS[1:]}
+    print(found.assign(**ratios).round(2).to_string())
 
 
 def tenth(params: Path) -> None:
