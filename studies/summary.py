@@ -1,0 +1,112 @@
+"""Write the means, errors and ratios that pages of studies show, from the rows of the studies.
+
+python -m studies.summary
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from exact_stages.console import run
+from exact_stages.files import write_whole
+from studies.rare_class.tables import copied, filled, gains
+
+STUDIES = Path(__file__).parent
+SETS = ("mnist", "fashion_mnist", "cifar10")
+
+
+def main() -> None:
+    """Write all files."""
+    for name, text in summaries().items():
+        write_whole(STUDIES / name, text.encode())
+
+
+def summaries() -> dict[str, str]:
+    """Return the text of each file, by its name."""
+    frames = {
+        "growth/memory.csv": memory(),
+        "rare_class/results/gains.csv": gained(),
+        "rare_class/results/candidates.csv": candidates(),
+        "samplers/spacing_means.csv": spacing(),
+        "scores/proof_rms.csv": rms(),
+        "scores/mix_means.csv": read("scores/mix").groupby("mix")["frechet_b"].agg(["mean", "std"]),
+        "small_sets/scores_means.csv": small_sets(),
+        "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
+        "speed/steps_medians.csv": steps(),
+        "speed/stages_ratios.csv": stages(),
+    }
+    return {name: frame.to_csv(float_format="%.6g", lineterminator="\n") for name, frame in frames.items()}
+
+
+def read(name: str) -> pd.DataFrame:
+    """Read the rows of a study."""
+    return pd.read_csv(STUDIES / f"{name}.csv")
+
+
+def memory() -> pd.DataFrame:
+    """Return the megabytes that an image in a batch adds, from 16 images to 64."""
+    rows = read("growth/sizes").query("width == 0")
+    peak = rows.pivot_table("peak", ["side", "channels"], "batch")
+    return ((peak[64] - peak[16]) / 48).rename("megabytes").to_frame()
+
+
+def gained() -> pd.DataFrame:
+    """Return the gains in accuracy of each set; of the model from clip art, those of equal subsets before it."""
+    rows = {name: read(f"rare_class/results/{name}/scores") for name in SETS}
+    began = read("rare_class/results/cifar10/from_base/scores")
+    scratch = rows["cifar10"][rows["cifar10"]["subset"].isin(began["subset"])]
+    rows["cifar10, the same subsets"] = scratch
+    rows["cifar10, from clip art"] = pd.concat([scratch[scratch["extra"] != "generated"], began])
+    frames = {name: gains(each).query("images == 'all'").drop(columns="images") for name, each in rows.items()}
+    return pd.concat(frames, names=["set"]).droplevel(1)
+
+
+def candidates() -> pd.DataFrame:
+    """Return the shares, in percent, that the filter took of classes with 10 images, and of copies at most."""
+    found = {}
+    for name in SETS:
+        made = read(f"rare_class/results/{name}/scores_generated")
+        worst = copied(made).drop(columns="copies, %", errors="ignore").max(numeric_only=True).max()
+        found[name] = {"filtered": filled(made).query("images == 10")["filtered, %"].item(), "copies": worst}
+    return pd.DataFrame(found).T.rename_axis("set")
+
+
+def spacing() -> pd.DataFrame:
+    """Return the means of both spacings, and of their differences with its error; a pair has a model and a noise."""
+    scores = ["specks", "c2st_2", "c2st_8", "b", "b_error"]
+    rows = read("samplers/spacing").set_index(["spacing", "model", "noise"])[scores]
+    trailing, log_snr = rows.loc["trailing"], rows.loc["log_snr"]
+    changes = log_snr - trailing
+    columns = {"trailing": trailing, "log_snr": log_snr, "change": changes}
+    means = {name: each.mean() for name, each in columns.items()}
+    return pd.DataFrame(means | {"change_error": changes.sem()}).rename_axis("score")
+
+
+def rms() -> pd.DataFrame:
+    """Return the root mean square of z of each score, by the number of images."""
+    rows = read("scores/proof").drop(columns=["part", "pair", "threads", "dtype"]).set_index("count")
+    return (rows**2).groupby("count").mean().T.rename_axis("score") ** 0.5
+
+
+def small_sets() -> pd.DataFrame:
+    """Return the means and medians over the seeds."""
+    seeds = read("small_sets/scores").groupby(["set", "images", "changes", "guidance"], dropna=False)
+    columns = {f"{score}_{by}": (score, by) for score in ("as_asked", "frechet_b") for by in ("mean", "median")}
+    return seeds.agg(**columns)
+
+
+def steps() -> pd.DataFrame:
+    """Return the medians of the rounds, and of the ratio within a round."""
+    rows = read("speed/steps").eval("ratio = before_ms / after_ms")
+    return rows.groupby(["workers", "busy"])[["before_ms", "after_ms", "ratio"]].median()
+
+
+def stages() -> pd.DataFrame:
+    """Return the seconds of each stage and of all by precision, and their ratio."""
+    seconds = read("speed/stages").pivot_table("seconds", "stage", "precision", sort=False)
+    seconds.loc["all"] = seconds.sum()
+    return seconds.eval("ratio = float32 / bfloat16")
+
+
+if __name__ == "__main__":
+    run(main)
