@@ -84,7 +84,8 @@ def spacing() -> pd.DataFrame:
 
 def rms() -> pd.DataFrame:
     """Return the root mean square of z of each score, by the number of images."""
-    rows = read("scores/proof").drop(columns=["part", "pair", "threads", "dtype"]).set_index("count")
+    rows = pd.concat([read("scores/proof"), read("scores/excess")])
+    rows = rows.drop(columns=["part", "pair", "threads", "dtype"]).set_index("count")
     return (rows**2).groupby("count").mean().T.rename_axis("score") ** 0.5
 
 
@@ -102,10 +103,10 @@ def steps() -> pd.DataFrame:
 
 
 def stages() -> pd.DataFrame:
-    """Return the seconds of each stage and of all by precision, and their ratio."""
+    """Return the seconds of each stage and of all by precision, and their ratio to those of bfloat16."""
     seconds = read("speed/stages").pivot_table("seconds", "stage", "precision", sort=False)
     seconds.loc["all"] = seconds.sum()
-    return seconds.eval("ratio = float32 / bfloat16")
+    return seconds.assign(**{f"{name}_ratio": seconds[name] / seconds["bfloat16"] for name in ("float32", "portable")})
 
 
 if __name__ == "__main__":
