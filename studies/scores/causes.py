@@ -24,6 +24,8 @@ from exact_stages.console import progress, run
 from studies.table import Table
 
 HERE, STUDIES, PROCESSED = Path("studies/scores"), Path("studies"), Path("data/processed")
+STEPS = "../speed/step_scores.csv"
+SCORES = Path("metrics/evaluate/scores.json")
 COUNTS = (500, 1000, 2000, 5000, 10_000)
 
 
@@ -33,7 +35,7 @@ def main() -> None:
     lines = [
         ["cause", "distance", "rows"],
         ["---"] * 3,
-        *([*each[:2], f"[{Path(each[2]).name}]({each[2]})"] for each in causes()),
+        *([*each[:2], ", ".join(f"[{Path(file).name}]({file})" for file in each[2:])] for each in causes()),
     ]
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
@@ -61,27 +63,30 @@ def count() -> None:
             table.add({"images": images, **{name: f"{value:.4f}" for name, value in found.items()}})
 
 
-def causes() -> Iterator[tuple[str, str, str]]:
-    """Yield each cause, the distances that it makes, and the file of the rows."""
+def causes() -> Iterator[tuple[str, ...]]:
+    """Yield each cause, the distances that it makes, and the files of the rows."""
     counts = pd.read_csv(HERE / "counts.csv").set_index("images")["frechet"]
     yield "number of samples", ", ".join(f"{images:,}: {value:.3f}" for images, value in counts.items()), "counts.csv"
     mix = pd.read_csv(HERE / "mix.csv").groupby("mix")["frechet_b"].mean()
     yield "mix of classes, of real images", told(mix), "mix.csv"
-    trained = pd.read_csv(STUDIES / "recipe/seeds.csv").query("labels == 'evenly' and seed in ['1', '2', '3']")
-    yield "seed of training", told(trained.set_index("seed")["frechet_b"]), "../recipe/seeds.csv"
+    records = [f"results/seed-{seed}/record.json" for seed in (2, 3)]
+    others = [json.loads(Path(each).read_bytes())["metrics"]["evaluate/scores"] for each in records]
+    scores = json.loads(SCORES.read_bytes())
+    seeds = pd.Series({seed: each["b"]["samples"]["frechet"] for seed, each in enumerate([scores, *others], 1)})
+    yield "seed of training", told(seeds), f"../../{SCORES}", *(f"../../{each}" for each in records)
     noises = pd.read_csv(STUDIES / "samplers/spacing.csv").query("spacing == 'log_snr' and model == 'seed-4'")
     yield "noise of sampling; excess of 2,000 samples", told(noises.set_index("noise")["b"]), "../samplers/spacing.csv"
-    steps = pd.read_csv(STUDIES / "speed/step_scores.csv").query("commit == 'e510cc59'")
+    steps = pd.read_csv(HERE / STEPS).query("commit == 'e510cc59'")
     both = steps.pivot(index="seed", columns="precision", values="frechet_b").dropna()
-    seeds = ", ".join(map(str, both.index))
-    yield f"precision, after a fifth of a training, seed {seeds}", told(both.mean()), "../speed/step_scores.csv"
+    of_seeds = {name: "/".join(f"{value:.3f}" for value in values) for name, values in both.items()}
+    pairs = ", ".join(f"{name}: {values}" for name, values in of_seeds.items())
+    yield f"precision, after a fifth of a training, seeds {'/'.join(map(str, both.index))}", pairs, STEPS
     guided = pd.read_csv(STUDIES / "samplers/two_seeds.csv").groupby("setting")["frechet_b"].mean()
     yield "guidance", told(guided[["no guidance", "the default", "guidance 1.5"]]), "../samplers/two_seeds.csv"
-    scores = json.loads(Path("metrics/evaluate/scores.json").read_bytes())
     of_filter = {name: scores["b"][row]["frechet"] for name, row in (("before", "unfiltered"), ("after", "samples"))}
-    yield "filter", told(pd.Series(of_filter)), "../../metrics/evaluate/scores.json"
+    yield "filter", told(pd.Series(of_filter)), f"../../{SCORES}"
     features = pd.Series({name: scores[name]["samples"]["frechet"] for name in ("a", "b", "pixels")})
-    yield "features", told(features), "../../metrics/evaluate/scores.json"
+    yield "features", told(features), f"../../{SCORES}"
 
 
 def told(values: "pd.Series[float]") -> str:
