@@ -45,9 +45,9 @@ def read(name: str) -> pd.DataFrame:
 
 def memory() -> pd.DataFrame:
     """Return the megabytes that an image in a batch adds, from 16 images to 64."""
-    rows = read("growth/sizes").query("width == 0")
-    peak = rows.pivot_table("peak", ["side", "channels"], "batch")
-    return ((peak[64] - peak[16]) / 48).rename("megabytes").to_frame()
+    rows = read("growth/sizes")
+    peak = rows[rows["width"] == 0].pivot_table("peak", ["side", "channels"], "batch")
+    return pd.DataFrame({"megabytes": (peak[64] - peak[16]) / 48})
 
 
 def gained() -> pd.DataFrame:
@@ -57,48 +57,46 @@ def gained() -> pd.DataFrame:
     scratch = rows["cifar10"][rows["cifar10"]["subset"].isin(began["subset"])]
     rows["cifar10, the same subsets"] = scratch
     rows["cifar10, from clip art"] = pd.concat([scratch[scratch["extra"] != "generated"], began])
-    frames = {name: gains(each).query("images == 'all'").drop(columns="images") for name, each in rows.items()}
-    return pd.concat(frames, names=["set"]).droplevel(1)
+    found = pd.concat({name: gains(each) for name, each in rows.items()}, names=["set"]).reset_index("set")
+    return found[found["images"] == "all"].drop(columns="images").set_index("set")
 
 
 def candidates() -> pd.DataFrame:
     """Return the shares, in percent, that the filter took of classes with 10 images, and of copies at most."""
-    found = {}
-    for name in SETS:
-        made = read(f"rare_class/results/{name}/scores_generated")
-        worst = copied(made).drop(columns="copies, %", errors="ignore").max(numeric_only=True).max()
-        found[name] = {"filtered": filled(made).query("images == 10")["filtered, %"].item(), "copies": worst}
-    return pd.DataFrame(found).T.rename_axis("set")
+    made = {name: read(f"rare_class/results/{name}/scores_generated") for name in SETS}
+    filtered = {name: filled(each).set_index("images")["filtered, %"][10] for name, each in made.items()}
+    copies = {name: copied(each).iloc[:, 1:].to_numpy(float).max() for name, each in made.items()}
+    return pd.DataFrame({"filtered": filtered, "copies": copies}).rename_axis("set")
 
 
 def spacing() -> pd.DataFrame:
     """Return the means of both spacings, and of their differences with its error; a pair has a model and a noise."""
     scores = ["specks", "c2st_2", "c2st_8", "b", "b_error"]
-    rows = read("samplers/spacing").set_index(["spacing", "model", "noise"])[scores]
-    trailing, log_snr = rows.loc["trailing"], rows.loc["log_snr"]
-    changes = log_snr - trailing
-    columns = {"trailing": trailing, "log_snr": log_snr, "change": changes}
-    means = {name: each.mean() for name, each in columns.items()}
-    return pd.DataFrame(means | {"change_error": changes.sem()}).rename_axis("score")
+    rows = read("samplers/spacing").set_index(["model", "noise"])
+    trailing, log_snr = (rows[rows["spacing"] == each][scores] for each in ("trailing", "log_snr"))
+    change = log_snr - trailing
+    means = {"trailing": trailing.mean(), "log_snr": log_snr.mean(), "change": change.mean()}
+    return pd.DataFrame({**means, "change_error": change.sem()}).rename_axis("score")
 
 
 def rms() -> pd.DataFrame:
     """Return the root mean square of z of each score, by the number of images."""
     rows = pd.concat([read("scores/proof"), read("scores/excess")])
     rows = rows.drop(columns=["part", "pair", "threads", "dtype"]).set_index("count")
-    return (rows**2).groupby("count").mean().T.rename_axis("score") ** 0.5
+    return ((rows**2).groupby("count").mean() ** 0.5).T.rename_axis("score")
 
 
 def small_sets() -> pd.DataFrame:
     """Return the means and medians over the seeds."""
-    seeds = read("small_sets/scores").groupby(["set", "images", "changes", "guidance"], dropna=False)
-    columns = {f"{score}_{by}": (score, by) for score in ("as_asked", "frechet_b") for by in ("mean", "median")}
-    return seeds.agg(**columns)
+    by = ["set", "images", "changes", "guidance"]
+    seeds = read("small_sets/scores").groupby(by, dropna=False)[["as_asked", "frechet_b"]]
+    return seeds.mean().add_suffix("_mean").join(seeds.median().add_suffix("_median"))
 
 
 def steps() -> pd.DataFrame:
     """Return the medians of the rounds, and of the ratio within a round."""
-    rows = read("speed/steps").eval("ratio = before_ms / after_ms")
+    rows = read("speed/steps")
+    rows["ratio"] = rows["before_ms"] / rows["after_ms"]
     return rows.groupby(["workers", "busy"])[["before_ms", "after_ms", "ratio"]].median()
 
 
