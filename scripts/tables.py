@@ -126,7 +126,7 @@ def averaged(runs: Sequence[dict[str, float]]) -> dict[str, float]:
         return runs[0]
     shared = set.intersection(*map(set, runs))
     values = {path: [run[path] for run in runs] for path in shared if not path.endswith("_error")}
-    spreads = {f"{path}_deviation": stdev(each) for path, each in values.items()}
+    spreads = {f"{path}_deviation": stdev(each) for path, each in values.items() if len({*each}) > 1}
     return {path: mean(each) for path, each in values.items()} | spreads
 
 
