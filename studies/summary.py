@@ -32,6 +32,7 @@ def summaries() -> dict[str, str]:
         "scores/mix_means.csv": read("scores/mix").groupby("mix")["frechet_b"].agg(["mean", "std"]),
         "small_sets/scores_means.csv": small_sets(),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
+        "small_sets/starts_means.csv": starts(),
         "speed/steps_medians.csv": steps(),
         "speed/stages_ratios.csv": stages(),
     }
@@ -91,6 +92,12 @@ def small_sets() -> pd.DataFrame:
     by = ["set", "images", "changes", "guidance"]
     seeds = read("small_sets/scores").groupby(by, dropna=False)[["as_asked", "frechet_b"]]
     return seeds.mean().add_suffix("_mean").join(seeds.median().add_suffix("_median"))
+
+
+def starts() -> pd.DataFrame:
+    """Return the means over the subsets of photographs."""
+    scores = ["frechet_b", "conditional_accuracy", "c2st"]
+    return read("small_sets/starts").groupby(["images", "begun", "guidance"])[scores].mean()
 
 
 def steps() -> pd.DataFrame:
