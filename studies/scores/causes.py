@@ -21,6 +21,7 @@ from ddpm.scores.comparisons import compare, draw_places
 from ddpm.scores.evaluation import classify
 from ddpm.scores.judges import judge_of
 from exact_stages.console import progress, run
+from scripts.publish import SEEDS
 from studies.table import Table
 
 HERE, STUDIES, PROCESSED = Path("studies/scores"), Path("studies"), Path("data/processed")
@@ -69,7 +70,7 @@ def causes() -> Iterator[tuple[str, ...]]:
     yield "number of samples", ", ".join(f"{images:,}: {value:.3f}" for images, value in counts.items()), "counts.csv"
     mix = pd.read_csv(HERE / "mix.csv").groupby("mix")["frechet_b"].mean()
     yield "mix of classes, of real images", told(mix), "mix.csv"
-    records = [f"results/seed-{seed}/record.json" for seed in (2, 3)]
+    records = [f"{folder}/record.json" for folder in SEEDS]
     others = [json.loads(Path(each).read_bytes())["metrics"]["evaluate/scores"] for each in records]
     scores = json.loads(SCORES.read_bytes())
     seeds = pd.Series({seed: each["b"]["samples"]["frechet"] for seed, each in enumerate([scores, *others], 1)})

@@ -49,15 +49,11 @@ class Training(NamedTuple):
         """Return where the classifier is kept."""
         return MODELS / f"judge-{'-'.join(map(str, self))}.safetensors"
 
-    def unseen(self, real: Real) -> Tensor:
-        """Return a mask of the training images that it does not learn, (N,)."""
-        return ~halves(real.train)
-
     def classifier(self, real: Real, runtime: Runtime) -> Classifier:
         """Return the classifier that is kept, or train it."""
         if not self.file.is_file():
             recipe = Recipe(images_seen=LENGTH, seed=self.seed, channels=self.channels)
-            images = real.train.split.take(~self.unseen(real))
+            images = real.train.split.take(halves(real.train))
             [model] = fit_classifiers(self.file.stem, [(images, recipe)], real.train.card, runtime)
             save_classifier(self.file, model.cpu())
         return load_classifier(self.file)
@@ -99,15 +95,15 @@ def rows(training: Training, samples: list[Path | None], table: Table, runtime: 
     if all(map(table.has, keys.values())) or (samples != [None] and training.data != "mnist"):
         return
     real = read(training.data)
-    model, unseen = training.classifier(real, runtime), training.unseen(real)
+    model, learned = training.classifier(real, runtime), halves(real.train)
     train = real.train.split
     for file, key in keys.items():
         sampled = load_samples(file) if file else None
         if sampled is None or sampled.labels is None:
-            ours = train.take(unseen)
+            ours = train.take(~learned)
         else:
             ours = Split(sampled.images, sampled.labels)
-        reference = train.take(evened(train.labels, unseen if file else ~unseen))
+        reference = train.take(evened(train.labels, ~learned if file else learned))
         wanted = (train.labels.bincount() * (MOST_COMPARED / len(train.labels))).long()
         kept = torch.zeros(len(ours.labels), dtype=torch.bool)
         kept[first_of_each(ours.labels, counts_of(wanted, ours.labels.bincount()))] = True
