@@ -101,8 +101,8 @@ class Scores:
             row[f"frechet_{name}_of_real_test"] = f"{found['test']['frechet']:.4f}"
         row["conditional_accuracy"] = f"{share_as_asked(seen['b'].samples):.4f}"
         rows = seen["a"].drawn(places)
-        pair = [quantised(rows[name].images, LEVELS) for name in ("samples", "real")]
-        accuracy = run_c2st(*pair, NETWORK, 0, self.runtime).accuracy if test else None
+        ours, others = (quantised(rows[name].images, LEVELS) for name in ("samples", "real"))
+        accuracy = run_c2st(ours, others, NETWORK, 0, self.runtime).accuracy if test else None
         return row | {
             "c2st": f"{accuracy.value:.4f}" if accuracy else "",
             "c2st_error": f"{accuracy.error:.4f}" if accuracy else "",
