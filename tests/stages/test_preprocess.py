@@ -181,11 +181,10 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
 
 def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:
     values = torch.stack([picture(number) for number in range(200)]).numpy().astype(np.uint16) * 16
-    Path("data").mkdir()
     np.savez_compressed("data/mine.npz", images=values, labels=np.arange(200) % 3)
     summary = run(set="data/mine.npz")
     made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
-    assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
+    assert made["inputs"] == {name: sha256(Path(name)) for name in ("data/mine.npz", CLIP_ART)}
     assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
     assert split("train").card == split("test").card
 
