@@ -146,19 +146,27 @@ class Stage:
         if self.writes:
             write_json(self.output(path), values)
 
-    def record(self, path: Path, read: Iterable[Path] = (), origins: Iterable[Path] = (), **facts: Any) -> None:
+    def record(
+        self,
+        path: Path,
+        read: Iterable[Path] = (),
+        origins: Iterable[Path] = (),
+        unread: Iterable[str] = (),
+        **facts: Any,
+    ) -> None:
         """Write the provenance of an output, if this process writes; no time, commit or place of the run is in it.
 
         Args:
             read: the files that were read of an input folder.
             origins: inputs that have a provenance.
+            unread: deps that this run did not read.
             facts: further JSON-compatible facts, such as the environment.
         """
         if not self.writes:
             return
         inputs = {file.as_posix(): sha256(file) for file in read}
         inputs |= {file.as_posix(): self._read[str(file)] for file in self._inputs if file.is_file()}
-        deps = self._unread(self._began.deps).keys() - {str(path_of(self._stage))}
+        deps = self._unread(self._began.deps).keys() - {str(path_of(self._stage)), *unread}
         inputs |= {file: sha256(Path(file)) for file in sorted(deps) if isfile(file)}
         made = {
             "version": 2,
