@@ -66,7 +66,7 @@ def images_in(minutes: float, study: str, item: str) -> int:
     """
     rates = json.loads(RATES.read_bytes()).get(study, {})
     if item not in rates:
-        raise UserError(f"{RATES}: no {study}.{item}; `python -m studies.rates` measures it")
+        raise UserError(f"{RATES}: no {study}.{item}; measure it, see CONTRIBUTING.md")
     return round(60 * minutes * rates[item])
 
 
