@@ -39,6 +39,8 @@ def picture(rows: pd.DataFrame, names: list[str]) -> bytes:
     axis.axvline(rows[rows["change"] == "the default"][EXCESS].mean(), color="grey", linestyle="dashed")
     axis.set(xscale="log", xlabel="excess of the Frechet distance; left is better", yticks=range(len(names)))
     axis.set_yticklabels(names[::-1])
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
     return to_png(figure)
 
 
