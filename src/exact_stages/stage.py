@@ -119,7 +119,8 @@ class Stage:
         found = load_params(model, section)
         values = flat(found.model_dump(mode="json"), section)
         if "_began" in vars(self) and (undeclared := values.keys() - self._began.params.keys()):
-            raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {some(sorted(undeclared))}")
+            told = self._began.declared.told(self._stage)
+            raise UserError(f"{told}: add to its params, which it reads: {some(sorted(undeclared))}")
         self._params.append((model, section))
         self._read |= values
         return found
@@ -221,7 +222,7 @@ class Stage:
         deps = {dep: known[dep] if dep in known else declared.hashed(dep) for dep in declared.deps(self._stage)}
         if not depends(declared, self._stage):
             fix = f"add {path_of(self._stage)} to its deps, and a stage `code` that writes it"
-            raise UserError(f"dvc.yaml: {self._stage}: {fix}")
+            raise UserError(f"{declared.told(self._stage)}: {fix}")
         if not (path := path_of(self._stage)).is_file():
             raise UserError(f"{path}: no such file; run `dvc repro`, which writes it")
         code = code_of(declared, self._stage).lines
