@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ddpm.diffusion.model import FROM_SCRATCH
+from ddpm.images.starts import CHOSEN, SCRATCH
 from exact_stages.console import UserError, run
 from exact_stages.files import write_whole
 from scripts import tables
@@ -85,11 +85,12 @@ def facts(run: Run) -> dict[str, Any]:
     """Collect what the card says about the images, the sampled model, and the model that its training began from."""
     prepared, trained = (run.mapping(f"metrics/{stage}/summary.json") for stage in ("preprocess", "train"))
     sampled = run.mapping("metrics/sample/scored.json")
-    start = run.flat("params.yaml").get("train.fine_tune_from", FROM_SCRATCH)
+    start = run.flat("params.yaml").get("train.fine_tune_from", SCRATCH)
+    start = trained.get("chosen", {}).get("train.fine_tune_from", SCRATCH) if start == CHOSEN else start
     return {
         "prepared": prepared,
         "model": sampled.get("model", trained if run.model == TRAINED else {}),
-        "began_from": "" if start == FROM_SCRATCH or not run.model.startswith("models/") else start,
+        "began_from": "" if start == SCRATCH or not run.model.startswith("models/") else start,
     }
 
 

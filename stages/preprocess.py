@@ -7,6 +7,7 @@ from typing import Any
 from ddpm.images.decoded import Images
 from ddpm.images.preparation import read_source
 from ddpm.images.splitting import check_counts, split_images
+from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, start_for
 from ddpm.images.summary import repetitions, report, write_split
 from ddpm.images.tracking import check_tracked
 from ddpm.params.data import DataParams
@@ -25,7 +26,7 @@ class Params(Sections):
 
 
 def main(stage: Stage) -> None:
-    """Write one file for each split, and a summary of both."""
+    """Write one file for each split, what a training begins with, and a summary."""
     params = stage.params(Params).data
     root = stage.input(Path(params.set))
     folder, target, card, why = read_source(root, **params.wanted)
@@ -39,10 +40,15 @@ def main(stage: Stage) -> None:
             name: write_split(stage.output(PROCESSED / f"{name}.safetensors"), card, images, sides, chosen)
             for name, chosen in (("train", ~sides.test), ("test", sides.test))
         }
+    start, reason = start_for(summary["train"]["images"], card.shape)
+    clip_art = stage.input(Path(CLIP_ART)).read_bytes() if start == CLIP_ART else NONE
+    stage.write(Path(CHOSEN), clip_art)
+    why["train.fine_tune_from"] = f"{start}, since {reason}"
     summary |= {"data": card.model_dump(mode="json"), "chosen": why, **repetitions(images, sides)}
     report(summary, folder, images)
     resolved = {"shape": list(target.shape), "inner": list(target.inner)}
-    stage.record(PROCESSED / "train.safetensors", folder.files, environment={}, resolved=resolved)
+    unread = [CLIP_ART] if clip_art == NONE else []
+    stage.record(PROCESSED / "train.safetensors", folder.files, unread=unread, environment={}, resolved=resolved)
     write_json(stage.output(METRICS / "summary.json"), summary)
 
 

@@ -37,8 +37,9 @@ def main(stage: Stage) -> None:
     loaded = load_model(stage.input(Path(shared.model)), runtime.device)
     card = loaded.card
     params, chosen = fitted_set(name, shared, of_set, card)
+    began = ", which began with clip art" if card.from_clip_art else ""
     for key, value in chosen.items() if stage.writes else ():
-        print(f"{key}: {value}, chosen for the model", file=sys.stderr)
+        print(f"{key}: {value}, chosen for the model{began}", file=sys.stderr)
     sampling = Sampling(name, loaded, params, of_set)
     key = stage.fingerprint(runtime.describe())
     world.check_equal(key)

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ddpm.diffusion.glimpses import png
 from ddpm.diffusion.training import environment_of, new_training
 from ddpm.images.arrays import contents
 from ddpm.images.card import Classes
@@ -61,6 +64,8 @@ def main(stage: Stage) -> None:
     def write_curves() -> None:
         for name, table in training.curves.csv().items():
             stage.write(METRICS / name, table)
+        if training.glimpses:
+            stage.write(METRICS / "samples.png", png(torch.stack(training.glimpses)))
 
     with Checkpoints(stage.name, key, world, training=training) as checkpoints:
         checkpoints.run("train", training, write_curves)

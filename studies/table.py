@@ -1,6 +1,6 @@
-"""Keep the rows of a study in a csv file, so that an interrupted study continues."""
+"""Keep the rows of a study in a csv file, so that an interrupted study continues; and write rows as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +25,11 @@ class Table:
         """Add the rows that are not there, and write the file."""
         self.rows += [{name: str(value) for name, value in row.items()} for row in rows if not self.has(row)]
         write_whole(self.path, pd.DataFrame(self.rows).to_csv(index=False).encode())
+
+
+def markdown(rows: Sequence[Sequence[str]], made_in: Sequence[Mapping[str, object]]) -> bytes:
+    """Return rows as a table, the first as its head, and below where they were made."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines[1:1] = ["| --- " * len(rows[0]) + "|"]
+    places = dict.fromkeys(", ".join(map(str, each.values())) for each in made_in)
+    return "\n".join([*lines, "", f"Made in: {'; '.join(places)}", ""]).encode()

@@ -1,12 +1,11 @@
 """Train as the stage `train` does, on images or on noise, and read the params of the workspace."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm.diffusion.model import LoadedModel, load_model, new_network
+from ddpm.diffusion.model import LoadedModel, new_network
 from ddpm.diffusion.training import Training, new_training
 from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard
@@ -17,6 +16,7 @@ from exact_stages.console import progress
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
 from stages.train import Params
+from studies.trials import kept
 
 NOISE = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))  # of MNIST's shape
 WITHOUT_END = 1e6  # epochs
@@ -43,10 +43,7 @@ def trained(images: SplitFile, params: Params, runtime: Runtime, name: str) -> t
     training = new_training(images, params.schedule, params.model, params.train, runtime)
     for _ in progress(training.run(), desc=name, total=training.total_steps, unit="step", disable=not name):
         pass
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.safetensors")
-        training.save(path)
-        return load_model(path, runtime.device), training
+    return kept(training, runtime), training
 
 
 def on_noise(params: Params, count: int, runtime: Runtime, data: DataCard = NOISE) -> Training:

@@ -36,6 +36,7 @@ from ddpm.images.splits import (  # noqa: E402
     load_split,
     to_uint8,
 )
+from ddpm.images.starts import SCRATCH  # noqa: E402
 from ddpm.params.card import ModelCard  # noqa: E402
 from ddpm.params.distill import DistillParams  # noqa: E402
 from ddpm.params.model import ModelParams  # noqa: E402
@@ -62,7 +63,7 @@ KEPT = ROOT / "build/walk"
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 DIGITS = DataCard(name="digits of fonts", shape=(1, 28, 28), classes=tuple("0123456789"))
 SMALL = {"channels": (8, 16, 32), "bottleneck_blocks": 1}
-SHORT = {"images_seen": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32}
+SHORT = {"images_seen": 32_000, "ema_decay": 0.97, "warmup_steps": 20, "batch_size": 32, "fine_tune_from": SCRATCH}
 REAL = (ROOT / "models/ddpm.safetensors").exists() and (ROOT / "data/processed/train.safetensors").exists()
 
 

@@ -14,11 +14,9 @@ from dvc.repo import Repo
 
 from exact_stages.code import FOLDER, Code, changed, code_of, depends, hashes, lines_of, path_of, which_counts
 from exact_stages.console import UserError, shown, some
-from exact_stages.declared import Declared, explained
+from exact_stages.declared import STAGES, Declared, explained
 from exact_stages.files import read_yaml, write_whole
 from exact_stages.provenance import LOCKED, flat
-
-LOCK = Path("dvc.lock")
 
 
 def write(check: bool = False) -> None:
@@ -99,29 +97,38 @@ def _has_code(file: str) -> bool:
 
 
 def why(wanted: str = "") -> None:
-    """Print which stages `dvc repro` would run, and why; run none."""
+    """Print which stages `dvc repro` would run, and why; run none. Stages of other dvc.yaml must be wanted."""
     declared = Declared()
     if wanted:
         declared.items(wanted)
+    found = reasons(declared)
+    wants = {wanted} if wanted else {name for name in found if declared.file(name) == STAGES}
+    chosen = [name for name in found if {name, name.partition("@")[0]} & wants]
+    print(
+        "\n".join(f"{name}: {reason}" for name in chosen for reason in found[name]) or f"{wanted or 'all'}: up to date"
+    )
+
+
+def reasons(declared: Declared) -> dict[str, list[str]]:
+    """Return why stages are stale, by name."""
     code = codes(declared)
     with explained(), Repo() as repo:
         status = repo.status()  # a stage of another dvc.yaml has the path of that in its name
-    recorded = (read_yaml(LOCK) or {}).get("stages") or {} if LOCK.is_file() else {}
+    locks = [lock for lock in {declared.file(name).with_suffix(".lock") for name in declared.groups} if lock.is_file()]
+    recorded = {name: each for lock in locks for name, each in ((read_yaml(lock) or {}).get("stages") or {}).items()}
     found = dict[str, list[str]]()
     for name in [each for group in _stages(declared) for each in declared.stages if each.partition("@")[0] == group]:
         own = path_of(name)
         deps = {dep["path"]: dep.get("md5", "") for dep in recorded.get(name, {}).get("deps", [])}
-        reasons = [
-            *_told(status.get(name, []), str(own)),
+        told = [
+            *_told(status.get(declared.stages[name].addressing, []), str(own)),
             *(_of_code(own, deps.get(str(own), ""), code[own]) if own in code else ()),
         ]
-        found |= {name: reasons if name in recorded else ["dvc.lock has no run of it"]} if reasons else {}
+        lock = declared.file(name).with_suffix(".lock")
+        found |= {name: told if name in recorded else [f"{lock} has no run of it"]} if told else {}
     while behind := next(_behind(declared, found), None):
         found |= behind
-    chosen = [name for name in found if wanted in ("", name, name.partition("@")[0])]
-    print(
-        "\n".join(f"{name}: {reason}" for name in chosen for reason in found[name]) or f"{wanted or 'all'}: up to date"
-    )
+    return found
 
 
 def _behind(declared: Declared, found: dict[str, list[str]]) -> Iterator[dict[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""Resolve a dvc.yaml by DVC's own parser: the deps and params of each stage, and the files that DVC sees in a dep.
+"""Resolve dvc.yaml by DVC's own parser: the deps and params of each stage, and the files that DVC sees in a dep.
 
 This takes half a second, with the import of DVC, whose own commands begin with the same `Repo` and loader.
 """
@@ -28,28 +28,45 @@ OWN = {"__pycache__", ".resume"}  # folders to which Python and a stage write wh
 class Declared:
     """What the stages of dvc.yaml in the working folder declare, by name: fit, or fit@a for an item of a matrix.
 
-    Paths are relative to the working folder, or absolute if they lie outside the repository.
+    A dvc.yaml one folder below that says `wdir: ..` has further stages, which `dvc repro` leaves alone. Paths are
+    relative to the working folder, or absolute if they lie outside the repository.
     """
 
     def __init__(self) -> None:
         """Resolve all stages; raise UserError if DVC cannot."""
-        for each in (STAGES, Path("params.yaml")):
+        below = [each for each in sorted(Path().glob(f"*/{STAGES}")) if b"wdir: .." in each.read_bytes()]
+        for each in (STAGES, *below, Path("params.yaml")):
             _ = read_yaml(each) if each.is_file() or each == STAGES else None  # whose errors name the line
+        self.stages, self.groups, self._of = dict[str, Any](), dict[str, list[Any]](), dict[str, Path]()
         with explained(), Repo(os.getcwd(), uninitialized=True) as self._repo:
-            self.ignore, file = self._repo.dvcignore, load_file(self._repo, str(STAGES))
-            loader = file.LOADER(file, file.contents)  # without dvc.lock, which takes as long as all the rest
-            self.stages = {name: loader[name] for name in loader}
-            self.groups: dict[str, list[Any]] = {name: [] for name in file.contents.get("stages", ())}
-            self.outs = {self._named(out.fs_path) for stage in self.stages.values() for out in stage.outs}
-            for name, stage in self.stages.items():
-                self.groups[name.partition("@")[0]].append(stage)
+            self.ignore = self._repo.dvcignore
+            for path in (STAGES, *below):
+                with explained(path):
+                    file = load_file(self._repo, str(path))
+                    loader = file.LOADER(file, file.contents)  # without dvc.lock, which takes as long as all the rest
+                    for name in file.contents.get("stages", ()):
+                        if self._of.setdefault(name, path) != path:
+                            raise UserError(f"{path}: {self.told(name)} has this name; choose another one")
+                        self.groups[name] = []
+                    for name in loader:
+                        self.stages[name] = loader[name]
+                        self.groups[name.partition("@")[0]].append(self.stages[name])
+        self.outs = {self._named(out.fs_path) for stage in self.stages.values() for out in stage.outs}
         for group in [group for group, stages in self.groups.items() if not stages]:  # over an empty list
-            file = load_file(self._repo, str(STAGES))
+            file = load_file(self._repo, str(self.file(group)))
             each = file.contents["stages"][group]
             each |= {"matrix": {key: ["item"] for key in each["matrix"]}} if "matrix" in each else {"foreach": ["item"]}
             loader = file.LOADER(file, file.contents)
             with contextlib.suppress(DvcException):  # its items are no texts
                 self.groups[group] = [loader[name] for name in loader if name.startswith(f"{group}@")]
+
+    def file(self, name: str) -> Path:
+        """Return the dvc.yaml that has a stage."""
+        return self._of.get(name.partition("@")[0], STAGES)
+
+    def told(self, name: str) -> str:
+        """Begin a message about a stage."""
+        return f"{self.file(name)}: {name}"
 
     def items(self, name: str) -> list[Any]:
         """Return DVC's stage of a name; or those of all items, if it names none or another one."""
@@ -63,7 +80,7 @@ class Declared:
         found = [dep for stage in self.items(name) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
         for dep in found:
             if isinstance(dep, DatasetDependency) or dep.protocol != "local":
-                raise UserError(f"dvc.yaml: {name}: cannot hash the dep {dep.def_path}; let a stage fetch it")
+                raise UserError(f"{self.told(name)}: cannot hash the dep {dep.def_path}; let a stage fetch it")
         return {self._named(dep.fs_path) for dep in found}
 
     def params(self, name: str) -> dict[str, Any]:
@@ -101,10 +118,10 @@ class Declared:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def explained(path: Path = STAGES) -> Iterator[None]:
     """Tell an error of DVC in one line."""
     try:
         yield
     except (DvcException, ImportError) as error:  # a remote's plugin may be missing
         reason = f"{error} {getattr(error, 'exc', '')}"  # what is not as DVC's schema says
-        raise UserError(shown(f"{STAGES}: {' '.join(reason.split())}")) from None
+        raise UserError(shown(f"{path}: {' '.join(reason.split())}")) from None

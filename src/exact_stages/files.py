@@ -154,8 +154,8 @@ class SavedState:
         if digest != _digest(head, state):
             print(f"{self.path}: damaged; {self.name} starts from the beginning", file=sys.stderr)
             return None
-        lock = Path("dvc.lock")
-        outputs, recorded = json.loads(head), lock.read_text() if lock.is_file() else ""
+        locks = [each for each in (Path("dvc.lock"), *Path().glob("*/dvc.lock")) if each.is_file()]
+        outputs, recorded = json.loads(head), "".join(each.read_text() for each in locks)
         if outputs and all(each in recorded for each in outputs):
             self.path.unlink(missing_ok=True)  # DVC runs a recorded stage only when the user forces it: start again
             return None

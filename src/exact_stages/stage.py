@@ -119,7 +119,8 @@ class Stage:
         found = load_params(model, section)
         values = flat(found.model_dump(mode="json"), section)
         if "_began" in vars(self) and (undeclared := values.keys() - self._began.params.keys()):
-            raise UserError(f"dvc.yaml: {self._stage}: add to its params, which it reads: {some(sorted(undeclared))}")
+            told = self._began.declared.told(self._stage)
+            raise UserError(f"{told}: add to its params, which it reads: {some(sorted(undeclared))}")
         self._params.append((model, section))
         self._read |= values
         return found
@@ -146,19 +147,27 @@ class Stage:
         if self.writes:
             write_json(self.output(path), values)
 
-    def record(self, path: Path, read: Iterable[Path] = (), origins: Iterable[Path] = (), **facts: Any) -> None:
+    def record(
+        self,
+        path: Path,
+        read: Iterable[Path] = (),
+        origins: Iterable[Path] = (),
+        unread: Iterable[str] = (),
+        **facts: Any,
+    ) -> None:
         """Write the provenance of an output, if this process writes; no time, commit or place of the run is in it.
 
         Args:
             read: the files that were read of an input folder.
             origins: inputs that have a provenance.
+            unread: deps that this run did not read.
             facts: further JSON-compatible facts, such as the environment.
         """
         if not self.writes:
             return
         inputs = {file.as_posix(): sha256(file) for file in read}
         inputs |= {file.as_posix(): self._read[str(file)] for file in self._inputs if file.is_file()}
-        deps = self._unread(self._began.deps).keys() - {str(path_of(self._stage))}
+        deps = self._unread(self._began.deps).keys() - {str(path_of(self._stage)), *unread}
         inputs |= {file: sha256(Path(file)) for file in sorted(deps) if isfile(file)}
         made = {
             "version": 2,
@@ -213,7 +222,7 @@ class Stage:
         deps = {dep: known[dep] if dep in known else declared.hashed(dep) for dep in declared.deps(self._stage)}
         if not depends(declared, self._stage):
             fix = f"add {path_of(self._stage)} to its deps, and a stage `code` that writes it"
-            raise UserError(f"dvc.yaml: {self._stage}: {fix}")
+            raise UserError(f"{declared.told(self._stage)}: {fix}")
         if not (path := path_of(self._stage)).is_file():
             raise UserError(f"{path}: no such file; run `dvc repro`, which writes it")
         code = code_of(declared, self._stage).lines

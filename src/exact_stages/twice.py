@@ -128,7 +128,7 @@ def started(name: str, setting: Setting, here: Path, log: Path) -> Iterator["sub
     """Start DVC, wait until it runs the stage, and in the end kill what is left."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*REPRO, name],
+            [*REPRO, stage_of(Declared(), name).addressing],
             cwd=here,
             env=environment(here) | setting.variables,
             stdin=subprocess.DEVNULL,

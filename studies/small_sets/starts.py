@@ -23,11 +23,12 @@ import torch
 
 from ddpm.cli.reading import Real, read_real
 from ddpm.cli.score import trained as classifiers_of
-from ddpm.diffusion.model import FROM_SCRATCH, LoadedModel
+from ddpm.diffusion.model import LoadedModel
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.sets import sample_images, sample_labels
 from ddpm.diffusion.training import Training
 from ddpm.images.splits import Split, SplitFile
+from ddpm.images.starts import CLIP_ART, SCRATCH
 from ddpm.params.data import DataParams
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime, start
@@ -42,7 +43,7 @@ from studies.table import Table
 from studies.trainings import scored_sampler, trained
 
 FOLDER, PHOTOS = Path("studies/small_sets"), Path("data/photos")
-STARTS = {"scratch": FROM_SCRATCH, "clip art": "data/clip_art.safetensors"}
+STARTS = {"scratch": SCRATCH, "clip art": CLIP_ART}
 TESTED = (1.0, 1.5)  # guidances at which the two-sample test is made
 SAMPLES, SEED, NETWORK, LEVELS = 2000, 1, "b", 8
 AS_THEY_ARE = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}

@@ -54,8 +54,10 @@ first, last, batch = map(int, sys.argv[2:])
 params, runtime, count = load_params(Params, path=Path(sys.argv[1], "params.yaml")), start(), 60_000
 card = DataCard(name="noise", shape=(1, 28, 28), classes=tuple("0123456789"))
 images = Split(torch.randint(256, (count, *card.shape), dtype=torch.uint8), torch.arange(count) % 10)
-length = {"images_seen": batch * (last + 10), "batch_size": batch}  # the last step validates
-train = params.train.model_copy(update=length)
+changes = {"images_seen": batch * (last + 10), "batch_size": batch}  # the last step validates
+if params.train.fine_tune_from == "data/processed/start":  # which no stage has written here
+    changes["fine_tune_from"] = "data/scratch"
+train = params.train.model_copy(update=changes)
 split_file = SplitFile(card, images, torch.arange(count), (6,) * 10)
 training = new_training(split_file, params.schedule, params.model, train, runtime)
 steps, times = training.run, {}

@@ -139,6 +139,7 @@ def test_params_that_do_not_fit_are_refused_by_key(facts: dict[str, Any], params
         ({}, {}, {"guidance": 1.0}),
         (GUIDED, {}, {"guidance": 1.3}),
         (GUIDED | {"images_seen": 107_000}, {}, {"guidance": 1.1}),
+        (GUIDED | {"images_seen": 107_000, "from_clip_art": True}, {}, {"guidance": 1.5}),
         (GUIDED | {"images_seen": 640_000}, {}, {"guidance": 1.3}),
         (FREE, {"guide": "classifier_free"}, {"guidance": 1.1}),
         (DISTILLED, {}, {"sampler": "ddpm", "steps": None, "guidance": 1.0}),

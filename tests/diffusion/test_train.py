@@ -19,6 +19,7 @@ from ddpm.diffusion.training import Best, Training, environment_of, highest_blac
 from ddpm.diffusion.unet import NO_LABEL
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, SplitFile, held_out_mask, save_split, to_float
+from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, SCRATCH
 from ddpm.params.card import ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.processes.device import Runtime
@@ -241,10 +242,12 @@ def alone() -> dict[str, dict[str, Any]]:
 def test_several_workers_give_the_bytes_of_one(
     size: int, length: int, alone: dict[str, dict[str, Any]], allowed: Callable[[int], None]
 ) -> None:
-    """By messages, and by shared memory."""
+    """By messages, and by shared memory; only the process that writes draws rows of samples."""
     allowed(size)
-    for found in run_in_processes(ALONE, size, lambda world: world.gather(every_case(world)), length):
-        assert_equal(found, alone)
+    first, *others = run_in_processes(ALONE, size, lambda world: world.gather(every_case(world)), length)
+    assert_equal(first, alone)
+    for found in others:
+        assert_equal(found, {name: state | {"glimpses": []} for name, state in alone.items()})
 
 
 def test_a_validation_loss_that_does_not_fall_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,6 +479,30 @@ def test_first_weights_are_the_seed_s_or_those_of_a_model_file(tmp_path: Path) -
         assert_equal(each.state_dict(), start.state_dict())
 
 
+@pytest.mark.parametrize(("fits", "unlike"), [(True, {}), (False, {"channels": (12,)}), (False, None)])
+def test_the_chosen_start_is_taken_where_it_fits(
+    fits: bool, unlike: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(CHOSEN).parent.mkdir(parents=True)
+    kind = MODEL.model_copy(update=unlike or {})
+    start = randomised(new_network(kind, FRUITS.shape, 3, SCHEDULE.timesteps))
+    facts = {"class_counts": (1, 1, 1), "guides": (), "images_seen": 1, "faint": 0}
+    if unlike is None:
+        Path(CHOSEN).write_bytes(NONE)
+    else:
+        save_model(Path(CHOSEN), start, ModelCard(data=FRUITS, model=kind, schedule=LINEAR, **facts))
+    found = of_fruits(fine_tune_from=CHOSEN)
+    begun = start if fits else of_fruits().network
+    assert_equal(weights(found.network), weights(begun))
+    assert found.chosen_params(MODEL, recipe(fine_tune_from=CHOSEN, validation=0.2)) == {
+        "train.fine_tune_from": CLIP_ART if fits else SCRATCH
+    }
+    found.save(Path("model"))
+    assert load_model("model").card.from_clip_art == fits
+    assert (b"from_clip_art" in Path("model").read_bytes()) == fits, "other models keep their bytes"
+
+
 def test_the_model_file_has_the_best_weights_and_the_guides(tmp_path: Path) -> None:
     training = of_fruits(batch_size=10, guide_share=0.5, label_dropout=0.1)
     list(training.run())
@@ -552,6 +579,7 @@ def test_the_stage_writes_model_curves_summary_and_environment(
     assert environment == CPU.describe()
     assert summary["chosen"] == {"model.channels": "[128]"}, "DVC shows no lists"
     assert load_model("models/ddpm.safetensors").card.images_seen == summary["images_seen"] == 4 * steps
+    assert (folder / "samples.png").is_file()
     tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
     assert {name: list(table.columns) for name, table in tables.items()} == COLUMNS
 

@@ -71,9 +71,9 @@ def edit(name: str) -> None:
     path.write_text(re.sub(r"\b1\b", "2", text) if name != str(path) else "y" * len(text or "y"))
 
 
-def run(item: str, name: str) -> None:
+def run(item: str, name: str, of: str = "fit") -> None:
     """Run the stage, which writes a file and a folder, and change something meanwhile."""
-    with Stage("fit", item) as stage:
+    with Stage(of, item) as stage:
         stage.write(Path("out"), b"")
         stage.output(Path("folder")).mkdir(exist_ok=True)
         edit(name)
@@ -149,3 +149,23 @@ def test_a_stage_is_not_concerned_by_a_dep_of_another_that_is_not_here() -> None
     with Stage("fit") as stage:
         stage.write(Path("out"), b"")
     assert Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("far: {wdir: .., cmd: python stages/fit.py, deps: [code/far.txt, lib/m.py]}", r"it ran: lib/m\.py; run it"),
+        ("far: {wdir: .., cmd: python stages/fit.py}", r"^configs/dvc\.yaml: far: add code/far\.txt to its deps"),
+        ("other: {wdir: .., cmd: 'true'}", r"^dvc\.yaml: no stage far; "),
+        ("fit: {wdir: .., cmd: 'true'}", r"^configs/dvc\.yaml: dvc\.yaml: fit has this name; "),
+    ],
+)
+def test_a_stage_of_another_dvc_yaml_is_hashed_and_refused_as_one_of_the_first(stage: str, said: str) -> None:
+    written("deps: [lib]")
+    Path("configs/dvc.yaml").write_text(f"stages: {{{stage}}}")
+    commands.write() if "far" in stage else None
+    begun.cache_clear()
+    with pytest.raises(UserError, match=said) as raised:
+        run("", CODE, "far")
+    assert "\n" not in str(raised.value)
+    assert not Path("out").exists()

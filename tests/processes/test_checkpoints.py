@@ -3,7 +3,7 @@
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +109,13 @@ def test_a_signal_ends_the_run_where_it_may_be_saved(number: signal.Signals, mon
         signal.signal(each, handler)
     assert run_to(7) == 7
     assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_two_works_of_a_run_take_several_processes_one_after_the_other(allowed: Callable[[int], None]) -> None:
+    allowed(2)
+    sizes: list[int] = []
+    with Checkpoints("train", "cpu", ALONE, counter=Counter()) as checkpoint:
+        for _ in range(2):
+            checkpoint.run_in_processes(2, lambda world: sizes.extend(world.gather(world.size)))
+        assert checkpoint.world == ALONE
+    assert sizes == [2, 2] * 2

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.images.splits import SplitFile, load_split, to_float
+from ddpm.images.starts import CHOSEN, CLIP_ART, FEW, NONE, SCRATCH, start_for
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -28,6 +29,8 @@ DATA = written.DATA | {"range": None}
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written.link_code("dvc.yaml", "pyproject.toml", "constraints.txt")  # of which the provenance tells
+    Path("data").mkdir()
+    Path(CLIP_ART).write_text("a model")
 
 
 def picture(seed: int) -> Tensor:
@@ -178,13 +181,22 @@ def test_pictures_that_dvc_ignores_are_refused() -> None:
 
 def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() -> None:
     values = torch.stack([picture(number) for number in range(200)]).numpy().astype(np.uint16) * 16
-    Path("data").mkdir()
     np.savez_compressed("data/mine.npz", images=values, labels=np.arange(200) % 3)
     summary = run(set="data/mine.npz")
     made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
-    assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
+    assert made["inputs"] == {name: sha256(Path(name)) for name in ("data/mine.npz", CLIP_ART)}
     assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
     assert split("train").card == split("test").card
+
+
+def test_a_training_of_few_images_in_colour_begins_with_clip_art_and_no_other_knows_it() -> None:
+    draw_many(60)
+    for colour, start, contents in ((True, CLIP_ART, b"a model"), (False, SCRATCH, NONE)):
+        assert run(colour=colour)["chosen"]["train.fine_tune_from"].startswith(f"{start}, since ")
+        assert Path(CHOSEN).read_bytes() == contents
+        made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
+        assert (CLIP_ART in made["inputs"]) == (start == CLIP_ART)
+    assert [start_for(count, (3, 32, 32))[0] for count in (FEW - 1, FEW)] == [CLIP_ART, SCRATCH]
 
 
 @pytest.mark.parametrize(("train", "test"), [(9, 9), (30, 5)])

@@ -17,7 +17,7 @@ from exact_stages.params import parse
 HELP = {
     "sampler": "reverse process; a distilled model has its own",
     "steps": "network evaluations for each image; a distilled model has its own",
-    "guidance": "guidance scale; 1: none; by default 1.1 for classifier_free, else up to 1.3 by the length of training",
+    "guidance": "guidance scale; 1: none; by default 1 to 1.5 by the training, or 1.1 for classifier_free",
     "guide": "the model from early in its training, or the model without the class",
     "guidance_interval": "range of log SNR with guidance, such as --guidance-interval=-4,2",
     "eta": "noise of all samplers but ddpm, from 0 (deterministic) to 1",

@@ -14,6 +14,7 @@ from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
 from ddpm.diffusion.unet import UNet
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.card import DataCard, Shape
+from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, SCRATCH
 from ddpm.params.card import ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
@@ -21,7 +22,6 @@ from ddpm.processes.device import MAX_HEADER, Runtime, rebuild, to_device
 from exact_stages.console import UserError
 from exact_stages.params import parse
 
-FROM_SCRATCH = "data/scratch"  # a small text: train.fine_tune_from is a dependency for DVC, and cannot be null
 LABELS = "label.weight"  # the class embedding
 GUIDE = "guide."  # prefix of the weights from early in the training
 
@@ -102,6 +102,16 @@ def differences(
     return {name: (theirs, ours) for name, (theirs, ours) in facts.items() if theirs != ours}
 
 
+def chosen_start(model: ModelParams, data: DataCard, schedule: ScheduleParams) -> tuple[str, str]:
+    """Return what `preprocess` chose to begin with; or SCRATCH, and a note, if it does not fit the network."""
+    if Path(CHOSEN).read_bytes() == NONE:
+        return SCRATCH, ""
+    for name, (theirs, ours) in differences(load_model(CHOSEN).card, model, data, schedule).items():
+        fits = "it fits the default network at data.image_size=32"
+        return SCRATCH, f"train.fine_tune_from: {SCRATCH}, since {CLIP_ART} has {name} {theirs}, not {ours}; {fits}"
+    return CLIP_ART, ""
+
+
 def begin_from(path: Path, network: UNet, model: ModelParams, data: DataCard, schedule: ScheduleParams) -> None:
     """Initialise a network with the weights of a model file; classes and the size of the images may differ.
 
@@ -114,7 +124,7 @@ def begin_from(path: Path, network: UNet, model: ModelParams, data: DataCard, sc
     try:
         loaded = load_model(path)
     except UserError as error:
-        raise UserError(f"train.fine_tune_from: {error}; {FROM_SCRATCH} is to train from scratch") from None
+        raise UserError(f"train.fine_tune_from: {error}; {SCRATCH} is to train from scratch") from None
     before = loaded.card
     if before.timesteps:
         few = len(before.timesteps)

@@ -13,7 +13,8 @@ from torch import Tensor
 from ddpm.diffusion.batches import Batches
 from ddpm.diffusion.curves import BUCKETS, Buckets, Curves
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.model import FROM_SCRATCH, begin_from, new_network, save_model
+from ddpm.diffusion.glimpses import COLUMNS, FIRST, ddim
+from ddpm.diffusion.model import begin_from, chosen_start, new_network, save_model
 from ddpm.diffusion.optim import Optimization
 from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.schedule import NoiseSchedule, linear_betas
@@ -21,9 +22,10 @@ from ddpm.diffusion.shards import shards_on_cpu, sums, total
 from ddpm.diffusion.timesteps import draw_timesteps, relative_density, timestep_cdf
 from ddpm.diffusion.trail import Trail, extend
 from ddpm.diffusion.train import loss_weights, mean_squared_error, train_loop
-from ddpm.diffusion.unet import UNet
+from ddpm.diffusion.unet import NO_LABEL, UNet
 from ddpm.images.card import DataCard, listed
-from ddpm.images.splits import Split, SplitFile, even_batch, held_out_mask, to_float
+from ddpm.images.splits import Split, SplitFile, even_batch, held_out_mask, to_float, to_uint8
+from ddpm.images.starts import CHOSEN, CLIP_ART, SCRATCH
 from ddpm.params.card import Guide, ModelCard
 from ddpm.params.model import ModelParams
 from ddpm.params.schedule import ScheduleParams
@@ -107,6 +109,7 @@ class Training:
         self.best: Best | None = None
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
         self.trail: Trail = {}
+        self.glimpses: list[Tensor] = []  # rows of samples, uint8 (COLUMNS, C, H, W), of the process that writes
 
     @property
     def model(self) -> UNet:
@@ -152,6 +155,9 @@ class Training:
                 self.guide = copy.deepcopy(self.model.state_dict())
             if self.step % self.batches.steps_per_epoch == 0 or self.step == self.total_steps:
                 self._end_epoch(world)
+            due = self.step * self.batch_size >= FIRST << len(self.glimpses) or (self.ended and not self.glimpses)
+            if due and world.rank == 0:
+                self._glimpse()
             yield self._log() if self.step % self.params.log_every == 0 or self.ended else None
             if self.ended:
                 return
@@ -230,6 +236,7 @@ class Training:
             guides=tuple(guide for guide, known in there.items() if known),
             images_seen=self.kept_step * self.params.batch_size,
             faint=highest_black_level(self.batches.images.images[some]),
+            from_clip_art=self.params.fine_tune_from == CLIP_ART,
         )
         save_model(path, self.kept_model(), card, self.guide, **facts)
 
@@ -241,6 +248,7 @@ class Training:
             "best": self.best._asdict() if self.best else None,
             "guide": self.guide,
             "trail": self.trail,
+            "glimpses": self.glimpses,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -250,6 +258,7 @@ class Training:
         self.best = Best(**state["best"]) if state["best"] else None
         self.guide = state["guide"]
         self.trail = state["trail"]
+        self.glimpses = state["glimpses"]
 
     def _end_epoch(self, world: World) -> None:
         """Close the curve of the epoch, and validate if enough steps have passed."""
@@ -257,6 +266,17 @@ class Training:
         begun = (self.step - 1) // self.batches.steps_per_epoch * self.batches.steps_per_epoch
         if self.step // VALIDATION_STEPS > begun // VALIDATION_STEPS or self.step == self.total_steps:
             self.validate(world)
+
+    def _glimpse(self) -> None:
+        """Sample a row by the EMA weights: the first classes in turn, and always the same noise."""
+        denoiser = copy.copy(self.denoiser)
+        denoiser.network = self.model.eval()
+        known = [label for label, count in enumerate(self.class_counts) if count]
+        known = known[:COLUMNS] if self.model_params.class_conditional else [NO_LABEL]
+        labels = torch.tensor([known[column % len(known)] for column in range(COLUMNS)], device=self.uniform.device)
+        noise = torch.randn(COLUMNS, *self.card.shape, generator=generator(self.params.seed, "glimpse"))
+        self.glimpses.append(to_uint8(ddim(denoiser, noise.to(labels.device), labels)).cpu())
+        self.network.train()
 
     def _log(self) -> float:
         loss = self.curves.log(self.step)
@@ -275,7 +295,8 @@ def new_training(
 ) -> Training:
     """Choose the images to train on, resolve the params that depend on them, and build the training.
 
-    The network takes the weights of the model file train.fine_tune_from, but for FROM_SCRATCH.
+    The network takes the weights of the model file train.fine_tune_from, but for SCRATCH; for CHOSEN see
+    `chosen_start`.
 
     Raises:
         UserError: a class has no images; or the network cannot take the shape of the images; or the file does not fit,
@@ -299,8 +320,14 @@ def new_training(
         raise UserError(str(error)) from None
     torch.manual_seed(train.seed)
     network = new_network(model, card.shape, len(card.classes), schedule.timesteps)
-    if train.fine_tune_from != FROM_SCRATCH:
-        begin_from(Path(train.fine_tune_from), network, model, card, schedule)
+    begin = train.fine_tune_from
+    if begin == CHOSEN:
+        chosen_file, note = chosen_start(model, card, schedule)
+        train = train.model_copy(update={"fine_tune_from": chosen_file})
+        if note and world.rank == 0:
+            print(note)
+    if train.fine_tune_from != SCRATCH:
+        begin_from(Path(begin), network, model, card, schedule)
     return Training(network, card, schedule, model, split, rows, held_out, train, runtime, shards)
 
 

@@ -1,5 +1,6 @@
 """The model card: what a model file says of itself, the params that rebuild its network among them."""
 
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -26,6 +27,7 @@ class ModelCard(Section):
     images_seen: Count | None  # in training, counting repeats; None of a distilled model
     faint: Annotated[int, Field(ge=0, le=254)]  # the highest level that becomes 0 in samples
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of a distilled model: it samples at no others
+    from_clip_art: bool = Field(default=False, exclude_if=operator.not_)  # its training began with that model
 
     @field_validator("class_counts")
     @classmethod

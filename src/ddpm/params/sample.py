@@ -11,6 +11,7 @@ from exact_stages.params import Section, Sections
 
 CLASSIFIER_FREE_SCALE = 1.1  # more costs variety
 FULL_SCALE, FULL_IMAGES = 1.3, 320_000  # best for the default training, and its images, counting repeats
+CLIP_ART_SCALE = 1.5  # of a training that began with clip art (studies/small_sets)
 GUIDED_BY = {"autoguidance": "guide_share", "classifier_free": "label_dropout"}  # the param of `train` that makes it
 MOST_IMAGES, MOST_FRAMES = 10_000_000, 1_000_000
 MOST_SCORED, BEFORE_FILTER = 10_000, 1.04  # samples that the scores use at most; the filter rejects some
@@ -103,7 +104,8 @@ def fitted(params: SamplerParams, card: ModelCard) -> SamplerParams:
     if scale is None and params.guide == "autoguidance":
         # The guide of a short training has hardly learned: its errors say little about those of the model.
         learned = min(1, (card.images_seen or 0) / FULL_IMAGES)
-        scale = round(1 + (FULL_SCALE - 1) * learned, 2) if known else 1.0
+        scale = CLIP_ART_SCALE if card.from_clip_art else round(1 + (FULL_SCALE - 1) * learned, 2)
+        scale = scale if known else 1.0
     if scale != 1 and not known:
         guides = listed(card.guides) if card.guides else "none"
         other = "" if card.timesteps else f", or train a model with train.{GUIDED_BY[params.guide]}"

@@ -134,8 +134,9 @@ class Checkpoints:
         """Do `work`, which calls `save_if_due`, in several processes; see `workers.run_in_processes`."""
 
         def within(world: World) -> None:
-            self.world = world
+            self.world, outer = world, self.world
             work(world)
+            self.world = outer  # for the next work
 
         run_in_processes(self.world, shards, within, length)
 

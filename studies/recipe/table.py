@@ -1,0 +1,48 @@
+"""Make the table and the picture of the recipe from its rows: a stage of studies/dvc.yaml."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ddpm.pictures.figures import to_png
+from exact_stages.console import run
+from exact_stages.stage import Stage
+from studies.table import markdown
+
+HERE, EXCESS, ACCURACY = Path("studies/recipe"), "frechet_excess", "conditional_accuracy"
+
+
+def main() -> None:
+    """Write both, the best change first."""
+    with Stage("recipe_table") as stage:
+        found = [json.loads(file.read_bytes()) for file in sorted(stage.input(HERE / "rows").glob("*.json"))]
+        rows = pd.DataFrame([row for each in found for row in each["rows"]])
+        rows["change"] = rows["change"].replace("", "the default")
+        means = rows.groupby("change")[[EXCESS, f"{EXCESS}_error", ACCURACY, "images_seen"]].mean().sort_values(EXCESS)
+        lines = [["change", "excess of each seed", "mean", "their error", "conditional accuracy", "images seen"]]
+        for name, mean in means.iterrows():
+            seeds = ", ".join(f"{each:.3f}" for each in rows[rows["change"] == name][EXCESS])
+            errors = [f"{mean[each]:.3f}" for each in (EXCESS, f"{EXCESS}_error")]
+            accuracy = "" if pd.isna(mean[ACCURACY]) else f"{mean[ACCURACY]:.3f}"
+            lines.append([f"`{name}`", seeds, *errors, accuracy, f"{mean['images_seen']:,.0f}"])
+        stage.write(HERE / "table.md", markdown(lines, [each["made_in"] for each in found]))
+        stage.write(HERE / "trials.png", picture(rows, [*means.index]))
+
+
+def picture(rows: pd.DataFrame, names: list[str]) -> bytes:
+    """Draw a dot for each row, the best change on top, and a line at the mean of the default."""
+    figure = Figure(figsize=(8, 0.5 + 0.28 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(rows[EXCESS], [names[::-1].index(each) for each in rows["change"]], "o", alpha=0.6)
+    axis.axvline(rows[rows["change"] == "the default"][EXCESS].mean(), color="grey", linestyle="dashed")
+    axis.set(xscale="log", xlabel="excess of the Frechet distance; left is better", yticks=range(len(names)))
+    axis.set_yticklabels(names[::-1])
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    return to_png(figure)
+
+
+if __name__ == "__main__":
+    run(main)
