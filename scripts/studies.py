@@ -18,6 +18,7 @@ from typing import Any
 from joblib import cpu_count
 from ruamel.yaml import YAML
 
+from ddpm.images.starts import SCRATCH
 from exact_stages.commands import reasons
 from exact_stages.console import UserError, run, some
 from exact_stages.declared import Declared
@@ -63,6 +64,7 @@ def of(name: str, question: str) -> bool:
 def renew(dry: bool) -> None:
     """Take the recipe that studies begin from out of params.yaml, but in a dry run only say how that differs."""
     now = {name: values for name, values in read_yaml(PARAMS).items() if name in SECTIONS}
+    now["train"] = now["train"] | {"fine_tune_from": SCRATCH}  # not what was chosen for the images of the workspace
     now["sample"] = {key: value for key, value in now["sample"].items() if key not in ("model", "preview")}
     before = read_yaml(DEFAULT) if DEFAULT.is_file() else {}
     if now == before:

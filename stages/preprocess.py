@@ -4,10 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ddpm.images.card import Shape
 from ddpm.images.decoded import Images
 from ddpm.images.preparation import read_source
 from ddpm.images.splitting import check_counts, split_images
-from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, start_for
+from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, SCRATCH
 from ddpm.images.summary import repetitions, report, write_split
 from ddpm.images.tracking import check_tracked
 from ddpm.params.data import DataParams
@@ -17,6 +18,7 @@ from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 METRICS = Path("metrics/preprocess")
+FEW = 1000  # training images: so many gain nothing by clip art (provisional, until studies/small_sets has rows)
 
 
 class Params(Sections):
@@ -50,6 +52,15 @@ def main(stage: Stage) -> None:
     unread = [CLIP_ART] if clip_art == NONE else []
     stage.record(PROCESSED / "train.safetensors", folder.files, unread=unread, environment={}, resolved=resolved)
     write_json(stage.output(METRICS / "summary.json"), summary)
+
+
+def start_for(count: int, shape: Shape) -> tuple[str, str]:
+    """Return what `count` training images of a shape (C, H, W) begin with, and why."""
+    if count >= FEW:
+        return SCRATCH, f"{count:,} images need no other model"
+    if shape[0] == 1:
+        return SCRATCH, "the images are grey, and no model for few of them is known"
+    return CLIP_ART, f"{count:,} images in colour are fewer than {FEW:,}"
 
 
 if __name__ == "__main__":

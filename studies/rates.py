@@ -2,12 +2,13 @@
 
     python -m studies.rates [SECONDS]
 
-recipe: the images a second on which a core trains, by change. samples: those that it samples and scores. start:
-core-seconds before a stage trains.
+recipe: the images a second on which a core trains, by change: the median of rounds, in which changes take turns of
+SECONDS. samples: those that it samples and scores. start: core-seconds before a stage trains.
 """
 
 import json
 import shlex
+import statistics
 import sys
 import time
 from itertools import islice
@@ -22,22 +23,25 @@ from exact_stages.files import write_json
 from studies.trainings import on_noise
 from studies.trials import RATES, Judged, changed, kept, mnist, params_of, sampled
 
-IMAGES, SAMPLES, WARM_UP = 60_000, 640, 5
+IMAGES, SAMPLES, ROUNDS, WARM_UP = 60_000, 640, 5, 5
 
 
 def main() -> None:
-    """Measure, and write after each."""
-    seconds = float((sys.argv[1:] or ["20"])[0])
+    """Measure, and write."""
+    seconds = float((sys.argv[1:] or ["2"])[0])
     runtime = start(alone=True)
     found = json.loads(RATES.read_bytes()) if RATES.is_file() else {}
     if found.get("made_in") != runtime.describe():
         found = {"made_in": runtime.describe(), "recipe": {}}
-    for stage in progress(Declared().items("recipe"), desc="rates"):
-        change, settings = stage.name.partition("@")[2], shlex.split(stage.meta["settings"])
-        if change not in found["recipe"]:
-            training = on_noise(params_of(changed(settings)), IMAGES, runtime)
-            found["recipe"][change] = round(per_second(training, seconds), 1)
-            write_json(RATES, found)
+    stages = {stage.name.partition("@")[2]: stage for stage in Declared().items("recipe")}
+    settings = {change: shlex.split(each.meta["settings"]) for change, each in stages.items()}
+    lacking = {change: params_of(changed(each)) for change, each in settings.items() if change not in found["recipe"]}
+    rounds = [
+        {change: per_second(on_noise(params, IMAGES, runtime), seconds) for change, params in lacking.items()}
+        for _ in progress(range(ROUNDS), desc="rates")
+    ]
+    found["recipe"] |= {change: round(statistics.median(each[change] for each in rounds), 1) for change in lacking}
+    write_json(RATES, found)
     if "samples" not in found:
         began = time.process_time()
         real = mnist()
@@ -57,8 +61,9 @@ def main() -> None:
 def per_second(training: Training, seconds: float) -> float:
     """Return the images on which a core trains in a second of its time."""
     steps = training.run()
-    done = sum(1 for _ in islice(steps, WARM_UP))
-    began = time.process_time()
+    for _ in islice(steps, WARM_UP):
+        pass
+    done, began = training.step, time.process_time()
     while time.process_time() < began + seconds:
         next(steps)
     return (training.step - done) * training.batch_size / (time.process_time() - began)

@@ -10,11 +10,12 @@ from ddpm.diffusion.training import Training, new_training
 from ddpm.diffusion.unet import UNet
 from ddpm.images.card import DataCard
 from ddpm.images.splits import Split, SplitFile
+from ddpm.images.starts import CHOSEN, SCRATCH
 from ddpm.params.sample import SamplerParams
 from ddpm.processes.device import Runtime
 from exact_stages.console import progress
 from exact_stages.files import read_yaml
-from exact_stages.params import parse
+from exact_stages.params import load_params, parse
 from stages.train import Params
 from studies.trials import kept
 
@@ -23,11 +24,20 @@ WITHOUT_END = 1e6  # epochs
 PARAMS, PLAIN = Path("params.yaml"), Path("results/plain_ddpm/params.yaml")
 
 
+def default_params() -> Params:
+    """Return the params of the workspace, but no start that was chosen for its images."""
+    params = load_params(Params)
+    chosen = params.train.fine_tune_from == CHOSEN
+    return params.model_copy(
+        update={"train": params.train.model_copy(update={"fine_tune_from": SCRATCH})} if chosen else {}
+    )
+
+
 def plain_params() -> Params:
     """Return the params of the plain DDPM, but no guide or removed params; added ones have their default."""
     now, then = read_yaml(PARAMS), read_yaml(PLAIN)
     sections = {name: {key: then[name].get(key, now[name][key]) for key in now[name]} for name in Params.model_fields}
-    sections["train"] |= {"images_seen": None, "guide_share": 0, "target_images": 0}
+    sections["train"] |= {"images_seen": None, "guide_share": 0, "target_images": 0, "fine_tune_from": SCRATCH}
     return parse(Params, sections, str(PLAIN))
 
 

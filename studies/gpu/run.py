@@ -25,9 +25,8 @@ from ddpm.params.card import ModelCard
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime, start, to_device
 from exact_stages.console import UserError, run
-from exact_stages.params import load_params
 from stages.train import Params
-from studies.trainings import NOISE, PLAIN, on_noise, plain_params, random_network, scored_sampler
+from studies.trainings import NOISE, PLAIN, default_params, on_noise, plain_params, random_network, scored_sampler
 
 EXACT = Runtime(torch.device("cpu"), torch.float32)
 EPOCH, STEPS = 20, 50  # of the compared trainings, which end in the middle of an epoch
@@ -74,7 +73,7 @@ def main() -> None:
 
 def networks(small: bool) -> dict[str, Params]:
     """Return the default and the plain DDPM with their recipes; `small` makes them narrow."""
-    found = {"the default": load_params(Params)}
+    found = {"the default": default_params()}
     if PLAIN.exists():
         found["the plain DDPM"] = plain_params()
     else:

@@ -19,8 +19,7 @@ from ddpm.scores.classifier import Classifier, Recipe, held_out
 from ddpm.scores.fit import train_classifier
 from exact_stages.console import UserError
 from exact_stages.params import load_params
-from stages.train import Params
-from studies.trainings import scored_sampler, trained
+from studies.trainings import default_params, scored_sampler, trained
 
 
 class Subset(NamedTuple):
@@ -71,7 +70,7 @@ def fill_up(subset: Subset, target: int, seed: int, runtime: Runtime) -> tuple[S
 
     Images of the pool stand for the test images that tell copies from samples.
     """
-    kept, recipe, length = subset.kept, load_params(Params), load_params(ClassifierParams, "classifier").images_seen
+    kept, recipe, length = subset.kept, default_params(), load_params(ClassifierParams, "classifier").images_seen
     seeded = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
     loaded, _ = trained(kept, seeded, runtime, "")
     torch.manual_seed(seed)

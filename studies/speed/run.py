@@ -26,10 +26,9 @@ from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import NAMES
 from ddpm.scores.evaluation import evaluate
 from exact_stages.console import progress, run
-from exact_stages.params import load_params
-from stages.train import TRAIN, Params
+from stages.train import TRAIN
 from studies.speed.peers import BATCH, PEERS
-from studies.trainings import WITHOUT_END, on_noise, plain_params, scored_sampler, trained
+from studies.trainings import WITHOUT_END, default_params, on_noise, plain_params, scored_sampler, trained
 
 MODELS, PROCESSED = Path("models"), Path("data/processed")
 SEED = 2  # of samples; differs from those of params.yaml
@@ -37,7 +36,7 @@ WARMUP_STEPS, TIMED_STEPS = 5, 70
 COUNT = 2000  # samples that are scored
 TOGETHER = 250  # images in a batch of a peer's sampler
 SUBSETS = 5
-OURS = {"default": lambda: load_params(Params), "plain_ddpm": plain_params}
+OURS = {"default": default_params, "plain_ddpm": plain_params}
 HEAD = ["", "parameters", "images/s, training", "sampling", "images seen", "Frechet distance, a", "b", "told"]
 
 

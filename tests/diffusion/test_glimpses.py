@@ -62,3 +62,11 @@ def test_a_resumed_training_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(after.glimpses) == 2
     assert len([*after.run()]) == 3
     assert_equal(state_of(after), state_of(whole))
+
+
+@pytest.mark.parametrize(("most", "columns"), [(40, 8), (7, 7)])
+def test_a_row_has_each_class_but_at_most_so_many(most: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm.diffusion.training.COLUMNS", 2)
+    monkeypatch.setattr("ddpm.diffusion.training.MOST", most)
+    [row] = finished().glimpses
+    assert len(row) == columns, "of eight digits that have images"

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm.images.splits import SplitFile, load_split, to_float
-from ddpm.images.starts import CHOSEN, CLIP_ART, FEW, NONE, SCRATCH, start_for
+from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, SCRATCH
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -196,7 +196,8 @@ def test_a_training_of_few_images_in_colour_begins_with_clip_art_and_no_other_kn
         assert Path(CHOSEN).read_bytes() == contents
         made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
         assert (CLIP_ART in made["inputs"]) == (start == CLIP_ART)
-    assert [start_for(count, (3, 32, 32))[0] for count in (FEW - 1, FEW)] == [CLIP_ART, SCRATCH]
+    few = preprocess.FEW
+    assert [preprocess.start_for(count, (3, 32, 32))[0] for count in (few - 1, few)] == [CLIP_ART, SCRATCH]
 
 
 @pytest.mark.parametrize(("train", "test"), [(9, 9), (30, 5)])

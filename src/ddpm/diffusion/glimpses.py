@@ -13,7 +13,8 @@ from .denoiser import Denoiser
 from .schedule import posterior
 
 FIRST = 10_000  # images seen before the first row; the next rows come after each doubling
-COLUMNS, STEPS, SCALE = 10, 25, 2  # images in a row; evaluations of each; enlargement
+COLUMNS, MOST = 10, 40  # images in a row: one of each class, but at least and at most so many
+STEPS, SCALE = 25, 2  # evaluations of each; enlargement
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddpm.diffusion.batches import Batches
 from ddpm.diffusion.curves import BUCKETS, Buckets, Curves
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.glimpses import COLUMNS, FIRST, ddim
+from ddpm.diffusion.glimpses import COLUMNS, FIRST, MOST, ddim
 from ddpm.diffusion.model import begin_from, chosen_start, new_network, save_model
 from ddpm.diffusion.optim import Optimization
 from ddpm.diffusion.randomness import generator
@@ -109,7 +109,7 @@ class Training:
         self.best: Best | None = None
         self.guide: dict[str, Tensor] | None = None  # the weights at guide_step, for autoguidance
         self.trail: Trail = {}
-        self.glimpses: list[Tensor] = []  # rows of samples, uint8 (COLUMNS, C, H, W), of the process that writes
+        self.glimpses: list[Tensor] = []  # rows of samples, uint8 (columns, C, H, W), of the process that writes
 
     @property
     def model(self) -> UNet:
@@ -268,13 +268,14 @@ class Training:
             self.validate(world)
 
     def _glimpse(self) -> None:
-        """Sample a row by the EMA weights: the first classes in turn, and always the same noise."""
+        """Sample a row by the EMA weights: the classes in turn, and always the same noise."""
         denoiser = copy.copy(self.denoiser)
         denoiser.network = self.model.eval()
         known = [label for label, count in enumerate(self.class_counts) if count]
-        known = known[:COLUMNS] if self.model_params.class_conditional else [NO_LABEL]
-        labels = torch.tensor([known[column % len(known)] for column in range(COLUMNS)], device=self.uniform.device)
-        noise = torch.randn(COLUMNS, *self.card.shape, generator=generator(self.params.seed, "glimpse"))
+        known = known[:MOST] if self.model_params.class_conditional else [NO_LABEL]
+        columns = max(COLUMNS, len(known))
+        labels = torch.tensor([known[column % len(known)] for column in range(columns)], device=self.uniform.device)
+        noise = torch.randn(columns, *self.card.shape, generator=generator(self.params.seed, "glimpse"))
         self.glimpses.append(to_uint8(ddim(denoiser, noise.to(labels.device), labels)).cpu())
         self.network.train()
 
