@@ -19,7 +19,7 @@ from exact_stages.commands import write
 from exact_stages.console import UserError, shown
 from scripts.readable import check_readable
 
-ENDS = ["params.yaml", "dvc.lock"]
+PIPELINE, ENDS = "dvc.yaml", ["params.yaml", "dvc.lock"]
 ABSENT, CACHED = ("deleted", "not in cache"), ("data/", "models/")  # states and folders of what a clone need not have
 TRAINED = "models/ddpm.safetensors"  # by the stage train
 RECORD = "record.json"  # of a record: its facts, and all metrics that are JSON
@@ -102,9 +102,11 @@ def _metrics(name: str, commit: str = "") -> list[str]:
     """
     try:
         with Repo(".", rev=commit or None) as repo:
-            status = {} if commit else repo.status()
-            status.pop("code", None)  # it always runs; whether it has to, its check tells
-            stages = [each for each in repo.index.stages if isinstance(each, PipelineStage) and each.name != "code"]
+            stages = [each for each in repo.index.stages if isinstance(each, PipelineStage)]
+            # Not the stage code, which always runs: its check tells whether it has to. Not those of studies.
+            stages = [each for each in stages if each.name != "code" and each.path_in_repo == PIPELINE]
+            found = {} if commit else repo.status()
+            status = {name: each for name, each in found.items() if name != "code" and f"{PIPELINE}:" not in name}
             made = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
             kept = {stage.name: [out for out in stage.outs if not out.use_cache] for stage in stages}
             for stage in stages:
@@ -112,7 +114,7 @@ def _metrics(name: str, commit: str = "") -> list[str]:
                 replaced = [dep for dep in stage.deps if made.get(dep.fs_path, dep.hash_info) != dep.hash_info]
                 states = [*(each.status() for each in whole), {dep.def_path: "modified" for dep in replaced}]
                 status[stage.name] = [*status.get(stage.name, []), *({"": each} for each in states)]
-            stale = [f"{stage} ({cause})" for stage, found in status.items() for cause in _changes(found)[:1]]
+            stale = [f"{stage} ({cause})" for stage, each in status.items() for cause in _changes(each)[:1]]
     except DvcException as error:
         raise UserError(f"{name}: DVC cannot read its pipeline ({shown(str(error))})") from None
     if stale:
