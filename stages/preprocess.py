@@ -18,7 +18,8 @@ from exact_stages.stage import Stage, run_stage
 
 PROCESSED = Path("data/processed")
 METRICS = Path("metrics/preprocess")
-FEW = 1000  # training images: so many gain nothing by clip art (provisional, until studies/small_sets has rows)
+FEW = 2000  # training images; clip art helps 1,000, see studies/small_sets
+SIDES = (20, 36)  # pixels that become as many levels as the network of clip art has
 
 
 class Params(Sections):
@@ -59,7 +60,9 @@ def start_for(count: int, shape: Shape) -> tuple[str, str]:
     if count >= FEW:
         return SCRATCH, f"{count:,} images need no other model"
     if shape[0] == 1:
-        return SCRATCH, "the images are grey, and no model for few of them is known"
+        return SCRATCH, "no model is known that helps few grey images"
+    if not SIDES[0] <= min(shape[1:]) <= max(shape[1:]) <= SIDES[1]:
+        return SCRATCH, f"clip art fits {SIDES[0]} to {SIDES[1]} pixels a side; data.image_size=32 would begin with it"
     return CLIP_ART, f"{count:,} images in colour are fewer than {FEW:,}"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm.images.splits import SplitFile, load_split, to_float
 from ddpm.images.starts import CHOSEN, CLIP_ART, NONE, SCRATCH
+from ddpm.params.model import ModelParams
 from exact_stages.console import UserError
 from exact_stages.files import read_yaml, sha256
 from exact_stages.stage import Stage
@@ -184,7 +185,7 @@ def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() 
     np.savez_compressed("data/mine.npz", images=values, labels=np.arange(200) % 3)
     summary = run(set="data/mine.npz")
     made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
-    assert made["inputs"] == {name: sha256(Path(name)) for name in ("data/mine.npz", CLIP_ART)}
+    assert made["inputs"] == {"data/mine.npz": sha256(Path("data/mine.npz"))}
     assert summary["data"] | {"name": "mine", "source_range": [0, 4095]} == summary["data"]
     assert split("train").card == split("test").card
 
@@ -192,12 +193,19 @@ def test_an_npz_file_is_an_input_and_the_range_of_its_values_is_in_both_cards() 
 def test_a_training_of_few_images_in_colour_begins_with_clip_art_and_no_other_knows_it() -> None:
     draw_many(60)
     for colour, start, contents in ((True, CLIP_ART, b"a model"), (False, SCRATCH, NONE)):
-        assert run(colour=colour)["chosen"]["train.fine_tune_from"].startswith(f"{start}, since ")
+        assert run(colour=colour, image_size=32)["chosen"]["train.fine_tune_from"].startswith(f"{start}, since ")
         assert Path(CHOSEN).read_bytes() == contents
         made = json.loads(Path("data/processed/train.provenance.json").read_bytes())
         assert (CLIP_ART in made["inputs"]) == (start == CLIP_ART)
     few = preprocess.FEW
     assert [preprocess.start_for(count, (3, 32, 32))[0] for count in (few - 1, few)] == [CLIP_ART, SCRATCH]
+
+
+def test_clip_art_is_chosen_for_the_sides_that_its_network_fits() -> None:
+    model, sides = ModelParams(**read_yaml(ROOT / "params.yaml")["model"]), (16, 20, 36, 40)
+    fits = [model.for_images((3, side, side)) == model.for_images((3, 32, 32)) for side in sides]
+    found = [preprocess.start_for(60, (3, side, side))[0] == CLIP_ART for side in sides]
+    assert found == fits == [False, True, True, False]
 
 
 @pytest.mark.parametrize(("train", "test"), [(9, 9), (30, 5)])
