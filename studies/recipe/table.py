@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ddpm.pictures.figures import to_png
 from exact_stages.console import run
@@ -39,8 +40,9 @@ def picture(rows: pd.DataFrame, names: list[str]) -> bytes:
     axis.axvline(rows[rows["change"] == "the default"][EXCESS].mean(), color="grey", linestyle="dashed")
     axis.set(xscale="log", xlabel="excess of the Frechet distance; left is better", yticks=range(len(names)))
     axis.set_yticklabels(names[::-1])
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     return to_png(figure)
 
 
