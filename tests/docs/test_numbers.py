@@ -12,7 +12,7 @@ from studies.summary import STUDIES, summaries
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = sorted(each.relative_to(ROOT) for folder in ("docs", "studies") for each in (ROOT / folder).rglob("*.md"))
-PAGES = ["CHANGELOG.md", "README.md", *(str(each) for each in FOUND if "walk" not in each.parts)]
+PAGES = ["CHANGELOG.md", "README.md", *(str(each) for each in FOUND if not {"walk", "table.md"} & {*each.parts})]
 NUMBER = re.compile(r"(?<![\w.,:/-])[-+]?\d[\d,]*(?:\.\d+)?(?![\w/]|[.,]\d)")
 VALUE = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 LINK = re.compile(r"\]\(([^)]+\.(?:csv|json|yaml|py))\)")
