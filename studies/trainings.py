@@ -27,10 +27,9 @@ PARAMS, PLAIN = Path("params.yaml"), Path("results/plain_ddpm/params.yaml")
 def default_params() -> Params:
     """Return the params of the workspace, but no start that was chosen for its images."""
     params = load_params(Params)
-    chosen = params.train.fine_tune_from == CHOSEN
-    return params.model_copy(
-        update={"train": params.train.model_copy(update={"fine_tune_from": SCRATCH})} if chosen else {}
-    )
+    if params.train.fine_tune_from != CHOSEN:
+        return params
+    return params.model_copy(update={"train": params.train.model_copy(update={"fine_tune_from": SCRATCH})})
 
 
 def plain_params() -> Params:

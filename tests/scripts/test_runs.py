@@ -55,6 +55,13 @@ def test_a_workspace_that_is_not_up_to_date_has_no_run(clone: Clone, change: tup
     assert seen("main") == 20
 
 
+def test_a_study_that_is_not_up_to_date_does_not_matter(clone: Clone) -> None:
+    study = clone.path / "studies/dvc.yaml"
+    study.parent.mkdir()
+    study.write_text("stages: {count: {wdir: .., cmd: echo, deps: [params.yaml], outs: [rows]}}")
+    assert seen("") == 20
+
+
 def test_an_experiment_that_failed_leaves_no_run(clone: Clone) -> None:
     clone.dvc("exp", "run", "--quiet", "-S", "lr=9", code=255)
     with pytest.raises(UserError, match=r"^workspace: not up to date: likelihood \(models/ddpm.bin\)"):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ddpm.processes.portable import lacking
-from exact_stages.files import read_yaml
 from tests.with_dvc.dvc_clone import STAGES, WORKERS, Built, Clone, git_clone, ran, read_json, restored
 
 pytestmark = pytest.mark.pipeline
@@ -61,7 +60,10 @@ def test_a_comment_reruns_nothing_and_code_the_stages_that_import_it(clone: Clon
 def test_an_independent_run_of_two_workers_gives_the_bytes_of_one(pipeline: Built, tmp_path: Path) -> None:
     again = git_clone(pipeline.clone, tmp_path, "main~1")  # before its results were committed; with a cache of its own
     assert ran(again.run("dvc", "repro", **WORKERS)) == set(STAGES)
-    assert read_yaml(again.path / "dvc.lock") == read_yaml(pipeline.clone.path / "dvc.lock"), "but for their order"
+    texts = [(each.path / "dvc.lock").read_text().rstrip() for each in (again, pipeline.clone)]
+    ours, theirs = (sorted(re.split(r"\n(?=  \S)", text)) for text in texts)  # DVC orders the stages of a new lock anew
+    assert len(ours) > len(STAGES)
+    assert ours == theirs
     assert again.bytes_under("metrics") == pipeline.clone.bytes_under("metrics")
     shutil.rmtree(tmp_path)
 
