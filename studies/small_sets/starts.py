@@ -53,8 +53,6 @@ def main() -> None:
     """Train, sample and score what the table does not have."""
     args = arguments()
     runtime, table = start(), Table(args.table)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    facts = {"commit": commit[:12], "date": f"{datetime.now(UTC):%Y-%m-%d}", **runtime.describe()}
     real = read_real(args.set, DataParams.model_validate({"set": str(args.set), **AS_THEY_ARE}))
     scores = Scores(real, runtime)
     for count in args.count:
@@ -74,7 +72,7 @@ def main() -> None:
                     row = {**key, "guidance": guidance, **of_training, "sample_seconds": seconds(begin)}
                     begin = seconds()
                     row |= scores.of(samples, test=guidance in TESTED)
-                    table.add({**row, "score_seconds": seconds(begin), **facts})
+                    table.add({**row, "score_seconds": seconds(begin), **facts(runtime)})
                     print(*(f"{name} {row[name]}" for name in (*key, "guidance", "frechet_b", "c2st")), flush=True)
 
 
@@ -140,6 +138,12 @@ def sampled(loaded: LoadedModel, guidance: float, count: int, runtime: Runtime) 
     sampler = fitted(scored_sampler(guidance=guidance), loaded.card)
     images = [each for _, each in sample_images(loaded, sampler, SEED, range(count), runtime)]
     return Split(torch.cat(images), sample_labels(loaded.card, sampler, SEED, range(count)))
+
+
+def facts(runtime: Runtime) -> dict[str, str | int]:
+    """Return what a row says of the commit, the date and the machine."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return {"commit": commit[:12], "date": f"{datetime.now(UTC):%Y-%m-%d}", **runtime.describe()}
 
 
 def facts_of(training: Training) -> dict[str, Any]:
