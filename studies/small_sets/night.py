@@ -8,6 +8,7 @@ to night.csv, and NAME.png shows two samples of each class at the guidance that 
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,7 @@ def make(name: str, length: Length, runtime: Runtime, table: Table) -> None:
     params = wide(params_of(length.begun, SEED, length.images_seen), train, length.wider)
     training = new_training(train, params.schedule, params.model, params.train, runtime)
     made_of = [name, *(each.model_dump(mode="json") for each in (train.card, params))]
-    key = json.dumps([*made_of, facts(runtime) | {"date": ""}])
+    key = hashlib.sha256(json.dumps([*made_of, facts(runtime) | {"date": ""}]).encode()).hexdigest()
     with Checkpoints(f"night-{name}", key, ALONE, training=training) as checkpoints:
         checkpoints.run(name, training)
         checkpoints.save()
