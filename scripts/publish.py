@@ -58,7 +58,7 @@ COMPARED = [  # what runs that are averaged have in common: the keys of a file
 README_HAS, VERSION = [*SHOWN][:7], "scores.version"  # of runs with other versions the scores do not compare
 SEEDS = ("results/seed-2", "results/seed-3")  # the default with other seeds of training
 CONFIGURATIONS = {  # folder and command
-    "default": ("", "make repro"),
+    "default": ("", "DDPM_PRECISION=portable make repro"),
     "without classes": ("results/unlabelled", "make unlabelled"),
     "plain DDPM": ("results/plain_ddpm", "make plain"),
     "distilled, 4 evaluations": ("results/distilled-4", "make distilled STEPS=4"),

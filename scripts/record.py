@@ -7,6 +7,7 @@ and record.json, with commit, command, date, machine, the hash of the images, an
 that name is replaced after success.
 """
 
+import os
 import secrets
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import torch
 from dvc.repo import Repo
 
 from exact_stages.console import UserError, run
@@ -37,8 +39,15 @@ def main(name: str, settings: list[str]) -> None:
     if dvc("exp", "run", "--temp", "--name", fresh, *params) or dvc("exp", "rename", "--force", fresh, name):
         raise UserError(f"{name}: the experiment failed; {RESULTS / name} is unchanged")
     found = open_run(f"refs/exps/{commit[:2]}/{commit[2:]}/{name}")
-    keep(found, RESULTS / name, commit, shlex.join(["python", "-m", "scripts.record", name, *settings]))
+    keep(found, RESULTS / name, commit, command_of(name, settings))
     print(f"{RESULTS / name}: the results of {name}")
+
+
+def command_of(name: str, settings: list[str]) -> str:
+    """Return the command of a record, with the precision that was asked for."""
+    precision = os.environ.get("DDPM_PRECISION")
+    asked = [f"DDPM_PRECISION={precision}"] if precision else []
+    return shlex.join([*asked, "python", "-m", "scripts.record", name, *settings])
 
 
 def check_committed() -> None:
@@ -66,12 +75,13 @@ def keep(found: Run, folder: Path, commit: str, command: str) -> None:
             (folder / name).write_bytes(found.files[path])
     metrics = [path for path in sorted(found.files) if path.startswith("metrics/") and path.endswith(".json")]
     trained = found.mapping("metrics/train/environment.json")
+    cpu = trained.get("cpu") or torch.cpu.get_capabilities().get("cpu_name")  # no portable result names it
     facts = {
         "commit": commit,
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "data": found.hashes.get(found.flat("params.yaml").get("data.set", "")),
-        "machine": ", ".join(trained[key] for key in ("device", "cpu") if trained.get(key, "cpu") != "cpu") or None,
+        "machine": ", ".join(each for each in (trained.get("device"), cpu) if each and each != "cpu"),
         "metrics": {path.removeprefix("metrics/").removesuffix(".json"): found.mapping(path) for path in metrics},
     }
     write_json(folder / RECORD, facts)

@@ -141,6 +141,12 @@ def metrics(path: str) -> Any:
     return pd.read_csv(file) if file.suffix == ".csv" else json.loads(file.read_text())
 
 
+def rows_of(study: str) -> pd.DataFrame:
+    """Return the rows that the stages of a study have made."""
+    files = sorted((ROOT / "studies" / study / "rows").glob("*.json"))
+    return pd.DataFrame([row for file in files for row in json.loads(file.read_text())["rows"]])
+
+
 def numbers(**values: float) -> None:
     """Make numbers available to the text of the page."""
     for name, value in values.items():
