@@ -33,7 +33,6 @@ def summaries() -> dict[str, str]:
         "small_sets/scores_means.csv": small_sets(),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
         "small_sets/starts_means.csv": starts(),
-        "speed/steps_medians.csv": steps(),
         "speed/stages_ratios.csv": stages(),
     }
     return {name: frame.to_csv(float_format="%.6g", lineterminator="\n") for name, frame in frames.items()}
@@ -98,13 +97,6 @@ def starts() -> pd.DataFrame:
     """Return the means over the subsets of photographs."""
     scores = ["frechet_b", "conditional_accuracy", "c2st"]
     return read("small_sets/starts").groupby(["images", "begun", "guidance"])[scores].mean()
-
-
-def steps() -> pd.DataFrame:
-    """Return the medians of the rounds, and of the ratio within a round."""
-    rows = read("speed/steps")
-    rows["ratio"] = rows["before_ms"] / rows["after_ms"]
-    return rows.groupby(["workers", "busy"])[["before_ms", "after_ms", "ratio"]].median()
 
 
 def stages() -> pd.DataFrame:

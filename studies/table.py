@@ -1,5 +1,6 @@
 """Keep the rows of a study in a csv file, so that an interrupted study continues; and write rows as a table."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ class Table:
         """Add the rows that are not there, and write the file."""
         self.rows += [{name: str(value) for name, value in row.items()} for row in rows if not self.has(row)]
         write_whole(self.path, pd.DataFrame(self.rows).to_csv(index=False).encode())
+
+
+def rows_of(folder: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Return the rows that the stages of a study have made, and in what environment each stage made them."""
+    found = [json.loads(file.read_bytes()) for file in sorted(folder.glob("*.json"))]
+    return pd.DataFrame([row for each in found for row in each["rows"]]), [each["made_in"] for each in found]
 
 
 def markdown(rows: Sequence[Sequence[str]], made_in: Sequence[Mapping[str, object]]) -> bytes:

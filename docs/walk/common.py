@@ -56,6 +56,7 @@ from exact_stages.console import UserError  # noqa: E402
 from exact_stages.files import read_yaml  # noqa: E402
 from exact_stages.params import load_params, parse  # noqa: E402
 from stages.distill import new_distillation, save  # noqa: E402
+from studies.table import rows_of  # noqa: E402
 
 runtime = start(alone=True)  # a notebook's kernel should not fork
 PARAMS = ROOT / "params.yaml"
@@ -141,10 +142,9 @@ def metrics(path: str) -> Any:
     return pd.read_csv(file) if file.suffix == ".csv" else json.loads(file.read_text())
 
 
-def rows_of(study: str) -> pd.DataFrame:
+def of_study(name: str) -> pd.DataFrame:
     """Return the rows that the stages of a study have made."""
-    files = sorted((ROOT / "studies" / study / "rows").glob("*.json"))
-    return pd.DataFrame([row for file in files for row in json.loads(file.read_text())["rows"]])
+    return rows_of(ROOT / "studies" / name / "rows")[0]
 
 
 def numbers(**values: float) -> None:

@@ -1,6 +1,5 @@
 """Make the table and the picture of the recipe from its rows: a stage of studies/dvc.yaml."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ddpm.pictures.figures import to_png
 from exact_stages.console import run
 from exact_stages.stage import Stage
-from studies.table import markdown
+from studies.table import markdown, rows_of
 
 HERE, EXCESS, ERROR = Path("studies/recipe"), "frechet_excess", "frechet_excess_error"
 
@@ -18,8 +17,7 @@ HERE, EXCESS, ERROR = Path("studies/recipe"), "frechet_excess", "frechet_excess_
 def main() -> None:
     """Write both, the best change first."""
     with Stage("recipe_table") as stage:
-        found = [json.loads(file.read_bytes()) for file in sorted(stage.input(HERE / "rows").glob("*.json"))]
-        rows = pd.DataFrame([row for each in found for row in each["rows"]])
+        rows, made_in = rows_of(stage.input(HERE / "rows"))
         rows["change"] = rows["change"].replace("", "the default")
         means = rows.groupby("change")[[EXCESS, ERROR, "images_seen"]].mean().sort_values(EXCESS)
         lines = [["change", "excess of each seed", "error of one", "images seen"]]
@@ -27,7 +25,7 @@ def main() -> None:
             seeds = ", ".join(f"{each:.3f}" for each in rows[rows["change"] == name][EXCESS])
             told = f"`{name}`" if "=" in str(name) else str(name)
             lines.append([told, seeds, f"{mean[ERROR]:.3f}", f"{mean['images_seen']:,.0f}"])
-        stage.write(HERE / "table.md", markdown(lines, [each["made_in"] for each in found]))
+        stage.write(HERE / "table.md", markdown(lines, made_in))
         stage.write(HERE / "trials.png", picture(rows, [*means.index]))
 
 

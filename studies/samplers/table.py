@@ -1,8 +1,6 @@
 """Make the table, the curves and the picture of samplers from their rows: a stage of studies/dvc.yaml."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ from torchvision.io import decode_png
 from ddpm.pictures.figures import image_png, text_rows, to_png
 from exact_stages.console import run
 from exact_stages.stage import Stage
-from studies.table import markdown
+from studies.table import markdown, rows_of
 
 HERE, REAL, EXCESS = Path("studies/samplers"), "test images", "frechet_excess"
 
@@ -22,24 +20,26 @@ HERE, REAL, EXCESS = Path("studies/samplers"), "test images", "frechet_excess"
 def main() -> None:
     """Write them; a cell of the table has a value for each seed."""
     with Stage("samplers_table") as stage:
-        files = sorted(stage.input(HERE / "rows").glob("*.json"))
-        found = [json.loads(file.read_bytes()) for file in files]
-        rows = pd.DataFrame([row for each in found for row in each["rows"]])
-        stage.write(HERE / "table.md", table(rows, [each["made_in"] for each in found]))
+        folder = stage.input(HERE / "rows")
+        rows, made_in = rows_of(folder)
+        stage.write(HERE / "table.md", markdown(table(rows), made_in))
         stage.write(HERE / "curves.png", curves(rows))
-        stage.write(HERE / "pictures.png", titled(files[0].with_suffix(".png"), found[0]["rows"]))
+        first = rows["seed"].min()
+        stage.write(HERE / "pictures.png", titled(folder / f"{first}.png", rows[rows["seed"] == first]))
 
 
-def table(rows: pd.DataFrame, made_in: list[dict[str, object]]) -> bytes:
+def table(rows: pd.DataFrame) -> list[list[str]]:
     """Return the scores of each setting and seed, and the span of test images."""
-    lines = [["sampler", "NFE", "excess of each seed", "error of one", "C2ST at 8 levels"]]
-    columns = {EXCESS: ".3f", "c2st": ".1%"}
+    lines = [["sampler: NFE", "excess", "C2ST at 8 levels"]]
     for (name, steps), each in rows.groupby(["sampler", "evaluations"], sort=False):
-        values = {key: (each[key].agg(["min", "max"]) if name == REAL else each[key]) for key in columns}
-        cells = [(" to " if name == REAL else ", ").join(f"{v:{columns[key]}}" for v in values[key]) for key in columns]
-        error = f"{each[f'{EXCESS}_error'].mean():.3f}"
-        lines.append([str(name), str(steps or ""), cells[0], error, cells[1].replace("%", " %")])
-    return markdown(lines, made_in)
+        excess, told = each[EXCESS], 100 * each["c2st"]
+        if name == REAL:
+            spans = [f"{excess.min():.3f} to {excess.max():.3f}", f"{told.min():.1f} to {told.max():.1f} %"]
+            lines.append([REAL, *spans])
+        else:
+            seeds = [f"{value:.3f}" for value in excess], [f"{value:.1f}" for value in told]
+            lines.append([f"{name}: {steps}", ", ".join(seeds[0]), f"{', '.join(seeds[1])} %"])
+    return lines
 
 
 def curves(rows: pd.DataFrame) -> bytes:
@@ -53,9 +53,7 @@ def curves(rows: pd.DataFrame) -> bytes:
         if len(means) > 1:
             [line] = axis.plot(means.index, means, label=str(name))
             axis.plot(each["evaluations"], each[EXCESS], "o", alpha=0.6, color=line.get_color())
-    axis.set(
-        xscale="log", yscale="log", xlabel="evaluations of the network (NFE)", ylabel="excess of the Frechet distance"
-    )
+    axis.set(xscale="log", yscale="log", xlabel="evaluations of the network (NFE)", ylabel="excess, classifier b")
     ticks = sorted({*made["evaluations"]})
     axis.set_xticks(ticks, map(str, ticks))
     axis.minorticks_off()
@@ -65,9 +63,10 @@ def curves(rows: pd.DataFrame) -> bytes:
     return to_png(figure)
 
 
-def titled(path: Path, rows: list[dict[str, Any]]) -> bytes:
+def titled(path: Path, rows: pd.DataFrame) -> bytes:
     """Write beside each row of samples in a picture how it was made."""
-    names = [f"{row['sampler']}: {row['evaluations']}" for row in rows if row["sampler"] != REAL]
+    made = rows[rows["sampler"] != REAL]
+    names = [f"{name}: {steps}" for name, steps in zip(made["sampler"], made["evaluations"], strict=True)]
     picture = decode_png(torch.from_numpy(np.fromfile(path, np.uint8)))[:1]
     return image_png(torch.cat([text_rows(names, picture.shape[1] // len(names)), picture], dim=2), scale=1)
 

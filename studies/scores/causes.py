@@ -22,7 +22,7 @@ from ddpm.scores.evaluation import classify
 from ddpm.scores.judges import judge_of
 from exact_stages.console import progress, run
 from scripts.publish import SEEDS
-from studies.table import Table
+from studies.table import Table, rows_of
 
 HERE, STUDIES, PROCESSED = Path("studies/scores"), Path("studies"), Path("data/processed")
 STEPS = "../speed/step_scores.csv"
@@ -82,16 +82,13 @@ def causes() -> Iterator[tuple[str, ...]]:
     of_seeds = {name: "/".join(f"{value:.3f}" for value in values) for name, values in both.items()}
     pairs = ", ".join(f"{name}: {values}" for name, values in of_seeds.items())
     yield f"precision, after a fifth of a training, seeds {'/'.join(map(str, both.index))}", pairs, STEPS
-    files = [*sorted((STUDIES / "samplers/rows").glob("*.json"))]
-    rows = pd.DataFrame([row for file in files for row in json.loads(file.read_bytes())["rows"]])
+    rows, _ = rows_of(STUDIES / "samplers/rows")
     guided = rows.query("evaluations == 24").groupby("sampler")["frechet_excess"].apply(list)
     names = {"none": "DPM-Solver++", "the default": "DPM-Solver++, guided", "1.5": "DPM-Solver++, guided by 1.5"}
     of_guidance = {name: "/".join(f"{value:.3f}" for value in guided[each]) for name, each in names.items()}
-    yield (
-        f"guidance; excess of 2,000 samples, seeds {'/'.join(file.stem for file in files)}",
-        ", ".join(f"{name}: {values}" for name, values in of_guidance.items()),
-        *(f"../samplers/rows/{file.name}" for file in files),
-    )
+    pairs = ", ".join(f"{name}: {values}" for name, values in of_guidance.items())
+    files = [f"../samplers/rows/{seed}.json" for seed in rows["seed"].unique()]
+    yield f"guidance; excess of 2,000 samples, seeds {'/'.join(map(str, rows['seed'].unique()))}", pairs, *files
     of_filter = {name: scores["b"][row]["frechet"] for name, row in (("before", "unfiltered"), ("after", "samples"))}
     yield "filter", told(pd.Series(of_filter)), f"../../{SCORES}"
     features = pd.Series({name: scores[name]["samples"]["frechet"] for name in ("a", "b", "pixels")})

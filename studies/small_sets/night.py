@@ -4,8 +4,7 @@
 
 data/cifar10 and data/icons come from `studies.small_sets.sets`. A training is that of the stage `train` with a fixed
 length, and ends early as there, when the validation loss no longer falls. After a kill, run it again. Rows are added
-to night.csv. night.png shows two samples of each class at the guidance that the model chooses, below real images;
-without NAMES, only this picture is made, of the strips in night/.
+to night.csv, and pictures to night/: two samples of each class at the guidance that the model chooses, and real images.
 """
 
 import argparse
@@ -14,10 +13,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_png
 
 from ddpm.cli.reading import Real, read_real
 from ddpm.diffusion.glimpses import png
@@ -25,7 +21,6 @@ from ddpm.diffusion.training import new_training
 from ddpm.images.splits import Split, SplitFile
 from ddpm.params.data import DataParams
 from ddpm.params.sample import fitted
-from ddpm.pictures.figures import image_png, text_rows
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import Runtime, start
 from ddpm.processes.world import ALONE
@@ -38,10 +33,10 @@ from studies.table import Table
 from studies.trainings import scored_sampler
 from studies.trials import kept
 
-ROWS, STRIPS, SEED, SAMPLES = FOLDER / "night.csv", FOLDER / "night", 1, 2000
+ROWS, PICTURES, SEED, SAMPLES = FOLDER / "night.csv", FOLDER / "night", 1, 2000
 GUIDANCES = (1.0, 1.3, 1.5)  # those of a short and of a long training, and of one from clip art
 TESTED = 2000  # test images that tell which share of samples is near copies
-EACH, GAP = 2, 8  # samples of each class in a picture; pixels below a strip
+EACH = 2  # samples of each class in a picture
 WITHOUT_END = 1e6  # epochs
 
 
@@ -69,12 +64,11 @@ TRAININGS = {
 def main() -> None:
     """Train, sample and score what the table does not have."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TRAININGS)}")
+    options.add_argument("names", nargs="+", choices=TRAININGS)
     runtime, table = start(), Table(ROWS)
     for name in options.parse_args().names:
         if not all(table.has({"training": name, "guidance": each}) for each in GUIDANCES):
             make(name, TRAININGS[name], runtime, table)
-    write_whole(FOLDER / "night.png", picture())
 
 
 def make(name: str, length: Length, runtime: Runtime, table: Table) -> None:
@@ -107,8 +101,8 @@ def make(name: str, length: Length, runtime: Runtime, table: Table) -> None:
         table.add(row | copies(samples, train, found) | facts(runtime))
         print(*(f"{key} {row[key]}" for key in ("training", "guidance", "frechet_b", "c2st")), flush=True)
     samples = sampled(loaded, of_training["guidance_chosen"], SAMPLES, runtime)
-    for strip, shown in ((name, samples), (found.train.card.name, found.train.split)):
-        write_whole(STRIPS / f"{strip}.png", png(of_each_class(shown)))
+    for picture, shown in ((name, samples), (found.train.card.name, found.train.split)):
+        write_whole(PICTURES / f"{picture}.png", png(of_each_class(shown)))
 
 
 def wide(params: Params, train: SplitFile, factor: int) -> Params:
@@ -133,18 +127,6 @@ def of_each_class(samples: Split) -> torch.Tensor:
     """Return the first samples of each class, one row for each of EACH: (EACH, classes, C, H, W)."""
     rows = [(samples.labels == label).nonzero()[:EACH, 0] for label in samples.labels.unique()]
     return samples.images[torch.stack(rows, dim=1)]
-
-
-def picture() -> bytes:
-    """Draw the strips that are there, those of real images above their trainings, with titles."""
-    names = dict.fromkeys(each for name, length in TRAININGS.items() for each in (Path(length.images).name, name))
-    found = {name: strip for name in names if (strip := STRIPS / f"{name}.png").is_file()}
-    titles = [name if name in TRAININGS else "real" for name in found]
-    strips = [decode_png(torch.from_numpy(np.fromfile(each, np.uint8)), ImageReadMode.RGB) for each in found.values()]
-    width = max(each.shape[2] for each in strips)
-    strips = [F.pad(each, (0, width - each.shape[2], 0, GAP), value=255) for each in strips]
-    text = text_rows(titles, strips[0].shape[1]).expand(3, -1, -1)
-    return image_png(torch.cat([text, torch.cat(strips, dim=1)], dim=2), scale=1)
 
 
 if __name__ == "__main__":

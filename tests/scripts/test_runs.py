@@ -99,14 +99,16 @@ def test_a_record_has_the_data_and_the_metrics_of_its_run_alone(clone: Clone) ->
     assert seen("slow-new") == 40
 
 
-def test_a_record_is_kept_and_trusted(clone: Clone) -> None:
+def test_a_record_is_kept_and_trusted(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_PRECISION", "portable")
     commit = clone.git("rev-parse", "HEAD").strip()
     record.main("slow", ["lr=3"])
     run = open_run("results/slow")
     assert (run.commit, seen("results/slow")) == (commit, 30)
     assert set(run.files) == {"params.yaml", *METRICS}
     kept = json.loads(Path("results/slow/record.json").read_text())
-    assert kept["command"] == "python -m scripts.record slow lr=3"
+    assert kept["command"] == "DDPM_PRECISION=portable python -m scripts.record slow lr=3"
+    assert kept["machine"]
     assert clone.git("status", "--short").split() == ["??", "results/"]
     (clone.path / "library/code.py").write_text("# later")
     with pytest.raises(UserError, match="commit"):
