@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from ddpm.cli.reading import Real, read_real
+from ddpm.cli.reading import read_real
 from ddpm.diffusion.glimpses import png
 from ddpm.diffusion.training import new_training
 from ddpm.images.splits import Split, SplitFile
@@ -24,18 +24,17 @@ from ddpm.params.sample import fitted
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import Runtime, start
 from ddpm.processes.world import ALONE
-from ddpm.scores.copying import middle, near_copies, nearness, shifted
 from exact_stages.console import run
 from exact_stages.files import write_whole
 from stages.train import Params
-from studies.small_sets.starts import AS_THEY_ARE, FOLDER, Scores, facts, facts_of, params_of, sampled, subset_of
+from studies.small_sets.starts import AS_THEY_ARE, FOLDER, Scores, facts, facts_of, params_of, sampled
+from studies.subsets import copies, subset_of
 from studies.table import Table
 from studies.trainings import scored_sampler
 from studies.trials import kept
 
 ROWS, PICTURES, SEED, SAMPLES = FOLDER / "night.csv", FOLDER / "night", 1, 2000
 GUIDANCES = (1.0, 1.3, 1.5)  # those of a short and of a long training, and of one from clip art
-TESTED = 2000  # test images that tell which share of samples is near copies
 EACH = 2  # samples of each class in a picture
 WITHOUT_END = 1e6  # epochs
 
@@ -112,15 +111,6 @@ def wide(params: Params, train: SplitFile, factor: int) -> Params:
     model = model.model_copy(update={"channels": tuple(factor * each for each in model.channels)})
     of_train = params.train.model_copy(update={"epochs": WITHOUT_END})
     return params.model_copy(update={"model": model, "train": of_train})
-
-
-def copies(samples: Split, train: SplitFile, real: Real) -> dict[str, str]:
-    """Return the shares of near copies among samples and test images; see docs/reference/scores.md."""
-    table = middle(train.split.images), train.split.labels
-    test = real.test.split.take(torch.arange(min(TESTED, len(real.test.split.labels))))
-    ours, held_out = (nearness(shifted(each.images), each.labels, *table) for each in (samples, test))
-    found, expected = near_copies([ours.ratio], held_out)
-    return {"near_copies": f"{found.value:.4f}", "near_copies_of_real_test": f"{expected.value:.4f}"}
 
 
 def of_each_class(samples: Split) -> torch.Tensor:

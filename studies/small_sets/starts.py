@@ -24,10 +24,9 @@ import torch
 from ddpm.cli.reading import Real, read_real
 from ddpm.cli.score import trained as classifiers_of
 from ddpm.diffusion.model import LoadedModel
-from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.sets import sample_images, sample_labels
 from ddpm.diffusion.training import Training
-from ddpm.images.splits import Split, SplitFile
+from ddpm.images.splits import Split
 from ddpm.images.starts import CLIP_ART, SCRATCH
 from ddpm.params.data import DataParams
 from ddpm.params.sample import fitted
@@ -36,9 +35,10 @@ from ddpm.scores.c2st import quantised, run_c2st
 from ddpm.scores.classifier import load_classifier
 from ddpm.scores.comparisons import compare
 from ddpm.scores.evaluation import Classified, Sets, classify, draw_rows
-from exact_stages.console import UserError, run
+from exact_stages.console import run
 from exact_stages.params import load_params
 from stages.train import Params
+from studies.subsets import subset_of
 from studies.table import Table
 from studies.trainings import scored_sampler, trained
 
@@ -114,16 +114,6 @@ def share_as_asked(samples: Classified) -> float:
     """Return the share of samples that are seen as the class that was asked for."""
     assert samples.given is not None
     return float((samples.labels == samples.given).double().mean())
-
-
-def subset_of(train: SplitFile, count: int, number: int) -> SplitFile:
-    """Choose `count` images at random; those of a near-duplicate's group stay together, or lose it."""
-    if count > len(train.groups):
-        raise UserError(f"--count: {count}, but the set has {len(train.groups)} training images; lower it")
-    rows = torch.randperm(len(train.groups), generator=generator(number, "subset"))[:count].sort().values
-    place = torch.full((len(train.groups),), -1).scatter_(0, rows, torch.arange(count))
-    groups = place[train.groups[rows]]
-    return train._replace(split=train.split.take(rows), groups=torch.where(groups < 0, torch.arange(count), groups))
 
 
 def params_of(begun: str, seed: int, images_seen: int | None) -> Params:
