@@ -30,7 +30,6 @@ def summaries() -> dict[str, str]:
         "samplers/spacing_means.csv": spacing(),
         "scores/proof_rms.csv": rms(),
         "scores/mix_means.csv": read("scores/mix").groupby("mix")["frechet_b"].agg(["mean", "std"]),
-        "small_sets/scores_means.csv": small_sets(),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
         "small_sets/starts_means.csv": starts(),
         "speed/stages_ratios.csv": stages(),
@@ -84,13 +83,6 @@ def rms() -> pd.DataFrame:
     rows = pd.concat([read("scores/proof"), read("scores/excess")])
     rows = rows.drop(columns=["part", "pair", "threads", "dtype"]).set_index("count")
     return ((rows**2).groupby("count").mean() ** 0.5).T.rename_axis("score")
-
-
-def small_sets() -> pd.DataFrame:
-    """Return the means and medians over the seeds."""
-    by = ["set", "images", "changes", "guidance"]
-    seeds = read("small_sets/scores").groupby(by, dropna=False)[["as_asked", "frechet_b"]]
-    return seeds.mean().add_suffix("_mean").join(seeds.median().add_suffix("_median"))
 
 
 def starts() -> pd.DataFrame:
