@@ -28,8 +28,6 @@ def summaries() -> dict[str, str]:
         "rare_class/results/gains.csv": gained(),
         "rare_class/results/candidates.csv": candidates(),
         "samplers/spacing_means.csv": spacing(),
-        "scores/proof_rms.csv": rms(),
-        "scores/mix_means.csv": read("scores/mix").groupby("mix")["frechet_b"].agg(["mean", "std"]),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
         "small_sets/starts_means.csv": starts(),
         "speed/stages_ratios.csv": stages(),
@@ -76,13 +74,6 @@ def spacing() -> pd.DataFrame:
     change = log_snr - trailing
     means = {"trailing": trailing.mean(), "log_snr": log_snr.mean(), "change": change.mean()}
     return pd.DataFrame({**means, "change_error": change.sem()}).rename_axis("score")
-
-
-def rms() -> pd.DataFrame:
-    """Return the root mean square of z of each score, by the number of images."""
-    rows = pd.concat([read("scores/proof"), read("scores/excess")])
-    rows = rows.drop(columns=["part", "pair", "threads", "dtype"]).set_index("count")
-    return ((rows**2).groupby("count").mean() ** 0.5).T.rename_axis("score")
 
 
 def starts() -> pd.DataFrame:

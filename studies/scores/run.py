@@ -1,190 +1,153 @@
-"""Test the scores themselves: are they silent where nothing differs, and do they see what does? In studies/scores/.
+"""Test the scores themselves on MNIST: a stage of studies/dvc.yaml.
 
-    python -m studies.scores.run power            # how often the C2ST finds a change of real images
-    python -m studies.scores.run proof            # are the errors right? real images scored as samples
-    python -m studies.scores.run excess           # is its error right? real images as samples of any mix of classes
-    python -m studies.scores.run mix              # what the mix of classes adds to the Frechet distance by chance
-    python -m studies.scores.run levels           # does the C2ST tell real images from others, at each of its levels?
+    python -m studies.scores.run PART
 
-All need a default run in the workspace. Every row is saved at once, and not computed again.
+- errors: are they right? Real images are scored as samples: z is the difference from others over its error.
+- faults: does the C2ST see a change of real images?
+- mix: what does the mix of classes add to the Frechet distance by chance?
+
+All images are of the judge's reference or of the test split, so that the judge learned none of them.
 """
 
-import argparse
 import math
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transform
 
-from ddpm.cli.reading import read_real
-from ddpm.cli.summary import SURE, compared
+from ddpm.cli.reading import Real
+from ddpm.cli.summary import CHANCE, SURE, compared
 from ddpm.diffusion.randomness import generator
-from ddpm.images.splits import Split, load_split
-from ddpm.params.data import DataParams
+from ddpm.images.splits import Split
+from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import Runtime, start
-from ddpm.scores.c2st import c2st_pairs, run_c2st
-from ddpm.scores.classifier import NAMES, load_classifier
+from ddpm.scores.c2st import quantised, run_c2st
+from ddpm.scores.classifier import load_classifier
 from ddpm.scores.comparisons import compare, draw_places
 from ddpm.scores.components import principal_components
 from ddpm.scores.distances import frechet_distance
 from ddpm.scores.evaluation import Classified, Sets, classify, examine
+from ddpm.scores.judges import judge_of
 from exact_stages.console import run
-from studies.table import Table
+from exact_stages.stage import Stage
+from studies.trials import make_rows, mnist
 
-OUT, MODELS, PROCESSED = Path("studies/scores"), Path("models"), Path("data/processed")
-POWER = [(200, 20), (600, 20), (2000, 5)]  # images on each side, draws
-PROOF = [("scores", 200, 200), ("scores", 2000, 200), ("two-sample", 200, 200), ("two-sample", 2000, 50)]  # the same
+ROWS = Path("studies/scores/rows")
+SCORED = [(200, 100), (2_000, 100), (10_000, 50)]  # images, pairs of sets
+TESTED = [(200, 100), (600, 50)]  # the same, for the C2ST, which takes longer
+CHANGED = [(200, 10), (600, 10)]  # images on each side, draws
 MIXED, MIXES = 10_000, 20  # images in a draw, draws
-EXCESSES = [(2_000, 50), (10_000, 50)]  # the same
-MELTED = 3
-POOL = 30_000  # images that the pairs are drawn from
-TRAIN = 6  # training images for each sample, as for MNIST
-NETWORK = "b"
+MOST_EXAMINED = 2_000  # more take long: recognition, copies and specks look at every pair of images
+TRAIN = 6  # training images for each sample, as for MNIST, or what there is
+LEVELS, NETWORK, MELTED = 8, "b", 3
 
 
 def main() -> None:
-    """Compute the rows that the table of a part does not have."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("part", choices=[*PARTS])
-    options.add_argument("--real", type=Path, default=PROCESSED / "train.safetensors", help="power: as in ddpm score")
-    args = options.parse_args()
-    table, runtime = Table(OUT / f"{args.part}.csv"), start()
-    for row in PARTS[args.part](args.real, table, runtime):
-        table.add(row | {"threads": torch.get_num_threads(), "dtype": str(runtime.precision).removeprefix("torch.")})
-        print(row, flush=True)
+    """Make the rows of a part."""
+    part = sys.argv[1]
+    with Stage("scores", part) as stage:
+        runtime = start()
+        keys, row = PARTS[part](Seen(mnist(), runtime), runtime)
+
+        def made(key: tuple[Any, ...], _checkpoints: Checkpoints) -> dict[str, Any]:
+            return row(*key)
+
+        make_rows(stage, ROWS / f"{part}.json", keys, made, runtime)
 
 
-def power(real: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Tell changed images from other ones that are not changed; all are random."""
-    as_they_are = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
-    train = read_real(real, DataParams.model_validate({"set": str(real), **as_they_are})).train
-    numbered = [(count, draw) for count, draws in POWER for draw in range(draws)]
-    for (count, draw), name in product(numbered, CHANGES):
-        key = {"set": train.card.name, "change": name, "count": count, "draw": draw}
-        if table.has(key):
-            continue
-        order = torch.randperm(len(train.split.images), generator=generator(draw, "power"))
-        ours, others = (train.split.images[each] for each in order[: 2 * count].split(count))
-        began = time.process_time()
+class Seen:
+    """The images that the judge did not learn, shuffled, and what it sees in them."""
+
+    def __init__(self, real: Real, runtime: Runtime) -> None:
+        judge = judge_of(real.train, range(10))
+        assert judge, "it comes with the package"
+        train, test = real.train.split.take(judge.reference.nonzero().squeeze(1)), real.test.split
+        images, labels = (torch.cat(parts) for parts in zip(train, test, strict=True))
+        order = torch.randperm(len(images), generator=generator(0, "pool"))
+        self.split, self.count = Split(images, labels).take(order), len(images)
+        self.classified = classify(load_classifier(judge.path), *self.split, runtime)
+        self.spaces = {NETWORK: self.classified.features}
+        self.spaces["pixels"] = principal_components(self.split.images)(self.split.images)
+
+    def order(self, seed: int, name: str) -> Tensor:
+        """Return the places of all images at random."""
+        return torch.randperm(self.count, generator=generator(seed, name))
+
+
+Part = tuple[list[tuple[Any, ...]], Callable[..., dict[str, Any]]]
+
+
+def errors(seen: Seen, runtime: Runtime) -> Part:
+    """Score random images as samples, beside others as test and training images. All sets are disjoint."""
+
+    def row(test: str, count: int, pair: int) -> dict[str, Any]:
+        order, labels = seen.order(pair, "errors")[: (2 + TRAIN) * count], seen.split.labels
+        samples, others, train = order[:count], order[count : 2 * count], order[2 * count :]
+        scores: dict[str, Any] = {"samples": {}, "real": {}, "test": {}}
+        if test == "scores":
+            kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (samples, train))
+            places = draw_places(labels[samples], labels[others], labels[train], kept, passing, pair)
+            for name, each in seen.spaces.items():
+                scores[name] = compare(each[samples], each[others], each[train], places)
+            if count <= MOST_EXAMINED:
+                sets = Sets(*(taken(seen.classified, each) for each in (samples, others, train)))
+                scores |= examine(sets, places, [*range(10)])[0]
+        else:
+            ours, real = (quantised(seen.split.images[each], LEVELS) for each in (samples, others))
+            scores["samples"] = run_c2st(ours, real, NETWORK, pair, runtime).accuracy.row("c2st_8_levels_accuracy")
+        found = {each.key: round(each.excess / each.error, 2) for each in compared(scores) if each.error}
+        return {"test": test, "count": count, "pair": pair, **found}
+
+    tests = [("scores", *each) for each in SCORED] + [("c2st", *each) for each in TESTED]
+    return [(test, count, pair) for test, count, pairs in tests for pair in range(pairs)], row
+
+
+def faults(seen: Seen, runtime: Runtime) -> Part:
+    """Tell changed images from other ones that are not changed, at all their levels."""
+
+    def row(name: str, count: int, draw: int) -> dict[str, Any]:
+        ours, others = (seen.split.images[each] for each in seen.order(draw, "faults")[: 2 * count].split(count))
         found = run_c2st(CHANGES[name](ours), others, NETWORK, draw, runtime).accuracy
         assert found.value is not None
         assert found.error is not None
         measured = {"accuracy": round(found.value, 4), "error": round(found.error, 4)}
-        rejects = abs(found.value - 0.5) > SURE * found.error
-        yield key | measured | {"rejects": int(rejects), "cpu_seconds": round(time.process_time() - began)}
-    rows = pd.read_csv(table.path).groupby(["set", "change", "count"], sort=False)
-    columns = {"draws": ("draw", "size"), "power": ("rejects", "mean"), "accuracy": ("accuracy", "mean")}
-    print(rows.agg(**columns, error=("error", "mean")).round(3).to_string())
+        return {
+            "change": name,
+            "count": count,
+            "draw": draw,
+            **measured,
+            "found": found.value - CHANCE > SURE * found.error,
+        }
+
+    return [(name, count, draw) for name in CHANGES for count, draws in CHANGED for draw in range(draws)], row
 
 
-def proof(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Score random real images as samples beside others as test images: z is their difference over its error.
+def mix(seen: Seen, _runtime: Runtime) -> Part:
+    """Compare random images with the other ones; their mix of classes is by chance, or that of all."""
 
-    The images are of both splits, so that nothing but chance tells sets of them apart. All sets are disjoint. The
-    training images are TRAIN times as many.
-    """
-    splits = [load_split(PROCESSED / f"{name}.safetensors") for name in ("train", "test")]
-    images, labels = (torch.cat(parts) for parts in zip(*(each.split for each in splits), strict=True))
-    real = Split(images, labels).take(torch.randperm(len(images), generator=generator(0, "pool"))[:POOL])
-    seen = classified(real, runtime)  # every image once for all pairs
-    spaces = {name: each.features for name, each in seen.items()}
-    spaces["pixels"] = principal_components(real.images)(real.images)
-    for part, count, pair in [(part, count, pair) for part, count, pairs in PROOF for pair in range(pairs)]:
-        key = {"part": part, "count": count, "pair": pair}
-        if table.has(key):
-            continue
-        order = torch.randperm(POOL, generator=generator(pair, "proof"))[: (2 + TRAIN) * count]
-        samples, test, train = parts = order.split([count, count, TRAIN * count])
-        scores: dict[str, Any] = {"samples": {}, "real": {}, "test": {}}
-        if part == "scores":
-            kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (samples, train))
-            labels = real.labels
-            places = draw_places(labels[samples], labels[test], labels[train], kept, passing, pair)
-            scores |= {name: compare(each[samples], each[test], each[train], places) for name, each in spaces.items()}
-            sets = Sets(*(seen[NAMES[-1]].take(each) for each in parts))
-            scores |= examine(sets, places, [*range(len(splits[0].card.classes))])[0]
-        else:
-            pairs = c2st_pairs({"samples": real.images[samples]}, real.images[train[:count]])
-            for (row, name), both in pairs.items():
-                scores[row] |= run_c2st(*both, NETWORK, pair, runtime).accuracy.row(name)
-        yield key | {each.key: f"{each.excess / each.error:.2f}" for each in compared(scores) if each.error}
-    print(proven(table.path))
-
-
-def proven(path: Path) -> str:
-    """Return for each score the root mean square of z, and the share of pairs beyond SURE errors."""
-    rows = pd.read_csv(path).drop(columns=["part", "pair", "threads", "dtype"])
-    rows = rows.melt("count", var_name="score", value_name="z").dropna()
-    rows = rows.assign(square=rows["z"] ** 2, beyond=rows["z"].abs() > SURE)
-    found = rows.groupby(["score", "count"], sort=False)
-    columns = {"pairs": found.size(), "rms z": found["square"].mean() ** 0.5, "beyond": found["beyond"].mean()}
-    return pd.DataFrame(columns).round(3).to_string()
-
-
-def excess(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Score random training images as samples, with their mix by chance, beside the others: z is excess over error."""
-    split = load_split(PROCESSED / "train.safetensors").split
-    features, labels = classified(split, runtime)[NETWORK].features, split.labels
-    for count, draw in [(count, draw) for count, draws in EXCESSES for draw in range(draws)]:
-        if table.has(key := {"part": "excess", "count": count, "pair": draw}):
-            continue
-        order = torch.randperm(len(labels), generator=generator(draw, "excess"))
-        ours, test, train = order.split([count, count, len(order) - 2 * count])
-        kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (ours, train))
-        places = draw_places(labels[ours], labels[test], labels[train], kept, passing, draw)
-        row = compare(features[ours], features[test], features[train], places)["samples"]
-        value, error = row["frechet_excess"], row["frechet_excess_error"]
-        assert value is not None
-        assert error
-        yield key | {"b.frechet_excess": f"{value / error:.2f}"}
-    print(proven(table.path))
-
-
-def mix(_: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Compare random training images with the other ones; their mix of classes is by chance, or that of all."""
-    split = load_split(PROCESSED / "train.safetensors").split
-    seen = classified(split, runtime)
-    for draw, name in product(range(MIXES), ("by chance", "of all")):
-        key = {"mix": name, "count": MIXED, "draw": draw}
-        if table.has(key):
-            continue
-        order = torch.randperm(len(split.labels), generator=generator(draw, "mix"))
+    def row(draw: int, name: str) -> dict[str, Any]:
+        order = seen.order(draw, "mix")
         places = torch.arange(MIXED)
         if name == "of all":  # sorted by class, every N/MIXED-th image
-            order = order[split.labels[order].argsort(stable=True)]
+            order = order[seen.split.labels[order].argsort(stable=True)]
             places = torch.linspace(0, len(order) - 1, MIXED).round().long()
-        ours = torch.zeros(len(order), dtype=torch.bool).index_fill(0, places, True)
-        values = {
-            f"frechet_{each}": frechet_distance(found.features[order[~ours]], found.features[order[ours]])
-            for each, found in seen.items()
-        }
-        yield key | {each: round(value, 5) for each, value in values.items()}
-    print(pd.read_csv(table.path).groupby("mix")[["frechet_a", "frechet_b"]].agg(["mean", "std"]).round(4).to_string())
+        ours, features = torch.zeros(len(order), dtype=torch.bool).index_fill(0, places, True), seen.spaces[NETWORK]
+        distance = frechet_distance(features[order[~ours]], features[order[ours]])
+        return {"mix": name, "count": MIXED, "draw": draw, "frechet": round(distance, 5)}
+
+    return [*product(range(MIXES), ("by chance", "of all"))], row
 
 
-def levels(_real: Path, table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:
-    """Tell random training images from as many others, MIXED on each side, with each number of levels of the scores."""
-    images = load_split(PROCESSED / "train.safetensors").split.images
-    ours, others = (
-        images[each] for each in torch.randperm(len(images), generator=generator(0, "levels"))[: 2 * MIXED].split(MIXED)
-    )
-    for (_, name), pair in c2st_pairs({"samples": ours}, others).items():
-        if not table.has(key := {"score": name, "count": MIXED}):
-            found = run_c2st(*pair, NETWORK, 0, runtime).accuracy
-            yield key | {each: f"{value:.4f}" for each, value in found._asdict().items()}
-
-
-def classified(split: Split, runtime: Runtime) -> dict[str, Classified]:
-    """Return what each classifier sees in the images."""
-    files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
-    return {name: classify(load_classifier(file), *split, runtime) for name, file in files.items()}
+def taken(seen: Classified, places: Tensor) -> Classified:
+    """Return some of the images."""
+    assert seen.given is not None
+    return Classified(*(each[places] for each in (seen.images, seen.given, seen.features, seen.logits)))
 
 
 def blurred(pixels: float) -> Callable[[Tensor], Tensor]:
@@ -222,7 +185,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "melted by up to 3 pixels": melted,
 }
 
-PARTS = {"power": power, "proof": proof, "excess": excess, "mix": mix, "levels": levels}
+PARTS: dict[str, Callable[[Seen, Runtime], Part]] = {"errors": errors, "faults": faults, "mix": mix}
 
 if __name__ == "__main__":
     run(main)

@@ -1,0 +1,41 @@
+"""Make the table of the scores themselves from its rows: a stage of studies/dvc.yaml."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ddpm.cli.summary import NAMES
+from exact_stages.console import run
+from exact_stages.stage import Stage
+from studies.table import markdown, rows_of
+
+HERE = Path("studies/scores")
+COUNTS = (200, 600, 2_000, 10_000)  # images on each side
+
+
+def main() -> None:
+    """Write it."""
+    with Stage("scores_table") as stage:
+        rows, made_in = rows_of(stage.input(HERE / "rows"))
+        lines = [["measured", *(f"{count:,} images" for count in COUNTS)]]
+        for score in [each for each in NAMES if each in rows]:
+            rms = (rows[score] ** 2).groupby(rows["count"]).mean() ** 0.5
+            lines.append([f"rms of z: {NAMES[score]}", *cells(rms, "{:.2f}")])
+        for change, each in rows.groupby("change"):
+            found = each.groupby("count")["found"].sum()
+            lines.append([f"faults found of ten: {change}", *cells(found, "{:.0f}")])
+        for name, each in rows.groupby("mix"):
+            distance = each.groupby("count")["frechet"].agg(["mean", "std"])
+            told = distance.apply(lambda row: f"{row['mean']:.4f}, spread {row['std']:.4f}", axis=1)
+            lines.append([f"distance b of a mix {name}", *cells(told, "{}")])
+        stage.write(HERE / "table.md", markdown(lines, made_in))
+
+
+def cells(values: pd.Series, form: str) -> list[str]:
+    """Return a text for each of COUNTS; empty where there is no value."""
+    there = values.dropna()
+    return [form.format(there[count]) if count in there else "" for count in COUNTS]
+
+
+if __name__ == "__main__":
+    run(main)
