@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 STEPS ?= 4
 TESTS ?= not long
 
-.PHONY: help repro test check plots card demo site seeds plain unlabelled fashion distilled rare studies clean env
+.PHONY: help repro test check plots card demo site seeds plain unlabelled fashion distilled studies clean env
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,12 +64,7 @@ distilled: env ## distil the model to few evaluations, and keep its results: mak
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.preview.keep_every=1 sample.scored.sampler=ddpm sample.scored.steps=null
 
-rare: .venv/.with-rare ## run the study of rare classes, and keep its rows in studies/rare_class/results: 1 to 2 hours
-	dvc repro preprocess
-	python -m studies.rare_class.run
-	python -m studies.rare_class.tables
-
-studies: env ## remake stale rows of studies/dvc.yaml, of one by QUESTION=recipe; with DRY=1 only say which, why and how long
+studies: .venv/.with-studies ## remake stale rows of studies/dvc.yaml, of one by QUESTION=recipe; with DRY=1 only say which, why and how long
 	@python -m scripts.studies $(QUESTION) $(if $(DRY),--dry)
 
 ##@ Develop

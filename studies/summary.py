@@ -9,10 +9,8 @@ import pandas as pd
 
 from exact_stages.console import run
 from exact_stages.files import write_whole
-from studies.rare_class.tables import copied, filled, gains
 
 STUDIES = Path(__file__).parent
-SETS = ("mnist", "fashion_mnist", "cifar10")
 
 
 def main() -> None:
@@ -25,8 +23,6 @@ def summaries() -> dict[str, str]:
     """Return the text of each file, by its name."""
     frames = {
         "growth/memory.csv": memory(),
-        "rare_class/results/gains.csv": gained(),
-        "rare_class/results/candidates.csv": candidates(),
         "samplers/spacing_means.csv": spacing(),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
         "small_sets/starts_means.csv": starts(),
@@ -45,25 +41,6 @@ def memory() -> pd.DataFrame:
     rows = read("growth/sizes")
     peak = rows[rows["width"] == 0].pivot_table("peak", ["side", "channels"], "batch")
     return pd.DataFrame({"megabytes": (peak[64] - peak[16]) / 48})
-
-
-def gained() -> pd.DataFrame:
-    """Return the gains in accuracy of each set; of the model from clip art, those of equal subsets before it."""
-    rows = {name: read(f"rare_class/results/{name}/scores") for name in SETS}
-    began = read("rare_class/results/cifar10/from_base/scores")
-    scratch = rows["cifar10"][rows["cifar10"]["subset"].isin(began["subset"])]
-    rows["cifar10, the same subsets"] = scratch
-    rows["cifar10, from clip art"] = pd.concat([scratch[scratch["extra"] != "generated"], began])
-    found = pd.concat({name: gains(each) for name, each in rows.items()}, names=["set"]).reset_index("set")
-    return found[found["images"] == "all"].drop(columns="images").set_index("set")
-
-
-def candidates() -> pd.DataFrame:
-    """Return the shares, in percent, that the filter took of classes with 10 images, and of copies at most."""
-    made = {name: read(f"rare_class/results/{name}/scores_generated") for name in SETS}
-    filtered = {name: filled(each).set_index("images")["filtered, %"][10] for name, each in made.items()}
-    copies = {name: copied(each).iloc[:, 1:].to_numpy(float).max() for name, each in made.items()}
-    return pd.DataFrame({"filtered": filtered, "copies": copies}).rename_axis("set")
 
 
 def spacing() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Make long-tailed subsets of a training set, train a model and a filter on each, and fill up its classes.
+"""Make long-tailed subsets of a training set, train a filter on each, and fill up its classes by a model of it.
 
 Subsets treat all classes alike. The rest is as the pipeline and `ddpm balance` do it.
 """
@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from ddpm.balancing.filling import FillInputs, Tally, fill
+from ddpm.diffusion.model import LoadedModel
 from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split, SplitFile
-from ddpm.params.classifier import ClassifierParams
-from ddpm.params.sample import fitted
+from ddpm.params.sample import SamplerParams
 from ddpm.processes.device import Runtime
 from ddpm.scores.classifier import Classifier, Recipe, held_out
 from ddpm.scores.fit import train_classifier
-from exact_stages.console import UserError
-from exact_stages.params import load_params
-from studies.trainings import default_params, scored_sampler, trained
+from exact_stages.console import UserError, progress
 
 
 class Subset(NamedTuple):
@@ -65,22 +63,25 @@ def make_subset(train: SplitFile, counts: Sequence[int], pool: int, target: int,
     return Subset(of_class, own, split.take(on_pool), split.take(spare))
 
 
-def fill_up(subset: Subset, target: int, seed: int, runtime: Runtime) -> tuple[Split, list[Tally]]:
+def fill_up(
+    loaded: LoadedModel, sampler: SamplerParams, subset: Subset, target: int, length: int, seed: int, runtime: Runtime
+) -> tuple[Split, list[Tally]]:
     """Sample images of each class up to `target`; return those that the filter takes, and a tally of each class.
 
     Images of the pool stand for the test images that tell copies from samples.
+
+    Args:
+        loaded: a model of the subset. length: the images that its filter trains on.
     """
-    kept, recipe, length = subset.kept, default_params(), load_params(ClassifierParams, "classifier").images_seen
-    seeded = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
-    loaded, _ = trained(kept, seeded, runtime, "")
+    kept = subset.kept
     torch.manual_seed(seed)
     judge = Classifier(Recipe(images_seen=length, seed=seed), kept.card)
-    for _ in train_classifier(judge, kept.split.take(~held_out(kept)), runtime):
+    of_filter = train_classifier(judge, kept.split.take(~held_out(kept)), runtime)
+    for _ in progress(of_filter, desc="filter", unit="step"):
         pass
-    sampler = fitted(scored_sampler(), loaded.card)
     inputs = FillInputs(loaded, judge, sampler, seed, runtime, kept.split, subset.pool)
     images, labels, tallies = [kept.split.images[:0]], list[int](), []
-    for label, count in enumerate(subset.counts):
+    for label, count in enumerate(progress(subset.counts, desc="fill up", unit="class")):
         tally = Tally()
         for tally, samples in fill(inputs, label, target - count) if count < target else ():
             images += [sample.image[None] for sample in samples]

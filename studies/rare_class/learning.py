@@ -31,11 +31,9 @@ class LearnParams(Section):
 class Method(NamedTuple):
     """How a classifier learns from a long-tailed subset.
 
-    balance: what makes up for the counts. nothing: images come as they are. oversample: each class is as frequent as
-        the others. weights: the loss is weighted by the inverse frequency. adjust: the log frequency is added to the
-        logits (Menon et al. 2021, arXiv:2007.07314). smote: means of neighbours fill up classes (arXiv:1106.1813).
-    augment: how images are varied. none; generic: crops, RandAugment (arXiv:1909.13719) and, where classes survive it,
-        mirroring; expert: what suits the set.
+    balance: what makes up for the counts. oversample: each class is as frequent as the others. adjust: the log
+        frequency is added to the logits (Menon et al. 2021, arXiv:2007.07314).
+    augment: how images are varied. none; generic: crops and RandAugment (arXiv:1909.13719); expert: what suits digits.
     extra: what fills up the classes. none; generated: filtered samples; real: as many further real images.
     """
 
@@ -45,12 +43,11 @@ class Method(NamedTuple):
 
 
 METHODS = [
-    *(Method(balance, "none", "none") for balance in ("nothing", "oversample", "weights", "adjust", "smote")),
+    Method("adjust", "none", "none"),
     *(
         Method("oversample", augment, extra)
         for augment in ("none", "generic", "expert")
         for extra in ("none", "generated", "real")
-        if (augment, extra) != ("none", "none")
     ),
 ]
 
@@ -74,9 +71,10 @@ def learn(
     seed: int,
 ) -> Outcome:
     """Train a classifier on real and extra images, keep the weights with the lowest loss on the pool, and test them."""
-    split, share, weight, offset = learned_from(real, extra, method, seed)
+    split, share, offset = learned_from(real, extra, method)
+    classes = len(offset)
     torch.manual_seed(seed)
-    network = to_device(classifier(tuple(split.images.shape[1:]), params.channels, len(weight)), CPU)
+    network = to_device(classifier(tuple(split.images.shape[1:]), params.channels, classes), CPU)
     optimizer = torch.optim.AdamW(network.parameters(), lr=params.lr, weight_decay=0.01)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=params.steps)
     rng, best, kept, kept_step = generator(seed, "batches"), float("inf"), network.state_dict(), 0
@@ -84,7 +82,7 @@ def learn(
         rows = torch.multinomial(share, params.batch_size, replacement=True, generator=rng)
         images, labels = split.take(rows)
         x = to_float(torch.cat([change(part) for part in images.split(TOGETHER)]))
-        loss = F.cross_entropy(network(x) + offset, labels, weight)
+        loss = F.cross_entropy(network(x) + offset, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -97,58 +95,33 @@ def learn(
     network.load_state_dict(kept)
     predicted = logits_of(network, test.images).argmax(1)
     right = predicted == test.labels
-    hits, given, true = (each.bincount(minlength=len(weight)) for each in (predicted[right], predicted, test.labels))
+    hits, given, true = (each.bincount(minlength=classes) for each in (predicted[right], predicted, test.labels))
     return Outcome(2 * hits / (given + true), float(right.double().mean()), kept_step)
 
 
-def learned_from(real: Split, extra: Split, method: Method, seed: int) -> tuple[Split, Tensor, Tensor, Tensor]:
-    """Return the images, the probability of each in a batch (N,), and each class's weight and offset of the logit."""
-    if method.balance == "smote":
-        real = smote(real, seed)
+def learned_from(real: Split, extra: Split, method: Method) -> tuple[Split, Tensor, Tensor]:
+    """Return the images, the probability of each in a batch (N,), and each class's offset of the logit."""
     split = Split(torch.cat([real.images, extra.images]), torch.cat([real.labels, extra.labels]))
     labels, counts = split.labels, split.labels.bincount().double()
     share = torch.ones(len(labels), dtype=torch.float64)
     if method.balance == "oversample":
         share /= counts[labels]
-    prior, same = counts / counts.sum(), torch.ones_like(counts)
-    weight = same / (len(counts) * prior) if method.balance == "weights" else same
-    offset = prior.log() if method.balance == "adjust" else 0 * same
-    return split, share, weight.float(), offset.float()
+    prior = counts / counts.sum()
+    offset = prior.log() if method.balance == "adjust" else 0 * prior
+    return split, share, offset.float()
 
 
-def smote(real: Split, seed: int) -> Split:
-    """Add means of neighbours within a class until all classes are as large as the largest."""
-    from imblearn.over_sampling import SMOTE  # heavy, and no other method needs it
-
-    neighbours = min(5, int(real.labels.bincount().min()) - 1)
-    method = SMOTE(k_neighbors=neighbours, random_state=seed)
-    fitted = method.fit_resample(real.images.flatten(1).float().numpy(), real.labels.numpy())
-    images, labels = (torch.from_numpy(each) for each in fitted)
-    return Split(images.round().to(torch.uint8).view(-1, *real.images.shape[1:]), labels)
-
-
-def augmentation(name: str, data_set: str, sides: tuple[int, ...], flips: bool) -> v2.Transform:
+def augmentation(name: str, sides: tuple[int, ...]) -> v2.Transform:
     """Return a random change of uint8 images (B, C, H, W), the same for all of them."""
-    crop = [v2.RandomCrop(sides, padding=min(sides) // 8), *([v2.RandomHorizontalFlip()] if flips else [])]
     bilinear = InterpolationMode.BILINEAR
-    by_name = {
+    by_name: dict[str, list[v2.Transform]] = {
         "none": [v2.Identity()],
-        "generic": [*crop, v2.RandAugment(interpolation=bilinear)],
-        "expert": {
-            # Affine and elastic distortions: Simard et al. 2003, "Best practices for ... visual document analysis".
-            "mnist": [
-                v2.RandomAffine(15, (0.07, 0.07), (0.85, 1.15), 10, interpolation=bilinear),
-                v2.ElasticTransform(alpha=34.0, sigma=4.0),
-            ],
-            # Random erasing: Zhong et al. 2020, arXiv:1708.04896, on Fashion-MNIST.
-            "fashion_mnist": [*crop, v2.RandomErasing()],
-            # The policy that Cubuk et al. 2019, arXiv:1805.09501, found for CIFAR-10, and Cutout, arXiv:1708.04552.
-            "cifar10": [
-                *crop,
-                v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, interpolation=bilinear),
-                v2.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0)),
-            ],
-        }.get(data_set, crop),
+        "generic": [v2.RandomCrop(sides, padding=min(sides) // 8), v2.RandAugment(interpolation=bilinear)],
+        # Affine and elastic distortions: Simard et al. 2003, "Best practices for ... visual document analysis".
+        "expert": [
+            v2.RandomAffine(15, (0.07, 0.07), (0.85, 1.15), 10, interpolation=bilinear),
+            v2.ElasticTransform(alpha=34.0, sigma=4.0),
+        ],
     }
     return v2.Compose(by_name[name])
 

@@ -1,9 +1,8 @@
-"""Print the tables of the study of rare classes, and draw its plot, from the rows in studies/rare_class/results.
+"""Make the table and the plot of rare classes from their rows: a stage of studies/dvc.yaml.
 
-python -m studies.rare_class.tables
+Rows of MNIST are of this study; those of the other sets are pinned.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,55 +13,46 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ddpm.pictures.figures import to_png
-from exact_stages.console import UserError, run
-from exact_stages.files import write_whole
+from exact_stages.console import run
+from exact_stages.stage import Stage
+from studies.table import markdown, rows_of
 
-RESULTS = Path("studies/rare_class/results")
+HERE = Path("studies/rare_class")
 WAYS = ("generated", "real")
 OVER_ADJUST = "generated, over adjust"
 VARIED = {"none": "no augmentation", "generic": "RandAugment, crops", "expert": "an expert's augmentation"}
 NAMES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
-LEVEL = 0.05
+LEVEL, FEW = 0.05, 10
+PINNED = ("scores.csv", "scores_generated.csv")
+LINES = {  # of the table, by the augmentation and what fills up the classes
+    ("none", "generated"): "without augmentation",
+    ("none", OVER_ADJUST): "the same, over logit adjustment",
+    ("generic", "generated"): "on top of crops and RandAugment",
+    ("generic", "real"): "as many real images there",
+    ("expert", "generated"): "on top of an expert's augmentation",
+}
 
 
 def main() -> None:
-    """Print the tables of each set, and draw the gains of all."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    files = sorted(RESULTS.glob("*/scores.csv"), key=lambda path: [*NAMES, path.parent.name].index(path.parent.name))
-    gained = {}
-    for path in files:
-        scores, made = complete(path), pd.read_csv(path.with_name("scores_generated.csv"))
-        gained[path.parent.name] = gains(scores)
-        tables = [means(scores), told(gained[path.parent.name]), filled(made), copied(made)]
-        print(f"## {path.parent.name}", *map(as_markdown, tables), sep="\n\n", end="\n\n")
-    write_whole(RESULTS / "gains.png", to_png(figure(gained)))
-
-
-def complete(path: Path) -> pd.DataFrame:
-    """Read scores.
-
-    Raises:
-        UserError: not every method has every subset and seed once, as after an interruption.
-    """
-    scores = pd.read_csv(path)
-    methods = scores.groupby(["balance", "augment", "extra"]).ngroups
-    if len(scores) != (total := methods * scores["subset"].nunique() * scores["seed"].nunique()):
-        raise UserError(f"{path}: has {len(scores)} of {total} rows; finish with `python -m studies.rare_class.run`")
-    return scores
+    """Write both."""
+    with Stage("rare_class_table") as stage:
+        rows, made_in = rows_of(stage.input(HERE / "rows"))
+        results = stage.input(HERE / "results")
+        scores, made = ({name: pd.read_csv(results / name / file) for name in [*NAMES][1:]} for file in PINNED)
+        scores, made = {"mnist": rows[rows["balance"].notna()]} | scores, {"mnist": rows[rows["class"].notna()]} | made
+        gained = {name: gains(each) for name, each in scores.items()}
+        lines = [["accuracy gained, points", *NAMES.values()], *told(gained)]
+        fates = [shares(each) for each in made.values()]
+        lines.append([f"filtered, of candidates of classes with {FEW} images", *(f"{each:.1f} %" for each, _ in fates)])
+        lines.append(["copies among candidates, the most in one class", *(f"{each:.1f} %" for _, each in fates)])
+        stage.write(HERE / "table.md", markdown(lines, made_in))
+        stage.write(HERE / "gains.png", to_png(figure(gained)))
 
 
 def measures(scores: pd.DataFrame) -> dict[str, str]:
     """Return the columns with F1 by their numbers of images, but for the largest, and the accuracy on all classes."""
     counts = sorted(int(name[3:]) for name in map(str, scores) if name.startswith("f1_"))
     return {**{f"f1_{count}": str(count) for count in counts[:-1]}, "accuracy": "all"}
-
-
-def means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean F1 and accuracy in percent of each method, over subsets and seeds."""
-    columns = measures(scores)
-    method = scores[["balance", "augment", "extra"]].apply(lambda parts: " + ".join(parts[parts != "none"]), axis=1)
-    found = scores.groupby(method.rename("method"), sort=False)[[*columns]].mean() * 100
-    return found.rename(columns=columns).round(1).reset_index()
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
@@ -100,32 +90,26 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay gains out by method and number of images; gains that are sure are bold."""
-    mark = table["sure"].map({True: "**", False: ""})
-    text = mark + table["gain"].map("{:+.1f}".format) + " ± " + table["interval"].map("{:.1f}".format) + mark
-    table = table.assign(text=text, method=table["augment"] + " + " + table["extra"])
-    return table.pivot_table("text", "method", "images", "first", sort=False).reset_index()
+def told(gained: dict[str, pd.DataFrame]) -> list[list[str]]:
+    """Return a line for each of LINES, with the gain of accuracy in each set; those that are sure are bold."""
+    lines = []
+    for (augment, extra), title in LINES.items():
+        cells = []
+        for table in gained.values():
+            chosen = (table["augment"] == augment) & (table["extra"] == extra) & (table["images"] == "all")
+            [row] = table[chosen].to_dict("records")
+            mark = "**" if row["sure"] else ""
+            cells.append(f"{mark}{row['gain']:+.1f} ± {row['interval']:.1f}{mark}")
+        lines.append([title, *cells])
+    return lines
 
 
-def filled(made: pd.DataFrame) -> pd.DataFrame:
-    """Return what happened to candidates, in percent, as the mean of classes of each number of images."""
-    filled_up = made[made["candidates"] > 0]
-    fates = filled_up[["accepted", "filtered", "copies"]]
-    shares = fates.div(filled_up["candidates"], axis=0).groupby(filled_up["images"]).mean() * 100
-    return shares.round(1).rename(columns=lambda name: f"{name}, %").reset_index()
-
-
-def copied(made: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of copies among the candidates of each class, in percent, by its number of images."""
-    sums = made[made["candidates"] > 0].groupby(["class", "images"])[["candidates", "copies"]].sum()
-    return (sums["copies"] / sums["candidates"] * 100).round(1).unstack().rename_axis("copies, %").reset_index()
-
-
-def as_markdown(table: pd.DataFrame) -> str:
-    """Format a Markdown table."""
-    rows = [[*map(str, table.columns)], ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def shares(made: pd.DataFrame) -> tuple[float, float]:
+    """Return shares of candidates in percent: filtered ones of classes with FEW images, and copies, of any class."""
+    filled = made[made["candidates"] > 0]
+    filtered = (filled["filtered"] / filled["candidates"])[filled["images"] == FEW].mean()
+    sums = filled.groupby(["class", "images"])[["candidates", "copies"]].sum()
+    return 100 * float(filtered), 100 * float((sums["copies"] / sums["candidates"]).max())
 
 
 def figure(gained: dict[str, pd.DataFrame]) -> Figure:

@@ -1,14 +1,11 @@
 """Tables of the study: values that were worked out by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from exact_stages.console import UserError
 from studies.rare_class.learning import METHODS
-from studies.rare_class.tables import OVER_ADJUST, complete, copied, filled, gains, holm, means, measures, told
+from studies.rare_class.tables import LINES, OVER_ADJUST, gains, holm, measures, shares, told
 
 
 def scores() -> pd.DataFrame:
@@ -33,29 +30,19 @@ def test_a_gain_is_the_mean_of_paired_differences_of_subsets_with_its_interval()
     assert not found["sure"].any()
 
 
-def test_unfinished_rows_are_refused(tmp_path: Path) -> None:
-    path, rows = tmp_path / "scores.csv", scores()
-    rows.to_csv(path, index=False)
-    assert len(complete(path)) == len(rows)
-    rows.iloc[:-1].to_csv(path, index=False)
-    with pytest.raises(UserError, match=f"{path}: has {len(rows) - 1} of {len(rows)} rows"):
-        complete(path)
-
-
 def test_holm() -> None:
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
 
-def test_tables_have_a_row_for_each_method() -> None:
-    assert len(means(scores())) == len(METHODS)
-    assert means(scores()).iloc[-1].tolist() == ["oversample + expert + real", 55.0, 90.5, 80.0]
-    table = gains(scores()).assign(sure=lambda frame: frame["images"] == "10")
-    assert told(table).set_index("method").loc["none + generated", "10"] == "**+5.0 ± 12.7**"
-    assert told(table).set_index("method").loc["generic + real", "50"] == "+0.0 ± 0.0"
+def test_the_table_has_a_line_for_each_comparison_and_marks_what_is_sure() -> None:
+    table = gains(scores()).assign(sure=lambda frame: frame["augment"] == "none", gain=1.0, interval=0.5)
+    lines = told({"a": table, "b": table.assign(gain=-2.0)})
+    assert lines[0] == ["without augmentation", "**+1.0 ± 0.5**", "**-2.0 ± 0.5**"]
+    assert lines[2] == ["on top of crops and RandAugment", "+1.0 ± 0.5", "-2.0 ± 0.5"]
+    assert len(lines) == len(LINES)
 
 
 def test_the_fate_of_candidates_is_in_percent() -> None:
     names = ["class", "images", "candidates", "accepted", "filtered", "copies"]
-    made = pd.DataFrame([("a", 10, 60, 50, 5, 5), ("b", 10, 40, 30, 5, 5), ("c", 250, 0, 0, 0, 0)], columns=names)
-    assert filled(made).to_numpy().tolist() == [[10, 79.2, 10.4, 10.4]]
-    assert copied(made).to_numpy().tolist() == [["a", 8.3], ["b", 12.5]]
+    made = pd.DataFrame([("a", 10, 60, 50, 6, 3), ("b", 10, 40, 30, 8, 4), ("c", 250, 0, 0, 0, 0)], columns=names)
+    assert shares(made) == pytest.approx((15, 10))
