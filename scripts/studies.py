@@ -49,7 +49,7 @@ def main() -> None:
         print(f"{len(stale)} stages, {minutes:.0f} core-minutes: {here:.0f} minutes here", flush=True)
     if stale and not args.dry:
         targets = [declared.stages[name].addressing for name in stale]
-        if subprocess.run([sys.executable, "-m", "dvc", "repro", "--keep-going", *targets]).returncode:
+        if subprocess.run([sys.executable, "-m", "dvc", "repro", *targets]).returncode:
             raise UserError("studies: not all rows are made; run it again, which continues")
     if not args.dry:
         for page in STUDIES.glob("*/*.md"):

@@ -68,8 +68,8 @@ def causes() -> Iterator[tuple[str, ...]]:
     """Yield each cause, the distances that it makes, and the files of the rows."""
     counts = pd.read_csv(HERE / "counts.csv").set_index("images")["frechet"]
     yield "number of samples", ", ".join(f"{images:,}: {value:.3f}" for images, value in counts.items()), "counts.csv"
-    mix = pd.read_csv(HERE / "mix.csv").groupby("mix")["frechet_b"].mean()
-    yield "mix of classes, of real images", told(mix), "mix.csv"
+    mix = rows_of(HERE / "rows")[0].groupby("mix")["frechet"].mean()
+    yield "mix of classes, of real images", told(mix), "rows/mix.json"
     records = [f"{folder}/record.json" for folder in SEEDS]
     others = [json.loads(Path(each).read_bytes())["metrics"]["evaluate/scores"] for each in records]
     scores = json.loads(SCORES.read_bytes())

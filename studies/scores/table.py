@@ -17,17 +17,16 @@ def main() -> None:
     """Write it."""
     with Stage("scores_table") as stage:
         rows, made_in = rows_of(stage.input(HERE / "rows"))
-        lines = [["measured", *(f"{count:,} images" for count in COUNTS)]]
+        lines = [["measured, by images", *(f"{count:,}" for count in COUNTS)]]
         for score in [each for each in NAMES if each in rows]:
             rms = (rows[score] ** 2).groupby(rows["count"]).mean() ** 0.5
-            lines.append([f"rms of z: {NAMES[score]}", *cells(rms, "{:.2f}")])
-        for change, each in rows.groupby("change"):
-            found = each.groupby("count")["found"].sum()
-            lines.append([f"faults found of ten: {change}", *cells(found, "{:.0f}")])
+            lines.append([f"z of {NAMES[score]}", *cells(rms, "{:.2f}")])
+        found = rows.groupby(["count", "change"])["found"].mean().groupby("count").min()
+        lines.append(["least share of a fault", *cells(100 * found, "{:.0f} %")])
         for name, each in rows.groupby("mix"):
             distance = each.groupby("count")["frechet"].agg(["mean", "std"])
             told = distance.apply(lambda row: f"{row['mean']:.4f}, spread {row['std']:.4f}", axis=1)
-            lines.append([f"distance b of a mix {name}", *cells(told, "{}")])
+            lines.append([f"distance, mix {name}", *cells(told, "{}")])
         stage.write(HERE / "table.md", markdown(lines, made_in))
 
 
