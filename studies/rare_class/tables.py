@@ -1,4 +1,4 @@
-"""Make the table and the plot of rare classes from their rows: a stage of studies/dvc.yaml.
+"""Make the table, the gains and the plot of rare classes from their rows: a stage of studies/dvc.yaml.
 
 Rows of MNIST are of this study; those of the other sets are pinned.
 """
@@ -27,6 +27,7 @@ PINNED = ("scores.csv", "scores_generated.csv")
 LINES = {  # of the table, by the augmentation and what fills up the classes
     ("none", "generated"): "without augmentation",
     ("none", OVER_ADJUST): "the same, over logit adjustment",
+    ("none", "real"): "as many real images, without augmentation",
     ("generic", "generated"): "on top of crops and RandAugment",
     ("generic", "real"): "as many real images there",
     ("expert", "generated"): "on top of an expert's augmentation",
@@ -34,7 +35,7 @@ LINES = {  # of the table, by the augmentation and what fills up the classes
 
 
 def main() -> None:
-    """Write both."""
+    """Write them."""
     with Stage("rare_class_table") as stage:
         rows, made_in = rows_of(stage.input(HERE / "rows"))
         results = stage.input(HERE / "results")
@@ -46,6 +47,8 @@ def main() -> None:
         lines.append([f"filtered, of candidates of classes with {FEW} images", *(f"{each:.1f} %" for each, _ in fates)])
         lines.append(["copies among candidates, the most in one class", *(f"{each:.1f} %" for _, each in fates)])
         stage.write(HERE / "table.md", markdown(lines, made_in))
+        every = pd.concat(gained, names=["set"]).round(4).droplevel(1).query("extra != 'real'")
+        stage.write(HERE / "gains.csv", every.to_csv(lineterminator="\n").encode())
         stage.write(HERE / "gains.png", to_png(figure(gained)))
 
 
@@ -113,7 +116,7 @@ def shares(made: pd.DataFrame) -> tuple[float, float]:
 
 
 def figure(gained: dict[str, pd.DataFrame]) -> Figure:
-    """Plot what generated images and, dashed, real ones gain, with 95 % intervals, a panel for each set."""
+    """Plot what generated images and, dotted, real ones gain, with 95 % intervals, a panel for each set."""
     drawing = Figure(figsize=(4 * len(gained), 3.6), layout="constrained")
     panels: Sequence[Axes] = drawing.subplots(1, len(gained), squeeze=False)[0]
     for axis, (name, table) in zip(panels, gained.items(), strict=True):

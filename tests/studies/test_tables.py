@@ -38,7 +38,7 @@ def test_the_table_has_a_line_for_each_comparison_and_marks_what_is_sure() -> No
     table = gains(scores()).assign(sure=lambda frame: frame["augment"] == "none", gain=1.0, interval=0.5)
     lines = told({"a": table, "b": table.assign(gain=-2.0)})
     assert lines[0] == ["without augmentation", "**+1.0 ± 0.5**", "**-2.0 ± 0.5**"]
-    assert lines[2] == ["on top of crops and RandAugment", "+1.0 ± 0.5", "-2.0 ± 0.5"]
+    assert lines[3] == ["on top of crops and RandAugment", "+1.0 ± 0.5", "-2.0 ± 0.5"]
     assert len(lines) == len(LINES)
 
 

@@ -29,7 +29,7 @@ MOST_FILTERED = 1 / 3  # of the candidates; beyond it, filling up harmed classif
 class Balance(Options):
     """Make a balanced folder from an imbalanced set.
 
-    Try augmentation first. On MNIST, samples helped only classifiers that were trained without it; see
+    Try augmentation first. On three sets, samples helped no classifier that was trained with it; see
     docs/how-to/rare-class.md.
 
     train/<class> has the real training images and, up to a target for each class, samples. Each sample is classified as
