@@ -3,6 +3,7 @@
     python -m studies.scores.run PART
 
 - errors: are they right? Real images are scored as samples: z is the difference from others over its error.
+- tests: the same for the C2ST, which takes longer.
 - faults: does the C2ST see a change of real images?
 - mix: what does the mix of classes add to the Frechet distance by chance?
 
@@ -12,6 +13,7 @@ All images are of the judge's reference or of the test split, so that the judge 
 import math
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from ddpm.diffusion.randomness import generator
 from ddpm.images.splits import Split
 from ddpm.processes.checkpoints import Checkpoints
 from ddpm.processes.device import Runtime, start
-from ddpm.scores.c2st import quantised, run_c2st
+from ddpm.scores.c2st import c2st_pairs, run_c2st
 from ddpm.scores.classifier import load_classifier
 from ddpm.scores.comparisons import compare, draw_places
 from ddpm.scores.components import principal_components
@@ -39,13 +41,13 @@ from exact_stages.stage import Stage
 from studies.trials import make_rows, mnist
 
 ROWS = Path("studies/scores/rows")
-SCORED = [(200, 100), (2_000, 100), (10_000, 50)]  # images, pairs of sets
-TESTED = [(200, 100), (600, 50)]  # the same, for the C2ST, which takes longer
+SCORED = [(200, 100), (2_000, 100), (5_000, 50)]  # images, pairs of sets
+TESTED = [(200, 100), (600, 30)]  # the same, for the C2ST
 CHANGED = [(200, 10), (600, 10)]  # images on each side, draws
 MIXED, MIXES = 10_000, 20  # images in a draw, draws
 MOST_EXAMINED = 2_000  # more take long: recognition, copies and specks look at every pair of images
 TRAIN = 6  # training images for each sample, as for MNIST, or what there is
-LEVELS, NETWORK, MELTED = 8, "b", 3
+NETWORK, MELTED = "b", 3
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     part = sys.argv[1]
     with Stage("scores", part) as stage:
         runtime = start()
-        keys, row = PARTS[part](Seen(mnist(), runtime), runtime)
+        keys, row = PARTS[part](Seen(mnist(), runtime))
 
         def made(key: tuple[Any, ...], _checkpoints: Checkpoints) -> dict[str, Any]:
             return row(*key)
@@ -71,83 +73,90 @@ class Seen:
         images, labels = (torch.cat(parts) for parts in zip(train, test, strict=True))
         order = torch.randperm(len(images), generator=generator(0, "pool"))
         self.split, self.count = Split(images, labels).take(order), len(images)
-        self.classified = classify(load_classifier(judge.path), *self.split, runtime)
-        self.spaces = {NETWORK: self.classified.features}
-        self.spaces["pixels"] = principal_components(self.split.images)(self.split.images)
+        self.judge, self.runtime = judge.path, runtime
 
-    def order(self, seed: int, name: str) -> Tensor:
-        """Return the places of all images at random."""
-        return torch.randperm(self.count, generator=generator(seed, name))
+    @cached_property
+    def classified(self) -> Classified:
+        """Return what the judge sees."""
+        return classify(load_classifier(self.judge), *self.split, self.runtime)
+
+    def orders(self, seed: int, name: str, count: int) -> tuple[Tensor, ...]:
+        """Return random places: of `count` images, of as many others, and of TRAIN times as many, or what there is."""
+        order = torch.randperm(self.count, generator=generator(seed, name))[: (2 + TRAIN) * count]
+        return order[:count], order[count : 2 * count], order[2 * count :]
 
 
 Part = tuple[list[tuple[Any, ...]], Callable[..., dict[str, Any]]]
 
 
-def errors(seen: Seen, runtime: Runtime) -> Part:
+def errors(seen: Seen) -> Part:
     """Score random images as samples, beside others as test and training images. All sets are disjoint."""
+    judged, labels = seen.classified, seen.split.labels
+    spaces = {NETWORK: judged.features, "pixels": principal_components(seen.split.images)(seen.split.images)}
 
-    def row(test: str, count: int, pair: int) -> dict[str, Any]:
-        order, labels = seen.order(pair, "errors")[: (2 + TRAIN) * count], seen.split.labels
-        samples, others, train = order[:count], order[count : 2 * count], order[2 * count :]
-        scores: dict[str, Any] = {"samples": {}, "real": {}, "test": {}}
-        if test == "scores":
-            kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (samples, train))
-            places = draw_places(labels[samples], labels[others], labels[train], kept, passing, pair)
-            for name, each in seen.spaces.items():
-                scores[name] = compare(each[samples], each[others], each[train], places)
-            if count <= MOST_EXAMINED:
-                sets = Sets(*(taken(seen.classified, each) for each in (samples, others, train)))
-                scores |= examine(sets, places, [*range(10)])[0]
-        else:
-            ours, real = (quantised(seen.split.images[each], LEVELS) for each in (samples, others))
-            scores["samples"] = run_c2st(ours, real, NETWORK, pair, runtime).accuracy.row("c2st_8_levels_accuracy")
-        found = {each.key: round(each.excess / each.error, 2) for each in compared(scores) if each.error}
-        return {"test": test, "count": count, "pair": pair, **found}
+    def row(count: int, pair: int) -> dict[str, Any]:
+        samples, others, train = seen.orders(pair, "errors", count)
+        kept, passing = (torch.ones(len(each), dtype=torch.bool) for each in (samples, train))
+        places = draw_places(labels[samples], labels[others], labels[train], kept, passing, pair)
+        scores: dict[str, Any] = {
+            name: compare(each[samples], each[others], each[train], places) for name, each in spaces.items()
+        }
+        if count <= MOST_EXAMINED:
+            scores |= examine(Sets(*map(judged.take, (samples, others, train))), places, [*range(10)])[0]
+        return {"count": count, "pair": pair, **z_of(scores)}
 
-    tests = [("scores", *each) for each in SCORED] + [("c2st", *each) for each in TESTED]
-    return [(test, count, pair) for test, count, pairs in tests for pair in range(pairs)], row
+    return [(count, pair) for count, pairs in SCORED for pair in range(pairs)], row
 
 
-def faults(seen: Seen, runtime: Runtime) -> Part:
+def tests(seen: Seen) -> Part:
+    """Tell random images from others by the C2ST, at each of its levels."""
+
+    def row(count: int, pair: int) -> dict[str, Any]:
+        ours, others = (seen.split.images[each] for each in seen.orders(pair, "tests", count)[:2])
+        scores: dict[str, Any] = {"samples": {}}
+        for (_, name), both in c2st_pairs({"samples": ours}, others).items():
+            scores["samples"] |= run_c2st(*both, NETWORK, pair, seen.runtime).accuracy.row(name)
+        return {"count": count, "pair": pair, **z_of(scores)}
+
+    return [(count, pair) for count, pairs in TESTED for pair in range(pairs)], row
+
+
+def z_of(scores: dict[str, Any]) -> dict[str, float]:
+    """Return the difference from real images over its error, of each score that has one."""
+    real = {"real": {}, "test": {}} | scores
+    return {each.key: round(each.excess / each.error, 2) for each in compared(real) if each.error}
+
+
+def faults(seen: Seen) -> Part:
     """Tell changed images from other ones that are not changed, at all their levels."""
 
     def row(name: str, count: int, draw: int) -> dict[str, Any]:
-        ours, others = (seen.split.images[each] for each in seen.order(draw, "faults")[: 2 * count].split(count))
-        found = run_c2st(CHANGES[name](ours), others, NETWORK, draw, runtime).accuracy
-        assert found.value is not None
-        assert found.error is not None
-        measured = {"accuracy": round(found.value, 4), "error": round(found.error, 4)}
-        return {
-            "change": name,
-            "count": count,
-            "draw": draw,
-            **measured,
-            "found": found.value - CHANCE > SURE * found.error,
-        }
+        ours, others = (seen.split.images[each] for each in seen.orders(draw, "faults", count)[:2])
+        accuracy, error = run_c2st(CHANGES[name](ours), others, NETWORK, draw, seen.runtime).accuracy
+        assert accuracy is not None
+        assert error is not None
+        measured = {"accuracy": round(accuracy, 4), "error": round(error, 4)}
+        found = abs(accuracy - CHANCE) > SURE * error
+        return {"change": name, "count": count, "draw": draw, **measured, "found": found}
 
     return [(name, count, draw) for name in CHANGES for count, draws in CHANGED for draw in range(draws)], row
 
 
-def mix(seen: Seen, _runtime: Runtime) -> Part:
+def mix(seen: Seen) -> Part:
     """Compare random images with the other ones; their mix of classes is by chance, or that of all."""
+    features, labels = seen.classified.features, seen.split.labels
 
     def row(draw: int, name: str) -> dict[str, Any]:
-        order = seen.order(draw, "mix")
+        order = torch.randperm(seen.count, generator=generator(draw, "mix"))
         places = torch.arange(MIXED)
         if name == "of all":  # sorted by class, every N/MIXED-th image
-            order = order[seen.split.labels[order].argsort(stable=True)]
+            order = order[labels[order].argsort(stable=True)]
             places = torch.linspace(0, len(order) - 1, MIXED).round().long()
-        ours, features = torch.zeros(len(order), dtype=torch.bool).index_fill(0, places, True), seen.spaces[NETWORK]
+        ours = torch.zeros(len(order), dtype=torch.bool).index_fill(0, places, True)
         distance = frechet_distance(features[order[~ours]], features[order[ours]])
         return {"mix": name, "count": MIXED, "draw": draw, "frechet": round(distance, 5)}
 
     return [*product(range(MIXES), ("by chance", "of all"))], row
-
-
-def taken(seen: Classified, places: Tensor) -> Classified:
-    """Return some of the images."""
-    assert seen.given is not None
-    return Classified(*(each[places] for each in (seen.images, seen.given, seen.features, seen.logits)))
 
 
 def blurred(pixels: float) -> Callable[[Tensor], Tensor]:
@@ -185,7 +194,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "melted by up to 3 pixels": melted,
 }
 
-PARTS: dict[str, Callable[[Seen, Runtime], Part]] = {"errors": errors, "faults": faults, "mix": mix}
+PARTS: dict[str, Callable[[Seen], Part]] = {"errors": errors, "tests": tests, "faults": faults, "mix": mix}
 
 if __name__ == "__main__":
     run(main)

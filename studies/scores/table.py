@@ -10,24 +10,29 @@ from exact_stages.stage import Stage
 from studies.table import markdown, rows_of
 
 HERE = Path("studies/scores")
-COUNTS = (200, 600, 2_000, 10_000)  # images on each side
+COUNTS = (200, 600, 2_000, 5_000, 10_000)  # images on each side
 
 
 def main() -> None:
     """Write it."""
     with Stage("scores_table") as stage:
         rows, made_in = rows_of(stage.input(HERE / "rows"))
-        lines = [["measured, by images", *(f"{count:,}" for count in COUNTS)]]
-        for score in [each for each in NAMES if each in rows]:
-            rms = (rows[score] ** 2).groupby(rows["count"]).mean() ** 0.5
-            lines.append([f"z of {NAMES[score]}", *cells(rms, "{:.2f}")])
-        found = rows.groupby(["count", "change"])["found"].mean().groupby("count").min()
-        lines.append(["least share of a fault", *cells(100 * found, "{:.0f} %")])
-        for name, each in rows.groupby("mix"):
-            distance = each.groupby("count")["frechet"].agg(["mean", "std"])
-            told = distance.apply(lambda row: f"{row['mean']:.4f}, spread {row['std']:.4f}", axis=1)
-            lines.append([f"distance, mix {name}", *cells(told, "{}")])
-        stage.write(HERE / "table.md", markdown(lines, made_in))
+        stage.write(HERE / "table.md", markdown(table(rows), made_in))
+
+
+def table(rows: pd.DataFrame) -> list[list[str]]:
+    """Return a line for each score, one for the faults, and one for each mix."""
+    lines = [["measured, by images", *(f"{count:,}" for count in COUNTS)]]
+    for score in [each for each in NAMES if each in rows]:
+        rms = (rows[score] ** 2).groupby(rows["count"]).mean() ** 0.5
+        lines.append([f"z of {NAMES[score]}", *cells(rms, "{:.2f}")])
+    found = rows.groupby(["count", "change"])["found"].mean().groupby("count").min()
+    lines.append(["least share of a fault", *cells(100 * found, "{:.0f} %")])
+    for name, each in rows.groupby("mix"):
+        distance = each.groupby("count")["frechet"].agg(["mean", "std"])
+        told = distance.apply(lambda row: f"{row['mean']:.4f}, spread {row['std']:.4f}", axis=1)
+        lines.append([f"distance, mix {name}", *cells(told, "{}")])
+    return lines
 
 
 def cells(values: pd.Series, form: str) -> list[str]:

@@ -21,7 +21,7 @@ from ddpm.scores.classifier import load_classifier
 from exact_stages.console import UserError, progress, shown
 from exact_stages.files import sha256
 
-MEMORISED_BELOW = 25  # images of a class; of 10 images, up to a quarter of the samples are copies (studies/rare_class)
+MEMORISED_BELOW = 25  # images of a class; of 10 images, up to 26 % of the samples are copies (studies/rare_class)
 MOST_FILTERED = 1 / 3  # of the candidates; beyond it, filling up harmed classifiers in studies/rare_class
 
 
