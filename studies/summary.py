@@ -22,7 +22,6 @@ def main() -> None:
 def summaries() -> dict[str, str]:
     """Return the text of each file, by its name."""
     frames = {
-        "growth/memory.csv": memory(),
         "samplers/spacing_means.csv": spacing(),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
         "small_sets/starts_means.csv": starts(),
@@ -34,13 +33,6 @@ def summaries() -> dict[str, str]:
 def read(name: str) -> pd.DataFrame:
     """Read the rows of a study."""
     return pd.read_csv(STUDIES / f"{name}.csv")
-
-
-def memory() -> pd.DataFrame:
-    """Return the megabytes that an image in a batch adds, from 16 images to 64."""
-    rows = read("growth/sizes")
-    peak = rows[rows["width"] == 0].pivot_table("peak", ["side", "channels"], "batch")
-    return pd.DataFrame({"megabytes": (peak[64] - peak[16]) / 48})
 
 
 def spacing() -> pd.DataFrame:
