@@ -21,17 +21,16 @@ def main() -> None:
 
 
 def table(rows: pd.DataFrame) -> list[list[str]]:
-    """Return a line for each score, one for the faults, and one for each mix."""
+    """Return a line for each score, one for the faults, and one for the mixes."""
     lines = [["measured, by images", *(f"{count:,}" for count in COUNTS)]]
     for score in [each for each in NAMES if each in rows]:
         rms = (rows[score] ** 2).groupby(rows["count"]).mean() ** 0.5
         lines.append([f"z of {NAMES[score]}", *cells(rms, "{:.2f}")])
     found = rows.groupby(["count", "change"])["found"].mean().groupby("count").min()
     lines.append(["least share of a fault", *cells(100 * found, "{:.0f} %")])
-    for name, each in rows.groupby("mix"):
-        distance = each.groupby("count")["frechet"].agg(["mean", "std"])
-        told = distance.apply(lambda row: f"{row['mean']:.4f}, spread {row['std']:.4f}", axis=1)
-        lines.append([f"distance, mix {name}", *cells(told, "{}")])
+    mixes = rows.groupby(["count", "mix"])["frechet"].agg(["mean", "std"])
+    told = mixes.apply(lambda row: f"{row['mean']:.4f} ± {row['std']:.4f}", axis=1)
+    lines.append(["distance, mix by chance; of all", *cells(told.groupby("count").agg("; ".join), "{}")])
     return lines
 
 

@@ -24,9 +24,11 @@ def test_the_table_takes_its_own_of_rows_of_several_kinds() -> None:
         for change, draws in (("blurred", (True, True)), ("melted", (True, False)))
         for found in draws
     ]
-    mixes = [{"count": 10_000, "mix": "by chance", "frechet": value} for value in (0.01, 0.03)]
+    mixes = [
+        {"count": 10_000, "mix": mix, "frechet": value} for mix in ("by chance", "of all") for value in (0.01, 0.03)
+    ]
     head, of_z, of_faults, of_mix = table(pd.DataFrame([*z, *faults, *mixes]))
     assert head[1:] == ["200", "600", "2,000", "5,000", "10,000"]
     assert of_z[1:] == ["3.54", "", "", "", ""]
     assert of_faults[1:] == ["", "50 %", "", "", ""]
-    assert of_mix[1:] == ["", "", "", "", "0.0200, spread 0.0141"]
+    assert of_mix[1:] == ["", "", "", "", "0.0200 ± 0.0141; 0.0200 ± 0.0141"]
