@@ -64,7 +64,7 @@ distilled: env ## distil the model to few evaluations, and keep its results: mak
 	python -m scripts.record distilled-$(STEPS) 'distill.steps=[$(STEPS)]' sample.model=models/distilled-$(STEPS).safetensors \
 		sample.preview.keep_every=1 sample.scored.sampler=ddpm sample.scored.steps=null
 
-studies: .venv/.with-studies ## remake stale rows of studies/dvc.yaml, of one by QUESTION=recipe; with DRY=1 only say which, why and how long
+studies: env ## remake stale rows of studies/dvc.yaml, of one by QUESTION=recipe; with DRY=1 only say which, why and how long
 	@python -m scripts.studies $(QUESTION) $(if $(DRY),--dry)
 
 ##@ Develop

@@ -19,6 +19,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from exact_stages.code import lines_of, packages
 from exact_stages.commands import write
 from exact_stages.params import Sections, load_params
 
@@ -66,6 +67,13 @@ def test_each_stage_depends_on_its_code_which_is_up_to_date(monkeypatch: pytest.
     write(check=True)
     assert all(f"code/{name}.txt" in PIPELINE["stages"][name]["deps"] for name in NAMES)
     assert not any(dep.endswith(".py") for stage in PIPELINE["stages"].values() for dep in stage.get("deps", []))
+
+
+def test_no_stage_imports_more_than_the_pipeline_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage code follows the imports of all stages, of studies too: where one is missing, `make repro` ends."""
+    monkeypatch.chdir(ROOT)
+    for path in Path("code").glob("*.txt"):
+        assert {name for name in lines_of(path.read_text()) if not name.endswith(".py")} <= {*packages()}, path
 
 
 def test_imports_run_one_way() -> None:

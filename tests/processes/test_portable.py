@@ -116,8 +116,6 @@ def test_no_stage_takes_products_or_eigenvalues_from_numpy() -> None:
         assert not OF_OPENBLAS.intersection(each.attr for each in of_numpy), path
         assert not (of_numpy and any(isinstance(each, ast.MatMult) for each in nodes)), path
         modules = {ast.unparse(each) for each in nodes if isinstance(each, (ast.Import, ast.ImportFrom))}
-        if path == ROOT / "studies/rare_class/tables.py":  # t tests: no product
-            modules.remove("from scipy import stats")
         assert not any("scipy" in each or "numpy.linalg" in each for each in modules), path
 
 

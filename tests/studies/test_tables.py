@@ -1,11 +1,23 @@
 """Tables of the study: values that were worked out by hand."""
 
-import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from studies.rare_class.learning import METHODS
-from studies.rare_class.tables import LINES, OVER_ADJUST, gains, holm, measures, shares, told
+from studies.rare_class.tables import (
+    COMPARISONS,
+    HERE,
+    LINES,
+    OVER_ADJUST,
+    SUBSETS,
+    T,
+    T_CORRECTED,
+    gains,
+    measures,
+    shares,
+    told,
+)
 
 
 def scores() -> pd.DataFrame:
@@ -25,13 +37,17 @@ def test_a_gain_is_the_mean_of_paired_differences_of_subsets_with_its_interval()
     found = gains(scores()).set_index(["augment", "extra", "images"])
     row = found.loc[("generic", "generated", "10"), :]
     assert row["gain"] == found.loc[("none", OVER_ADJUST, "10"), "gain"] == pytest.approx(5)
-    assert row["interval"] == pytest.approx(12.706, abs=0.001)  # a standard error of 1, times the quantile of t
+    assert row["interval"] == pytest.approx(T)  # its standard error is 1
     assert found.loc[("generic", "generated", "50"), "gain"] == pytest.approx(0)
-    assert not found["sure"].any()
+    assert not found.loc[("generic", "generated"), "sure"].any()
 
 
-def test_holm() -> None:
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+def test_a_gain_is_sure_beyond_its_corrected_interval() -> None:
+    assert stats.t.ppf([1 - 0.05 / 2, 1 - 0.05 / COMPARISONS / 2], SUBSETS - 1).round(4).tolist() == [T, T_CORRECTED]
+    table = pd.read_csv(HERE / "gains.csv", keep_default_na=False)
+    assert table.groupby("set").size().eq(COMPARISONS).all()
+    assert (table["sure"] == (table["gain"].abs() / table["interval"] > T_CORRECTED / T)).all()
+    assert 0 < table["sure"].sum() < len(table)
 
 
 def test_the_table_has_a_line_for_each_comparison_and_marks_what_is_sure() -> None:
