@@ -1,7 +1,6 @@
 """Hash single operations at fixed inputs, at about the shapes of the default training; processors should agree."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -76,7 +75,7 @@ def processor() -> dict[str, str]:
     found = torch.cpu.get_capabilities()
     names = ("avx2", "fma3", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16")
     return {
-        "cpu": f"{found.get('cpu_name', '')}{', emulated' if os.environ.get('EMULATED') else ''}",
+        "cpu": str(found.get("cpu_name", "")),
         "flags": " ".join(filter(found.get, names)),
         "l1d": str(found.get("l1d_cache_size", 0) // 1024),
         "l2": str(found.get("l2_cache_size", 0) // 1024),

@@ -2,7 +2,7 @@
 
     python -m studies.processors.run
 
-EMULATED=1 says that the processor is emulated, such as by QEMU. Rows are in results.csv.
+Rows are in results.csv.
 """
 
 import argparse
