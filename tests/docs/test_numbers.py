@@ -18,7 +18,7 @@ VALUE = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 LINK = re.compile(r"\]\(([^)]+\.(?:csv|json|yaml|py))\)")
 OTHER = re.compile(  # tables that scripts.publish makes, code, targets of links, versions
     r"<!-- from .*?<!-- end -->|^```.*?^```|`[^`]*`|(?<=\])\([^)]*\)"
-    r"|\b(?:Python|DVC|Slurm|QEMU|YAML|BY-SA|release) \d[\d.]*\d(?: to [\d.]+\d)?",
+    r"|\b(?:Python|DVC|Slurm|YAML|BY-SA|release) \d[\d.]*\d(?: to [\d.]+\d)?",
     re.DOTALL | re.MULTILINE,
 )
 MANY = 100  # rows, of which some have any value: a page shows means of them, from another file
