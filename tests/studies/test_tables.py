@@ -18,6 +18,7 @@ from studies.rare_class.tables import (
     shares,
     told,
 )
+from studies.table import rows_of
 
 
 def scores() -> pd.DataFrame:
@@ -45,6 +46,8 @@ def test_a_gain_is_the_mean_of_paired_differences_of_subsets_with_its_interval()
 
 def test_a_gain_is_sure_beyond_its_corrected_interval() -> None:
     assert stats.t.ppf([1 - 0.05 / 2, 1 - 0.05 / COMPARISONS / 2], SUBSETS - 1).round(4).tolist() == [T, T_CORRECTED]
+    every = [rows_of(HERE / "rows")[0], *map(pd.read_csv, HERE.glob("results/*/scores.csv"))]
+    assert [rows["subset"].nunique() for rows in every] == [SUBSETS] * 3
     table = pd.read_csv(HERE / "gains.csv", keep_default_na=False)
     assert table.groupby("set").size().eq(COMPARISONS).all()
     assert (table["sure"] == (table["gain"].abs() / table["interval"] > T_CORRECTED / T)).all()
