@@ -60,16 +60,6 @@ def test_only_the_set_that_is_named_is_downloaded_and_no_file_is_lost(wanted: st
     assert contents() == contents(Path("data/fashion_mnist")) == CONTENTS
 
 
-def test_a_set_that_is_not_there_is_refused_unless_a_stage_makes_it() -> None:
-    Path("params.yaml").write_text("data: {set: data/mine}")
-    Path("dvc.yaml").write_text("stages: {unpack: {cmd: x, outs: [data/other]}}")
-    with pytest.raises(UserError, match=r"^params.yaml: data.set: data/mine: no such folder or file"):
-        download.main(Stage("download"))
-    assert not Path("data").exists()
-    Path("dvc.yaml").write_text("stages: {unpack: {cmd: x, outs: [data/mine]}}")
-    download.main(Stage("download"))
-
-
 def test_right_files_are_kept_and_others_replaced(own: Path) -> None:
     fill(TARGET)
     (TARGET / FILES[1]).write_bytes(b"wrong")

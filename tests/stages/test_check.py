@@ -12,7 +12,7 @@ from exact_stages.console import UserError
 from exact_stages.files import read_yaml
 from exact_stages.params import parse
 from exact_stages.stage import Stage
-from stages.check import CHECKED, main
+from stages.check import CHECKED, main, missing_set
 
 ROOT = Path(__file__).parents[2]
 SHORT = [("schedule.timesteps", 20), ("sample.scored.steps", None)]
@@ -72,9 +72,21 @@ def test_what_sections_contradict_is_named(changes: list[tuple[str, Any]], keys:
     assert [error.partition(": ")[0] for error in spanning_errors(params)] == keys
 
 
+def test_a_set_that_is_not_there_is_refused_unless_a_stage_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {unpack: {cmd: x, outs: [data/mine]}}")
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/mine", "data/mine/", str(tmp_path)):
+        assert not [*missing_set(name)]
+    assert [error.partition("; ")[0] for error in missing_set("data/other")] == [
+        "data.set: data/other: no such folder or file"
+    ]
+
+
 def test_errors_end_the_stage_without_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps(changed(("sample.preview.keep_every", 0))))
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mnist").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"params\.yaml: 1 invalid\n  sample\.preview\.keep_every: "):
         main(Stage("check"))
