@@ -8,12 +8,14 @@ or, if it is not set, not that of the training.
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from ddpm.processes.portable import PORTABLE
+from ddpm.proving.rebuild import rename_torch
 from exact_stages.code import lines_of, path_of
 from exact_stages.console import run
 from exact_stages.files import md5
@@ -44,6 +46,9 @@ def main() -> None:
         print(f"`ddpm prove --rebuild {MODEL}` makes those{', in about twice the time' * (PORTABLE in theirs)}.")
     else:
         other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        if other == ["torch"] and renamed(before["torch"]) == wanted:
+            print(f"{MODEL}: equal to the committed one, but it names torch {after['torch']}, not {before['torch']}")
+            return
         print(f"{MODEL}: not the committed one; what differs: {', '.join(other) or 'nothing that is recorded'}")
 
 
@@ -55,6 +60,13 @@ def precisions() -> dict[str, str]:
         if made_in := values.get("precision" if path == ENVIRONMENT else "made_in"):
             found[path.parts[1]] = made_in
     return found
+
+
+def renamed(torch: str) -> str:
+    """Return the md5 that the model would have if it named another version of torch."""
+    with tempfile.TemporaryDirectory() as folder:
+        rename_torch(MODEL, Path(folder, "model"), torch)
+        return md5(Path(folder, "model"))
 
 
 def committed(path: Path) -> bytes:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from ddpm.images.arrays import save_arrays
 from exact_stages.files import md5
 from scripts import equal
 from tests.with_dvc.dvc_clone import Clone, identify
@@ -19,11 +21,11 @@ def write(name: str, text: str) -> Path:
     return path
 
 
-def made(train: str, evaluate: str, model: str) -> None:
-    """A run whose stages were made in these precisions."""
-    write("metrics/train/environment.json", json.dumps({"torch": "2", "precision": train}))
+def made(train: str, evaluate: str, model: str | None = None, torch: str = "2") -> None:
+    """A run whose stages were made in these precisions; None keeps the model as it is."""
+    write("metrics/train/environment.json", json.dumps({"torch": torch, "precision": train}))
     write("metrics/evaluate/scores.json", json.dumps({"b": {"precision": 0.9}, "made_in": evaluate}))
-    outs = f"[{{path: {MODEL}, md5: {md5(write(MODEL, model))}}}]"
+    outs = f"[{{path: {MODEL}, md5: {md5(write(MODEL, model) if model else Path(MODEL))}}}]"
     write("dvc.lock", f"stages: {{train: {{deps: [], outs: {outs}}}}}")
 
 
@@ -54,6 +56,19 @@ def test_a_run_in_another_precision_differs_as_expected(said) -> None:  # type: 
     assert said() == [f"{other} `ddpm prove --rebuild {MODEL}` makes those, in about twice the time."]
     made("portable", "portable", "other bytes")
     assert said() == [f"{MODEL}: not the committed one; what differs: nothing that is recorded"]
+
+
+def test_a_model_that_only_names_another_torch_is_told_from_one_with_other_weights(said) -> None:  # type: ignore[no-untyped-def]
+    save_arrays(Path(MODEL), {"w": torch.zeros(2)}, {"environment": {"torch": "2"}})
+    made("portable", "portable")
+    Clone(Path()).commit()
+    for weight, ending in (
+        (0, "equal to the committed one, but it names torch 3, not 2"),
+        (1, "not the committed one; what differs: torch"),
+    ):
+        save_arrays(Path(MODEL), {"w": torch.full((2,), float(weight))}, {"environment": {"torch": "3"}})
+        made("portable", "portable", torch="3")
+        assert said() == [f"{MODEL}: {ending}"]
 
 
 def test_stages_that_dvc_left_in_another_precision_are_named(said) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from ddpm.proving.rebuild import rename_torch
+from exact_stages.files import md5
 from tests.with_dvc.dvc_clone import Clone, ran
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
@@ -25,13 +27,22 @@ def test_a_clone_built_from_the_commit_matches_and_leaves_nothing(clone: Clone) 
 
 
 def test_the_committed_model_is_built_from_git_alone_and_where_it_parts_is_told(clone: Clone) -> None:
-    """Another machine has made its own model, in which every step is rounded otherwise."""
-    (clone.path / MODEL).unlink()
+    """Another machine has another torch, and has made its own model, in which every step is rounded otherwise."""
+    model, environment, lock = (clone.path / name for name in (MODEL, "metrics/train/environment.json", "dvc.lock"))
+    environment.write_text(re.sub('"torch": "[^"]+"', '"torch": "2.9.0"', environment.read_text()))
+    own = md5(model)
+    rename_torch(model, model, "2.9.0")
+    lock.write_text(lock.read_text().replace(own, md5(model)))
+    clone.commit()
+    model.unlink()
     shutil.rmtree(clone.path / ".dvc/cache")
     prove = ("python", "-m", "ddpm", "prove", "--rebuild", MODEL)
     printed = clone.run(*prove, "--until", "3", PYTHONPATH="src")
+    assert "differs  environment torch: " in printed
     assert "equal to step 5" in printed
     assert "MATCH: the first 3 steps are those of commit " in printed
+    printed = clone.run(*prove, PYTHONPATH="src")
+    assert re.search(r"^MATCH: .*, byte for byte, but for the torch that it names$", printed, re.MULTILINE)
     printed = clone.run(*prove, code=1, PYTHONPATH="src", ONEDNN_MAX_CPU_ISA="SSE41")
     assert "equal to step 0, different at step 1\n" in printed
     assert "likely cause, if no input differs: rounding" in printed

@@ -33,7 +33,7 @@ class Score(Options):
 
     The real images train two classifiers, which supply features, and are kept for the next call; for mnist a
     judge comes along, so that all its scores are on one scale. Each score stands next to that of real
-    images that were held out: those of a test/ folder, or else a share, chosen by hashes of the files.
+    images. Some are held out: those of a test/ folder, or else a share, chosen by hashes of the files.
     Classes are matched by name. docs/how-to/score.md says what each line means.
     """
 
