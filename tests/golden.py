@@ -30,7 +30,7 @@ def main() -> None:
     if "--write" in sys.argv[1:]:
         lines = {**known(), torch: found}
         KNOWN.write_text(
-            "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(lines[name])}" for name in lines) + "\n}\n"
+            "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(lines[name])}" for name in sorted(lines)) + "\n}\n"
         )
 
 
