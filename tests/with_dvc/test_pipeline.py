@@ -90,17 +90,23 @@ def test_a_stage_left_in_another_precision_is_named_until_it_is_forced_and_share
 
 
 @pytest.mark.parametrize("way", ["repro train", "exp run --temp"])
-def test_a_wrong_parameter_ends_a_run_before_it_begins(way: str, clone: Clone) -> None:
-    wrong = {
-        "train.lr": 0.0005,
-        "data.set": "data/typo",
-        "sample.preview.keep_every": 0,
-    }  # the first stages would run, too
+@pytest.mark.parametrize(
+    ("wrong", "errors"),
+    [
+        ({"likelihood.images": -1}, "1 invalid\n  likelihood.images: "),
+        ({"data.set": "data/typo", "sample.preview.keep_every": 0}, "2 invalid\n  data.set: data/typo: no such folder"),
+    ],
+    ids=["value", "set"],
+)
+def test_a_wrong_parameter_ends_a_run_before_it_begins(
+    way: str, wrong: dict[str, object], errors: str, clone: Clone
+) -> None:
+    wrong = {"train.lr": 0.0005, "data.fit": "pad", **wrong}  # the first stages would run, too
     options = [f"--set-param={name}={value}" for name, value in wrong.items()] if way.startswith("exp") else []
     if not options:
         clone.edit_params(wrong)
     output = clone.dvc(*way.split(), *options, code=255)
-    assert "error: params.yaml: 2 invalid\n  data.set: data/typo: no such folder" in output
+    assert f"error: params.yaml: {errors}" in output
     assert "Traceback" not in output
     assert re.search("^Running stage 'check'", output, re.MULTILINE)
     assert ran(output) == set(), output
