@@ -24,7 +24,6 @@ def summaries() -> dict[str, str]:
     frames = {
         "samplers/spacing_means.csv": spacing(),
         "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
-        "small_sets/starts_means.csv": starts(),
         "speed/stages_ratios.csv": stages(),
     }
     return {name: frame.to_csv(float_format="%.6g", lineterminator="\n") for name, frame in frames.items()}
@@ -43,12 +42,6 @@ def spacing() -> pd.DataFrame:
     change = log_snr - trailing
     means = {"trailing": trailing.mean(), "log_snr": log_snr.mean(), "change": change.mean()}
     return pd.DataFrame({**means, "change_error": change.sem()}).rename_axis("score")
-
-
-def starts() -> pd.DataFrame:
-    """Return the means over the subsets of photographs."""
-    scores = ["frechet_b", "conditional_accuracy", "c2st"]
-    return read("small_sets/starts").groupby(["images", "begun", "guidance"])[scores].mean()
 
 
 def stages() -> pd.DataFrame:
