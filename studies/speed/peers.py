@@ -1,7 +1,7 @@
 """Provide other projects' networks, training loops and samplers, as their documentation shows, for square images.
 
-Networks have about as many parameters as the default. All run in float32, as in their documentation. `make env` lacks
-their packages: make .venv/.with-peers.
+Networks have about as many parameters as the default. All run in float32. Samples are of averaged weights where the
+example averages them. `make env` lacks their packages: make .venv/.with-peers.
 """
 
 from collections.abc import Callable, Iterator
@@ -63,46 +63,61 @@ def diffusers(pictures: Tensor) -> Peer:
 
 
 def denoising_diffusion_pytorch(pictures: Tensor) -> Peer:
-    """Build the loop of its README: the diffusion object returns the loss of images in [0, 1], and samples by DDIM."""
+    """Build the loop of its README: the diffusion object returns the loss of images in [0, 1], and samples by DDIM.
+
+    Optimizer and averages are those of its Trainer.
+    """
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from ema_pytorch import EMA
 
     _, channels, _, side = pictures.shape
     network = Unet(dim=20, dim_mults=(1, 2, 4), channels=channels)
     diffusion = GaussianDiffusion(network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=EVALUATIONS)
+    average: Any = EMA(diffusion, beta=0.995, update_every=10)
 
     def steps() -> Iterator[float]:
-        optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4)
+        optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
         while True:
             loss = diffusion(some(pictures) / 2 + 0.5)
             loss.backward()
+            nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
+            average.update()
             yield loss.item()
 
     def sample(count: int) -> Tensor:
-        network.eval()
-        return diffusion.sample(batch_size=count) * 2 - 1
+        average.ema_model.eval()
+        return average.ema_model.sample(batch_size=count) * 2 - 1
 
     return Peer(network, steps(), sample)
 
 
 def smalldiffusion(pictures: Tensor) -> Peer:
-    """Build its own training_loop and samples, both generators, as in its Fashion-MNIST example, but without EMA."""
+    """Build its own training_loop and samples, both generators, as in its Fashion-MNIST example."""
     from accelerate import Accelerator
     from smalldiffusion import Scaled, ScheduleLogLinear, samples, training_loop
     from smalldiffusion.model_unet import Unet
+    from torch_ema import ExponentialMovingAverage
 
     _, channels, _, side = pictures.shape
     network = Scaled(Unet)(side, channels, channels, ch=32, ch_mult=(1, 2), attn_resolutions=(side // 2,))
     schedule, accelerator = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800), Accelerator(cpu=True)
     loader = torch.utils.data.DataLoader[Any](pictures, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
+    average = ExponentialMovingAverage(network.parameters(), decay=0.999)
+
+    def steps() -> Iterator[Any]:
+        for step in training_loop(loader, network, schedule, accelerator, epochs=10**9, lr=7e-4):
+            average.update()
+            yield step
 
     def sample(count: int) -> Tensor:
-        sigmas = schedule.sample_sigmas(EVALUATIONS)
-        *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
+        with average.average_parameters():
+            sigmas = schedule.sample_sigmas(EVALUATIONS)
+            *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
         return last.clamp(-1, 1)
 
-    return Peer(network, training_loop(loader, network, schedule, accelerator, epochs=10**9, lr=7e-4), sample)
+    return Peer(network, steps(), sample)
 
 
 def some(pictures: Tensor) -> Tensor:

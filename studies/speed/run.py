@@ -1,89 +1,88 @@
 """Compare this project with others after equal CPU time: images a second, and the quality of samples.
 
-    python -m studies.speed.run --minutes 10
+    python -m studies.speed.run
+    DDPM_PRECISION=float32 python -m studies.speed.run default
+    python -m studies.speed.run plain_ddpm diffusers --minutes 20
 
-All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their
-documentation. This project samples as sample.scored does, the default also without guidance, to compare with the
-peers; nothing is filtered. Five random subsets of as many real test images are scored, too.
+All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their examples, in
+float32. This project trains in the precision of DDPM_PRECISION, and samples as sample.scored does; the default also
+without guidance, to compare with the peers. Nothing is filtered, and scores are told no label. Adds rows to peers.csv
+at once, and makes none of them again. Processes side by side need a --table each.
 """
 
 import argparse
 import os
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion.randomness import generator
 from ddpm.diffusion.sets import sample_images
 from ddpm.images.splits import SplitFile, load_split, to_float, to_uint8
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime, start
 from ddpm.scores.classifier import NAMES
 from ddpm.scores.evaluation import evaluate
-from exact_stages.console import progress, run
+from exact_stages.console import UserError, progress, run
 from stages.train import TRAIN
+from studies.small_sets.starts import facts
 from studies.speed.peers import BATCH, PEERS
+from studies.table import Table
 from studies.trainings import WITHOUT_END, default_params, on_noise, plain_params, scored_sampler, trained
 
-MODELS, PROCESSED = Path("models"), Path("data/processed")
+MODELS, TEST, TABLE = Path("models"), Path("data/processed/test.safetensors"), Path("studies/speed/peers.csv")
 SEED = 2  # of samples; differs from those of params.yaml
 WARMUP_STEPS, TIMED_STEPS = 5, 70
 COUNT = 2000  # samples that are scored
 TOGETHER = 250  # images in a batch of a peer's sampler
-SUBSETS = 5
 OURS = {"default": default_params, "plain_ddpm": plain_params}
-HEAD = ["", "parameters", "images/s, training", "sampling", "images seen", "Frechet distance, a", "b", "told"]
-
-
-class Trained(NamedTuple):
-    """A network, how many images it has seen in its CPU seconds; samples by name, uint8 (N, C, H, W), with theirs."""
-
-    network: nn.Module
-    seen: int
-    seconds: float
-    samples: dict[str, tuple[Tensor, float]]
+DISTANCES = ("frechet", "frechet_error", "frechet_excess", "frechet_excess_error")
+Kind = tuple[dict[str, Any], Tensor]  # what a row says of samples, and the samples, uint8 (N, C, H, W)
 
 
 def main() -> None:
-    """Train, sample and score each contestant, and print a row for it."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--minutes", type=int, default=3, help="CPU minutes of training")
-    minutes = options.parse_args().minutes
+    """Train, sample and score each contestant that the table does not have."""
+    args = arguments()
+    torch.manual_seed(SEED)  # peers take torch's own noise
     os.environ["DDPM_DEVICE"] = "cpu"
-    runtime = start(alone=True)
-    train, test = load_split(TRAIN), load_split(PROCESSED / "test.safetensors")
-
-    def scores(images: Tensor) -> list[float]:
-        files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
-        classes = [*range(len(train.card.classes))]
-        found = evaluate((images, None), test.split, train.split, classes, files, runtime, "a").scores
-        return [*(found[name]["samples"]["frechet"] for name in NAMES), found["samples"]["c2st_accuracy"]]
-
-    print(row(HEAD), row(["---"] * len(HEAD)), sep="\n")
-    orders = [torch.randperm(len(test.split.images), generator=generator(SEED, f"quality {i}")) for i in range(SUBSETS)]
-    real = pd.DataFrame([scores(test.split.images[order[:COUNT]]) for order in orders])
-    spreads = [f"{mean:.3f} +- {spread:.3f}" for mean, spread in zip(real.mean(), real.std(), strict=True)]
-    print(row(["real test images", "", "", "", "", *spreads]), flush=True)
-    for name in [*OURS, *PEERS]:
-        try:
-            work = ours(name, train, minutes, runtime) if name in OURS else theirs(name, train, minutes)
-        except ImportError as error:
-            print(f"{name}: left out, {error}; make .venv/.with-peers")
+    runtime, table = start(alone=True), Table(args.table)
+    train, test = load_split(TRAIN), load_split(TEST)
+    files, classes = (
+        {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES},
+        [*range(len(train.card.classes))],
+    )
+    for name in args.names:
+        made_in = facts(runtime) | ({} if name in OURS else {"precision": "float32"})
+        key = {"name": name, "minutes": args.minutes, "precision": made_in["precision"]}
+        if table.has(key):
             continue
-        size = sum(weight.numel() for weight in work.network.parameters())
-        for kind, (samples, seconds) in work.samples.items():
-            rates = [f"{rate:.0f}" for rate in (work.seen / work.seconds, COUNT / seconds)]
-            found = [f"{value:.3g}" for value in scores(samples)]
-            print(row([kind, str(size), *rates, str(work.seen), *found]), flush=True)
+        print(f"{name}: {args.minutes} CPU minutes of training, then {COUNT} samples", flush=True)
+        for kind, images in contest(name, train, args.minutes, runtime):
+            scores = evaluate((images, None), test.split, train.split, classes, files, runtime, "a").scores
+            distances = {f"{score}_{each}": scores[each]["samples"][score] for each in NAMES for score in DISTANCES}
+            told = scores["samples"]["c2st_accuracy"]
+            table.add({**key, **kind, **distances, "c2st": told, **made_in})
+            print(*(f"{name} {value}" for name, value in table.rows[-1].items()), flush=True)
 
 
-def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Trained:
-    """Train and sample with this project; the recipe is as long as the minutes allow."""
+def contest(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Iterator[Kind]:
+    """Train a network and sample with it.
+
+    Raises:
+        UserError: the package of a peer is not installed.
+    """
+    try:
+        yield from ours(name, train, minutes, runtime) if name in OURS else theirs(name, train, minutes)
+    except ImportError as error:
+        raise UserError(f"{name}: {error}; run make .venv/.with-peers") from None
+
+
+def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Iterator[Kind]:
+    """Train with this project; the recipe is as long as the minutes allow."""
     params = OURS[name]()
     steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
     for _ in islice(steps, WARMUP_STEPS):
@@ -96,18 +95,16 @@ def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Trained
     scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
     began = time.process_time()
     loaded, training = trained(train, scaled, runtime, name)
-    found = Trained(training.model, training.step * training.params.batch_size, time.process_time() - began, {})
-    changes = {name: {}, f"{name}, no guidance": {"guidance": 1}} if loaded.guide else {name: {}}
-    for kind, change in changes.items():
-        began = time.process_time()
+    found = of_training(training.model, training.step * training.params.batch_size, time.process_time() - began)
+    for change in ({"guidance": 1.0}, {}) if loaded.guide else ({},):
         sampler = fitted(scored_sampler(**change), loaded.card)
-        batches = sample_images(loaded, sampler, SEED, range(COUNT), runtime, "sample")
-        found.samples[kind] = torch.cat([images for _, images in batches]), time.process_time() - began
-    return found
+        began = time.process_time()
+        parts = [each for _, each in sample_images(loaded, sampler, SEED, range(COUNT), runtime, "sample")]
+        yield {"guidance": sampler.guidance, **found, **of_sampling(time.process_time() - began)}, torch.cat(parts)
 
 
-def theirs(name: str, train: SplitFile, minutes: int) -> Trained:
-    """Train a peer for the minutes, and sample with it."""
+def theirs(name: str, train: SplitFile, minutes: int) -> Iterator[Kind]:
+    """Train a peer for the minutes."""
     peer = PEERS[name](to_float(train.split.images))
     peer.network.train()
     began, seen, spent = time.process_time(), 0, 0.0
@@ -116,15 +113,32 @@ def theirs(name: str, train: SplitFile, minutes: int) -> Trained:
             next(peer.steps)
             seen += BATCH
             bar.update(int(spent) - bar.n)
+    found = of_training(peer.network, seen, spent)
     began = time.process_time()
     with torch.inference_mode():
         images = torch.cat([peer.sample(len(part)) for part in torch.arange(COUNT).split(TOGETHER)])
-    return Trained(peer.network, seen, spent, {name: (to_uint8(images), time.process_time() - began)})
+    yield {"guidance": 1.0, **found, **of_sampling(time.process_time() - began)}, to_uint8(images)
 
 
-def row(cells: list[str]) -> str:
-    """Return a row of the table."""
-    return f"| {' | '.join(cells)} |"
+def of_training(network: nn.Module, seen: int, seconds: float) -> dict[str, Any]:
+    """Return what a row says of a training."""
+    size = sum(weight.numel() for weight in network.parameters())
+    return {"parameters": size, "images_seen": seen, "images_a_second": f"{seen / seconds:.1f}"}
+
+
+def of_sampling(seconds: float) -> dict[str, Any]:
+    """Return what a row says of sampling."""
+    return {"samples": COUNT, "samples_a_second": f"{COUNT / seconds:.1f}"}
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    names = [*OURS, *PEERS]
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("names", nargs="*", choices=names, default=names, help="contestants; by default all")
+    options.add_argument("--minutes", type=int, default=10, help="CPU minutes of training")
+    options.add_argument("--table", type=Path, default=TABLE, help="file of the rows")
+    return options.parse_args()
 
 
 if __name__ == "__main__":
