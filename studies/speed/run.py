@@ -4,10 +4,10 @@
     DDPM_PRECISION=float32 python -m studies.speed.run default
     python -m studies.speed.run plain_ddpm diffusers --minutes 20
 
-All train on the workspace's real images, on one core of the CPU. Peers use the loops and samplers of their examples, in
-float32. This project trains in the precision of DDPM_PRECISION, and samples as sample.scored does; the default also
-without guidance, to compare with the peers. Nothing is filtered, and scores are told no label. Adds rows to peers.csv
-at once, and makes none of them again. Processes side by side need a --table each.
+Run it with nothing beside. All train on the workspace's real images, on one core of the CPU. Peers use the loops and
+samplers of their examples, in float32. This project trains in the precision of DDPM_PRECISION, and samples as
+sample.scored does; the default also without guidance, to compare with the peers. Nothing is filtered, and scores are
+told no label. Adds rows to peers.csv at once, and makes none of them again.
 """
 
 import argparse
@@ -123,7 +123,8 @@ def theirs(name: str, train: SplitFile, minutes: int) -> Iterator[Kind]:
 def of_training(network: nn.Module, seen: int, seconds: float) -> dict[str, Any]:
     """Return what a row says of a training."""
     size = sum(weight.numel() for weight in network.parameters())
-    return {"parameters": size, "images_seen": seen, "images_a_second": f"{seen / seconds:.1f}"}
+    rate = {"train_seconds": f"{seconds:.0f}", "images_a_second": f"{seen / seconds:.1f}"}
+    return {"parameters": size, "images_seen": seen, **rate}
 
 
 def of_sampling(seconds: float) -> dict[str, Any]:
