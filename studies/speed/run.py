@@ -7,7 +7,7 @@
 Run it with nothing beside. All train on the workspace's real images, on one core of the CPU. Peers use the loops and
 samplers of their examples, in float32. This project trains in the precision of DDPM_PRECISION, and samples as
 sample.scored does; the default also without guidance, to compare with the peers. Nothing is filtered, and scores are
-told no label. Adds rows to peers.csv at once, and makes none of them again.
+told no label. Adds the rows of each contestant to peers.csv, and makes none of them again.
 """
 
 import argparse
@@ -61,12 +61,14 @@ def main() -> None:
         if table.has(key):
             continue
         print(f"{name}: {args.minutes} CPU minutes of training, then {COUNT} samples", flush=True)
+        rows = []
         for kind, images in contest(name, train, args.minutes, runtime):
             scores = evaluate((images, None), test.split, train.split, classes, files, runtime, "a").scores
             distances = {f"{score}_{each}": scores[each]["samples"][score] for each in NAMES for score in DISTANCES}
             told = scores["samples"]["c2st_accuracy"]
-            table.add({**key, **kind, **distances, "c2st": told, **made_in})
-            print(*(f"{name} {value}" for name, value in table.rows[-1].items()), flush=True)
+            rows.append({**key, **kind, **distances, "c2st": told, **made_in})
+            print(*(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+        table.add(*rows)
 
 
 def contest(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Iterator[Kind]:
