@@ -49,12 +49,10 @@ def main() -> None:
     args = arguments()
     torch.manual_seed(SEED)  # peers take torch's own noise
     os.environ["DDPM_DEVICE"] = "cpu"
-    runtime, table = start(alone=True), Table(args.table)
+    runtime, table = start(alone=True), Table(TABLE)
     train, test = load_split(TRAIN), load_split(TEST)
-    files, classes = (
-        {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES},
-        [*range(len(train.card.classes))],
-    )
+    files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
+    classes = [*range(len(train.card.classes))]
     for name in args.names:
         made_in = facts(runtime) | ({} if name in OURS else {"precision": "float32"})
         key = {"name": name, "minutes": args.minutes, "precision": made_in["precision"]}
@@ -140,7 +138,6 @@ def arguments() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("names", nargs="*", choices=names, default=names, help="contestants; by default all")
     options.add_argument("--minutes", type=int, default=10, help="CPU minutes of training")
-    options.add_argument("--table", type=Path, default=TABLE, help="file of the rows")
     return options.parse_args()
 
 
