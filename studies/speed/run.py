@@ -53,7 +53,7 @@ def main() -> None:
     train, test = load_split(TRAIN), load_split(TEST)
     files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
     classes = [*range(len(train.card.classes))]
-    for name in args.names:
+    for name in args.names or [*OURS, *PEERS]:
         made_in = facts(runtime) | ({} if name in OURS else {"precision": "float32"})
         key = {"name": name, "minutes": args.minutes, "precision": made_in["precision"]}
         if table.has(key):
@@ -134,9 +134,8 @@ def of_sampling(seconds: float) -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    names = [*OURS, *PEERS]
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("names", nargs="*", choices=names, default=names, help="contestants; by default all")
+    options.add_argument("names", nargs="*", choices=[*OURS, *PEERS], help="contestants; by default all")
     options.add_argument("--minutes", type=int, default=10, help="CPU minutes of training")
     return options.parse_args()
 
