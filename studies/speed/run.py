@@ -1,8 +1,8 @@
 """Compare this project with others after equal CPU time: images a second, and the quality of samples.
 
     python -m studies.speed.run
-    DDPM_PRECISION=float32 python -m studies.speed.run default
-    python -m studies.speed.run plain_ddpm diffusers --minutes 20
+    DDPM_PRECISION=float32 python -m studies.speed.run --names default
+    python -m studies.speed.run --names plain_ddpm diffusers --minutes 20
 
 Run it with nothing beside. All train on the workspace's real images, on one core of the CPU. Peers use the loops and
 samplers of their examples, in float32. This project trains in the precision of DDPM_PRECISION, and samples as
@@ -53,7 +53,7 @@ def main() -> None:
     train, test = load_split(TRAIN), load_split(TEST)
     files = {name: MODELS / f"classifier-{name}.safetensors" for name in NAMES}
     classes = [*range(len(train.card.classes))]
-    for name in args.names or [*OURS, *PEERS]:
+    for name in args.names:
         made_in = facts(runtime) | ({} if name in OURS else {"precision": "float32"})
         key = {"name": name, "minutes": args.minutes, "precision": made_in["precision"]}
         if table.has(key):
@@ -134,8 +134,9 @@ def of_sampling(seconds: float) -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
+    names = [*OURS, *PEERS]
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("names", nargs="*", choices=[*OURS, *PEERS], help="contestants; by default all")
+    options.add_argument("--names", nargs="+", choices=names, default=names, help="contestants; by default all")
     options.add_argument("--minutes", type=int, default=10, help="CPU minutes of training")
     return options.parse_args()
 
