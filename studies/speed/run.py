@@ -22,23 +22,26 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.diffusion.sets import sample_images
+from ddpm.diffusion.training import new_training
 from ddpm.images.splits import SplitFile, load_split, to_float, to_uint8
 from ddpm.params.sample import fitted
 from ddpm.processes.device import Runtime, start
+from ddpm.processes.workers import cores, set_workers
 from ddpm.scores.classifier import NAMES
 from ddpm.scores.evaluation import evaluate
 from exact_stages.console import UserError, progress, run
-from stages.train import TRAIN
+from stages.train import TRAIN, Params
 from studies.small_sets.starts import facts
 from studies.speed.peers import BATCH, PEERS
 from studies.table import Table
-from studies.trainings import WITHOUT_END, default_params, on_noise, plain_params, scored_sampler, trained
+from studies.trainings import WITHOUT_END, default_params, plain_params, scored_sampler, trained
 
 MODELS, TEST, TABLE = Path("models"), Path("data/processed/test.safetensors"), Path("studies/speed/peers.csv")
 SEED = 2  # of samples; differs from those of params.yaml
-WARMUP_STEPS, TIMED_STEPS = 5, 70
+WARMUP_STEPS, TIMED_STEPS = 10, 100
 COUNT = 2000  # samples that are scored
 TOGETHER = 250  # images in a batch of a peer's sampler
+MANY = 10_000_000  # images of a training whose first steps are timed
 OURS = {"default": default_params, "plain_ddpm": plain_params}
 DISTANCES = ("frechet", "frechet_error", "frechet_excess", "frechet_excess_error")
 Kind = tuple[dict[str, Any], Tensor]  # what a row says of samples, and the samples, uint8 (N, C, H, W)
@@ -61,10 +64,12 @@ def main() -> None:
         print(f"{name}: {args.minutes} CPU minutes of training, then {COUNT} samples", flush=True)
         rows = []
         for kind, images in contest(name, train, args.minutes, runtime):
+            set_workers(cores())  # scoring is not timed
             scores = evaluate((images, None), test.split, train.split, classes, files, runtime, "a").scores
+            set_workers(1)
             distances = {f"{score}_{each}": scores[each]["samples"][score] for each in NAMES for score in DISTANCES}
-            told = scores["samples"]["c2st_accuracy"]
-            rows.append({**key, **kind, **distances, "c2st": told, **made_in})
+            told = scores["samples"]["c2st_8_levels_accuracy"]
+            rows.append({**key, **kind, **distances, "c2st_8_levels": told, **made_in})
             print(*(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
         table.add(*rows)
 
@@ -82,25 +87,29 @@ def contest(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Iter
 
 
 def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Iterator[Kind]:
-    """Train with this project; the recipe is as long as the minutes allow."""
+    """Train with this project; the recipe is as long as the minutes allow, by the rate of the first steps."""
     params = OURS[name]()
-    steps = on_noise(params, params.train.batch_size * (WARMUP_STEPS + TIMED_STEPS), runtime, train.card).run()
+    steps = new_training(train, params.schedule, params.model, of_length(params, MANY).train, runtime).run()
     for _ in islice(steps, WARMUP_STEPS):
         pass
     began = time.process_time()
     for _ in islice(steps, TIMED_STEPS):
         pass
     images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * minutes)
-    length = {"images_seen": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
-    scaled = params.model_copy(update={"train": params.train.model_copy(update=length)})
     began = time.process_time()
-    loaded, training = trained(train, scaled, runtime, name)
+    loaded, training = trained(train, of_length(params, images), runtime, name)
     found = of_training(training.model, training.step * training.params.batch_size, time.process_time() - began)
     for change in ({"guidance": 1.0}, {}) if loaded.guide else ({},):
         sampler = fitted(scored_sampler(**change), loaded.card)
         began = time.process_time()
         parts = [each for _, each in sample_images(loaded, sampler, SEED, range(COUNT), runtime, "sample")]
         yield {"guidance": sampler.guidance, **found, **of_sampling(time.process_time() - began)}, torch.cat(parts)
+
+
+def of_length(params: Params, images: int) -> Params:
+    """Return the params of a training on all images that sees so many."""
+    length = {"images_seen": images, "epochs": WITHOUT_END, "classes": (), "validation": 0.0}
+    return params.model_copy(update={"train": params.train.model_copy(update=length)})
 
 
 def theirs(name: str, train: SplitFile, minutes: int) -> Iterator[Kind]:
