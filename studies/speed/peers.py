@@ -1,7 +1,8 @@
 """Provide other projects' networks, training loops and samplers, as their documentation shows, for square images.
 
-Networks have about as many parameters as the default. All run in float32. Samples are of averaged weights where the
-example averages them. `make env` lacks their packages: make .venv/.with-peers.
+Networks have about as many parameters as the default, and all run in float32. Batches, optimizer, rates, clipping and
+averages of weights are those of the example. Functions take images in [-1, 1], float (N, C, H, W), and the steps of a
+training. `make env` lacks their packages: make .venv/.with-peers.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BATCH = 128
 TIMESTEPS = 1000
 EVALUATIONS = 24  # for each sample, as many as the default takes
 
@@ -20,14 +20,17 @@ class Peer(NamedTuple):
     """A network, its training steps, and its sampler, which returns images in [-1, 1]."""
 
     network: nn.Module
+    batch: int  # images of a step
     steps: Iterator[Any]
     sample: Callable[[int], Tensor]
 
 
-def diffusers(pictures: Tensor) -> Peer:
+def diffusers(pictures: Tensor, total: int) -> Peer:
     """Build UNet2DModel in the loop of diffusers' training tutorial, without its data loader; DDIM samples."""
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
+    from diffusers.optimization import get_cosine_schedule_with_warmup
 
+    batch = 16
     _, channels, _, side = pictures.shape
     network: Any = UNet2DModel(
         sample_size=side,
@@ -42,15 +45,18 @@ def diffusers(pictures: Tensor) -> Peer:
 
     def steps() -> Iterator[float]:
         scheduler: Any = DDPMScheduler(num_train_timesteps=TIMESTEPS)
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+        rates = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=500, num_training_steps=total)
         while True:
-            clean = some(pictures)
+            clean = some(pictures, batch)
             noise = torch.randn_like(clean)
-            t = torch.randint(0, TIMESTEPS, (BATCH,))
+            t = torch.randint(0, TIMESTEPS, (batch,))
             loss = F.mse_loss(network(scheduler.add_noise(clean, noise, t), t, return_dict=False)[0], noise)
-            optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
+            rates.step()
+            optimizer.zero_grad()
             yield loss.item()
 
     def sample(count: int) -> Tensor:
@@ -59,14 +65,11 @@ def diffusers(pictures: Tensor) -> Peer:
         images = pipeline(count, num_inference_steps=EVALUATIONS, output_type="np").images
         return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
-    return Peer(network, steps(), sample)
+    return Peer(network, batch, steps(), sample)
 
 
-def denoising_diffusion_pytorch(pictures: Tensor) -> Peer:
-    """Build the loop of its README: the diffusion object returns the loss of images in [0, 1], and samples by DDIM.
-
-    Optimizer and averages are those of its Trainer.
-    """
+def denoising_diffusion_pytorch(pictures: Tensor, _: int) -> Peer:
+    """Build what its Trainer does by its README: the diffusion object returns the loss of images in [0, 1]; DDIM."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
@@ -74,36 +77,43 @@ def denoising_diffusion_pytorch(pictures: Tensor) -> Peer:
     network = Unet(dim=20, dim_mults=(1, 2, 4), channels=channels)
     diffusion = GaussianDiffusion(network, image_size=side, timesteps=TIMESTEPS, sampling_timesteps=EVALUATIONS)
     average: Any = EMA(diffusion, beta=0.995, update_every=10)
+    part, parts = 32, 2  # gradients are accumulated
+    batch = part * parts
 
     def steps() -> Iterator[float]:
-        optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(diffusion.parameters(), lr=8e-5, betas=(0.9, 0.99))
         while True:
-            loss = diffusion(some(pictures) / 2 + 0.5)
-            loss.backward()
+            for _ in range(parts):
+                loss = diffusion(some(pictures, part) / 2 + 0.5) / parts
+                loss.backward()
             nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             average.update()
-            yield loss.item()
+            yield loss.item() * parts
 
     def sample(count: int) -> Tensor:
         average.ema_model.eval()
         return average.ema_model.sample(batch_size=count) * 2 - 1
 
-    return Peer(network, steps(), sample)
+    return Peer(network, batch, steps(), sample)
 
 
-def smalldiffusion(pictures: Tensor) -> Peer:
-    """Build its own training_loop and samples, both generators, as in its Fashion-MNIST example."""
+def smalldiffusion(pictures: Tensor, _: int) -> Peer:
+    """Build its own training_loop and samples, both generators, as in its Fashion-MNIST example.
+
+    That has batches of 1,024, of which ten minutes of one core are some 45.
+    """
     from accelerate import Accelerator
     from smalldiffusion import Scaled, ScheduleLogLinear, samples, training_loop
     from smalldiffusion.model_unet import Unet
     from torch_ema import ExponentialMovingAverage
 
+    batch = 128
     _, channels, _, side = pictures.shape
     network = Scaled(Unet)(side, channels, channels, ch=32, ch_mult=(1, 2), attn_resolutions=(side // 2,))
     schedule, accelerator = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800), Accelerator(cpu=True)
-    loader = torch.utils.data.DataLoader[Any](pictures, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader[Any](pictures, batch_size=batch, shuffle=True)  # type: ignore[arg-type]
     average = ExponentialMovingAverage(network.parameters(), decay=0.999)
 
     def steps() -> Iterator[Any]:
@@ -117,12 +127,12 @@ def smalldiffusion(pictures: Tensor) -> Peer:
             *_, last = samples(network, sigmas, gam=1.6, batchsize=count, accelerator=accelerator)
         return last.clamp(-1, 1)
 
-    return Peer(network, steps(), sample)
+    return Peer(network, batch, steps(), sample)
 
 
-def some(pictures: Tensor) -> Tensor:
-    """Return a batch of random images."""
-    return pictures[torch.randint(len(pictures), (BATCH,))]
+def some(pictures: Tensor, count: int) -> Tensor:
+    """Return random images."""
+    return pictures[torch.randint(len(pictures), (count,))]
 
 
 PEERS = {peer.__name__: peer for peer in (diffusers, denoising_diffusion_pytorch, smalldiffusion)}

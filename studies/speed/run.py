@@ -7,7 +7,7 @@
 Run it with nothing beside. All train on the workspace's real images, on one core of the CPU. Peers use the loops and
 samplers of their examples, in float32. This project trains in the precision of DDPM_PRECISION, and samples as
 sample.scored does; the default also without guidance, to compare with the peers. Nothing is filtered, and scores are
-told no label. Adds the rows of each contestant to peers.csv, and makes none of them again.
+told no label. Adds the rows of each contestant to peers.csv, and makes none of them again; keeps a picture of samples.
 """
 
 import argparse
@@ -25,23 +25,26 @@ from ddpm.diffusion.sets import sample_images
 from ddpm.diffusion.training import new_training
 from ddpm.images.splits import SplitFile, load_split, to_float, to_uint8
 from ddpm.params.sample import fitted
+from ddpm.pictures.figures import image_png, tile
 from ddpm.processes.device import Runtime, start
 from ddpm.processes.workers import cores, set_workers
 from ddpm.scores.classifier import NAMES
 from ddpm.scores.evaluation import evaluate
 from exact_stages.console import UserError, progress, run
+from exact_stages.files import write_whole
 from stages.train import TRAIN, Params
 from studies.small_sets.starts import facts
-from studies.speed.peers import BATCH, PEERS
+from studies.speed.peers import PEERS
 from studies.table import Table
 from studies.trainings import WITHOUT_END, default_params, plain_params, scored_sampler, trained
 
-MODELS, TEST, TABLE = Path("models"), Path("data/processed/test.safetensors"), Path("studies/speed/peers.csv")
+MODELS, TEST = Path("models"), Path("data/processed/test.safetensors")
+TABLE, PICTURES = Path("studies/speed/peers.csv"), Path("studies/speed")
 SEED = 2  # of samples; differs from those of params.yaml
-WARMUP_STEPS, TIMED_STEPS = 10, 100
-COUNT = 2000  # samples that are scored
+WARMUP_STEPS, TIMED_SECONDS = 10, 15
+COUNT, SHOWN = 2000, 16  # samples that are scored, and in the picture
 TOGETHER = 250  # images in a batch of a peer's sampler
-MANY = 10_000_000  # images of a training whose first steps are timed
+MANY = 10_000_000  # images or steps of a training whose first steps are timed
 OURS = {"default": default_params, "plain_ddpm": plain_params}
 DISTANCES = ("frechet", "frechet_error", "frechet_excess", "frechet_excess_error")
 Kind = tuple[dict[str, Any], Tensor]  # what a row says of samples, and the samples, uint8 (N, C, H, W)
@@ -50,7 +53,6 @@ Kind = tuple[dict[str, Any], Tensor]  # what a row says of samples, and the samp
 def main() -> None:
     """Train, sample and score each contestant that the table does not have."""
     args = arguments()
-    torch.manual_seed(SEED)  # peers take torch's own noise
     os.environ["DDPM_DEVICE"] = "cpu"
     runtime, table = start(alone=True), Table(TABLE)
     train, test = load_split(TRAIN), load_split(TEST)
@@ -61,9 +63,11 @@ def main() -> None:
         key = {"name": name, "minutes": args.minutes, "precision": made_in["precision"]}
         if table.has(key):
             continue
+        torch.manual_seed(SEED)  # peers take torch's own noise
         print(f"{name}: {args.minutes} CPU minutes of training, then {COUNT} samples", flush=True)
         rows = []
         for kind, images in contest(name, train, args.minutes, runtime):
+            write_whole(PICTURES / f"{name}.png", image_png(tile(images[:SHOWN], SHOWN), scale=2))
             set_workers(cores())  # scoring is not timed
             scores = evaluate((images, None), test.split, train.split, classes, files, runtime, "a").scores
             set_workers(1)
@@ -90,12 +94,7 @@ def ours(name: str, train: SplitFile, minutes: int, runtime: Runtime) -> Iterato
     """Train with this project; the recipe is as long as the minutes allow, by the rate of the first steps."""
     params = OURS[name]()
     steps = new_training(train, params.schedule, params.model, of_length(params, MANY).train, runtime).run()
-    for _ in islice(steps, WARMUP_STEPS):
-        pass
-    began = time.process_time()
-    for _ in islice(steps, TIMED_STEPS):
-        pass
-    images = round(TIMED_STEPS * params.train.batch_size / (time.process_time() - began) * 60 * minutes)
+    images = round(rate(steps) * params.train.batch_size * 60 * minutes)
     began = time.process_time()
     loaded, training = trained(train, of_length(params, images), runtime, name)
     found = of_training(training.model, training.step * training.params.batch_size, time.process_time() - began)
@@ -113,20 +112,29 @@ def of_length(params: Params, images: int) -> Params:
 
 
 def theirs(name: str, train: SplitFile, minutes: int) -> Iterator[Kind]:
-    """Train a peer for the minutes."""
-    peer = PEERS[name](to_float(train.split.images))
-    peer.network.train()
-    began, seen, spent = time.process_time(), 0, 0.0
-    with progress(desc=name, total=60 * minutes, unit="s") as bar:
-        while (spent := time.process_time() - began) < 60 * minutes:
-            next(peer.steps)
-            seen += BATCH
-            bar.update(int(spent) - bar.n)
-    found = of_training(peer.network, seen, spent)
+    """Train a peer for as many steps as the minutes allow, by the rate of the first ones."""
+    images = to_float(train.split.images)
+    total = round(rate(PEERS[name](images, MANY).steps) * 60 * minutes)
+    peer = PEERS[name](images, total)
+    began = time.process_time()
+    for _ in progress(islice(peer.steps, total), desc=name, total=total, unit="step"):
+        pass
+    found = of_training(peer.network, total * peer.batch, time.process_time() - began)
     began = time.process_time()
     with torch.inference_mode():
-        images = torch.cat([peer.sample(len(part)) for part in torch.arange(COUNT).split(TOGETHER)])
-    yield {"guidance": 1.0, **found, **of_sampling(time.process_time() - began)}, to_uint8(images)
+        samples = torch.cat([peer.sample(len(part)) for part in torch.arange(COUNT).split(TOGETHER)])
+    yield {"guidance": 1.0, **found, **of_sampling(time.process_time() - began)}, to_uint8(samples)
+
+
+def rate(steps: Iterator[Any]) -> float:
+    """Return the steps that a training takes in a second of CPU time."""
+    for _ in islice(steps, WARMUP_STEPS):
+        pass
+    began, count, spent = time.process_time(), 0, 0.0
+    while spent < TIMED_SECONDS:
+        next(steps)
+        count, spent = count + 1, time.process_time() - began
+    return count / spent
 
 
 def of_training(network: nn.Module, seen: int, seconds: float) -> dict[str, Any]:
