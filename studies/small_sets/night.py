@@ -27,16 +27,16 @@ from ddpm.processes.world import ALONE
 from exact_stages.console import run
 from exact_stages.files import write_whole
 from stages.train import Params
-from studies.small_sets.starts import AS_THEY_ARE, FOLDER, Scores, facts, facts_of, params_of, sampled
+from studies.scores.judge import AS_THEY_ARE
+from studies.small_sets.starts import FOLDER, Scores, facts, facts_of, params_of, sampled
 from studies.subsets import copies, subset_of
 from studies.table import Table
-from studies.trainings import scored_sampler
+from studies.trainings import WITHOUT_END, scored_sampler
 from studies.trials import kept
 
 ROWS, PICTURES, SEED, SAMPLES = FOLDER / "night.csv", FOLDER / "night", 1, 2000
 GUIDANCES = (1.0, 1.3, 1.5)  # those of a short and of a long training, and of one from clip art
 EACH = 2  # samples of each class in a picture
-WITHOUT_END = 1e6  # epochs
 
 
 class Length(NamedTuple):

@@ -38,6 +38,7 @@ from ddpm.scores.evaluation import Classified, Sets, classify, draw_rows
 from exact_stages.console import run
 from exact_stages.params import load_params
 from stages.train import Params
+from studies.scores.judge import AS_THEY_ARE
 from studies.subsets import subset_of
 from studies.table import Table
 from studies.trainings import scored_sampler, trained
@@ -46,7 +47,6 @@ FOLDER, PHOTOS = Path("studies/small_sets"), Path("data/photos")
 STARTS = {"scratch": SCRATCH, "clip art": CLIP_ART}
 TESTED = (1.0, 1.5)  # guidances at which the two-sample test is made
 SAMPLES, SEED, NETWORK, LEVELS = 2000, 1, "b", 8
-AS_THEY_ARE = {"image_size": None, "colour": None, "fit": "crop", "background": "white", "test": 0.1}
 
 
 def main() -> None:

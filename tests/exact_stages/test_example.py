@@ -9,8 +9,6 @@ import pytest
 
 from tests.with_dvc.dvc_clone import ROOT, Clone, ran, stale
 
-pytestmark = pytest.mark.pipeline
-
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Clone:

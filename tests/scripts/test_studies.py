@@ -5,11 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.with_dvc.dvc_clone import ROOT, Clone, git_clone, identify, ran
 
-pytestmark = pytest.mark.pipeline
 PIPELINE = """
 stages:
   code: {cmd: python -m exact_stages code, always_changed: true, outs: [code: {cache: false, persist: true}]}

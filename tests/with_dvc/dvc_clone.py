@@ -30,6 +30,7 @@ PICTURES = [
     *(f"metrics/draw/{name}.png" for name in ("by_class", "samples", "denoising", "neighbours")),
 ]
 TINY = {
+    "data.set": "data/mnist",
     "classifier.images_seen": 2560,
     "model.channels": [8, 16],
     "model.patch_size": 2,
@@ -143,7 +144,7 @@ def environment(scratch: Path) -> dict[str, str]:
     """
     steering = ("DDPM_", "DVC_", "GIT_", "OMP_", "MKL_", "PYTHONPATH", "SHELL")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
-    data = os.environ.get("DDPM_DATA_DIR") or (str(RAW) if RAW.is_dir() else "")  # without it, the network
+    data = os.environ.get("DDPM_DATA_DIR") or (str(RAW) if [*RAW.glob("*-ubyte*")] else "")  # without it, the network
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
         "DDPM_DATA_DIR": data,

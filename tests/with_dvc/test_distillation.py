@@ -8,7 +8,7 @@ import pytest
 
 from tests.with_dvc.dvc_clone import Clone, ran, read_json, restored, stale, wait_for
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.long
 QUICK = {"distill.images_seen": 2000, "distill.batch_size": 100}
 OWN_WAY = {"sampler": "ddpm", "steps": "null"}
 

@@ -14,7 +14,7 @@ from ddpm.images.splits import load_split
 from ddpm.scores.classifier import load_classifier
 from tests.with_dvc.dvc_clone import PICTURES, STAGES, Clone, build_once, new_clone, ran, read_json, restored, stale
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.long
 CLASSES = ("010", "no", "red apple")  # in natural order
 SMALL = {"data.test": 0.3, "train.classes": "all", "train.batch_size": 50, "classifier.images_seen": 100}
 

@@ -85,7 +85,6 @@ def script(page: str) -> str:
     return "\n".join([BEFORE[page], START, "set -x", *(f"{{ {each}\n}} || exit 1" for each in kept)])
 
 
-@pytest.mark.pipeline
 @pytest.mark.long
 @pytest.mark.parametrize("page", BEFORE)
 def test_a_page_runs(page: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:

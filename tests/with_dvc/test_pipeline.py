@@ -9,7 +9,6 @@ import pytest
 from ddpm.processes.portable import lacking
 from tests.with_dvc.dvc_clone import STAGES, WORKERS, Built, Clone, git_clone, ran, read_json, restored
 
-pytestmark = pytest.mark.pipeline
 WRITTEN = {"data/README.md", "data/clip_art.safetensors", "data/scratch"}  # by hand
 FIRST = ["data/checked.txt"]  # only makes `check` come first
 UNREAD = {"download": FIRST, "preprocess": [*FIRST, "data/clip_art.safetensors"]}  # digits begin from scratch

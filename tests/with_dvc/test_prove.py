@@ -9,7 +9,7 @@ from ddpm.proving.rebuild import rename_torch
 from exact_stages.files import md5
 from tests.with_dvc.dvc_clone import Clone, ran
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.long
 MODEL = "models/ddpm.safetensors"
 
 

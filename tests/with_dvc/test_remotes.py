@@ -14,7 +14,7 @@ import pytest
 from tests.with_dvc.dvc_clone import Clone, git_clone, ran
 from tests.with_dvc.slurm import free_ports
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.long
 KEYS = {"access_key_id": "user", "secret_access_key": "secret-of-the-test"}
 RCLONE = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 

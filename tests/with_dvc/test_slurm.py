@@ -10,7 +10,7 @@ import pytest
 from tests.with_dvc.dvc_clone import LATE, SAMPLE, TRAIN, Clone, begun, left
 from tests.with_dvc.slurm import free_ports, two_nodes
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.long
 SECONDS_TO_END = 30
 Processes = list[psutil.Process]
 

@@ -31,9 +31,9 @@ CLASSIFIER_IMAGES = 180_000  # length of a classifier's training, as in params.y
 class Score(Options):
     """Score samples of any generator against real images.
 
-    The real images train two classifiers, which supply features, and are kept for the next call; for mnist a
-    judge comes along, so that all its scores are on one scale. Each score stands next to that of real
-    images. Some are held out: those of a test/ folder, or else a share, chosen by hashes of the files.
+    The real images train two classifiers, which supply features, and are kept for the next call; for mnist and
+    fashion-mnist judges come along, so that all their scores are on one scale. Each score stands next to that of
+    real images. Some are held out: those of a test/ folder, or else a share, chosen by hashes of the files.
     Classes are matched by name. docs/how-to/score.md says what each line means.
     """
 

@@ -219,7 +219,7 @@ def _device() -> str:
 def _precisions(device: str) -> list[str]:
     """List the precisions of a device, the fastest first; emulated, bfloat16 is always slower than float32.
 
-    CPUs of Intel multiply fast in bfloat16 by AMX, but slower than in float32 by AVX512 (studies/speed/README.md).
+    CPUs of Intel multiply fast in bfloat16 by AMX, but slower than in float32 by AVX512.
     """
     cpu, name = torch.cpu, torch.cpu.get_capabilities().get("cpu_name", "")
     if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
