@@ -2,7 +2,7 @@
 
     python -m scripts.publish scores [RUN ...]   print the scores of runs; of several, their means and deviations
     python -m scripts.publish pages              fill the tables of README.md and docs/results.md; the run is on MNIST
-    python -m scripts.publish pictures           draw docs/pictures, of an up-to-date run; `make repro` makes it
+    python -m scripts.publish picture            draw README's picture, of an up-to-date run; `make repro` makes it
     python -m scripts.publish pretrained         pack the model of an up-to-date run for the package; commit both files
 
 RUN is a record such as results/fashion, a revision or an experiment; by default the workspace. It must be up to date.
@@ -17,13 +17,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from ddpm.images.arrays import load_arrays, save_arrays
 from ddpm.images.splits import Samples, load_samples
-from ddpm.pictures.figures import image_gif, image_png, tile, to_png
+from ddpm.pictures.figures import image_gif, tile
 from ddpm.processes.device import start
 from ddpm.scores.classifier import load_classifier
 from ddpm.scores.filtering import recognise
@@ -33,7 +31,7 @@ from scripts.runs import TRAINED, Run, open_run
 from scripts.tables import MEASURES, ROWS, averaged, cell, numbers, scores
 
 README, RESULTS, DEFINED = Path("README.md"), Path("docs/results.md"), "reference/scores.md"
-PICTURES, SAMPLES, QUALITY = Path("docs/pictures"), Path("data/samples"), Path("studies/speed/quality.csv")
+PICTURE = Path("docs/pictures/denoising.gif")
 FILTER = Path("models/classifier-a.safetensors")
 MNIST, NAME, PACKED = "data/mnist", "mnist", Path("src/ddpm/pretrained")
 # Scores that pages show: the entry in docs/reference/scores.md, and the better direction.
@@ -167,15 +165,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]).replace(" +- ", "\u00a0±\u00a0")
 
 
-def draw_pictures() -> None:
-    """Draw the plot of quality against minutes, samples, and their reverse process."""
+def draw_picture() -> None:
+    """Draw the reverse process of samples."""
     open_run("")  # or it is not up to date
-    write_whole(PICTURES / "quality.png", quality(pd.read_csv(QUALITY)))
-    kept = load_samples(SAMPLES / "filtered.safetensors")
-    assert kept.labels is not None  # the default is class-conditional
-    columns = [kept.images[kept.labels == label][:4] for label in kept.labels.unique()]
-    write_whole(PICTURES / "samples.png", image_png(tile(torch.stack(columns, 1).flatten(0, 1), len(columns)), scale=3))
-    write_whole(PICTURES / "denoising.gif", denoising(load_samples(SAMPLES / "preview.safetensors")))
+    write_whole(PICTURE, denoising(load_samples(Path("data/samples/preview.safetensors"))))
 
 
 def denoising(preview: Samples) -> bytes:
@@ -185,25 +178,6 @@ def denoising(preview: Samples) -> bytes:
     pairs = zip(preview.x_t[:, shown], preview.pred_x_start[:, shown], strict=True)
     coarse = [torch.cat(pair) // 16 * 17 for pair in pairs]  # 16 levels, for a small file
     return image_gif([tile(each, len(shown)) for each in coarse], scale=3, milliseconds=400, hold=3000)
-
-
-def quality(rows: pd.DataFrame) -> bytes:
-    """Plot Frechet distances against CPU minutes of training: filled marks for 10,000 samples, hollow for 1,000."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axis = figure.subplots()
-    rows = rows.sort_values("cpu_minutes")
-    real = rows["cpu_minutes"].isna()
-    for name, group in rows[~real].groupby("project", sort=False):
-        filling = "full" if group["images"].max() == rows["images"].max() else "none"
-        axis.plot(group["cpu_minutes"], group["frechet_b"], "o-", fillstyle=filling, label=name)
-    for count, distance in zip(rows[real]["images"], rows[real]["frechet_b"], strict=True):
-        style = "dashed" if count == rows["images"].max() else "dotted"
-        axis.axhline(distance, color="grey", linestyle=style, label=f"{count:,} real test images")
-    axis.set(xscale="log", yscale="log", xlabel="CPU minutes of training", ylabel="Frechet distance, classifier b")
-    for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter("{x:g}")
-    figure.legend(loc="outside upper center", ncols=2)
-    return to_png(figure)
 
 
 def pack_pretrained() -> None:
@@ -235,7 +209,7 @@ def pack(model: Path, packed: Path) -> None:
     save_arrays(packed, halved, metadata)
 
 
-COMMANDS = {"scores": print_scores, "pages": write_pages, "pictures": draw_pictures, "pretrained": pack_pretrained}
+COMMANDS = {"scores": print_scores, "pages": write_pages, "picture": draw_picture, "pretrained": pack_pretrained}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS or (len(sys.argv) > 2 and sys.argv[1] != "scores"):

@@ -23,7 +23,6 @@ def summaries() -> dict[str, str]:
     """Return the text of each file, by its name."""
     frames = {
         "samplers/spacing_means.csv": spacing(),
-        "small_sets/base_means.csv": read("small_sets/base").groupby(["begun", "guidance"])[["frechet_b"]].mean(),
         "speed/stages_ratios.csv": stages(),
     }
     return {name: frame.to_csv(float_format="%.6g", lineterminator="\n") for name, frame in frames.items()}
