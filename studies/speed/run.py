@@ -2,7 +2,7 @@
 
     python -m studies.speed.run
     DDPM_PRECISION=float32 python -m studies.speed.run --names default
-    python -m studies.speed.run --names plain_ddpm diffusers --minutes 20
+    python -m studies.speed.run --names default diffusers --minutes 20
 
 Run it with nothing beside. All train on the workspace's real images, on one core of the CPU. Peers use the loops and
 samplers of their examples, in float32. This project trains in the precision of DDPM_PRECISION, and samples as
@@ -36,7 +36,7 @@ from stages.train import TRAIN, Params
 from studies.small_sets.starts import facts
 from studies.speed.peers import PEERS
 from studies.table import Table
-from studies.trainings import WITHOUT_END, default_params, plain_params, scored_sampler, trained
+from studies.trainings import WITHOUT_END, default_params, scored_sampler, trained
 
 MODELS, TEST = Path("models"), Path("data/processed/test.safetensors")
 TABLE, PICTURES = Path("studies/speed/peers.csv"), Path("studies/speed")
@@ -45,7 +45,7 @@ WARMUP_STEPS, TIMED_SECONDS = 10, 15
 COUNT, SHOWN = 2000, 16  # samples that are scored, and in the picture
 TOGETHER = 250  # images in a batch of a peer's sampler
 MANY = 10_000_000  # images or steps of a training whose first steps are timed
-OURS = {"default": default_params, "plain_ddpm": plain_params}
+OURS = {"default": default_params}
 DISTANCES = ("frechet", "frechet_error", "frechet_excess", "frechet_excess_error")
 Kind = tuple[dict[str, Any], Tensor]  # what a row says of samples, and the samples, uint8 (N, C, H, W)
 
