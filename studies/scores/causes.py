@@ -21,7 +21,7 @@ from ddpm.scores.comparisons import compare, draw_places
 from ddpm.scores.evaluation import classify
 from ddpm.scores.judges import judge_of
 from exact_stages.console import progress, run
-from scripts.publish import SEEDS
+from scripts.publish import SEEDS, table
 from studies.table import Table, rows_of
 
 HERE, STUDIES, PROCESSED = Path("studies/scores"), Path("studies"), Path("data/processed")
@@ -33,12 +33,8 @@ COUNTS = (500, 1000, 2000, 5000, 10_000)
 def main() -> None:
     """Add the rows of counts.csv that are not there, and print the table."""
     count()
-    lines = [
-        ["cause", "distance", "rows"],
-        ["---"] * 3,
-        *([*each[:2], ", ".join(f"[{Path(file).name}]({file})" for file in each[2:])] for each in causes()),
-    ]
-    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    rows = [[*each[:2], ", ".join(f"[{Path(file).name}]({file})" for file in each[2:])] for each in causes()]
+    print(table([["cause", "distance", "rows"], *rows]))
 
 
 def count() -> None:

@@ -73,16 +73,20 @@ def main() -> None:
     options.add_argument("--samples", type=Path, nargs="*", default=[], help="verdict: files of MNIST's digits")
     args = options.parse_args()
     runtime, table = start(), Table(TABLE)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    facts = {"commit": commit, "date": f"{datetime.now(UTC):%Y-%m-%d}", **runtime.describe()}
     for training in TRAININGS:
         if args.part == "make":
             if training.judge:
                 make(training, runtime)
             continue
         for row in rows(training, args.samples if args.part == "verdict" else [None], table, runtime):
-            table.add(row | facts)
+            table.add(row | facts(runtime))
             print(row, flush=True)
+
+
+def facts(runtime: Runtime) -> dict[str, str | int]:
+    """Return what a row says of the commit, the date and the machine."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return {"commit": commit[:12], "date": f"{datetime.now(UTC):%Y-%m-%d}", **runtime.describe()}
 
 
 def rows(training: Training, samples: list[Path | None], table: Table, runtime: Runtime) -> Iterator[dict[str, object]]:

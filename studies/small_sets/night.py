@@ -27,8 +27,8 @@ from ddpm.processes.world import ALONE
 from exact_stages.console import run
 from exact_stages.files import write_whole
 from stages.train import Params
-from studies.scores.judge import AS_THEY_ARE
-from studies.small_sets.starts import FOLDER, Scores, facts, facts_of, params_of, sampled
+from studies.scores.judge import AS_THEY_ARE, facts
+from studies.small_sets.starts import FOLDER, Scores, facts_of, params_of, sampled
 from studies.subsets import copies, subset_of
 from studies.table import Table
 from studies.trainings import WITHOUT_END, scored_sampler

@@ -13,9 +13,6 @@ at 8 levels, by network b. Seconds are of the processor.
 
 import argparse
 import os
-import subprocess
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +35,7 @@ from ddpm.scores.evaluation import Classified, Sets, classify, draw_rows
 from exact_stages.console import run
 from exact_stages.params import load_params
 from stages.train import Params
-from studies.scores.judge import AS_THEY_ARE
+from studies.scores.judge import AS_THEY_ARE, facts
 from studies.subsets import subset_of
 from studies.table import Table
 from studies.trainings import scored_sampler, trained
@@ -90,7 +87,10 @@ class Scores:
 
     def of(self, samples: Split, test: bool) -> dict[str, Any]:
         """Score samples against the whole set, and beside as many real images; `test`: with the two-sample test."""
-        seen = {name: Sets(classify(each, *samples, self.runtime), *self.real[name]) for name, each in self}
+        seen = {
+            name: Sets(classify(each, *samples, self.runtime), *self.real[name])
+            for name, each in self.classifiers.items()
+        }
         places = draw_rows(seen["a"], torch.ones(len(samples.labels), dtype=torch.bool), self.classes)
         row: dict[str, Any] = {"samples": len(places["samples"][0])}
         for name, sets in seen.items():
@@ -105,9 +105,6 @@ class Scores:
             "c2st": f"{accuracy.value:.4f}" if accuracy else "",
             "c2st_error": f"{accuracy.error:.4f}" if accuracy else "",
         }
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return iter(self.classifiers.items())
 
 
 def share_as_asked(samples: Classified) -> float:
@@ -128,12 +125,6 @@ def sampled(loaded: LoadedModel, guidance: float, count: int, runtime: Runtime) 
     sampler = fitted(scored_sampler(guidance=guidance), loaded.card)
     images = [each for _, each in sample_images(loaded, sampler, SEED, range(count), runtime)]
     return Split(torch.cat(images), sample_labels(loaded.card, sampler, SEED, range(count)))
-
-
-def facts(runtime: Runtime) -> dict[str, str | int]:
-    """Return what a row says of the commit, the date and the machine."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    return {"commit": commit[:12], "date": f"{datetime.now(UTC):%Y-%m-%d}", **runtime.describe()}
 
 
 def facts_of(training: Training) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from ddpm.scores.evaluation import evaluate
 from exact_stages.console import UserError, progress, run
 from exact_stages.files import write_whole
 from stages.train import TRAIN, Params
-from studies.small_sets.starts import facts
+from studies.scores.judge import facts
 from studies.speed.peers import PEERS
 from studies.table import Table
 from studies.trainings import WITHOUT_END, default_params, scored_sampler, trained

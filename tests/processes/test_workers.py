@@ -19,7 +19,6 @@ from ddpm.processes.world import ALONE, World
 from exact_stages.console import UserError
 from tests.small import CPU
 
-SOURCE = Path(__file__).parents[2] / "src"
 SECONDS_TO_END = 15  # on a machine that is busy with other things
 KILLED = r"^a worker was killed; .* DDPM_WORKERS"
 

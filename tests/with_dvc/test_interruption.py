@@ -12,7 +12,6 @@ import pytest
 from tests.with_dvc.dvc_clone import LATE, SAMPLE, SAVING, TRAIN, TWO, WORKERS, Clone, begun, copy_clone, left
 from tests.with_dvc.slurm import free_ports
 
-MODEL = "models/ddpm.safetensors"
 SECONDS_TO_END = 15
 
 
